@@ -1,0 +1,273 @@
+"""One longline server of a test's own: started, talked to, watched, ended, and checked afterwards."""
+
+import os
+import re
+import resource
+import secrets
+import signal
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+from http_client import Client, Closed
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BINARY = REPOSITORY / os.environ.get("LONGLINE", "build-asan/longline")
+SLOW = os.environ.get("LONGLINE_SLOW", "0" if "LONGLINE" in os.environ else "1") == "1"
+
+# How long a condition may take before the test says that it never came.
+PATIENCE_S = 40 if SLOW else 15
+# A stop is done within 5 seconds; LeakSanitizer looks through the heap after that.
+STOP_S = 15 if SLOW else 5
+
+SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:")
+
+
+def wait_until(condition, what="the condition", timeout_s=PATIENCE_S):
+    """Returns the condition's value as soon as it is true."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.005)
+
+
+def environment(settings):
+    """The settings as environment variables, on top of a few that every test wants."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("LONGLINE")}
+    return {**clean, **{name: str(value) for name, value in settings.items()}}
+
+
+def parse_address(text):
+    if text.startswith("unix:"):
+        return text[len("unix:") :]
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class Server:
+    """`longline serve` in a directory of its own, on a free port."""
+
+    def __init__(self, directory: Path, flags=(), descriptors=None, **settings):
+        self.directory = directory
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.data_path = Path(settings.get("DATA_PATH", directory / "longline.db"))
+        self.settings = {
+            "LISTEN": "127.0.0.1:0",
+            "DATA_PATH": self.data_path,
+            "LOG_LEVEL": "debug",
+            **settings,
+        }
+        self.flags = list(flags)
+        self.descriptors = descriptors
+        self.log_path = directory / "stderr.log"
+        self.channels = set()
+        self.process = None
+        self.addresses = []
+        self._client = None
+
+    # --- start and end ---
+
+    def start(self):
+        """Starts it and returns once it listens. May be called again after stop() or kill9()."""
+        assert self.process is None
+        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [BINARY, "serve", *self.flags],
+                cwd=self.directory,
+                env=environment(self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                preexec_fn=self._limit_descriptors if self.descriptors else None,
+            )
+        wanted = self.settings["LISTEN"].count(",") + 1
+
+        def listening():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
+            self.addresses = re.findall(r"listening address=(\S+)", self.log(log_start))
+            return len(self.addresses) >= wanted
+
+        wait_until(listening, "the line that says it listens")
+        return self
+
+    def _limit_descriptors(self):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+
+    def send_signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def wait_for_exit(self, timeout_s=STOP_S):
+        """Waits for the process to end and returns its exit code."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.log_tail()}") from None
+        self._forget()
+        return code
+
+    def stop(self, number=signal.SIGTERM):
+        """Ends it as an operator would; it must exit with 0."""
+        self.send_signal(number)
+        code = self.wait_for_exit()
+        assert code == 0, f"exit code {code}:\n{self.log_tail()}"
+
+    def kill9(self):
+        self.process.kill()
+        self.process.wait()
+        self._forget()
+
+    def restart(self):
+        self.stop()
+        return self.start()
+
+    def _forget(self):
+        self.process = None
+        self._hang_up()
+
+    def _hang_up(self):
+        if self._client:
+            self._client.close()
+            self._client = None
+
+    def finish(self):
+        """Teardown: whatever the test did, the server must have been clean."""
+        try:
+            if self.process:
+                assert self.process.poll() is None, f"the server died: {self.process.returncode}\n{self.log_tail()}"
+                self.stop()
+        finally:
+            if self.process:
+                self.kill9()
+        log = self.log()
+        assert not SANITIZER_REPORT.search(log), log
+        told = [name for name in self.channels if len(name) >= 8 and name in log]
+        assert not told, f"the log tells the secret of {told}"
+
+    # --- what it is ---
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def address(self):
+        return parse_address(self.addresses[0])
+
+    @property
+    def port(self):
+        return self.address[1]
+
+    def log(self, start=0):
+        with open(self.log_path, "rb") as log:
+            log.seek(start)
+            return log.read().decode("utf-8", "replace")
+
+    def log_tail(self):
+        return self.log()[-4000:]
+
+    def cpu_seconds(self):
+        """User and system time of the process so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptor_count(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def rss_bytes(self):
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    # --- talking to it ---
+
+    def channel(self):
+        """A fresh channel, as a target ("/name"). Its name must never be in the log."""
+        name = secrets.token_urlsafe(16)
+        self.channels.add(name)
+        return "/" + name
+
+    def saw_target(self, target):
+        name = target.split("?")[0].split("/")[1] if target.startswith("/") else ""
+        self.channels.add(name)
+        self.channels.add(unquote(name))
+
+    def client(self, **options):
+        """A new connection; the caller closes it (it is a context manager)."""
+        return Client(options.pop("address", self.address), on_target=self.saw_target, **options)
+
+    def request(self, method, target, body=None, headers=None):
+        """One request on the server's own kept-alive connection."""
+        kept_alive = self._client is not None
+        if not kept_alive:
+            self._client = self.client()
+        try:
+            reply = self._client.request(method, target, body, headers)
+        except (Closed, BrokenPipeError, ConnectionResetError):
+            self._hang_up()
+            if not kept_alive:
+                raise
+            # The server may have closed it since the last request: once more, on a new one.
+            return self.request(method, target, body, headers)
+        if reply.closes:
+            self._hang_up()
+        return reply
+
+    def get(self, target, headers=None):
+        return self.request("GET", target, headers=headers)
+
+    def post(self, target, body=b"", headers=None):
+        return self.request("POST", target, body, headers)
+
+    def push(self, target, body=b"{}", headers=None):
+        """A push that must be taken; returns the update's id."""
+        reply = self.post(target, body, headers)
+        assert (reply.status, reply.body) == (200, b"OK"), reply
+        return reply.total
+
+    def read_all(self, target, ts=0):
+        """Every update after `ts`, page by page, as [(id, update)]; nothing may be missed."""
+        found = []
+        while True:
+            page = self.get(f"{target}?ts={ts}").json()
+            assert "missed" not in page and "reset" not in page, page
+            assert page["ts"] == ts + len(page["updates"]), (ts, page["ts"], len(page["updates"]))
+            if not page["updates"]:
+                return found
+            found += enumerate(page["updates"], start=ts + 1)
+            ts = page["ts"]
+
+    def metrics(self):
+        """Every sample by its name with labels, and the sum of each name with labels under the name alone."""
+        samples = {}
+        for line in self.get("/-/metrics").text.splitlines():
+            if not line or line.startswith("#"):
+                continue
+            sample, value = line.rsplit(" ", 1)
+            samples[sample] = float(value)
+            name = sample.split("{")[0]
+            if name != sample:
+                samples[name] = samples.get(name, 0) + float(value)
+        return samples
+
+    def metric(self, name):
+        return self.metrics()[name]
+
+    def wait_for_metric(self, name, value, timeout_s=PATIENCE_S):
+        last = None
+
+        def reached():
+            nonlocal last
+            last = self.metric(name)
+            return last == value
+
+        try:
+            wait_until(reached, f"{name} to be {value}", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {last}") from None
+
+    def wait_for_parked(self, count, timeout_s=PATIENCE_S):
+        self.wait_for_metric("longline_polls_parked", count, timeout_s)
