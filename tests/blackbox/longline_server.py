@@ -21,6 +21,9 @@ PATIENCE_S = 40 if SLOW else 15
 # A stop is done within 5 seconds; LeakSanitizer looks through the heap after that.
 STOP_S = 15 if SLOW else 5
 
+# The line that says where it listens, as text or as JSON.
+LISTENING = re.compile(r'(?:listening address=|"event":"listening","address":")([^\s"]+)')
+
 SANITIZER_REPORT = re.compile(r"ERROR: AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:")
 
 
@@ -90,7 +93,7 @@ class Server:
         def listening():
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
-            self.addresses = re.findall(r"listening address=(\S+)", self.log(log_start))
+            self.addresses = LISTENING.findall(self.log(log_start))
             return len(self.addresses) >= wanted
 
         wait_until(listening, "the line that says it listens")
