@@ -57,7 +57,7 @@ class Server:
     def __init__(self, directory: Path, flags=(), descriptors=None, **settings):
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.data_path = Path(settings.get("DATA_PATH", directory / "longline.db"))
+        self.data_path = Path(settings.get("DATA_PATH") or directory / "longline.db")
         self.settings = {
             "LISTEN": "127.0.0.1:0",
             "DATA_PATH": self.data_path,

@@ -199,14 +199,14 @@ def test_deadlines_hold_while_updates_come_to_other_channels(server):
         pusher.send(request_bytes("POST", busy, b"{}"))
         channel = server.channel()
         for i in range(50):
-            sleep_s = 0.1 + i * 0.02
+            sleep_s = round(0.1 + i * 0.02, 3)
             began = time.monotonic()
             wire = swarm.open(
                 lambda _wire, _reply, began=began, sleep_s=sleep_s: late.append(time.monotonic() - began - sleep_s)
             )
-            wire.send(request_bytes("GET", f"{channel}?sleep={sleep_s:.3f}"))
+            wire.send(request_bytes("GET", f"{channel}?sleep={sleep_s}"))
         swarm.run(lambda: len(late) == 50, 30, "the deadlines")
-    assert min(late) >= -0.0005
+    assert min(late) >= 0
     assert server.get(busy).total > 10
 
 

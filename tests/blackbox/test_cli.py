@@ -1,0 +1,292 @@
+"""The command line: help, `new`, settings by environment and by flag, and starts that fail with one clear line."""
+
+import re
+import socket
+import subprocess
+
+import pytest
+
+from longline_server import BINARY, PATIENCE_S, Server, environment
+
+SETTINGS = """
+LISTEN DATA_PROVIDER DATA_PATH SYNC CHANNEL_STORAGE_MAXSIZE DATA_TTL MAX_BODY DATA_MAX_BYTES CACHE_SIZE CAPTURE_HEADERS
+MAX_CONNECTIONS RATE_LIMIT_FRAME RATE_LIMIT_LIMIT TRUST_PROXY REDIS_HOST REDIS_PORT REDIS_PASS REDIS_PREFIX LOG_LEVEL
+LOG_FORMAT REQUEST_TIMEOUT IDLE_TIMEOUT BUFFER_SIZE
+""".split()
+
+
+def flag_of(setting):
+    return "--" + setting.lower().replace("_", "-")
+
+
+def run(*arguments, **settings):
+    """Runs longline to its end."""
+    return subprocess.run(
+        [BINARY, *map(str, arguments)],
+        env=environment(settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
+def is_refused(ended, code=2):
+    """Whether it ended with this code, nothing on stdout and one line on stderr; returns the line."""
+    assert ended.returncode == code, ended
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.strip()
+    return line
+
+
+# --- help, version, new ---
+
+
+def test_serve_help_lists_every_setting_with_flag_and_default():
+    ended = run("serve", "--help")
+    assert ended.returncode == 0 and ended.stderr == ""
+    for setting in SETTINGS:
+        assert re.search(rf"(?<![A-Z_]){setting}(?![A-Z_])", ended.stdout), setting
+        assert re.search(rf"{flag_of(setting)}(?![a-z-])", ended.stdout), flag_of(setting)
+    for default in ("0.0.0.0:3000", "sqlite", "./longline.db", "always", "1000", "604800", "1048576", "loopback,private", "lpolling:"):
+        assert default in ended.stdout, default
+
+
+def test_help_and_version():
+    for arguments in (["--help"], ["serve", "--help"], ["new", "--help"]):
+        ended = run(*arguments)
+        assert ended.returncode == 0 and ended.stderr == "" and "longline" in ended.stdout
+    for command in ("serve", "new"):
+        assert command in run("--help").stdout
+    ended = run("--version")
+    assert ended.returncode == 0 and re.search(r"\d+\.\d+", ended.stdout)
+
+
+def test_new_prints_one_fresh_secret_url():
+    urls = set()
+    for _ in range(20):
+        ended = run("new")
+        assert ended.returncode == 0 and ended.stderr == ""
+        assert re.fullmatch(r"http://localhost:3000/[A-Za-z0-9_-]{22}\n", ended.stdout)
+        urls.add(ended.stdout)
+    assert len(urls) == 20
+    assert re.fullmatch(r"https://hooks\.example/in/[A-Za-z0-9_-]{22}\n", run("new", "https://hooks.example/in").stdout)
+
+
+def test_a_new_url_is_a_channel(start):
+    server = start()
+    url = run("new", f"http://127.0.0.1:{server.port}").stdout.strip()
+    assert server.push(url[url.rindex("/") :]) == 1
+
+
+# --- refusals ---
+
+BAD_SETTINGS = [
+    ("LISTEN", "nonsense"),
+    ("LISTEN", "127.0.0.1:99999"),
+    ("LISTEN", "127.0.0.1:x"),
+    ("LISTEN", "127.0.0.1:0,"),
+    ("LISTEN", "unix:"),
+    ("LISTEN", "unix:" + "/x" * 100),
+    ("LISTEN", "[::1"),
+    ("DATA_PROVIDER", "mongo"),
+    ("SYNC", "sometimes"),
+    ("CHANNEL_STORAGE_MAXSIZE", "0"),
+    ("CHANNEL_STORAGE_MAXSIZE", "-1"),
+    ("CHANNEL_STORAGE_MAXSIZE", "30x"),
+    ("CHANNEL_STORAGE_MAXSIZE", "1.5"),
+    ("CHANNEL_STORAGE_MAXSIZE", "99999999999999999999"),
+    ("DATA_TTL", "-1"),
+    ("DATA_TTL", "week"),
+    ("REDIS_DATA_TTL", "week"),
+    ("MAX_BODY", "-5"),
+    ("MAX_BODY", "1M1"),
+    ("DATA_MAX_BYTES", "-1"),
+    ("CACHE_SIZE", "big"),
+    ("CAPTURE_HEADERS", "perhaps"),
+    ("MAX_CONNECTIONS", "many"),
+    ("RATE_LIMIT_FRAME", "0"),
+    ("RATE_LIMIT_LIMIT", "-1"),
+    ("TRUST_PROXY", "everyone and no one"),
+    ("TRUST_PROXY", "10.0.0.0/99"),
+    ("LOG_LEVEL", "loud"),
+    ("LOG_FORMAT", "xml"),
+    ("REQUEST_TIMEOUT", "0x10"),
+    ("IDLE_TIMEOUT", "-1"),
+    ("BUFFER_SIZE", "lots"),
+]
+
+
+@pytest.mark.parametrize("setting,value", BAD_SETTINGS)
+def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(setting, value, tmp_path):
+    safe = {"LISTEN": "127.0.0.1:0", "DATA_PATH": str(tmp_path / "x.db")}
+    line = is_refused(run("serve", **{**safe, setting: value}))
+    assert setting in line or flag_of(setting) in line
+    line = is_refused(run("serve", f"{flag_of(setting)}={value}", **safe))
+    assert setting in line or flag_of(setting) in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"]],
+)
+def test_bad_usage_is_one_line(arguments):
+    is_refused(run(*arguments, LISTEN="127.0.0.1:0"))
+
+
+def test_redis_is_not_built_yet():
+    assert "redis" in is_refused(run("serve", "--data-provider", "redis", "--listen", "127.0.0.1:0")).lower()
+
+
+def test_a_password_is_not_repeated():
+    ended = run("serve", "--redis-pass", "hunter2-secret", "--data-provider", "redis", "--listen", "127.0.0.1:0")
+    assert "hunter2-secret" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("provider", ["sqlite", "memory"])
+def test_a_taken_port_stops_the_start(start, tmp_path, provider):
+    server = start()
+    taken = f"127.0.0.1:{server.port}"
+    ended = run("serve", LISTEN=taken, DATA_PROVIDER=provider, DATA_PATH=tmp_path / "other.db")
+    assert ended.returncode == 1
+    assert taken in ended.stderr and "listening address" not in ended.stderr
+    assert server.get("/-/health").status == 200
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize("style", ["environment", "flag with space", "flag with ="])
+def test_a_setting_by_environment_and_by_flag(start, style):
+    flag = flag_of("CHANNEL_STORAGE_MAXSIZE")
+    server = {
+        "environment": lambda: start(CHANNEL_STORAGE_MAXSIZE=3),
+        "flag with space": lambda: start(flags=[flag, "3"]),
+        "flag with =": lambda: start(flags=[flag + "=3"]),
+    }[style]()
+    channel = server.channel()
+    for _ in range(5):
+        server.push(channel)
+    assert server.get(channel).json()["missed"] == 2
+
+
+def test_the_flag_wins_over_the_environment(start):
+    server = start(flags=["--channel-storage-maxsize=2"], CHANNEL_STORAGE_MAXSIZE=4)
+    channel = server.channel()
+    for _ in range(5):
+        server.push(channel)
+    assert len(server.get(channel).updates) == 2
+
+
+def test_an_empty_setting_is_the_default(start):
+    server = start(CHANNEL_STORAGE_MAXSIZE="", SYNC="", LOG_FORMAT="", DATA_PROVIDER="")
+    assert server.get("/-/health").json()["provider"] == "sqlite"
+
+
+@pytest.mark.parametrize("name", ["memory", "localtable"])
+def test_the_memory_provider_and_its_upstream_name(start, name):
+    server = start(DATA_PROVIDER=name)
+    channel = server.channel()
+    server.push(channel)
+    assert server.get("/-/health").json()["provider"] == "memory"
+    server.stop()
+    assert not list(server.directory.glob("*.db*")), "it wrote to the disk"
+    server.start()
+    assert server.get(channel).total == 0
+
+
+@pytest.mark.parametrize("sync", ["always", "interval", "never"])
+def test_every_sync_serves(start, sync):
+    server = start(SYNC=sync)
+    channel = server.channel()
+    for i in range(1, 21):
+        assert server.push(channel) == i
+    assert server.get(channel).total == 20
+
+
+# --- addresses ---
+
+
+def check_serves(server, address):
+    channel = server.channel()
+    with server.client(address=address) as client:
+        client.send_request("GET", channel + "?sleep=60")
+        server.wait_for_parked(1)
+        server.push(channel, '{"n":1}')
+        assert client.read_reply().updates == [{"n": 1}]
+
+
+def test_a_unix_socket(start, tmp_path):
+    path = str(tmp_path / "l.sock")
+    server = start(LISTEN=f"unix:{path}")
+    assert server.address == path
+    check_serves(server, path)
+    server.kill9()
+    server.start()
+    check_serves(server, path)
+
+
+def test_a_file_in_the_place_of_the_unix_socket_is_left_alone(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    assert run("serve", LISTEN=f"unix:{path}", DATA_PATH=tmp_path / "x.db").returncode == 1
+    assert path.read_text() == "precious"
+
+
+def test_a_unix_socket_that_is_in_use_is_left_alone(start, tmp_path):
+    path = str(tmp_path / "l.sock")
+    server = start(LISTEN=f"unix:{path}")
+    assert run("serve", LISTEN=f"unix:{path}", DATA_PATH=tmp_path / "x.db").returncode == 1
+    check_serves(server, path)
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+def test_an_ipv6_address(start):
+    server = start(LISTEN="[::1]:0")
+    assert server.address[0] == "::1" and server.addresses[0].startswith("[::1]:")
+    check_serves(server, server.address)
+
+
+def test_several_addresses(start, tmp_path):
+    from longline_server import parse_address
+
+    path = str(tmp_path / "l.sock")
+    server = start(LISTEN=f"127.0.0.1:0,unix:{path},127.0.0.1:0")
+    assert len(server.addresses) == 3
+    for text in server.addresses:
+        check_serves(server, parse_address(text))
+
+
+# --- files ---
+
+
+def test_the_data_file_is_for_its_owner_alone(start):
+    """It holds secrets: channel names, signatures, whatever was pushed."""
+    server = start()
+    server.push(server.channel())
+    for file in server.directory.glob("longline.db*"):
+        assert file.stat().st_mode & 0o077 == 0, f"{file.name}: {file.stat().st_mode:o}"
+
+
+def test_the_default_data_path_is_in_the_working_directory(start):
+    server = start(DATA_PATH="")
+    server.push(server.channel())
+    assert (server.directory / "longline.db").exists()
+
+
+def test_the_suite_checks_the_exit_code(tmp_path):
+    server = Server(tmp_path / "s")
+    server.settings["SYNC"] = "sometimes"
+    with pytest.raises(AssertionError, match="ended with 2"):
+        server.start()
+    server._forget()

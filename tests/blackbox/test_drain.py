@@ -1,0 +1,185 @@
+"""SIGTERM and SIGINT: nobody is left waiting, nothing acknowledged is lost, exit 0 within five seconds."""
+
+import signal
+import time
+
+import pytest
+
+from http_client import Closed, request_bytes
+from longline_server import STOP_S
+from swarm import Swarm
+
+BOTH_SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+
+
+def stops(server, number=signal.SIGTERM):
+    """Sends the signal and waits for the exit, which must be 0 and in time."""
+    began = time.monotonic()
+    server.stop(number)
+    assert time.monotonic() - began < STOP_S
+
+
+@BOTH_SIGNALS
+def test_parked_polls_get_an_empty_200_and_the_close(serve, number):
+    server = serve()
+    channels = [server.channel() for _ in range(10)]
+    server.push(channels[0], '{"n":1}')
+    clients = []
+    for channel in channels:
+        for _ in range(10):
+            client = server.client()
+            client.send_request("GET", channel + "?sleep=60" + ("&ts=1" if channel == channels[0] else ""))
+            clients.append((channel, client))
+    server.wait_for_parked(100)
+    stops(server, number)
+    for channel, client in clients:
+        reply = client.read_reply()
+        ts = 1 if channel == channels[0] else 0
+        assert reply.status == 200 and reply.closes
+        assert reply.json() == {"ok": True, "ts": ts, "updates": []}
+        assert client.read_to_end() == b""
+        client.close()
+
+
+def test_idle_connections_are_closed(serve):
+    server = serve()
+    clients = [server.client() for _ in range(20)]
+    for client in clients:
+        assert client.get("/-/health").status == 200
+    silent = server.client()
+    stops(server)
+    for client in [*clients, silent]:
+        assert client.read_to_end() == b""
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"POST /half-sent-channel HTTP/1.1\r\nHost: x\r\nContent-",
+        b"POST /half-sent-channel HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
+        b"POST /half-sent-channel HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    ],
+)
+def test_a_half_sent_request_does_not_keep_it(serve, part):
+    server = serve()
+    with server.client() as client:
+        client.send(part)
+        server.wait_for_metric("longline_connections", 2)
+        stops(server)
+        assert b" 200 " not in client.read_to_end()
+
+
+def test_a_client_that_never_reads_does_not_keep_it(serve):
+    server = serve()
+    channel = server.channel()
+    server.push(channel, b'{"x":"%s"}' % (b"y" * 1_000_000))
+    with server.client(receive_buffer=8192) as client:
+        client.send(request_bytes("GET", channel) * 30)
+        server.wait_for_metric("longline_connections", 2)
+        stops(server)
+
+
+def test_pushes_in_flight_are_answered_or_not_taken_for_granted(start):
+    """Under a storm of pushes: each that was acknowledged is there after the next start, each in its order."""
+    server = start(CHANNEL_STORAGE_MAXSIZE=1_000_000, LOG_LEVEL="info")
+    channel = server.channel()
+    for _ in range(3):
+        acknowledged, open_wires = {}, 20
+        total_before = server.get(channel).total
+
+        def closed(_wire):
+            nonlocal open_wires
+            open_wires -= 1
+
+        with Swarm(server.address) as swarm:
+            for writer in range(20):
+
+                def answered(wire, reply, writer=writer):
+                    assert reply.status in (200, 503), reply
+                    if reply.status == 200:
+                        acknowledged[reply.total] = (writer, wire.n)
+                    wire.n += 1
+                    wire.send(request_bytes("POST", channel, b'{"w":%d,"n":%d}' % (writer, wire.n)))
+
+                wire = swarm.open(answered, closed)
+                wire.n = 1
+                wire.send(request_bytes("POST", channel, b'{"w":%d,"n":1}' % writer))
+            swarm.run(lambda: len(acknowledged) >= 200, 30, "the storm")
+            server.send_signal()
+            swarm.run(lambda: open_wires == 0, 10, "the drain")
+        assert server.wait_for_exit() == 0
+        server.start()
+        stored = {id_: (u["w"], u["n"]) for id_, u in server.read_all(channel, total_before)}
+        assert {id_: stored.get(id_) for id_ in acknowledged} == acknowledged
+        # A clean stop answers what it stored: nothing is stored that no one was told of.
+        assert len(stored) == len(acknowledged)
+
+
+def test_a_push_sent_right_before_the_signal_is_acknowledged_or_refused(start):
+    server = start()
+    channel = server.channel()
+    known = 0
+    for i in range(10):
+        with server.client() as client:
+            client.send(request_bytes("POST", channel, b'{"i":%d}' % i))
+            server.send_signal()
+            try:
+                reply = client.read_reply()
+                acknowledged = reply.status == 200
+            except Closed:
+                acknowledged = False
+            assert server.wait_for_exit() == 0
+        server.start()
+        total = server.get(channel).total
+        assert total >= known + acknowledged
+        known = total
+
+
+def test_a_push_that_wakes_a_poll_during_the_drain_loses_no_one(start):
+    """Whether the poll got the update or the empty answer: its ts leads to the rest after the restart."""
+    server = start()
+    channel = server.channel()
+    with server.client() as poller, server.client() as pusher:
+        poller.send_request("GET", channel + "?sleep=60")
+        server.wait_for_parked(1)
+        pusher.send(request_bytes("POST", channel, b'{"n":1}'))
+        server.send_signal()
+        answer = poller.read_reply().json()
+        assert server.wait_for_exit() == 0
+        try:
+            acknowledged = pusher.read_reply().status == 200
+        except Closed:
+            acknowledged = False
+    server.start()
+    seen = answer["updates"] + server.get(f"{channel}?ts={answer['ts']}").updates
+    assert seen == [{"n": 1}] or (not acknowledged and seen == [])
+
+
+def test_no_new_connection_is_taken_after_the_stop(serve):
+    server = serve()
+    address = server.address
+    stops(server)
+    with pytest.raises(ConnectionRefusedError):
+        server.client(address=address)
+
+
+def test_a_second_signal_does_no_harm(serve):
+    server = serve()
+    clients = [server.client() for _ in range(50)]
+    for client in clients:
+        client.send_request("GET", server.channel() + "?sleep=60")
+    server.wait_for_parked(50)
+    server.send_signal()
+    server.send_signal()
+    server.send_signal(signal.SIGINT)
+    assert server.wait_for_exit() == 0
+    for client in clients:
+        assert client.read_reply().status == 200
+        client.close()
+
+
+def test_sigpipe_does_not_end_it(serve):
+    server = serve()
+    server.send_signal(signal.SIGPIPE)
+    assert server.get("/-/health").status == 200

@@ -1,0 +1,111 @@
+"""A full disk: pushes get 503, nothing acknowledged is lost, and it goes on when there is room again."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from longline_server import wait_until
+
+MIB = 1 << 20
+
+
+def as_root(*command):
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    return subprocess.run([*sudo, *command], capture_output=True, text=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of eight mebibytes."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    try:
+        mounted = as_root("mount", "-t", "tmpfs", "-o", "size=8m,mode=777", "tmpfs", path)
+    except FileNotFoundError:
+        pytest.skip("mounting a small disk needs root or sudo")
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small disk needs root or `sudo -n`: {mounted.stderr.strip()}")
+    yield path
+    as_root("umount", "-l", path)
+
+
+def push(server, channel, n, size=8000):
+    return server.post(channel, json.dumps({"n": n, "x": "y" * size}))
+
+
+def fill_up(server, channel, acknowledged):
+    """Pushes until a push is refused; every acknowledged one goes into `acknowledged` by its id."""
+    n = max(acknowledged, default=0)
+    while True:
+        n += 1
+        reply = push(server, channel, n)
+        if reply.status != 200:
+            return reply
+        assert reply.total == n
+        acknowledged[n] = n
+        assert n < 5000, "the disk never filled up"
+
+
+def stored(server, channel):
+    return {id_: update["n"] for id_, update in server.read_all(channel)}
+
+
+def test_a_full_disk_refuses_pushes_and_loses_nothing(start, small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (4 * MIB))
+    server = start(DATA_PATH=small_disk / "longline.db", LOG_LEVEL="info")
+    channel, other = server.channel(), server.channel()
+    acknowledged = {}
+
+    reply = fill_up(server, channel, acknowledged)
+    assert reply.status == 503 and reply.json()["error_code"] == 503
+    assert int(reply.headers["retry-after"]) >= 1 and not reply.closes
+    assert len(acknowledged) > 20
+    assert server.metric("longline_store_errors_total") >= 1
+
+    # Reading and waiting go on; what was refused was seen by no one.
+    assert stored(server, channel) == acknowledged
+    with server.client() as client:
+        client.send_request("GET", f"{channel}?ts={len(acknowledged)}&sleep=60")
+        server.wait_for_parked(1)
+        for _ in range(3):
+            assert push(server, channel, 0, size=200_000).status == 503
+        assert server.metric("longline_polls_parked") == 1
+        assert server.get(channel).total == len(acknowledged)
+        assert server.get(other).total == 0
+
+        ballast.unlink()
+        reply = wait_until(lambda: (r := push(server, channel, len(acknowledged) + 1)).status == 200 and r, "room")
+        assert reply.total == len(acknowledged) + 1
+        acknowledged[reply.total] = reply.total
+        assert [update["n"] for update in client.read_reply().updates] == [reply.total]
+
+    assert server.push(other) == 1
+    assert stored(server, channel) == acknowledged
+    server.restart()
+    assert stored(server, channel) == acknowledged
+    assert server.push(channel, '{"n":0}') == len(acknowledged) + 1
+
+
+def test_a_kill_on_a_full_disk_loses_nothing_either(start, small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (4 * MIB))
+    server = start(DATA_PATH=small_disk / "longline.db", LOG_LEVEL="info")
+    channel = server.channel()
+    acknowledged = {}
+    assert fill_up(server, channel, acknowledged).status == 503
+    server.kill9()
+    ballast.unlink()
+    server.start()
+    assert stored(server, channel) == acknowledged
+    assert server.push(channel, '{"n":0}') == len(acknowledged) + 1
+
+
+def test_a_bound_below_the_disks_size_never_fills_it(start, small_disk):
+    server = start(DATA_PATH=small_disk / "longline.db", DATA_MAX_BYTES=MIB, LOG_LEVEL="info")
+    channel = server.channel()
+    for n in range(1, 3000):
+        reply = push(server, channel, n)
+        assert reply.status == 200, f"refused after {n}: {reply}"

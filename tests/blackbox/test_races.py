@@ -1,0 +1,42 @@
+"""No update is missed and none is doubled, whatever races with whatever.
+
+RACES says how many polls end before the storm does; script/torture asks for a million and more.
+"""
+
+import os
+
+import pytest
+
+from longline_server import SLOW
+from storm import Storm
+
+RACES = int(os.environ.get("RACES", 40_000 if SLOW else 60_000))
+SEED = int(os.environ.get("SEED", 20261124))
+
+
+def test_no_poll_misses_or_doubles_an_update(serve):
+    server = serve(LOG_LEVEL="info")
+    channel = server.channel()
+    storm = Storm(server.address, channel, SEED)
+    storm.run(RACES)
+    server.wait_for_parked(0)
+    server.wait_for_metric("longline_connections", 1)
+
+    total = server.get(channel + "?ts=-1").total
+    assert total >= storm.acknowledged > 0
+    for id_, update in server.read_all(channel, ts=max(0, total - 1000)):
+        storm.saw(id_, update["p"], update["n"])
+    print(f"seed {SEED}: {total} updates, {dict(storm.outcomes)}")
+    for outcome in ("update", "deadline", "hang-up"):
+        assert storm.outcomes[outcome] > storm.races() / 100, storm.outcomes
+
+
+def test_the_storm_notices_a_doubled_and_a_swapped_update():
+    storm = Storm.__new__(Storm)
+    storm.update_of, storm.id_of = {}, {}
+    storm.saw(1, 0, 1)
+    storm.saw(1, 0, 1)
+    with pytest.raises(AssertionError):
+        storm.saw(2, 0, 1)
+    with pytest.raises(AssertionError):
+        storm.saw(1, 0, 2)

@@ -1,0 +1,162 @@
+"""What is kept, for how long, and that the file stops growing."""
+
+import json
+import sqlite3
+
+import pytest
+
+from http_client import request_bytes
+from longline_server import SLOW, wait_until
+from swarm import push_all
+
+MIB = 1 << 20
+
+
+def numbers(reply):
+    return [update["n"] for update in reply.updates]
+
+
+def push_numbers(server, channel, first, last, padding=0):
+    filler = ',"x":"%s"' % ("x" * padding) if padding else ""
+    for n in range(first, last + 1):
+        assert server.push(channel, '{"n":%d%s}' % (n, filler)) == n
+
+
+# --- count ---
+
+
+def test_at_most_channel_storage_maxsize_updates_are_kept(serve):
+    server = serve(CHANNEL_STORAGE_MAXSIZE=10)
+    channel, other = server.channel(), server.channel()
+    push_numbers(server, other, 1, 10)
+    push_numbers(server, channel, 1, 35)
+    reply = server.get(channel)
+    assert numbers(reply) == list(range(26, 36)) and reply.json()["missed"] == 25
+    assert "missed" not in server.get(other).json()
+
+
+def test_the_store_lets_go_of_what_is_past_the_count(serve):
+    server = serve(CHANNEL_STORAGE_MAXSIZE=10, LOG_LEVEL="info")
+    channels = [server.channel() for _ in range(5)]
+    for channel in channels:
+        push_numbers(server, channel, 1, 60)
+    wait_until(lambda: server.metric("longline_store_updates") <= 5 * 10, "the sweeper")
+    assert server.metric("longline_store_swept_total") >= 5 * 50
+    for channel in channels:
+        assert numbers(server.get(channel)) == list(range(51, 61))
+
+
+def test_one_update_a_channel_can_be_kept(serve):
+    server = serve(CHANNEL_STORAGE_MAXSIZE=1)
+    channel = server.channel()
+    push_numbers(server, channel, 1, 5)
+    assert numbers(server.get(channel)) == [5]
+    assert numbers(server.get(channel + "?ts=4")) == [5]
+    with server.client() as client:
+        client.send_request("GET", channel + "?ts=5&sleep=60")
+        server.wait_for_parked(1)
+        push_numbers(server, channel, 6, 6)
+        assert numbers(client.read_reply()) == [6]
+
+
+def test_a_smaller_count_counts_from_the_next_start(start):
+    server = start()
+    channel = server.channel()
+    push_numbers(server, channel, 1, 50)
+    server.stop()
+    server.settings["CHANNEL_STORAGE_MAXSIZE"] = 5
+    server.start()
+    reply = server.get(channel)
+    assert numbers(reply) == [46, 47, 48, 49, 50] and reply.json()["missed"] == 45
+
+
+# --- age ---
+
+
+def test_updates_older_than_data_ttl_are_gone(serve):
+    server = serve(DATA_TTL=1)
+    channel = server.channel()
+    push_numbers(server, channel, 1, 3)
+    assert numbers(server.get(channel)) == [1, 2, 3]
+    reply = wait_until(lambda: (r := server.get(channel)) and not r.updates and r, "the updates to be too old")
+    assert reply.json() == {"ok": True, "ts": 3, "updates": [], "missed": 3}
+    server.wait_for_metric("longline_store_updates", 0)
+    assert server.metric("longline_store_swept_total") == 3
+    push_numbers(server, channel, 4, 4)
+    assert server.get(channel + "?ts=1").json() == {"ok": True, "ts": 4, "updates": [{"n": 4}], "missed": 2}
+
+
+def test_a_poll_waits_at_the_head_of_a_channel_whose_updates_are_gone(serve):
+    server = serve(DATA_TTL=1)
+    channel = server.channel()
+    push_numbers(server, channel, 1, 2)
+    server.wait_for_metric("longline_store_updates", 0)
+    with server.client() as client:
+        client.send_request("GET", channel + "?ts=2&sleep=60")
+        server.wait_for_parked(1)
+        push_numbers(server, channel, 3, 3)
+        assert numbers(client.read_reply()) == [3]
+
+
+def test_old_updates_are_not_told_after_a_restart_either(start):
+    server = start()
+    channel = server.channel()
+    push_numbers(server, channel, 1, 3)
+    server.stop()
+    with sqlite3.connect(server.data_path) as database:
+        database.execute("UPDATE update_log SET at = at - 700000000 WHERE ts < 3")
+    database.close()
+    server.start()
+    reply = server.get(channel)
+    assert numbers(reply) == [3] and reply.json()["missed"] == 2
+    server.wait_for_metric("longline_store_updates", 1)
+
+
+def test_upstreams_name_for_the_ttl_is_accepted(start):
+    server = start(REDIS_DATA_TTL=1)
+    channel = server.channel()
+    server.push(channel)
+    wait_until(lambda: server.get(channel).json().get("missed") == 1, "the update to be too old")
+
+
+# --- bytes ---
+
+
+def test_over_data_max_bytes_the_oldest_go_and_nothing_is_refused(serve):
+    server = serve(DATA_MAX_BYTES=MIB, LOG_LEVEL="info")
+    first, last = server.channel(), server.channel()
+    push_numbers(server, first, 1, 150, padding=8000)
+    push_numbers(server, last, 1, 150, padding=8000)
+    wait_until(lambda: server.metric("longline_store_bytes") <= MIB, "the sweeper")
+    reply = server.get(last + "?ts=149")
+    assert numbers(reply) == [150]
+    gone = server.get(first)
+    assert gone.updates == [] and gone.json()["missed"] == 150
+    kept = server.get(last)
+    assert 30 <= 150 - kept.json()["missed"] <= 140
+    push_numbers(server, first, 151, 151)
+    assert numbers(server.get(first + "?ts=150")) == [151]
+
+
+def file_bytes(server):
+    return sum(file.stat().st_size for file in server.directory.glob("longline.db*"))
+
+
+@pytest.mark.parametrize("bound", [{"CHANNEL_STORAGE_MAXSIZE": 20}, {"DATA_MAX_BYTES": 2 * MIB}], ids=["count", "bytes"])
+def test_the_file_stops_growing_under_a_steady_load(start, bound):
+    server = start(LOG_LEVEL="info", **bound)
+    channels = [server.channel() for _ in range(50)]
+    body = json.dumps({"x": "y" * 2000})
+    sizes = []
+    for _ in range(10 if SLOW else 20):
+        requests = [request_bytes("POST", channel, body) for _ in range(20) for channel in channels]
+        replies = push_all(server.address, requests, connections=4)
+        assert {reply.status for reply in replies} == {200}
+        sizes.append(file_bytes(server))
+    written = len(sizes) * 1000 * len(body)
+    assert written > 19 * MIB
+    half = len(sizes) // 2
+    assert max(sizes[half:]) <= 1.2 * max(sizes[:half]), f"it grows: {sizes}"
+    assert max(sizes) < written, f"nothing was given back: {sizes}"
+    for channel in channels:
+        assert server.get(channel + "?ts=-1").updates == [json.loads(body)]
