@@ -1,0 +1,29 @@
+/*
+ * What longline answers: the route table and its handlers, from a request to the inbox and back.
+ * docs/protocol.md describes it for users.
+ */
+#pragma once
+
+#include "config.h"
+#include "conn.h"
+#include "inbox.h"
+#include "limiter.h"
+#include "proxy.h"
+
+enum { SLEEP_MAX_MS = 60000 };
+
+struct api {
+    struct inbox *inbox;
+    struct store *store;
+    struct limiter *limiter; /* NULL: no limit */
+    struct proxy_trust *trust;
+    const char *provider;
+    bool capture_headers;
+    bool is_draining;
+};
+
+/* Before the first request. `api` is used for the life of the process. */
+void api_init(struct api *api);
+
+extern const struct handler api_handler;
+extern const struct inbox_events api_inbox_events;

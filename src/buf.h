@@ -1,0 +1,42 @@
+/*
+ * A growable byte buffer.
+ *
+ * Running out of memory is sticky: the buffer then takes no more bytes, `failed` is set, and one check
+ * at the end of the writing is enough.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+struct buf {
+    char *data;
+    size_t len, cap;
+    bool failed;
+};
+
+void buf_deinit(struct buf *buf);
+
+/* Empties the buffer and clears `failed`; gives memory beyond `keep_bytes` back. */
+void buf_reset(struct buf *buf, size_t keep_bytes);
+
+/* Makes room for `more` further bytes. False, and `failed` set, when memory is out. */
+bool buf_reserve(struct buf *buf, size_t more);
+
+static inline void buf_append(struct buf *buf, const void *bytes, size_t len) {
+    if (len && buf_reserve(buf, len)) {
+        memcpy(buf->data + buf->len, bytes, len);
+        buf->len += len;
+    }
+}
+
+static inline void buf_puts(struct buf *buf, const char *text) {
+    buf_append(buf, text, strlen(text));
+}
+
+static inline void buf_putc(struct buf *buf, char c) {
+    buf_append(buf, &c, 1);
+}
+
+__attribute__((format(printf, 2, 3), nonnull)) void buf_printf(struct buf *buf, const char *format, ...);

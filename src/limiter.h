@@ -1,0 +1,29 @@
+/*
+ * The rate limit: how many requests a client may make in a window of time. The window of a client
+ * begins with its first request. At most LIMITER_MAX_CLIENTS are remembered; beyond that the one whose
+ * window began first is forgotten.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LIMITER_MAX_CLIENTS = 100000 };
+
+struct limiter;
+
+struct limiter_verdict {
+    bool allowed;
+    uint64_t remaining; /* in this window */
+    uint64_t retry_after_s; /* at least 1, when not allowed */
+};
+
+/* NULL when memory is out. */
+struct limiter *limiter_new(uint64_t limit, uint64_t frame_ms);
+void limiter_free(struct limiter *limiter);
+
+uint64_t limiter_limit(const struct limiter *limiter);
+
+/* Counts a request of the client at `ip` (IPv4 as ::ffff:a.b.c.d; IPv6 counts by /64) at `now_ms` of the
+ * monotonic clock. Without memory it allows. */
+struct limiter_verdict limiter_take(struct limiter *limiter, const uint8_t ip[16], uint64_t now_ms);

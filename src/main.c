@@ -1,0 +1,180 @@
+/* The command line: `serve`, `new`, and the wiring of a server's parts. */
+#include "api.h"
+#include "config.h"
+#include "hash.h"
+#include "log.h"
+#include "metrics.h"
+#include "server.h"
+#include "version.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
+
+static const char usage[] =
+    "longline " LONGLINE_VERSION ", a webhook inbox: services push, any number of programs long-poll.\n"
+    "\n"
+    "Usage:\n"
+    "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
+    "  longline new [BASE_URL]               print a fresh secret address\n"
+    "  longline --help | --version\n"
+    "\n"
+    "Try it:\n"
+    "  longline serve &\n"
+    "  curl -d '{\"hello\":\"world\"}' http://localhost:3000/SECRET\n"
+    "  curl 'http://localhost:3000/SECRET?ts=0&sleep=60'\n"
+    "\n"
+    "`longline serve --help` lists the settings.\n";
+
+static struct {
+    struct config config;
+    struct conn_shared connections;
+    struct api api;
+    struct store *store;
+} app;
+
+static void on_store_closed(void *context) {
+    (void)context;
+    log_info("stopped", NULL);
+}
+
+static void on_drain(void) {
+    app.api.is_draining = true;
+}
+
+static void on_drained(void) {
+    conn_shared_deinit(&app.connections);
+    store_close(app.store, on_store_closed, NULL);
+}
+
+static struct store *open_store(uv_loop_t *loop, const struct config *config, char *error, size_t error_size) {
+    struct store_options options = {
+        .path = config->data_provider == PROVIDER_SQLITE ? config->data_path : NULL,
+        .sync = config->sync,
+        .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
+        .ttl_ms = config->data_ttl * 1000,
+        .max_bytes = (uint64_t)config->data_max_bytes,
+        .clock_ms = store_clock_ms,
+    };
+    return store_sqlite_open(loop, &options, error, error_size);
+}
+
+/* Builds the parts from the store upwards; false on failure, with one line in `error`. */
+static bool start(uv_loop_t *loop, char *error, size_t error_size) {
+    const struct config *config = &app.config;
+    server_raise_limits();
+    app.store = open_store(loop, config, error, error_size);
+    if (!app.store)
+        return false;
+    struct inbox_options inbox_options = {
+        .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
+        .ttl_ms = config->data_ttl * 1000,
+        .cache_max_bytes = (uint64_t)config->cache_size << 20,
+        .clock_ms = store_clock_ms,
+    };
+    app.api = (struct api){
+        .inbox = inbox_new(loop, app.store, &inbox_options, &api_inbox_events),
+        .store = app.store,
+        .trust = app.api.trust,
+        .provider = config->data_provider == PROVIDER_SQLITE ? "sqlite" : "memory",
+        .capture_headers = config->capture_headers,
+    };
+    if (config->rate_limit_limit)
+        app.api.limiter =
+            limiter_new((uint64_t)config->rate_limit_limit, (uint64_t)config->rate_limit_frame * 1000);
+    app.connections = (struct conn_shared){
+        .handler = &api_handler,
+        .request_timeout_ms = (uint64_t)config->request_timeout * 1000,
+        .idle_timeout_ms = (uint64_t)config->idle_timeout * 1000,
+        .buffer_max_bytes = (uint64_t)config->buffer_size << 20,
+        .body_max_bytes = (uint32_t)config->max_body,
+    };
+    if (!app.api.inbox || (config->rate_limit_limit && !app.api.limiter) ||
+        !conn_shared_init(&app.connections, loop)) {
+        snprintf(error, error_size, "out of memory");
+        return false;
+    }
+    api_init(&app.api);
+    struct server_options options = {
+        .listen = config->listen,
+        .max_connections = (uint64_t)config->max_connections,
+        .connections = &app.connections,
+        .on_drain = on_drain,
+        .on_drained = on_drained,
+    };
+    return server_start(loop, &options, error, error_size);
+}
+
+static int complain(int status, const char *error) {
+    fprintf(stderr, "longline: %s\n", error);
+    return status;
+}
+
+static int serve(int argc, char **argv) {
+    char error[512] = "";
+    if (argc && strcmp(argv[0], "--help") == 0) {
+        printf("Usage: longline serve [--SETTING VALUE]...\n\n"
+               "Every setting is an environment variable and a flag; the flag wins.\n\n");
+        config_help(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (!config_load(&app.config, argc, argv, error, sizeof error))
+        return complain(EXIT_USAGE, error);
+    if (app.config.data_provider == PROVIDER_REDIS)
+        return complain(EXIT_USAGE, "DATA_PROVIDER=redis: the redis store is not built into this longline");
+    app.api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
+    if (!app.api.trust)
+        return complain(EXIT_USAGE, error);
+    log_init(app.config.log_level, app.config.log_json);
+    metrics_init();
+    uv_loop_t *loop = uv_default_loop();
+    log_info("starting", "version", LONGLINE_VERSION, "provider",
+             app.config.data_provider == PROVIDER_SQLITE ? "sqlite" : "memory", NULL);
+    if (!start(loop, error, sizeof error))
+        return complain(EXIT_CANNOT_START, error);
+    uv_run(loop, UV_RUN_DEFAULT);
+    inbox_free(app.api.inbox);
+    limiter_free(app.api.limiter);
+    proxy_trust_free(app.api.trust);
+    uv_run(loop, UV_RUN_DEFAULT);
+    uv_loop_close(loop);
+    return EXIT_SUCCESS;
+}
+
+/* 128 random bits as 22 characters that need no escape in an address. */
+static int print_new(int argc, char **argv) {
+    unsigned char bytes[16];
+    char text[sodium_base64_ENCODED_LEN(sizeof bytes, sodium_base64_VARIANT_URLSAFE_NO_PADDING)];
+    randombytes_buf(bytes, sizeof bytes);
+    sodium_bin2base64(text, sizeof text, bytes, sizeof bytes, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+    const char *base = argc ? argv[0] : "http://localhost:3000";
+    size_t len = strlen(base);
+    while (len && base[len - 1] == '/')
+        len--;
+    printf("%.*s/%s\n", (int)len, base, text);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv) {
+    const char *command = argc > 1 ? argv[1] : "";
+    if (sodium_init() < 0)
+        return complain(EXIT_CANNOT_START, "no random numbers from the system");
+    hash_init();
+    if (strcmp(command, "serve") == 0)
+        return serve(argc - 2, argv + 2);
+    if (strcmp(command, "new") == 0 && argc <= 3)
+        return print_new(argc - 2, argv + 2);
+    if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {
+        puts("longline " LONGLINE_VERSION);
+        return EXIT_SUCCESS;
+    }
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0 || strcmp(command, "help") == 0) {
+        fputs(usage, stdout);
+        return EXIT_SUCCESS;
+    }
+    fputs(usage, stderr);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,194 @@
+#include "request.h"
+
+static struct request *request_of(llhttp_t *parser) {
+    return parser->data;
+}
+
+static int fail(struct request *request, enum http_error error) {
+    request->error = error;
+    return HPE_USER;
+}
+
+/* Adds the `len` bytes at `at` to a span: llhttp reports one in pieces when the input comes in pieces. */
+static void extend(struct request *request, struct span *span, const char *at, size_t len) {
+    if (!span->len)
+        span->at = (uint32_t)(at - request->base);
+    span->len += (uint32_t)len;
+}
+
+static bool is_head_too_large(const struct request *request, const char *at) {
+    return at - request->base > REQUEST_HEAD_MAX_BYTES;
+}
+
+static int on_url(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    extend(request, &request->target, at, len);
+    return request->target.len > REQUEST_TARGET_MAX_BYTES ? fail(request, ERROR_TARGET_SIZE) : 0;
+}
+
+static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    if (request->head_complete) /* a trailer of a chunked body: dropped */
+        return 0;
+    if (request->header_count == REQUEST_HEADERS_MAX || is_head_too_large(request, at + len))
+        return fail(request, ERROR_HEAD_SIZE);
+    extend(request, &request->headers[request->header_count].name, at, len);
+    return 0;
+}
+
+static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    if (request->head_complete)
+        return 0;
+    if (is_head_too_large(request, at + len))
+        return fail(request, ERROR_HEAD_SIZE);
+    extend(request, &request->headers[request->header_count].value, at, len);
+    return 0;
+}
+
+static enum header_name name_of(struct slice name) {
+    static const struct slice names[HEADER_NAME_COUNT] = {
+        [HEADER_HOST] = SLICE("host"),
+        [HEADER_CONTENT_TYPE] = SLICE("content-type"),
+        [HEADER_CONTENT_ENCODING] = SLICE("content-encoding"),
+        [HEADER_TRANSFER_ENCODING] = SLICE("transfer-encoding"),
+        [HEADER_EXPECT] = SLICE("expect"),
+        [HEADER_FORWARDED_FOR] = SLICE("x-forwarded-for"),
+    };
+    for (int i = HEADER_OTHER + 1; i < HEADER_NAME_COUNT; i++)
+        if (slice_equal_nocase(name, names[i]))
+            return i;
+    return HEADER_OTHER;
+}
+
+static int on_header_value_complete(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    if (request->head_complete)
+        return 0;
+    struct header *header = &request->headers[request->header_count];
+    enum header_name name = name_of(request_slice(request, header->name));
+    request->counts[name]++;
+    request->last_of[name] = (uint8_t)request->header_count++;
+    if (request->header_count < REQUEST_HEADERS_MAX)
+        request->headers[request->header_count] = (struct header){0};
+    return 0;
+}
+
+static enum http_error check_head(struct request *request) {
+    llhttp_t *parser = &request->parser;
+    bool is_1_1 = parser->http_major == 1 && parser->http_minor == 1;
+    if (!is_1_1 && !(parser->http_major == 1 && parser->http_minor == 0))
+        return ERROR_VERSION;
+    if (request->counts[HEADER_HOST] > 1 || (is_1_1 && !request->counts[HEADER_HOST]))
+        return ERROR_HOST;
+    if (request->counts[HEADER_TRANSFER_ENCODING]) {
+        if (request->counts[HEADER_TRANSFER_ENCODING] > 1 || !is_1_1 ||
+            !slice_equal_nocase(slice_trim(request_header(request, HEADER_TRANSFER_ENCODING)), SLICE("chunked")))
+            return ERROR_TRANSFER_ENCODING;
+        if (parser->flags & F_CONTENT_LENGTH)
+            return ERROR_MALFORMED_REQUEST;
+    }
+    if (request->counts[HEADER_EXPECT]) {
+        if (!slice_equal_nocase(slice_trim(request_header(request, HEADER_EXPECT)), SLICE("100-continue")))
+            return ERROR_EXPECT;
+        request->expects_continue = is_1_1;
+    }
+    if (!(parser->flags & F_CHUNKED) && parser->content_length > request->body_max_bytes)
+        return ERROR_BODY_SIZE;
+    return HTTP_NO_ERROR;
+}
+
+static int on_headers_complete(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    request->head_complete = true;
+    parser->upgrade = 0; /* no protocol is switched to: an Upgrade is ignored, a CONNECT gets its 405 */
+    enum http_error error = check_head(request);
+    return error ? fail(request, error) : 0;
+}
+
+static int on_body(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    if (len > request->body_max_bytes - request->body.len)
+        return fail(request, ERROR_BODY_SIZE);
+    char *end = request->base + request->body.at + request->body.len;
+    if (request->body.len && at != end)
+        memmove(end, at, len);
+    extend(request, &request->body, at, len);
+    return 0;
+}
+
+static int on_message_complete(llhttp_t *parser) {
+    (void)parser;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t callbacks = {
+    .on_url = on_url,
+    .on_header_field = on_header_field,
+    .on_header_value = on_header_value,
+    .on_header_value_complete = on_header_value_complete,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_message_complete = on_message_complete,
+};
+
+void request_init(struct request *request, uint32_t body_max_bytes) {
+    /* A header's spans are emptied when the one before it is complete. */
+    memset(request, 0, offsetof(struct request, headers) + sizeof request->headers[0]);
+    llhttp_init(&request->parser, HTTP_REQUEST, &callbacks);
+    request->parser.data = request;
+    request->body_max_bytes = body_max_bytes;
+}
+
+static enum http_error parser_error(const struct request *request, llhttp_errno_t status) {
+    if (status == HPE_USER && request->error)
+        return request->error;
+    if (status == HPE_INVALID_VERSION || status == HPE_PAUSED_H2_UPGRADE)
+        return ERROR_VERSION;
+    return ERROR_MALFORMED_REQUEST;
+}
+
+/* The end of what is kept of a complete head. */
+static size_t head_end(const struct request *request) {
+    size_t end = request->target.at + request->target.len;
+    for (uint32_t i = 0; i < request->header_count; i++) {
+        struct span value = request->headers[i].value;
+        if (value.at + value.len > end)
+            end = value.at + value.len;
+    }
+    return end;
+}
+
+enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to, size_t *used) {
+    request->base = base;
+    llhttp_errno_t status = llhttp_execute(&request->parser, base + from, to - from);
+    if (status == HPE_PAUSED) {
+        *used = (size_t)(llhttp_get_error_pos(&request->parser) - base);
+        return REQUEST_COMPLETE;
+    }
+    if (status != HPE_OK) {
+        request->error = parser_error(request, status);
+        return REQUEST_FAILED;
+    }
+    if (!request->head_complete && to > REQUEST_HEAD_MAX_BYTES) {
+        request->error = ERROR_HEAD_SIZE;
+        return REQUEST_FAILED;
+    }
+    /* Of a chunked body only the data is kept; the parser needs none of what is between. */
+    if (request->head_complete && (request->parser.flags & F_CHUNKED))
+        *used = request->body.len ? request->body.at + request->body.len : head_end(request);
+    else
+        *used = to;
+    return REQUEST_PARTIAL;
+}
+
+size_t request_content_length(const struct request *request) {
+    bool is_chunked = request->parser.flags & F_CHUNKED;
+    return is_chunked ? 0 : request->parser.content_length + request->body.len;
+}
+
+struct slice request_header(const struct request *request, enum header_name name) {
+    if (!request->counts[name])
+        return (struct slice){"", 0};
+    return request_slice(request, request->headers[request->last_of[name]].value);
+}
