@@ -6,9 +6,9 @@
 #include "utf8.h"
 #include "version.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,15 +86,21 @@ static enum http_error decode_channel(struct slice segment, struct route *route)
 
 /* Header lines in the making. */
 struct lines {
-    char text[512];
+    char text[256];
     size_t len;
 };
 
-__attribute__((format(printf, 2, 3))) static void add_line(struct lines *lines, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    lines->len += (size_t)vsnprintf(lines->text + lines->len, sizeof lines->text - lines->len, format, args);
-    va_end(args);
+/* Adds `name: number`. */
+static void add_number(struct lines *lines, const char *name, uint64_t number) {
+    size_t len = strlen(name);
+    assert(lines->len + len + 24 <= sizeof lines->text);
+    char *at = (char *)memcpy(lines->text + lines->len, name, len) + len;
+    *at++ = ':';
+    *at++ = ' ';
+    at += format_number(at, number);
+    *at++ = '\r';
+    *at++ = '\n';
+    lines->len = (size_t)(at - lines->text);
 }
 
 static struct slice slice_of(const struct lines *lines) {
@@ -102,16 +108,17 @@ static struct slice slice_of(const struct lines *lines) {
 }
 
 static void add_limit(struct lines *lines, const struct exchange *exchange) {
-    if (api->limiter)
-        add_line(lines, "X-RateLimit-Limit: %" PRIu64 "\r\nX-RateLimit-Remaining: %" PRIu32 "\r\n",
-                 limiter_limit(api->limiter), exchange->quota);
+    if (!api->limiter)
+        return;
+    add_number(lines, "X-RateLimit-Limit", limiter_limit(api->limiter));
+    add_number(lines, "X-RateLimit-Remaining", exchange->quota);
 }
 
 static void reply_error(struct exchange *exchange, enum http_error error) {
     struct lines lines = {.len = 0};
     add_limit(&lines, exchange);
     if (http_error_status(error) == HTTP_SERVICE_UNAVAILABLE)
-        add_line(&lines, "Retry-After: 1\r\n");
+        add_number(&lines, "Retry-After", 1);
     exchange_error(exchange, error, slice_of(&lines));
 }
 
@@ -176,7 +183,7 @@ static void push_done(void *owner, const struct update *update, bool ok) {
         return;
     }
     struct lines lines = {.len = 0};
-    add_line(&lines, "X-Total-Updates: %" PRIu64 "\r\n", update->ts);
+    add_number(&lines, "X-Total-Updates", update->ts);
     add_limit(&lines, exchange);
     reply_with(exchange, HTTP_OK, text_type, slice_of(&lines), SLICE("OK"));
 }
@@ -266,7 +273,8 @@ static void poll_channel(struct exchange *exchange, const struct route *route) {
     exchange->poll.may_wait = sleep_ms && !exchange->is_head && !api->is_draining;
     if (exchange->poll.may_wait)
         exchange_wait(exchange, wheel_now_ms() + sleep_ms);
-    log_debug("poll", "channel", log_channel(channel_of(route)).text, "sleep_ms", log_number(sleep_ms).text, NULL);
+    log_debug("poll", "channel", log_channel(channel_of(route)).text, "sleep_ms", log_number(sleep_ms).text,
+              NULL);
     if (!inbox_poll(api->inbox, channel_of(route), &exchange->poll))
         reply_error(exchange, ERROR_BUSY);
 }
@@ -276,7 +284,8 @@ static size_t write_opening(char *out, size_t size, const struct answer *answer)
     int len = snprintf(out, size, "{\"ok\":true,\"ts\":%" PRIu64, answer->ts);
     if (answer->missed)
         len += snprintf(out + len, size - (size_t)len, ",\"missed\":%" PRIu64, answer->missed);
-    len += snprintf(out + len, size - (size_t)len, "%s,\"updates\":[", answer->reset ? ",\"reset\":true" : "");
+    len +=
+        snprintf(out + len, size - (size_t)len, "%s,\"updates\":[", answer->reset ? ",\"reset\":true" : "");
     return (size_t)len;
 }
 
@@ -343,7 +352,7 @@ static struct reply *build_full(const struct answer *answer, unsigned flags, str
 
 static struct reply *build_answer(const struct exchange *exchange, const struct answer *answer) {
     struct lines lines = {.len = 0};
-    add_line(&lines, "X-Total-Updates: %" PRIu64 "\r\n", answer->total);
+    add_number(&lines, "X-Total-Updates", answer->total);
     add_limit(&lines, exchange);
     unsigned flags = exchange_flags(exchange);
     return exchange->view == VIEW_FULL ? build_full(answer, flags, slice_of(&lines))
@@ -363,7 +372,8 @@ static void poll_done(struct poll *poll, struct answer *answer) {
     struct reply *reply = is_shared ? answer->memos[kind] : NULL;
     if (!reply)
         reply = build_answer(exchange, answer);
-    if (!reply || (reply->len > LARGE_REPLY_BYTES && !reply->pending && !exchange_has_room(exchange, reply->len))) {
+    if (!reply ||
+        (reply->len > LARGE_REPLY_BYTES && !reply->pending && !exchange_has_room(exchange, reply->len))) {
         if (reply && answer->memos[kind] != reply)
             reply_unref(reply);
         reply_error(exchange, ERROR_BUSY);
@@ -391,8 +401,8 @@ const struct inbox_events api_inbox_events = {poll_done, answer_end, push_done};
 static void show_health(struct exchange *exchange) {
     struct buf body = {0};
     buf_printf(&body, "{\"ok\":%s,\"status\":\"%s\",\"version\":\"%s\",\"provider\":\"%s\"}",
-               api->is_draining ? "false" : "true", api->is_draining ? "draining" : "serving", LONGLINE_VERSION,
-               api->provider);
+               api->is_draining ? "false" : "true", api->is_draining ? "draining" : "serving",
+               LONGLINE_VERSION, api->provider);
     reply_buf(exchange, api->is_draining ? HTTP_SERVICE_UNAVAILABLE : HTTP_OK, json_type, &body);
 }
 
@@ -406,7 +416,8 @@ static void show_metrics(struct exchange *exchange) {
 
 static void show_page(struct exchange *exchange) {
     reply_with(exchange, HTTP_OK, "text/html; charset=utf-8",
-               SLICE("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"), page_html());
+               SLICE("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"),
+               page_html());
 }
 
 static void show_robots(struct exchange *exchange) {
@@ -427,23 +438,22 @@ static const struct {
 
 enum { MAY_GET = 1, MAY_POST = 2 };
 
+/* The Allow header of a path that takes `methods`, with further headers behind it. */
+#define ALLOW(methods, more)                                                                                 \
+    ((methods) == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n" more)                                   \
+     : (methods) == MAY_POST ? SLICE("Allow: POST, OPTIONS\r\n" more)                                        \
+                             : SLICE("Allow: GET, HEAD, POST, OPTIONS\r\n" more))
+
 static void reply_options(struct exchange *exchange, unsigned methods) {
-    struct lines lines = {.len = 0};
-    const char *allowed = methods == MAY_GET    ? "GET, HEAD, OPTIONS"
-                          : methods == MAY_POST ? "POST, OPTIONS"
-                                                : "GET, HEAD, POST, OPTIONS";
-    add_line(&lines,
-             "Allow: %s\r\nAccess-Control-Allow-Methods: %s\r\nAccess-Control-Allow-Headers: *, Content-Type\r\n"
-             "Access-Control-Max-Age: 86400\r\n",
-             allowed, allowed);
-    reply_with(exchange, HTTP_NO_CONTENT, NULL, slice_of(&lines), SLICE(""));
+    reply_with(exchange, HTTP_NO_CONTENT, NULL,
+               ALLOW(methods, "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
+                              "Access-Control-Allow-Headers: *, Content-Type\r\n"
+                              "Access-Control-Max-Age: 86400\r\n"),
+               SLICE(""));
 }
 
 static void refuse_method(struct exchange *exchange, unsigned methods) {
-    exchange_error(exchange, ERROR_METHOD,
-                   methods == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n")
-                   : methods == MAY_POST ? SLICE("Allow: POST, OPTIONS\r\n")
-                                         : SLICE("Allow: GET, HEAD, POST, OPTIONS\r\n"));
+    exchange_error(exchange, ERROR_METHOD, ALLOW(methods, ""));
 }
 
 static unsigned method_bit(const struct request *request) {
@@ -468,7 +478,7 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
     metrics.rate_limited++;
     struct lines lines = {.len = 0};
     add_limit(&lines, exchange);
-    add_line(&lines, "Retry-After: %" PRIu64 "\r\n", verdict.retry_after_s);
+    add_number(&lines, "Retry-After", verdict.retry_after_s);
     exchange_error(exchange, ERROR_RATE_LIMIT, slice_of(&lines));
     return false;
 }
@@ -529,8 +539,8 @@ static void on_request(struct exchange *exchange, const struct request *request)
             serve_page(exchange, request, i);
             return;
         }
-    bool is_reserved = starts_with(route.path, "/-/") || is_path(route.path, "/-") ||
-                       is_path(route.path, "/favicon.ico");
+    bool is_reserved =
+        starts_with(route.path, "/-/") || is_path(route.path, "/-") || is_path(route.path, "/favicon.ico");
     if (is_reserved)
         reply_error(exchange, ERROR_NOT_FOUND);
     else

@@ -46,3 +46,14 @@ void buf_printf(struct buf *buf, const char *format, ...) {
     va_end(args);
     buf->len += (size_t)len;
 }
+
+size_t format_number(char *out, uint64_t number) {
+    char digits[20];
+    size_t len = 0;
+    do
+        digits[len++] = (char)('0' + number % 10);
+    while (number /= 10);
+    for (size_t i = 0; i < len; i++)
+        out[i] = digits[len - 1 - i];
+    return len;
+}

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 struct buf {
@@ -40,3 +41,6 @@ static inline void buf_putc(struct buf *buf, char c) {
 }
 
 __attribute__((format(printf, 2, 3), nonnull)) void buf_printf(struct buf *buf, const char *format, ...);
+
+/* Writes `number` in decimal to `out`, which has room for 20 bytes; returns the length. */
+size_t format_number(char *out, uint64_t number);

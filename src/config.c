@@ -23,7 +23,8 @@ struct setting {
 
 static const int64_t TIB = (int64_t)1 << 40;
 
-#define TEXT_SETTING(env, member, value, help) {env, NULL, TEXT, AT(member), value, 0, 0, NULL, help}
+#define TEXT_SETTING(env, member, value, help)                                                               \
+    { env, NULL, TEXT, AT(member), value, 0, 0, NULL, help }
 #define NUMBER_SETTING(env, member, value, min, max, help)                                                   \
     { env, NULL, NUMBER, AT(member), value, min, max, NULL, help }
 #define CHOICE_SETTING(env, member, value, choices, help)                                                    \
@@ -69,7 +70,8 @@ static const struct setting settings[] = {
     NUMBER_SETTING("REDIS_PORT", redis_port, "6379", 1, 65535, "Its port."),
     TEXT_SETTING("REDIS_PASS", redis_pass, "", "Its password."),
     TEXT_SETTING("REDIS_PREFIX", redis_prefix, "lpolling:", "What its keys begin with."),
-    CHOICE_SETTING("LOG_LEVEL", log_level, "info", "debug info warn=warning error", "debug, info, warn or error."),
+    CHOICE_SETTING("LOG_LEVEL", log_level, "info", "debug info warn=warning error",
+                   "debug, info, warn or error."),
     CHOICE_SETTING("LOG_FORMAT", log_json, "text", "text json", "text or json."),
 };
 
@@ -96,16 +98,15 @@ static bool parse_number(const struct setting *setting, const char *value, int64
     char *end;
     errno = 0;
     *number = strtoll(value, &end, 10);
-    return isdigit((unsigned char)*value) && !*end && !errno && *number >= setting->min && *number <= setting->max;
+    return isdigit((unsigned char)*value) && !*end && !errno && *number >= setting->min &&
+           *number <= setting->max;
 }
 
 static bool apply(struct config *config, const struct setting *setting, const char *name, const char *value,
                   char *error, size_t error_size) {
     void *member = (char *)config + setting->offset;
     switch (setting->kind) {
-    case TEXT:
-        *(const char **)member = value;
-        return true;
+    case TEXT: *(const char **)member = value; return true;
     case NUMBER:
         if (parse_number(setting, value, member))
             return true;
@@ -153,7 +154,8 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
     }
     for (int i = 0; i < argc; i++) {
         if (strncmp(argv[i], "--", 2) != 0) {
-            snprintf(error, error_size, "unexpected argument \"%s\"; settings are given as --name value", argv[i]);
+            snprintf(error, error_size, "unexpected argument \"%s\"; settings are given as --name value",
+                     argv[i]);
             return false;
         }
         const char *flag = argv[i] + 2;

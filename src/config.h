@@ -22,15 +22,15 @@ struct config {
     const char *data_path;
     int sync; /* enum sync_mode */
     int64_t channel_storage_maxsize;
-    int64_t data_ttl;       /* seconds */
-    int64_t max_body;       /* bytes */
-    int64_t data_max_bytes; /* 0: no bound */
-    int64_t cache_size;     /* MiB */
-    int64_t buffer_size;    /* MiB */
-    int capture_headers;    /* bool */
-    int64_t max_connections; /* 0: from the limit on descriptors */
-    int64_t request_timeout; /* seconds */
-    int64_t idle_timeout;    /* seconds */
+    int64_t data_ttl;         /* seconds */
+    int64_t max_body;         /* bytes */
+    int64_t data_max_bytes;   /* 0: no bound */
+    int64_t cache_size;       /* MiB */
+    int64_t buffer_size;      /* MiB */
+    int capture_headers;      /* bool */
+    int64_t max_connections;  /* 0: from the limit on descriptors */
+    int64_t request_timeout;  /* seconds */
+    int64_t idle_timeout;     /* seconds */
     int64_t rate_limit_frame; /* seconds */
     int64_t rate_limit_limit; /* 0: off */
     const char *trust_proxy;

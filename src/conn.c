@@ -255,7 +255,8 @@ static void refuse(struct conn *conn, enum http_error error) {
 static void send_continue(struct conn *conn) {
     static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     uv_buf_t bytes = uv_buf_init(text, sizeof text - 1);
-    uv_try_write(&conn->stream, &bytes, 1); /* a socket that cannot take 25 bytes now: the client sends anyway */
+    uv_try_write(&conn->stream, &bytes,
+                 1); /* a socket that cannot take 25 bytes now: the client sends anyway */
 }
 
 /* Keeps a request that has come in part, with room for the rest of it. */

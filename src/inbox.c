@@ -19,7 +19,7 @@ struct channel {
     struct list use_link;  /* in inbox->by_use */
     struct list wake_link; /* in inbox->waking */
     uint64_t total;
-    uint64_t gone; /* updates up to this ts are certainly not kept any more */
+    uint64_t gone;          /* updates up to this ts are certainly not kept any more */
     struct update **recent; /* a ring: the newest updates, without a gap up to total */
     uint32_t recent_first, recent_count, recent_cap;
     uint32_t reads; /* store reads under way that are to fill it */
@@ -265,8 +265,8 @@ static void decide(struct inbox *inbox, struct channel *channel, struct poll *po
     } else if (cursor == channel->total && poll->may_wait) {
         park(channel, poll);
     } else {
-        answer = (struct answer){.ok = true, .reset = cursor > channel->total, .ts = channel->total,
-                                 .total = channel->total};
+        answer = (struct answer){
+            .ok = true, .reset = cursor > channel->total, .ts = channel->total, .total = channel->total};
         finish_alone(inbox, poll, &answer);
     }
 }

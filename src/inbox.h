@@ -32,12 +32,12 @@ enum poll_state { POLL_IDLE, POLL_LOADING, POLL_READING, POLL_PARKED };
 /* A poll, embedded in whatever asks; the inbox holds on to it from inbox_poll() to its answer. Zeroed
  * is idle. */
 struct poll {
-    struct list link;          /* in its channel, while loading or parked */
+    struct list link; /* in its channel, while loading or parked */
     union {
         struct channel *channel; /* while loading or parked */
         struct store_read *read; /* while reading */
     };
-    int64_t ts; /* the last update seen; -K: the last K */
+    int64_t ts;     /* the last update seen; -K: the last K */
     uint32_t limit; /* 1 to READ_MAX_UPDATES */
     uint8_t state;  /* enum poll_state */
     bool may_wait;  /* park when there is nothing new */
@@ -47,13 +47,13 @@ enum { ANSWER_MEMOS = 4 };
 
 /* What a poll gets. The polls that are woken together and ask for the same share one. */
 struct answer {
-    bool ok; /* false: the store could not be read */
-    bool reset; /* the cursor was ahead of the channel */
-    uint64_t ts; /* the new cursor */
-    uint64_t total; /* the channel's newest ts */
+    bool ok;         /* false: the store could not be read */
+    bool reset;      /* the cursor was ahead of the channel */
+    uint64_t ts;     /* the new cursor */
+    uint64_t total;  /* the channel's newest ts */
     uint64_t missed; /* updates after the cursor that are not kept any more */
     uint32_t count;
-    struct update **updates; /* oldest first; the inbox's */
+    struct update **updates;   /* oldest first; the inbox's */
     void *memos[ANSWER_MEMOS]; /* for poll_done to keep what it makes of this answer; NULL at first */
 };
 

@@ -170,7 +170,7 @@ enum json_kind json_check(struct slice text, json_member *on_member, void *conte
         size_t at = 0;
         while (at < text.len && strchr(" \t\r\n", text.data[at]))
             at++;
-        kind = at == text.len           ? JSON_INVALID
+        kind = at == text.len         ? JSON_INVALID
                : text.data[at] == '{' ? JSON_OBJECT
                : text.data[at] == '[' ? JSON_ARRAY
                                       : JSON_SCALAR;
@@ -185,8 +185,7 @@ void json_write_string(struct buf *out, struct slice text) {
     size_t plain = 0; /* bytes at the start of `text` that need no change */
     while (plain < text.len) {
         unsigned char c = (unsigned char)text.data[plain];
-        size_t len = c < 0x80 ? 1
-                              : utf8_sequence((struct slice){text.data + plain, text.len - plain});
+        size_t len = c < 0x80 ? 1 : utf8_sequence((struct slice){text.data + plain, text.len - plain});
         if (len && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) {
             plain += len;
             continue;

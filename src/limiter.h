@@ -14,7 +14,7 @@ struct limiter;
 
 struct limiter_verdict {
     bool allowed;
-    uint64_t remaining; /* in this window */
+    uint64_t remaining;     /* in this window */
     uint64_t retry_after_s; /* at least 1, when not allowed */
 };
 

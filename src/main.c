@@ -50,7 +50,8 @@ static void on_drained(void) {
     store_close(app.store, on_store_closed, NULL);
 }
 
-static struct store *open_store(uv_loop_t *loop, const struct config *config, char *error, size_t error_size) {
+static struct store *open_store(uv_loop_t *loop, const struct config *config, char *error,
+                                size_t error_size) {
     struct store_options options = {
         .path = config->data_provider == PROVIDER_SQLITE ? config->data_path : NULL,
         .sync = config->sync,

@@ -52,8 +52,10 @@ static void write_process(struct buf *out) {
 
 static void write_store(struct buf *out, const struct store_stats *store) {
     write_counter(out, "longline_store_commits_total", "Transactions committed.", store->commits);
-    write_head(out, "longline_store_commit_seconds", "summary", "Time of a commit, the sync to disk included.");
-    buf_printf(out, "longline_store_commit_seconds_sum %.9f\nlongline_store_commit_seconds_count %" PRIu64 "\n",
+    write_head(out, "longline_store_commit_seconds", "summary",
+               "Time of a commit, the sync to disk included.");
+    buf_printf(out,
+               "longline_store_commit_seconds_sum %.9f\nlongline_store_commit_seconds_count %" PRIu64 "\n",
                (double)store->commit_ns / 1e9, store->commits);
     write_counter(out, "longline_store_errors_total", "Transactions and reads that failed.", store->errors);
     write_counter(out, "longline_store_reads_total", "Reads from the store.", store->reads);
@@ -85,7 +87,8 @@ void metrics_write(struct buf *out, const struct store_stats *store) {
                 metrics.cache_bytes);
     write_gauge(out, "longline_buffer_bytes", "Memory of requests and replies under way; see BUFFER_SIZE.",
                 metrics.buffer_bytes);
-    write_counter(out, "longline_rate_limited_total", "Requests refused by the rate limit.", metrics.rate_limited);
+    write_counter(out, "longline_rate_limited_total", "Requests refused by the rate limit.",
+                  metrics.rate_limited);
     write_store(out, store);
     write_process(out);
 }

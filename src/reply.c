@@ -10,39 +10,48 @@ static const char common_headers[] = "Cache-Control: no-store\r\n"
                                      "Access-Control-Expose-Headers: X-Total-Updates, Retry-After, "
                                      "X-RateLimit-Limit, X-RateLimit-Remaining\r\n";
 
-static size_t put(char *at, const char *bytes, size_t len) {
-    memcpy(at, bytes, len);
-    return len;
+static char *put(char *at, struct slice text) {
+    return text.len ? (char *)memcpy(at, text.data, text.len) + text.len : at;
+}
+
+/* The head up to the common headers; returns its end. */
+static char *put_start(char *at, enum http_status status, const char *content_type, size_t body_len,
+                       bool close) {
+    const char *reason = http_status_reason(status);
+    at = put(at, SLICE("HTTP/1.1 "));
+    at += format_number(at, (uint64_t)http_status_code(status));
+    *at++ = ' ';
+    at = put(at, (struct slice){reason, strlen(reason)});
+    if (content_type) {
+        at = put(at, SLICE("\r\nContent-Type: "));
+        at = put(at, (struct slice){content_type, strlen(content_type)});
+        at = put(at, SLICE("\r\nContent-Length: "));
+        at += format_number(at, body_len);
+    }
+    return put(at, close ? SLICE("\r\nConnection: close\r\n") : SLICE("\r\n"));
 }
 
 struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, const char *content_type,
                                       struct slice headers, size_t body_len, char **body) {
-    char head[256];
-    int head_len = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\n", http_status_code(status),
-                            http_status_reason(status));
-    if (content_type)
-        head_len += snprintf(head + head_len, sizeof head - (size_t)head_len,
-                             "Content-Type: %s\r\nContent-Length: %zu\r\n", content_type, body_len);
-    if (flags & REPLY_CLOSE)
-        head_len += snprintf(head + head_len, sizeof head - (size_t)head_len, "Connection: close\r\n");
+    char start[256];
+    size_t start_len =
+        (size_t)(put_start(start, status, content_type, body_len, flags & REPLY_CLOSE) - start);
     bool has_body = content_type && !(flags & REPLY_HEAD);
-    size_t size = (size_t)head_len + sizeof common_headers - 1 + headers.len + 2 + (has_body ? body_len : 0);
+    size_t size = start_len + sizeof common_headers - 1 + headers.len + 2 + (has_body ? body_len : 0);
     struct reply *reply = malloc(sizeof *reply + size);
     if (!reply)
         return NULL;
     *reply = (struct reply){.refs = 1, .status = (uint8_t)status, .close = flags & REPLY_CLOSE, .len = size};
-    char *at = reply->data;
-    at += put(at, head, (size_t)head_len);
-    at += put(at, common_headers, sizeof common_headers - 1);
-    if (headers.len)
-        at += put(at, headers.data, headers.len);
-    at += put(at, "\r\n", 2);
+    char *at = put(reply->data, (struct slice){start, start_len});
+    at = put(at, (struct slice){common_headers, sizeof common_headers - 1});
+    at = put(at, headers);
+    at = put(at, SLICE("\r\n"));
     *body = has_body ? at : NULL;
     return reply;
 }
 
-struct reply *reply_new(enum http_status status, unsigned flags, const char *content_type, struct slice headers,
-                        struct slice body) {
+struct reply *reply_new(enum http_status status, unsigned flags, const char *content_type,
+                        struct slice headers, struct slice body) {
     char *at;
     struct reply *reply = reply_new_uninitialized(status, flags, content_type, headers, body.len, &at);
     if (reply && at && body.len)
@@ -51,15 +60,14 @@ struct reply *reply_new(enum http_status status, unsigned flags, const char *con
 }
 
 static struct reply *out_of_memory(void) {
-    static struct {
-        struct reply reply;
-        char text[96];
-    } fixed = {.reply = {.close = true, .status = HTTP_SERVICE_UNAVAILABLE}};
-    fixed.reply.refs = 2; /* never the last */
-    fixed.reply.len = (size_t)snprintf(fixed.reply.data, sizeof fixed.text,
-                                       "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
-                                       "Connection: close\r\n\r\n");
-    return &fixed.reply;
+    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
+                               "Connection: close\r\n\r\n";
+    static _Alignas(struct reply) char memory[sizeof(struct reply) + sizeof text];
+    struct reply *reply = (struct reply *)memory;
+    *reply = (struct reply){.refs = 2, .status = HTTP_SERVICE_UNAVAILABLE, .close = true}; /* never freed */
+    reply->len = sizeof text - 1;
+    put(reply->data, (struct slice){text, reply->len});
+    return reply;
 }
 
 struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers) {

@@ -83,7 +83,8 @@ static enum http_error check_head(struct request *request) {
         return ERROR_HOST;
     if (request->counts[HEADER_TRANSFER_ENCODING]) {
         if (request->counts[HEADER_TRANSFER_ENCODING] > 1 || !is_1_1 ||
-            !slice_equal_nocase(slice_trim(request_header(request, HEADER_TRANSFER_ENCODING)), SLICE("chunked")))
+            !slice_equal_nocase(slice_trim(request_header(request, HEADER_TRANSFER_ENCODING)),
+                                SLICE("chunked")))
             return ERROR_TRANSFER_ENCODING;
         if (parser->flags & F_CONTENT_LENGTH)
             return ERROR_MALFORMED_REQUEST;
@@ -159,7 +160,8 @@ static size_t head_end(const struct request *request) {
     return end;
 }
 
-enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to, size_t *used) {
+enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
+                                   size_t *used) {
     request->base = base;
     llhttp_errno_t status = llhttp_execute(&request->parser, base + from, to - from);
     if (status == HPE_PAUSED) {

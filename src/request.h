@@ -13,7 +13,7 @@
 #include <llhttp/llhttp.h>
 
 enum {
-    REQUEST_HEAD_MAX_BYTES = 32768, /* request line and headers: 431 */
+    REQUEST_HEAD_MAX_BYTES = 32768,  /* request line and headers: 431 */
     REQUEST_TARGET_MAX_BYTES = 8192, /* 414 */
     REQUEST_HEADERS_MAX = 128,       /* 431 */
 };

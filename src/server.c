@@ -155,7 +155,8 @@ static void log_tcp_address(const uv_tcp_t *tcp) {
     uv_tcp_getsockname(tcp, (struct sockaddr *)&bound, &len);
     uv_ip_name((struct sockaddr *)&bound, ip, sizeof ip);
     bool is_v6 = bound.ss_family == AF_INET6;
-    unsigned port = ntohs(is_v6 ? ((struct sockaddr_in6 *)&bound)->sin6_port : ((struct sockaddr_in *)&bound)->sin_port);
+    unsigned port =
+        ntohs(is_v6 ? ((struct sockaddr_in6 *)&bound)->sin6_port : ((struct sockaddr_in *)&bound)->sin_port);
     snprintf(text, sizeof text, is_v6 ? "[%s]:%u" : "%s:%u", ip, port);
     log_info("listening", "address", text, NULL);
 }
@@ -165,9 +166,11 @@ static bool listen_tcp(struct listener *listener, const char *address, char *err
     const char *colon = strrchr(address, ':');
     size_t host_len = colon ? (size_t)(colon - address) : 0;
     bool is_bracketed = host_len >= 2 && address[0] == '[' && address[host_len - 1] == ']';
-    if (!colon || host_len >= sizeof host || strspn(colon + 1, "0123456789") != strlen(colon + 1) || !colon[1])
+    if (!colon || host_len >= sizeof host || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+        !colon[1])
         return fail(error, error_size, address, "an address is host:port, [::]:port or unix:/path");
-    snprintf(host, sizeof host, "%.*s", (int)(is_bracketed ? host_len - 2 : host_len), address + is_bracketed);
+    snprintf(host, sizeof host, "%.*s", (int)(is_bracketed ? host_len - 2 : host_len),
+             address + is_bracketed);
 
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
     int status = getaddrinfo(*host ? host : NULL, colon + 1, &hints, &found);
@@ -208,8 +211,8 @@ static bool listen_on_all(const char *addresses, char *error, size_t error_size)
 static uint64_t connections_allowed(void) {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
-    uint64_t allowed = limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS
-                                                              : limit.rlim_cur / 2;
+    uint64_t allowed =
+        limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS : limit.rlim_cur / 2;
     uint64_t wanted = server.options.max_connections;
     return wanted && wanted < allowed ? wanted : allowed;
 }

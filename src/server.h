@@ -15,7 +15,7 @@ struct server_options {
     const char *listen;       /* addresses, separated by commas */
     uint64_t max_connections; /* 0: as many as descriptors allow */
     struct conn_shared *connections;
-    void (*on_drain)(void); /* the drain has begun */
+    void (*on_drain)(void);   /* the drain has begun */
     void (*on_drained)(void); /* no connection is left; called once */
 };
 

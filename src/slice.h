@@ -11,6 +11,7 @@ struct slice {
     size_t len;
 };
 
+/* A literal as a slice; also in the initializer of a static. */
 #define SLICE(literal) ((struct slice){"" literal, sizeof(literal) - 1})
 
 static inline bool slice_equal(struct slice a, struct slice b) {

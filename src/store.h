@@ -66,8 +66,8 @@ struct store_options {
     int sync;         /* enum sync_mode */
     uint64_t channel_max_updates;
     int64_t ttl_ms;
-    uint64_t max_bytes;           /* 0: none */
-    int64_t (*clock_ms)(void);    /* wall clock; tests move it */
+    uint64_t max_bytes;        /* 0: none */
+    int64_t (*clock_ms)(void); /* wall clock; tests move it */
 };
 
 struct store;

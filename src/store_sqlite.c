@@ -21,9 +21,9 @@
 enum {
     BATCH_MAX_APPENDS = 2048,
     BATCH_MAX_BYTES = 16 << 20,
-    READ_TURN_MS = 5,      /* reads between two commits */
-    IDLE_WAKE_MS = 500,    /* maintenance when nothing else happens */
-    STATS_MS = 200,        /* age of the figures that cost a query */
+    READ_TURN_MS = 5,   /* reads between two commits */
+    IDLE_WAKE_MS = 500, /* maintenance when nothing else happens */
+    STATS_MS = 200,     /* age of the figures that cost a query */
 };
 
 struct sqlite_store {
@@ -104,7 +104,8 @@ static void hand_back(struct sqlite_store *store, struct list *done, struct stor
 }
 
 /* Does reads until their turn is over; those done move to `done`. */
-static void do_reads(struct sqlite_store *store, struct list *reads, struct list *done, struct store_stats *stats) {
+static void do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
+                     struct store_stats *stats) {
     uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
     for (struct list *link; uv_hrtime() < end && (link = list_shift(reads)); stats->reads++) {
         update_log_read(store->log, container_of(link, struct store_read, op.link));
@@ -272,7 +273,8 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
         free(store);
         return NULL;
     }
-    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends, &store->reads, &store->done};
+    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends, &store->reads,
+                            &store->done};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     update_log_stats(store->log, &store->stats);

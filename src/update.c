@@ -173,7 +173,8 @@ static enum media media_of(struct slice content_type) {
     if (semicolon)
         content_type.len = (size_t)(semicolon - content_type.data);
     content_type = slice_trim(content_type);
-    if (!content_type.len || ends_with(content_type, SLICE("/json")) || ends_with(content_type, SLICE("+json")))
+    if (!content_type.len || ends_with(content_type, SLICE("/json")) ||
+        ends_with(content_type, SLICE("+json")))
         return MEDIA_JSON;
     return slice_equal_nocase(content_type, SLICE("application/x-www-form-urlencoded")) ? MEDIA_FORM
                                                                                         : MEDIA_OTHER;
@@ -215,7 +216,8 @@ static void write_verbatim(struct buf *out, struct slice text) {
  * Writes the update's text to `out`, or leaves `out` empty when it is `*body` as it is (`*body` then lacks
  * a byte-order mark it may have had).
  */
-static enum http_error write_body(struct buf *out, struct slice *body, enum media media, struct fields *query) {
+static enum http_error write_body(struct buf *out, struct slice *body, enum media media,
+                                  struct fields *query) {
     if (!body->len) {
         buf_putc(out, '{');
         write_members(out, query, true);
@@ -268,19 +270,16 @@ static enum http_error write_body(struct buf *out, struct slice *body, enum medi
 
 /* --- The headers ------------------------------------------------------------------------------ */
 
-static bool starts_with_nocase(struct slice text, const char *start) {
-    size_t len = strlen(start);
-    return text.len >= len && strncasecmp(text.data, start, len) == 0;
-}
-
-/* Headers that speak of the connection, or that are nobody else's business. */
+/* Headers that speak of the connection, or that are nobody else's business, are dropped. */
 static bool is_kept(struct slice name) {
-    static const char *const dropped[] = {"connection", "keep-alive", "te", "trailer", "transfer-encoding",
-                                          "upgrade", "cookie"};
+    static const struct slice dropped[] = {
+        SLICE("connection"),        SLICE("keep-alive"), SLICE("te"),     SLICE("trailer"),
+        SLICE("transfer-encoding"), SLICE("upgrade"),    SLICE("cookie"),
+    };
     for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)
-        if (name.len == strlen(dropped[i]) && starts_with_nocase(name, dropped[i]))
+        if (slice_equal_nocase(name, dropped[i]))
             return false;
-    return !starts_with_nocase(name, "proxy-");
+    return name.len < 6 || strncasecmp(name.data, "proxy-", 6) != 0;
 }
 
 static bool is_named(const struct request *request, uint32_t index, struct slice name) {

@@ -29,7 +29,8 @@ static inline struct slice update_body(const struct update *update) {
 
 /* The request's body as it came. */
 static inline struct slice update_raw(const struct update *update) {
-    return update->has_raw ? (struct slice){update->data + update->body_len, update->raw_len} : update_body(update);
+    return update->has_raw ? (struct slice){update->data + update->body_len, update->raw_len}
+                           : update_body(update);
 }
 
 static inline struct slice update_query(const struct update *update) {

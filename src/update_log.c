@@ -13,7 +13,7 @@
 enum {
     APPLICATION_ID = 0x6c6f6e67, /* "long" */
     CLEAN_ENTRIES_MAX = 16384,
-    CHECKPOINT_DIRTY = 65536,   /* channels that make a checkpoint due */
+    CHECKPOINT_DIRTY = 65536,    /* channels that make a checkpoint due */
     CHECKPOINT_APPENDS = 200000, /* updates that make one due: the bound on the replay */
     CHECKPOINT_MS = 5000,        /* age of the oldest change that makes one due */
     CHECKPOINT_SLICE = 1024,     /* rows written in one transaction */
@@ -38,8 +38,8 @@ struct entry {
     struct state now;
     struct state before; /* at the start of transaction `transaction` */
     uint64_t transaction;
-    bool is_dirty;   /* its row lags behind */
-    bool was_dirty;  /* as `before` */
+    bool is_dirty;  /* its row lags behind */
+    bool was_dirty; /* as `before` */
     uint16_t name_len;
     char name[];
 };
@@ -47,8 +47,8 @@ struct entry {
 struct update_log {
     sqlite3 *db;
     struct store_options options;
-    sqlite3_stmt *begin, *commit, *rollback, *insert, *find_channel, *put_channel, *head_of_row, *row, *put_meta,
-        *sweep_count, *sweep_oldest, *oldest, *forget, *page_count, *freelist;
+    sqlite3_stmt *begin, *commit, *rollback, *insert, *find_channel, *put_channel, *head_of_row, *row,
+        *put_meta, *sweep_count, *sweep_oldest, *oldest, *forget, *page_count, *freelist;
     struct table entries;
     struct list clean, dirty, writing;
     size_t clean_count, dirty_count;
@@ -435,7 +435,8 @@ static bool maintain_within(struct update_log *log, struct transaction *t, size_
     t->sweep = sweep_due(log);
     if (t->sweep == SWEEP_NOTHING)
         return true;
-    return sweep(log, t->sweep, (int64_t)rows * 2, &t->deleted) && (!t->deleted || put_counts(log, t->deleted));
+    return sweep(log, t->sweep, (int64_t)rows * 2, &t->deleted) &&
+           (!t->deleted || put_counts(log, t->deleted));
 }
 
 static bool commit(struct update_log *log, struct transaction *t) {
@@ -499,7 +500,8 @@ static bool insert_update(struct update_log *log, struct entry *entry, struct up
     sqlite3_bind_int64(insert, 4, state->head);
     sqlite3_bind_int64(insert, 5, state->mark);
     sqlite3_bind_int64(insert, 6, update->at_ms);
-    sqlite3_bind_int64(insert, 7, update->body_len + update->raw_len + update->query_len + update->headers_len);
+    sqlite3_bind_int64(insert, 7,
+                       update->body_len + update->raw_len + update->query_len + update->headers_len);
     if (state->total == 0)
         bind_bytes(insert, 8, (struct slice){entry->name, entry->name_len});
     else
@@ -568,7 +570,8 @@ static void undo_appends(struct update_log *log, struct list *batch) {
 static bool try_append(struct update_log *log, struct list *batch, struct transaction *t) {
     int64_t now = log->options.clock_ms();
     if (now > log->last_at)
-        log->last_at = now; /* `at` never goes back, even if the clock does: the oldest end stays the oldest */
+        log->last_at =
+            now; /* `at` never goes back, even if the clock does: the oldest end stays the oldest */
     size_t count = 0;
     for (struct list *link = batch->next; link != batch; link = link->next, count++)
         if (!append_one(log, append_of(link), log->last_at))
@@ -664,7 +667,8 @@ static struct update *load_update(struct update_log *log, const struct row *row)
 }
 
 /* Loads the updates of `rows`, which are newest first, into `read`, oldest first, up to the byte bound. */
-static bool load_updates(struct update_log *log, struct store_read *read, const struct row *rows, size_t count) {
+static bool load_updates(struct update_log *log, struct store_read *read, const struct row *rows,
+                         size_t count) {
     int64_t bytes = 0;
     read->updates = malloc(count * sizeof(struct update *));
     if (!read->updates)
@@ -727,7 +731,8 @@ void update_log_read(struct update_log *log, struct store_read *read) {
     read->total = read->gone = 0;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    read->ok = find_entry(log, read->hash, name, false, &entry) && (!entry || read_channel(log, read, &entry->now));
+    read->ok =
+        find_entry(log, read->hash, name, false, &entry) && (!entry || read_channel(log, read, &entry->now));
     if (!read->ok) {
         note_error(log, "read");
         while (read->count)
@@ -773,7 +778,8 @@ bool update_log_maintain(struct update_log *log) {
         }
     }
     copy_wal(log);
-    return log->checkpoint_open || (sweep_due(log) != SWEEP_NOTHING && log->oldest_seq <= log->checkpoint_seq);
+    return log->checkpoint_open ||
+           (sweep_due(log) != SWEEP_NOTHING && log->oldest_seq <= log->checkpoint_seq);
 }
 
 void update_log_stats(const struct update_log *log, struct store_stats *stats) {
@@ -795,8 +801,9 @@ static bool prepare(struct update_log *log) {
         {&log->begin, "BEGIN IMMEDIATE"},
         {&log->commit, "COMMIT"},
         {&log->rollback, "ROLLBACK"},
-        {&log->insert, "INSERT INTO update_log (seq, channel, ts, prev, skip, at, size, name, body, raw, method,"
-                       " query, headers) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"},
+        {&log->insert,
+         "INSERT INTO update_log (seq, channel, ts, prev, skip, at, size, name, body, raw, method,"
+         " query, headers) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"},
         {&log->find_channel, "SELECT id, total, head, mark, last_at FROM channel WHERE name = ?1"},
         {&log->put_channel,
          "INSERT INTO channel (id, name, total, head, mark, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
@@ -807,16 +814,17 @@ static bool prepare(struct update_log *log) {
                          " ON CONFLICT (key) DO UPDATE SET value = ?2"},
         {&log->sweep_count, "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
                             " ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3"},
-        {&log->sweep_oldest, "DELETE FROM update_log WHERE seq IN"
-                             " (SELECT seq FROM update_log WHERE seq <= ?2 ORDER BY seq LIMIT ?3) AND at < ?1"},
+        {&log->sweep_oldest,
+         "DELETE FROM update_log WHERE seq IN"
+         " (SELECT seq FROM update_log WHERE seq <= ?2 ORDER BY seq LIMIT ?3) AND at < ?1"},
         {&log->oldest, "SELECT seq, at FROM update_log ORDER BY seq LIMIT 1"},
         {&log->forget, "DELETE FROM channel WHERE last_at < ?1"},
         {&log->page_count, "PRAGMA page_count"},
         {&log->freelist, "PRAGMA freelist_count"},
     };
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
-        if (sqlite3_prepare_v3(log->db, statements[i].sql, -1, SQLITE_PREPARE_PERSISTENT, statements[i].statement,
-                               NULL) != SQLITE_OK)
+        if (sqlite3_prepare_v3(log->db, statements[i].sql, -1, SQLITE_PREPARE_PERSISTENT,
+                               statements[i].statement, NULL) != SQLITE_OK)
             return false;
     return true;
 }
@@ -843,7 +851,8 @@ static bool check_schema(struct update_log *log, char *error, size_t error_size)
         char stamp[96];
         snprintf(stamp, sizeof stamp, "PRAGMA application_id = %d; PRAGMA user_version = %d;", APPLICATION_ID,
                  LOG_SCHEMA_VERSION);
-        if (execute(log, "BEGIN IMMEDIATE") && execute(log, schema) && execute(log, stamp) && execute(log, "COMMIT"))
+        if (execute(log, "BEGIN IMMEDIATE") && execute(log, schema) && execute(log, stamp) &&
+            execute(log, "COMMIT"))
             return true;
         snprintf(error, error_size, "cannot create the tables: %s", sqlite3_errmsg(log->db));
         return false;
@@ -853,8 +862,8 @@ static bool check_schema(struct update_log *log, char *error, size_t error_size)
     else if (application != APPLICATION_ID)
         snprintf(error, error_size, "is not a longline database");
     else if (version != LOG_SCHEMA_VERSION)
-        snprintf(error, error_size, "has schema version %lld; this longline knows %d only", (long long)version,
-                 LOG_SCHEMA_VERSION);
+        snprintf(error, error_size, "has schema version %lld; this longline knows %d only",
+                 (long long)version, LOG_SCHEMA_VERSION);
     else
         return true;
     return false;
@@ -870,8 +879,8 @@ static bool replay(struct update_log *log) {
     int64_t counted = query_sql(log, "SELECT value FROM meta WHERE key = 'counted_seq'", 0);
     snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld", (long long)counted);
     log->rows = query_sql(log, "SELECT value FROM meta WHERE key = 'rows'", 0) + query_sql(log, sql, 0);
-    snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld AND ts > %llu", (long long)counted,
-             (unsigned long long)log->options.channel_max_updates);
+    snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld AND ts > %llu",
+             (long long)counted, (unsigned long long)log->options.channel_max_updates);
     log->excess = query_sql(log, "SELECT value FROM meta WHERE key = 'excess'", 0) + query_sql(log, sql, 0);
 
     snprintf(sql, sizeof sql,
@@ -885,11 +894,13 @@ static bool replay(struct update_log *log) {
              "               max(seq) FILTER (WHERE ts %% %d = 0) AS mark"
              "        FROM update_log WHERE seq > %lld GROUP BY channel) AS news"
              "  WHERE channel.id = news.id AND news.seq > channel.head;"
-             "INSERT INTO meta VALUES ('checkpoint', %lld), ('counted_seq', %lld), ('rows', %lld), ('excess', %lld)"
+             "INSERT INTO meta VALUES ('checkpoint', %lld), ('counted_seq', %lld), ('rows', %lld), "
+             "('excess', %lld)"
              "  ON CONFLICT (key) DO UPDATE SET value = excluded.value;"
              "COMMIT;",
-             (long long)log->checkpoint_seq, LOG_SKIP, (long long)log->checkpoint_seq, (long long)log->last_seq,
-             (long long)log->last_seq, (long long)log->rows, (long long)log->excess);
+             (long long)log->checkpoint_seq, LOG_SKIP, (long long)log->checkpoint_seq,
+             (long long)log->last_seq, (long long)log->last_seq, (long long)log->rows,
+             (long long)log->excess);
     if (!execute(log, sql))
         return false;
     log->checkpoint_seq = log->last_seq;
