@@ -1,0 +1,61 @@
+// Many keep-alive HTTP/1.1 connections on one epoll, with one request at a time on each.
+//
+// This is a measuring client: whatever it did not expect (a closed connection, a reply it cannot read, a
+// request that does not fit the socket's buffer) ends the program with one line on stderr.
+#ifndef BENCH_CLIENT_H
+#define BENCH_CLIENT_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct client;
+struct client_conn;
+
+// A reply as it stands in the read buffer; it is gone when the callback returns.
+struct reply {
+    int status;
+    const char *head;
+    size_t head_size;
+    const char *body;
+    size_t body_size;
+    uint64_t at_ns; // when its last byte was read
+};
+
+typedef void (*client_on_reply)(struct client_conn *conn, const struct reply *reply);
+
+struct client_conn {
+    int fd;
+    bool busy;    // a request is out
+    size_t index; // the caller's
+    void *data;   // the caller's
+    client_on_reply on_reply;
+    char *partial; // what came of a reply that arrives in pieces
+    size_t partial_size;
+};
+
+// The monotonic clock.
+uint64_t now_ns(void);
+
+// Prints one line on stderr and exits with 1.
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+// malloc that does not fail; the bytes are zero.
+void *allocate(size_t count, size_t size);
+
+struct client *client_new(const struct sockaddr_in *server);
+
+// Connects, waiting for it, and puts the connection on the client's epoll.
+void client_open(struct client *client, struct client_conn *conn);
+
+// Sends one request; the reply comes to conn->on_reply out of client_turn.
+void client_send(struct client_conn *conn, const char *request, size_t size);
+
+// One epoll_wait of at most timeout_ms and the callbacks of what it brought; returns how many replies.
+size_t client_turn(struct client *client, int timeout_ms);
+
+// Copies the value of a header into out (ended by a NUL); returns false if the reply has no such header.
+bool reply_header(const struct reply *reply, const char *name, char *out, size_t size);
+
+#endif
