@@ -27,6 +27,7 @@ WRK_THREADS = 1  # of two cores: with two threads every server is slower
 CHANNELS = 1000
 CACHE_MIB = 64  # longline's default CACHE_SIZE
 FSYNC_ROUNDS = 1000
+DISTURBED_PERCENT = 10
 
 SQLITE, MEMORY, NCHAN, REDIS = (kind.name for kind in (LonglineSqlite, LonglineMemory, Nchan, NchanRedis))
 
@@ -47,6 +48,27 @@ class Row:
         return [self.what, self.ours, self.peer, self.ratio, self.goal, met]
 
 
+class Disturbance:
+    """How much of the machine's time went to programs other than ours, or to the hypervisor's other guests."""
+
+    def __init__(self):
+        self.before = self.now()
+
+    @staticmethod
+    def now():
+        with open("/proc/stat") as file:
+            user, nice, system, idle, iowait, irq, softirq, steal = map(int, file.readline().split()[1:9])
+        ours = sum(usage.ru_utime + usage.ru_stime for usage in
+                   (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)))
+        busy = user + nice + system + irq + softirq
+        return busy + steal + idle + iowait, busy - ours * servers.CLOCK_TICK, steal
+
+    def percents(self):
+        """Of others and of the hypervisor, once all of ours have ended and been waited for."""
+        whole, others, steal = (now - before for now, before in zip(self.now(), self.before))
+        return max(0, 100 * others / whole), 100 * steal / whole
+
+
 class Bench:
     """The settings of a run, the tools it calls, and every figure measured so far."""
 
@@ -54,6 +76,7 @@ class Bench:
         self.options = options
         self.directory = directory
         self.figures = {}  # (line, server, figure) -> one value a round
+        self.measured = self.disturbed = 0
 
     def record(self, line, server, values):
         for figure, value in values.items():
@@ -63,6 +86,14 @@ class Bench:
     def median(self, line, server, figure):
         values = self.figures.get((line, server, figure))
         return statistics.median(values) if values else None
+
+    def note_disturbance(self, disturbance):
+        others, steal = disturbance.percents()
+        self.measured += 1
+        if others + steal <= DISTURBED_PERCENT:
+            return ""
+        self.disturbed += 1
+        return f"  [disturbed: others {others:.0f} %, hypervisor {steal:.0f} %]"
 
     def progress(self, text):
         print(text, file=sys.stderr, flush=True)
@@ -122,9 +153,11 @@ class Line:
             self.before_round(bench)
             turn = number % len(self.kinds)
             for kind in self.kinds[turn:] + self.kinds[:turn]:
+                disturbance = Disturbance()
                 values = self.measure(bench, kind)
+                note = bench.note_disturbance(disturbance)
                 bench.record(self.name, kind.name, values)
-                bench.progress(f"{self.name} {number + 1}/{rounds}  {kind.name}: {self.summary(values)}")
+                bench.progress(f"{self.name} {number + 1}/{rounds}  {kind.name}: {self.summary(values)}{note}")
 
     def before_round(self, bench):
         pass
@@ -285,7 +318,7 @@ class Spread(Line):
             figure = f"wake_{p}_us"
             sqlite, memory, nchan, redis = (bench.median(self.name, kind.name, figure) for kind in self.kinds)
             fsync = bench.median("fsync", "disk", f"overwrite_{p}_us")
-            what = f"{polls} polls on as many channels, publish → subscriber {p}"
+            what = f"{polls} polls, each on its own channel: wake-up {p}"
             rows.append(ratio_row(f"{what}; {MEMORY} : {NCHAN}", memory, nchan, MILLISECONDS, at_most=1.15))
             row = ratio_row(f"{what}; {SQLITE} : {NCHAN}", sqlite, nchan, MILLISECONDS)
             bound = 1.15 * nchan + fsync
@@ -380,7 +413,7 @@ LINES = (Post256(), Post64(), Get64(), Fsync(), Spread(), Fanout(), Memory(), Ch
 
 def table(head, rows):
     """A Markdown table that can also be read as it is."""
-    widths = [max(len(row[i].replace("**", "")) for row in [head, *rows]) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = []
     for row in [head, ["-" * width for width in widths], *rows]:
         lines.append("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |")
@@ -397,6 +430,9 @@ def report(bench, lines):
     text += (f"\n\n{os.cpu_count()} cores, Linux {platform.release()}; {options.keep} updates kept a channel; medians, "
              f"wrk with {WRK_THREADS} thread for {options.seconds} s a round; server CPU is user + system of all its "
              "processes, redis's too.")
+    if bench.disturbed:
+        text += (f" In {bench.disturbed} of {bench.measured} measurements other programs or the hypervisor took more "
+                 f"than {DISTURBED_PERCENT} % of the machine's time.")
     return text
 
 
