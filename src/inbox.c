@@ -319,7 +319,6 @@ static void on_read(struct store_op *op) {
     struct store_read *read = container_of(op, struct store_read, op);
     struct channel *channel = find_channel(inbox, read->hash, (struct slice){read->name, read->name_len});
     assert(channel && channel->reads);
-    struct poll *poll = read->owner;
     if (read->ok) {
         bool was_loaded = channel->is_loaded;
         if (!was_loaded) {
@@ -327,13 +326,13 @@ static void on_read(struct store_op *op) {
             channel->total = read->total;
         }
         remember_read(inbox, channel, read);
-        if (poll)
-            answer_read(inbox, channel, poll, read);
         if (!was_loaded)
             decide_loading(inbox, channel);
+        if (read->owner)
+            answer_read(inbox, channel, read->owner, read);
     } else {
-        if (poll)
-            fail_poll(inbox, poll);
+        if (read->owner)
+            fail_poll(inbox, read->owner);
         while (!channel->is_loaded && !list_empty(&channel->polls))
             fail_poll(inbox, container_of(list_shift(&channel->polls), struct poll, link));
     }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
 
@@ -127,8 +128,9 @@ static int serve(int argc, char **argv) {
     if (app.config.data_provider == PROVIDER_REDIS)
         return complain(EXIT_USAGE, "DATA_PROVIDER=redis: the redis store is not built into this longline");
     app.api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
-    if (!app.api.trust)
+    if (!app.api.trust || !server_check_listen(app.config.listen, error, sizeof error))
         return complain(EXIT_USAGE, error);
+    umask(077); /* the data file holds secrets */
     log_init(app.config.log_level, app.config.log_json);
     metrics_init();
     uv_loop_t *loop = uv_default_loop();
@@ -147,6 +149,12 @@ static int serve(int argc, char **argv) {
 
 /* 128 random bits as 22 characters that need no escape in an address. */
 static int print_new(int argc, char **argv) {
+    if (argc && strcmp(argv[0], "--help") == 0) {
+        puts("Usage: longline new [BASE_URL]\n\nPrints a fresh secret address, e.g. of https://example.com.");
+        return EXIT_SUCCESS;
+    }
+    if (argc > 1 || (argc && argv[0][0] == '-'))
+        return complain(EXIT_USAGE, "usage: longline new [BASE_URL]");
     unsigned char bytes[16];
     char text[sodium_base64_ENCODED_LEN(sizeof bytes, sodium_base64_VARIANT_URLSAFE_NO_PADDING)];
     randombytes_buf(bytes, sizeof bytes);
@@ -166,7 +174,7 @@ int main(int argc, char **argv) {
     hash_init();
     if (strcmp(command, "serve") == 0)
         return serve(argc - 2, argv + 2);
-    if (strcmp(command, "new") == 0 && argc <= 3)
+    if (strcmp(command, "new") == 0)
         return print_new(argc - 2, argv + 2);
     if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {
         puts("longline " LONGLINE_VERSION);
@@ -176,6 +184,6 @@ int main(int argc, char **argv) {
         fputs(usage, stdout);
         return EXIT_SUCCESS;
     }
-    fputs(usage, stderr);
-    return EXIT_USAGE;
+    return complain(EXIT_USAGE,
+                    *command ? "unknown command; see longline --help" : "no command; see longline --help");
 }

@@ -26,23 +26,25 @@ static int on_url(llhttp_t *parser, const char *at, size_t len) {
     return request->target.len > REQUEST_TARGET_MAX_BYTES ? fail(request, ERROR_TARGET_SIZE) : 0;
 }
 
+/* The header, or trailer, that is being read. */
+static struct header *current_header(struct request *request) {
+    return request->head_complete ? &request->trailer : &request->headers[request->header_count];
+}
+
 static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
     struct request *request = request_of(parser);
-    if (request->head_complete) /* a trailer of a chunked body: dropped */
-        return 0;
-    if (request->header_count == REQUEST_HEADERS_MAX || is_head_too_large(request, at + len))
+    uint32_t count = request->head_complete ? request->trailer_count : request->header_count;
+    if (count == REQUEST_HEADERS_MAX || (!request->head_complete && is_head_too_large(request, at + len)))
         return fail(request, ERROR_HEAD_SIZE);
-    extend(request, &request->headers[request->header_count].name, at, len);
+    extend(request, &current_header(request)->name, at, len);
     return 0;
 }
 
 static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
     struct request *request = request_of(parser);
-    if (request->head_complete)
-        return 0;
-    if (is_head_too_large(request, at + len))
+    if (!request->head_complete && is_head_too_large(request, at + len))
         return fail(request, ERROR_HEAD_SIZE);
-    extend(request, &request->headers[request->header_count].value, at, len);
+    extend(request, &current_header(request)->value, at, len);
     return 0;
 }
 
@@ -61,12 +63,26 @@ static enum header_name name_of(struct slice name) {
     return HEADER_OTHER;
 }
 
+/* Whether the value goes on in a further line: there is a line break before its end. */
+static bool is_folded(const struct request *request, const struct header *header) {
+    uint32_t from = header->name.at + header->name.len, to = header->value.at + header->value.len;
+    return header->value.len && memchr(request->base + from, '\n', to - from);
+}
+
 static int on_header_value_complete(llhttp_t *parser) {
     struct request *request = request_of(parser);
-    if (request->head_complete)
-        return 0;
-    struct header *header = &request->headers[request->header_count];
-    enum header_name name = name_of(request_slice(request, header->name));
+    struct header *header = current_header(request);
+    if (!header->name.len || is_folded(request, header))
+        return fail(request, ERROR_MALFORMED_REQUEST);
+    struct slice text = request_slice(request, header->name);
+    enum header_name name = name_of(text);
+    if (request->head_complete) {
+        bool is_framing = name == HEADER_HOST || name == HEADER_TRANSFER_ENCODING ||
+                          slice_equal_nocase(text, SLICE("content-length"));
+        request->trailer = (struct header){0};
+        request->trailer_count++;
+        return is_framing ? fail(request, ERROR_MALFORMED_REQUEST) : 0;
+    }
     request->counts[name]++;
     request->last_of[name] = (uint8_t)request->header_count++;
     if (request->header_count < REQUEST_HEADERS_MAX)
@@ -74,8 +90,30 @@ static int on_header_value_complete(llhttp_t *parser) {
     return 0;
 }
 
+/* Whether single spaces part the request line, which llhttp does not insist on. */
+static bool is_line_sound(const struct request *request) {
+    const char *target = request->base + request->target.at, *end = target + request->target.len;
+    return target[-1] == ' ' && target[-2] != ' ' && end[0] == ' ' && end[1] != ' ';
+}
+
+/* The end of the head, which is complete: behind the empty line. */
+static size_t find_head_end(const struct request *request) {
+    struct span last = request->target;
+    if (request->header_count)
+        last = request->headers[request->header_count - 1].name;
+    const char *at = request->base + last.at;
+    while (memcmp(at, "\r\n\r\n", 4) != 0)
+        at++;
+    return (size_t)(at + 4 - request->base);
+}
+
 static enum http_error check_head(struct request *request) {
     llhttp_t *parser = &request->parser;
+    if (!is_line_sound(request))
+        return ERROR_MALFORMED_REQUEST;
+    request->head_len = (uint32_t)find_head_end(request);
+    if (request->head_len > REQUEST_HEAD_MAX_BYTES)
+        return ERROR_HEAD_SIZE;
     bool is_1_1 = parser->http_major == 1 && parser->http_minor == 1;
     if (!is_1_1 && !(parser->http_major == 1 && parser->http_minor == 0))
         return ERROR_VERSION;
@@ -107,6 +145,14 @@ static int on_headers_complete(llhttp_t *parser) {
     return error ? fail(request, error) : 0;
 }
 
+/* A chunk that announces too much need not be waited for. */
+static int on_chunk_header(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    request->is_in_trailers = parser->content_length == 0;
+    bool fits = parser->content_length <= request->body_max_bytes - request->body.len;
+    return fits ? 0 : fail(request, ERROR_BODY_SIZE);
+}
+
 static int on_body(llhttp_t *parser, const char *at, size_t len) {
     struct request *request = request_of(parser);
     if (len > request->body_max_bytes - request->body.len)
@@ -129,6 +175,7 @@ static const llhttp_settings_t callbacks = {
     .on_header_value = on_header_value,
     .on_header_value_complete = on_header_value_complete,
     .on_headers_complete = on_headers_complete,
+    .on_chunk_header = on_chunk_header,
     .on_body = on_body,
     .on_message_complete = on_message_complete,
 };
@@ -141,44 +188,66 @@ void request_init(struct request *request, uint32_t body_max_bytes) {
     request->body_max_bytes = body_max_bytes;
 }
 
-static enum http_error parser_error(const struct request *request, llhttp_errno_t status) {
-    if (status == HPE_USER && request->error)
-        return request->error;
-    if (status == HPE_INVALID_VERSION || status == HPE_PAUSED_H2_UPGRADE)
-        return ERROR_VERSION;
-    return ERROR_MALFORMED_REQUEST;
+/* Whether a version stands behind the target, if not one that llhttp knows. */
+static bool has_version(const struct request *request, size_t to) {
+    size_t at = request->target.at + request->target.len;
+    const char *text = request->base + at;
+    return to - at >= 9 && memcmp(text, " HTTP/", 6) == 0 && text[7] == '.' &&
+           (to - at == 9 || text[9] == '\r');
 }
 
-/* The end of what is kept of a complete head. */
-static size_t head_end(const struct request *request) {
-    size_t end = request->target.at + request->target.len;
-    for (uint32_t i = 0; i < request->header_count; i++) {
-        struct span value = request->headers[i].value;
-        if (value.at + value.len > end)
-            end = value.at + value.len;
-    }
-    return end;
+static enum http_error parser_error(const struct request *request, llhttp_errno_t status, size_t to) {
+    if (request->error)
+        return request->error;
+    if (status == HPE_INVALID_TRANSFER_ENCODING)
+        return ERROR_TRANSFER_ENCODING;
+    bool is_version = status == HPE_INVALID_VERSION && has_version(request, to);
+    return is_version || status == HPE_PAUSED_H2_UPGRADE ? ERROR_VERSION : ERROR_MALFORMED_REQUEST;
+}
+
+/* Before a request there may be a few empty lines, and nothing else. */
+static bool is_start_sound(const char *base, size_t to) {
+    size_t blank = 0;
+    while (blank < to && (base[blank] == '\r' || base[blank] == '\n'))
+        if (blank == REQUEST_BLANK_MAX_BYTES || base[blank] != "\r\n"[blank % 2])
+            return false;
+        else
+            blank++;
+    return true;
 }
 
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used) {
     request->base = base;
+    if (!request->target.len && !is_start_sound(base, to)) {
+        request->error = ERROR_MALFORMED_REQUEST;
+        return REQUEST_FAILED;
+    }
+    uint32_t body_len = request->body.len;
     llhttp_errno_t status = llhttp_execute(&request->parser, base + from, to - from);
     if (status == HPE_PAUSED) {
         *used = (size_t)(llhttp_get_error_pos(&request->parser) - base);
         return REQUEST_COMPLETE;
     }
     if (status != HPE_OK) {
-        request->error = parser_error(request, status);
+        request->error = parser_error(request, status, to);
         return REQUEST_FAILED;
     }
     if (!request->head_complete && to > REQUEST_HEAD_MAX_BYTES) {
         request->error = ERROR_HEAD_SIZE;
         return REQUEST_FAILED;
     }
+    /* Chunk sizes and extensions, trailers: as much as chunks of one byte need, and a head's worth. */
+    if (request->head_complete && (request->parser.flags & F_CHUNKED)) {
+        request->framing_bytes += to - from - (request->body.len - body_len);
+        if (request->framing_bytes > REQUEST_HEAD_MAX_BYTES * 2 + 8 * (size_t)request->body.len) {
+            request->error = ERROR_HEAD_SIZE;
+            return REQUEST_FAILED;
+        }
+    }
     /* Of a chunked body only the data is kept; the parser needs none of what is between. */
-    if (request->head_complete && (request->parser.flags & F_CHUNKED))
-        *used = request->body.len ? request->body.at + request->body.len : head_end(request);
+    if (request->head_complete && (request->parser.flags & F_CHUNKED) && !request->is_in_trailers)
+        *used = request->body.len ? request->body.at + request->body.len : request->head_len;
     else
         *used = to;
     return REQUEST_PARTIAL;

@@ -15,6 +15,7 @@
 enum {
     REQUEST_HEAD_MAX_BYTES = 32768,  /* request line and headers: 431 */
     REQUEST_TARGET_MAX_BYTES = 8192, /* 414 */
+    REQUEST_BLANK_MAX_BYTES = 8,     /* of empty lines before the request */
     REQUEST_HEADERS_MAX = 128,       /* 431 */
 };
 
@@ -47,11 +48,16 @@ struct request {
     uint32_t body_max_bytes;
     enum http_error error; /* set by a feed that returned REQUEST_FAILED */
     bool head_complete;
+    uint32_t head_len;     /* with its empty line; known when the head is complete */
     bool expects_continue; /* the client waits for 100 Continue before it sends the body */
     uint8_t counts[HEADER_NAME_COUNT];
     uint8_t last_of[HEADER_NAME_COUNT]; /* index of the last such header, valid where counts[] > 0 */
     uint32_t header_count;
     struct span target, body;
+    bool is_in_trailers;
+    uint32_t trailer_count;
+    struct header trailer; /* behind a chunked body: checked, not kept */
+    size_t framing_bytes;  /* of a chunked body: all that is not data */
     struct header headers[REQUEST_HEADERS_MAX];
 };
 

@@ -141,6 +141,8 @@ static bool listen_unix(struct listener *listener, const char *address, char *er
     remove_stale_socket(path);
     int status = uv_pipe_bind(&listener->pipe, path);
     if (status == 0)
+        status = uv_pipe_chmod(&listener->pipe, UV_READABLE | UV_WRITABLE);
+    if (status == 0)
         status = uv_listen(&listener->stream, BACKLOG, on_connection);
     if (status != 0)
         return fail(error, error_size, address, uv_strerror(status));
@@ -161,19 +163,28 @@ static void log_tcp_address(const uv_tcp_t *tcp) {
     log_info("listening", "address", text, NULL);
 }
 
+/* Splits host:port; an IPv6 host is in brackets. False when it is not so. */
+static bool split_address(const char *address, char host[256], const char **port) {
+    const char *colon = strrchr(address, ':');
+    if (!colon)
+        return false;
+    size_t len = (size_t)(colon - address), digits = strspn(colon + 1, "0123456789");
+    bool is_bracketed = len > 2 && address[0] == '[' && address[len - 1] == ']';
+    if (len >= 256 || !digits || digits > 5 || colon[1 + digits] || atoi(colon + 1) > 65535 ||
+        (!is_bracketed && strcspn(address, ":[]") < len))
+        return false;
+    snprintf(host, 256, "%.*s", (int)(is_bracketed ? len - 2 : len), address + is_bracketed);
+    *port = colon + 1;
+    return true;
+}
+
 static bool listen_tcp(struct listener *listener, const char *address, char *error, size_t error_size) {
     char host[256];
-    const char *colon = strrchr(address, ':');
-    size_t host_len = colon ? (size_t)(colon - address) : 0;
-    bool is_bracketed = host_len >= 2 && address[0] == '[' && address[host_len - 1] == ']';
-    if (!colon || host_len >= sizeof host || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
-        !colon[1])
-        return fail(error, error_size, address, "an address is host:port, [::]:port or unix:/path");
-    snprintf(host, sizeof host, "%.*s", (int)(is_bracketed ? host_len - 2 : host_len),
-             address + is_bracketed);
-
+    const char *port;
+    if (!split_address(address, host, &port))
+        return fail(error, error_size, address, "not an address");
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
-    int status = getaddrinfo(*host ? host : NULL, colon + 1, &hints, &found);
+    int status = getaddrinfo(*host ? host : NULL, port, &hints, &found);
     if (status != 0)
         return fail(error, error_size, address, gai_strerror(status));
     uv_tcp_init(server.loop, &listener->tcp);
@@ -187,25 +198,43 @@ static bool listen_tcp(struct listener *listener, const char *address, char *err
     return true;
 }
 
+static bool is_unix_address(const char *address) {
+    return strncmp(address, "unix:", 5) == 0;
+}
+
+/* Calls `visit` for each address until it returns false; false too when memory is out. */
+static bool for_each_address(const char *list, bool (*visit)(const char *, char *, size_t), char *error,
+                             size_t error_size) {
+    char *copy = strdup(list), *rest = copy, *address;
+    bool ok = copy != NULL;
+    while (ok && (address = strsep(&rest, ",")))
+        ok = visit(address, error, error_size);
+    free(copy);
+    return ok;
+}
+
+static bool check_address(const char *address, char *error, size_t error_size) {
+    char host[256];
+    const char *port;
+    size_t path_len = is_unix_address(address) ? strlen(address) - 5 : 0;
+    bool is_path = path_len && path_len < sizeof((struct sockaddr_un *)0)->sun_path;
+    if (is_path || (!is_unix_address(address) && split_address(address, host, &port)))
+        return true;
+    snprintf(error, error_size,
+             "LISTEN takes host:port, [::]:port or unix:/path, separated by commas; not \"%s\"", address);
+    return false;
+}
+
+bool server_check_listen(const char *listen, char *error, size_t error_size) {
+    return for_each_address(listen, check_address, error, error_size);
+}
+
 static bool listen_on(const char *address, char *error, size_t error_size) {
     if (server.listener_count == SERVER_LISTENERS_MAX)
         return fail(error, error_size, address, "too many addresses");
     struct listener *listener = &server.listeners[server.listener_count++];
-    if (strncmp(address, "unix:", 5) == 0)
-        return listen_unix(listener, address, error, error_size);
-    return listen_tcp(listener, address, error, error_size);
-}
-
-static bool listen_on_all(const char *addresses, char *error, size_t error_size) {
-    char *copy = strdup(addresses), *rest = copy, *address;
-    bool ok = copy != NULL;
-    while (ok && (address = strsep(&rest, ",")))
-        if (*address)
-            ok = listen_on(address, error, error_size);
-    free(copy);
-    if (ok && !server.listener_count)
-        return fail(error, error_size, addresses, "no address given");
-    return ok;
+    return is_unix_address(address) ? listen_unix(listener, address, error, error_size)
+                                    : listen_tcp(listener, address, error, error_size);
 }
 
 static uint64_t connections_allowed(void) {
@@ -229,5 +258,5 @@ bool server_start(uv_loop_t *loop, const struct server_options *options, char *e
     uv_signal_init(loop, &server.interrupt);
     uv_signal_start(&server.terminate, on_signal, SIGTERM);
     uv_signal_start(&server.interrupt, on_signal, SIGINT);
-    return listen_on_all(options->listen, error, error_size);
+    return for_each_address(options->listen, listen_on, error, error_size);
 }

@@ -22,5 +22,8 @@ struct server_options {
 /* Raises the soft limit on descriptors to the hard one. */
 void server_raise_limits(void);
 
+/* Whether `listen` is well-formed; else `error` holds one line. */
+bool server_check_listen(const char *listen, char *error, size_t error_size);
+
 /* Listens and takes signals. False on failure, with one line in `error`. */
 bool server_start(uv_loop_t *loop, const struct server_options *options, char *error, size_t error_size);

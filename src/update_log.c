@@ -303,7 +303,8 @@ static bool write_checkpoint(struct update_log *log, size_t rows, struct slice_w
             return false;
     }
     written->is_last = list_empty(&log->writing);
-    return !written->is_last || (put_meta(log, "checkpoint", log->checkpoint_next) && put_counts(log, 0));
+    return !written->is_last || (put_meta(log, "checkpoint", log->checkpoint_next) &&
+                                 put_meta(log, "last_channel", log->last_channel_id) && put_counts(log, 0));
 }
 
 static void checkpoint_committed(struct update_log *log, struct slice_written *written) {
@@ -768,7 +769,7 @@ bool update_log_maintain(struct update_log *log) {
     forget_channels(log);
     bool sweeping = sweep_due(log) != SWEEP_NOTHING;
     bool blocked = sweeping && log->oldest_seq > log->checkpoint_seq; /* invariant 3 */
-    if (!log->checkpoint_open && (is_checkpoint_due(log) || (blocked && log->dirty_count)))
+    if (!log->checkpoint_open && (is_checkpoint_due(log) || (blocked && log->last_seq > log->checkpoint_seq)))
         open_checkpoint(log);
     if (log->checkpoint_open || (sweeping && !blocked)) {
         struct transaction t;
@@ -905,6 +906,9 @@ static bool replay(struct update_log *log) {
         return false;
     log->checkpoint_seq = log->last_seq;
     log->last_channel_id = query_sql(log, "SELECT max(id) FROM channel", 0);
+    int64_t last_forgotten = query_sql(log, "SELECT value FROM meta WHERE key = 'last_channel'", 0);
+    if (log->last_channel_id < last_forgotten)
+        log->last_channel_id = last_forgotten;
     log->last_at = query_sql(log, "SELECT at FROM update_log ORDER BY seq DESC LIMIT 1", 0);
     return true;
 }
