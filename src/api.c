@@ -108,10 +108,10 @@ static struct slice slice_of(const struct lines *lines) {
 }
 
 static void add_limit(struct lines *lines, const struct exchange *exchange) {
-    if (!api->limiter)
+    if (exchange->quota < 0)
         return;
     add_number(lines, "X-RateLimit-Limit", limiter_limit(api->limiter));
-    add_number(lines, "X-RateLimit-Remaining", exchange->quota);
+    add_number(lines, "X-RateLimit-Remaining", (uint64_t)exchange->quota);
 }
 
 static void reply_error(struct exchange *exchange, enum http_error error) {
@@ -472,7 +472,7 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
     struct peer peer = exchange_peer(exchange);
     proxy_client_ip(api->trust, request_header(request, HEADER_FORWARDED_FOR), peer.ip);
     struct limiter_verdict verdict = limiter_take(api->limiter, peer.ip, wheel_now_ms());
-    exchange->quota = (uint32_t)verdict.remaining;
+    exchange->quota = (int64_t)verdict.remaining;
     if (verdict.allowed)
         return true;
     metrics.rate_limited++;
@@ -523,7 +523,7 @@ static void serve_page(struct exchange *exchange, const struct request *request,
 }
 
 static void on_request(struct exchange *exchange, const struct request *request) {
-    exchange->quota = 0;
+    exchange->quota = -1;
     struct slice target = request_slice(request, request->target);
     if (request->parser.method == HTTP_OPTIONS && is_path(target, "*")) {
         reply_options(exchange, MAY_GET | MAY_POST);

@@ -144,9 +144,9 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
     for (int i = 0; i < SETTING_COUNT; i++) {
         const struct setting *setting = &settings[i];
         apply(config, setting, setting->env, setting->default_value, error, error_size);
-        const char *name = setting->also_env, *value = name ? getenv(name) : NULL;
-        if (getenv(setting->env)) {
-            name = setting->env;
+        const char *name = setting->env, *value = getenv(name);
+        if ((!value || !*value) && setting->also_env) {
+            name = setting->also_env;
             value = getenv(name);
         }
         if (value && *value && !apply(config, setting, name, value, error, error_size))

@@ -26,7 +26,7 @@ enum { CONN_AHEAD_MAX_BYTES = 65536, CONN_READ_BYTES = 65536, CONN_LINGER_MS = 2
 struct exchange {
     struct poll poll;  /* the handler's, while it polls */
     struct push *push; /* the handler's, while its push is under way */
-    uint32_t quota;    /* the handler's: requests left in the client's window */
+    int64_t quota;     /* the handler's: requests left in the client's window, -1: not counted */
     uint8_t view;      /* the handler's */
     bool is_head;      /* a HEAD request */
     bool close;        /* the connection ends with this reply */

@@ -59,7 +59,6 @@ const char *http_status_reason(enum http_status status);
     X(ERROR_TRANSFER_ENCODING, HTTP_NOT_IMPLEMENTED, "The only transfer encoding taken is chunked")          \
     X(ERROR_STORE, HTTP_SERVICE_UNAVAILABLE, "The store cannot do this now; nothing was stored")             \
     X(ERROR_BUSY, HTTP_SERVICE_UNAVAILABLE, "The server has too much under way")                             \
-    X(ERROR_DRAINING, HTTP_SERVICE_UNAVAILABLE, "The server is stopping")                                    \
     X(ERROR_VERSION, HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 or HTTP/1.0 is expected")
 
 #define HTTP_ERROR_NAME(name, status, text) name,

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 static const char common_headers[] = "Cache-Control: no-store\r\n"
                                      "X-Content-Type-Options: nosniff\r\n"
@@ -31,18 +32,35 @@ static char *put_start(char *at, enum http_status status, const char *content_ty
     return put(at, close ? SLICE("\r\nConnection: close\r\n") : SLICE("\r\n"));
 }
 
+/* The Date header of this second. */
+static struct slice date_line(void) {
+    static char line[48];
+    static size_t len;
+    static time_t written_at = -1;
+    time_t now = time(NULL);
+    if (now != written_at) {
+        struct tm tm;
+        len = strftime(line, sizeof line, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime_r(&now, &tm));
+        written_at = now;
+    }
+    return (struct slice){line, len};
+}
+
 struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, const char *content_type,
                                       struct slice headers, size_t body_len, char **body) {
     char start[256];
     size_t start_len =
         (size_t)(put_start(start, status, content_type, body_len, flags & REPLY_CLOSE) - start);
     bool has_body = content_type && !(flags & REPLY_HEAD);
-    size_t size = start_len + sizeof common_headers - 1 + headers.len + 2 + (has_body ? body_len : 0);
+    struct slice date = date_line();
+    size_t size =
+        start_len + date.len + sizeof common_headers - 1 + headers.len + 2 + (has_body ? body_len : 0);
     struct reply *reply = malloc(sizeof *reply + size);
     if (!reply)
         return NULL;
     *reply = (struct reply){.refs = 1, .status = (uint8_t)status, .close = flags & REPLY_CLOSE, .len = size};
     char *at = put(reply->data, (struct slice){start, start_len});
+    at = put(at, date);
     at = put(at, (struct slice){common_headers, sizeof common_headers - 1});
     at = put(at, headers);
     at = put(at, SLICE("\r\n"));

@@ -21,9 +21,9 @@
 enum {
     BATCH_MAX_APPENDS = 2048,
     BATCH_MAX_BYTES = 16 << 20,
-    READ_TURN_MS = 5,   /* reads between two commits */
-    IDLE_WAKE_MS = 500, /* maintenance when nothing else happens */
-    STATS_MS = 200,     /* age of the figures that cost a query */
+    READ_TURN_MS = 5,     /* reads between two commits */
+    MAINTENANCE_MS = 500, /* from one maintenance to the next, at most */
+    STATS_MS = 200,       /* age of the figures that cost a query */
 };
 
 struct sqlite_store {
@@ -69,7 +69,7 @@ static bool take_work(struct sqlite_store *store, struct list *reads, struct lis
     uv_mutex_lock(&store->mutex);
     if (may_wait && !store->stop && list_empty(&store->appends) && list_empty(&store->reads)) {
         store->is_waiting = true;
-        uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)IDLE_WAKE_MS * 1000000);
+        uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)MAINTENANCE_MS * 1000000);
         store->is_waiting = false;
     }
     list_splice(reads, &store->reads);
@@ -121,6 +121,7 @@ static void run_store(void *context) {
     list_init(&batch);
     list_init(&done);
     bool is_busy = false; /* maintenance waits, or reads do */
+    uint64_t maintained_at = 0;
     while (take_work(store, &reads, &batch, !is_busy)) {
         bool had_work = !list_empty(&reads) || !list_empty(&batch);
         if (!list_empty(&reads)) {
@@ -132,8 +133,10 @@ static void run_store(void *context) {
             hand_back(store, &batch, &stats);
         }
         is_busy = !list_empty(&reads);
-        if (!had_work) {
-            is_busy = update_log_maintain(store->log);
+        bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
+        if (!had_work || is_due) {
+            maintained_at = uv_hrtime();
+            is_busy |= update_log_maintain(store->log);
             hand_back(store, &done, &stats);
         }
     }
