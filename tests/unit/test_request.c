@@ -191,7 +191,7 @@ static void test_chunked(void **state) {
     check_good(CHUNKED "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", SAYS "01234567890123456789\n");
     check_good(CHUNKED "0000002\r\n\r\n\r\n000\r\n\r\n", SAYS "\r\n\n");
     check_good(CHUNKED "1;name=value\r\na\r\n1;x=\"y z\"\r\nb\r\n0;end\r\n\r\n", SAYS "ab\n");
-    check_good(CHUNKED "1\r\na\r\n0\r\nX-Trailer: t\r\nHost: other\r\n\r\n", SAYS "a\n");
+    check_good(CHUNKED "1\r\na\r\n0\r\nX-Trailer: t\r\nX-Other: o\r\n\r\n", SAYS "a\n");
 #undef SAYS
     check_good("POST /c HTTP/1.1\r\nTransfer-Encoding: \t CHUNKED \r\nHost: h\r\n\r\n1\r\nx\r\n0\r\n\r\n",
                "POST 1.1 /c\nTransfer-Encoding\n  CHUNKED \nHost\n  h\n= h\n= \n= \n= \n= \n= CHUNKED "
@@ -443,6 +443,11 @@ static void test_bad(void **state) {
         ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "x\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\nab\r\n0\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    /* A trailer may not be what a head is about, nor be folded or nameless. */
+    check_bad(CHUNKED "1\r\na\r\n0\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\nContent-Length: 1\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\nX: a\r\n b\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\n: a\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "fffffffffffffffff\r\n", ERROR_MALFORMED_REQUEST);
 }
 

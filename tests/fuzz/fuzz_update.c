@@ -1,0 +1,128 @@
+/*
+ * Fuzzes the way from a request to its update. The input is a line with the Content-Type, a line with the
+ * query, and the body. The update must be valid JSON; a body of JSON must come through byte for byte when
+ * there is no query; and with one, its fields must be the members of their names.
+ */
+#include "hash.h"
+#include "json.h"
+#include "request.h"
+#include "update.h"
+#include "utf8.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* Takes a line off the front of `input`. */
+static struct slice take_line(struct slice *input) {
+    const char *end = memchr(input->data, '\n', input->len);
+    struct slice line = {input->data, end ? (size_t)(end - input->data) : input->len};
+    size_t used = line.len + (end != NULL);
+    *input = (struct slice){input->data + used, input->len - used};
+    return line;
+}
+
+struct expected {
+    struct slice name, value; /* decoded; as JSON */
+    const char *text;         /* in which a member's value stands */
+    bool found;
+};
+
+static void on_member(void *context, struct slice key, struct json_span value) {
+    struct expected *expected = context;
+    if (!slice_equal(key, expected->name))
+        return;
+    expected->found = true;
+    assert(slice_equal((struct slice){expected->text + value.at, value.len}, expected->value));
+}
+
+/* Every field of the query is a member of the object `body`, with its last value. */
+static void check_query(struct slice query, struct slice body) {
+    int checked = 0;
+    for (struct http_pair pair; http_next_pair(&query, &pair) && checked < 8; checked++) {
+        struct buf name = {0}, value = {0}, written = {0}, other = {0};
+        http_decode_form(&name, pair.name);
+        http_decode_form(&value, pair.value);
+        struct slice rest = query;
+        for (struct http_pair later; http_next_pair(&rest, &later);) {
+            buf_reset(&other, SIZE_MAX);
+            http_decode_form(&other, later.name);
+            if (!slice_equal((struct slice){name.data, name.len}, (struct slice){other.data, other.len}))
+                continue;
+            buf_reset(&value, SIZE_MAX);
+            http_decode_form(&value, later.value);
+        }
+        json_write_string(&written, (struct slice){value.data, value.len});
+        struct expected expected = {
+            .name = {name.data, name.len}, .value = {written.data, written.len}, .text = body.data};
+        if (utf8_is_valid(expected.name)) { /* else it is not the member's name to the byte */
+            json_check(body, on_member, &expected);
+            assert(expected.found);
+        }
+        buf_deinit(&name);
+        buf_deinit(&value);
+        buf_deinit(&written);
+        buf_deinit(&other);
+    }
+}
+
+static void check_update(const struct update *update, struct slice query, struct slice raw) {
+    struct slice body = update_body(update);
+    enum json_kind kind = json_check(body, NULL, NULL);
+    assert(kind == JSON_OBJECT || kind == JSON_ARRAY);
+    assert(slice_equal(update_raw(update), raw));
+    assert(slice_equal(update_query(update), query));
+    assert(update->headers_len <= UPDATE_HEADERS_MAX_BYTES);
+    assert(json_check(update_headers(update), NULL, NULL) == JSON_OBJECT);
+    struct http_pair pair;
+    struct slice pairs = query;
+    bool has_query = http_next_pair(&pairs, &pair);
+    if (has_query) {
+        assert(kind == JSON_OBJECT);
+        check_query(query, body);
+        return;
+    }
+    if (raw.len >= 3 && memcmp(raw.data, "\xEF\xBB\xBF", 3) == 0)
+        raw = (struct slice){raw.data + 3, raw.len - 3};
+    enum json_kind raw_kind = json_check(raw, NULL, NULL);
+    if (raw_kind == JSON_OBJECT || raw_kind == JSON_ARRAY)
+        assert(slice_equal(body, raw));
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    (void)argc, (void)argv;
+    hash_init();
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct slice rest = {(const char *)data, size};
+    struct slice type = take_line(&rest), query = take_line(&rest);
+    struct buf text = {0};
+    buf_puts(&text, "POST /c HTTP/1.1\r\nHost: h\r\nContent-Type: ");
+    buf_append(&text, type.data, type.len);
+    buf_puts(&text, "\r\nX-Type: a\r\nx-type: ");
+    buf_append(&text, type.data, type.len);
+    buf_printf(&text, "\r\nContent-Length: %zu\r\n\r\n", rest.len);
+    buf_append(&text, rest.data, rest.len);
+
+    static struct request request;
+    request_init(&request, 1 << 20);
+    size_t used;
+    char *query_copy =
+        malloc(query.len + !query.len); /* of the exact size, so that reading beyond it is seen */
+    memcpy(query_copy, query.data, query.len);
+    query.data = query_copy;
+    if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
+        struct update *update = NULL;
+        enum http_error error = update_build(&request, query, true, &update);
+        assert(!error == (update != NULL));
+        assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH);
+        if (update) {
+            check_update(update, query, rest);
+            update_unref(update);
+        }
+    }
+    free(query_copy);
+    buf_deinit(&text);
+    return 0;
+}
