@@ -64,6 +64,9 @@ static void test_malformed(void **state) {
     check_bad("{},");
     check_bad("[]1");
     check_bad("{}x");
+    check_bad("{\"a\":1}\"abc"); /* a string that does not end behind it */
+    check_bad("[1] \"");
+    check_bad("{}\"\\");
     check_bad("[1,]");
     check_bad("[,1]");
     check_bad("[1 2]");

@@ -97,6 +97,8 @@ static void test_malformed_json(void **state) {
         SLICE("{"),
         SLICE("{\"a\":1"),
         SLICE("{\"a\":1}}"),
+        SLICE("{\"a\":1}\"abc"),
+        SLICE("[] \""),
         SLICE("[1,]"),
         SLICE("nonsense"),
         SLICE("1"),
