@@ -98,10 +98,8 @@ static void on_drain_over(uv_timer_t *timer) {
 
 static void on_signal(uv_signal_t *handle, int number) {
     (void)handle;
-    if (server.is_draining) {
-        log_warn("stopped at once", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", NULL);
-        _exit(128 + number);
-    }
+    if (server.is_draining)
+        return;
     log_info("stopping", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", "connections",
              log_number(metrics.connections).text, NULL);
     server.is_draining = true;

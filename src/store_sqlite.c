@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,8 +93,9 @@ static void hand_back(struct sqlite_store *store, struct list *done, struct stor
     uint64_t now = uv_hrtime();
     if (now - store->stats_at > stats_ns) {
         store->stats_at = now;
-        update_log_stats(store->log, stats);
+        update_log_count_bytes(store->log, stats);
     }
+    update_log_stats(store->log, stats);
     uv_mutex_lock(&store->mutex);
     bool is_empty = list_empty(done);
     list_splice(&store->done, done);
@@ -136,7 +138,7 @@ static void run_store(void *context) {
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
         if (!had_work || is_due) {
             maintained_at = uv_hrtime();
-            is_busy |= update_log_maintain(store->log);
+            is_busy |= update_log_maintain(store->log, !had_work);
             hand_back(store, &done, &stats);
         }
     }
@@ -241,8 +243,10 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
 
 /* Makes sure that no other process has the file open: a lock on a file beside it, for this process's life. */
 static bool lock_data(struct sqlite_store *store, const char *path, char *error, size_t error_size) {
-    char lock_path[4096];
-    if ((size_t)snprintf(lock_path, sizeof lock_path, "%s-lock", path) >= sizeof lock_path) {
+    char lock_path[PATH_MAX + 8], real_path[PATH_MAX];
+    const char *file =
+        realpath(path, real_path) ? real_path : path; /* one file, one lock, whatever its name */
+    if ((size_t)snprintf(lock_path, sizeof lock_path, "%s-lock", file) >= sizeof lock_path) {
         snprintf(error, error_size, "the data path is too long");
         return false;
     }
@@ -281,6 +285,7 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     update_log_stats(store->log, &store->stats);
+    update_log_count_bytes(store->log, &store->stats);
     uv_mutex_init(&store->mutex);
     uv_cond_init(&store->wake);
     uv_prepare_init(loop, &store->prepare);

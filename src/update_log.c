@@ -18,7 +18,8 @@ enum {
     CHECKPOINT_MS = 5000,        /* age of the oldest change that makes one due */
     CHECKPOINT_SLICE = 1024,     /* rows written in one transaction */
     SWEEP_SLICE = 1024,          /* seqs looked at in one transaction */
-    SWEEP_MIN_EXCESS = 1024,     /* updates past the count bound that make a pass due */
+    SWEEP_MIN_ROWS = 1024,       /* deletable rows that make a pass worth while, or a quarter of all */
+    SWEEP_IDLE_ROWS = 65536,     /* a log that is swept at every chance when there is nothing else to do */
     WAL_IDLE_PAGES = 1000,       /* copied into the database when there is nothing else to do */
     WAL_MAX_PAGES = 16384,       /* copied whatever there is to do */
     FORGET_DAYS = 365,           /* a channel without an update for so long is forgotten */
@@ -65,13 +66,19 @@ struct update_log {
     bool checkpoint_open;
 
     /* The sweeper. */
-    int64_t rows, excess;
+    int64_t rows;
+    /* An append to a full channel makes an older row deletable. So many there were; so many when the
+     * checkpoint was written, which is what a pass can see; and so many passes have dealt with. */
+    int64_t full_appends, full_at_checkpoint, full_swept;
+    int64_t full_at_next;        /* of the checkpoint under way */
+    int64_t full_at_pass;        /* of the pass under way */
     int64_t sweep_at, sweep_end; /* a pass over the log: the next seq to look at, and the last */
     bool sweep_open;
     int64_t oldest_seq, oldest_at; /* of the oldest row; 0: not known, -1: no row */
     int64_t forgot_at;
 
     uint64_t commits, commit_ns, errors, swept;
+    uint64_t error_logged_at; /* at most once a second */
 };
 
 /* --- SQLite ----------------------------------------------------------------------------------- */
@@ -87,8 +94,11 @@ static const char schema[] =
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
 
 static void note_error(struct update_log *log, const char *what) {
-    log->errors++;
-    log_error("store failed", "doing", what, "error", sqlite3_errmsg(log->db), NULL);
+    uint64_t now = uv_hrtime();
+    if (!log->errors++ || now - log->error_logged_at > 1000000000) {
+        log_error("store failed", "doing", what, "error", sqlite3_errmsg(log->db), NULL);
+        log->error_logged_at = now;
+    }
 }
 
 static bool execute(struct update_log *log, const char *sql) {
@@ -240,7 +250,7 @@ static bool put_meta(struct update_log *log, const char *key, int64_t value) {
 /* The counts as of the last seq, less the `deleted` of the open transaction; opening adds what is behind. */
 static bool put_counts(struct update_log *log, int64_t deleted) {
     return put_meta(log, "counted_seq", log->last_seq) && put_meta(log, "rows", log->rows - deleted) &&
-           put_meta(log, "excess", log->excess);
+           put_meta(log, "excess", log->full_appends - log->full_swept);
 }
 
 static bool put_channel(struct update_log *log, const struct entry *entry) {
@@ -274,15 +284,11 @@ static void sort_writing(struct update_log *log) {
     free(sorted);
 }
 
-static bool is_checkpoint_due(const struct update_log *log) {
-    return log->dirty_count >= CHECKPOINT_DIRTY || log->appends_since_checkpoint >= CHECKPOINT_APPENDS ||
-           (log->dirty_since && log->options.clock_ms() - log->dirty_since >= CHECKPOINT_MS);
-}
-
 static void open_checkpoint(struct update_log *log) {
     list_splice(&log->writing, &log->dirty);
     sort_writing(log);
     log->checkpoint_next = log->last_seq;
+    log->full_at_next = log->full_appends;
     log->checkpoint_open = true;
     log->appends_since_checkpoint = 0;
     log->dirty_since = 0;
@@ -312,6 +318,7 @@ static void checkpoint_committed(struct update_log *log, struct slice_written *w
         set_clean(log, container_of(link, struct entry, link));
     if (written->is_last) {
         log->checkpoint_seq = log->checkpoint_next;
+        log->full_at_checkpoint = log->full_at_next;
         log->checkpoint_open = false;
     }
     trim_clean(log);
@@ -341,8 +348,15 @@ static void find_oldest(struct update_log *log) {
 
 enum sweep { SWEEP_NOTHING, SWEEP_OLDEST, SWEEP_COUNT };
 
+/* So many deletable rows are worth a pass over the log. */
+static int64_t sweep_threshold(const struct update_log *log, bool is_idle) {
+    if (is_idle && log->rows <= SWEEP_IDLE_ROWS)
+        return 1;
+    return log->rows / 4 > SWEEP_MIN_ROWS ? log->rows / 4 : SWEEP_MIN_ROWS;
+}
+
 /* What there is to delete now. */
-static enum sweep sweep_due(struct update_log *log) {
+static enum sweep sweep_due(struct update_log *log, bool is_idle) {
     find_oldest(log);
     if (log->oldest_seq < 0)
         return SWEEP_NOTHING;
@@ -350,10 +364,20 @@ static enum sweep sweep_due(struct update_log *log) {
         return SWEEP_OLDEST;
     if (log->options.max_bytes && used_bytes(log) > (int64_t)log->options.max_bytes)
         return SWEEP_OLDEST;
-    if (log->sweep_open)
-        return SWEEP_COUNT;
-    int64_t enough = log->rows / 4 > SWEEP_MIN_EXCESS ? log->rows / 4 : SWEEP_MIN_EXCESS;
-    return log->excess >= enough ? SWEEP_COUNT : SWEEP_NOTHING;
+    bool is_worth_it = log->full_at_checkpoint - log->full_swept >= sweep_threshold(log, is_idle);
+    return log->sweep_open || is_worth_it ? SWEEP_COUNT : SWEEP_NOTHING;
+}
+
+/* Whether there are rows to delete, but none that a checkpoint includes (invariant 3). */
+static bool is_sweep_blocked(struct update_log *log, bool is_idle) {
+    return sweep_due(log, is_idle) != SWEEP_NOTHING && log->oldest_seq > log->checkpoint_seq;
+}
+
+static bool is_checkpoint_due(struct update_log *log, bool is_idle) {
+    return log->dirty_count >= CHECKPOINT_DIRTY || is_sweep_blocked(log, is_idle) ||
+           log->appends_since_checkpoint >= CHECKPOINT_APPENDS ||
+           log->full_appends - log->full_at_checkpoint >= sweep_threshold(log, false) ||
+           (log->dirty_since && log->options.clock_ms() - log->dirty_since >= CHECKPOINT_MS);
 }
 
 /* Deletes a slice of what is past the bounds within the open transaction. `*deleted` counts it. */
@@ -376,6 +400,7 @@ static bool sweep(struct update_log *log, enum sweep kind, int64_t seqs, int64_t
             log->sweep_open = true;
             log->sweep_at = log->oldest_seq;
             log->sweep_end = log->checkpoint_seq;
+            log->full_at_pass = log->full_at_checkpoint;
         }
         int64_t end = log->sweep_at + seqs - 1 < log->sweep_end ? log->sweep_at + seqs - 1 : log->sweep_end;
         sqlite3_bind_int64(log->sweep_count, 1, log->sweep_at);
@@ -393,13 +418,9 @@ static void sweep_committed(struct update_log *log, enum sweep kind, int64_t del
     log->rows -= deleted;
     log->swept += (uint64_t)deleted;
     log->oldest_seq = 0;
-    if (kind == SWEEP_COUNT) {
-        log->excess -= deleted < log->excess ? deleted : log->excess;
-        if (log->sweep_at > log->sweep_end) {
-            log->sweep_open = false;
-            /* Rows behind the checkpoint are all that can be left; they are counted anew. */
-            log->excess = 0;
-        }
+    if (kind == SWEEP_COUNT && log->sweep_at > log->sweep_end) {
+        log->sweep_open = false;
+        log->full_swept = log->full_at_pass;
     }
 }
 
@@ -411,7 +432,7 @@ struct transaction {
     enum sweep sweep;
     int64_t deleted, sweep_at;
     bool sweep_was_open;
-    int64_t last_seq, last_channel_id, rows, excess;
+    int64_t last_seq, last_channel_id, rows, full_appends;
 };
 
 static bool begin(struct update_log *log, struct transaction *t) {
@@ -421,7 +442,7 @@ static bool begin(struct update_log *log, struct transaction *t) {
         .last_seq = log->last_seq,
         .last_channel_id = log->last_channel_id,
         .rows = log->rows,
-        .excess = log->excess,
+        .full_appends = log->full_appends,
     };
     list_init(&t->checkpoint.entries);
     log->transaction++;
@@ -429,11 +450,11 @@ static bool begin(struct update_log *log, struct transaction *t) {
 }
 
 /* Takes a slice of maintenance into the open transaction. */
-static bool maintain_within(struct update_log *log, struct transaction *t, size_t scale) {
+static bool maintain_within(struct update_log *log, struct transaction *t, size_t scale, bool is_idle) {
     size_t rows = scale > CHECKPOINT_SLICE ? scale : CHECKPOINT_SLICE;
     if (log->checkpoint_open && !write_checkpoint(log, rows, &t->checkpoint))
         return false;
-    t->sweep = sweep_due(log);
+    t->sweep = sweep_due(log, is_idle);
     if (t->sweep == SWEEP_NOTHING)
         return true;
     return sweep(log, t->sweep, (int64_t)rows * 2, &t->deleted) &&
@@ -464,8 +485,14 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     log->last_seq = t->last_seq;
     log->last_channel_id = t->last_channel_id;
     log->rows = t->rows;
-    log->excess = t->excess;
+    log->full_appends = t->full_appends;
     log->oldest_seq = 0;
+}
+
+/* The pages that the write-ahead log may have: fewer where the bound on the data is small. */
+static int64_t wal_limit(const struct update_log *log, int64_t pages) {
+    int64_t quarter = (int64_t)log->options.max_bytes / log->page_bytes / 4;
+    return log->options.max_bytes && quarter < pages ? quarter : pages;
 }
 
 /* Copies the write-ahead log into the database; with SYNC=interval this is also what syncs. */
@@ -473,7 +500,7 @@ static void copy_wal(struct update_log *log) {
     int64_t now = log->options.clock_ms();
     bool interval_over = log->options.sync == SYNC_INTERVAL && log->unsynced &&
                          (now - log->synced_at >= 1000 || now < log->synced_at);
-    if (!interval_over && log->wal_pages < WAL_IDLE_PAGES)
+    if (!interval_over && log->wal_pages < wal_limit(log, WAL_IDLE_PAGES))
         return;
     if (sqlite3_wal_checkpoint_v2(log->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
         note_error(log, "checkpoint of the write-ahead log");
@@ -544,7 +571,7 @@ static bool append_one(struct update_log *log, struct store_append *append, int6
         state->mark = state->head;
     log->rows++;
     if (state->total > log->options.channel_max_updates)
-        log->excess++;
+        log->full_appends++;
     return true;
 }
 
@@ -578,21 +605,23 @@ static bool try_append(struct update_log *log, struct list *batch, struct transa
         if (!append_one(log, append_of(link), log->last_at))
             return false;
     log->appends_since_checkpoint += (int64_t)count;
-    return maintain_within(log, t, count) && commit(log, t);
+    return maintain_within(log, t, count, false) && commit(log, t);
 }
 
 void update_log_append(struct update_log *log, struct list *batch) {
-    if (!log->checkpoint_open && is_checkpoint_due(log))
+    if (!log->checkpoint_open && is_checkpoint_due(log, false))
         open_checkpoint(log);
     struct transaction t;
     bool ok = begin(log, &t) && try_append(log, batch, &t);
     if (!ok) {
         roll_back(log, &t, "append");
         undo_appends(log, batch);
+        log->wal_pages = WAL_IDLE_PAGES; /* the disk may be full of it: what is copied makes room in it */
+        copy_wal(log);
     }
     if (ok && log->oldest_seq < 0)
         log->oldest_seq = 0;
-    if (log->wal_pages >= WAL_MAX_PAGES)
+    if (log->wal_pages >= wal_limit(log, WAL_MAX_PAGES))
         copy_wal(log);
     for (struct list *link = batch->next; link != batch; link = link->next)
         append_of(link)->ok = ok;
@@ -765,22 +794,23 @@ static void forget_channels(struct update_log *log) {
         }
 }
 
-bool update_log_maintain(struct update_log *log) {
+bool update_log_maintain(struct update_log *log, bool is_idle) {
     forget_channels(log);
-    bool sweeping = sweep_due(log) != SWEEP_NOTHING;
-    bool blocked = sweeping && log->oldest_seq > log->checkpoint_seq; /* invariant 3 */
-    if (!log->checkpoint_open && (is_checkpoint_due(log) || (blocked && log->last_seq > log->checkpoint_seq)))
+    if (!log->checkpoint_open && is_checkpoint_due(log, is_idle))
         open_checkpoint(log);
-    if (log->checkpoint_open || (sweeping && !blocked)) {
+    if (log->checkpoint_open || sweep_due(log, is_idle) != SWEEP_NOTHING) {
         struct transaction t;
-        if (!begin(log, &t) || !maintain_within(log, &t, 0) || !commit(log, &t)) {
+        if (!begin(log, &t) || !maintain_within(log, &t, 0, is_idle) || !commit(log, &t)) {
             roll_back(log, &t, "maintenance");
             return false;
         }
     }
     copy_wal(log);
-    return log->checkpoint_open ||
-           (sweep_due(log) != SWEEP_NOTHING && log->oldest_seq <= log->checkpoint_seq);
+    return log->checkpoint_open || sweep_due(log, is_idle) != SWEEP_NOTHING;
+}
+
+void update_log_count_bytes(const struct update_log *log, struct store_stats *stats) {
+    stats->bytes = (uint64_t)used_bytes(log);
 }
 
 void update_log_stats(const struct update_log *log, struct store_stats *stats) {
@@ -788,7 +818,6 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats) {
     stats->commit_ns = log->commit_ns;
     stats->errors = log->errors;
     stats->updates = (uint64_t)log->rows;
-    stats->bytes = (uint64_t)used_bytes(log);
     stats->swept = log->swept;
 }
 
@@ -882,7 +911,9 @@ static bool replay(struct update_log *log) {
     log->rows = query_sql(log, "SELECT value FROM meta WHERE key = 'rows'", 0) + query_sql(log, sql, 0);
     snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld AND ts > %llu",
              (long long)counted, (unsigned long long)log->options.channel_max_updates);
-    log->excess = query_sql(log, "SELECT value FROM meta WHERE key = 'excess'", 0) + query_sql(log, sql, 0);
+    log->full_appends =
+        query_sql(log, "SELECT value FROM meta WHERE key = 'excess'", 0) + query_sql(log, sql, 0);
+    log->full_at_checkpoint = log->full_appends;
 
     snprintf(sql, sizeof sql,
              "BEGIN IMMEDIATE;"
@@ -901,7 +932,7 @@ static bool replay(struct update_log *log) {
              "COMMIT;",
              (long long)log->checkpoint_seq, LOG_SKIP, (long long)log->checkpoint_seq,
              (long long)log->last_seq, (long long)log->last_seq, (long long)log->rows,
-             (long long)log->excess);
+             (long long)log->full_appends);
     if (!execute(log, sql))
         return false;
     log->checkpoint_seq = log->last_seq;
@@ -959,7 +990,7 @@ void update_log_close(struct update_log *log) {
         if (!log->checkpoint_open)
             open_checkpoint(log);
         uint64_t errors = log->errors;
-        update_log_maintain(log);
+        update_log_maintain(log, false);
         if (log->errors != errors)
             break; /* opening replays what could not be written */
     }

@@ -36,10 +36,14 @@ void update_log_append(struct update_log *log, struct list *batch);
 /* Does one read, bounded by READ_MAX_UPDATES and READ_MAX_BYTES. */
 void update_log_read(struct update_log *log, struct store_read *read);
 
-/* Does a slice of checkpoint and sweeping; true while more is to be done at once. */
-bool update_log_maintain(struct update_log *log);
+/* Does a slice of checkpoint and sweeping; true while more is to be done at once. `is_idle`: there is
+ * nothing else to do, so that it may be thorough. */
+bool update_log_maintain(struct update_log *log, bool is_idle);
 
-/* Adds updates, bytes, swept, errors, commits and commit_ns to `stats`. */
+/* Sets `bytes` of `stats`, which costs two queries. */
+void update_log_count_bytes(const struct update_log *log, struct store_stats *stats);
+
+/* Sets updates, swept, errors, commits and commit_ns of `stats`. */
 void update_log_stats(const struct update_log *log, struct store_stats *stats);
 
 /* Writes the checkpoint, closes and frees. */

