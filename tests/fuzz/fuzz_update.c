@@ -54,7 +54,9 @@ static void check_query(struct slice query, struct slice body) {
         json_write_string(&written, (struct slice){value.data, value.len});
         struct expected expected = {
             .name = {name.data, name.len}, .value = {written.data, written.len}, .text = body.data};
-        if (utf8_is_valid(expected.name)) { /* else it is not the member's name to the byte */
+        bool is_plain =
+            utf8_is_valid(expected.name) && name.len && !memmem(name.data, name.len, "\xEF\xBF\xBD", 3);
+        if (is_plain) { /* else it is not the member's name to the byte, or not the only one that becomes it */
             json_check(body, on_member, &expected);
             assert(expected.found);
         }

@@ -447,6 +447,9 @@ static void test_bad(void **state) {
     check_bad("POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\n\r{}", ERROR_MALFORMED_REQUEST);
     check_bad("POST /c HTTP/1.1\n\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad("GET / HTTP/1.1\r\nHost: h\r\nX:\r\n\nmore\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.1\r\nHost: h\r\nX-A: one\r\n \r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.1\r\nHost: h\r\nX-A:\r\n \r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.1\r\nHost: h\r\nX-A:\r\n\tone\r\n\r\n", ERROR_MALFORMED_REQUEST);
     /* A trailer may not be what a head is about, nor be folded or nameless. */
     check_bad(CHUNKED "1\r\na\r\n0\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\na\r\n0\r\nContent-Length: 1\r\n\r\n", ERROR_MALFORMED_REQUEST);

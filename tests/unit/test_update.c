@@ -237,6 +237,8 @@ static void test_query_decoding(void **state) {
     check(JSON_TYPE, "{}", "a=%C3%A9", "{\"a\":\"\xC3\xA9\"}");
     check(JSON_TYPE, "{}", "a=%FF", "{\"a\":\"\xEF\xBF\xBD\"}");
     check(JSON_TYPE, "{}", "%C3=%C3x", "{\"\xEF\xBF\xBD\":\"\xEF\xBF\xBDx\"}");
+    check(JSON_TYPE, "{}", "%FF=1&%FE=2", "{\"\xEF\xBF\xBD\":\"2\"}"); /* both are U+FFFD */
+    check(JSON_TYPE, "{\"\\ufffd\":0}", "%FF=1", "{\"\\ufffd\":\"1\"}");
     check(JSON_TYPE, "{}", "a=\xC3\xA9\xFF", "{\"a\":\"\xC3\xA9\xEF\xBF\xBD\"}");
     check(JSON_TYPE, "{}", "a=b?c/d", "{\"a\":\"b?c/d\"}");
 }

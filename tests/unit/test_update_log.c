@@ -177,7 +177,7 @@ static void check_read_at(const char *channel, int64_t after_ts, uint32_t limit,
     check_read_at(channel, after, limit, total, first, last, __LINE__)
 
 static void maintain(void) {
-    for (int i = 0; update_log_maintain(the_log); i++)
+    for (int i = 0; update_log_maintain(the_log, true); i++)
         assert_true(i < 100000);
 }
 
@@ -389,7 +389,7 @@ static void test_count_is_swept(void **state) {
         assert_true(push_many("a", total + 1, 100));
         assert_int_equal(push("rare"), i + 1);
         now_ms += 500;
-        update_log_maintain(the_log);
+        update_log_maintain(the_log, true);
     }
     settle();
     assert_true(stats().updates >= 20);
@@ -491,7 +491,7 @@ static void test_bytes_bound(void **state) {
     for (int i = 0; i < 4000; i++) { /* 40 MB */
         assert_int_equal(push_body("a", (struct slice){body, 10000}), ++total);
         if (i % 4 == 0)
-            update_log_maintain(the_log);
+            update_log_maintain(the_log, true);
         now_ms += 20;
         if (i == 2000)
             bytes_half_way = file_bytes();
@@ -583,7 +583,7 @@ static void test_not_forgotten_while_its_row_lags(void **state) {
     now_ms += (int64_t)400 * DAY_MS;
     reopen();
     assert_int_equal(push("a"), 6);
-    update_log_maintain(the_log);
+    update_log_maintain(the_log, true);
     assert_int_equal(total_of("a"), 6);
     crash();
     settle();
@@ -683,7 +683,7 @@ static void test_crashes(void **state) {
         totals[channel] += (uint64_t)count;
         now_ms += random_below(400);
         if (random_below(3) == 0)
-            update_log_maintain(the_log);
+            update_log_maintain(the_log, true);
         uint32_t what = random_below(100);
         if (what < 2)
             crash();
@@ -737,7 +737,7 @@ static void test_failed_transactions(void **state) {
             failures++;
         now_ms += random_below(1500);
         if (random_below(2))
-            update_log_maintain(the_log);
+            update_log_maintain(the_log, true);
         if (is_full && random_below(2))
             check_channels(); /* what is there can be read while the disk is full */
         limit_file_size(RLIM_INFINITY);
@@ -855,7 +855,7 @@ static void test_in_memory(void **state) {
         assert_true(push_many("a", total + 1, 50));
         assert_int_equal(push("b"), i + 1);
         now_ms += 1000;
-        update_log_maintain(the_log);
+        update_log_maintain(the_log, true);
     }
     settle();
     check_read("a", 0, READ_MAX_UPDATES, total, total - 99, total);
