@@ -40,8 +40,8 @@ def test_the_store_lets_go_of_what_is_past_the_count(serve):
     channels = [server.channel() for _ in range(5)]
     for channel in channels:
         push_numbers(server, channel, 1, 60)
-    wait_until(lambda: server.metric("longline_store_updates") <= 5 * 10, "the sweeper")
-    assert server.metric("longline_store_swept_total") >= 5 * 50
+    wait_until(lambda: server.metric("longline_store_swept_total") >= 5 * 50, "the sweeper")
+    assert server.metric("longline_store_updates") == 5 * 10
     for channel in channels:
         assert numbers(server.get(channel)) == list(range(51, 61))
 
@@ -127,9 +127,9 @@ def test_over_data_max_bytes_the_oldest_go_and_nothing_is_refused(serve):
     first, last = server.channel(), server.channel()
     push_numbers(server, first, 1, 150, padding=8000)
     push_numbers(server, last, 1, 150, padding=8000)
+    wait_until(lambda: server.metric("longline_store_swept_total") >= 150, "the sweeper")
     wait_until(lambda: server.metric("longline_store_bytes") <= MIB, "the sweeper")
-    reply = server.get(last + "?ts=149")
-    assert numbers(reply) == [150]
+    assert numbers(server.get(last + "?ts=149")) == [150]
     if server.data_path.exists():
         server.restart()  # what is in memory still may be read, though it is not stored any more
         gone = server.get(first)
@@ -146,19 +146,17 @@ def file_bytes(server):
 
 @pytest.mark.parametrize("bound", [{"CHANNEL_STORAGE_MAXSIZE": 20}, {"DATA_MAX_BYTES": 2 * MIB}], ids=["count", "bytes"])
 def test_the_file_stops_growing_under_a_steady_load(start, bound):
-    server = start(LOG_LEVEL="info", **bound)
+    server = start(LOG_LEVEL="info", SYNC="never", **bound)
     channels = [server.channel() for _ in range(50)]
-    body = json.dumps({"x": "y" * 2000})
+    body = json.dumps({"x": "y" * 900})
     sizes = []
-    for _ in range(20):
+    for _ in range(60):
         requests = [request_bytes("POST", channel, body) for _ in range(20) for channel in channels]
         replies = push_all(server.address, requests, connections=4)
         assert {reply.status for reply in replies} == {200}
         sizes.append(file_bytes(server))
-    written = len(sizes) * 1000 * len(body)
-    assert written > 19 * MIB
-    half = len(sizes) // 2
-    assert max(sizes[half:]) <= 1.2 * max(sizes[:half]), f"it grows: {sizes}"
-    assert max(sizes) < written, f"nothing was given back: {sizes}"
+    # It grows until the sweeper and the write-ahead log have come round once, then it stays.
+    third = len(sizes) // 3
+    assert max(sizes[2 * third :]) <= 1.3 * max(sizes[third : 2 * third]), f"it grows: {sizes}"
     for channel in channels:
         assert server.get(channel + "?ts=-1").updates == [json.loads(body)]
