@@ -22,6 +22,7 @@ struct check {
     json_member *on_member;
     void *context;
     int depth;
+    size_t end; /* of the outermost object or array */
     bool too_deep;
     struct slice key;
     size_t after_key;
@@ -84,7 +85,8 @@ static int value_opens(void *context) {
 
 static int value_closes(void *context) {
     struct check *check = context;
-    check->depth--;
+    if (--check->depth == 0)
+        check->end = yajl_get_bytes_consumed(check->parser);
     return value_ends(check);
 }
 
@@ -143,6 +145,13 @@ static const yajl_callbacks depth_callbacks = {
     .yajl_end_array = value_closes,
 };
 
+static bool is_blank(struct slice text) {
+    size_t at = 0;
+    while (at < text.len && memchr(" \t\r\n", text.data[at], 4))
+        at++;
+    return at == text.len;
+}
+
 enum json_kind json_check(struct slice text, json_member *on_member, void *context) {
     /* yajl takes form feed and vertical tab between tokens for white space; JSON allows them nowhere. */
     if (memchr(text.data, '\f', text.len) || memchr(text.data, '\v', text.len) || !utf8_is_valid(text))
@@ -174,6 +183,9 @@ enum json_kind json_check(struct slice text, json_member *on_member, void *conte
                : text.data[at] == '{' ? JSON_OBJECT
                : text.data[at] == '[' ? JSON_ARRAY
                                       : JSON_SCALAR;
+        /* yajl does not see a string that begins behind the text and never ends. */
+        if (kind != JSON_SCALAR && !is_blank((struct slice){text.data + check.end, text.len - check.end}))
+            kind = JSON_INVALID;
     }
     buf_deinit(&check.key_copy);
     return kind;

@@ -66,7 +66,8 @@ static enum header_name name_of(struct slice name) {
 /* Whether the value goes on in a further line: there is a line break before its end. */
 static bool is_folded(const struct request *request, const struct header *header) {
     uint32_t from = header->name.at + header->name.len, to = header->value.at + header->value.len;
-    return header->value.len && memchr(request->base + from, '\n', to - from);
+    const char *text = request->base + from;
+    return header->value.len && (memchr(text, '\n', to - from) || memchr(text, '\r', to - from));
 }
 
 static int on_header_value_complete(llhttp_t *parser) {
@@ -96,22 +97,38 @@ static bool is_line_sound(const struct request *request) {
     return target[-1] == ' ' && target[-2] != ' ' && end[0] == ' ' && end[1] != ' ';
 }
 
-/* The end of the head, which is complete: behind the empty line. */
-static size_t find_head_end(const struct request *request) {
-    struct span last = request->target;
-    if (request->header_count)
-        last = request->headers[request->header_count - 1].name;
-    const char *at = request->base + last.at;
-    while (memcmp(at, "\r\n\r\n", 4) != 0)
-        at++;
-    return (size_t)(at + 4 - request->base);
+/*
+ * The length of the head, which is complete: up to and with its empty line. 0 when it is not in the strict form
+ * that llhttp does not insist on: every line ends in CRLF, CR and LF are nowhere else, and no line goes on in
+ * the next one.
+ */
+static size_t strict_head_len(const struct request *request) {
+    const char *base = request->base, *end = base + request->fed_len;
+    const char *at = base + request->target.at;
+    for (; (at = memchr(at, '\n', (size_t)(end - at))); at++) {
+        if (at[-1] != '\r')
+            return 0;
+        if (at[-2] == '\n')
+            break;
+        bool is_folded = at + 1 < end && (at[1] == ' ' || at[1] == '\t');
+        if (is_folded)
+            return 0;
+    }
+    size_t len = at ? (size_t)(at + 1 - base) : 0;
+    const char *text = base + request->target.at;
+    for (const char *cr = text; len && (cr = memchr(cr, '\r', (size_t)(base + len - cr))); cr++)
+        if (cr[1] != '\n')
+            return 0;
+    return len;
 }
 
 static enum http_error check_head(struct request *request) {
     llhttp_t *parser = &request->parser;
     if (!is_line_sound(request))
         return ERROR_MALFORMED_REQUEST;
-    request->head_len = (uint32_t)find_head_end(request);
+    request->head_len = (uint32_t)strict_head_len(request);
+    if (!request->head_len)
+        return ERROR_MALFORMED_REQUEST;
     if (request->head_len > REQUEST_HEAD_MAX_BYTES)
         return ERROR_HEAD_SIZE;
     bool is_1_1 = parser->http_major == 1 && parser->http_minor == 1;
@@ -216,40 +233,42 @@ static bool is_start_sound(const char *base, size_t to) {
     return true;
 }
 
+/* Counts what is between the data of a chunked body; false when it is too much. */
+static bool count_framing(struct request *request, size_t bytes) {
+    if (!request->head_complete || !(request->parser.flags & F_CHUNKED))
+        return true;
+    request->framing_bytes += bytes;
+    /* As much as chunks of one byte need, and two heads' worth. */
+    return request->framing_bytes <= 2 * REQUEST_HEAD_MAX_BYTES + 8 * (size_t)request->body.len;
+}
+
+static enum request_progress refuse(struct request *request, enum http_error error) {
+    request->error = error;
+    return REQUEST_FAILED;
+}
+
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used) {
     request->base = base;
-    if (!request->target.len && !is_start_sound(base, to)) {
-        request->error = ERROR_MALFORMED_REQUEST;
-        return REQUEST_FAILED;
-    }
+    request->fed_len = to;
+    if (!request->target.len && !is_start_sound(base, to))
+        return refuse(request, ERROR_MALFORMED_REQUEST);
     uint32_t body_len = request->body.len;
     llhttp_errno_t status = llhttp_execute(&request->parser, base + from, to - from);
-    if (status == HPE_PAUSED) {
-        *used = (size_t)(llhttp_get_error_pos(&request->parser) - base);
+    bool is_complete = status == HPE_PAUSED;
+    if (!is_complete && status != HPE_OK)
+        return refuse(request, parser_error(request, status, to));
+    size_t end = is_complete ? (size_t)(llhttp_get_error_pos(&request->parser) - base) : to;
+    if (!count_framing(request, end - from - (request->body.len - body_len)))
+        return refuse(request, ERROR_HEAD_SIZE);
+    *used = end;
+    if (is_complete)
         return REQUEST_COMPLETE;
-    }
-    if (status != HPE_OK) {
-        request->error = parser_error(request, status, to);
-        return REQUEST_FAILED;
-    }
-    if (!request->head_complete && to > REQUEST_HEAD_MAX_BYTES) {
-        request->error = ERROR_HEAD_SIZE;
-        return REQUEST_FAILED;
-    }
-    /* Chunk sizes and extensions, trailers: as much as chunks of one byte need, and a head's worth. */
-    if (request->head_complete && (request->parser.flags & F_CHUNKED)) {
-        request->framing_bytes += to - from - (request->body.len - body_len);
-        if (request->framing_bytes > REQUEST_HEAD_MAX_BYTES * 2 + 8 * (size_t)request->body.len) {
-            request->error = ERROR_HEAD_SIZE;
-            return REQUEST_FAILED;
-        }
-    }
+    if (!request->head_complete && to > REQUEST_HEAD_MAX_BYTES)
+        return refuse(request, ERROR_HEAD_SIZE);
     /* Of a chunked body only the data is kept; the parser needs none of what is between. */
     if (request->head_complete && (request->parser.flags & F_CHUNKED) && !request->is_in_trailers)
         *used = request->body.len ? request->body.at + request->body.len : request->head_len;
-    else
-        *used = to;
     return REQUEST_PARTIAL;
 }
 

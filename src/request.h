@@ -44,7 +44,8 @@ enum request_progress { REQUEST_PARTIAL, REQUEST_COMPLETE, REQUEST_FAILED };
 
 struct request {
     llhttp_t parser;
-    char *base; /* where the request's first byte is now */
+    char *base;     /* where the request's first byte is now */
+    size_t fed_len; /* bytes there that have been fed */
     uint32_t body_max_bytes;
     enum http_error error; /* set by a feed that returned REQUEST_FAILED */
     bool head_complete;

@@ -77,6 +77,14 @@ static size_t count_pairs(struct slice text) {
     return count;
 }
 
+/* Appends the decoded `text`, as UTF-8; `scratch` is for its use. */
+static void decode(struct buf *out, struct slice text, struct buf *scratch) {
+    buf_reset(scratch, SIZE_MAX);
+    http_decode_form(scratch, text);
+    out->failed |= scratch->failed;
+    utf8_append(out, (struct slice){scratch->data, scratch->len});
+}
+
 /* Decodes `text`. Check `failed` (memory is out) afterwards. Always fields_deinit() it. */
 static void fields_init(struct fields *fields, struct slice text) {
     *fields = (struct fields){0};
@@ -89,18 +97,21 @@ static void fields_init(struct fields *fields, struct slice text) {
     fields->list = calloc(pairs, sizeof *fields->list);
     fields->index = calloc(fields->index_size, sizeof *fields->index);
     fields->failed = !fields->list || !fields->index || !buf_reserve(&fields->text, text.len + 1);
+    struct buf scratch = {0};
     for (struct http_pair pair; !fields->failed && http_next_pair(&text, &pair);) {
         struct field field = {.name_at = fields->text.len};
-        http_decode_form(&fields->text, pair.name);
+        decode(&fields->text, pair.name, &scratch);
         field.name_len = fields->text.len - field.name_at;
         field.value_at = fields->text.len;
-        http_decode_form(&fields->text, pair.value);
+        decode(&fields->text, pair.value, &scratch);
         field.value_len = fields->text.len - field.value_at;
         uint32_t *slot = find_slot(fields, field_name(fields, &field));
         if (!*slot)
             *slot = (uint32_t)++fields->count;
         fields->list[*slot - 1] = field;
     }
+    fields->failed |= fields->text.failed;
+    buf_deinit(&scratch);
 }
 
 static void fields_deinit(struct fields *fields) {

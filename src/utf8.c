@@ -45,3 +45,12 @@ bool utf8_is_valid(struct slice text) {
     }
     return true;
 }
+
+void utf8_append(struct buf *out, struct slice text) {
+    while (text.len) {
+        size_t len = utf8_sequence(text), used = len ? len : 1;
+        buf_append(out, len ? text.data : "\xEF\xBF\xBD", len ? len : 3);
+        text.data += used;
+        text.len -= used;
+    }
+}
