@@ -229,19 +229,6 @@ static void test_members(void **state) {
     check_members("{\"a\":\"}\",\"b\":\"{\"}", "a=\"}\";b=\"{\";");
 }
 
-/* An escaped lone surrogate stands for no character: its key must not pass for another one's. */
-static void test_lone_surrogate_key(void **state) {
-    (void)state;
-    static const struct slice texts[] = {SLICE("{\"\\ud800\":1}"), SLICE("{\"\\udc00\":1}"),
-                                         SLICE("{\"\\ud800\\u0041\":1}")};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        struct members members = {.text = texts[i]};
-        if (check(texts[i], note_member, &members) == JSON_OBJECT && members.found.data[0] == '?')
-            fail_msg("the key of %s is taken for a question mark", texts[i].data);
-        buf_deinit(&members.found);
-    }
-}
-
 static void test_long_key_and_value(void **state) {
     (void)state;
     enum { LEN = 300000 };
@@ -344,7 +331,6 @@ int main(void) {
         cmocka_unit_test(test_malformed_utf8),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_members),
-        cmocka_unit_test(test_lone_surrogate_key),
         cmocka_unit_test(test_long_key_and_value),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_strings_read_back),
