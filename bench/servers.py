@@ -244,8 +244,23 @@ class Nchan(Server):
             modules=NGINX_MODULES, user="user root;" if os.geteuid() == 0 else "", workers=self.workers,
             descriptors=descriptors, connections=descriptors - 500, dir=self.directory, keep=self.keep,
             port=self.port, upstream=upstream, redis_pass=redis_pass))
-        self.spawn("/usr/sbin/nginx", "-c", conf, "-e", os.path.join(self.directory, "error.log"))
-        wait_until(lambda: accepts(self.port), self.name, self.log)
+        master = self.spawn("/usr/sbin/nginx", "-c", conf, "-e", os.path.join(self.directory, "error.log"))
+        # The socket accepts before there is a worker, whose CPU and memory would then not be counted.
+        wait_until(lambda: len(children_of(master.pid)) >= self.workers, self.name, self.log)
+        wait_until(self.status, self.name, self.log)
+
+
+    def status(self):
+        """The status page, or nothing while no worker answers."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 5) as conn:
+                conn.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+                reply = b""
+                while piece := conn.recv(65536):
+                    reply += piece
+        except OSError:
+            return b""
+        return reply if b"nchan version" in reply else b""
 
 
 class NchanRedis(Nchan):
@@ -260,9 +275,4 @@ class NchanRedis(Nchan):
         wait_until(self.connected, "nchan's connection to redis", self.log)
 
     def connected(self):
-        with socket.create_connection(("127.0.0.1", self.port), 5) as conn:
-            conn.sendall(b"GET /status HTTP/1.0\r\n\r\n")
-            reply = b""
-            while piece := conn.recv(65536):
-                reply += piece
-        return b"redis connected servers: 1" in reply
+        return b"redis connected servers: 1" in self.status()

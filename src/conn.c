@@ -76,6 +76,7 @@ static bool keep_in(struct conn *conn, const char *data, size_t len) {
     }
     if (!conn->in && !reserve_in(conn, len))
         return false;
+    assert(conn->in && data);
     memmove(conn->in, data, len);
     conn->in_len = (uint32_t)len;
     return true;
@@ -255,8 +256,7 @@ static void refuse(struct conn *conn, enum http_error error) {
 static void send_continue(struct conn *conn) {
     static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     uv_buf_t bytes = uv_buf_init(text, sizeof text - 1);
-    uv_try_write(&conn->stream, &bytes,
-                 1); /* a socket that cannot take 25 bytes now: the client sends anyway */
+    uv_try_write(&conn->stream, &bytes, 1); /* if the socket cannot take it, the client sends anyway */
 }
 
 /* Keeps a request that has come in part, with room for the rest of it. */
@@ -272,6 +272,7 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
     size_t length = request->head_complete ? request_content_length(request) : 0;
     if (length && cap > used - request->body.len + length)
         cap = used - request->body.len + length;
+    assert(data);
     bool is_own = conn->in != NULL; /* then `data` lies in it */
     if (is_own)
         memmove(conn->in, data, used);
@@ -279,6 +280,7 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
         refuse(conn, ERROR_BUSY);
         return;
     }
+    assert(conn->in);
     if (!is_own)
         memcpy(conn->in, data, used);
     conn->in_len = (uint32_t)used;
@@ -420,7 +422,7 @@ static void on_resume(uv_idle_t *idle) {
     list_splice(&resumed, &shared->resumed);
     for (struct list *link; (link = list_shift(&resumed));) {
         struct conn *conn = container_of(link, struct conn, resume);
-        if (conn->state == CONN_READING)
+        if (conn->state == CONN_READING && conn->in)
             run(conn, conn->in, conn->in_len);
     }
     if (list_empty(&shared->resumed))

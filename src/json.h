@@ -32,8 +32,7 @@ enum json_kind {
 /*
  * Checks that `text` is one JSON text (RFC 8259, strict UTF-8) and says what it is. For an object,
  * `on_member`, if not NULL, is called for every member in order, with its decoded key (valid during the
- * call); duplicates are reported each. In a key, an escaped
- * surrogate without its pair reads as `?`.
+ * call); duplicates are reported each. An escaped surrogate without its pair reads as `?` in a key.
  */
 enum json_kind json_check(struct slice text, json_member *on_member, void *context);
 

@@ -458,6 +458,32 @@ static void test_ids_are_never_reused(void **state) {
     check_read("a", 0, READ_MAX_UPDATES, total + 1, total + 1, total + 1);
 }
 
+/* A channel whose updates are all swept does not find those of others in their place, after a new start or a crash. */
+static void test_seqs_are_never_reused(void **state) {
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        set_up(NULL);
+        open_log();
+        assert_true(push_many("a", 1, 200));
+        settle();
+        now_ms += (int64_t)8 * DAY_MS;
+        settle();
+        assert_int_equal(stats().updates, 0);
+        if (round == 0)
+            reopen();
+        else
+            crash();
+        assert_true(push_many("b", 1, 300));
+        check_read("a", 0, READ_MAX_UPDATES, 200, 1, 0);
+        check_read("a", -5, READ_MAX_UPDATES, 200, 1, 0);
+        assert_true(push_many("a", 201, 200));
+        check_read("a", 0, READ_MAX_UPDATES, 400, 201, 400);
+        check_read("b", 0, READ_MAX_UPDATES, 300, 1, 300);
+        if (round == 0)
+            tear_down(NULL);
+    }
+}
+
 /* Nothing past its age stays on the disk of a server that has nothing else to do. */
 static void test_expired_updates_are_deleted_when_idle(void **state) {
     (void)state;
@@ -887,6 +913,7 @@ int main(void) {
         LOG_TEST(test_count_is_swept),
         LOG_TEST(test_age_bound),
         LOG_TEST(test_ids_are_never_reused),
+        cmocka_unit_test_teardown(test_seqs_are_never_reused, tear_down),
         LOG_TEST(test_expired_updates_are_deleted_when_idle),
         LOG_TEST(test_bytes_bound),
         LOG_TEST(test_clock_set_back),
