@@ -357,7 +357,7 @@ def test_chunk_extensions_and_trailers_are_read_over(server, channel):
     with server.client() as client:
         client.send(
             request_bytes("POST", channel, None, {**JSON, "Transfer-Encoding": "chunked"})
-            + b'7;name=value;other\r\n{"a":1}\r\n000;last\r\nX-Trailer: yes\r\nX-Other: 99\r\n\r\n'
+            + b'7;name="quoted"\r\n{"a":1}\r\n000;last\r\nX-Trailer: yes\r\nX-Other: 99\r\n\r\n'
         )
         assert client.read_reply().text == "OK"
         assert client.get(channel).updates == [{"a": 1}]
