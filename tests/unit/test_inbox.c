@@ -298,7 +298,7 @@ static void test_first_poll_loads(void **state) {
     check_answer(ask(0, "a", -2), 2, 3, 3, 0);
     check_answer(ask(0, "a", -3), 1, 3, 3, 0);
     check_answer(ask(0, "a", -4), 1, 3, 3, 0);
-    check_answer(ask(0, "a", INT64_MIN), 1, 3, 3, 0);
+    check_answer(ask(0, "a", -999999999999999999), 1, 3, 3, 0); /* what api lets through at most */
     assert_int_equal(reads_made, 1);
 }
 

@@ -276,6 +276,26 @@ static void test_changes_from_within(void **state) {
     assert_int_equal(wheel.count, 0);
 }
 
+static void move_far_away(struct item *item) {
+    if (item->fired == 1)
+        wheel_set(&wheel, &item->node, wheel_now_ms() + 75000);
+}
+
+/* As a reply does that sets the idle timeout of its connection: the near deadlines of others stay. */
+static void test_far_deadline_from_within(void **state) {
+    (void)state;
+    also = move_far_away;
+    set(&items[0], wheel_now_ms() + 40);
+    set(&items[1], wheel_now_ms() + 150);
+    set(&items[2], wheel_now_ms() + 300);
+    run_for(450);
+    assert_int_equal(fired, 3);
+    assert_int_equal(early, 0);
+    assert_int_equal(wheel.count, 3);
+    for (int i = 0; i < 3; i++)
+        wheel_clear(&wheel, &items[i].node);
+}
+
 /* A wheel that stood empty for a while takes near deadlines as a fresh one does. */
 static void test_after_standing_empty(void **state) {
     (void)state;
@@ -300,6 +320,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_beyond_the_horizon, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_long_pause, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_changes_from_within, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_far_deadline_from_within, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_after_standing_empty, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
