@@ -18,7 +18,6 @@ static const char text_type[] = "text/plain; charset=utf-8";
 
 enum { VIEW_UPDATE, VIEW_FULL };
 enum { MEMO_CLOSE = 1, MEMO_FULL = 2 };
-enum { LARGE_REPLY_BYTES = 65536 };
 
 static struct api *api;
 
@@ -152,6 +151,11 @@ static void push(struct exchange *exchange, const struct request *request, const
         reply_error(exchange, ERROR_CONTENT_ENCODING);
         return;
     }
+    /* The request's body is counted already; its update may take twice as much while it is made. */
+    if (!exchange_has_room(exchange, 2 * (size_t)request->body.len)) {
+        reply_error(exchange, ERROR_BUSY);
+        return;
+    }
     struct update *update;
     enum http_error error = update_build(request, route->query, api->capture_headers, &update);
     if (error) {
@@ -159,11 +163,6 @@ static void push(struct exchange *exchange, const struct request *request, const
         return;
     }
     size_t size = update_size(update);
-    if (!exchange_has_room(exchange, size)) {
-        update_unref(update);
-        reply_error(exchange, ERROR_BUSY);
-        return;
-    }
     exchange->push = inbox_push(api->inbox, channel_of(route), update, exchange);
     if (!exchange->push)
         reply_error(exchange, ERROR_BUSY);
@@ -372,8 +371,7 @@ static void poll_done(struct poll *poll, struct answer *answer) {
     struct reply *reply = is_shared ? answer->memos[kind] : NULL;
     if (!reply)
         reply = build_answer(exchange, answer);
-    if (!reply ||
-        (reply->len > LARGE_REPLY_BYTES && !reply->pending && !exchange_has_room(exchange, reply->len))) {
+    if (!reply || (!reply->pending && !exchange_has_room(exchange, reply->len))) {
         if (reply && answer->memos[kind] != reply)
             reply_unref(reply);
         reply_error(exchange, ERROR_BUSY);
@@ -524,6 +522,7 @@ static void serve_page(struct exchange *exchange, const struct request *request,
 
 static void on_request(struct exchange *exchange, const struct request *request) {
     exchange->quota = -1;
+    exchange->poll.may_wait = false;
     struct slice target = request_slice(request, request->target);
     if (request->parser.method == HTTP_OPTIONS && is_path(target, "*")) {
         reply_options(exchange, MAY_GET | MAY_POST);

@@ -115,6 +115,13 @@ static void set_deadline(struct conn *conn, uint64_t after_ms) {
     wheel_set(&shared->wheel, &conn->deadline, wheel_now_ms() + after_ms);
 }
 
+/* Reads again after a pause. */
+static void read_on(struct conn *conn) {
+    if (conn->is_paused)
+        uv_read_start(&conn->stream, on_alloc, on_read);
+    conn->is_paused = false;
+}
+
 /* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
 static void linger(struct conn *conn) {
     conn->state = CONN_LINGERING;
@@ -125,6 +132,7 @@ static void linger(struct conn *conn) {
         conn_close(conn);
         return;
     }
+    read_on(conn);
     set_deadline(conn, CONN_LINGER_MS);
 }
 
@@ -313,6 +321,7 @@ static void handle(struct conn *conn, struct request *request) {
 /* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not complete. */
 static void run(struct conn *conn, char *data, size_t len) {
     size_t start = 0, fed = conn->fed;
+    list_remove(&conn->resume);
     conn->is_running = true;
     while (conn->state == CONN_READING && start + fed < len) {
         struct request *request = current_request(conn);
@@ -324,8 +333,7 @@ static void run(struct conn *conn, char *data, size_t len) {
         enum request_progress progress = request_feed(request, data + start, fed, len - start, &used);
         if (progress == REQUEST_PARTIAL) {
             keep_partial(conn, request, data + start, used);
-            conn->is_running = false;
-            return;
+            break;
         }
         if (progress == REQUEST_FAILED) {
             refuse(conn, request->error);
@@ -341,15 +349,18 @@ static void run(struct conn *conn, char *data, size_t len) {
     conn->is_running = false;
     if (conn->state == CONN_CLOSED || conn->state == CONN_LINGERING)
         return;
-    conn->fed = 0;
-    if (!keep_in(conn, data + start, len - start) || (conn->state == CONN_READING && conn->is_eof)) {
+    bool is_partial = conn->state == CONN_READING && conn->request;
+    if (!is_partial) {
+        conn->fed = 0;
+        if (!keep_in(conn, data + start, len - start)) {
+            conn_close(conn);
+            return;
+        }
+    }
+    if (conn->state == CONN_READING && conn->is_eof)
         conn_close(conn);
-        return;
-    }
-    if (conn->is_paused && conn->in_len < CONN_AHEAD_MAX_BYTES) {
-        conn->is_paused = false;
-        uv_read_start(&conn->stream, on_alloc, on_read);
-    }
+    else if (is_partial || conn->in_len < CONN_AHEAD_MAX_BYTES)
+        read_on(conn);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
@@ -399,9 +410,9 @@ static void received(struct conn *conn, char *data, size_t len) {
  * its reply. */
 static void ended(struct conn *conn) {
     conn->is_eof = true;
-    bool is_push = conn->state == CONN_WAITING && conn->exchange.push;
+    bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.poll.may_wait;
     bool has_requests = conn->state == CONN_READING && conn->in_len && !conn->request; /* to be resumed */
-    if (!is_push && !has_requests && conn->state != CONN_SENDING)
+    if (!is_answered_soon && !has_requests && conn->state != CONN_SENDING)
         conn_close(conn);
 }
 

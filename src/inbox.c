@@ -11,6 +11,7 @@ enum {
     RECENT_MAX = 256, /* updates a channel keeps in memory */
     WAKE_SLICE = 512, /* polls woken before the loop looks at its sockets again */
     TRIM_TRIES = 64,  /* channels looked at when the cache is too full */
+    READS_MAX = 4096, /* under way in the store: the next poll that needs one is refused */
 };
 
 struct channel {
@@ -33,10 +34,12 @@ struct inbox {
     struct inbox_options options;
     struct inbox_events events;
     struct table channels;
-    struct list by_use; /* least recently used first */
-    struct list waking; /* channels whose polls at the front have not been woken yet */
-    uv_idle_t wake_idle;
+    struct list by_use;    /* least recently used first */
+    struct list waking;    /* channels whose polls at the front have not been woken yet */
+    uv_check_t wake_check; /* wakes in the turn of the push */
+    uv_idle_t wake_idle;   /* keeps the loop turning while there are more to wake */
     uint64_t cache_bytes;
+    uint32_t reads;         /* under way in the store */
     struct update **picked; /* room for the updates of one answer */
 };
 
@@ -234,7 +237,7 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel, con
     size_t bytes = 0;
     for (; index < channel->recent_count && answer->count < poll->limit; index++) {
         struct update *update = recent_at(channel, index);
-        bytes += update->body_len;
+        bytes += update_size(update);
         if (answer->count && bytes > READ_MAX_BYTES)
             break;
         inbox->picked[answer->count++] = update;
@@ -337,6 +340,7 @@ static void on_read(struct store_op *op) {
             fail_poll(inbox, container_of(list_shift(&channel->polls), struct poll, link));
     }
     channel->reads--;
+    inbox->reads--;
     if (!channel->is_loaded && !channel->reads)
         channel_free(inbox, channel);
     for (uint32_t i = 0; i < read->count; i++)
@@ -347,6 +351,8 @@ static void on_read(struct store_op *op) {
 }
 
 static bool read_from_store(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    if (inbox->reads >= READS_MAX)
+        return false;
     struct store_read *read = calloc(1, sizeof *read + channel->name_len);
     if (!read)
         return false;
@@ -360,6 +366,7 @@ static bool read_from_store(struct inbox *inbox, struct channel *channel, struct
     poll->state = POLL_READING;
     poll->read = read;
     channel->reads++;
+    inbox->reads++;
     store_read(inbox->store, read);
     return true;
 }
@@ -396,7 +403,16 @@ static void wake_some(struct inbox *inbox, struct channel *channel, int *budget)
         inbox->events.answer_end(&answer);
 }
 
-static void on_wake_idle(uv_idle_t *idle);
+static void on_wake(uv_check_t *check);
+
+static void on_idle(uv_idle_t *idle) {
+    (void)idle;
+}
+
+static void start_waking(struct inbox *inbox) {
+    uv_check_start(&inbox->wake_check, on_wake);
+    uv_idle_start(&inbox->wake_idle, on_idle);
+}
 
 /* Wakes a slice of all that is to be woken; the rest in the next turn of the loop. */
 static void wake_slice(struct inbox *inbox) {
@@ -408,17 +424,33 @@ static void wake_slice(struct inbox *inbox) {
         if (has_new(channel))
             list_append(&inbox->waking, &channel->wake_link);
     }
-    if (list_empty(&inbox->waking))
+    if (list_empty(&inbox->waking)) {
         uv_idle_stop(&inbox->wake_idle);
-    else
-        uv_idle_start(&inbox->wake_idle, on_wake_idle);
+        uv_check_stop(&inbox->wake_check);
+    }
 }
 
-static void on_wake_idle(uv_idle_t *idle) {
-    wake_slice(idle->data);
+static void on_wake(uv_check_t *check) {
+    wake_slice(check->data);
 }
 
 /* --- Pushing ---------------------------------------------------------------------------------- */
+
+/* A channel that the store has forgotten begins anew: what is in memory of the old one is void. */
+static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total) {
+    drop_recents(inbox, channel);
+    channel->gone = 0;
+    channel->total = total;
+    struct list polls;
+    list_init(&polls);
+    list_splice(&polls, &channel->polls);
+    channel->reads++; /* the channel stays while it is looked at */
+    for (struct list *link; (link = list_shift(&polls));) {
+        metrics.polls_parked--;
+        decide(inbox, channel, container_of(link, struct poll, link));
+    }
+    channel->reads--;
+}
 
 /* Takes note of an update that is durable now. */
 static void deliver(struct inbox *inbox, struct store_append *append) {
@@ -430,6 +462,8 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
     if (!channel)
         return; /* nobody waits on it */
     touch(inbox, channel);
+    if (channel->is_loaded && update->ts != channel->total + 1)
+        restart_channel(inbox, channel, update->ts - 1);
     channel->total = update->ts;
     if (!channel->is_loaded) {
         channel->is_loaded = true;
@@ -440,7 +474,7 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
     }
     if (has_new(channel) && list_empty(&channel->wake_link)) {
         list_append(&inbox->waking, &channel->wake_link);
-        uv_idle_start(&inbox->wake_idle, on_wake_idle);
+        start_waking(inbox);
     }
 }
 
@@ -540,7 +574,8 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     list_init(&inbox->by_use);
     list_init(&inbox->waking);
     uv_idle_init(loop, &inbox->wake_idle);
-    inbox->wake_idle.data = inbox;
+    uv_check_init(loop, &inbox->wake_check);
+    inbox->wake_idle.data = inbox->wake_check.data = inbox;
     the_inbox = inbox;
     return inbox;
 }
@@ -554,5 +589,6 @@ void inbox_free(struct inbox *inbox) {
         channel_free(inbox, container_of(inbox->by_use.next, struct channel, use_link));
     table_deinit(&inbox->channels);
     free(inbox->picked);
+    uv_close((uv_handle_t *)&inbox->wake_check, NULL);
     uv_close((uv_handle_t *)&inbox->wake_idle, on_idle_closed);
 }

@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <sodium.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <yajl/yajl_parse.h>
 
@@ -191,6 +190,15 @@ enum json_kind json_check(struct slice text, json_member *on_member, void *conte
     return kind;
 }
 
+/* A quote, a backslash or a control character. */
+static void write_escape(struct buf *out, unsigned char c) {
+    static const char hex[] = "0123456789abcdef";
+    if (c == '"' || c == '\\' || c == '\n')
+        buf_append(out, (char[]){'\\', c == '\n' ? 'n' : (char)c}, 2);
+    else
+        buf_append(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+}
+
 void json_write_string(struct buf *out, struct slice text) {
     buf_reserve(out, text.len + 2);
     buf_putc(out, '"');
@@ -205,12 +213,8 @@ void json_write_string(struct buf *out, struct slice text) {
         buf_append(out, text.data, plain);
         if (!len)
             buf_puts(out, "\xEF\xBF\xBD");
-        else if (c == '"' || c == '\\')
-            buf_printf(out, "\\%c", c);
-        else if (c == '\n')
-            buf_puts(out, "\\n");
         else
-            buf_printf(out, "\\u%04x", c);
+            write_escape(out, c);
         text.data += plain + 1;
         text.len -= plain + 1;
         plain = 0;

@@ -125,6 +125,8 @@ static int serve(int argc, char **argv) {
     }
     if (!config_load(&app.config, argc, argv, error, sizeof error))
         return complain(EXIT_USAGE, error);
+    if (app.config.max_body > (app.config.buffer_size << 20) / 4)
+        return complain(EXIT_USAGE, "BUFFER_SIZE must be at least four times MAX_BODY");
     if (app.config.data_provider == PROVIDER_REDIS)
         return complain(EXIT_USAGE, "DATA_PROVIDER=redis: the redis store is not built into this longline");
     app.api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);

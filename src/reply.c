@@ -82,10 +82,13 @@ static struct reply *out_of_memory(void) {
                                "Connection: close\r\n\r\n";
     static _Alignas(struct reply) char memory[sizeof(struct reply) + sizeof text];
     struct reply *reply = (struct reply *)memory;
-    *reply = (struct reply){.refs = 2, .status = HTTP_SERVICE_UNAVAILABLE, .close = true}; /* never freed */
-    reply->len = sizeof text - 1;
-    put(reply->data, (struct slice){text, reply->len});
-    return reply;
+    if (!reply->refs) {
+        *reply =
+            (struct reply){.refs = 1, .status = HTTP_SERVICE_UNAVAILABLE, .close = true}; /* never freed */
+        reply->len = sizeof text - 1;
+        put(reply->data, (struct slice){text, reply->len});
+    }
+    return reply_ref(reply);
 }
 
 struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers) {

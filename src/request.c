@@ -1,5 +1,7 @@
 #include "request.h"
 
+#include <assert.h>
+
 static struct request *request_of(llhttp_t *parser) {
     return parser->data;
 }
@@ -175,6 +177,7 @@ static int on_body(llhttp_t *parser, const char *at, size_t len) {
     if (len > request->body_max_bytes - request->body.len)
         return fail(request, ERROR_BODY_SIZE);
     char *end = request->base + request->body.at + request->body.len;
+    assert(!request->body.len || at >= end);
     if (request->body.len && at != end)
         memmove(end, at, len);
     extend(request, &request->body, at, len);

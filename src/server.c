@@ -53,8 +53,7 @@ void server_raise_limits(void) {
  * more; the others wait in the kernel. */
 static void accept_if_room(struct listener *listener) {
     if (metrics.connections < server.max_connections) {
-        listener->is_waiting = false;
-        conn_accept(server.options.connections, &listener->stream, listener->is_unix);
+        listener->is_waiting = !conn_accept(server.options.connections, &listener->stream, listener->is_unix);
         return;
     }
     listener->is_waiting = true;

@@ -244,9 +244,15 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
 /* Makes sure that no other process has the file open: a lock on a file beside it, for this process's life. */
 static bool lock_data(struct sqlite_store *store, const char *path, char *error, size_t error_size) {
     char lock_path[PATH_MAX + 8], real_path[PATH_MAX];
-    const char *file =
-        realpath(path, real_path) ? real_path : path; /* one file, one lock, whatever its name */
-    if ((size_t)snprintf(lock_path, sizeof lock_path, "%s-lock", file) >= sizeof lock_path) {
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || !realpath(path, real_path)) { /* one file, one lock, whatever its name */
+        snprintf(error, error_size, "cannot open %s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    close(fd);
+    if ((size_t)snprintf(lock_path, sizeof lock_path, "%s-lock", real_path) >= sizeof lock_path) {
         snprintf(error, error_size, "the data path is too long");
         return false;
     }
@@ -295,6 +301,7 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     store->prepare.data = store->check.data = store->async.data = store;
     uv_prepare_start(&store->prepare, on_prepare);
     uv_check_start(&store->check, on_check);
-    uv_thread_create(&store->thread, run_store, store);
+    if (uv_thread_create(&store->thread, run_store, store) != 0)
+        abort(); /* a process that cannot start its second thread cannot serve */
     return &store->base;
 }

@@ -143,6 +143,7 @@ struct merge {
     struct fields *fields;
     struct buf *out;
     size_t copied; /* bytes of the body that are in `out` */
+    size_t max;    /* of `out`: many members of one name would multiply its value */
     bool has_members;
 };
 
@@ -155,6 +156,8 @@ static void on_member(void *context, struct slice key, struct json_span value) {
         return;
     struct field *field = &merge->fields->list[*slot - 1];
     field->in_body = true;
+    if (merge->out->len > merge->max)
+        return;
     buf_append(merge->out, merge->body.data + merge->copied, value.at - merge->copied);
     json_write_string(merge->out, field_value(merge->fields, field));
     merge->copied = value.at + value.len;
@@ -238,12 +241,15 @@ static enum http_error write_body(struct buf *out, struct slice *body, enum medi
     struct slice text = without_bom(*body);
     enum json_kind kind = JSON_INVALID;
     if (may_be_json(text)) {
-        struct merge merge = {.body = text, .fields = query, .out = out};
+        struct merge merge = {
+            .body = text, .fields = query, .out = out, .max = text.len + 6 * (query->text.len + 64)};
         kind = json_check(text, query->count ? on_member : NULL, &merge);
         if (kind == JSON_NO_MEMORY)
             return ERROR_BUSY;
         if (kind == JSON_TOO_DEEP)
             return ERROR_JSON_DEPTH;
+        if (kind == JSON_OBJECT && out->len > merge.max)
+            return ERROR_BODY_SIZE;
         if (kind == JSON_OBJECT && query->count)
             finish_merge(&merge);
         else if (kind == JSON_ARRAY && query->count)

@@ -49,7 +49,7 @@ struct update_log {
     sqlite3 *db;
     struct store_options options;
     sqlite3_stmt *begin, *commit, *rollback, *insert, *find_channel, *put_channel, *head_of_row, *row,
-        *put_meta, *sweep_count, *sweep_oldest, *oldest, *forget, *page_count, *freelist;
+        *put_meta, *sweep_slice, *sweep_count, *sweep_oldest, *oldest, *forget, *page_count, *freelist;
     struct table entries;
     struct list clean, dirty, writing;
     size_t clean_count, dirty_count;
@@ -58,6 +58,7 @@ struct update_log {
     int64_t page_bytes, wal_pages;
     int64_t synced_at; /* of SYNC=interval */
     bool unsynced;
+    bool query_failed; /* of query_sql() */
 
     /* The checkpoint under way: the entries in `writing`, up to seq checkpoint_next. */
     int64_t checkpoint_seq, checkpoint_next;
@@ -121,9 +122,12 @@ static int64_t query_number(sqlite3_stmt *statement) {
 static int64_t query_sql(struct update_log *log, const char *sql, int64_t fallback) {
     sqlite3_stmt *statement = NULL;
     int64_t number = fallback;
-    if (sqlite3_prepare_v2(log->db, sql, -1, &statement, NULL) == SQLITE_OK &&
-        sqlite3_step(statement) == SQLITE_ROW && sqlite3_column_type(statement, 0) != SQLITE_NULL)
+    int status = sqlite3_prepare_v2(log->db, sql, -1, &statement, NULL);
+    if (status == SQLITE_OK)
+        status = sqlite3_step(statement);
+    if (status == SQLITE_ROW && sqlite3_column_type(statement, 0) != SQLITE_NULL)
         number = sqlite3_column_int64(statement, 0);
+    log->query_failed |= status != SQLITE_ROW && status != SQLITE_DONE;
     sqlite3_finalize(statement);
     return number;
 }
@@ -309,8 +313,10 @@ static bool write_checkpoint(struct update_log *log, size_t rows, struct slice_w
             return false;
     }
     written->is_last = list_empty(&log->writing);
-    return !written->is_last || (put_meta(log, "checkpoint", log->checkpoint_next) &&
-                                 put_meta(log, "last_channel", log->last_channel_id) && put_counts(log, 0));
+    return !written->is_last ||
+           (put_meta(log, "checkpoint", log->checkpoint_next) &&
+            put_meta(log, "last_channel", log->last_channel_id) &&
+            put_meta(log, "channel_max", (int64_t)log->options.channel_max_updates) && put_counts(log, 0));
 }
 
 static void checkpoint_committed(struct update_log *log, struct slice_written *written) {
@@ -337,10 +343,11 @@ static int64_t used_bytes(const struct update_log *log) {
 static void find_oldest(struct update_log *log) {
     if (log->oldest_seq)
         return;
-    if (sqlite3_step(log->oldest) == SQLITE_ROW) {
+    int status = sqlite3_step(log->oldest);
+    if (status == SQLITE_ROW) {
         log->oldest_seq = sqlite3_column_int64(log->oldest, 0);
         log->oldest_at = sqlite3_column_int64(log->oldest, 1);
-    } else {
+    } else if (status == SQLITE_DONE) {
         log->oldest_seq = -1;
     }
     sqlite3_reset(log->oldest);
@@ -358,7 +365,7 @@ static int64_t sweep_threshold(const struct update_log *log, bool is_idle) {
 /* What there is to delete now. */
 static enum sweep sweep_due(struct update_log *log, bool is_idle) {
     find_oldest(log);
-    if (log->oldest_seq < 0)
+    if (log->oldest_seq <= 0)
         return SWEEP_NOTHING;
     if (log->oldest_at < cutoff_ms(log))
         return SWEEP_OLDEST;
@@ -381,18 +388,18 @@ static bool is_checkpoint_due(struct update_log *log, bool is_idle) {
 }
 
 /* Deletes a slice of what is past the bounds within the open transaction. `*deleted` counts it. */
-static bool sweep(struct update_log *log, enum sweep kind, int64_t seqs, int64_t *deleted) {
+static bool sweep(struct update_log *log, enum sweep kind, int64_t rows, int64_t *deleted) {
     if (kind == SWEEP_OLDEST) {
         int64_t cutoff = cutoff_ms(log);
         if (log->oldest_at >= cutoff) { /* not too old, so there are too many bytes: as many as that makes */
             int64_t used = used_bytes(log), bytes_per_row = used / (log->rows > 0 ? log->rows : 1) + 1;
             int64_t enough = (used - (int64_t)log->options.max_bytes) / bytes_per_row + 1;
-            seqs = enough < seqs ? enough : seqs;
+            rows = enough < rows ? enough : rows;
             cutoff = INT64_MAX;
         }
         sqlite3_bind_int64(log->sweep_oldest, 1, cutoff);
         sqlite3_bind_int64(log->sweep_oldest, 2, log->checkpoint_seq);
-        sqlite3_bind_int64(log->sweep_oldest, 3, seqs);
+        sqlite3_bind_int64(log->sweep_oldest, 3, rows);
         if (!run(log->sweep_oldest))
             return false;
     } else {
@@ -402,7 +409,11 @@ static bool sweep(struct update_log *log, enum sweep kind, int64_t seqs, int64_t
             log->sweep_end = log->checkpoint_seq;
             log->full_at_pass = log->full_at_checkpoint;
         }
-        int64_t end = log->sweep_at + seqs - 1 < log->sweep_end ? log->sweep_at + seqs - 1 : log->sweep_end;
+        sqlite3_bind_int64(log->sweep_slice, 1, log->sweep_at);
+        sqlite3_bind_int64(log->sweep_slice, 2, rows);
+        int64_t end = query_number(log->sweep_slice);
+        if (!end || end > log->sweep_end)
+            end = log->sweep_end;
         sqlite3_bind_int64(log->sweep_count, 1, log->sweep_at);
         sqlite3_bind_int64(log->sweep_count, 2, end);
         sqlite3_bind_int64(log->sweep_count, 3, (int64_t)log->options.channel_max_updates);
@@ -842,6 +853,8 @@ static bool prepare(struct update_log *log) {
         {&log->row, "SELECT body, raw, method, query, headers FROM update_log WHERE seq = ?1"},
         {&log->put_meta, "INSERT INTO meta (key, value) VALUES (?1, ?2)"
                          " ON CONFLICT (key) DO UPDATE SET value = ?2"},
+        {&log->sweep_slice, "SELECT max(seq) FROM"
+                            " (SELECT seq FROM update_log WHERE seq >= ?1 ORDER BY seq LIMIT ?2)"},
         {&log->sweep_count, "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
                             " ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3"},
         {&log->sweep_oldest,
@@ -859,6 +872,18 @@ static bool prepare(struct update_log *log) {
     return true;
 }
 
+/* False when SQLite cannot: in a place where it has no write-ahead log, say. */
+static bool set_journal_mode(struct update_log *log, const char *mode) {
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA journal_mode = %s", mode);
+    sqlite3_stmt *statement = NULL;
+    bool ok = sqlite3_prepare_v2(log->db, sql, -1, &statement, NULL) == SQLITE_OK &&
+              sqlite3_step(statement) == SQLITE_ROW &&
+              strcmp((const char *)sqlite3_column_text(statement, 0), mode) == 0;
+    sqlite3_finalize(statement);
+    return ok;
+}
+
 static bool set_up(struct update_log *log, const struct store_options *options) {
     static const char *const synchronous[] = {
         [SYNC_ALWAYS] = "PRAGMA synchronous = FULL",
@@ -867,7 +892,7 @@ static bool set_up(struct update_log *log, const struct store_options *options) 
     };
     sqlite3_busy_timeout(log->db, 10000); /* an administrator's sqlite3 may hold a lock for a moment */
     return execute(log, "PRAGMA page_size = 4096") &&
-           execute(log, options->path ? "PRAGMA journal_mode = WAL" : "PRAGMA journal_mode = MEMORY") &&
+           set_journal_mode(log, options->path ? "wal" : "memory") &&
            execute(log, synchronous[options->sync]) && execute(log, "PRAGMA wal_autocheckpoint = 0") &&
            execute(log, "PRAGMA cache_size = -16384") && execute(log, "PRAGMA temp_store = MEMORY");
 }
@@ -913,6 +938,9 @@ static bool replay(struct update_log *log) {
              (long long)counted, (unsigned long long)log->options.channel_max_updates);
     log->full_appends =
         query_sql(log, "SELECT value FROM meta WHERE key = 'excess'", 0) + query_sql(log, sql, 0);
+    int64_t max = (int64_t)log->options.channel_max_updates;
+    if (query_sql(log, "SELECT value FROM meta WHERE key = 'channel_max'", max) > max)
+        log->full_appends += log->rows; /* the bound is lower now: one pass has to look at all */
     log->full_at_checkpoint = log->full_appends;
 
     snprintf(sql, sizeof sql,
@@ -933,7 +961,7 @@ static bool replay(struct update_log *log) {
              (long long)log->checkpoint_seq, LOG_SKIP, (long long)log->checkpoint_seq,
              (long long)log->last_seq, (long long)log->last_seq, (long long)log->rows,
              (long long)log->full_appends);
-    if (!execute(log, sql))
+    if (log->query_failed || !execute(log, sql))
         return false;
     log->checkpoint_seq = log->last_seq;
     log->last_channel_id = query_sql(log, "SELECT max(id) FROM channel", 0);
@@ -941,12 +969,12 @@ static bool replay(struct update_log *log) {
     if (log->last_channel_id < last_forgotten)
         log->last_channel_id = last_forgotten;
     log->last_at = query_sql(log, "SELECT at FROM update_log ORDER BY seq DESC LIMIT 1", 0);
-    return true;
+    return !log->query_failed;
 }
 
 static void close_database(struct update_log *log) {
     sqlite3_stmt *statement;
-    while ((statement = sqlite3_next_stmt(log->db, NULL)))
+    while (log->db && (statement = sqlite3_next_stmt(log->db, NULL)))
         sqlite3_finalize(statement);
     sqlite3_close(log->db);
     for (struct table_node *node; (node = table_pop(&log->entries));)
