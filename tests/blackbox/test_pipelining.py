@@ -1,0 +1,43 @@
+"""Requests that come while an earlier one still waits: none is lost, doubled or mangled."""
+
+import json
+
+from http_client import request_bytes
+from longline_server import wait_until
+
+
+def test_many_requests_behind_a_parked_poll_are_all_answered(server, channel):
+    """More than the server reads ahead: it stops reading, and goes on where a request is cut in two."""
+    count = 1500
+    server.push(channel)
+    request = request_bytes("GET", channel, None, {"X-Padding": "a" * 80})
+    with server.client() as client:
+        client.send(request_bytes("GET", channel + "?ts=1&sleep=1") + request * count)
+        for _ in range(count + 1):
+            assert client.read_reply().status == 200
+
+
+def test_a_request_that_dribbles_in_behind_a_poll_while_that_is_answered(server):
+    """The bytes of the second request come before, while and after the first one's reply goes out."""
+    body = json.dumps({"k": "x" * 3000})
+    for _ in range(15):
+        polled, pushed = server.channel(), server.channel()
+        request = request_bytes("POST", pushed, body)
+        parked = server.metric("longline_polls_parked")
+        with server.client() as client:
+            client.send(request_bytes("GET", polled + "?sleep=20") + request[:20])
+            wait_until(lambda: server.metric("longline_polls_parked") == parked + 1, "the poll to be parked")
+            for at in range(20, len(request)):
+                if at == 40:
+                    server.push(polled)
+                client.send(request[at : at + 1])
+            assert client.read_reply().status == 200
+            assert client.read_reply().text == "OK"
+        assert server.get(pushed).updates == [json.loads(body)]
+
+
+def test_a_member_repeated_many_times_does_not_multiply_the_query(server, channel):
+    body = "{" + ",".join(['"a":1'] * 10000) + "}"
+    reply = server.post(channel + "?a=" + "%01" * 2000, body)
+    assert reply.status == 413
+    assert server.get(channel).updates == []
