@@ -2,7 +2,8 @@
  * The store: updates in their channels' order, durable, and reading them back.
  *
  * An interface with one implementation a provider. All functions are called on the loop thread and
- * never block it; each operation is answered by its `done`, on the loop thread, in a later turn. Answers
+ * never block it; each operation is answered by its `done`, on the loop thread, after the call that
+ * started it has returned. Answers
  * come in the order in which the store did the work, so that a read's answer never misses an update
  * whose append was answered before.
  *

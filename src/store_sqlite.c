@@ -5,6 +5,9 @@
  * takes all that wait, reads for a bounded time, then commits one batch of appends, and hands both back.
  * While it commits, the next batch gathers: that is the group commit. Between the threads there are two
  * lists under one lock, and a uv_async_t.
+ *
+ * In memory there is nothing to wait for, so there is no thread: the loop does the same work itself at
+ * the end of its turn, which spares every operation two switches of thread.
  */
 #include "store.h"
 #include "update_log.h"
@@ -30,6 +33,7 @@ enum {
 struct sqlite_store {
     struct store base;
     struct update_log *log; /* the store thread's, once that runs */
+    bool has_thread;        /* false in memory, where nothing blocks: the loop does the work itself */
     uint64_t stats_at;      /* the store thread's */
     int lock_fd;            /* of the lock file; -1 for none */
 
@@ -38,6 +42,7 @@ struct sqlite_store {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_async_t async;
+    uv_timer_t maintenance; /* without a thread */
     uv_thread_t thread;
     int open_handles;
     void (*closed)(void *context);
@@ -157,10 +162,42 @@ static void queue_read(struct store *base, struct store_read *read) {
     list_append(&store_of(base)->new_reads, &read->op.link);
 }
 
+static void answer(struct list *done) {
+    for (struct list *link; (link = list_shift(done));) {
+        struct store_op *op = container_of(link, struct store_op, link);
+        op->done(op);
+    }
+}
+
+/* Without a thread: does the operations of this turn, and those that their answers bring. */
+static void work_on_loop(struct sqlite_store *store) {
+    struct list done;
+    list_init(&done);
+    while (!list_empty(&store->new_appends) || !list_empty(&store->new_reads)) {
+        do_reads(store, &store->new_reads, &done, &store->stats);
+        answer(&done);
+        list_splice(&done, &store->new_appends);
+        if (!list_empty(&done))
+            update_log_append(store->log, &done);
+        answer(&done);
+    }
+}
+
+static void on_maintenance(uv_timer_t *timer) {
+    struct sqlite_store *store = container_of(timer, struct sqlite_store, maintenance);
+    uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
+    while (update_log_maintain(store->log, true) && uv_hrtime() < end)
+        ;
+}
+
 /* Hands the operations of this turn to the store thread. */
 static void hand_over(struct sqlite_store *store) {
     if (list_empty(&store->new_appends) && list_empty(&store->new_reads))
         return;
+    if (!store->has_thread) {
+        work_on_loop(store);
+        return;
+    }
     uv_mutex_lock(&store->mutex);
     list_splice(&store->appends, &store->new_appends);
     list_splice(&store->reads, &store->new_reads);
@@ -195,6 +232,7 @@ static void close_handles(struct sqlite_store *store) {
     uv_close((uv_handle_t *)&store->prepare, on_handle_closed);
     uv_close((uv_handle_t *)&store->check, on_handle_closed);
     uv_close((uv_handle_t *)&store->async, on_handle_closed);
+    uv_close((uv_handle_t *)&store->maintenance, on_handle_closed);
 }
 
 /* Answers what is done; true when the store is stopping. */
@@ -205,10 +243,7 @@ static bool answer_done(struct sqlite_store *store) {
     list_splice(&done, &store->done);
     bool stop = store->stop;
     uv_mutex_unlock(&store->mutex);
-    for (struct list *link; (link = list_shift(&done));) {
-        struct store_op *op = container_of(link, struct store_op, link);
-        op->done(op);
-    }
+    answer(&done);
     return stop;
 }
 
@@ -223,6 +258,10 @@ static void on_async(uv_async_t *async) {
 
 static void get_stats(struct store *base, struct store_stats *stats) {
     struct sqlite_store *store = store_of(base);
+    if (!store->has_thread) {
+        update_log_stats(store->log, &store->stats);
+        update_log_count_bytes(store->log, &store->stats);
+    }
     uv_mutex_lock(&store->mutex);
     *stats = store->stats;
     uv_mutex_unlock(&store->mutex);
@@ -233,6 +272,11 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
     hand_over(store);
     store->closed = closed;
     store->closed_context = context;
+    if (!store->has_thread) {
+        update_log_close(store->log);
+        close_handles(store);
+        return;
+    }
     uv_mutex_lock(&store->mutex);
     store->stop = true;
     uv_cond_signal(&store->wake);
@@ -297,11 +341,15 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     uv_prepare_init(loop, &store->prepare);
     uv_check_init(loop, &store->check);
     uv_async_init(loop, &store->async, on_async);
-    store->open_handles = 3;
-    store->prepare.data = store->check.data = store->async.data = store;
+    uv_timer_init(loop, &store->maintenance);
+    store->open_handles = 4;
+    store->prepare.data = store->check.data = store->async.data = store->maintenance.data = store;
     uv_prepare_start(&store->prepare, on_prepare);
     uv_check_start(&store->check, on_check);
-    if (uv_thread_create(&store->thread, run_store, store) != 0)
+    store->has_thread = options->path != NULL;
+    if (!store->has_thread)
+        uv_timer_start(&store->maintenance, on_maintenance, MAINTENANCE_MS, MAINTENANCE_MS);
+    else if (uv_thread_create(&store->thread, run_store, store) != 0)
         abort(); /* a process that cannot start its second thread cannot serve */
     return &store->base;
 }

@@ -1,6 +1,7 @@
 """Requests that come while an earlier one still waits: none is lost, doubled or mangled."""
 
 import json
+import threading
 
 from http_client import request_bytes
 from longline_server import wait_until
@@ -20,17 +21,18 @@ def test_many_requests_behind_a_parked_poll_are_all_answered(server, channel):
 def test_a_request_that_dribbles_in_behind_a_poll_while_that_is_answered(server):
     """The bytes of the second request come before, while and after the first one's reply goes out."""
     body = json.dumps({"k": "x" * 3000})
-    for _ in range(15):
+    for _ in range(40):
         polled, pushed = server.channel(), server.channel()
         request = request_bytes("POST", pushed, body)
         parked = server.metric("longline_polls_parked")
         with server.client() as client:
             client.send(request_bytes("GET", polled + "?sleep=20") + request[:20])
             wait_until(lambda: server.metric("longline_polls_parked") == parked + 1, "the poll to be parked")
+            push = threading.Thread(target=server.push, args=(polled,))
+            push.start()
             for at in range(20, len(request)):
-                if at == 40:
-                    server.push(polled)
                 client.send(request[at : at + 1])
+            push.join()
             assert client.read_reply().status == 200
             assert client.read_reply().text == "OK"
         assert server.get(pushed).updates == [json.loads(body)]
