@@ -50,7 +50,7 @@ static const struct setting settings[] = {
     NUMBER_SETTING("CACHE_SIZE", cache_size, "64", 1, 1 << 20,
                    "MiB of memory for channels and recent updates."),
     NUMBER_SETTING("BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
-                   "MiB of request bodies, pushes on their way to disk and unsent replies; beyond it: 503."),
+                   "MiB of request bodies, pushes under way and unsent replies, at least 4 x MAX_BODY; beyond it: 503."),
     CHOICE_SETTING("CAPTURE_HEADERS", capture_headers, "on", "off=false=no=0 on=true=yes=1",
                    "Keep the headers of a push, for view=full: on or off."),
     NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,

@@ -50,6 +50,8 @@ const char *http_status_reason(enum http_status status);
     X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                          \
     X(ERROR_REQUEST_TIMEOUT, HTTP_REQUEST_TIMEOUT, "The request did not arrive in time")                     \
     X(ERROR_BODY_SIZE, HTTP_CONTENT_TOO_LARGE, "The body is larger than MAX_BODY")                           \
+    X(ERROR_MERGE_SIZE, HTTP_CONTENT_TOO_LARGE,                                                              \
+      "The body repeats a member that the query replaces too often")                                         \
     X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")                  \
     X(ERROR_CONTENT_ENCODING, HTTP_UNSUPPORTED_MEDIA_TYPE, "A compressed body is not taken")                 \
     X(ERROR_EXPECT, HTTP_EXPECTATION_FAILED, "The only expectation taken is 100-continue")                   \

@@ -249,7 +249,7 @@ static enum http_error write_body(struct buf *out, struct slice *body, enum medi
         if (kind == JSON_TOO_DEEP)
             return ERROR_JSON_DEPTH;
         if (kind == JSON_OBJECT && out->len > merge.max)
-            return ERROR_BODY_SIZE;
+            return ERROR_MERGE_SIZE;
         if (kind == JSON_OBJECT && query->count)
             finish_merge(&merge);
         else if (kind == JSON_ARRAY && query->count)
