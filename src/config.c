@@ -49,8 +49,9 @@ static const struct setting settings[] = {
                    "Bound on the bytes stored, 0 for none; the oldest updates go first."),
     NUMBER_SETTING("CACHE_SIZE", cache_size, "64", 1, 1 << 20,
                    "MiB of memory for channels and recent updates."),
-    NUMBER_SETTING("BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
-                   "MiB of request bodies, pushes under way and unsent replies, at least 4 x MAX_BODY; beyond it: 503."),
+    NUMBER_SETTING(
+        "BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
+        "MiB of request bodies, pushes under way and unsent replies, at least 4 x MAX_BODY; beyond it: 503."),
     CHOICE_SETTING("CAPTURE_HEADERS", capture_headers, "on", "off=false=no=0 on=true=yes=1",
                    "Keep the headers of a push, for view=full: on or off."),
     NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,

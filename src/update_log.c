@@ -20,8 +20,8 @@ enum {
     SWEEP_SLICE = 1024,          /* seqs looked at in one transaction */
     SWEEP_MIN_ROWS = 1024,       /* deletable rows that make a pass worth while, or a quarter of all */
     SWEEP_IDLE_ROWS = 65536,     /* a log that is swept at every chance when there is nothing else to do */
-    WAL_IDLE_PAGES = 1000,       /* copied into the database when there is nothing else to do */
-    WAL_MAX_PAGES = 16384,       /* copied whatever there is to do */
+    WAL_IDLE_BYTES = 4 << 20,    /* copied into the database when there is nothing else to do */
+    WAL_MAX_BYTES = 64 << 20,    /* copied whatever there is to do */
     FORGET_DAYS = 365,           /* a channel without an update for so long is forgotten */
 };
 
@@ -500,10 +500,10 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     log->oldest_seq = 0;
 }
 
-/* The pages that the write-ahead log may have: fewer where the bound on the data is small. */
-static int64_t wal_limit(const struct update_log *log, int64_t pages) {
-    int64_t quarter = (int64_t)log->options.max_bytes / log->page_bytes / 4;
-    return log->options.max_bytes && quarter < pages ? quarter : pages;
+/* Whether the write-ahead log has `bytes`, or a quarter of the bound on the data where that is small. */
+static bool is_wal_full(const struct update_log *log, int64_t bytes) {
+    int64_t quarter = (int64_t)log->options.max_bytes / 4;
+    return log->wal_pages * log->page_bytes >= (quarter && quarter < bytes ? quarter : bytes);
 }
 
 /* Copies the write-ahead log into the database; with SYNC=interval this is also what syncs. */
@@ -511,7 +511,7 @@ static void copy_wal(struct update_log *log) {
     int64_t now = log->options.clock_ms();
     bool interval_over = log->options.sync == SYNC_INTERVAL && log->unsynced &&
                          (now - log->synced_at >= 1000 || now < log->synced_at);
-    if (!interval_over && log->wal_pages < wal_limit(log, WAL_IDLE_PAGES))
+    if (!interval_over && !is_wal_full(log, WAL_IDLE_BYTES))
         return;
     if (sqlite3_wal_checkpoint_v2(log->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
         note_error(log, "checkpoint of the write-ahead log");
@@ -627,12 +627,13 @@ void update_log_append(struct update_log *log, struct list *batch) {
     if (!ok) {
         roll_back(log, &t, "append");
         undo_appends(log, batch);
-        log->wal_pages = WAL_IDLE_PAGES; /* the disk may be full of it: what is copied makes room in it */
+        log->wal_pages = WAL_IDLE_BYTES /
+                         log->page_bytes; /* the disk may be full of it: what is copied makes room in it */
         copy_wal(log);
     }
     if (ok && log->oldest_seq < 0)
         log->oldest_seq = 0;
-    if (log->wal_pages >= wal_limit(log, WAL_MAX_PAGES))
+    if (is_wal_full(log, WAL_MAX_BYTES))
         copy_wal(log);
     for (struct list *link = batch->next; link != batch; link = link->next)
         append_of(link)->ok = ok;
@@ -891,7 +892,7 @@ static bool set_up(struct update_log *log, const struct store_options *options) 
         [SYNC_NEVER] = "PRAGMA synchronous = OFF",
     };
     sqlite3_busy_timeout(log->db, 10000); /* an administrator's sqlite3 may hold a lock for a moment */
-    return execute(log, "PRAGMA page_size = 4096") &&
+    return execute(log, "PRAGMA page_size = 8192") &&
            set_journal_mode(log, options->path ? "wal" : "memory") &&
            execute(log, synchronous[options->sync]) && execute(log, "PRAGMA wal_autocheckpoint = 0") &&
            execute(log, "PRAGMA cache_size = -16384") && execute(log, "PRAGMA temp_store = MEMORY");
