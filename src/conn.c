@@ -276,7 +276,7 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
         set_deadline(conn, shared->request_timeout_ms);
     }
     /* As much again as has come: a length that is only announced takes no memory. */
-    size_t cap = 2 * used + 16384;
+    size_t cap = 2 * used + 2048;
     size_t length = request->head_complete ? request_content_length(request) : 0;
     if (length && cap > used - request->body.len + length)
         cap = used - request->body.len + length;

@@ -114,6 +114,13 @@ static bool has_new(const struct channel *channel) {
     return (uint64_t)front->ts < channel->total;
 }
 
+static void trim_recents(struct inbox *inbox, struct channel *channel) {
+    uint64_t max =
+        inbox->options.channel_max_updates < RECENT_MAX ? inbox->options.channel_max_updates : RECENT_MAX;
+    while (channel->recent_count > max)
+        drop_oldest_recent(inbox, channel);
+}
+
 /* Adds `update`, the channel's newest. What does not fit the memory is read from the store later. */
 static void remember(struct inbox *inbox, struct channel *channel, struct update *update) {
     if (!grow_recents(inbox, channel)) {
@@ -123,11 +130,8 @@ static void remember(struct inbox *inbox, struct channel *channel, struct update
     channel->recent[(channel->recent_first + channel->recent_count++) & (channel->recent_cap - 1)] =
         update_ref(update);
     account(inbox, (int64_t)update_size(update));
-    /* Polls that are being woken need the older ones. */
-    bool is_waking = has_new(channel);
-    while (!is_waking && channel->recent_count > 1 &&
-           (channel->recent_count > RECENT_MAX || channel->recent_count > inbox->options.channel_max_updates))
-        drop_oldest_recent(inbox, channel);
+    if (!has_new(channel)) /* else polls that are being woken need the older ones */
+        trim_recents(inbox, channel);
 }
 
 static void channel_free(struct inbox *inbox, struct channel *channel) {
@@ -285,6 +289,22 @@ static void decide_loading(struct inbox *inbox, struct channel *channel) {
     channel->reads--;
 }
 
+/* A channel that the store has forgotten begins anew: what is in memory of the old one is void. */
+static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total) {
+    drop_recents(inbox, channel);
+    channel->gone = 0;
+    channel->total = total;
+    struct list polls;
+    list_init(&polls);
+    list_splice(&polls, &channel->polls);
+    channel->reads++; /* the channel stays while it is looked at */
+    for (struct list *link; (link = list_shift(&polls));) {
+        metrics.polls_parked--;
+        decide(inbox, channel, container_of(link, struct poll, link));
+    }
+    channel->reads--;
+}
+
 /* --- Reading from the store ------------------------------------------------------------------- */
 
 /* Keeps what was read when it is the newest of the channel and nothing is in memory yet. */
@@ -328,6 +348,8 @@ static void on_read(struct store_op *op) {
             channel->is_loaded = true;
             channel->total = read->total;
         }
+        if (read->total < channel->total)
+            restart_channel(inbox, channel, read->total);
         remember_read(inbox, channel, read);
         if (!was_loaded)
             decide_loading(inbox, channel);
@@ -423,6 +445,8 @@ static void wake_slice(struct inbox *inbox) {
         list_remove(&channel->wake_link);
         if (has_new(channel))
             list_append(&inbox->waking, &channel->wake_link);
+        else
+            trim_recents(inbox, channel);
     }
     if (list_empty(&inbox->waking)) {
         uv_idle_stop(&inbox->wake_idle);
@@ -435,22 +459,6 @@ static void on_wake(uv_check_t *check) {
 }
 
 /* --- Pushing ---------------------------------------------------------------------------------- */
-
-/* A channel that the store has forgotten begins anew: what is in memory of the old one is void. */
-static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total) {
-    drop_recents(inbox, channel);
-    channel->gone = 0;
-    channel->total = total;
-    struct list polls;
-    list_init(&polls);
-    list_splice(&polls, &channel->polls);
-    channel->reads++; /* the channel stays while it is looked at */
-    for (struct list *link; (link = list_shift(&polls));) {
-        metrics.polls_parked--;
-        decide(inbox, channel, container_of(link, struct poll, link));
-    }
-    channel->reads--;
-}
 
 /* Takes note of an update that is durable now. */
 static void deliver(struct inbox *inbox, struct store_append *append) {

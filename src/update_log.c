@@ -353,7 +353,7 @@ static void find_oldest(struct update_log *log) {
     sqlite3_reset(log->oldest);
 }
 
-enum sweep { SWEEP_NOTHING, SWEEP_OLDEST, SWEEP_COUNT };
+enum sweep { SWEEP_NOTHING, SWEEP_AGE, SWEEP_BYTES, SWEEP_COUNT };
 
 /* So many deletable rows are worth a pass over the log. */
 static int64_t sweep_threshold(const struct update_log *log, bool is_idle) {
@@ -368,9 +368,9 @@ static enum sweep sweep_due(struct update_log *log, bool is_idle) {
     if (log->oldest_seq <= 0)
         return SWEEP_NOTHING;
     if (log->oldest_at < cutoff_ms(log))
-        return SWEEP_OLDEST;
+        return SWEEP_AGE;
     if (log->options.max_bytes && used_bytes(log) > (int64_t)log->options.max_bytes)
-        return SWEEP_OLDEST;
+        return SWEEP_BYTES;
     bool is_worth_it = log->full_at_checkpoint - log->full_swept >= sweep_threshold(log, is_idle);
     return log->sweep_open || is_worth_it ? SWEEP_COUNT : SWEEP_NOTHING;
 }
@@ -389,9 +389,9 @@ static bool is_checkpoint_due(struct update_log *log, bool is_idle) {
 
 /* Deletes a slice of what is past the bounds within the open transaction. `*deleted` counts it. */
 static bool sweep(struct update_log *log, enum sweep kind, int64_t rows, int64_t *deleted) {
-    if (kind == SWEEP_OLDEST) {
+    if (kind != SWEEP_COUNT) {
         int64_t cutoff = cutoff_ms(log);
-        if (log->oldest_at >= cutoff) { /* not too old, so there are too many bytes: as many as that makes */
+        if (kind == SWEEP_BYTES) { /* as many as hold the bytes that are too many */
             int64_t used = used_bytes(log), bytes_per_row = used / (log->rows > 0 ? log->rows : 1) + 1;
             int64_t enough = (used - (int64_t)log->options.max_bytes) / bytes_per_row + 1;
             rows = enough < rows ? enough : rows;
