@@ -371,15 +371,13 @@ static void poll_done(struct poll *poll, struct answer *answer) {
     struct reply *reply = is_shared ? answer->memos[kind] : NULL;
     if (!reply)
         reply = build_answer(exchange, answer);
+    if (reply && is_shared)
+        answer->memos[kind] = reply_ref(reply);
     if (!reply || (!reply->pending && !exchange_has_room(exchange, reply->len))) {
-        if (reply && answer->memos[kind] != reply)
+        if (reply)
             reply_unref(reply);
         reply_error(exchange, ERROR_BUSY);
         return;
-    }
-    if (is_shared) {
-        answer->memos[kind] = reply;
-        reply_ref(reply);
     }
     metrics.polls++;
     metrics.updates_delivered += answer->count;

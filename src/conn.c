@@ -150,7 +150,7 @@ static void reply_sent(struct conn *conn, bool close) {
         /* Not at once: whoever replies may be in the middle of something. */
         list_append(&shared->resumed, &conn->resume);
         uv_idle_start(&shared->resume_idle, on_resume);
-    } else if (conn->is_eof && !conn->is_running) {
+    } else if ((conn->is_eof || shared->is_draining) && !conn->is_running) {
         conn_close(conn);
     }
 }
@@ -280,6 +280,9 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
     size_t length = request->head_complete ? request_content_length(request) : 0;
     if (length && cap > used - request->body.len + length)
         cap = used - request->body.len + length;
+    size_t most = shared->body_max_bytes + 2 * REQUEST_HEAD_MAX_BYTES; /* and no more than a request has */
+    if (cap > most && most >= used + 1024)
+        cap = most;
     assert(data);
     bool is_own = conn->in != NULL; /* then `data` lies in it */
     if (is_own)

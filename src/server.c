@@ -2,6 +2,7 @@
 #include "log.h"
 #include "metrics.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
@@ -125,7 +126,7 @@ static void remove_stale_socket(const char *path) {
         return;
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED)
         unlink(path);
     if (fd >= 0)
         close(fd);

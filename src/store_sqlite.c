@@ -42,7 +42,8 @@ struct sqlite_store {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_async_t async;
-    uv_timer_t maintenance; /* without a thread */
+    uv_timer_t maintenance; /* without a thread; idle too */
+    uv_idle_t idle;
     uv_thread_t thread;
     int open_handles;
     void (*closed)(void *context);
@@ -169,18 +170,25 @@ static void answer(struct list *done) {
     }
 }
 
-/* Without a thread: does the operations of this turn, and those that their answers bring. */
+static void on_idle(uv_idle_t *idle) {
+    (void)idle;
+}
+
+/* Without a thread: does the operations of this turn. What their answers bring, and reads that take too long, keep
+ * the loop turning. */
 static void work_on_loop(struct sqlite_store *store) {
     struct list done;
     list_init(&done);
-    while (!list_empty(&store->new_appends) || !list_empty(&store->new_reads)) {
-        do_reads(store, &store->new_reads, &done, &store->stats);
-        answer(&done);
-        list_splice(&done, &store->new_appends);
-        if (!list_empty(&done))
-            update_log_append(store->log, &done);
-        answer(&done);
-    }
+    do_reads(store, &store->new_reads, &done, &store->stats);
+    answer(&done);
+    list_splice(&done, &store->new_appends);
+    if (!list_empty(&done))
+        update_log_append(store->log, &done);
+    answer(&done);
+    if (list_empty(&store->new_appends) && list_empty(&store->new_reads))
+        uv_idle_stop(&store->idle);
+    else
+        uv_idle_start(&store->idle, on_idle);
 }
 
 static void on_maintenance(uv_timer_t *timer) {
@@ -233,6 +241,7 @@ static void close_handles(struct sqlite_store *store) {
     uv_close((uv_handle_t *)&store->check, on_handle_closed);
     uv_close((uv_handle_t *)&store->async, on_handle_closed);
     uv_close((uv_handle_t *)&store->maintenance, on_handle_closed);
+    uv_close((uv_handle_t *)&store->idle, on_handle_closed);
 }
 
 /* Answers what is done; true when the store is stopping. */
@@ -273,6 +282,8 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
     store->closed = closed;
     store->closed_context = context;
     if (!store->has_thread) {
+        while (!list_empty(&store->new_appends) || !list_empty(&store->new_reads))
+            work_on_loop(store);
         update_log_close(store->log);
         close_handles(store);
         return;
@@ -342,8 +353,10 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     uv_check_init(loop, &store->check);
     uv_async_init(loop, &store->async, on_async);
     uv_timer_init(loop, &store->maintenance);
-    store->open_handles = 4;
+    uv_idle_init(loop, &store->idle);
+    store->open_handles = 5;
     store->prepare.data = store->check.data = store->async.data = store->maintenance.data = store;
+    store->idle.data = store;
     uv_prepare_start(&store->prepare, on_prepare);
     uv_check_start(&store->check, on_check);
     store->has_thread = options->path != NULL;

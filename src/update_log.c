@@ -22,6 +22,7 @@ enum {
     SWEEP_IDLE_ROWS = 65536,     /* a log that is swept at every chance when there is nothing else to do */
     WAL_IDLE_BYTES = 4 << 20,    /* copied into the database when there is nothing else to do */
     WAL_MAX_BYTES = 64 << 20,    /* copied whatever there is to do */
+    FORGET_SLICE = 65536,        /* channel ids looked at in one transaction */
     FORGET_DAYS = 365,           /* a channel without an update for so long is forgotten */
 };
 
@@ -75,8 +76,8 @@ struct update_log {
     int64_t full_at_pass;        /* of the pass under way */
     int64_t sweep_at, sweep_end; /* a pass over the log: the next seq to look at, and the last */
     bool sweep_open;
-    int64_t oldest_seq, oldest_at; /* of the oldest row; 0: not known, -1: no row */
-    int64_t forgot_at;
+    int64_t oldest_seq, oldest_at;  /* of the oldest row; 0: not known, -1: no row */
+    int64_t forgot_at, forget_next; /* the hour's look for forgotten channels goes on at this id */
 
     uint64_t commits, commit_ns, errors, swept;
     uint64_t error_logged_at; /* at most once a second */
@@ -394,7 +395,7 @@ static bool sweep(struct update_log *log, enum sweep kind, int64_t rows, int64_t
         if (kind == SWEEP_BYTES) { /* as many as hold the bytes that are too many */
             int64_t used = used_bytes(log), bytes_per_row = used / (log->rows > 0 ? log->rows : 1) + 1;
             int64_t enough = (used - (int64_t)log->options.max_bytes) / bytes_per_row + 1;
-            rows = enough < rows ? enough : rows;
+            rows = enough < 1 ? 1 : enough < rows ? enough : rows;
             cutoff = INT64_MAX;
         }
         sqlite3_bind_int64(log->sweep_oldest, 1, cutoff);
@@ -515,8 +516,9 @@ static void copy_wal(struct update_log *log) {
         return;
     if (sqlite3_wal_checkpoint_v2(log->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
         note_error(log, "checkpoint of the write-ahead log");
+    else
+        log->unsynced = false;
     log->wal_pages = 0;
-    log->unsynced = false;
     log->synced_at = now;
 }
 
@@ -787,16 +789,25 @@ void update_log_read(struct update_log *log, struct store_read *read) {
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
 
-/* Once an hour, a channel that has had no update for a year is forgotten, its counter with it. */
+/*
+ * Once an hour, a channel that has had no update for a year is forgotten, its counter with it; in slices.
+ * A row that lags behind the log (invariant 3) is left alone.
+ */
 static void forget_channels(struct update_log *log) {
     int64_t now = log->options.clock_ms();
-    bool rows_lag = log->dirty_count || log->checkpoint_open; /* the row of a channel in use may look old */
-    if (rows_lag || now - log->forgot_at < 3600 * 1000)
+    if (!log->forget_next && now - log->forgot_at < 3600 * 1000)
         return;
-    log->forgot_at = now;
+    if (!log->forget_next)
+        log->forgot_at = now;
     int64_t year_ms = (int64_t)FORGET_DAYS * 86400 * 1000;
     int64_t age_ms = log->options.ttl_ms > year_ms ? log->options.ttl_ms : year_ms;
-    sqlite3_bind_int64(log->forget, 1, now - age_ms);
+    sqlite3_bind_int64(log->forget, 1, log->forget_next);
+    sqlite3_bind_int64(log->forget, 2, log->forget_next + FORGET_SLICE - 1);
+    sqlite3_bind_int64(log->forget, 3, now - age_ms);
+    sqlite3_bind_int64(log->forget, 4, log->checkpoint_seq);
+    log->forget_next += FORGET_SLICE;
+    if (log->forget_next > log->last_channel_id)
+        log->forget_next = 0;
     if (!run(log->forget))
         note_error(log, "forgetting old channels");
     if (sqlite3_changes(log->db))
@@ -862,7 +873,8 @@ static bool prepare(struct update_log *log) {
          "DELETE FROM update_log WHERE seq IN"
          " (SELECT seq FROM update_log WHERE seq <= ?2 ORDER BY seq LIMIT ?3) AND at < ?1"},
         {&log->oldest, "SELECT seq, at FROM update_log ORDER BY seq LIMIT 1"},
-        {&log->forget, "DELETE FROM channel WHERE last_at < ?1"},
+        {&log->forget, "DELETE FROM channel WHERE id BETWEEN ?1 AND ?2 AND last_at < ?3"
+                       " AND id NOT IN (SELECT channel FROM update_log WHERE seq > ?4)"},
         {&log->page_count, "PRAGMA page_count"},
         {&log->freelist, "PRAGMA freelist_count"},
     };
