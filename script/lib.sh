@@ -17,7 +17,7 @@ need() {
 }
 
 BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev node-llhttp libsqlite3-dev libyajl-dev
-    libsodium-dev)
+    libsodium-dev libhiredis-dev libssl-dev)
 
 # Builds into the directory $1 with the further meson options; quiet unless it fails.
 build_in() {

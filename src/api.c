@@ -139,6 +139,18 @@ static void reply_buf(struct exchange *exchange, enum http_status status, const 
     buf_deinit(body);
 }
 
+static const enum http_error store_errors[] = {
+    [STORE_FAILED] = ERROR_STORE,
+    [STORE_AWAY] = ERROR_STORE_AWAY,
+    [STORE_UNSURE] = ERROR_STORE_UNSURE,
+    [STORE_NOT_REPLICATED] = ERROR_STORE_NOT_REPLICATED,
+    [STORE_READ_ONLY] = ERROR_STORE_READ_ONLY,
+    [STORE_LOADING] = ERROR_STORE_LOADING,
+    [STORE_OUT_OF_MEMORY] = ERROR_STORE_OUT_OF_MEMORY,
+    [STORE_CLUSTER_DOWN] = ERROR_STORE_CLUSTER_DOWN,
+    [STORE_REFUSED] = ERROR_STORE_REFUSED,
+};
+
 /* --- Push ------------------------------------------------------------------------------------- */
 
 static bool is_identity(const struct request *request) {
@@ -171,14 +183,14 @@ static void push(struct exchange *exchange, const struct request *request, const
     log_debug("push", "channel", log_channel(channel_of(route)).text, "bytes", log_number(size).text, NULL);
 }
 
-static void push_done(void *owner, const struct update *update, bool ok) {
+static void push_done(void *owner, const struct update *update, enum store_error error) {
     metrics.buffer_bytes -= update_size(update);
     struct exchange *exchange = owner;
     if (!exchange)
         return;
     exchange->push = NULL;
-    if (!ok) {
-        reply_error(exchange, ERROR_STORE);
+    if (error) {
+        reply_error(exchange, store_errors[error]);
         return;
     }
     struct lines lines = {.len = 0};
@@ -360,8 +372,8 @@ static struct reply *build_answer(const struct exchange *exchange, const struct 
 
 static void poll_done(struct poll *poll, struct answer *answer) {
     struct exchange *exchange = container_of(poll, struct exchange, poll);
-    if (!answer->ok) {
-        reply_error(exchange, ERROR_STORE);
+    if (answer->error) {
+        reply_error(exchange, store_errors[answer->error]);
         return;
     }
     unsigned flags = exchange_flags(exchange);
@@ -396,10 +408,21 @@ const struct inbox_events api_inbox_events = {poll_done, answer_end, push_done};
 
 static void show_health(struct exchange *exchange) {
     struct buf body = {0};
-    buf_printf(&body, "{\"ok\":%s,\"status\":\"%s\",\"version\":\"%s\",\"provider\":\"%s\"}",
-               api->is_draining ? "false" : "true", api->is_draining ? "draining" : "serving",
+    struct buf line = {0};
+    bool is_up = store_health(api->store, &line) == STORE_OK, is_ok = is_up && !api->is_draining;
+    buf_printf(&body, "{\"ok\":%s,\"status\":\"%s\",\"version\":\"%s\",\"provider\":\"%s\"",
+               is_ok ? "true" : "false",
+               api->is_draining ? "draining"
+               : is_up          ? "serving"
+                                : "store away",
                LONGLINE_VERSION, api->provider);
-    reply_buf(exchange, api->is_draining ? HTTP_SERVICE_UNAVAILABLE : HTTP_OK, json_type, &body);
+    if (line.len) {
+        buf_puts(&body, ",\"store\":");
+        json_write_string(&body, (struct slice){line.data, line.len});
+    }
+    buf_putc(&body, '}');
+    buf_deinit(&line);
+    reply_buf(exchange, is_ok ? HTTP_OK : HTTP_SERVICE_UNAVAILABLE, json_type, &body);
 }
 
 static void show_metrics(struct exchange *exchange) {
@@ -551,7 +574,7 @@ static void on_expire(struct exchange *exchange) {
     if (poll->state != POLL_PARKED)
         return;
     uint64_t ts = (uint64_t)poll->ts;
-    struct answer answer = {.ok = true, .ts = ts, .total = inbox_parked_total(poll)};
+    struct answer answer = {.ts = ts, .total = inbox_parked_total(poll)};
     inbox_cancel(api->inbox, poll);
     poll_done(poll, &answer);
     answer_end(&answer);

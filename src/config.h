@@ -34,12 +34,22 @@ struct config {
     int64_t rate_limit_frame; /* seconds */
     int64_t rate_limit_limit; /* 0: off */
     const char *trust_proxy;
+    const char *redis_url; /* beats the parts that it names */
     const char *redis_host;
     int64_t redis_port;
+    const char *redis_user;
     const char *redis_pass;
+    int64_t redis_db;
     const char *redis_prefix;
-    int log_level; /* enum log_level */
-    int log_json;  /* bool */
+    int redis_tls; /* bool */
+    const char *redis_tls_ca;
+    const char *redis_sentinel; /* host:port,... */
+    const char *redis_master;
+    const char *redis_sentinel_pass;
+    const char *redis_wait; /* N:MS */
+    int64_t redis_timeout;  /* milliseconds */
+    int log_level;          /* enum log_level */
+    int log_json;           /* bool */
 };
 
 /*

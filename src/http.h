@@ -60,6 +60,17 @@ const char *http_status_reason(enum http_status status);
       "The request head is larger than 32768 bytes or has more than 128 fields")                             \
     X(ERROR_TRANSFER_ENCODING, HTTP_NOT_IMPLEMENTED, "The only transfer encoding taken is chunked")          \
     X(ERROR_STORE, HTTP_SERVICE_UNAVAILABLE, "The store cannot do this now; nothing was stored")             \
+    X(ERROR_STORE_AWAY, HTTP_SERVICE_UNAVAILABLE, "Redis cannot be reached; nothing was stored")             \
+    X(ERROR_STORE_UNSURE, HTTP_SERVICE_UNAVAILABLE,                                                          \
+      "Redis did not answer in time; whether this was stored is not known")                                  \
+    X(ERROR_STORE_NOT_REPLICATED, HTTP_SERVICE_UNAVAILABLE,                                                  \
+      "Stored, but not replicated: fewer replicas have it than REDIS_WAIT asks for")                         \
+    X(ERROR_STORE_READ_ONLY, HTTP_SERVICE_UNAVAILABLE, "Redis is a read-only replica; nothing was stored")   \
+    X(ERROR_STORE_LOADING, HTTP_SERVICE_UNAVAILABLE, "Redis is loading its data; nothing was stored")        \
+    X(ERROR_STORE_OUT_OF_MEMORY, HTTP_SERVICE_UNAVAILABLE,                                                   \
+      "Redis is out of memory (maxmemory); nothing was stored")                                              \
+    X(ERROR_STORE_CLUSTER_DOWN, HTTP_SERVICE_UNAVAILABLE, "The Redis cluster is down; nothing was stored")   \
+    X(ERROR_STORE_REFUSED, HTTP_SERVICE_UNAVAILABLE, "Redis refuses the user or password")                   \
     X(ERROR_BUSY, HTTP_SERVICE_UNAVAILABLE, "The server has too much under way")                             \
     X(ERROR_VERSION, HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 or HTTP/1.0 is expected")
 

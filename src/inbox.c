@@ -1,4 +1,5 @@
 #include "inbox.h"
+#include "channel.h"
 #include "hash.h"
 #include "metrics.h"
 #include "table.h"
@@ -12,21 +13,31 @@ enum {
     WAKE_SLICE = 512, /* polls woken before the loop looks at its sockets again */
     TRIM_TRIES = 64,  /* channels looked at when the cache is too full */
     READS_MAX = 4096, /* under way in the store: the next poll that needs one is refused */
+    /* Of a shared store: */
+    TICK_MS = 100,
+    LOAD_MS = 900,         /* so long a poll waits for its channel to be watched and read */
+    WATCH_IDLE_MS = 10000, /* a channel is watched for so long after its last poll */
 };
 
-struct channel {
-    struct table_node node;
-    struct list polls;     /* loading: all that wait for the load; else parked, by cursor */
-    struct list use_link;  /* in inbox->by_use */
-    struct list wake_link; /* in inbox->waking */
-    uint64_t total;
-    uint64_t gone;          /* updates up to this ts are certainly not kept any more */
-    struct update **recent; /* a ring: the newest updates, without a gap up to total */
-    uint32_t recent_first, recent_count, recent_cap;
-    uint32_t reads; /* store reads under way that are to fill it */
-    bool is_loaded; /* total is known */
-    uint16_t name_len;
-    char name[];
+/*
+ * A channel of a shared store on which somebody waits, or waited a moment ago.
+ *
+ * It is loaded while the store tells of its updates (is_on) and all that came before have been read. When the store
+ * loses it, parked polls stay where they are; as soon as it is told of again, it is read again.
+ */
+struct watched {
+    struct store_watch watch;
+    struct channel *channel;
+    struct list loading;      /* polls that wait for it to be loaded */
+    struct list loading_link; /* in inbox->loading, while there are any, by loading_ms */
+    struct list due_link;     /* in inbox->due: to be read */
+    struct store_read *read;  /* what reads it */
+    uint64_t loading_ms, used_ms;
+    uint64_t told_ts;      /* the newest update told while it was being read */
+    uint32_t changes;      /* updates taken over */
+    uint32_t changes_read; /* as of the start of `read` */
+    bool is_on;            /* the store tells of it */
+    bool is_known;         /* total was known once */
 };
 
 struct inbox {
@@ -34,12 +45,14 @@ struct inbox {
     struct inbox_options options;
     struct inbox_events events;
     struct table channels;
-    struct list by_use;    /* least recently used first */
-    struct list waking;    /* channels whose polls at the front have not been woken yet */
-    uv_check_t wake_check; /* wakes in the turn of the push */
-    uv_idle_t wake_idle;   /* keeps the loop turning while there are more to wake */
-    uint64_t cache_bytes;
-    uint32_t reads;         /* under way in the store */
+    struct list by_use;       /* least recently used first */
+    struct list waking;       /* channels whose polls at the front have not been woken yet */
+    struct list due, loading; /* struct watched */
+    uv_timer_t tick;          /* of a shared store */
+    uv_check_t wake_check;    /* wakes in the turn of the push */
+    uv_idle_t wake_idle;      /* keeps the loop turning while there are more to wake */
+    uint32_t reads;           /* under way in the store */
+    bool is_stopped;
     struct update **picked; /* room for the updates of one answer */
 };
 
@@ -52,60 +65,6 @@ static struct inbox *the_inbox; /* store callbacks carry no context; a process h
 
 /* --- Channels --------------------------------------------------------------------------------- */
 
-static bool channel_equal(const struct table_node *node, const void *name, size_t len) {
-    const struct channel *channel = container_of(node, struct channel, node);
-    return channel->name_len == len && memcmp(channel->name, name, len) == 0;
-}
-
-static size_t channel_size(const struct channel *channel) {
-    return sizeof *channel + channel->name_len + 2 * sizeof(void *);
-}
-
-static void account(struct inbox *inbox, int64_t bytes) {
-    inbox->cache_bytes += (uint64_t)bytes;
-    metrics.cache_bytes = inbox->cache_bytes;
-    metrics.channels_resident = inbox->channels.count;
-}
-
-static struct update *recent_at(const struct channel *channel, uint32_t index) {
-    return channel->recent[(channel->recent_first + index) & (channel->recent_cap - 1)];
-}
-
-static void drop_oldest_recent(struct inbox *inbox, struct channel *channel) {
-    struct update *update = recent_at(channel, 0);
-    account(inbox, -(int64_t)update_size(update));
-    update_unref(update);
-    channel->recent_first++;
-    channel->recent_count--;
-}
-
-static void drop_recents(struct inbox *inbox, struct channel *channel) {
-    while (channel->recent_count)
-        drop_oldest_recent(inbox, channel);
-    account(inbox, -(int64_t)(channel->recent_cap * sizeof(struct update *)));
-    free(channel->recent);
-    channel->recent = NULL;
-    channel->recent_cap = channel->recent_first = 0;
-}
-
-/* Makes room for one more; false when memory is out. */
-static bool grow_recents(struct inbox *inbox, struct channel *channel) {
-    if (channel->recent_count < channel->recent_cap)
-        return true;
-    uint32_t cap = channel->recent_cap ? channel->recent_cap * 2 : 1;
-    struct update **grown = malloc(cap * sizeof(struct update *));
-    if (!grown)
-        return false;
-    for (uint32_t i = 0; i < channel->recent_count; i++)
-        grown[i] = recent_at(channel, i);
-    account(inbox, (int64_t)((cap - channel->recent_cap) * sizeof(struct update *)));
-    free(channel->recent);
-    channel->recent = grown;
-    channel->recent_first = 0;
-    channel->recent_cap = cap;
-    return true;
-}
-
 /* Whether the poll at the front waits for an update that is there. */
 static bool has_new(const struct channel *channel) {
     if (list_empty(&channel->polls))
@@ -115,51 +74,60 @@ static bool has_new(const struct channel *channel) {
 }
 
 static void trim_recents(struct inbox *inbox, struct channel *channel) {
-    uint64_t max =
-        inbox->options.channel_max_updates < RECENT_MAX ? inbox->options.channel_max_updates : RECENT_MAX;
-    while (channel->recent_count > max)
-        drop_oldest_recent(inbox, channel);
+    uint64_t max = inbox->options.channel_max_updates;
+    channel_trim(channel, max < RECENT_MAX ? max : RECENT_MAX);
 }
 
-/* Adds `update`, the channel's newest. What does not fit the memory is read from the store later. */
+/* Adds `update`, the channel's newest, to those in memory. */
 static void remember(struct inbox *inbox, struct channel *channel, struct update *update) {
-    if (!grow_recents(inbox, channel)) {
-        drop_recents(inbox, channel);
-        return;
-    }
-    channel->recent[(channel->recent_first + channel->recent_count++) & (channel->recent_cap - 1)] =
-        update_ref(update);
-    account(inbox, (int64_t)update_size(update));
+    channel_remember(channel, update);
     if (!has_new(channel)) /* else polls that are being woken need the older ones */
         trim_recents(inbox, channel);
-}
-
-static void channel_free(struct inbox *inbox, struct channel *channel) {
-    drop_recents(inbox, channel);
-    table_remove(&inbox->channels, &channel->node);
-    list_remove(&channel->use_link);
-    list_remove(&channel->wake_link);
-    account(inbox, -(int64_t)channel_size(channel));
-    free(channel);
 }
 
 static void touch(struct inbox *inbox, struct channel *channel) {
     list_remove(&channel->use_link);
     list_append(&inbox->by_use, &channel->use_link);
+    if (channel->watched)
+        channel->watched->used_ms = uv_now(inbox->tick.loop);
+}
+
+static void unwatch(struct inbox *inbox, struct channel *channel) {
+    struct watched *watched = channel->watched;
+    if (!inbox->is_stopped)
+        store_unwatch(inbox->store, &watched->watch);
+    list_remove(&watched->loading_link);
+    list_remove(&watched->due_link);
+    metrics.cache_bytes -= sizeof *watched;
+    free(watched);
+    channel->watched = NULL;
+}
+
+static void forget_channel(struct inbox *inbox, struct channel *channel) {
+    if (channel->watched)
+        unwatch(inbox, channel);
+    table_remove(&inbox->channels, &channel->node);
+    channel_free(channel);
+    metrics.channels_resident = inbox->channels.count;
+}
+
+static bool is_in_use(const struct channel *channel) {
+    bool is_loading = channel->watched ? !list_empty(&channel->watched->loading) : !channel->is_loaded;
+    return !list_empty(&channel->polls) || channel->reads || is_loading;
 }
 
 /* Frees the least recently used until the cache fits; of channels that are in use, only the updates. */
 static void trim_cache(struct inbox *inbox) {
-    for (int tries = 0; inbox->cache_bytes > inbox->options.cache_max_bytes && tries < TRIM_TRIES; tries++) {
+    for (int tries = 0; metrics.cache_bytes > inbox->options.cache_max_bytes && tries < TRIM_TRIES; tries++) {
         if (list_empty(&inbox->by_use))
             return;
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
-        if (list_empty(&channel->polls) && !channel->reads && channel->is_loaded) {
-            channel_free(inbox, channel);
+        if (!is_in_use(channel)) {
+            forget_channel(inbox, channel);
             continue;
         }
         if (list_empty(&channel->wake_link))
-            drop_recents(inbox, channel);
+            channel_drop_recents(channel);
         touch(inbox, channel);
     }
 }
@@ -170,18 +138,13 @@ static struct channel *find_channel(struct inbox *inbox, uint64_t hash, struct s
 }
 
 /* NULL when memory is out. */
-static struct channel *channel_new(struct inbox *inbox, uint64_t hash, struct slice name) {
-    struct channel *channel = malloc(sizeof *channel + name.len);
+static struct channel *make_channel(struct inbox *inbox, uint64_t hash, struct slice name) {
+    struct channel *channel = channel_new(hash, name);
     if (!channel)
         return NULL;
-    *channel = (struct channel){.node.hash = hash, .name_len = (uint16_t)name.len};
-    memcpy(channel->name, name.data, name.len);
-    list_init(&channel->polls);
-    list_init(&channel->use_link);
-    list_init(&channel->wake_link);
     table_insert(&inbox->channels, &channel->node);
     list_append(&inbox->by_use, &channel->use_link);
-    account(inbox, (int64_t)channel_size(channel));
+    metrics.channels_resident = inbox->channels.count;
     return channel;
 }
 
@@ -197,8 +160,8 @@ static void finish_alone(struct inbox *inbox, struct poll *poll, struct answer *
     inbox->events.answer_end(answer);
 }
 
-static void fail_poll(struct inbox *inbox, struct poll *poll) {
-    struct answer answer = {.ok = false};
+static void fail_poll(struct inbox *inbox, struct poll *poll, enum store_error error) {
+    struct answer answer = {.error = error};
     finish_alone(inbox, poll, &answer);
 }
 
@@ -217,6 +180,11 @@ static uint64_t cursor_of(const struct poll *poll, const struct channel *channel
     return last < channel->total ? channel->total - last : 0;
 }
 
+/* An update of upstream's has no time: it goes with its channel. */
+static bool is_too_old(const struct update *update, int64_t cutoff) {
+    return update->at_ms && update->at_ms < cutoff;
+}
+
 /*
  * Builds the answer of a poll whose cursor is behind the channel from the updates in memory; false when they
  * do not reach back far enough. The answer is valid until the next one is built.
@@ -233,14 +201,14 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel, con
         return false;
     uint32_t index = (uint32_t)(first - in_memory);
     int64_t cutoff = inbox->options.clock_ms() - inbox->options.ttl_ms;
-    while (index < channel->recent_count && recent_at(channel, index)->at_ms < cutoff)
+    while (index < channel->recent_count && is_too_old(channel_recent(channel, index), cutoff))
         index++;
-    *answer = (struct answer){.ok = true, .total = channel->total, .updates = inbox->picked};
+    *answer = (struct answer){.total = channel->total, .updates = inbox->picked};
     uint64_t found = in_memory + index; /* the first that is delivered */
     answer->missed = poll->ts < 0 ? 0 : found - cursor - 1;
     size_t bytes = 0;
     for (; index < channel->recent_count && answer->count < poll->limit; index++) {
-        struct update *update = recent_at(channel, index);
+        struct update *update = channel_recent(channel, index);
         bytes += update_size(update);
         if (answer->count && bytes > READ_MAX_BYTES)
             break;
@@ -268,30 +236,39 @@ static void decide(struct inbox *inbox, struct channel *channel, struct poll *po
         if (answer_from_memory(inbox, channel, poll, &answer))
             finish_alone(inbox, poll, &answer);
         else if (!read_from_store(inbox, channel, poll))
-            fail_poll(inbox, poll);
+            fail_poll(inbox, poll, STORE_FAILED);
     } else if (cursor == channel->total && poll->may_wait) {
         park(channel, poll);
+    } else if (channel->watched &&
+               cursor > channel->total) { /* ahead of what has been told, or of all there is */
+        if (!read_from_store(inbox, channel, poll))
+            fail_poll(inbox, poll, STORE_FAILED);
     } else {
-        answer = (struct answer){
-            .ok = true, .reset = cursor > channel->total, .ts = channel->total, .total = channel->total};
+        answer =
+            (struct answer){.reset = cursor > channel->total, .ts = channel->total, .total = channel->total};
         finish_alone(inbox, poll, &answer);
     }
 }
 
-/* Decides for all that waited for the load. */
-static void decide_loading(struct inbox *inbox, struct channel *channel) {
+/* Decides for all that waited for the load in `polls`. */
+static void decide_loading(struct inbox *inbox, struct channel *channel, struct list *polls) {
     struct list loading;
     list_init(&loading);
-    list_splice(&loading, &channel->polls);
+    list_splice(&loading, polls);
     channel->reads++; /* the channel stays while it is looked at */
     for (struct list *link; (link = list_shift(&loading));)
         decide(inbox, channel, container_of(link, struct poll, link));
     channel->reads--;
 }
 
+static void say_reset(struct inbox *inbox, const struct channel *channel, struct poll *poll) {
+    struct answer answer = {.reset = true, .ts = channel->total, .total = channel->total};
+    finish_alone(inbox, poll, &answer);
+}
+
 /* A channel that the store has forgotten begins anew: what is in memory of the old one is void. */
 static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total) {
-    drop_recents(inbox, channel);
+    channel_drop_recents(channel);
     channel->gone = 0;
     channel->total = total;
     struct list polls;
@@ -299,8 +276,12 @@ static void restart_channel(struct inbox *inbox, struct channel *channel, uint64
     list_splice(&polls, &channel->polls);
     channel->reads++; /* the channel stays while it is looked at */
     for (struct list *link; (link = list_shift(&polls));) {
+        struct poll *poll = container_of(link, struct poll, link);
         metrics.polls_parked--;
-        decide(inbox, channel, container_of(link, struct poll, link));
+        if ((uint64_t)poll->ts > total)
+            say_reset(inbox, channel, poll);
+        else
+            decide(inbox, channel, poll);
     }
     channel->reads--;
 }
@@ -327,7 +308,6 @@ static void answer_read(struct inbox *inbox, struct channel *channel, struct pol
     }
     uint64_t found = read->count ? read->updates[0]->ts : read->total + 1;
     struct answer answer = {
-        .ok = true,
         .total = channel->total,
         .missed = poll->ts < 0 ? 0 : found - cursor - 1,
         .ts = found - 1 + read->count,
@@ -337,34 +317,44 @@ static void answer_read(struct inbox *inbox, struct channel *channel, struct pol
     finish_alone(inbox, poll, &answer);
 }
 
+/* What a read of a store of our own brings: its total is the channel's. */
+static void finish_read(struct inbox *inbox, struct channel *channel, struct store_read *read) {
+    if (read->error) {
+        if (read->owner)
+            fail_poll(inbox, read->owner, read->error);
+        while (!channel->is_loaded && !list_empty(&channel->polls))
+            fail_poll(inbox, container_of(list_shift(&channel->polls), struct poll, link), read->error);
+        return;
+    }
+    bool was_loaded = channel->is_loaded;
+    if (!was_loaded) {
+        channel->is_loaded = true;
+        channel->total = read->total;
+    }
+    if (read->total < channel->total)
+        restart_channel(inbox, channel, read->total);
+    remember_read(inbox, channel, read);
+    if (!was_loaded)
+        decide_loading(inbox, channel, &channel->polls);
+    if (read->owner)
+        answer_read(inbox, channel, read->owner, read);
+}
+
+static void finish_shared_read(struct inbox *inbox, struct channel *channel, struct store_read *read);
+
 static void on_read(struct store_op *op) {
     struct inbox *inbox = the_inbox;
     struct store_read *read = container_of(op, struct store_read, op);
     struct channel *channel = find_channel(inbox, read->hash, (struct slice){read->name, read->name_len});
     assert(channel && channel->reads);
-    if (read->ok) {
-        bool was_loaded = channel->is_loaded;
-        if (!was_loaded) {
-            channel->is_loaded = true;
-            channel->total = read->total;
-        }
-        if (read->total < channel->total)
-            restart_channel(inbox, channel, read->total);
-        remember_read(inbox, channel, read);
-        if (!was_loaded)
-            decide_loading(inbox, channel);
-        if (read->owner)
-            answer_read(inbox, channel, read->owner, read);
-    } else {
-        if (read->owner)
-            fail_poll(inbox, read->owner);
-        while (!channel->is_loaded && !list_empty(&channel->polls))
-            fail_poll(inbox, container_of(list_shift(&channel->polls), struct poll, link));
-    }
-    channel->reads--;
     inbox->reads--;
-    if (!channel->is_loaded && !channel->reads)
-        channel_free(inbox, channel);
+    if (store_is_shared(inbox->store))
+        finish_shared_read(inbox, channel, read);
+    else
+        finish_read(inbox, channel, read);
+    channel->reads--;
+    if (!channel->is_loaded && !channel->watched && !channel->reads)
+        forget_channel(inbox, channel);
     for (uint32_t i = 0; i < read->count; i++)
         update_unref(read->updates[i]);
     free(read->updates);
@@ -372,24 +362,33 @@ static void on_read(struct store_op *op) {
     trim_cache(inbox);
 }
 
-static bool read_from_store(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+/* Reads a channel, for a poll or for itself; NULL when there is no memory, or too much under way. */
+static struct store_read *start_read(struct inbox *inbox, struct channel *channel, int64_t after_ts,
+                                     uint32_t limit, struct poll *owner) {
     if (inbox->reads >= READS_MAX)
-        return false;
+        return NULL;
     struct store_read *read = calloc(1, sizeof *read + channel->name_len);
     if (!read)
-        return false;
+        return NULL;
     read->op.done = on_read;
-    read->owner = poll;
-    read->after_ts = poll->ts;
-    read->limit = poll->limit;
+    read->owner = owner;
+    read->after_ts = after_ts;
+    read->limit = limit;
     read->hash = channel->node.hash;
     read->name_len = channel->name_len;
     memcpy(read->name, channel->name, channel->name_len);
-    poll->state = POLL_READING;
-    poll->read = read;
     channel->reads++;
     inbox->reads++;
     store_read(inbox->store, read);
+    return read;
+}
+
+static bool read_from_store(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    struct store_read *read = start_read(inbox, channel, poll->ts, poll->limit, poll);
+    if (!read)
+        return false;
+    poll->state = POLL_READING;
+    poll->read = read;
     return true;
 }
 
@@ -419,7 +418,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, int *budget)
         if (has_answer)
             finish(inbox, poll, &answer);
         else if (!read_from_store(inbox, channel, poll))
-            fail_poll(inbox, poll);
+            fail_poll(inbox, poll, STORE_FAILED);
     }
     if (has_answer)
         inbox->events.answer_end(&answer);
@@ -434,6 +433,14 @@ static void on_idle(uv_idle_t *idle) {
 static void start_waking(struct inbox *inbox) {
     uv_check_start(&inbox->wake_check, on_wake);
     uv_idle_start(&inbox->wake_idle, on_idle);
+}
+
+/* Wakes those who wait for what is new. */
+static void wake(struct inbox *inbox, struct channel *channel) {
+    if (!has_new(channel) || !list_empty(&channel->wake_link))
+        return;
+    list_append(&inbox->waking, &channel->wake_link);
+    start_waking(inbox);
 }
 
 /* Wakes a slice of all that is to be woken; the rest in the next turn of the loop. */
@@ -466,7 +473,7 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
     struct update *update = append->update;
     struct channel *channel = find_channel(inbox, append->hash, name);
     if (!channel)
-        channel = channel_new(inbox, append->hash, name);
+        channel = make_channel(inbox, append->hash, name);
     if (!channel)
         return; /* nobody waits on it */
     touch(inbox, channel);
@@ -476,25 +483,23 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
     if (!channel->is_loaded) {
         channel->is_loaded = true;
         remember(inbox, channel, update);
-        decide_loading(inbox, channel);
+        decide_loading(inbox, channel, &channel->polls);
     } else {
         remember(inbox, channel, update);
     }
-    if (has_new(channel) && list_empty(&channel->wake_link)) {
-        list_append(&inbox->waking, &channel->wake_link);
-        start_waking(inbox);
-    }
+    wake(inbox, channel);
 }
 
 static void on_append(struct store_op *op) {
     struct inbox *inbox = the_inbox;
     struct store_append *append = container_of(op, struct store_append, op);
-    if (append->ok) {
+    if (!append->error) {
         metrics.pushes++;
         metrics.push_bytes += append->update->body_len;
-        deliver(inbox, append);
+        if (!store_is_shared(inbox->store)) /* else the store tells of it, as of everybody's */
+            deliver(inbox, append);
     }
-    inbox->events.push_done(append->owner, append->update, append->ok);
+    inbox->events.push_done(append->owner, append->update, append->error);
     update_unref(append->update);
     free(append);
     trim_cache(inbox);
@@ -523,10 +528,266 @@ void inbox_cancel_push(struct push *push) {
     push->append.owner = NULL;
 }
 
+/* --- Channels of a shared store ---------------------------------------------------------------- */
+
+/* Has the channel read as soon as there is room for one more read. */
+static void make_due(struct inbox *inbox, struct watched *watched) {
+    if (list_empty(&watched->due_link))
+        list_append(&inbox->due, &watched->due_link);
+}
+
+static void read_watched(struct inbox *inbox, struct watched *watched) {
+    struct channel *channel = watched->channel;
+    int64_t after_ts = -1;
+    if (watched->is_known)
+        after_ts = (int64_t)channel->total;
+    else if (!list_empty(&watched->loading))
+        after_ts = container_of(watched->loading.next, struct poll, link)->ts;
+    watched->told_ts = 0;
+    watched->changes_read = watched->changes;
+    watched->read = start_read(inbox, channel, after_ts, READ_MAX_UPDATES, NULL);
+    if (!watched->read)
+        make_due(inbox, watched); /* memory is out: with the next tick */
+}
+
+static void read_due(struct inbox *inbox) {
+    struct list due;
+    list_init(&due);
+    list_splice(&due, &inbox->due);
+    for (struct list *link; !inbox->is_stopped && inbox->reads < READS_MAX && (link = list_shift(&due));) {
+        struct watched *watched = container_of(link, struct watched, due_link);
+        if (watched->is_on && !watched->read)
+            read_watched(inbox, watched);
+    }
+    list_splice(&inbox->due, &due);
+}
+
+/* Takes over what is newer than what is in memory. */
+static void take_over(struct inbox *inbox, struct watched *watched, const struct store_read *read) {
+    struct channel *channel = watched->channel;
+    bool reaches_total = read->count && read->updates[read->count - 1]->ts == read->total;
+    bool continues = watched->is_known && reaches_total && read->updates[0]->ts == channel->total + 1;
+    watched->changes++;
+    channel->total = read->total;
+    if (continues) {
+        for (uint32_t i = 0; i < read->count; i++)
+            remember(inbox, channel, read->updates[i]);
+    } else {
+        channel_drop_recents(channel);
+        remember_read(inbox, channel, read);
+    }
+}
+
+/* The channel has been read, from what was known of it to its end at that moment. */
+static void caught_up(struct inbox *inbox, struct watched *watched, const struct store_read *read) {
+    struct channel *channel = watched->channel;
+    watched->read = NULL;
+    if (read->error) {
+        make_due(inbox, watched);
+        while (!list_empty(&watched->loading))
+            fail_poll(inbox, container_of(list_shift(&watched->loading), struct poll, link), read->error);
+        return;
+    }
+    bool has_changed = watched->changes != watched->changes_read;
+    if (watched->is_known && read->total < channel->total && has_changed) {
+        make_due(inbox, watched); /* what was told since is newer than what was read */
+        return;
+    }
+    if (watched->is_known && read->total < channel->total)
+        restart_channel(inbox, channel, read->total);
+    else if (!watched->is_known || read->total > channel->total)
+        take_over(inbox, watched, read);
+    watched->is_known = true;
+    channel->is_loaded = watched->is_on;
+    if (!watched->is_on || watched->told_ts > channel->total)
+        make_due(inbox, watched);
+    if (channel->is_loaded)
+        decide_loading(inbox, channel, &watched->loading);
+    wake(inbox, channel);
+}
+
+/* Lets the poll wait until its channel is loaded. */
+static void wait_for_load(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    struct watched *watched = channel->watched;
+    poll->state = POLL_LOADING;
+    poll->channel = channel;
+    list_append(&watched->loading, &poll->link);
+    if (list_empty(&watched->loading_link)) {
+        watched->loading_ms = uv_now(inbox->tick.loop);
+        list_append(&inbox->loading, &watched->loading_link);
+    }
+}
+
+static bool watch(struct inbox *inbox, struct channel *channel) {
+    struct watched *watched = malloc(sizeof *watched);
+    if (!watched)
+        return false;
+    *watched = (struct watched){
+        .watch = {.name = channel->name, .name_len = channel->name_len},
+        .channel = channel,
+    };
+    list_init(&watched->watch.link);
+    list_init(&watched->loading);
+    list_init(&watched->loading_link);
+    list_init(&watched->due_link);
+    metrics.cache_bytes += sizeof *watched;
+    channel->watched = watched;
+    store_watch(inbox->store, &watched->watch);
+    return true;
+}
+
+/* Answers a poll by what was read for it. */
+static void answer_shared(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                          const struct store_read *read) {
+    if (read->error) {
+        fail_poll(inbox, poll, read->error);
+        return;
+    }
+    uint64_t last = poll->ts < 0 ? (uint64_t)-poll->ts : 0;
+    uint64_t cursor = poll->ts >= 0 ? (uint64_t)poll->ts : last < read->total ? read->total - last : 0;
+    if (cursor == read->total && poll->may_wait && channel->watched) {
+        poll->ts = (int64_t)cursor;
+        if (channel->is_loaded && cursor == channel->total) {
+            park(channel, poll);
+        } else {
+            make_due(inbox, channel->watched);
+            wait_for_load(inbox, channel, poll);
+        }
+        return;
+    }
+    bool is_behind = cursor < read->total;
+    uint64_t found = read->count ? read->updates[0]->ts : read->total + 1;
+    struct answer answer = {
+        .reset = cursor > read->total,
+        .total = read->total,
+        .missed = is_behind && poll->ts >= 0 ? found - cursor - 1 : 0,
+        .ts = is_behind ? found - 1 + read->count : read->total,
+        .count = read->count,
+        .updates = read->updates,
+    };
+    finish_alone(inbox, poll, &answer);
+}
+
+static void finish_shared_read(struct inbox *inbox, struct channel *channel, struct store_read *read) {
+    if (read->owner)
+        answer_shared(inbox, channel, read->owner, read);
+    if (channel->watched && channel->watched->read == read)
+        caught_up(inbox, channel->watched, read);
+    read_due(inbox);
+}
+
+static struct watched *watched_of(struct store_watch *watch) {
+    return container_of(watch, struct watched, watch);
+}
+
+static struct store_watch *on_find(struct slice name) {
+    struct channel *channel = find_channel(the_inbox, hash_of(name), name);
+    return channel && channel->watched ? &channel->watched->watch : NULL;
+}
+
+static void on_watched(struct store_watch *watch) {
+    watched_of(watch)->is_on = true;
+    make_due(the_inbox, watched_of(watch));
+    read_due(the_inbox);
+}
+
+static void on_lost(struct store_watch *watch) {
+    watched_of(watch)->is_on = false;
+    watched_of(watch)->channel->is_loaded = false;
+}
+
+/* Whether this is an update that is in memory already. */
+static bool is_same(const struct channel *channel, const struct update *update) {
+    uint64_t age = channel->total - update->ts;
+    if (update->ts > channel->total || age >= channel->recent_count)
+        return false;
+    const struct update *mine = channel_recent(channel, channel->recent_count - 1 - (uint32_t)age);
+    return mine->at_ms == update->at_ms && slice_equal(update_body(mine), update_body(update));
+}
+
+static void on_news(struct store_watch *watch, struct update *update) {
+    struct inbox *inbox = the_inbox;
+    struct watched *watched = watched_of(watch);
+    struct channel *channel = watched->channel;
+    if (watched->told_ts < update->ts)
+        watched->told_ts = update->ts;
+    if (!channel->is_loaded)
+        return;
+    if (update->ts == channel->total + 1) {
+        channel->total = update->ts;
+        watched->changes++;
+        remember(inbox, channel, update);
+        wake(inbox, channel);
+    } else if (!is_same(channel, update)) { /* a gap, or the counter went back */
+        make_due(inbox, watched);
+        read_due(inbox);
+    }
+}
+
+static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, struct poll *poll) {
+    struct channel *channel = find_channel(inbox, hash, name);
+    if (!channel)
+        channel = make_channel(inbox, hash, name);
+    if (!channel)
+        return false;
+    /* Who does not wait wants all that has been acknowledged, by whichever process. */
+    bool ok =
+        poll->may_wait ? channel->watched || watch(inbox, channel) : read_from_store(inbox, channel, poll);
+    if (!ok && !channel->watched && !channel->reads)
+        forget_channel(inbox, channel);
+    if (!ok || !poll->may_wait)
+        return ok;
+    touch(inbox, channel);
+    if (channel->is_loaded)
+        decide(inbox, channel, poll);
+    else
+        wait_for_load(inbox, channel, poll);
+    return true;
+}
+
+/* Polls whose channel is not loaded in time learn why. */
+static void fail_late_loads(struct inbox *inbox, uint64_t now_ms) {
+    while (!list_empty(&inbox->loading)) {
+        struct watched *watched = container_of(inbox->loading.next, struct watched, loading_link);
+        if (!list_empty(&watched->loading) && now_ms - watched->loading_ms < LOAD_MS)
+            return;
+        list_remove(&watched->loading_link);
+        enum store_error error = store_health(inbox->store, NULL);
+        while (!list_empty(&watched->loading))
+            fail_poll(inbox, container_of(list_shift(&watched->loading), struct poll, link),
+                      error ? error : STORE_AWAY);
+    }
+}
+
+/* Stops watching channels that nobody has waited on for a while. */
+static void unwatch_idle(struct inbox *inbox, uint64_t now_ms) {
+    for (int count = 0; count < WAKE_SLICE && !list_empty(&inbox->by_use); count++) {
+        struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
+        if (is_in_use(channel) || !channel->watched)
+            touch(inbox, channel);
+        else if (now_ms - channel->watched->used_ms < WATCH_IDLE_MS)
+            return;
+        else
+            forget_channel(inbox, channel);
+    }
+}
+
+static void on_tick(uv_timer_t *timer) {
+    struct inbox *inbox = timer->data;
+    uint64_t now_ms = uv_now(timer->loop);
+    fail_late_loads(inbox, now_ms);
+    read_due(inbox);
+    unwatch_idle(inbox, now_ms);
+}
+
+static const struct store_events store_events = {on_find, on_watched, on_lost, on_news};
+
 /* --- Polling ---------------------------------------------------------------------------------- */
 
 bool inbox_poll(struct inbox *inbox, struct slice name, struct poll *poll) {
     uint64_t hash = hash_of(name);
+    if (store_is_shared(inbox->store))
+        return poll_shared(inbox, hash, name, poll);
     struct channel *channel = find_channel(inbox, hash, name);
     if (channel && channel->is_loaded) {
         touch(inbox, channel);
@@ -539,12 +800,12 @@ bool inbox_poll(struct inbox *inbox, struct slice name, struct poll *poll) {
         list_append(&channel->polls, &poll->link);
         return true;
     }
-    channel = channel_new(inbox, hash, name);
+    channel = make_channel(inbox, hash, name);
     if (!channel)
         return false;
     if (read_from_store(inbox, channel, poll))
         return true;
-    channel_free(inbox, channel);
+    forget_channel(inbox, channel);
     return false;
 }
 
@@ -581,10 +842,18 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     inbox->events = *events;
     list_init(&inbox->by_use);
     list_init(&inbox->waking);
+    list_init(&inbox->due);
+    list_init(&inbox->loading);
+    uv_timer_init(loop, &inbox->tick);
     uv_idle_init(loop, &inbox->wake_idle);
     uv_check_init(loop, &inbox->wake_check);
-    inbox->wake_idle.data = inbox->wake_check.data = inbox;
+    inbox->wake_idle.data = inbox->wake_check.data = inbox->tick.data = inbox;
     the_inbox = inbox;
+    if (store_is_shared(store)) {
+        store_listen(store, &store_events);
+        uv_timer_start(&inbox->tick, on_tick, TICK_MS, TICK_MS);
+        uv_unref((uv_handle_t *)&inbox->tick);
+    }
     return inbox;
 }
 
@@ -592,11 +861,17 @@ static void on_idle_closed(uv_handle_t *handle) {
     free(handle->data);
 }
 
+void inbox_stop(struct inbox *inbox) {
+    inbox->is_stopped = true;
+    uv_timer_stop(&inbox->tick);
+}
+
 void inbox_free(struct inbox *inbox) {
     while (!list_empty(&inbox->by_use))
-        channel_free(inbox, container_of(inbox->by_use.next, struct channel, use_link));
+        forget_channel(inbox, container_of(inbox->by_use.next, struct channel, use_link));
     table_deinit(&inbox->channels);
     free(inbox->picked);
+    uv_close((uv_handle_t *)&inbox->tick, NULL);
     uv_close((uv_handle_t *)&inbox->wake_check, NULL);
     uv_close((uv_handle_t *)&inbox->wake_idle, on_idle_closed);
 }

@@ -47,7 +47,7 @@ enum { ANSWER_MEMOS = 4 };
 
 /* What a poll gets. The polls that are woken together and ask for the same share one. */
 struct answer {
-    bool ok;         /* false: the store could not be read */
+    enum store_error error;
     bool reset;      /* the cursor was ahead of the channel */
     uint64_t ts;     /* the new cursor */
     uint64_t total;  /* the channel's newest ts */
@@ -64,7 +64,7 @@ struct inbox_events {
     /* After the last poll_done() of an answer: free its memos. */
     void (*answer_end)(struct answer *answer);
     /* `owner` as given to inbox_push(), NULL if it was cancelled; `update` is valid during the call. */
-    void (*push_done)(void *owner, const struct update *update, bool ok);
+    void (*push_done)(void *owner, const struct update *update, enum store_error error);
 };
 
 struct inbox_options {
@@ -77,7 +77,8 @@ struct inbox_options {
 /* NULL when memory is out. `store` is used, not owned. */
 struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox_options *options,
                         const struct inbox_events *events);
-/* No poll and no push may be under way. */
+/* The store is about to be closed: it is not asked for anything any more. No poll and no push may be under way. */
+void inbox_stop(struct inbox *inbox);
 void inbox_free(struct inbox *inbox);
 
 /*

@@ -4,6 +4,7 @@
 #include "hash.h"
 #include "log.h"
 #include "metrics.h"
+#include "redis_options.h"
 #include "server.h"
 #include "version.h"
 
@@ -33,6 +34,7 @@ static const char usage[] =
 static struct {
     struct config config;
     struct conn_shared connections;
+    struct redis_options redis;
     struct api api;
     struct store *store;
 } app;
@@ -48,7 +50,14 @@ static void on_drain(void) {
 
 static void on_drained(void) {
     conn_shared_deinit(&app.connections);
+    inbox_stop(app.api.inbox);
     store_close(app.store, on_store_closed, NULL);
+}
+
+static const char *provider_name(void) {
+    static const char *const names[] = {
+        [PROVIDER_SQLITE] = "sqlite", [PROVIDER_MEMORY] = "memory", [PROVIDER_REDIS] = "redis"};
+    return names[app.config.data_provider];
 }
 
 static struct store *open_store(uv_loop_t *loop, const struct config *config, char *error,
@@ -61,7 +70,16 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
         .max_bytes = (uint64_t)config->data_max_bytes,
         .clock_ms = store_clock_ms,
     };
-    return store_sqlite_open(loop, &options, error, error_size);
+    return config->data_provider == PROVIDER_REDIS
+               ? store_redis_open(loop, &options, &app.redis, error, error_size)
+               : store_sqlite_open(loop, &options, error, error_size);
+}
+
+/* Gives a Redis the time of one operation to be there; without it longline serves all the same. */
+static void wait_for_store(uv_loop_t *loop) {
+    uint64_t end_ms = uv_now(loop) + (uint64_t)app.config.redis_timeout;
+    while (store_health(app.store, NULL) != STORE_OK && uv_now(loop) < end_ms)
+        uv_run(loop, UV_RUN_ONCE);
 }
 
 /* Builds the parts from the store upwards; false on failure, with one line in `error`. */
@@ -81,7 +99,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .inbox = inbox_new(loop, app.store, &inbox_options, &api_inbox_events),
         .store = app.store,
         .trust = app.api.trust,
-        .provider = config->data_provider == PROVIDER_SQLITE ? "sqlite" : "memory",
+        .provider = provider_name(),
         .capture_headers = config->capture_headers,
     };
     if (config->rate_limit_limit)
@@ -100,6 +118,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         return false;
     }
     api_init(&app.api);
+    wait_for_store(loop);
     struct server_options options = {
         .listen = config->listen,
         .max_connections = (uint64_t)config->max_connections,
@@ -127,8 +146,9 @@ static int serve(int argc, char **argv) {
         return complain(EXIT_USAGE, error);
     if (app.config.max_body > (app.config.buffer_size << 20) / 4)
         return complain(EXIT_USAGE, "BUFFER_SIZE must be at least four times MAX_BODY");
-    if (app.config.data_provider == PROVIDER_REDIS)
-        return complain(EXIT_USAGE, "DATA_PROVIDER=redis: the redis store is not built into this longline");
+    if (app.config.data_provider == PROVIDER_REDIS &&
+        !redis_options_init(&app.redis, &app.config, error, sizeof error))
+        return complain(EXIT_USAGE, error);
     app.api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
     if (!app.api.trust || !server_check_listen(app.config.listen, error, sizeof error))
         return complain(EXIT_USAGE, error);
@@ -136,14 +156,14 @@ static int serve(int argc, char **argv) {
     log_init(app.config.log_level, app.config.log_json);
     metrics_init();
     uv_loop_t *loop = uv_default_loop();
-    log_info("starting", "version", LONGLINE_VERSION, "provider",
-             app.config.data_provider == PROVIDER_SQLITE ? "sqlite" : "memory", NULL);
+    log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return complain(EXIT_CANNOT_START, error);
     uv_run(loop, UV_RUN_DEFAULT);
     inbox_free(app.api.inbox);
     limiter_free(app.api.limiter);
     proxy_trust_free(app.api.trust);
+    redis_options_deinit(&app.redis);
     uv_run(loop, UV_RUN_DEFAULT);
     uv_loop_close(loop);
     return EXIT_SUCCESS;

@@ -63,6 +63,10 @@ static void write_store(struct buf *out, const struct store_stats *store) {
                 store->updates);
     write_gauge(out, "longline_store_bytes", "Bytes stored.", store->bytes);
     write_counter(out, "longline_store_swept_total", "Updates deleted by retention.", store->swept);
+    write_gauge(out, "longline_store_up", "Whether the store can be reached.", store->up);
+    write_counter(out, "longline_store_reconnects_total", "Connections to Redis made anew.",
+                  store->reconnects);
+    write_gauge(out, "longline_store_watches", "Channels subscribed to in Redis.", store->watches);
 }
 
 void metrics_write(struct buf *out, const struct store_stats *store) {

@@ -274,6 +274,7 @@ static void get_stats(struct store *base, struct store_stats *stats) {
     uv_mutex_lock(&store->mutex);
     *stats = store->stats;
     uv_mutex_unlock(&store->mutex);
+    stats->up = 1;
 }
 
 static void close_store(struct store *base, void (*closed)(void *), void *context) {
@@ -325,7 +326,8 @@ static bool lock_data(struct sqlite_store *store, const char *path, char *error,
 
 struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
                                 size_t error_size) {
-    static const struct store_ops ops = {queue_append, queue_read, get_stats, close_store};
+    static const struct store_ops ops = {
+        .append = queue_append, .read = queue_read, .stats = get_stats, .close = close_store};
     struct sqlite_store *store = calloc(1, sizeof *store);
     if (!store) {
         snprintf(error, error_size, "out of memory");

@@ -638,7 +638,7 @@ void update_log_append(struct update_log *log, struct list *batch) {
     if (is_wal_full(log, WAL_MAX_BYTES))
         copy_wal(log);
     for (struct list *link = batch->next; link != batch; link = link->next)
-        append_of(link)->ok = ok;
+        append_of(link)->error = ok ? STORE_OK : STORE_FAILED;
     trim_clean(log);
 }
 
@@ -775,9 +775,10 @@ void update_log_read(struct update_log *log, struct store_read *read) {
     read->total = read->gone = 0;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    read->ok =
+    bool ok =
         find_entry(log, read->hash, name, false, &entry) && (!entry || read_channel(log, read, &entry->now));
-    if (!read->ok) {
+    read->error = ok ? STORE_OK : STORE_FAILED;
+    if (!ok) {
         note_error(log, "read");
         while (read->count)
             update_unref(read->updates[--read->count]);

@@ -58,7 +58,7 @@ static void fake_read(struct store *store, struct store_read *read) {
     list_append(&reads, &read->op.link);
 }
 
-static const struct store_ops fake_ops = {fake_append, fake_read, NULL, NULL};
+static const struct store_ops fake_ops = {.append = fake_append, .read = fake_read};
 static struct store fake_store = {&fake_ops};
 
 /* Does the oldest append that waits, and answers it. */
@@ -67,7 +67,7 @@ static void answer_append(bool ok) {
     assert_non_null(link);
     struct store_append *append = container_of(link, struct store_append, op.link);
     assert_int_equal(append->hash, hash_of((struct slice){append->name, append->name_len}));
-    append->ok = ok;
+    append->error = ok ? STORE_OK : STORE_FAILED;
     if (ok)
         fake_add(fake_channel(append->name, append->name_len), append->update);
     append->op.done(&append->op);
@@ -78,7 +78,7 @@ static void answer_read(bool ok) {
     assert_non_null(link);
     struct store_read *read = container_of(link, struct store_read, op.link);
     assert_int_equal(read->hash, hash_of((struct slice){read->name, read->name_len}));
-    read->ok = ok;
+    read->error = ok ? STORE_OK : STORE_FAILED;
     if (ok) {
         struct fake_channel *channel = fake_channel(read->name, read->name_len);
         int64_t total = (int64_t)channel->total, max = (int64_t)options.channel_max_updates;
@@ -138,7 +138,7 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
     waiter->answer = *(int *)answer->memos[0];
     waiter->answers++;
     waiter->order = polls_done++;
-    waiter->ok = answer->ok;
+    waiter->ok = !answer->error;
     waiter->reset = answer->reset;
     waiter->ts = answer->ts;
     waiter->total = answer->total;
@@ -148,7 +148,7 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
         assert_int_equal(answer->updates[i]->ts, answer->updates[0]->ts + i);
     waiter->first = answer->count ? answer->updates[0]->ts : 0;
     waiter->last = answer->count ? answer->updates[answer->count - 1]->ts : 0;
-    if (answer->ok && answer->count)
+    if (!answer->error && answer->count)
         assert_int_equal(waiter->last, answer->ts);
 }
 
@@ -158,11 +158,11 @@ static void on_answer_end(struct answer *answer) {
     answers_alive--;
 }
 
-static void on_push_done(void *owner, const struct update *update, bool ok) {
+static void on_push_done(void *owner, const struct update *update, enum store_error error) {
     pushes_done++;
-    pushes_failed += !ok;
+    pushes_failed += error != STORE_OK;
     pushes_without_owner += !owner;
-    if (ok)
+    if (!error)
         last_pushed_ts = update->ts;
 }
 

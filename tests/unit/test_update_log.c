@@ -87,7 +87,7 @@ static uint64_t push_body(const char *channel, struct slice body) {
     list_append(&batch, &append->op.link);
     update_log_append(the_log, &batch);
     assert_false(list_empty(&batch));
-    uint64_t ts = append->ok ? append->update->ts : 0;
+    uint64_t ts = !append->error ? append->update->ts : 0;
     append_free(append);
     return ts;
 }
@@ -108,9 +108,9 @@ static bool push_many(const char *channel, uint64_t first_ts, int count) {
         list_append(&batch, &appends[i]->op.link);
     }
     update_log_append(the_log, &batch);
-    bool ok = appends[0]->ok;
+    bool ok = !appends[0]->error;
     for (int i = 0; i < count; i++) {
-        assert_int_equal(appends[i]->ok, ok);
+        assert_int_equal(!appends[i]->error, ok);
         if (ok)
             assert_int_equal(appends[i]->update->ts, first_ts + (unsigned)i);
         append_free(appends[i]);
@@ -143,7 +143,7 @@ static struct store_read *read_channel(const char *channel, int64_t after_ts) {
 
 static uint64_t total_of(const char *channel) {
     struct store_read *read = read_channel(channel, INT64_MAX);
-    assert_true(read->ok);
+    assert_false(read->error);
     assert_int_equal(read->count, 0);
     uint64_t total = read->total;
     read_free(read);
@@ -155,9 +155,9 @@ static void check_read_at(const char *channel, int64_t after_ts, uint32_t limit,
                           uint64_t first, uint64_t last, int line) {
     struct store_read *read = read_new(slice_of(channel), after_ts, limit);
     uint64_t count = last < first ? 0 : last - first + 1;
-    if (!read->ok || read->total != total || read->count != count) {
+    if (read->error || read->total != total || read->count != count) {
         print_error("after %lld, limit %u: ok %d, total %llu, %u updates; wanted %llu, %llu updates\n",
-                    (long long)after_ts, limit, read->ok, (unsigned long long)read->total, read->count,
+                    (long long)after_ts, limit, !read->error, (unsigned long long)read->total, read->count,
                     (unsigned long long)total, (unsigned long long)count);
         _fail(__FILE__, line);
     }
@@ -306,14 +306,14 @@ static void test_all_parts_come_back(void **state) {
                 list_append(&batch, &append->op.link);
                 now_ms++;
                 update_log_append(the_log, &batch);
-                assert_true(append->ok);
+                assert_false(append->error);
                 assert_int_equal(append->update->ts, i + 1);
                 assert_int_equal(append->update->at_ms, now_ms);
                 append_free(append);
             }
         for (size_t n = 0; n < 6; n++) {
             struct store_read *read = read_new(names[n], 0, 10);
-            assert_true(read->ok);
+            assert_false(read->error);
             assert_int_equal(read->count, 3);
             for (size_t i = 0; i < 3; i++) {
                 struct update *update = read->updates[i];
@@ -680,7 +680,7 @@ static char *channel_name(int i) {
 static void check_channels(void) {
     for (int i = 0; i < CHANNELS; i++) {
         struct store_read *read = read_channel(channel_name(i), 0);
-        assert_true(read->ok);
+        assert_false(read->error);
         if (read->total != totals[i])
             fail_msg("channel %d: %llu, not %llu", i, (unsigned long long)read->total,
                      (unsigned long long)totals[i]);
@@ -803,7 +803,7 @@ static void test_failed_batch_of_new_channels(void **state) {
     }
     update_log_append(the_log, &batch);
     for (int i = 0; i < COUNT; i++) {
-        assert_false(appends[i]->ok);
+        assert_true(appends[i]->error);
         append_free(appends[i]);
     }
     limit_file_size(RLIM_INFINITY);

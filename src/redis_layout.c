@@ -1,0 +1,213 @@
+#include "redis_layout.h"
+#include "http.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The age bound is kept at the old end, a few a push. An update of upstream's, which has no record, goes by count. */
+struct redis_script redis_script_append = {
+    .text = "local total = redis.call('INCR', KEYS[1])\n"
+            "local time = redis.call('TIME')\n"
+            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+            "local max, ttl = -ARGV[3], tonumber(ARGV[4])\n"
+            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+            "redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+            "redis.call('LTRIM', KEYS[2], max, -1)\n"
+            "redis.call('RPUSH', KEYS[3], record)\n"
+            "redis.call('LTRIM', KEYS[3], max, -1)\n"
+            "for i = 1, 8 do\n"
+            "  local old, old_at = string.match(redis.call('LINDEX', KEYS[3], 0), '^(%d+) (%d+)')\n"
+            "  if not old or tonumber(old_at) >= at - ttl then break end\n"
+            "  redis.call('LPOP', KEYS[3])\n"
+            "  if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', KEYS[2]) end\n"
+            "end\n"
+            "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
+            "redis.call('PEXPIRE', KEYS[2], ttl)\n"
+            "redis.call('PEXPIRE', KEYS[3], ttl)\n"
+            "redis.call(ARGV[6], KEYS[4], record .. ARGV[1])\n"
+            "return {total, at}\n",
+};
+
+/* Where there is a record for every update, records are read along with their updates; else all that there are. */
+struct redis_script redis_script_read = {
+    .text =
+        "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+        "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
+        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+        "local kept = math.min(len, tonumber(ARGV[4]))\n"
+        "local gone = total - kept\n"
+        "if after < 0 then after = total + after end\n"
+        "after = math.max(after, gone)\n"
+        "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
+        "if after >= total then return {total, gone, first, bodies, records} end\n"
+        "local time = redis.call('TIME')\n"
+        "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
+        "local function record_at(index) return redis.call('LINDEX', KEYS[3], index) or '' end\n"
+        "local function ts_of(record) return tonumber(string.match(record, '^(%d+)')) end\n"
+        "local full = redis.call('LLEN', KEYS[3]) == len and ts_of(record_at(-len)) == total - len + 1\n"
+        "  and ts_of(record_at(-1)) == total\n"
+        "local ts = first\n"
+        "while ts <= total and #bodies < limit and bytes < max_bytes do\n"
+        "  local count = math.min(64, limit - #bodies, total - ts + 1)\n"
+        "  local from = ts - total - 1\n"
+        "  local more = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
+        "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
+        "  for i = 1, count do\n"
+        "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
+        "    if at and at < cutoff and #bodies == 0 then\n"
+        "      first = ts + i\n"
+        "      gone = ts + i - 1\n"
+        "    else\n"
+        "      bytes = bytes + #more[i] + (full and #beside[i] or 0)\n"
+        "      if #bodies > 0 and bytes > max_bytes then break end\n"
+        "      bodies[#bodies + 1] = more[i]\n"
+        "      if full then records[#records + 1] = beside[i] end\n"
+        "    end\n"
+        "  end\n"
+        "  ts = ts + count\n"
+        "end\n"
+        "if not full then records = redis.call('LRANGE', KEYS[3], after - total, -1) end\n"
+        "return {total, gone, first, bodies, records}\n",
+};
+
+static void hash_script(struct redis_script *script) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    if (EVP_Digest(script->text, strlen(script->text), digest, &len, EVP_sha1(), NULL) != 1)
+        abort();
+    for (unsigned i = 0; i < len; i++)
+        snprintf(script->sha + 2 * (size_t)i, 3, "%02x", digest[i]);
+}
+
+void redis_layout_init(void) {
+    hash_script(&redis_script_append);
+    hash_script(&redis_script_read);
+}
+
+/* --- Keys ------------------------------------------------------------------------------------- */
+
+static bool needs_code(char c) {
+    return c == '%' || c == '{' || c == '}';
+}
+
+static void put_tag(struct buf *out, struct slice channel) {
+    for (size_t i = 0; i < channel.len; i++)
+        if (needs_code(channel.data[i]))
+            buf_printf(out, "%%%02X", (unsigned char)channel.data[i]);
+        else
+            buf_putc(out, channel.data[i]);
+}
+
+static void put_kind(const struct redis_layout *layout, struct buf *out, enum redis_key key) {
+    static const char *const kinds[] = {"total", "updates", "meta", "news"};
+    buf_puts(out, layout->prefix);
+    buf_puts(out, kinds[key]);
+    if (key == REDIS_KEY_NEWS && layout->db)
+        buf_printf(out, "@%lld", (long long)layout->db);
+    buf_putc(out, ':');
+}
+
+void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum redis_key key,
+                      struct slice channel) {
+    put_kind(layout, out, key);
+    if (!layout->is_cluster) {
+        buf_append(out, channel.data, channel.len);
+        return;
+    }
+    buf_putc(out, '{');
+    put_tag(out, channel);
+    buf_putc(out, '}');
+}
+
+bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len) {
+    struct buf start = {0};
+    put_kind(layout, &start, REDIS_KEY_NEWS);
+    bool fits = !start.failed && name.len > start.len && memcmp(name.data, start.data, start.len) == 0;
+    struct slice rest = {name.data + (fits ? start.len : 0), fits ? name.len - start.len : 0};
+    buf_deinit(&start);
+    if (fits && layout->is_cluster) {
+        fits = rest.len > 2 && rest.data[0] == '{' && rest.data[rest.len - 1] == '}';
+        rest = fits ? (struct slice){rest.data + 1, rest.len - 2} : rest;
+        long decoded = fits ? http_decode_path(rest, out) : -1;
+        *len = decoded > 0 ? (size_t)decoded : 0;
+        return decoded > 0;
+    }
+    if (fits)
+        memcpy(out, rest.data, rest.len);
+    *len = rest.len;
+    return fits;
+}
+
+/* CRC16 as the cluster counts it (XMODEM). */
+unsigned redis_layout_slot(struct slice channel) {
+    struct buf tag = {0};
+    put_tag(&tag, channel);
+    unsigned crc = 0;
+    for (size_t i = 0; i < tag.len; i++) {
+        crc ^= (unsigned)(unsigned char)tag.data[i] << 8;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc << 1 ^ (crc & 0x8000 ? 0x1021 : 0)) & 0xffff;
+    }
+    buf_deinit(&tag);
+    return crc % REDIS_SLOTS;
+}
+
+/* --- Records ---------------------------------------------------------------------------------- */
+
+void redis_record_write(struct buf *out, const struct update *update) {
+    struct slice query = update_query(update), headers = update_headers(update), method = update_method(update);
+    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len, update->has_raw ? (int)update->raw_len : -1, query.len,
+               headers.len, method.len);
+    if (update->has_raw)
+        buf_append(out, update_raw(update).data, update->raw_len);
+    buf_append(out, query.data, query.len);
+    buf_append(out, headers.data, headers.len);
+    buf_append(out, method.data, method.len);
+}
+
+/* Reads a number and the byte behind it, which must be `end`. */
+static bool take_number(struct slice *text, char end, int64_t *number) {
+    size_t i = 0;
+    bool is_negative = text->len && text->data[0] == '-';
+    i += is_negative;
+    *number = 0;
+    size_t digits = i;
+    for (; i < text->len && text->data[i] >= '0' && text->data[i] <= '9'; i++) {
+        if (i - digits >= 18)
+            return false;
+        *number = *number * 10 + (text->data[i] - '0');
+    }
+    if (i == digits || i == text->len || text->data[i] != end)
+        return false;
+    if (is_negative)
+        *number = -*number;
+    *text = (struct slice){text->data + i + 1, text->len - i - 1};
+    return true;
+}
+
+static bool take_bytes(struct slice *text, int64_t len, struct slice *bytes) {
+    if (len < 0 || (uint64_t)len > text->len)
+        return false;
+    *bytes = (struct slice){text->data, (size_t)len};
+    *text = (struct slice){text->data + len, text->len - (size_t)len};
+    return true;
+}
+
+bool redis_record_parse(struct slice text, struct redis_record *record) {
+    int64_t numbers[7];
+    for (int i = 0; i < 7; i++)
+        if (!take_number(&text, i < 6 ? ' ' : '\n', &numbers[i]))
+            return false;
+    *record = (struct redis_record){.ts = (uint64_t)numbers[0], .at_ms = numbers[1]};
+    if (numbers[0] < 1 || numbers[1] < 0 || numbers[2] < 0 || numbers[6] > UINT16_MAX)
+        return false;
+    record->body_len = (size_t)numbers[2];
+    record->parts.has_raw = numbers[3] >= 0;
+    bool ok = (!record->parts.has_raw || take_bytes(&text, numbers[3], &record->parts.raw)) &&
+              take_bytes(&text, numbers[4], &record->parts.query) &&
+              take_bytes(&text, numbers[5], &record->parts.headers) &&
+              take_bytes(&text, numbers[6], &record->parts.method);
+    record->rest = text;
+    return ok;
+}
