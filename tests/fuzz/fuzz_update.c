@@ -118,7 +118,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         struct update *update = NULL;
         enum http_error error = update_build(&request, query, true, &update);
         assert(!error == (update != NULL));
-        assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH);
+        assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH ||
+               error == ERROR_MERGE_SIZE);
         if (update) {
             check_update(update, query, rest);
             update_unref(update);
