@@ -543,7 +543,7 @@ static void serve_page(struct exchange *exchange, const struct request *request,
 
 static void on_request(struct exchange *exchange, const struct request *request) {
     exchange->quota = -1;
-    exchange->poll.may_wait = false;
+    exchange->poll.may_wait = exchange->poll.was_parked = false;
     struct slice target = request_slice(request, request->target);
     if (request->parser.method == HTTP_OPTIONS && is_path(target, "*")) {
         reply_options(exchange, MAY_GET | MAY_POST);

@@ -17,6 +17,7 @@ enum {
     TICK_MS = 100,
     LOAD_MS = 900,         /* so long a poll waits for its channel to be watched and read */
     WATCH_IDLE_MS = 10000, /* a channel is watched for so long after its last poll */
+    CHECK_MS = 1000,       /* what a poll has not heard from the store itself is checked after so long */
 };
 
 /*
@@ -31,8 +32,11 @@ struct watched {
     struct list loading;      /* polls that wait for it to be loaded */
     struct list loading_link; /* in inbox->loading, while there are any, by loading_ms */
     struct list due_link;     /* in inbox->due: to be read */
+    struct list check_link;   /* in inbox->unchecked */
     struct store_read *read;  /* what reads it */
     uint64_t loading_ms, used_ms;
+    uint64_t checked_ms;   /* when total was that of the store */
+    uint64_t check_due_ms; /* while in inbox->unchecked */
     uint64_t told_ts;      /* the newest update told while it was being read */
     uint32_t changes;      /* updates taken over */
     uint32_t changes_read; /* as of the start of `read` */
@@ -45,13 +49,13 @@ struct inbox {
     struct inbox_options options;
     struct inbox_events events;
     struct table channels;
-    struct list by_use;       /* least recently used first */
-    struct list waking;       /* channels whose polls at the front have not been woken yet */
-    struct list due, loading; /* struct watched */
-    uv_timer_t tick;          /* of a shared store */
-    uv_check_t wake_check;    /* wakes in the turn of the push */
-    uv_idle_t wake_idle;      /* keeps the loop turning while there are more to wake */
-    uint32_t reads;           /* under way in the store */
+    struct list by_use;                  /* least recently used first */
+    struct list waking;                  /* channels whose polls at the front have not been woken yet */
+    struct list due, loading, unchecked; /* struct watched */
+    uv_timer_t tick;                     /* of a shared store */
+    uv_check_t wake_check;               /* wakes in the turn of the push */
+    uv_idle_t wake_idle;                 /* keeps the loop turning while there are more to wake */
+    uint32_t reads;                      /* under way in the store */
     bool is_stopped;
     struct update **picked; /* room for the updates of one answer */
 };
@@ -98,6 +102,7 @@ static void unwatch(struct inbox *inbox, struct channel *channel) {
         store_unwatch(inbox->store, &watched->watch);
     list_remove(&watched->loading_link);
     list_remove(&watched->due_link);
+    list_remove(&watched->check_link);
     metrics.cache_bytes -= sizeof *watched;
     free(watched);
     channel->watched = NULL;
@@ -194,8 +199,9 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel, con
     uint64_t cursor = cursor_of(poll, channel), first = cursor + 1;
     /* A poll that waited gets all that came, even if a burst was larger than the bound on what is kept. */
     bool has_waited = poll->state == POLL_PARKED;
-    if (!has_waited && first < oldest_allowed(inbox, channel))
-        first = oldest_allowed(inbox, channel);
+    uint64_t oldest = has_waited ? channel->gone + 1 : oldest_allowed(inbox, channel);
+    if (first < oldest)
+        first = oldest;
     uint64_t in_memory = channel->total - channel->recent_count + 1; /* the first ts in memory */
     if (first < in_memory)
         return false;
@@ -222,6 +228,7 @@ static bool read_from_store(struct inbox *inbox, struct channel *channel, struct
 
 static void park(struct channel *channel, struct poll *poll) {
     poll->state = POLL_PARKED;
+    poll->was_parked = true;
     poll->channel = channel;
     poll->ts = (int64_t)channel->total;
     list_append(&channel->polls, &poll->link);
@@ -562,20 +569,25 @@ static void read_due(struct inbox *inbox) {
     list_splice(&inbox->due, &due);
 }
 
-/* Takes over what is newer than what is in memory. */
+/* Takes over what is newer than what is in memory: what was read, which may be only the first part of it. */
 static void take_over(struct inbox *inbox, struct watched *watched, const struct store_read *read) {
     struct channel *channel = watched->channel;
-    bool reaches_total = read->count && read->updates[read->count - 1]->ts == read->total;
-    bool continues = watched->is_known && reaches_total && read->updates[0]->ts == channel->total + 1;
     watched->changes++;
-    channel->total = read->total;
-    if (continues) {
-        for (uint32_t i = 0; i < read->count; i++)
-            remember(inbox, channel, read->updates[i]);
-    } else {
+    if (!watched->is_known || !read->count) {
         channel_drop_recents(channel);
+        channel->total = read->total;
         remember_read(inbox, channel, read);
+        return;
     }
+    if (read->updates[0]->ts != channel->total + 1) { /* those between are gone */
+        channel_drop_recents(channel);
+        channel->gone = read->updates[0]->ts - 1;
+    }
+    channel->total = read->updates[read->count - 1]->ts;
+    for (uint32_t i = 0; i < read->count; i++)
+        remember(inbox, channel, read->updates[i]);
+    if (channel->total < read->total)
+        make_due(inbox, watched);
 }
 
 /* The channel has been read, from what was known of it to its end at that moment. */
@@ -598,6 +610,7 @@ static void caught_up(struct inbox *inbox, struct watched *watched, const struct
     else if (!watched->is_known || read->total > channel->total)
         take_over(inbox, watched, read);
     watched->is_known = true;
+    watched->checked_ms = uv_now(inbox->tick.loop);
     channel->is_loaded = watched->is_on;
     if (!watched->is_on || watched->told_ts > channel->total)
         make_due(inbox, watched);
@@ -630,15 +643,34 @@ static bool watch(struct inbox *inbox, struct channel *channel) {
     list_init(&watched->loading);
     list_init(&watched->loading_link);
     list_init(&watched->due_link);
+    list_init(&watched->check_link);
     metrics.cache_bytes += sizeof *watched;
     channel->watched = watched;
     store_watch(inbox->store, &watched->watch);
     return true;
 }
 
+/* A poll that was woken, but for which nothing could be read: it is not told of the store's trouble. */
+static void keep_waiting(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    if (poll->may_wait && channel->watched) {
+        poll->state = POLL_PARKED;
+        poll->channel = channel;
+        list_append(channel->polls.next, &poll->link); /* before all others: it has seen least */
+        metrics.polls_parked++;
+        make_due(inbox, channel->watched);
+        return;
+    }
+    struct answer answer = {.ts = (uint64_t)poll->ts, .total = channel->total};
+    finish_alone(inbox, poll, &answer);
+}
+
 /* Answers a poll by what was read for it. */
 static void answer_shared(struct inbox *inbox, struct channel *channel, struct poll *poll,
                           const struct store_read *read) {
+    if (read->error && poll->was_parked) {
+        keep_waiting(inbox, channel, poll);
+        return;
+    }
     if (read->error) {
         fail_poll(inbox, poll, read->error);
         return;
@@ -716,6 +748,7 @@ static void on_news(struct store_watch *watch, struct update *update) {
     if (update->ts == channel->total + 1) {
         channel->total = update->ts;
         watched->changes++;
+        watched->checked_ms = uv_now(inbox->tick.loop);
         remember(inbox, channel, update);
         wake(inbox, channel);
     } else if (!is_same(channel, update)) { /* a gap, or the counter went back */
@@ -738,11 +771,29 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
     if (!ok || !poll->may_wait)
         return ok;
     touch(inbox, channel);
-    if (channel->is_loaded)
-        decide(inbox, channel, poll);
-    else
+    if (!channel->is_loaded) {
         wait_for_load(inbox, channel, poll);
+        return true;
+    }
+    if (list_empty(&channel->watched->check_link)) {
+        channel->watched->check_due_ms = uv_now(inbox->tick.loop) + CHECK_MS;
+        list_append(&inbox->unchecked, &channel->watched->check_link);
+    }
+    decide(inbox, channel, poll);
     return true;
+}
+
+/* A counter can go back without a word (a flush, an expiry), and its channel then says nothing. Where polls have come
+ * since a channel was heard of, it is read once. */
+static void check_counters(struct inbox *inbox, uint64_t now_ms) {
+    while (!list_empty(&inbox->unchecked)) {
+        struct watched *watched = container_of(inbox->unchecked.next, struct watched, check_link);
+        if (now_ms < watched->check_due_ms)
+            return;
+        list_remove(&watched->check_link);
+        if (watched->checked_ms + CHECK_MS <= watched->check_due_ms && !list_empty(&watched->channel->polls))
+            make_due(inbox, watched);
+    }
 }
 
 /* Polls whose channel is not loaded in time learn why. */
@@ -776,6 +827,7 @@ static void on_tick(uv_timer_t *timer) {
     struct inbox *inbox = timer->data;
     uint64_t now_ms = uv_now(timer->loop);
     fail_late_loads(inbox, now_ms);
+    check_counters(inbox, now_ms);
     read_due(inbox);
     unwatch_idle(inbox, now_ms);
 }
@@ -844,6 +896,7 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     list_init(&inbox->waking);
     list_init(&inbox->due);
     list_init(&inbox->loading);
+    list_init(&inbox->unchecked);
     uv_timer_init(loop, &inbox->tick);
     uv_idle_init(loop, &inbox->wake_idle);
     uv_check_init(loop, &inbox->wake_check);

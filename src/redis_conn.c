@@ -81,7 +81,8 @@ void redis_conn_fail(struct redis_conn *conn, const char *reason) {
     conn->backoff_ms = conn->backoff_ms ? conn->backoff_ms * 2 : REDIS_BACKOFF_MIN_MS;
     if (conn->backoff_ms > REDIS_BACKOFF_MAX_MS)
         conn->backoff_ms = REDIS_BACKOFF_MAX_MS;
-    conn->retry_ms = uv_now(conn->loop) + conn->backoff_ms / 2 + randombytes_uniform((uint32_t)conn->backoff_ms);
+    conn->retry_ms =
+        uv_now(conn->loop) + conn->backoff_ms / 2 + randombytes_uniform((uint32_t)conn->backoff_ms);
     conn->events->down(conn, conn->reason);
 }
 
@@ -455,8 +456,10 @@ void redis_conn_tick(struct redis_conn *conn, uint64_t now_ms) {
         if (now_ms >= conn->retry_ms)
             try_to_connect(conn);
     } else if (since < now_ms && now_ms - since > conn->stall_ms) {
-        redis_conn_fail(conn, conn->state == REDIS_CONN_CONNECTING ? "no connection in time" : "no answer in time");
-    } else if (conn->state == REDIS_CONN_READY && since == UINT64_MAX && now_ms - conn->heard_ms > REDIS_PING_MS) {
+        redis_conn_fail(conn,
+                        conn->state == REDIS_CONN_CONNECTING ? "no connection in time" : "no answer in time");
+    } else if (conn->state == REDIS_CONN_READY && since == UINT64_MAX &&
+               now_ms - conn->heard_ms > REDIS_PING_MS) {
         ping(conn, now_ms);
     }
 }

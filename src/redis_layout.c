@@ -7,68 +7,68 @@
 
 /* The age bound is kept at the old end, a few a push. An update of upstream's, which has no record, goes by count. */
 struct redis_script redis_script_append = {
-    .text = "local total = redis.call('INCR', KEYS[1])\n"
-            "local time = redis.call('TIME')\n"
-            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-            "local max, ttl = -ARGV[3], tonumber(ARGV[4])\n"
-            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
-            "redis.call('RPUSH', KEYS[2], ARGV[1])\n"
-            "redis.call('LTRIM', KEYS[2], max, -1)\n"
-            "redis.call('RPUSH', KEYS[3], record)\n"
-            "redis.call('LTRIM', KEYS[3], max, -1)\n"
-            "for i = 1, 8 do\n"
-            "  local old, old_at = string.match(redis.call('LINDEX', KEYS[3], 0), '^(%d+) (%d+)')\n"
-            "  if not old or tonumber(old_at) >= at - ttl then break end\n"
-            "  redis.call('LPOP', KEYS[3])\n"
-            "  if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', KEYS[2]) end\n"
-            "end\n"
-            "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
-            "redis.call('PEXPIRE', KEYS[2], ttl)\n"
-            "redis.call('PEXPIRE', KEYS[3], ttl)\n"
-            "redis.call(ARGV[6], KEYS[4], record .. ARGV[1])\n"
-            "return {total, at}\n",
+    .text =
+        "local total = redis.call('INCR', KEYS[1])\n"
+        "local time = redis.call('TIME')\n"
+        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+        "local max, ttl = -ARGV[3], tonumber(ARGV[4])\n"
+        "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+        "redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+        "redis.call('LTRIM', KEYS[2], max, -1)\n"
+        "redis.call('RPUSH', KEYS[3], record)\n"
+        "redis.call('LTRIM', KEYS[3], max, -1)\n"
+        "for i = 1, 8 do\n"
+        "  local old, old_at = string.match(redis.call('LINDEX', KEYS[3], 0), '^(%d+) (%d+)')\n"
+        "  if not old or tonumber(old_at) >= at - ttl then break end\n"
+        "  redis.call('LPOP', KEYS[3])\n"
+        "  if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', KEYS[2]) end\n"
+        "end\n"
+        "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
+        "redis.call('PEXPIRE', KEYS[2], ttl)\n"
+        "redis.call('PEXPIRE', KEYS[3], ttl)\n"
+        "redis.call(ARGV[6], ARGV[7], record .. ARGV[1])\n"
+        "return {total, at}\n",
 };
 
 /* Where there is a record for every update, records are read along with their updates; else all that there are. */
 struct redis_script redis_script_read = {
-    .text =
-        "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
-        "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
-        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
-        "local kept = math.min(len, tonumber(ARGV[4]))\n"
-        "local gone = total - kept\n"
-        "if after < 0 then after = total + after end\n"
-        "after = math.max(after, gone)\n"
-        "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
-        "if after >= total then return {total, gone, first, bodies, records} end\n"
-        "local time = redis.call('TIME')\n"
-        "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
-        "local function record_at(index) return redis.call('LINDEX', KEYS[3], index) or '' end\n"
-        "local function ts_of(record) return tonumber(string.match(record, '^(%d+)')) end\n"
-        "local full = redis.call('LLEN', KEYS[3]) == len and ts_of(record_at(-len)) == total - len + 1\n"
-        "  and ts_of(record_at(-1)) == total\n"
-        "local ts = first\n"
-        "while ts <= total and #bodies < limit and bytes < max_bytes do\n"
-        "  local count = math.min(64, limit - #bodies, total - ts + 1)\n"
-        "  local from = ts - total - 1\n"
-        "  local more = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
-        "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
-        "  for i = 1, count do\n"
-        "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
-        "    if at and at < cutoff and #bodies == 0 then\n"
-        "      first = ts + i\n"
-        "      gone = ts + i - 1\n"
-        "    else\n"
-        "      bytes = bytes + #more[i] + (full and #beside[i] or 0)\n"
-        "      if #bodies > 0 and bytes > max_bytes then break end\n"
-        "      bodies[#bodies + 1] = more[i]\n"
-        "      if full then records[#records + 1] = beside[i] end\n"
-        "    end\n"
-        "  end\n"
-        "  ts = ts + count\n"
-        "end\n"
-        "if not full then records = redis.call('LRANGE', KEYS[3], after - total, -1) end\n"
-        "return {total, gone, first, bodies, records}\n",
+    .text = "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+            "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
+            "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+            "local kept = math.min(len, tonumber(ARGV[4]))\n"
+            "local gone = total - kept\n"
+            "if after < 0 then after = total + after end\n"
+            "after = math.max(after, gone)\n"
+            "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
+            "if after >= total then return {total, gone, first, bodies, records} end\n"
+            "local time = redis.call('TIME')\n"
+            "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
+            "local function record_at(index) return redis.call('LINDEX', KEYS[3], index) or '' end\n"
+            "local function ts_of(record) return tonumber(string.match(record, '^(%d+)')) end\n"
+            "local full = redis.call('LLEN', KEYS[3]) == len and ts_of(record_at(-len)) == total - len + 1\n"
+            "  and ts_of(record_at(-1)) == total\n"
+            "local ts = first\n"
+            "while ts <= total and #bodies < limit and bytes < max_bytes do\n"
+            "  local count = math.min(64, limit - #bodies, total - ts + 1)\n"
+            "  local from = ts - total - 1\n"
+            "  local more = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
+            "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
+            "  for i = 1, count do\n"
+            "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
+            "    if at and at < cutoff and #bodies == 0 then\n"
+            "      first = ts + i\n"
+            "      gone = ts + i - 1\n"
+            "    else\n"
+            "      bytes = bytes + #more[i] + (full and #beside[i] or 0)\n"
+            "      if #bodies > 0 and bytes > max_bytes then break end\n"
+            "      bodies[#bodies + 1] = more[i]\n"
+            "      if full then records[#records + 1] = beside[i] end\n"
+            "    end\n"
+            "  end\n"
+            "  ts = ts + count\n"
+            "end\n"
+            "if not full then records = redis.call('LRANGE', KEYS[3], after - total, -1) end\n"
+            "return {total, gone, first, bodies, records}\n",
 };
 
 static void hash_script(struct redis_script *script) {
@@ -139,26 +139,34 @@ bool redis_layout_channel(const struct redis_layout *layout, struct slice name, 
     return fits;
 }
 
-/* CRC16 as the cluster counts it (XMODEM). */
-unsigned redis_layout_slot(struct slice channel) {
-    struct buf tag = {0};
-    put_tag(&tag, channel);
-    unsigned crc = 0;
+/* What a cluster hashes of a key: what stands in its first pair of braces, if anything does. */
+static struct slice hash_tag(struct slice key) {
+    const char *open = memchr(key.data, '{', key.len);
+    const char *close = open ? memchr(open, '}', key.len - (size_t)(open - key.data)) : NULL;
+    return close && close > open + 1 ? (struct slice){open + 1, (size_t)(close - open) - 1} : key;
+}
+
+unsigned redis_layout_slot(const struct redis_layout *layout, struct slice channel) {
+    struct buf key = {0};
+    redis_layout_key(layout, &key, REDIS_KEY_TOTAL, channel);
+    struct slice tag = hash_tag((struct slice){key.data, key.len});
+    unsigned crc = 0; /* CRC16 (XMODEM) */
     for (size_t i = 0; i < tag.len; i++) {
         crc ^= (unsigned)(unsigned char)tag.data[i] << 8;
         for (int bit = 0; bit < 8; bit++)
             crc = (crc << 1 ^ (crc & 0x8000 ? 0x1021 : 0)) & 0xffff;
     }
-    buf_deinit(&tag);
+    buf_deinit(&key);
     return crc % REDIS_SLOTS;
 }
 
 /* --- Records ---------------------------------------------------------------------------------- */
 
 void redis_record_write(struct buf *out, const struct update *update) {
-    struct slice query = update_query(update), headers = update_headers(update), method = update_method(update);
-    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len, update->has_raw ? (int)update->raw_len : -1, query.len,
-               headers.len, method.len);
+    struct slice query = update_query(update), headers = update_headers(update),
+                 method = update_method(update);
+    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len, update->has_raw ? (int)update->raw_len : -1,
+               query.len, headers.len, method.len);
     if (update->has_raw)
         buf_append(out, update_raw(update).data, update->raw_len);
     buf_append(out, query.data, query.len);

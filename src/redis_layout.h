@@ -30,8 +30,10 @@ struct redis_script {
     char sha[41];
 };
 
-/* KEYS: total, updates, meta, news. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE, milliseconds
- * an update is kept, milliseconds the counter is kept, PUBLISH or SPUBLISH. Returns {ts, at}. */
+/* KEYS: total, updates, meta. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE, milliseconds an
+ * update is kept, milliseconds the counter is kept, PUBLISH or SPUBLISH, news. Returns {ts, at}. All keys are declared,
+ * so that a cluster that is moving them refuses the whole script, never a part of it; news is none of them, because a
+ * key that does not exist would be refused too. */
 extern struct redis_script redis_script_append;
 
 /* KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes, CHANNEL_STORAGE_MAXSIZE,
@@ -56,8 +58,8 @@ void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum r
 /* The channel of a news channel's name, decoded into `out`, which has room for name.len bytes. False: it is none. */
 bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len);
 
-/* The cluster's slot of a channel. */
-unsigned redis_layout_slot(struct slice channel);
+/* The cluster's slot of a channel. (A hash tag in the prefix puts all channels into one.) */
+unsigned redis_layout_slot(const struct redis_layout *layout, struct slice channel);
 
 /* Appends the record of `update` without TS and AT. */
 void redis_record_write(struct buf *out, const struct update *update);

@@ -43,7 +43,8 @@ void redis_promise_read_info(struct redis_promise *promise, struct slice info) {
 
 void redis_promise_read_config(struct redis_promise *promise, const redisReply *reply) {
     *promise->appendfsync = '\0';
-    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 && reply->element[1]->type == REDIS_REPLY_STRING)
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
+        reply->element[1]->type == REDIS_REPLY_STRING)
         copy(promise->appendfsync, sizeof promise->appendfsync,
              (struct slice){reply->element[1]->str, reply->element[1]->len});
 }
@@ -52,8 +53,8 @@ void redis_promise_write(const struct redis_promise *promise, struct buf *line) 
     buf_printf(line, "redis %s: appendonly %s, ", promise->version, promise->appendonly ? "yes" : "no");
     if (promise->appendonly)
         buf_printf(line, "appendfsync %s, ", *promise->appendfsync ? promise->appendfsync : "not known");
-    buf_printf(line, "%d replica%s, maxmemory-policy %s", promise->replicas, promise->replicas == 1 ? "" : "s",
-               promise->policy);
+    buf_printf(line, "%d replica%s, maxmemory-policy %s", promise->replicas,
+               promise->replicas == 1 ? "" : "s", promise->policy);
     const char *risk = redis_promise_risk(promise);
     if (risk)
         buf_printf(line, "; %s", risk);

@@ -11,7 +11,7 @@
 struct redis_promise {
     bool is_known;
     bool appendonly;
-    bool evicts;         /* maxmemory is set, and its policy deletes keys */
+    bool evicts; /* maxmemory is set, and its policy deletes keys */
     int replicas;
     char version[24];
     char appendfsync[16]; /* "" where CONFIG is not allowed */

@@ -6,11 +6,11 @@
 #include <string.h>
 
 enum {
-    ASK_SOON_MS = 100,     /* from one question for the slots to the next, when something hints at a change */
-    ASK_MS = 5000,         /* ... and when nothing does */
-    SENTINEL_MS = 500,
+    ASK_SOON_MS = 100, /* from one question for the slots to the next, when something hints at a change */
+    ASK_MS = 5000,     /* ... and when nothing does */
+    SENTINEL_MS = 200,
     PROMISE_MS = 10000,
-    NODE_IDLE_MS = 5000,   /* a node that serves nothing is closed after so long */
+    NODE_IDLE_MS = 5000, /* a node that serves nothing is closed after so long */
     NODES_MAX = 2000,
     AWAY_LOG_MS = 5000, /* another reason of the same outage is logged after so long */
 };
@@ -36,7 +36,8 @@ static struct redis_node *node_new(struct redis_topology *topology, const struct
     list_init(&node->unreplicated);
     list_append(&topology->nodes, &node->link);
     for (int lane = 0; lane < REDIS_LANES; lane++)
-        redis_conn_init(&node->lanes[lane], topology->loop, topology->options, topology->tls, &lane_events[lane]);
+        redis_conn_init(&node->lanes[lane], topology->loop, topology->options, topology->tls,
+                        &lane_events[lane]);
     node->lanes[REDIS_LANE_APPEND].stall_ms += (uint64_t)topology->options->wait_ms;
     if (topology->slots)
         for (int lane = 0; lane < REDIS_LANES; lane++)
@@ -158,8 +159,11 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
 
 /* --- Lanes ------------------------------------------------------------------------------------ */
 
+static void ask_slots(struct redis_topology *topology, uint64_t now_ms);
+
 /* Logs that something is away, once an outage; another address or reason of the same outage some seconds later. */
-static void note_away(struct redis_topology *topology, const struct redis_address *address, const char *reason) {
+static void note_away(struct redis_topology *topology, const struct redis_address *address,
+                      const char *reason) {
     struct redis_address_text text = redis_address_text(address);
     bool is_same = strcmp(text.text, topology->away_address.text) == 0 && strcmp(reason, topology->away) == 0;
     bool is_told = *topology->away && uv_now(topology->loop) - topology->told_ms < AWAY_LOG_MS;
@@ -177,8 +181,9 @@ static void lane_ready(struct redis_conn *conn, struct redis_node *node, enum re
         topology->reconnects++;
     if (lane == REDIS_LANE_READ)
         ask_promise(node, uv_now(topology->loop));
-    if (!topology->is_known)
-        topology->is_suspect = true;
+    if (!topology->is_known && lane == REDIS_LANE_READ && !topology->options->sentinel_count &&
+        !topology->is_asking)
+        ask_slots(topology, uv_now(topology->loop));
     topology->events->ready(node, lane);
     if (redis_topology_is_up(topology))
         *topology->away = '\0';
@@ -249,7 +254,8 @@ static bool take_range(struct redis_topology *topology, const redisReply *range)
         return false;
     long long first = range->element[0]->integer, last = range->element[1]->integer;
     const redisReply *master = range->element[2];
-    if (first < 0 || last < first || last >= REDIS_SLOTS || master->type != REDIS_REPLY_ARRAY || master->elements < 2)
+    if (first < 0 || last < first || last >= REDIS_SLOTS || master->type != REDIS_REPLY_ARRAY ||
+        master->elements < 2)
         return false;
     const redisReply *host = master->element[0];
     struct redis_address address;
@@ -299,8 +305,10 @@ static void on_slots(struct redis_call *call, const redisReply *reply) {
         return;
     bool was_known = topology->is_known;
     if (reply->type == REDIS_REPLY_ARRAY) {
-        if (!take_slots(topology, reply))
+        bool differs = take_slots(topology, reply);
+        if (!differs && !topology->has_moved)
             return;
+        topology->has_moved = false;
     } else if (!topology->slots) { /* it says that it is in no cluster, or may not say */
         topology->is_known = true;
     }
@@ -351,7 +359,7 @@ struct redis_node *redis_topology_redirect(struct redis_topology *topology, stru
     if (node && is_moved && topology->slots) {
         topology->slots[slot] = node;
         count_slots(topology);
-        topology->is_suspect = true;
+        topology->is_suspect = topology->has_moved = true;
     }
     return node;
 }
@@ -377,19 +385,39 @@ static void next_sentinel(struct redis_topology *topology) {
     topology->sentinel.address = topology->options->sentinels[topology->sentinel_index];
 }
 
+/* The value of a field of a reply that is a list of names and values; NULL when there is none. */
+static const char *field_of(const redisReply *reply, const char *name) {
+    for (size_t i = 0; i + 1 < reply->elements; i += 2)
+        if (reply->element[i]->str && strcmp(reply->element[i]->str, name) == 0)
+            return reply->element[i + 1]->str;
+    return NULL;
+}
+
+static void on_epoch(struct redis_call *call, const redisReply *reply) {
+    struct redis_topology *topology = container_of(call, struct redis_topology, epoch_call);
+    const char *epoch = reply && reply->type == REDIS_REPLY_ARRAY ? field_of(reply, "config-epoch") : NULL;
+    topology->told_epoch = epoch ? atoll(epoch) : 0;
+}
+
+/* A sentinel that has not heard of a failover yet names the old master: its epoch is lower. */
 static void on_master(struct redis_call *call, const redisReply *reply) {
     struct redis_topology *topology = container_of(call, struct redis_topology, sentinel_call);
     topology->is_asking = false;
     if (!reply)
         return;
-    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 && reply->element[0]->type == REDIS_REPLY_STRING &&
-        reply->element[1]->type == REDIS_REPLY_STRING) {
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
+        reply->element[0]->type == REDIS_REPLY_STRING && reply->element[1]->type == REDIS_REPLY_STRING) {
         struct redis_address address = {.port = (uint16_t)atoi(reply->element[1]->str)};
         snprintf(address.host, sizeof address.host, "%s", reply->element[0]->str);
+        if (topology->told_epoch < topology->epoch)
+            return;
+        topology->epoch = topology->told_epoch;
         set_home(topology, &address);
         return;
     }
-    redis_conn_fail(&topology->sentinel, reply->type == REDIS_REPLY_ERROR ? reply->str : "the sentinel does not know REDIS_MASTER");
+    char reason[160];
+    snprintf(reason, sizeof reason, "the sentinel knows no master named \"%s\"", topology->options->master);
+    redis_conn_fail(&topology->sentinel, reply->type == REDIS_REPLY_ERROR ? reply->str : reason);
 }
 
 static void sentinel_ready(struct redis_conn *conn) {
@@ -412,13 +440,16 @@ static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
         return;
     redis_conn_tick(&topology->sentinel, now_ms);
     uint64_t wait_ms = topology->is_suspect ? ASK_SOON_MS : SENTINEL_MS;
-    if (topology->is_asking || !redis_conn_is_ready(&topology->sentinel) || now_ms - topology->asked_ms < wait_ms)
+    if (topology->is_asking || !redis_conn_is_ready(&topology->sentinel) ||
+        now_ms - topology->asked_ms < wait_ms)
         return;
     topology->is_asking = true;
     topology->is_suspect = false;
     topology->asked_ms = now_ms;
+    const char *master = topology->options->master;
+    redis_conn_words(&topology->sentinel, &topology->epoch_call, "SENTINEL", "MASTER", master, NULL);
     redis_conn_words(&topology->sentinel, &topology->sentinel_call, "SENTINEL", "get-master-addr-by-name",
-                     topology->options->master, NULL);
+                     master, NULL);
 }
 
 /* --- The whole -------------------------------------------------------------------------------- */
@@ -426,7 +457,7 @@ static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
 struct redis_node *redis_topology_node(struct redis_topology *topology, struct slice channel) {
     if (!topology->is_known)
         return NULL;
-    return topology->slots ? topology->slots[redis_layout_slot(channel)] : topology->home;
+    return topology->slots ? topology->slots[redis_layout_slot(&topology->layout, channel)] : topology->home;
 }
 
 void redis_topology_suspect(struct redis_topology *topology) {
@@ -471,14 +502,16 @@ void redis_topology_flush(struct redis_topology *topology) {
     redis_conn_flush(&topology->sentinel);
 }
 
-bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop, const struct redis_options *options,
-                         const struct redis_topology_events *events, char *error, size_t error_size) {
+bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
+                         const struct redis_options *options, const struct redis_topology_events *events,
+                         char *error, size_t error_size) {
     *topology = (struct redis_topology){
         .loop = loop,
         .options = options,
         .events = events,
         .layout = {.prefix = options->prefix, .db = options->db},
         .slots_call.done = on_slots,
+        .epoch_call.done = on_epoch,
         .sentinel_call.done = on_master,
     };
     list_init(&topology->nodes);

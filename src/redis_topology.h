@@ -23,17 +23,17 @@ struct redis_node {
     struct redis_topology *topology;
     struct redis_address address;
     struct redis_conn lanes[REDIS_LANES];
-    unsigned slots;     /* of the cluster's, that it serves */
-    uint64_t idle_ms;   /* since when it serves nothing */
+    unsigned slots;   /* of the cluster's, that it serves */
+    uint64_t idle_ms; /* since when it serves nothing */
     struct redis_promise promise;
     struct redis_call info_call, config_call;
-    uint64_t asked_ms;  /* for its promise */
+    uint64_t asked_ms; /* for its promise */
     bool is_asking;
-    bool is_announced;  /* the log has said what it promises */
+    bool is_announced; /* the log has said what it promises */
     /* The store's: */
-    struct list watches;       /* struct store_watch */
-    struct list unreplicated;  /* appends done that wait for WAIT */
-    bool wants_wait;           /* appends have been sent since the last WAIT */
+    struct list watches;      /* struct store_watch */
+    struct list unreplicated; /* appends done that wait for WAIT */
+    bool wants_wait;          /* appends have been sent since the last WAIT */
 };
 
 struct redis_topology_events {
@@ -51,25 +51,29 @@ struct redis_topology {
     struct tls_context *tls;
     struct redis_layout layout;
     struct list nodes;
-    struct redis_node *home;    /* the one that the settings or Sentinel name; NULL: not known yet */
-    struct redis_node **slots;  /* of a cluster: REDIS_SLOTS */
-    bool is_known;              /* whether there is a cluster is known */
-    bool is_suspect;            /* ask soon */
+    struct redis_node *home;   /* the one that the settings or Sentinel name; NULL: not known yet */
+    struct redis_node **slots; /* of a cluster: REDIS_SLOTS */
+    bool is_known;             /* whether there is a cluster is known */
+    bool is_suspect;           /* ask soon */
     bool is_asking;
+    bool has_moved; /* a node has said that another one serves a slot */
     uint64_t asked_ms, told_ms;
     struct redis_call slots_call;
     struct redis_node *asked;
     struct redis_conn sentinel; /* open while there are sentinels */
     unsigned sentinel_index;
-    struct redis_call sentinel_call;
+    long long told_epoch,
+        epoch; /* of the configuration: what the sentinel says; the newest that any of them said */
+    struct redis_call epoch_call, sentinel_call;
     uint64_t reconnects;
     struct redis_address_text away_address;
     char away[160]; /* why the last try to reach that address failed; "" while all is well */
 };
 
 /* False, with one line in `error`, when the certificates of REDIS_TLS_CA cannot be read or memory is out. */
-bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop, const struct redis_options *options,
-                         const struct redis_topology_events *events, char *error, size_t error_size);
+bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
+                         const struct redis_options *options, const struct redis_topology_events *events,
+                         char *error, size_t error_size);
 void redis_topology_start(struct redis_topology *topology);
 /* Calls under way are answered with NULL. */
 void redis_topology_deinit(struct redis_topology *topology);

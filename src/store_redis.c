@@ -176,13 +176,17 @@ static void got_error(struct op *op, const char *text) {
         make_pending(op, STORE_FAILED);
         return;
     }
-    if ((is_ask || strncmp(text, "MOVED ", 6) == 0) && op->redirects++ < REDIRECTS_MAX) {
-        struct redis_node *node = redis_topology_redirect(&store->topology, op->node, text);
-        op->asked_node = is_ask ? node : NULL;
-        make_pending(op, STORE_CLUSTER_DOWN);
-        return;
-    }
     enum store_error error = error_of(text);
+    if (is_ask || strncmp(text, "MOVED ", 6) == 0) {
+        struct redis_node *node = redis_topology_redirect(&store->topology, op->node, text);
+        error = STORE_CLUSTER_DOWN;
+        if (op->redirects++ < REDIRECTS_MAX) {
+            op->asked_node = is_ask ? node : NULL;
+            make_pending(op, error);
+            return;
+        }
+        op->redirects = 0; /* they point at one another: a little later */
+    }
     if (may_pass(store, error)) {
         redis_topology_suspect(&store->topology);
         op->retry_ms = uv_now(store->topology.loop) + RETRY_MS;
@@ -293,7 +297,8 @@ static void send_asking(struct redis_conn *conn) {
     redis_conn_words(conn, &side->call, "ASKING", NULL);
 }
 
-static void put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key, struct slice channel) {
+static void put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,
+                    struct slice channel) {
     buf_reset(&store->key, 4096);
     redis_layout_key(&store->topology.layout, &store->key, key, channel);
     redis_conn_argument(conn, (struct slice){store->key.data, store->key.len});
@@ -318,7 +323,7 @@ static void begin_script(struct op *op, struct redis_conn *conn, const struct re
 static void send_append(struct op *op, struct redis_conn *conn) {
     struct redis_store *store = op->store;
     const struct update *update = append_of(op)->update;
-    begin_script(op, conn, &redis_script_append, 4, 6);
+    begin_script(op, conn, &redis_script_append, 3, 7);
     redis_conn_argument(conn, update_body(update));
     buf_reset(&store->record, 65536);
     redis_record_write(&store->record, update);
@@ -328,6 +333,7 @@ static void send_append(struct op *op, struct redis_conn *conn) {
     redis_conn_number(conn, ttl_ms);
     redis_conn_number(conn, ttl_ms > year_ms ? ttl_ms : year_ms);
     redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SPUBLISH") : SLICE("PUBLISH"));
+    put_key(store, conn, REDIS_KEY_NEWS, channel_of(op));
     op->node->wants_wait = true;
 }
 
@@ -417,7 +423,8 @@ static void on_wait_reply(struct redis_call *call, const redisReply *reply) {
     struct redis_node *node = side->node;
     struct redis_store *store = of_topology(node->topology);
     free(side);
-    bool is_done = reply && reply->type == REDIS_REPLY_INTEGER && reply->integer >= store->redis->wait_replicas;
+    bool is_done =
+        reply && reply->type == REDIS_REPLY_INTEGER && reply->integer >= store->redis->wait_replicas;
     enum store_error error = is_done ? STORE_OK : reply ? STORE_NOT_REPLICATED : STORE_UNSURE;
     struct list appends;
     list_init(&appends);
@@ -467,7 +474,8 @@ static void subscribe(struct redis_store *store, struct redis_node *node, struct
 
 /* Subscribes to all of a node that are not subscribed to. They come to stand at the end of the list. */
 static void subscribe_all(struct redis_store *store, struct redis_node *node) {
-    int most = store->topology.layout.is_cluster ? 1 : SUBSCRIBE_NAMES; /* channels of several slots go one by one */
+    int most =
+        store->topology.layout.is_cluster ? 1 : SUBSCRIBE_NAMES; /* channels of several slots go one by one */
     struct list wanted;
     list_init(&wanted);
     for (struct list *link = node->watches.next, *next; link != &node->watches; link = next) {
@@ -493,7 +501,8 @@ static void unsubscribe(struct redis_store *store, const struct store_watch *wat
         return;
     struct redis_conn *conn = &node->lanes[REDIS_LANE_NEWS];
     redis_conn_command(conn, 2);
-    redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SUNSUBSCRIBE") : SLICE("UNSUBSCRIBE"));
+    redis_conn_argument(conn,
+                        store->topology.layout.is_cluster ? SLICE("SUNSUBSCRIBE") : SLICE("UNSUBSCRIBE"));
     put_key(store, conn, REDIS_KEY_NEWS, (struct slice){watch->name, watch->name_len});
     redis_conn_sent(conn, NULL);
 }
@@ -507,7 +516,8 @@ static void lose(struct redis_store *store, struct store_watch *watch) {
 
 /* Puts a watch where its channel is served now. */
 static void settle(struct redis_store *store, struct store_watch *watch) {
-    struct redis_node *node = redis_topology_node(&store->topology, (struct slice){watch->name, watch->name_len});
+    struct redis_node *node =
+        redis_topology_node(&store->topology, (struct slice){watch->name, watch->name_len});
     list_remove(&watch->link);
     list_append(node ? &node->watches : &store->homeless, &watch->link);
     if (node == watch->place && watch->state != WATCH_OFF)
@@ -564,7 +574,8 @@ static struct store_watch *find_watch(struct redis_store *store, const redisRepl
 }
 
 static bool is_kind(const redisReply *kind, const char *name) {
-    const char *text = kind->str + (*kind->str == 's' && strcmp(kind->str, "subscribe") != 0); /* ssubscribe */
+    const char *text =
+        kind->str + (*kind->str == 's' && strcmp(kind->str, "subscribe") != 0); /* ssubscribe */
     return strcmp(text, name) == 0;
 }
 
@@ -584,7 +595,8 @@ static void on_message(struct redis_node *node, const redisReply *reply) {
         refused_subscription(store, node, reply->str);
         return;
     }
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 3 || reply->element[0]->type != REDIS_REPLY_STRING)
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 3 ||
+        reply->element[0]->type != REDIS_REPLY_STRING)
         return; /* a pong */
     const redisReply *kind = reply->element[0], *value = reply->element[2];
     struct store_watch *watch = find_watch(store, reply->element[1]);
@@ -702,10 +714,10 @@ static void on_tick(uv_timer_t *timer) {
     redis_topology_tick(&store->topology, now_ms);
     if (redis_topology_is_up(&store->topology))
         store->up_ms = now_ms;
-    send_pending(store);
-    give_up_pending(store, now_ms);
     give_up_late(&store->appends, now_ms);
     give_up_late(&store->reads, now_ms);
+    send_pending(store);
+    give_up_pending(store, now_ms);
     resubscribe(store, now_ms);
 }
 
@@ -753,9 +765,9 @@ static enum store_error health(struct store *base, struct buf *line) {
     unsigned masters = 0;
     const struct redis_promise *promise = is_up ? weakest_promise(topology, &masters) : NULL;
     if (line && promise) {
-        if (topology->slots)
-            buf_printf(line, "cluster of %u masters, ", masters);
         redis_promise_write(promise, line);
+        if (topology->slots)
+            buf_printf(line, "; a cluster of %u masters", masters);
     } else if (line && !is_up) {
         buf_printf(line, "%s%s%s", topology->away_address.text, *topology->away ? ": " : "",
                    *topology->away ? topology->away : "connecting");
@@ -811,7 +823,8 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
     store->base.ops = &ops;
     store->redis = redis;
     store->options = *options;
-    struct list *lists[] = {&store->appends, &store->reads, &store->pending, &store->failed, &store->homeless};
+    struct list *lists[] = {&store->appends, &store->reads, &store->pending, &store->failed,
+                            &store->homeless};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     if (!redis_topology_init(&store->topology, loop, redis, &topology_events, error, error_size)) {

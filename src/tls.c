@@ -13,7 +13,7 @@ struct tls_context {
 
 struct tls {
     SSL *ssl;
-    BIO *in, *out;           /* the session's */
+    BIO *in, *out; /* the session's */
     char error[256];
 };
 

@@ -1,21 +1,20 @@
-"""Fixtures: servers, and the providers that they run on."""
+"""Fixtures: servers, the providers that they run on, and Redis servers."""
 
+import secrets
 import sys
 
 sys.dont_write_bytecode = True
 
 import pytest
 
-pytest.register_assert_rewrite("longline_server", "http_client", "swarm")
+pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis_server", "storm", "load")
 
 from longline_server import BINARY, Server
+from redis_server import RedisServers
 
-# Every provider that keeps the protocol's promises: its name and the settings that choose it.
-# A third one is one more line here; tests that need more than the protocol use `start` and say so.
-PROVIDERS = {
-    "sqlite": {"DATA_PROVIDER": "sqlite"},
-    "memory": {"DATA_PROVIDER": "memory"},
-}
+# Every provider that keeps the protocol's promises. Tests that need more than the protocol use `start` and say so;
+# tests that a provider has no part in leave it out with `pytest.mark.providers(...)` and say so.
+PROVIDERS = ("sqlite", "memory", "redis")
 
 
 def pytest_report_header():
@@ -44,10 +43,33 @@ class Servers:
         assert not failures, "\n".join(failures)
 
 
-@pytest.fixture(scope="module", params=PROVIDERS)
+def pytest_generate_tests(metafunc):
+    """Whatever uses `provider` runs once for each, or for each that its marker names."""
+    if "provider" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("providers")
+        metafunc.parametrize("provider", marker.args if marker else PROVIDERS, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def provider(request):
-    """The name of the provider; a test that uses it runs once for each."""
+    """The name of the provider."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory):
+    """One Redis for all servers of the suite that run on redis. Each has a prefix of its own, and it is nobody's to stop."""
+    with RedisServers(tmp_path_factory.mktemp("redis") / "servers") as servers:
+        yield servers.start()
+
+
+@pytest.fixture(scope="module")
+def provider_settings(request, provider):
+    """provider_settings(): what chooses the provider, for a server that has nothing in common with any other."""
+    if provider != "redis":
+        return lambda: {"DATA_PROVIDER": provider}
+    redis = request.getfixturevalue("shared_redis")
+    return lambda: redis.settings(REDIS_PREFIX=f"{secrets.token_hex(4)}:")
 
 
 @pytest.fixture
@@ -59,15 +81,15 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def serve(start, provider):
+def serve(start, provider_settings):
     """serve(SETTING=value, …): as start, on each provider in turn."""
-    return lambda **settings: start(**PROVIDERS[provider], **settings)
+    return lambda **settings: start(**provider_settings(), **settings)
 
 
 @pytest.fixture(scope="module")
-def module_server(tmp_path_factory, provider):
+def module_server(tmp_path_factory, provider, provider_settings):
     servers = Servers(tmp_path_factory.mktemp(provider))
-    yield servers.start(**PROVIDERS[provider])
+    yield servers.start(**provider_settings())
     servers.finish()
 
 
@@ -81,3 +103,16 @@ def server(module_server):
 @pytest.fixture
 def channel(server):
     return server.channel()
+
+
+@pytest.fixture
+def redis_servers(tmp_path):
+    """Redis servers of the test's own: .start(setting=value, …), or .add(…) for one that is not started yet."""
+    with RedisServers(tmp_path / "redis") as servers:
+        yield servers
+
+
+@pytest.fixture
+def redis(redis_servers):
+    """A Redis of the test's own. It is started before, and ended after, every longline of the test."""
+    return redis_servers.start()

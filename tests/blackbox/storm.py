@@ -1,4 +1,6 @@
-"""Publishers, pollers, deadlines and hang-ups, all racing on one channel; every reply is checked.
+"""Publishers, pollers, deadlines and hang-ups, all racing on one channel of one server or of several that share a store.
+
+Every reply is checked.
 
 What is checked, for every poll that asked for the updates after N:
 - its reply holds exactly the updates N+1 to T, each the one that its id stands for everywhere else: none missed, none doubled;
@@ -24,7 +26,9 @@ class Poller:
         self.connect()
 
     def connect(self):
-        self.wire = self.storm.swarm.open(self.answered, self.storm.lost)
+        """To any of the servers: who hangs up may go on with another."""
+        address = self.storm.rng.choice(self.storm.addresses)
+        self.wire = self.storm.swarm.open(self.answered, self.storm.lost, address)
         self.poll()
 
     def poll(self):
@@ -74,8 +78,9 @@ class Poller:
 
 
 class Publisher:
-    def __init__(self, storm, number):
+    def __init__(self, storm, address, number):
         self.storm = storm
+        self.address = address
         self.number = number
         self.sent = 0
         self.unanswered = []
@@ -83,7 +88,7 @@ class Publisher:
 
     def connect(self):
         self.unanswered = []
-        self.wire = self.storm.swarm.open(self.answered, self.storm.lost)
+        self.wire = self.storm.swarm.open(self.answered, self.storm.lost, self.address)
 
     def publish(self):
         """One to three pushes at once; now and then it does not wait for the answer."""
@@ -105,15 +110,16 @@ class Publisher:
 
 
 class Storm:
-    def __init__(self, address, channel, seed, pollers=150, publishers=6):
+    def __init__(self, addresses, channel, seed, pollers=150, publishers=6):
         self.rng = random.Random(seed)
+        self.addresses = addresses
         self.channel = channel
-        self.swarm = Swarm(address)
+        self.swarm = Swarm()
         self.update_of = {}
         self.id_of = {}
         self.acknowledged = 0
         self.outcomes = Counter()
-        self.publishers = [Publisher(self, n) for n in range(publishers)]
+        self.publishers = [Publisher(self, addresses[n % len(addresses)], n) for n in range(publishers)]
         self.pollers = [Poller(self) for _ in range(pollers)]
 
     def poll_request(self, ts, sleep_s):

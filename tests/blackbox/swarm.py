@@ -97,7 +97,7 @@ class Wire:
 class Swarm:
     """The loop: open() wires, after() for timers, run() until a condition holds."""
 
-    def __init__(self, address):
+    def __init__(self, address=None):
         self.address = address
         self.poller = select.epoll()
         self.wires = {}
@@ -112,8 +112,9 @@ class Swarm:
             wire.close()
         self.poller.close()
 
-    def open(self, on_reply, on_close=None):
-        sock = connect(self.address)
+    def open(self, on_reply, on_close=None, address=None):
+        """A connection to `address`, or to the swarm's own."""
+        sock = connect(address or self.address)
         sock.setblocking(False)
         wire = Wire(self, sock, on_reply, on_close)
         self.wires[sock.fileno()] = wire

@@ -10,6 +10,9 @@ from longline_server import REPOSITORY
 FILES = sorted((REPOSITORY / "tests/badrequests").glob("*.http"))
 CHANNEL = "/bad-request-channel"
 
+# None of these requests reaches a store.
+pytestmark = pytest.mark.providers("sqlite", "memory")
+
 
 def statuses_of(file):
     """The statuses that the file's name begins with."""

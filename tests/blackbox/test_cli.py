@@ -10,7 +10,8 @@ from longline_server import BINARY, PATIENCE_S, Server, environment
 
 SETTINGS = """
 LISTEN DATA_PROVIDER DATA_PATH SYNC CHANNEL_STORAGE_MAXSIZE DATA_TTL MAX_BODY DATA_MAX_BYTES CACHE_SIZE CAPTURE_HEADERS
-MAX_CONNECTIONS RATE_LIMIT_FRAME RATE_LIMIT_LIMIT TRUST_PROXY REDIS_HOST REDIS_PORT REDIS_PASS REDIS_PREFIX LOG_LEVEL
+MAX_CONNECTIONS RATE_LIMIT_FRAME RATE_LIMIT_LIMIT TRUST_PROXY REDIS_URL REDIS_HOST REDIS_PORT REDIS_USER REDIS_PASS REDIS_DB
+REDIS_PREFIX REDIS_TLS REDIS_TLS_CA REDIS_SENTINEL REDIS_MASTER REDIS_SENTINEL_PASS REDIS_WAIT REDIS_TIMEOUT LOG_LEVEL
 LOG_FORMAT REQUEST_TIMEOUT IDLE_TIMEOUT BUFFER_SIZE
 """.split()
 
@@ -135,20 +136,56 @@ def test_bad_usage_is_one_line(arguments):
     is_refused(run(*arguments, LISTEN="127.0.0.1:0"))
 
 
-def test_redis_is_not_built_yet():
-    assert "redis" in is_refused(run("serve", "--data-provider", "redis", "--listen", "127.0.0.1:0")).lower()
+BAD_REDIS_SETTINGS = [
+    ("REDIS_PORT", "0"),
+    ("REDIS_PORT", "65536"),
+    ("REDIS_PORT", "redis"),
+    ("REDIS_DB", "-1"),
+    ("REDIS_DB", "three"),
+    ("REDIS_URL", "127.0.0.1:6379"),
+    ("REDIS_URL", "http://127.0.0.1:6379"),
+    ("REDIS_URL", "redis://127.0.0.1:port"),
+    ("REDIS_URL", "redis://127.0.0.1:6379/three"),
+    ("REDIS_URL", "redis://user:pa%zzss@127.0.0.1:6379"),
+    ("REDIS_URL", "unix://no/absolute/path"),
+    ("REDIS_URL", "unix:///path?db=three"),
+    ("REDIS_TLS", "perhaps"),
+    ("REDIS_SENTINEL", "127.0.0.1:port"),
+    ("REDIS_SENTINEL", "127.0.0.1:26379"),  # of which master?
+    ("REDIS_WAIT", "2"),
+    ("REDIS_WAIT", "two:100"),
+    ("REDIS_WAIT", "1:-100"),
+    ("REDIS_TIMEOUT", "soon"),
+    ("REDIS_TIMEOUT", "-1"),
+]
 
 
-def test_a_password_is_not_repeated():
-    ended = run("serve", "--redis-pass", "hunter2-secret", "--data-provider", "redis", "--listen", "127.0.0.1:0")
-    assert "hunter2-secret" not in ended.stdout + ended.stderr
+@pytest.mark.parametrize("setting,value", BAD_REDIS_SETTINGS)
+def test_a_bad_setting_of_redis_stops_the_start_with_one_line_that_names_it(setting, value):
+    safe = {"LISTEN": "127.0.0.1:0", "DATA_PROVIDER": "redis"}
+    for line in (is_refused(run("serve", **{**safe, setting: value})), is_refused(run("serve", f"{flag_of(setting)}={value}", **safe))):
+        assert setting in line or flag_of(setting) in line
 
 
-@pytest.mark.parametrize("provider", ["sqlite", "memory"])
-def test_a_taken_port_stops_the_start(start, tmp_path, provider):
+def test_a_missing_authority_stops_the_start(tmp_path):
+    settings = {"LISTEN": "127.0.0.1:0", "DATA_PROVIDER": "redis", "REDIS_URL": "rediss://localhost"}
+    ended = run("serve", REDIS_TLS_CA=tmp_path / "nowhere.crt", **settings)
+    assert ended.returncode in (1, 2) and "nowhere.crt" in ended.stderr
+    assert "listening" not in ended.stderr
+
+
+@pytest.mark.parametrize("bad", [{"REDIS_PORT": "x"}, {"REDIS_URL": "redis://user:hunter2-secret@host:port"}, {"REDIS_WAIT": "x"}])
+def test_a_password_is_not_repeated(bad):
+    settings = {"REDIS_PASS": "hunter2-secret", "REDIS_SENTINEL_PASS": "hunter2-secret", "LISTEN": "127.0.0.1:0", **bad}
+    line = is_refused(run("serve", "--data-provider", "redis", **settings))
+    assert "hunter2-secret" not in line
+
+
+@pytest.mark.parametrize("data_provider", ["sqlite", "memory", "redis"])
+def test_a_taken_port_stops_the_start(start, tmp_path, data_provider):
     server = start()
     taken = f"127.0.0.1:{server.port}"
-    ended = run("serve", LISTEN=taken, DATA_PROVIDER=provider, DATA_PATH=tmp_path / "other.db")
+    ended = run("serve", LISTEN=taken, DATA_PROVIDER=data_provider, DATA_PATH=tmp_path / "other.db", REDIS_HOST=tmp_path / "none.sock")
     assert ended.returncode == 1
     assert taken in ended.stderr and "listening address" not in ended.stderr
     assert server.get("/-/health").status == 200

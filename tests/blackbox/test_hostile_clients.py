@@ -14,6 +14,9 @@ from longline_server import SLOW, wait_until
 
 MIB = 1 << 20
 
+# What a client may cost is settled before any store is asked.
+pytestmark = pytest.mark.providers("sqlite", "memory")
+
 
 def fill_with_a_mebibyte(server):
     """A channel whose one page is about a mebibyte."""

@@ -40,7 +40,7 @@ def test_every_metric_is_there_with_its_help_and_type(server, channel):
         assert re.fullmatch(r'# .+|[a-z_]+(\{[a-z_]+="[^"\\]*"(,[a-z_]+="[^"\\]*")*\})? [-+0-9.e]+', line), line
 
 
-def test_metrics_count_what_happens(serve):
+def test_metrics_count_what_happens(serve, provider):
     server = serve()
     channel = server.channel()
     before = server.metrics()
@@ -61,9 +61,11 @@ def test_metrics_count_what_happens(serve):
     assert grown("longline_store_commit_seconds_count") == grown("longline_store_commits_total") >= 1
     assert grown('longline_http_requests_total{status="400"}') == 1
     assert grown('longline_http_requests_total{status="200"}') >= 6
-    server.wait_for_metric("longline_store_updates", 3)
+    if provider != "redis":  # which does not count what all its servers keep
+        server.wait_for_metric("longline_store_updates", 3)
     assert after["longline_connections"] == 1
-    assert after["longline_channels_resident"] >= 1
+    if provider != "redis":  # which keeps in memory only those on which somebody waits
+        assert after["longline_channels_resident"] >= 1
     assert after["longline_store_errors_total"] == 0
     assert after["longline_buffer_bytes"] < 1 << 20
 

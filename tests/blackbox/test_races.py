@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from longline_server import SLOW
+from longline_server import SLOW, wait_until
 from storm import Storm
 
 RACES = int(os.environ.get("RACES", 40_000 if SLOW else 60_000))
@@ -17,18 +17,37 @@ SEED = int(os.environ.get("SEED", 20261124))
 def test_no_poll_misses_or_doubles_an_update(serve):
     server = serve(LOG_LEVEL="info")
     channel = server.channel()
-    storm = Storm(server.address, channel, SEED)
+    storm = Storm([server.address], channel, SEED)
     storm.run(RACES)
-    server.wait_for_parked(0)
-    server.wait_for_metric("longline_connections", 1)
+    finish(storm, [server], channel)
 
-    total = server.get(channel + "?ts=-1").total
+
+def finish(storm, servers, channel):
+    """What is left is what the storm saw, and it saw some of everything."""
+    for server in servers:
+        server.wait_for_parked(0)
+        server.wait_for_metric("longline_connections", 1)
+    total = servers[0].get(channel + "?ts=-1").total
     assert total >= storm.acknowledged > 0
-    for id_, update in server.read_all(channel, ts=max(0, total - 1000)):
-        storm.saw(id_, update["p"], update["n"])
+    for server in servers:
+        for id_, update in server.read_all(channel, ts=max(0, total - 1000)):
+            storm.saw(id_, update["p"], update["n"])
     print(f"seed {SEED}: {total} updates, {dict(storm.outcomes)}")
     for outcome in ("update", "deadline", "hang-up"):
         assert storm.outcomes[outcome] > storm.races() / 100, storm.outcomes
+
+
+def test_no_poll_misses_or_doubles_an_update_across_two_servers(shared_redis, start):
+    """Each publishes and polls on one of two servers that share a Redis."""
+    prefix = f"races-{SEED}:"
+    servers = [start(LOG_LEVEL="info", **shared_redis.settings(REDIS_PREFIX=prefix)) for _ in range(2)]
+    for server in servers:
+        wait_until(lambda: server.get("/-/health").status == 200, "Redis to be there")
+    channel = servers[0].channel()
+    servers[1].channels |= servers[0].channels
+    storm = Storm([server.address for server in servers], channel, SEED)
+    storm.run(RACES)
+    finish(storm, servers, channel)
 
 
 def test_the_storm_notices_a_doubled_and_a_swapped_update():

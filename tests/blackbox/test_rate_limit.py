@@ -4,6 +4,9 @@ import pytest
 
 from longline_server import wait_until
 
+# The limit is settled before any store is asked.
+pytestmark = pytest.mark.providers("sqlite", "memory")
+
 
 def statuses(server, count, channel, forwarded=None):
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}

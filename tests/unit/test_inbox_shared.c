@@ -161,7 +161,8 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
         waiter->resets++;
         assert_true(answer->ts < waiter->ts);
     } else if (answer->count) {
-        assert_int_equal(answer->updates[0]->ts, waiter->ts + answer->missed + 1); /* nothing is passed over unsaid */
+        assert_int_equal(answer->updates[0]->ts,
+                         waiter->ts + answer->missed + 1); /* nothing is passed over unsaid */
         assert_int_equal(answer->ts, answer->updates[answer->count - 1]->ts);
     } else {
         assert_int_equal(answer->ts, waiter->ts + answer->missed);

@@ -14,9 +14,9 @@ static bool load(struct config config) {
         config.redis_host = "127.0.0.1";
     if (!config.redis_port)
         config.redis_port = 6379;
-    const char **texts[] = {&config.redis_url,    &config.redis_user,   &config.redis_pass,          &config.redis_tls_ca,
-                            &config.redis_prefix, &config.redis_master, &config.redis_sentinel_pass, &config.redis_wait,
-                            &config.redis_sentinel};
+    const char **texts[] = {&config.redis_url,           &config.redis_user,   &config.redis_pass,
+                            &config.redis_tls_ca,        &config.redis_prefix, &config.redis_master,
+                            &config.redis_sentinel_pass, &config.redis_wait,   &config.redis_sentinel};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (!*texts[i])
             *texts[i] = "";
@@ -29,7 +29,8 @@ static void check_address(const char *wanted) {
 
 static void test_host_and_port(void **state) {
     (void)state;
-    assert_true(load((struct config){.redis_host = "redis.example", .redis_port = 7000, .redis_pass = "s:/@", .redis_db = 3}));
+    assert_true(load((struct config){
+        .redis_host = "redis.example", .redis_port = 7000, .redis_pass = "s:/@", .redis_db = 3}));
     check_address("redis.example:7000");
     assert_string_equal(options.pass, "s:/@");
     assert_null(options.user);
@@ -74,8 +75,9 @@ static void test_url(void **state) {
         redis_options_deinit(&options);
     }
     static const char *const bad[] = {
-        "h:6379",        "http://h",       "redis://h:0",  "redis://h:70000", "redis://h:x",    "redis://h/x",
-        "redis://h?db=1", "redis://%zz:p@h", "redis://u@h", "unix://run",      "unix:///s?db=x", "unix:///s?x",
+        "h:6379",      "http://h",    "redis://h:0",    "redis://h:70000",
+        "redis://h:x", "redis://h/x", "redis://h?db=1", "redis://%zz:p@h",
+        "redis://u@h", "unix://run",  "unix:///s?db=x", "unix:///s?x",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_false(load((struct config){.redis_url = bad[i]}));
@@ -114,7 +116,8 @@ static void test_sentinels_and_wait(void **state) {
 
 /* --- Keys ------------------------------------------------------------------------------------- */
 
-static void check_key(const struct redis_layout *layout, enum redis_key key, struct slice channel, const char *wanted) {
+static void check_key(const struct redis_layout *layout, enum redis_key key, struct slice channel,
+                      const char *wanted) {
     struct buf out = {0};
     redis_layout_key(layout, &out, key, channel);
     assert_text(((struct slice){out.data, out.len}), wanted);
@@ -150,9 +153,12 @@ static void test_keys(void **state) {
 /* As `CLUSTER KEYSLOT` says. */
 static void test_slots(void **state) {
     (void)state;
-    assert_int_equal(redis_layout_slot(SLICE("123456789")), 12739);
-    assert_int_equal(redis_layout_slot(SLICE("foo")), 12182);
-    assert_int_equal(redis_layout_slot(SLICE("a")), 15495);
+    struct redis_layout layout = {.prefix = "lpolling:", .is_cluster = true},
+                        tagged = {.prefix = "{foo}:", .is_cluster = true};
+    assert_int_equal(redis_layout_slot(&layout, SLICE("123456789")), 12739);
+    assert_int_equal(redis_layout_slot(&layout, SLICE("foo")), 12182);
+    assert_int_equal(redis_layout_slot(&layout, SLICE("a")), 15495);
+    assert_int_equal(redis_layout_slot(&tagged, SLICE("a")), 12182);
 }
 
 /* --- Records ---------------------------------------------------------------------------------- */
@@ -193,9 +199,20 @@ static void test_records(void **state) {
                                         .method = SLICE("POST")});
     check_record(&(struct update_parts){.body = SLICE("{}"), .has_raw = true, .method = SLICE("POST")});
     static const char *const bad[] = {
-        "",          "1",           "1 2 3 4 5 6\n",      "x 2 2 -1 0 0 0\n", "0 2 2 -1 0 0 0\n", "1 -2 2 -1 0 0 0\n",
-        "1 2 -2 -1 0 0 0\n", "1 2 2 5 0 0 0\nabc", "1 2 2 -1 9 0 0\nabc", "1 2 2 -1 0 0 0 \n", "1  2 -1 0 0 0\n",
-        "1 2 2 -1 -1 0 0\n", "1 2 2 -1 0 0 99999\n", "99999999999999999999 2 2 -1 0 0 0\n",
+        "",
+        "1",
+        "1 2 3 4 5 6\n",
+        "x 2 2 -1 0 0 0\n",
+        "0 2 2 -1 0 0 0\n",
+        "1 -2 2 -1 0 0 0\n",
+        "1 2 -2 -1 0 0 0\n",
+        "1 2 2 5 0 0 0\nabc",
+        "1 2 2 -1 9 0 0\nabc",
+        "1 2 2 -1 0 0 0 \n",
+        "1  2 -1 0 0 0\n",
+        "1 2 2 -1 -1 0 0\n",
+        "1 2 2 -1 0 0 99999\n",
+        "99999999999999999999 2 2 -1 0 0 0\n",
     };
     struct redis_record record;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -225,20 +242,28 @@ static void test_promises(void **state) {
     (void)state;
     check_promise("# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\nconnected_slaves:1\r\nmaxmemory:0\r\n"
                   "maxmemory_policy:allkeys-lru\r\n",
-                  "always", "redis 7.0.15: appendonly yes, appendfsync always, 1 replica, maxmemory-policy allkeys-lru", NULL);
+                  "always",
+                  "redis 7.0.15: appendonly yes, appendfsync always, 1 replica, maxmemory-policy allkeys-lru",
+                  NULL);
     check_promise("redis_version:7\naof_enabled:0\nconnected_slaves:0\nmaxmemory_policy:noeviction", "always",
                   "redis 7: appendonly no, 0 replicas, maxmemory-policy noeviction", "appendonly is off");
-    check_promise("aof_enabled:1\n", "everysec", "redis : appendonly yes, appendfsync everysec", "about a second");
+    check_promise("aof_enabled:1\n", "everysec", "redis : appendonly yes, appendfsync everysec",
+                  "about a second");
     check_promise("aof_enabled:1\n", "no", "redis ", "its machine crashes");
     check_promise("aof_enabled:1\n", "", "redis : appendonly yes, appendfsync not known", "not known");
-    check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:volatile-ttl\n", "always", "redis ", "evicts");
+    check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:volatile-ttl\n", "always", "redis ",
+                  "evicts");
     check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:noeviction\n", "always", "redis ", NULL);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_host_and_port), cmocka_unit_test(test_url), cmocka_unit_test(test_sentinels_and_wait),
-        cmocka_unit_test(test_keys),          cmocka_unit_test(test_slots), cmocka_unit_test(test_records),
+        cmocka_unit_test(test_host_and_port),
+        cmocka_unit_test(test_url),
+        cmocka_unit_test(test_sentinels_and_wait),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_records),
         cmocka_unit_test(test_promises),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
