@@ -579,13 +579,17 @@ static void take_over(struct inbox *inbox, struct watched *watched, const struct
         remember_read(inbox, channel, read);
         return;
     }
-    if (read->updates[0]->ts != channel->total + 1) { /* those between are gone */
+    uint32_t first = 0; /* news may have brought the first of them meanwhile */
+    while (first < read->count && read->updates[first]->ts <= channel->total)
+        first++;
+    if (first < read->count && read->updates[first]->ts > channel->total + 1) { /* those between are gone */
         channel_drop_recents(channel);
-        channel->gone = read->updates[0]->ts - 1;
+        channel->gone = read->updates[first]->ts - 1;
     }
-    channel->total = read->updates[read->count - 1]->ts;
-    for (uint32_t i = 0; i < read->count; i++)
-        remember(inbox, channel, read->updates[i]);
+    for (; first < read->count; first++) {
+        channel->total = read->updates[first]->ts;
+        remember(inbox, channel, read->updates[first]);
+    }
     if (channel->total < read->total)
         make_due(inbox, watched);
 }

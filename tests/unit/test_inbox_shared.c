@@ -167,6 +167,7 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
     } else {
         assert_int_equal(answer->ts, waiter->ts + answer->missed);
     }
+    assert_true(!answer->missed || waiter->ts + answer->missed <= gone);
     for (uint32_t i = 1; i < answer->count; i++)
         assert_int_equal(answer->updates[i]->ts, answer->updates[i - 1]->ts + 1);
     waiter->seen += answer->count;
