@@ -354,11 +354,11 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *
     link->is_resolving = false;
     if (!link->conn) {
         link_free(link);
-    } else if (status < 0) {
-        redis_conn_fail(link->conn, uv_strerror(status));
+    } else if (status < 0 || !found) {
+        redis_conn_fail(link->conn, status < 0 ? uv_strerror(status) : "no address");
     } else { /* another one of its addresses with each try */
-        unsigned count = 0;
-        for (struct addrinfo *one = found; one; one = one->ai_next)
+        unsigned count = 1;
+        for (struct addrinfo *one = found->ai_next; one; one = one->ai_next)
             count++;
         struct addrinfo *chosen = found;
         for (unsigned skip = link->conn->tries % count; skip--;)

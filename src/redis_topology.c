@@ -35,6 +35,7 @@ static struct redis_node *node_new(struct redis_topology *topology, const struct
     list_init(&node->watches);
     list_init(&node->unreplicated);
     list_append(&topology->nodes, &node->link);
+    topology->node_count++;
     for (int lane = 0; lane < REDIS_LANES; lane++)
         redis_conn_init(&node->lanes[lane], topology->loop, topology->options, topology->tls,
                         &lane_events[lane]);
@@ -73,10 +74,7 @@ static struct redis_node *get_node(struct redis_topology *topology, const struct
     struct redis_node *node = find_node(topology, address);
     if (node)
         return node;
-    int count = 0;
-    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next)
-        count++;
-    node = count < NODES_MAX ? node_new(topology, address) : NULL;
+    node = topology->node_count < NODES_MAX ? node_new(topology, address) : NULL;
     if (node)
         node_open(node);
     return node;
@@ -111,6 +109,7 @@ static void close_idle(struct redis_topology *topology, uint64_t now_ms) {
             if (topology->asked == node)
                 topology->asked = NULL;
             list_remove(&node->link);
+            topology->node_count--;
             node_close(node);
             free(node);
         }
@@ -536,8 +535,8 @@ void redis_topology_start(struct redis_topology *topology) {
 
 void redis_topology_deinit(struct redis_topology *topology) {
     redis_conn_close(&topology->sentinel);
-    while (!list_empty(&topology->nodes)) {
-        struct redis_node *node = container_of(list_shift(&topology->nodes), struct redis_node, link);
+    for (struct list *link; (link = list_shift(&topology->nodes));) {
+        struct redis_node *node = container_of(link, struct redis_node, link);
         node_close(node);
         free(node);
     }

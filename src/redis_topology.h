@@ -51,6 +51,7 @@ struct redis_topology {
     struct tls_context *tls;
     struct redis_layout layout;
     struct list nodes;
+    int node_count;
     struct redis_node *home;   /* the one that the settings or Sentinel name; NULL: not known yet */
     struct redis_node **slots; /* of a cluster: REDIS_SLOTS */
     bool is_known;             /* whether there is a cluster is known */

@@ -673,10 +673,9 @@ static void give_up(struct op *op) {
 
 static void give_up_late(struct list *ops, uint64_t now_ms) {
     while (!list_empty(ops)) {
-        struct op *op = container_of(ops->next, struct op, link);
-        if (op->due_ms > now_ms)
+        if (container_of(ops->next, struct op, link)->due_ms > now_ms)
             return;
-        give_up(op);
+        give_up(container_of(list_shift(ops), struct op, link));
     }
 }
 
@@ -788,8 +787,8 @@ static void on_handle_closed(uv_handle_t *handle) {
 }
 
 static void answer_all(struct list *ops) {
-    while (!list_empty(ops))
-        give_up(container_of(ops->next, struct op, link));
+    for (struct list *link; (link = list_shift(ops));)
+        give_up(container_of(link, struct op, link));
 }
 
 static void close_store(struct store *base, void (*closed)(void *), void *context) {
