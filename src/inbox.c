@@ -15,7 +15,6 @@ enum {
     READS_MAX = 4096, /* under way in the store: the next poll that needs one is refused */
     /* Of a shared store: */
     TICK_MS = 100,
-    LOAD_MS = 900,         /* so long a poll waits for its channel to be watched and read */
     WATCH_IDLE_MS = 10000, /* a channel is watched for so long after its last poll */
     CHECK_MS = 1000,       /* what a poll has not heard from the store itself is checked after so long */
 };
@@ -804,7 +803,7 @@ static void check_counters(struct inbox *inbox, uint64_t now_ms) {
 static void fail_late_loads(struct inbox *inbox, uint64_t now_ms) {
     while (!list_empty(&inbox->loading)) {
         struct watched *watched = container_of(inbox->loading.next, struct watched, loading_link);
-        if (!list_empty(&watched->loading) && now_ms - watched->loading_ms < LOAD_MS)
+        if (!list_empty(&watched->loading) && now_ms - watched->loading_ms < inbox->options.load_max_ms)
             return;
         list_remove(&watched->loading_link);
         enum store_error error = store_health(inbox->store, NULL);

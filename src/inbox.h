@@ -72,6 +72,7 @@ struct inbox_options {
     uint64_t channel_max_updates;
     int64_t ttl_ms;
     uint64_t cache_max_bytes;
+    uint64_t load_max_ms; /* of a shared store: so long a poll waits for its channel to be watched and read */
     int64_t (*clock_ms)(void);
 };
 

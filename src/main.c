@@ -93,6 +93,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
         .ttl_ms = config->data_ttl * 1000,
         .cache_max_bytes = (uint64_t)config->cache_size << 20,
+        .load_max_ms = (uint64_t)config->redis_timeout,
         .clock_ms = store_clock_ms,
     };
     app.api = (struct api){

@@ -99,18 +99,21 @@ static void put_tag(struct buf *out, struct slice channel) {
             buf_putc(out, channel.data[i]);
 }
 
-static void put_kind(const struct redis_layout *layout, struct buf *out, enum redis_key key) {
+/* What stands between the prefix and the channel. */
+static struct kind { char text[40]; } kind_of(const struct redis_layout *layout, enum redis_key key) {
     static const char *const kinds[] = {"total", "updates", "meta", "news"};
-    buf_puts(out, layout->prefix);
-    buf_puts(out, kinds[key]);
+    struct kind kind;
     if (key == REDIS_KEY_NEWS && layout->db)
-        buf_printf(out, "@%lld", (long long)layout->db);
-    buf_putc(out, ':');
+        snprintf(kind.text, sizeof kind.text, "news@%lld:", (long long)layout->db);
+    else
+        snprintf(kind.text, sizeof kind.text, "%s:", kinds[key]);
+    return kind;
 }
 
 void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum redis_key key,
                       struct slice channel) {
-    put_kind(layout, out, key);
+    buf_puts(out, layout->prefix);
+    buf_puts(out, kind_of(layout, key).text);
     if (!layout->is_cluster) {
         buf_append(out, channel.data, channel.len);
         return;
@@ -120,23 +123,30 @@ void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum r
     buf_putc(out, '}');
 }
 
+/* Takes `start` off the front; false when the text begins otherwise. */
+static bool take_start(struct slice *text, const char *start) {
+    size_t len = strlen(start);
+    if (text->len < len || memcmp(text->data, start, len) != 0)
+        return false;
+    *text = (struct slice){text->data + len, text->len - len};
+    return true;
+}
+
 bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len) {
-    struct buf start = {0};
-    put_kind(layout, &start, REDIS_KEY_NEWS);
-    bool fits = !start.failed && name.len > start.len && memcmp(name.data, start.data, start.len) == 0;
-    struct slice rest = {name.data + (fits ? start.len : 0), fits ? name.len - start.len : 0};
-    buf_deinit(&start);
-    if (fits && layout->is_cluster) {
-        fits = rest.len > 2 && rest.data[0] == '{' && rest.data[rest.len - 1] == '}';
-        rest = fits ? (struct slice){rest.data + 1, rest.len - 2} : rest;
-        long decoded = fits ? http_decode_path(rest, out) : -1;
-        *len = decoded > 0 ? (size_t)decoded : 0;
-        return decoded > 0;
-    }
-    if (fits)
+    struct slice rest = name;
+    if (!take_start(&rest, layout->prefix) || !take_start(&rest, kind_of(layout, REDIS_KEY_NEWS).text) ||
+        !rest.len)
+        return false;
+    if (!layout->is_cluster) {
         memcpy(out, rest.data, rest.len);
-    *len = rest.len;
-    return fits;
+        *len = rest.len;
+        return true;
+    }
+    if (rest.len < 3 || rest.data[0] != '{' || rest.data[rest.len - 1] != '}')
+        return false;
+    long decoded = http_decode_path((struct slice){rest.data + 1, rest.len - 2}, out);
+    *len = decoded > 0 ? (size_t)decoded : 0;
+    return decoded > 0;
 }
 
 /* What a cluster hashes of a key: what stands in its first pair of braces, if anything does. */

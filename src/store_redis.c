@@ -136,11 +136,19 @@ static void make_pending(struct op *op, enum store_error error) {
 
 /* --- Replies ---------------------------------------------------------------------------------- */
 
+/* What Redis says of a failure, as it may be logged: without the arguments, which name the channel. */
+static struct reason { char text[160]; } loggable(const char *said) {
+    struct reason reason;
+    snprintf(reason.text, sizeof reason.text, "%s", said);
+    char *arguments = strstr(reason.text, ", with args");
+    if (arguments)
+        *arguments = '\0';
+    return reason;
+}
+
 static void log_failure(const struct op *op, const char *text) {
-    char line[160];
-    snprintf(line, sizeof line, "%s", text);
     log_error(op->is_append ? "redis refused an append" : "redis refused a read", "channel",
-              log_channel(channel_of(op)).text, "reason", line, NULL);
+              log_channel(channel_of(op)).text, "reason", loggable(text).text, NULL);
 }
 
 /* What an error reply means for the operation, where it is no redirection. */
@@ -584,7 +592,7 @@ static void refused_subscription(struct redis_store *store, struct redis_node *n
     if (strncmp(reason, "MOVED ", 6) == 0)
         redis_topology_redirect(&store->topology, node, reason);
     else
-        log_error("redis refused a subscription", "reason", reason, NULL);
+        log_error("redis refused a subscription", "reason", loggable(reason).text, NULL);
     if (!store->resubscribe_ms)
         store->resubscribe_ms = uv_now(store->topology.loop) + RESUBSCRIBE_MS;
 }

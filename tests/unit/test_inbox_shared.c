@@ -209,8 +209,11 @@ static int set_up(void **state) {
     is_on = false;
     the_watch = NULL;
     news_first = news_last = 0;
-    static const struct inbox_options options = {
-        .channel_max_updates = 1000, .ttl_ms = 1000000, .cache_max_bytes = 64 << 20, .clock_ms = test_clock};
+    static const struct inbox_options options = {.channel_max_updates = 1000,
+                                                 .ttl_ms = 1000000,
+                                                 .cache_max_bytes = 64 << 20,
+                                                 .load_max_ms = 100000,
+                                                 .clock_ms = test_clock};
     inbox = inbox_new(&loop, &fake_store, &options, &inbox_events);
     assert_non_null(inbox);
     return 0;
