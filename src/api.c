@@ -571,13 +571,8 @@ static void on_request(struct exchange *exchange, const struct request *request)
 static void on_expire(struct exchange *exchange) {
     struct poll *poll = &exchange->poll;
     poll->may_wait = false;
-    if (poll->state != POLL_PARKED)
-        return;
-    uint64_t ts = (uint64_t)poll->ts;
-    struct answer answer = {.ts = ts, .total = inbox_parked_total(poll)};
-    inbox_cancel(api->inbox, poll);
-    poll_done(poll, &answer);
-    answer_end(&answer);
+    if (poll->state == POLL_PARKED)
+        inbox_expire(api->inbox, poll, !api->is_draining);
 }
 
 static void on_cancel(struct exchange *exchange) {

@@ -34,7 +34,9 @@ struct watched {
     struct list check_link;   /* in inbox->unchecked */
     struct store_read *read;  /* what reads it */
     uint64_t loading_ms, used_ms;
-    uint64_t checked_ms;   /* when total was that of the store */
+    /* Moments, counted by inbox->moment: of its last poll; of the last thing heard of it; of the start of the last
+     * read that was answered, and of the one under way. */
+    uint64_t polled_at, heard_at, verified_at, read_at;
     uint64_t check_due_ms; /* while in inbox->unchecked */
     uint64_t told_ts;      /* the newest update told while it was being read */
     uint32_t changes;      /* updates taken over */
@@ -55,6 +57,7 @@ struct inbox {
     uv_check_t wake_check;               /* wakes in the turn of the push */
     uv_idle_t wake_idle;                 /* keeps the loop turning while there are more to wake */
     uint32_t reads;                      /* under way in the store */
+    uint64_t moment;                     /* counts what happens to watched channels */
     bool is_stopped;
     struct update **picked; /* room for the updates of one answer */
 };
@@ -551,6 +554,7 @@ static void read_watched(struct inbox *inbox, struct watched *watched) {
         after_ts = container_of(watched->loading.next, struct poll, link)->ts;
     watched->told_ts = 0;
     watched->changes_read = watched->changes;
+    watched->read_at = ++inbox->moment;
     watched->read = start_read(inbox, channel, after_ts, READ_MAX_UPDATES, NULL);
     if (!watched->read)
         make_due(inbox, watched); /* memory is out: with the next tick */
@@ -613,7 +617,7 @@ static void caught_up(struct inbox *inbox, struct watched *watched, const struct
     else if (!watched->is_known || read->total > channel->total)
         take_over(inbox, watched, read);
     watched->is_known = true;
-    watched->checked_ms = uv_now(inbox->tick.loop);
+    watched->verified_at = watched->read_at;
     channel->is_loaded = watched->is_on;
     if (!watched->is_on || watched->told_ts > channel->total)
         make_due(inbox, watched);
@@ -751,7 +755,7 @@ static void on_news(struct store_watch *watch, struct update *update) {
     if (update->ts == channel->total + 1) {
         channel->total = update->ts;
         watched->changes++;
-        watched->checked_ms = uv_now(inbox->tick.loop);
+        watched->heard_at = ++inbox->moment;
         remember(inbox, channel, update);
         wake(inbox, channel);
     } else if (!is_same(channel, update)) { /* a gap, or the counter went back */
@@ -774,6 +778,7 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
     if (!ok || !poll->may_wait)
         return ok;
     touch(inbox, channel);
+    channel->watched->polled_at = ++inbox->moment;
     if (!channel->is_loaded) {
         wait_for_load(inbox, channel, poll);
         return true;
@@ -794,7 +799,8 @@ static void check_counters(struct inbox *inbox, uint64_t now_ms) {
         if (now_ms < watched->check_due_ms)
             return;
         list_remove(&watched->check_link);
-        if (watched->checked_ms + CHECK_MS <= watched->check_due_ms && !list_empty(&watched->channel->polls))
+        bool is_heard = watched->heard_at > watched->polled_at || watched->verified_at > watched->polled_at;
+        if (!is_heard && !list_empty(&watched->channel->polls))
             make_due(inbox, watched);
     }
 }
@@ -875,8 +881,20 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     poll->state = POLL_IDLE;
 }
 
-uint64_t inbox_parked_total(const struct poll *poll) {
-    return poll->channel->total;
+/* Whether an update that was acknowledged before the channel's last poll may still be on its way here. */
+static bool may_lag(const struct channel *channel) {
+    const struct watched *watched = channel->watched;
+    return watched && watched->is_on && watched->verified_at < watched->polled_at;
+}
+
+void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
+    struct channel *channel = poll->channel;
+    unpark(poll);
+    poll->may_wait = false;
+    if (may_look && may_lag(channel) && read_from_store(inbox, channel, poll))
+        return;
+    struct answer answer = {.ts = (uint64_t)poll->ts, .total = channel->total};
+    finish_alone(inbox, poll, &answer);
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */

@@ -102,5 +102,8 @@ bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
 /* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle one. */
 void inbox_cancel(struct inbox *inbox, struct poll *poll);
 
-/* The newest ts of a parked poll's channel. */
-uint64_t inbox_parked_total(const struct poll *poll);
+/*
+ * The time of a parked poll is over: it is answered without updates. `may_look`: on a shared store it may be read once more,
+ * where news could be late.
+ */
+void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look);

@@ -37,7 +37,7 @@ def finish(storm, servers, channel):
         assert storm.outcomes[outcome] > storm.races() / 100, storm.outcomes
 
 
-def test_no_poll_misses_or_doubles_an_update_across_two_servers(shared_redis, start):
+def test_no_poll_misses_or_doubles_an_update_across_two_servers_on_redis(shared_redis, start):
     """Each publishes and polls on one of two servers that share a Redis."""
     prefix = f"races-{SEED}:"
     servers = [start(LOG_LEVEL="info", **shared_redis.settings(REDIS_PREFIX=prefix)) for _ in range(2)]
