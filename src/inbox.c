@@ -14,6 +14,7 @@ enum {
     TRIM_TRIES = 64,  /* channels looked at when the cache is too full */
     READS_MAX = 4096, /* under way in the store: the next poll that needs one is refused */
     /* Of a shared store: */
+    CATCH_UPS_MAX = 256, /* channels that are read at once, for their own sake: after an outage all are due */
     TICK_MS = 100,
     WATCH_IDLE_MS = 10000, /* a channel is watched for so long after its last poll */
     CHECK_MS = 1000,       /* what a poll has not heard from the store itself is checked after so long */
@@ -43,6 +44,7 @@ struct watched {
     uint32_t changes_read; /* as of the start of `read` */
     bool is_on;            /* the store tells of it */
     bool is_known;         /* total was known once */
+    bool is_due;           /* it is to be read, or read once more */
 };
 
 struct inbox {
@@ -57,6 +59,7 @@ struct inbox {
     uv_check_t wake_check;               /* wakes in the turn of the push */
     uv_idle_t wake_idle;                 /* keeps the loop turning while there are more to wake */
     uint32_t reads;                      /* under way in the store */
+    uint32_t catch_ups;                  /* of them: those of channels */
     uint64_t moment;                     /* counts what happens to watched channels */
     bool is_stopped;
     struct update **picked; /* room for the updates of one answer */
@@ -539,9 +542,10 @@ void inbox_cancel_push(struct push *push) {
 
 /* --- Channels of a shared store ---------------------------------------------------------------- */
 
-/* Has the channel read as soon as there is room for one more read. */
+/* Has the channel read as soon as there is room for one more read; once more, when it is being read. */
 static void make_due(struct inbox *inbox, struct watched *watched) {
-    if (list_empty(&watched->due_link))
+    watched->is_due = true;
+    if (list_empty(&watched->due_link) && !watched->read)
         list_append(&inbox->due, &watched->due_link);
 }
 
@@ -552,21 +556,25 @@ static void read_watched(struct inbox *inbox, struct watched *watched) {
         after_ts = (int64_t)channel->total;
     else if (!list_empty(&watched->loading))
         after_ts = container_of(watched->loading.next, struct poll, link)->ts;
+    watched->is_due = false;
     watched->told_ts = 0;
     watched->changes_read = watched->changes;
     watched->read_at = ++inbox->moment;
     watched->read = start_read(inbox, channel, after_ts, READ_MAX_UPDATES, NULL);
-    if (!watched->read)
-        make_due(inbox, watched); /* memory is out: with the next tick */
+    if (watched->read)
+        inbox->catch_ups++;
+    else
+        make_due(inbox, watched); /* too much is under way, or memory is out: with the next tick */
 }
 
 static void read_due(struct inbox *inbox) {
     struct list due;
     list_init(&due);
     list_splice(&due, &inbox->due);
-    for (struct list *link; !inbox->is_stopped && inbox->reads < READS_MAX && (link = list_shift(&due));) {
+    for (struct list *link;
+         !inbox->is_stopped && inbox->catch_ups < CATCH_UPS_MAX && (link = list_shift(&due));) {
         struct watched *watched = container_of(link, struct watched, due_link);
-        if (watched->is_on && !watched->read)
+        if (watched->is_on)
             read_watched(inbox, watched);
     }
     list_splice(&inbox->due, &due);
@@ -601,6 +609,7 @@ static void take_over(struct inbox *inbox, struct watched *watched, const struct
 static void caught_up(struct inbox *inbox, struct watched *watched, const struct store_read *read) {
     struct channel *channel = watched->channel;
     watched->read = NULL;
+    inbox->catch_ups--;
     if (read->error) {
         make_due(inbox, watched);
         while (!list_empty(&watched->loading))
@@ -619,7 +628,7 @@ static void caught_up(struct inbox *inbox, struct watched *watched, const struct
     watched->is_known = true;
     watched->verified_at = watched->read_at;
     channel->is_loaded = watched->is_on;
-    if (!watched->is_on || watched->told_ts > channel->total)
+    if (watched->is_due || watched->told_ts > channel->total)
         make_due(inbox, watched);
     if (channel->is_loaded)
         decide_loading(inbox, channel, &watched->loading);
@@ -712,7 +721,8 @@ static void finish_shared_read(struct inbox *inbox, struct channel *channel, str
         answer_shared(inbox, channel, read->owner, read);
     if (channel->watched && channel->watched->read == read)
         caught_up(inbox, channel->watched, read);
-    read_due(inbox);
+    if (!read->error) /* else with the next tick */
+        read_due(inbox);
 }
 
 static struct watched *watched_of(struct store_watch *watch) {

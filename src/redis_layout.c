@@ -5,29 +5,40 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The age bound is kept at the old end, a few a push. An update of upstream's, which has no record, goes by count. */
+/*
+ * What costs Redis time is the number of commands, and what they add to its append-only file. So lists are trimmed
+ * when they are a sixteenth over the bound; what is too old is deleted with every eighth push, up to 16; and the TTL is
+ * set to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the bounds exactly.
+ * An update of upstream's, which has no record, goes by count.
+ */
 struct redis_script redis_script_append = {
-    .text =
-        "local total = redis.call('INCR', KEYS[1])\n"
-        "local time = redis.call('TIME')\n"
-        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-        "local max, ttl = -ARGV[3], tonumber(ARGV[4])\n"
-        "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
-        "redis.call('RPUSH', KEYS[2], ARGV[1])\n"
-        "redis.call('LTRIM', KEYS[2], max, -1)\n"
-        "redis.call('RPUSH', KEYS[3], record)\n"
-        "redis.call('LTRIM', KEYS[3], max, -1)\n"
-        "for i = 1, 8 do\n"
-        "  local old, old_at = string.match(redis.call('LINDEX', KEYS[3], 0), '^(%d+) (%d+)')\n"
-        "  if not old or tonumber(old_at) >= at - ttl then break end\n"
-        "  redis.call('LPOP', KEYS[3])\n"
-        "  if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', KEYS[2]) end\n"
-        "end\n"
-        "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
-        "redis.call('PEXPIRE', KEYS[2], ttl)\n"
-        "redis.call('PEXPIRE', KEYS[3], ttl)\n"
-        "redis.call(ARGV[6], ARGV[7], record .. ARGV[1])\n"
-        "return {total, at}\n",
+    .text = "local total = redis.call('INCR', KEYS[1])\n"
+            "local time = redis.call('TIME')\n"
+            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+            "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+            "local records = redis.call('RPUSH', KEYS[3], record)\n"
+            "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
+            "if math.max(updates, records) > max + math.floor(max / 16) then\n"
+            "  redis.call('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
+            "  redis.call('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
+            "end\n"
+            "if total % 8 == 0 then\n"
+            "  for i = 1, 16 do\n"
+            "    local old, old_at = string.match(redis.call('LINDEX', KEYS[3], '0'), '^(%d+) (%d+)')\n"
+            "    if not old or tonumber(old_at) >= at - ttl then break end\n"
+            "    redis.call('LPOP', KEYS[3])\n"
+            "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', "
+            "KEYS[2]) end\n"
+            "  end\n"
+            "end\n"
+            "if total == 1 or updates == 1 or records == 1 or redis.call('PTTL', KEYS[2]) < ttl then\n"
+            "  redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
+            "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"
+            "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n"
+            "end\n"
+            "redis.call(ARGV[7], ARGV[8], record .. ARGV[1])\n"
+            "return {total, at}\n",
 };
 
 /* Where there is a record for every update, records are read along with their updates; else all that there are. */

@@ -331,15 +331,17 @@ static void begin_script(struct op *op, struct redis_conn *conn, const struct re
 static void send_append(struct op *op, struct redis_conn *conn) {
     struct redis_store *store = op->store;
     const struct update *update = append_of(op)->update;
-    begin_script(op, conn, &redis_script_append, 3, 7);
+    begin_script(op, conn, &redis_script_append, 3, 8);
     redis_conn_argument(conn, update_body(update));
     buf_reset(&store->record, 65536);
     redis_record_write(&store->record, update);
     redis_conn_argument(conn, (struct slice){store->record.data, store->record.len});
     int64_t year_ms = (int64_t)365 * 86400 * 1000, ttl_ms = store->options.ttl_ms;
+    int64_t longer_ms = ttl_ms + ttl_ms / 100 + 1;
     redis_conn_number(conn, (int64_t)store->options.channel_max_updates);
     redis_conn_number(conn, ttl_ms);
-    redis_conn_number(conn, ttl_ms > year_ms ? ttl_ms : year_ms);
+    redis_conn_number(conn, longer_ms);
+    redis_conn_number(conn, longer_ms > year_ms ? longer_ms : year_ms);
     redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SPUBLISH") : SLICE("PUBLISH"));
     put_key(store, conn, REDIS_KEY_NEWS, channel_of(op));
     op->node->wants_wait = true;

@@ -7,10 +7,11 @@ from collections import Counter
 
 import pytest
 
+from authority import Authority, tls_settings
 from http_client import request_bytes
 from load import refusal
 from longline_server import wait_until
-from redis_server import HOST, NO_ACCESS, NOT_REPLICATED, UNREACHABLE, Authority, free_port, tls_settings
+from redis_server import HOST, NO_ACCESS, NOT_REPLICATED, UNREACHABLE, free_port
 from swarm import Swarm, push_all
 
 P = "lpolling:"
@@ -52,14 +53,15 @@ def check_serves(server):
 
 
 def upstream_push(redis, channel, text, max_updates=30, ttl=WEEK_S):
-    """The commands of lua-long-polling's script for a push, in its order; the total."""
+    """The commands of lua-long-polling's script for a push, in its order and at once, as a script's are; the total."""
     _, total, updates = names(channel)
-    new_total = redis.command("INCR", total)
+    redis.command("MULTI")
+    redis.command("INCR", total)
     redis.command("EXPIRE", total, ttl)
     redis.command("RPUSH", updates, text)
     redis.command("LTRIM", updates, -max_updates, -1)
     redis.command("EXPIRE", updates, ttl)
-    return new_total
+    return redis.command("EXEC")[0]
 
 
 def upstream_poll(redis, channel, offset):
@@ -147,8 +149,9 @@ def test_upstream_and_longline_may_push_in_turns(redis, start):
             assert item["body"] == {"body": f"text {ts}"}
             assert item["headers"].get("x-i") == (str(ts) if ours[ts - 1] else None)
             assert item["raw"] == (f"text {ts}" if ours[ts - 1] else '{"body":"text %d"}' % ts)
-    assert redis.command("LLEN", names(channel)[2]) == 30
-    assert redis.command("LLEN", names(channel)[0]) <= 30
+    # Lists are trimmed a sixteenth over the bound.
+    assert 30 <= redis.command("LLEN", names(channel)[2]) <= 31
+    assert redis.command("LLEN", names(channel)[0]) <= 31
 
 
 def test_a_push_of_upstreams_is_read_with_the_next_of_longlines(redis, start):
@@ -206,7 +209,7 @@ def test_everything_lives_as_long_as_data_ttl_and_the_counter_a_year(redis, star
     meta, total, updates = names(channel)
     for _ in range(2):
         server.push(channel)
-        assert 995 <= redis.command("TTL", updates) <= 1000
+        assert 995 <= redis.command("TTL", updates) <= 1010  # a hundredth more, so that it need not be set each time
         assert redis.command("PEXPIRETIME", meta) == redis.command("PEXPIRETIME", updates)
         assert 365 * DAY_S - 5 <= redis.command("TTL", total) <= 365 * DAY_S
         for key in (meta, total, updates):
@@ -217,8 +220,9 @@ def test_the_counter_lives_no_shorter_than_the_updates(redis, start):
     server = start(DATA_TTL=400 * DAY_S, **redis.settings())
     channel = server.channel()
     server.push(channel)
-    for key in names(channel):
-        assert 400 * DAY_S - 5 <= redis.command("TTL", key) <= 400 * DAY_S
+    meta, total, updates = (redis.command("PEXPIRETIME", key) for key in names(channel))
+    assert meta == updates <= total
+    assert 400 * DAY_S - 5 <= redis.command("TTL", names(channel)[1]) <= 405 * DAY_S
 
 
 def test_ids_go_on_when_all_updates_are_gone(redis, start):
@@ -714,6 +718,7 @@ def test_each_push_under_load_is_on_the_replica_before_it_is_acknowledged(redis_
     redis = redis_servers.start()
     replica = redis_servers.start(replicaof=f"{HOST} {redis.port}")
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica's copy")
+    wait_until(lambda: "state=online" in redis.info("replication")["slave0"], "the master to count on it")
     server = start(LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=100_000, **redis.settings(REDIS_WAIT="1:800"))
     healthy(server)
     channel = server.channel()
