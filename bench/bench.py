@@ -19,7 +19,8 @@ import tempfile
 from dataclasses import dataclass
 
 import servers
-from servers import LonglineMemory, LonglineSqlite, Nchan, NchanRedis
+from servers import (LonglineMemory, LonglineRedis, LonglineRedisPair, LonglineSqlite, Nchan, NchanRedis,
+                     NchanRedisPair)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -30,6 +31,7 @@ FSYNC_ROUNDS = 1000
 DISTURBED_PERCENT = 10
 
 SQLITE, MEMORY, NCHAN, REDIS = (kind.name for kind in (LonglineSqlite, LonglineMemory, Nchan, NchanRedis))
+OVER_REDIS = LonglineRedis.name
 
 
 @dataclass
@@ -107,14 +109,17 @@ class Bench:
             raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
         return json.loads(done.stdout.strip().splitlines()[-1])
 
-    def polls(self, server, mode, **settings):
-        pids = ",".join(map(str, server.pids()))
+    def polls(self, server, mode, pids=None, **settings):
+        """Runs the load client; the CPU and memory are those of `pids`, or of all the server's processes."""
+        before = server.pids()
         command = [self.options.client, mode, "--server", f"127.0.0.1:{server.port}", "--dialect",
-                   server.dialect, "--pids", pids]
+                   server.dialect, "--pids", ",".join(map(str, pids or before))]
+        if server.publish_port:
+            command += ["--publish-server", f"127.0.0.1:{server.publish_port}"]
         for name, value in settings.items():
             command += [f"--{name}", str(value)]
         result = self.tool(*command)
-        if set(server.pids()) != set(map(int, pids.split(","))):
+        if set(server.pids()) != set(before):
             raise RuntimeError(f"{server.name}: its processes changed while it was measured")
         return result
 
@@ -204,6 +209,7 @@ RATE = shown(",.0f", "/s")
 MICROSECONDS = shown(".1f", " µs")
 MILLISECONDS = lambda us: "–" if us is None else f"{us / 1000:.3f} ms"
 BYTES = shown(",.0f", " B")
+COUNT = shown(",.2f")
 
 
 class WrkLine(Line):
@@ -416,7 +422,122 @@ class Channels(Line):
         return rows
 
 
-LINES = (Post256(), Post64(), Get64(), Fsync(), Spread(), Fanout(), Memory(), Channels())
+class RedisPost(WrkLine):
+    name = "redis-post"
+    about = "over redis: POST of 200 bytes over 1,000 channels, 64 connections; CPU on each side, redis' commands"
+    script = "post.lua"
+    title = "POST"
+    kinds = (LonglineRedis, NchanRedis)
+    rate_goal, cpu_goal_us = 3, 15
+
+    def measure(self, bench, kind):
+        with bench.serving(kind) as server:
+            bench.wrk(server, self.script, self.connections, 1)  # makes the channels
+            before = server.redis_stats()
+            values = bench.wrk(server, self.script, self.connections, bench.options.seconds)
+            for what, count in server.redis_stats().items():
+                values[f"redis_{what}"] = (count - before[what]) / values["requests"]
+            values["front_cpu_us"] = values["cpu_us"] - values["redis_cpu_us"]
+            return values
+
+    def summary(self, values):
+        return (f"{super().summary(values)}: {values['front_cpu_us']:.1f} µs and redis' "
+                f"{values['redis_cpu_us']:.1f} µs; {values['redis_evalsha']:.2f} scripts of "
+                f"{values['redis_commands']:.1f} commands")
+
+    def rows(self, bench):
+        def row(what, figure, show, **goal):
+            return self.compare(bench, what, OVER_REDIS, REDIS, figure, show, **goal)
+
+        cpu = row("front end's CPU per POST over redis", "front_cpu_us", MICROSECONDS)
+        cpu.goal = f"≤ {self.cpu_goal_us} µs"
+        cpu.met = bench.median(self.name, OVER_REDIS, "front_cpu_us") <= self.cpu_goal_us
+        scripts = row("EVALSHA per POST", "redis_evalsha", COUNT)
+        scripts.goal, scripts.met = "1", round(bench.median(self.name, OVER_REDIS, "redis_evalsha"), 2) == 1
+        return [
+            row("POST over redis", "rate", RATE, at_least=self.rate_goal),
+            cpu,
+            row("redis' CPU per POST", "redis_cpu_us", MICROSECONDS),
+            scripts,
+            row("commands run in redis per POST, those of the script too", "redis_commands", COUNT),
+        ]
+
+
+class RedisWake(Line):
+    name = "redis-wake"
+    about = "15,000 polls on one front end, one publish to each on another, over one redis: latency, CPU on each side"
+    kinds = (LonglineRedisPair, NchanRedisPair)
+    window = 64  # publishes out at once, for the CPU
+
+    def measure(self, bench, kind):
+        with bench.serving(kind) as server:
+            values = bench.polls(server, "spread", polls=bench.options.polls)
+        with bench.serving(kind) as server:
+            roles = server.pids_by_role()
+            pids = [pid for members in roles.values() for pid in members]
+            busy = bench.polls(server, "spread", pids, polls=bench.options.polls, window=self.window)
+        cpu_us = dict(zip(pids, busy["cpu_us_per_push_each"]))
+        for role, members in roles.items():
+            values[f"{role}_cpu_us"] = sum(cpu_us[pid] for pid in members)
+        values["busy_rate"] = bench.options.polls / busy["seconds"]
+        return values
+
+    def summary(self, values):
+        return (f"p50 {values['wake_p50_us']:.0f} µs, p99 {values['wake_p99_us']:.0f} µs, max "
+                f"{values['wake_max_us'] / 1000:.1f} ms; with {self.window} out {values['busy_rate']:,.0f}/s, CPU of "
+                f"a publish {values['pushes_cpu_us']:.1f} µs, of a wake {values['polls_cpu_us']:.1f} µs, redis' "
+                f"{values['redis_cpu_us']:.1f} µs")
+
+    def rows(self, bench):
+        def row(what, figure, show, **goal):
+            return ratio_row(f"{what}; {OVER_REDIS} : {REDIS}", bench.median(self.name, OVER_REDIS, figure),
+                             bench.median(self.name, REDIS, figure), show, **goal)
+
+        what = f"{bench.options.polls:,} polls on one front end, publishes on another"
+        busy = f"{what}, {self.window} out at once"
+        return [
+            row(f"{what}: wake-up p50", "wake_p50_us", MILLISECONDS, at_most=1.0),
+            row(f"{what}: wake-up p99", "wake_p99_us", MILLISECONDS),
+            row(f"{busy}: rate", "busy_rate", RATE),
+            row(f"{busy}: CPU per publish where it is made", "pushes_cpu_us", MICROSECONDS),
+            row(f"{busy}: CPU per wake where it is polled", "polls_cpu_us", MICROSECONDS),
+            row(f"{busy}: redis' CPU per publish", "redis_cpu_us", MICROSECONDS),
+        ]
+
+
+class RedisPark(Line):
+    name = "redis-park"
+    about = "over redis: what 15,000 first polls, each on its own channel, cost: RSS on each side, redis' CPU"
+    kinds = (LonglineRedis, NchanRedis)
+    long_rounds, quick_rounds = 3, 1
+
+    def measure(self, bench, kind):
+        polls, values = bench.options.polls, {}
+        for part in ("front", "redis"):
+            with bench.serving(kind) as server:
+                pids = server.front_pids() if part == "front" else [server.redis.pid]
+                before = server.redis_stats()
+                result = bench.polls(server, "park", pids, polls=polls, names="secret")
+                values[f"{part}_bytes"] = result["rss_per_poll_bytes"]
+                values["redis_cpu_us"] = (server.redis_stats()["cpu_us"] - before["cpu_us"]) / polls
+        return values
+
+    def summary(self, values):
+        return (f"{values['front_bytes']:,.0f} B a poll, {values['redis_bytes']:,.0f} B in redis and "
+                f"{values['redis_cpu_us']:.1f} µs of its CPU")
+
+    def rows(self, bench):
+        rows = []
+        for what, figure, show in (("front end's RSS", "front_bytes", BYTES), ("redis' RSS", "redis_bytes", BYTES),
+                                   ("redis' CPU", "redis_cpu_us", MICROSECONDS)):
+            ours, peer = (bench.median(self.name, kind.name, figure) for kind in self.kinds)
+            rows.append(ratio_row(f"{what} per first poll, each on its own channel; {OVER_REDIS} : {REDIS}", ours,
+                                  peer, show))
+        return rows
+
+
+LINES = (Post256(), Post64(), Get64(), Fsync(), Spread(), Fanout(), Memory(), Channels(), RedisPost(), RedisWake(),
+         RedisPark())
 
 
 def table(head, rows):

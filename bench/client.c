@@ -21,7 +21,6 @@ enum {
 
 struct client {
     int epoll;
-    struct sockaddr_in server;
     struct epoll_event events[EVENTS_MAX];
     char buffer[READ_SIZE];
 };
@@ -49,20 +48,19 @@ void *allocate(size_t count, size_t size) {
     return memory;
 }
 
-struct client *client_new(const struct sockaddr_in *server) {
+struct client *client_new(void) {
     struct client *client = allocate(1, sizeof *client);
-    client->server = *server;
     client->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (client->epoll < 0)
         die("epoll_create1: %s", strerror(errno));
     return client;
 }
 
-void client_open(struct client *client, struct client_conn *conn) {
+void client_open(struct client *client, struct client_conn *conn, const struct sockaddr_in *server) {
     conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (conn->fd < 0)
         die("socket: %s", strerror(errno));
-    if (connect(conn->fd, (const struct sockaddr *)&client->server, sizeof client->server) < 0)
+    if (connect(conn->fd, (const struct sockaddr *)server, sizeof *server) < 0)
         die("connect: %s", strerror(errno));
     const int on = 1;
     setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

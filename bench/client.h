@@ -44,10 +44,10 @@ _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2))
 // malloc that does not fail; the bytes are zero.
 void *allocate(size_t count, size_t size);
 
-struct client *client_new(const struct sockaddr_in *server);
+struct client *client_new(void);
 
 // Connects, waiting for it, and puts the connection on the client's epoll.
-void client_open(struct client *client, struct client_conn *conn);
+void client_open(struct client *client, struct client_conn *conn, const struct sockaddr_in *server);
 
 // Sends one request; the reply comes to conn->on_reply out of client_turn.
 void client_send(struct client_conn *conn, const char *request, size_t size);

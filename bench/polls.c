@@ -33,6 +33,7 @@ enum {
 struct options {
     const struct dialect *dialect;
     struct sockaddr_in server;
+    struct sockaddr_in publish_server; // the same as server, or another on the same store
     struct processes processes;
     size_t polls;
     size_t channels;
@@ -175,10 +176,11 @@ static void on_update(struct client_conn *conn, const struct reply *reply) {
     bench->received_ns = reply->at_ns;
 }
 
-static void open_conn(struct bench *bench, struct client_conn *conn, client_on_reply on_reply) {
+static void open_conn(struct bench *bench, struct client_conn *conn, const struct sockaddr_in *server,
+                      client_on_reply on_reply) {
     conn->data = bench;
     conn->on_reply = on_reply;
-    client_open(bench->client, conn);
+    client_open(bench->client, conn, server);
 }
 
 // Opens all subscribers and parks them, in steps that the server's accept queue can hold.
@@ -188,7 +190,7 @@ static void park(struct bench *bench) {
     for (size_t i = 0; i < options->polls; i++) {
         struct subscriber *subscriber = &bench->subscribers[i];
         subscriber->channel = i % options->channels;
-        open_conn(bench, &subscriber->conn, on_update);
+        open_conn(bench, &subscriber->conn, &options->server, on_update);
         poll_again(subscriber);
         if ((i + 1) % PARK_STEP == 0)
             await_parked(bench, i + 1);
@@ -210,9 +212,9 @@ static void print_latency(const char *name, uint64_t *values_ns, size_t count) {
 
 static void bench_init(struct bench *bench, const struct options *options) {
     *bench = (struct bench){.options = options};
-    bench->client = client_new(&options->server);
+    bench->client = client_new();
     make_body(bench->body, options->body_size);
-    open_conn(bench, &bench->control, on_status);
+    open_conn(bench, &bench->control, &options->server, on_status);
     await_parked(bench, 0);
     bench->published_ns = allocate(options->channels, sizeof *bench->published_ns);
     size_t updates = options->polls * (options->rounds + 1);
@@ -254,17 +256,32 @@ static bool publisher_done(struct publisher *publisher) {
     return !publisher->out;
 }
 
+// What a push cost each process, in the order of --pids, and all of them.
+static void print_cpu(const uint64_t *cpu_ns, size_t count, size_t pushes) {
+    double sum_us = 0;
+    printf(", \"cpu_us_per_push_each\": [");
+    for (size_t i = 0; i < count; i++) {
+        double cpu_us = (double)cpu_ns[i] / 1e3 / (double)pushes;
+        printf("%s%.2f", i ? ", " : "", cpu_us);
+        sum_us += cpu_us;
+    }
+    printf("], \"cpu_us_per_push\": %.2f", sum_us);
+}
+
 static void run_spread(const struct options *options) {
     struct bench bench;
     bench_init(&bench, options);
     park(&bench);
     static struct publisher publishers[WINDOW_MAX];
     for (size_t i = 0; i < options->window; i++)
-        open_conn(&bench, &publishers[i].conn, on_pushed);
+        open_conn(&bench, &publishers[i].conn, &options->publish_server, on_pushed);
     size_t *order = allocate(options->polls, sizeof *order);
     shuffle(order, options->polls, options->seed);
 
-    uint64_t cpu_ns = processes_cpu_ns(&options->processes), began_ns = now_ns();
+    const struct processes *processes = &options->processes;
+    uint64_t cpu_ns[PROCESSES_MAX], began_ns = now_ns();
+    for (size_t i = 0; i < processes->count; i++)
+        cpu_ns[i] = process_cpu_ns(processes->pids[i]);
     for (size_t next = 0; bench.received < options->polls || bench.acknowledged < options->polls;) {
         for (size_t i = 0; i < options->window && next < options->polls; i++) {
             struct publisher *publisher = &publishers[i];
@@ -278,14 +295,15 @@ static void run_spread(const struct options *options) {
         turn(&bench);
     }
     double seconds = (double)(now_ns() - began_ns) / 1e9;
-    cpu_ns = processes_cpu_ns(&options->processes) - cpu_ns;
+    for (size_t i = 0; i < processes->count; i++)
+        cpu_ns[i] = process_cpu_ns(processes->pids[i]) - cpu_ns[i];
 
     printf("{\"mode\": \"spread\", \"polls\": %zu, \"window\": %zu, \"seconds\": %.3f", options->polls,
            options->window, seconds);
     print_latency("wake", bench.latency_ns, options->polls);
     print_latency("ack", bench.acknowledge_ns, options->polls);
-    printf(", \"cpu_us_per_push\": %.2f, \"expired\": %zu}\n", (double)cpu_ns / 1e3 / (double)options->polls,
-           bench.expired);
+    print_cpu(cpu_ns, processes->count, options->polls);
+    printf(", \"expired\": %zu}\n", bench.expired);
 }
 
 // ---- fanout: every poll on one channel, one publish, again and again
@@ -309,7 +327,7 @@ static void run_fanout(struct options *options) {
     bench_init(&bench, options);
     park(&bench);
     struct client_conn publisher = {0};
-    open_conn(&bench, &publisher, on_fanout_pushed);
+    open_conn(&bench, &publisher, &options->publish_server, on_fanout_pushed);
 
     uint64_t *rates = allocate(options->rounds, sizeof *rates);
     uint64_t cpu_ns = 0, own_cpu_ns = 0;
@@ -390,7 +408,7 @@ static void run_write(struct options *options) {
     bench_init(&bench, options);
     struct client_conn *conns = allocate(options->connections, sizeof *conns);
     for (size_t i = 0; i < options->connections; i++)
-        open_conn(&bench, &conns[i], on_written);
+        open_conn(&bench, &conns[i], &options->publish_server, on_written);
     size_t edge = options->channels < 2 * WRITE_EDGE ? options->channels / 2 : WRITE_EDGE;
 
     struct mark began = mark_now(options), first = began, last = began;
@@ -474,6 +492,7 @@ static const char usage[] =
     "  fsync    4 KiB and fdatasync in the file --path, --rounds times\n"
     "options:\n"
     "  --server HOST:PORT          an IPv4 address\n"
+    "  --publish-server HOST:PORT  where pushes go: default --server\n"
     "  --dialect longline|nchan    default longline\n"
     "  --pids 1,2,3                the server's processes, for CPU and memory\n"
     "  --polls N                   default 15000\n"
@@ -495,19 +514,21 @@ static size_t parse_count(const char *name, const char *text, size_t max) {
     return (size_t)value;
 }
 
-static void parse_server(struct sockaddr_in *server, const char *text) {
+static void parse_server(struct sockaddr_in *server, const char *name, const char *text) {
     char host[64];
     unsigned port;
     *server = (struct sockaddr_in){.sin_family = AF_INET};
     if (sscanf(text, "%63[0-9.]:%5u", host, &port) != 2 || port > 65535 ||
         inet_pton(AF_INET, host, &server->sin_addr) != 1)
-        die("--server wants HOST:PORT with an IPv4 address");
+        die("--%s wants HOST:PORT with an IPv4 address", name);
     server->sin_port = htons((uint16_t)port);
 }
 
 static void parse_option(struct options *options, const char *name, const char *value) {
     if (!strcmp(name, "server"))
-        parse_server(&options->server, value);
+        parse_server(&options->server, name, value);
+    else if (!strcmp(name, "publish-server"))
+        parse_server(&options->publish_server, name, value);
     else if (!strcmp(name, "dialect"))
         options->dialect = dialect_find(value);
     else if (!strcmp(name, "pids"))
@@ -536,13 +557,21 @@ static void parse_option(struct options *options, const char *name, const char *
 
 static struct options parse_options(int argc, char **argv) {
     static const struct option known[] = {
-        {"server", required_argument, NULL, 0},    {"dialect", required_argument, NULL, 0},
-        {"pids", required_argument, NULL, 0},      {"polls", required_argument, NULL, 0},
-        {"channels", required_argument, NULL, 0},  {"rounds", required_argument, NULL, 0},
-        {"window", required_argument, NULL, 0},    {"connections", required_argument, NULL, 0},
-        {"body-size", required_argument, NULL, 0}, {"seed", required_argument, NULL, 0},
-        {"deadline", required_argument, NULL, 0},  {"path", required_argument, NULL, 0},
-        {"names", required_argument, NULL, 0},     {0},
+        {"server", required_argument, NULL, 0},
+        {"publish-server", required_argument, NULL, 0},
+        {"dialect", required_argument, NULL, 0},
+        {"pids", required_argument, NULL, 0},
+        {"polls", required_argument, NULL, 0},
+        {"channels", required_argument, NULL, 0},
+        {"rounds", required_argument, NULL, 0},
+        {"window", required_argument, NULL, 0},
+        {"connections", required_argument, NULL, 0},
+        {"body-size", required_argument, NULL, 0},
+        {"seed", required_argument, NULL, 0},
+        {"deadline", required_argument, NULL, 0},
+        {"path", required_argument, NULL, 0},
+        {"names", required_argument, NULL, 0},
+        {0},
     };
     struct options options = {
         .dialect = dialect_find("longline"),
@@ -562,6 +591,8 @@ static struct options parse_options(int argc, char **argv) {
         die("--dialect is longline or nchan");
     if (options.body_size < 64)
         die("--body-size: at least 64");
+    if (!options.publish_server.sin_port)
+        options.publish_server = options.server;
     return options;
 }
 

@@ -15,7 +15,7 @@ void processes_parse(struct processes *processes, const char *text) {
         long pid = strtol(text, &end, 10);
         if (pid <= 0 || (*end != ',' && *end != '\0'))
             die("--pids wants numbers with commas between them");
-        if (processes->count == sizeof processes->pids / sizeof *processes->pids)
+        if (processes->count == PROCESSES_MAX)
             die("--pids: too many");
         processes->pids[processes->count++] = (pid_t)pid;
         text = *end ? end + 1 : end;
@@ -32,28 +32,33 @@ static FILE *open_proc(pid_t pid, const char *name) {
 }
 
 // schedstat counts the same time as stat's utime + stime, in nanoseconds instead of ticks of 10 ms.
+uint64_t process_cpu_ns(pid_t pid) {
+    uint64_t sum_ns = 0;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *tasks = opendir(path);
+    if (!tasks)
+        die("%s: %s", path, strerror(errno));
+    for (struct dirent *task; (task = readdir(tasks));) {
+        if (task->d_name[0] == '.')
+            continue;
+        char name[280];
+        snprintf(name, sizeof name, "task/%s/schedstat", task->d_name);
+        FILE *file = open_proc(pid, name);
+        unsigned long long run_ns;
+        if (fscanf(file, "%llu", &run_ns) != 1)
+            die("/proc/%d/%s: not understood", (int)pid, name);
+        fclose(file);
+        sum_ns += run_ns;
+    }
+    closedir(tasks);
+    return sum_ns;
+}
+
 uint64_t processes_cpu_ns(const struct processes *processes) {
     uint64_t sum_ns = 0;
-    for (size_t i = 0; i < processes->count; i++) {
-        char path[64];
-        snprintf(path, sizeof path, "/proc/%d/task", (int)processes->pids[i]);
-        DIR *tasks = opendir(path);
-        if (!tasks)
-            die("%s: %s", path, strerror(errno));
-        for (struct dirent *task; (task = readdir(tasks));) {
-            if (task->d_name[0] == '.')
-                continue;
-            char name[280];
-            snprintf(name, sizeof name, "task/%s/schedstat", task->d_name);
-            FILE *file = open_proc(processes->pids[i], name);
-            unsigned long long run_ns;
-            if (fscanf(file, "%llu", &run_ns) != 1)
-                die("/proc/%d/%s: not understood", (int)processes->pids[i], name);
-            fclose(file);
-            sum_ns += run_ns;
-        }
-        closedir(tasks);
-    }
+    for (size_t i = 0; i < processes->count; i++)
+        sum_ns += process_cpu_ns(processes->pids[i]);
     return sum_ns;
 }
 

@@ -6,8 +6,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { PROCESSES_MAX = 64 };
+
 struct processes {
-    pid_t pids[64];
+    pid_t pids[PROCESSES_MAX];
     size_t count;
 };
 
@@ -19,7 +21,8 @@ struct memory {
 // Reads "12,34"; dies on anything else.
 void processes_parse(struct processes *processes, const char *text);
 
-// User and system time of all their threads so far.
+// User and system time so far: of all threads of one process, and of all processes.
+uint64_t process_cpu_ns(pid_t pid);
 uint64_t processes_cpu_ns(const struct processes *processes);
 
 struct memory processes_memory(const struct processes *processes);

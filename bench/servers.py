@@ -5,6 +5,7 @@ Every server is stopped by the pid that started it, and dies with the benchmark 
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import socket
@@ -140,7 +141,8 @@ class Server:
     def __init__(self, directory, keep):
         self.directory = directory
         self.keep = keep  # updates kept a channel
-        self.port = None
+        self.port = self.publish_port = None  # publish_port: where another front end on the same store takes pushes
+        self.redis_port = self.redis = None  # its redis-server, where it has one of its own
         self.log = os.path.join(directory, "log")
         self.processes = []
 
@@ -155,6 +157,24 @@ class Server:
         self.processes.append(process)
         return process
 
+    def start_redis(self):
+        self.redis_port = free_port()
+        conf = self.write("redis.conf", REDIS_CONF.format(port=self.redis_port, dir=self.directory))
+        self.redis = self.spawn("/usr/bin/redis-server", conf)
+        wait_until(lambda: accepts(self.redis_port), "redis-server", self.log)
+
+    def redis_stats(self):
+        """What redis has done so far: CPU time, scripts called, commands run (those inside scripts too)."""
+        with socket.create_connection(("127.0.0.1", self.redis_port), 5) as conn:
+            conn.sendall(b"INFO all\r\nQUIT\r\n")
+            reply = b""
+            while piece := conn.recv(65536):
+                reply += piece
+        info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+        return {"cpu_us": (float(info["used_cpu_user"]) + float(info["used_cpu_sys"])) * 1e6,
+                "evalsha": int(re.match(r"calls=(\d+)", info.get("cmdstat_evalsha", "calls=0"))[1]),
+                "commands": int(info["total_commands_processed"])}
+
     def write(self, name, text):
         path = os.path.join(self.directory, name)
         with open(path, "w") as file:
@@ -163,6 +183,10 @@ class Server:
 
     def pids(self):
         return [pid for process in self.processes for pid in (process.pid, *children_of(process.pid))]
+
+    def front_pids(self):
+        """All but redis, which never forks with this REDIS_CONF."""
+        return [pid for pid in self.pids() if not self.redis or pid != self.redis.pid]
 
     def cpu_seconds(self):
         return sum(cpu_seconds_of(pid) for pid in self.pids())
@@ -201,18 +225,18 @@ class Longline(Server):
     binary = "build/longline"
     provider = None
 
-    def start(self):
+    def start(self, *options):
         self.spawn(self.binary, "serve", "--listen", "127.0.0.1:0", "--data-provider", self.provider,
                    "--data-path", os.path.join(self.directory, "longline.db"),
-                   "--channel-storage-maxsize", str(self.keep), "--idle-timeout", "3600")
+                   "--channel-storage-maxsize", str(self.keep), "--idle-timeout", "3600", *options)
         self.port = wait_until(self.listening, self.name, self.log)
 
     def listening(self):
-        if self.processes[0].poll() is not None:
+        if self.processes[-1].poll() is not None:
             raise RuntimeError(f"{self.name} ended:\n{open(self.log).read()[-2000:]}")
         with open(self.log, errors="replace") as log:
             for line in log:
-                if "address=127.0.0.1:" in line and line.endswith("\n"):
+                if "listening address=127.0.0.1:" in line and line.endswith("\n"):
                     return int(line.partition("address=127.0.0.1:")[2].split()[0])
         return None
 
@@ -227,11 +251,25 @@ class LonglineMemory(Longline):
     provider = "memory"
 
 
+class LonglineRedis(Longline):
+    name = "longline redis"
+    provider = "redis"
+
+    def start(self):
+        if not self.redis_port:
+            self.start_redis()
+        super().start("--redis-port", str(self.redis_port))
+        wait_until(self.connected, "longline's connection to redis", self.log)
+
+    def connected(self):
+        with open(self.log, errors="replace") as log:
+            return "redis ready" in log.read()
+
+
 class Nchan(Server):
     name = "nchan memory"
     dialect = "nchan"
     workers = 1
-    redis_port = None
 
     def start(self):
         self.port = free_port()
@@ -267,12 +305,51 @@ class NchanRedis(Nchan):
     name = "nchan+redis"
 
     def start(self):
-        self.redis_port = free_port()
-        conf = self.write("redis.conf", REDIS_CONF.format(port=self.redis_port, dir=self.directory))
-        self.spawn("/usr/bin/redis-server", conf)
-        wait_until(lambda: accepts(self.redis_port), "redis-server", self.log)
+        if not self.redis_port:
+            self.start_redis()
         super().start()
         wait_until(self.connected, "nchan's connection to redis", self.log)
 
     def connected(self):
         return b"redis connected servers: 1" in self.status()
+
+
+class Pair(Server):
+    """Two front ends on one redis-server: polls go to the first, pushes to the second."""
+
+    kind = None
+
+    def __init__(self, directory, keep):
+        super().__init__(directory, keep)
+        self.fronts = []
+
+    def start(self):
+        for name in ("polls", "pushes"):
+            directory = os.path.join(self.directory, name)
+            os.mkdir(directory)
+            front = self.kind(directory, self.keep)
+            front.redis_port = self.redis_port
+            self.fronts.append(front)
+            front.start()
+            self.redis_port = front.redis_port
+        self.port, self.publish_port = (front.port for front in self.fronts)
+        self.redis = self.fronts[0].redis
+
+    def pids(self):
+        return [pid for front in self.fronts for pid in front.pids()]
+
+    def pids_by_role(self):
+        polls, pushes = (front.front_pids() for front in self.fronts)
+        return {"polls": polls, "pushes": pushes, "redis": [self.redis.pid]}
+
+    def stop(self):
+        for front in reversed(self.fronts):
+            front.stop()
+
+
+class LonglineRedisPair(Pair):
+    name, dialect, kind = LonglineRedis.name, LonglineRedis.dialect, LonglineRedis
+
+
+class NchanRedisPair(Pair):
+    name, dialect, kind = NchanRedis.name, NchanRedis.dialect, NchanRedis

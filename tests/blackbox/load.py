@@ -52,7 +52,7 @@ class Publisher:
         load.slowest_push_s = max(load.slowest_push_s, time.monotonic() - self.asked_at)
         if reply.status == 200:
             load.acknowledged.append((self.channel, reply.total, (self.number, self.n)))
-            load.saw(self.channel, reply.total, (self.number, self.n))
+            load.saw(self.channel, reply.total, (self.number, self.n), "acknowledged")
             self.push()
         else:
             load.refused["push: " + refusal(reply)] += 1
@@ -89,12 +89,10 @@ class Follower:
         else:
             assert answer["ts"] == self.ts + len(answer["updates"]), f"after {self.ts}: {answer}"
             for id_, update in enumerate(answer["updates"], start=self.ts + 1):
-                load.saw(self.channel, id_, (update["p"], update["n"]))
+                load.saw(self.channel, id_, (update["p"], update["n"]), "delivered")
         self.ts = answer["ts"]
-        if answer["updates"] or "reset" in answer:
-            self.poll()
-        else:
-            load.swarm.after(AGAIN_S, self.poll)
+        # Some come back at once, some when much has come since.
+        load.swarm.after(load.rng.choice((0, 0, AGAIN_S, 0.2)), self.poll)
 
 
 class Load:
@@ -128,10 +126,10 @@ class Load:
     def lost_connection(self, _wire):
         raise AssertionError("longline closed a connection")
 
-    def saw(self, channel, id_, update):
+    def saw(self, channel, id_, update, how):
         """Where nothing may be lost, an id stands for one update, for everyone and for ever."""
-        known = self.update_of.setdefault((channel, id_), update)
-        assert self.lossy or known == update, f"{channel}: id {id_} is {known} and {update}"
+        known, how_known = self.update_of.setdefault((channel, id_), (update, how))
+        assert self.lossy or known == update, f"{channel}: id {id_} was {how_known} as {known}, and is {how} as {update}"
 
     def run(self, until, what="the load", timeout_s=2 * PATIENCE_S):
         self.swarm.run(until, timeout_s, what)

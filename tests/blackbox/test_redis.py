@@ -718,7 +718,9 @@ def test_each_push_under_load_is_on_the_replica_before_it_is_acknowledged(redis_
     redis = redis_servers.start()
     replica = redis_servers.start(replicaof=f"{HOST} {redis.port}")
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica's copy")
-    wait_until(lambda: "state=online" in redis.info("replication")["slave0"], "the master to count on it")
+    with redis.connect() as client:
+        client.command("SET", "a", "1")
+        wait_until(lambda: client.command("WAIT", "1", "100") == 1, "the replica to say what it has")
     server = start(LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=100_000, **redis.settings(REDIS_WAIT="1:800"))
     healthy(server)
     channel = server.channel()

@@ -1,29 +1,26 @@
 """Redis away, back, slow, full, read-only, loading, flushed, and lines that are cut: nobody hangs, no poll misses, each case has its own words."""
 
+import contextlib
 import json
+import random
 import select
+import socket
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from http_client import request_bytes
 from load import Load, refusal
 from longline_server import SLOW, wait_until
-from redis_server import (
-    LOADING,
-    NO_ANSWER,
-    OUT_OF_MEMORY,
-    READ_ONLY,
-    UNREACHABLE,
-    Proxy,
-    free_port,
-)
+from proxy import Proxy
+from redis_server import DURABLE, LOADING, NO_ANSWER, OUT_OF_MEMORY, READ_ONLY, UNREACHABLE, free_port
 from swarm import Swarm
-from test_redis import P, away, check_serves, healthy, log_reasons, names
+from test_redis import away, check_serves, healthy, log_reasons, names, upstream_push
 
 MIB = 1 << 20
 REFUSED_S = 1.5 if SLOW else 1
-DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
 
@@ -65,7 +62,7 @@ def test_a_dead_redis(durable, start):
     server = start(**durable.settings())
     channel = check_serves(server)
     durable.kill9()
-    for _ in range(20):
+    for _ in range(5):
         assert quickly_refused(server, "POST", channel) in (UNREACHABLE, NO_ANSWER)
     # The first may have been on its way; by now it is clear.
     assert quickly_refused(server, "POST", channel) == UNREACHABLE
@@ -141,7 +138,7 @@ def test_a_paused_redis(redis, start, mode):
     server = start(**redis.settings())
     channel = check_serves(server)
     (client,) = park(server, channel + "?ts=1&sleep=60")
-    redis.command("CLIENT", "PAUSE", 2000, mode)
+    redis.command("CLIENT", "PAUSE", 1500, mode)
     assert quickly_refused(server, "POST", channel) == NO_ANSWER
     assert server.metric("longline_polls_parked") == 1
     total = wait_until(lambda: (r := server.post(channel)).status == 200 and r, "the end of the pause").total
@@ -227,7 +224,7 @@ def test_an_outage_is_one_line_for_each_of_its_reasons(durable, start):
     server = start(**durable.settings())
     channel = check_serves(server)
     durable.kill9()
-    for _ in range(50):
+    for _ in range(10):
         assert server.post(channel).status == 503
     away(server)
     assert is_idle(server), "it tries again and again"
@@ -329,16 +326,16 @@ def test_an_outage_costs_neither_cpu_nor_memory(redis, start):
     with redis.frozen():
         push_big_ones(200)
         first = server.rss_bytes()
-        push_big_ones(600)
+        push_big_ones(400)
         assert server.metric("longline_buffer_bytes") <= 18 * MIB
         if not SLOW:
             assert server.rss_bytes() - first <= 16 * MIB
         server.wait_for_metric("longline_connections", 201)
         away(server)
-        assert is_idle(server, 2), "it spins"
+        assert is_idle(server), "it spins"
         assert server.metric("longline_polls_parked") == 200
         descriptors = server.descriptor_count()
-        assert is_idle(server, 1)
+        assert is_idle(server)
         assert server.descriptor_count() <= descriptors + 4, "each attempt leaves something"
     total = wait_until(lambda: (r := server.post(channel)).status == 200 and r, "Redis").total
     for client in waiting:
@@ -351,10 +348,33 @@ def test_a_dead_redis_is_not_asked_without_pause(start):
     port = free_port()
     server = start(DATA_PROVIDER="redis", REDIS_PORT=port)
     away(server)
-    assert is_idle(server, 2)
+    assert is_idle(server)
     descriptors = server.descriptor_count()
     assert is_idle(server)
     assert server.descriptor_count() <= descriptors + 4
+
+
+def test_attempts_come_ever_less_often(start):
+    """Somebody takes every connection and closes it."""
+    attempts = 0
+
+    def close_them():
+        nonlocal attempts
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+                attempts += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=close_them, daemon=True).start()
+        server = start(DATA_PROVIDER="redis", REDIS_PORT=listener.getsockname()[1])
+        away(server)
+        assert is_idle(server, 3)
+        assert 3 <= attempts <= 40, attempts
+        before = attempts
+        assert is_idle(server)
+        assert attempts - before <= 9, f"{attempts - before} in a second"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 # --- killed under load ---
@@ -507,6 +527,22 @@ def test_all_lines_cut_at_random(durable, start):
         print(load)
 
 
+@pytest.mark.parametrize("delay_s,news_delay_s", [(0, 0.03), (0.03, 0), (0.01, 0.03)])
+def test_news_and_answers_that_overtake_each_other(redis, start, delay_s, news_delay_s):
+    """One of the servers has a slow line; pushes of upstream's leave holes in its news, which it has to read."""
+    rng = random.Random(5)
+    with Proxy(redis.address, delay_s, news_delay_s) as proxy:
+        far, near = start(**KEEP_ALL, **proxy.settings()), start(**KEEP_ALL, **redis.settings())
+        healthy(far), healthy(near)
+        with Load([far, near], channels=3, publishers=12, followers=8) as load:
+            for i in range(60):
+                load.run_for(pushes=20)
+                upstream_push(redis, rng.choice(load.channels), '{"p":-1,"n":%d}' % i, max_updates=1_000_000)
+            load.settle()
+            assert load.lost() == []
+        print(load)
+
+
 @pytest.mark.parametrize("subscribed", [True, False], ids=["news", "commands"])
 def test_a_line_that_fails_silently_is_given_up(durable, start, subscribed):
     """As when a firewall forgets a connection: nothing is closed, nothing passes. The other lines are well."""
@@ -644,8 +680,7 @@ def test_the_suite_notices_a_lost_update_and_a_sleeping_poll(redis, start):
         assert load.lost() == []
         redis.command("LSET", names(channel)[2], 3, '{"p":9,"n":9}')
         assert [id_ for _, id_, _ in load.lost()] == [4]
-        load.followers[0].ts -= 1
-        with pytest.raises(AssertionError, match=r"1 of 4"):
-            load.run = lambda until, what, timeout_s=0: Load.run(load, until, what, 0.2)
+        load.followers.append(SimpleNamespace(channel=channel, ts=19))
+        load.run = lambda until, what, timeout_s=0: Load.run(load, until, what, 0.2)
+        with pytest.raises(AssertionError, match="1 of 5"):
             load.settle()
-    assert P

@@ -6,7 +6,7 @@ import pytest
 
 from load import Load, refusal
 from longline_server import wait_until
-from redis_server import HOST, UNREACHABLE, SentinelSetup, free_port
+from redis_server import DURABLE, HOST, UNREACHABLE, SentinelSetup, free_port
 from test_redis import away, check_serves, healthy, log_reasons, names
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
@@ -192,7 +192,7 @@ def test_a_failover_loses_nothing_that_redis_wait_waited_for(sentinels, start):
 
 @pytest.mark.torture
 def test_ten_failovers_in_a_row(tmp_path, start):
-    with SentinelSetup(tmp_path / "redis", appendonly="yes") as sentinels:
+    with SentinelSetup(tmp_path / "redis", **DURABLE) as sentinels:
         servers = [start(**KEEP_ALL, **sentinels.settings()) for _ in range(3)]
         for server in servers:
             healthy(server)
