@@ -14,10 +14,17 @@ enum {
     TRIM_TRIES = 64,  /* channels looked at when the cache is too full */
     READS_MAX = 4096, /* under way in the store: the next poll that needs one is refused */
     /* Of a shared store: */
+    PAUSE_MAX_MS = 5000, /* from one failing read of a channel to the next */
     CATCH_UPS_MAX = 256, /* channels that are read at once, for their own sake: after an outage all are due */
     TICK_MS = 100,
     WATCH_IDLE_MS = 10000, /* a channel is watched for so long after its last poll */
     CHECK_MS = 1000,       /* what a poll has not heard from the store itself is checked after so long */
+};
+
+/* What an update is known by. */
+struct newest {
+    uint64_t ts, hash;
+    int64_t at_ms;
 };
 
 /*
@@ -38,13 +45,16 @@ struct watched {
     /* Moments, counted by inbox->moment: of its last poll; of the last thing heard of it; of the start of the last
      * read that was answered, and of the one under way. */
     uint64_t polled_at, heard_at, verified_at, read_at;
-    uint64_t check_due_ms; /* while in inbox->unchecked */
-    uint64_t told_ts;      /* the newest update told while it was being read */
-    uint32_t changes;      /* updates taken over */
-    uint32_t changes_read; /* as of the start of `read` */
-    bool is_on;            /* the store tells of it */
-    bool is_known;         /* total was known once */
-    bool is_due;           /* it is to be read, or read once more */
+    uint64_t check_due_ms;          /* while in inbox->unchecked */
+    uint64_t retry_ms, pause_ms;    /* after a read that failed */
+    struct newest newest, expected; /* the channel's, and as of the start of `read`; ts 0: not known */
+    uint64_t told_ts;               /* the newest update told while it was being read */
+    uint32_t changes;               /* updates taken over */
+    uint32_t changes_read;          /* as of the start of `read` */
+    bool is_on;                     /* the store tells of it */
+    bool is_known;                  /* total was known once */
+    bool is_due;                    /* it is to be read, or read once more */
+    bool is_past_newest;            /* the next read begins behind the newest update */
 };
 
 struct inbox {
@@ -94,17 +104,23 @@ static void remember(struct inbox *inbox, struct channel *channel, struct update
         trim_recents(inbox, channel);
 }
 
-static void touch(struct inbox *inbox, struct channel *channel) {
+/* Puts the channel behind all others; `is_used`: because a poll has to do with it. */
+static void touch_as(struct inbox *inbox, struct channel *channel, bool is_used) {
     list_remove(&channel->use_link);
     list_append(&inbox->by_use, &channel->use_link);
-    if (channel->watched)
+    if (channel->watched && is_used)
         channel->watched->used_ms = uv_now(inbox->tick.loop);
+}
+
+static void touch(struct inbox *inbox, struct channel *channel) {
+    touch_as(inbox, channel, true);
 }
 
 static void unwatch(struct inbox *inbox, struct channel *channel) {
     struct watched *watched = channel->watched;
     if (!inbox->is_stopped)
         store_unwatch(inbox->store, &watched->watch);
+    list_remove(&watched->watch.link);
     list_remove(&watched->loading_link);
     list_remove(&watched->due_link);
     list_remove(&watched->check_link);
@@ -212,7 +228,7 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel, con
         return false;
     uint32_t index = (uint32_t)(first - in_memory);
     int64_t cutoff = inbox->options.clock_ms() - inbox->options.ttl_ms;
-    while (index < channel->recent_count && is_too_old(channel_recent(channel, index), cutoff))
+    while (!has_waited && index < channel->recent_count && is_too_old(channel_recent(channel, index), cutoff))
         index++;
     *answer = (struct answer){.total = channel->total, .updates = inbox->picked};
     uint64_t found = in_memory + index; /* the first that is delivered */
@@ -278,8 +294,9 @@ static void say_reset(struct inbox *inbox, const struct channel *channel, struct
     finish_alone(inbox, poll, &answer);
 }
 
-/* A channel that the store has forgotten begins anew: what is in memory of the old one is void. */
-static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total) {
+/* A channel that the store has forgotten begins anew: what is in memory of the old one is void. `is_reset`: its polls have
+ * seen what is not there any more, whatever the total is now. */
+static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset) {
     channel_drop_recents(channel);
     channel->gone = 0;
     channel->total = total;
@@ -290,7 +307,7 @@ static void restart_channel(struct inbox *inbox, struct channel *channel, uint64
     for (struct list *link; (link = list_shift(&polls));) {
         struct poll *poll = container_of(link, struct poll, link);
         metrics.polls_parked--;
-        if ((uint64_t)poll->ts > total)
+        if (is_reset)
             say_reset(inbox, channel, poll);
         else
             decide(inbox, channel, poll);
@@ -344,7 +361,7 @@ static void finish_read(struct inbox *inbox, struct channel *channel, struct sto
         channel->total = read->total;
     }
     if (read->total < channel->total)
-        restart_channel(inbox, channel, read->total);
+        restart_channel(inbox, channel, read->total, false);
     remember_read(inbox, channel, read);
     if (!was_loaded)
         decide_loading(inbox, channel, &channel->polls);
@@ -411,6 +428,16 @@ static void unpark(struct poll *poll) {
     metrics.polls_parked--;
 }
 
+/* A poll was woken, and nothing can be read for it: over a shared store it is not told of that. */
+static void fail_woken(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    if (!channel->watched) {
+        fail_poll(inbox, poll, STORE_FAILED);
+        return;
+    }
+    struct answer answer = {.ts = (uint64_t)poll->ts, .total = channel->total};
+    finish_alone(inbox, poll, &answer);
+}
+
 /* Wakes up to `budget` polls of the channel; they share an answer while they ask for the same. */
 static void wake_some(struct inbox *inbox, struct channel *channel, int *budget) {
     struct answer answer = {0};
@@ -430,7 +457,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, int *budget)
         if (has_answer)
             finish(inbox, poll, &answer);
         else if (!read_from_store(inbox, channel, poll))
-            fail_poll(inbox, poll, STORE_FAILED);
+            fail_woken(inbox, channel, poll);
     }
     if (has_answer)
         inbox->events.answer_end(&answer);
@@ -475,6 +502,7 @@ static void wake_slice(struct inbox *inbox) {
 
 static void on_wake(uv_check_t *check) {
     wake_slice(check->data);
+    trim_cache(check->data);
 }
 
 /* --- Pushing ---------------------------------------------------------------------------------- */
@@ -490,7 +518,7 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
         return; /* nobody waits on it */
     touch(inbox, channel);
     if (channel->is_loaded && update->ts != channel->total + 1)
-        restart_channel(inbox, channel, update->ts - 1);
+        restart_channel(inbox, channel, update->ts - 1, false);
     channel->total = update->ts;
     if (!channel->is_loaded) {
         channel->is_loaded = true;
@@ -549,13 +577,26 @@ static void make_due(struct inbox *inbox, struct watched *watched) {
         list_append(&inbox->due, &watched->due_link);
 }
 
+/* Notes the newest update, to know it again. */
+static void note_newest(struct watched *watched, const struct update *update) {
+    watched->newest =
+        (struct newest){.ts = update->ts, .at_ms = update->at_ms, .hash = hash_of(update_body(update))};
+}
+
 static void read_watched(struct inbox *inbox, struct watched *watched) {
     struct channel *channel = watched->channel;
     int64_t after_ts = -1;
-    if (watched->is_known)
+    watched->expected = (struct newest){0};
+    if (watched->is_known) {
         after_ts = (int64_t)channel->total;
-    else if (!list_empty(&watched->loading))
+        bool is_told = watched->newest.ts && watched->newest.ts == channel->total;
+        if (is_told && !watched->is_past_newest) { /* and the newest once more */
+            watched->expected = watched->newest;
+            after_ts--;
+        }
+    } else if (!list_empty(&watched->loading))
         after_ts = container_of(watched->loading.next, struct poll, link)->ts;
+    watched->is_past_newest = false;
     watched->is_due = false;
     watched->told_ts = 0;
     watched->changes_read = watched->changes;
@@ -568,22 +609,37 @@ static void read_watched(struct inbox *inbox, struct watched *watched) {
 }
 
 static void read_due(struct inbox *inbox) {
+    uint64_t now_ms = uv_now(inbox->tick.loop);
     struct list due;
     list_init(&due);
     list_splice(&due, &inbox->due);
     for (struct list *link;
          !inbox->is_stopped && inbox->catch_ups < CATCH_UPS_MAX && (link = list_shift(&due));) {
         struct watched *watched = container_of(link, struct watched, due_link);
-        if (watched->is_on)
+        if (watched->is_on && watched->retry_ms > now_ms)
+            list_append(&inbox->due, &watched->due_link);
+        else if (watched->is_on)
             read_watched(inbox, watched);
     }
     list_splice(&inbox->due, &due);
+}
+
+/* Whether what was read shows that the counter has gone back and passed what was known. */
+static bool is_another_life(const struct watched *watched, const struct store_read *read) {
+    const struct newest *expected = &watched->expected;
+    if (!expected->ts || !read->count || read->updates[0]->ts != expected->ts)
+        return false;
+    const struct update *update = read->updates[0];
+    bool is_later = update->at_ms && expected->at_ms && update->at_ms != expected->at_ms;
+    return is_later || hash_of(update_body(update)) != expected->hash;
 }
 
 /* Takes over what is newer than what is in memory: what was read, which may be only the first part of it. */
 static void take_over(struct inbox *inbox, struct watched *watched, const struct store_read *read) {
     struct channel *channel = watched->channel;
     watched->changes++;
+    if (read->count && read->updates[read->count - 1]->ts > watched->newest.ts)
+        note_newest(watched, read->updates[read->count - 1]);
     if (!watched->is_known || !read->count) {
         channel_drop_recents(channel);
         channel->total = read->total;
@@ -605,33 +661,73 @@ static void take_over(struct inbox *inbox, struct watched *watched, const struct
         make_due(inbox, watched);
 }
 
+/* Decides for the polls that came before the read began; for the others it is read once more. */
+static void decide_watched(struct inbox *inbox, struct watched *watched) {
+    struct list loading, ready;
+    list_init(&loading);
+    list_init(&ready);
+    list_splice(&loading, &watched->loading);
+    for (struct list *link; (link = list_shift(&loading));) {
+        bool is_ready = container_of(link, struct poll, link)->asked_at < watched->read_at;
+        list_append(is_ready ? &ready : &watched->loading, link);
+    }
+    if (list_empty(&watched->loading))
+        list_remove(&watched->loading_link);
+    else
+        make_due(inbox, watched);
+    decide_loading(inbox, watched->channel, &ready);
+}
+
+/* The polls that wait for the channel get nothing: those that were parked before do not learn why. */
+static void fail_loading(struct inbox *inbox, struct watched *watched, enum store_error error) {
+    list_remove(&watched->loading_link);
+    struct list loading;
+    list_init(&loading);
+    list_splice(&loading, &watched->loading);
+    for (struct list *link; (link = list_shift(&loading));) {
+        struct poll *poll = container_of(link, struct poll, link);
+        if (poll->was_parked)
+            fail_woken(inbox, watched->channel, poll);
+        else
+            fail_poll(inbox, poll, error);
+    }
+}
+
 /* The channel has been read, from what was known of it to its end at that moment. */
 static void caught_up(struct inbox *inbox, struct watched *watched, const struct store_read *read) {
     struct channel *channel = watched->channel;
     watched->read = NULL;
     inbox->catch_ups--;
     if (read->error) {
+        watched->pause_ms = watched->pause_ms ? watched->pause_ms * 2 : TICK_MS;
+        if (watched->pause_ms > PAUSE_MAX_MS)
+            watched->pause_ms = PAUSE_MAX_MS;
+        watched->retry_ms = uv_now(inbox->tick.loop) + watched->pause_ms;
         make_due(inbox, watched);
-        while (!list_empty(&watched->loading))
-            fail_poll(inbox, container_of(list_shift(&watched->loading), struct poll, link), read->error);
+        fail_loading(inbox, watched, read->error);
         return;
     }
     bool has_changed = watched->changes != watched->changes_read;
-    if (watched->is_known && read->total < channel->total && has_changed) {
+    watched->pause_ms = 0;
+    bool is_behind = watched->is_known && read->total < channel->total;
+    bool is_restarted = is_another_life(watched, read) || (is_behind && !has_changed);
+    if (is_restarted)
+        restart_channel(inbox, channel, read->total, true);
+    else if (is_behind)
         make_due(inbox, watched); /* what was told since is newer than what was read */
-        return;
-    }
-    if (watched->is_known && read->total < channel->total)
-        restart_channel(inbox, channel, read->total);
     else if (!watched->is_known || read->total > channel->total)
         take_over(inbox, watched, read);
+    if (is_restarted)
+        watched->newest = (struct newest){0};
+    /* A page that had room for nothing but the newest once more: the next one begins behind it. */
+    watched->is_past_newest = watched->expected.ts && read->count == 1 && channel->total < read->total;
     watched->is_known = true;
     watched->verified_at = watched->read_at;
     channel->is_loaded = watched->is_on;
     if (watched->is_due || watched->told_ts > channel->total)
         make_due(inbox, watched);
     if (channel->is_loaded)
-        decide_loading(inbox, channel, &watched->loading);
+        decide_watched(inbox, watched);
     wake(inbox, channel);
 }
 
@@ -640,6 +736,7 @@ static void wait_for_load(struct inbox *inbox, struct channel *channel, struct p
     struct watched *watched = channel->watched;
     poll->state = POLL_LOADING;
     poll->channel = channel;
+    poll->asked_at = ++inbox->moment;
     list_append(&watched->loading, &poll->link);
     if (list_empty(&watched->loading_link)) {
         watched->loading_ms = uv_now(inbox->tick.loop);
@@ -674,6 +771,7 @@ static void keep_waiting(struct inbox *inbox, struct channel *channel, struct po
         list_append(channel->polls.next, &poll->link); /* before all others: it has seen least */
         metrics.polls_parked++;
         make_due(inbox, channel->watched);
+        read_due(inbox);
         return;
     }
     struct answer answer = {.ts = (uint64_t)poll->ts, .total = channel->total};
@@ -695,8 +793,8 @@ static void answer_shared(struct inbox *inbox, struct channel *channel, struct p
     uint64_t cursor = poll->ts >= 0 ? (uint64_t)poll->ts : last < read->total ? read->total - last : 0;
     if (cursor == read->total && poll->may_wait && channel->watched) {
         poll->ts = (int64_t)cursor;
-        if (channel->is_loaded && cursor == channel->total) {
-            park(channel, poll);
+        if (channel->is_loaded && cursor <= channel->total) {
+            decide(inbox, channel, poll);
         } else {
             make_due(inbox, channel->watched);
             wait_for_load(inbox, channel, poll);
@@ -766,6 +864,7 @@ static void on_news(struct store_watch *watch, struct update *update) {
         channel->total = update->ts;
         watched->changes++;
         watched->heard_at = ++inbox->moment;
+        note_newest(watched, update);
         remember(inbox, channel, update);
         wake(inbox, channel);
     } else if (!is_same(channel, update)) { /* a gap, or the counter went back */
@@ -821,22 +920,21 @@ static void fail_late_loads(struct inbox *inbox, uint64_t now_ms) {
         struct watched *watched = container_of(inbox->loading.next, struct watched, loading_link);
         if (!list_empty(&watched->loading) && now_ms - watched->loading_ms < inbox->options.load_max_ms)
             return;
-        list_remove(&watched->loading_link);
         enum store_error error = store_health(inbox->store, NULL);
-        while (!list_empty(&watched->loading))
-            fail_poll(inbox, container_of(list_shift(&watched->loading), struct poll, link),
-                      error ? error : STORE_AWAY);
+        fail_loading(inbox, watched, error ? error : STORE_AWAY);
     }
 }
 
-/* Stops watching channels that nobody has waited on for a while. */
+/* Stops watching channels that nobody has waited on for a while. Those in use go to the end of the list. */
 static void unwatch_idle(struct inbox *inbox, uint64_t now_ms) {
     for (int count = 0; count < WAKE_SLICE && !list_empty(&inbox->by_use); count++) {
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
-        if (is_in_use(channel) || !channel->watched)
-            touch(inbox, channel);
-        else if (now_ms - channel->watched->used_ms < WATCH_IDLE_MS)
+        struct watched *watched = channel->watched;
+        bool has_polls = watched && (!list_empty(&channel->polls) || !list_empty(&watched->loading));
+        if (watched && now_ms - watched->used_ms < (has_polls ? TICK_MS : WATCH_IDLE_MS))
             return;
+        if (!watched || has_polls || channel->reads)
+            touch_as(inbox, channel, has_polls);
         else
             forget_channel(inbox, channel);
     }
@@ -845,10 +943,11 @@ static void unwatch_idle(struct inbox *inbox, uint64_t now_ms) {
 static void on_tick(uv_timer_t *timer) {
     struct inbox *inbox = timer->data;
     uint64_t now_ms = uv_now(timer->loop);
+    unwatch_idle(inbox, now_ms);
+    trim_cache(inbox);
     fail_late_loads(inbox, now_ms);
     check_counters(inbox, now_ms);
     read_due(inbox);
-    unwatch_idle(inbox, now_ms);
 }
 
 static const struct store_events store_events = {on_find, on_watched, on_lost, on_news};
@@ -901,8 +1000,12 @@ void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
     struct channel *channel = poll->channel;
     unpark(poll);
     poll->may_wait = false;
-    if (may_look && may_lag(channel) && read_from_store(inbox, channel, poll))
+    if (may_look && may_lag(channel)) { /* one read for all whose time is over now */
+        wait_for_load(inbox, channel, poll);
+        make_due(inbox, channel->watched);
+        read_due(inbox);
         return;
+    }
     struct answer answer = {.ts = (uint64_t)poll->ts, .total = channel->total};
     finish_alone(inbox, poll, &answer);
 }

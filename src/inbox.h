@@ -37,11 +37,12 @@ struct poll {
         struct channel *channel; /* while loading or parked */
         struct store_read *read; /* while reading */
     };
-    int64_t ts;      /* the last update seen; -K: the last K */
-    uint32_t limit;  /* 1 to READ_MAX_UPDATES */
-    uint8_t state;   /* enum poll_state */
-    bool may_wait;   /* park when there is nothing new */
-    bool was_parked; /* the inbox's */
+    int64_t ts;        /* the last update seen; -K: the last K */
+    uint64_t asked_at; /* the inbox's */
+    uint32_t limit;    /* 1 to READ_MAX_UPDATES */
+    uint8_t state;     /* enum poll_state */
+    bool may_wait;     /* park when there is nothing new */
+    bool was_parked;   /* the inbox's */
 };
 
 enum { ANSWER_MEMOS = 4 };

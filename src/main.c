@@ -8,6 +8,7 @@
 #include "server.h"
 #include "version.h"
 
+#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,6 +155,7 @@ static int serve(int argc, char **argv) {
     if (!app.api.trust || !server_check_listen(app.config.listen, error, sizeof error))
         return complain(EXIT_USAGE, error);
     umask(077); /* the data file holds secrets */
+    signal(SIGPIPE, SIG_IGN);
     log_init(app.config.log_level, app.config.log_json);
     metrics_init();
     uv_loop_t *loop = uv_default_loop();

@@ -75,8 +75,19 @@ static void drop(struct redis_conn *conn) {
     }
 }
 
+struct redis_reason redis_reason(const char *said) {
+    struct redis_reason reason;
+    snprintf(reason.text, sizeof reason.text, "%s", said);
+    char *arguments = strstr(reason.text, ", with args");
+    if (arguments)
+        *arguments = '\0';
+    return reason;
+}
+
 void redis_conn_fail(struct redis_conn *conn, const char *reason) {
-    snprintf(conn->reason, sizeof conn->reason, "%s", reason);
+    snprintf(conn->reason, sizeof conn->reason, "%s", redis_reason(reason).text);
+    if (conn->state == REDIS_CONN_READY && uv_now(conn->loop) - conn->ready_ms > REDIS_STABLE_MS)
+        conn->backoff_ms = 0;
     drop(conn);
     conn->backoff_ms = conn->backoff_ms ? conn->backoff_ms * 2 : REDIS_BACKOFF_MIN_MS;
     if (conn->backoff_ms > REDIS_BACKOFF_MAX_MS)
@@ -302,7 +313,7 @@ static void greet_on(struct redis_conn *conn) {
     case GREET_PING: redis_conn_words(conn, call, "PING", NULL); break;
     case GREET_DONE:
         conn->state = REDIS_CONN_READY;
-        conn->backoff_ms = 0;
+        conn->ready_ms = uv_now(conn->loop);
         conn->events->ready(conn);
         break;
     }
@@ -446,6 +457,15 @@ static void ping(struct redis_conn *conn, uint64_t now_ms) {
     } else {
         redis_conn_words(conn, &conn->ping, "PING", NULL);
     }
+}
+
+bool redis_conn_is_behind(const struct redis_conn *conn, uint64_t now_ms) {
+    if (list_empty(&conn->calls))
+        return false;
+    uint64_t sent_ms = container_of(conn->calls.next, struct redis_call, link)->sent_ms;
+    bool is_slow = sent_ms < now_ms && now_ms - sent_ms > conn->stall_ms / 2;
+    return is_slow ||
+           uv_stream_get_write_queue_size(&conn->link->stream) + conn->out.len > REDIS_UNSENT_MAX_BYTES;
 }
 
 void redis_conn_tick(struct redis_conn *conn, uint64_t now_ms) {

@@ -21,7 +21,13 @@
 #include <stdint.h>
 #include <uv.h>
 
-enum { REDIS_BACKOFF_MIN_MS = 50, REDIS_BACKOFF_MAX_MS = 1000, REDIS_PING_MS = 1000 };
+enum {
+    REDIS_BACKOFF_MIN_MS = 50,
+    REDIS_BACKOFF_MAX_MS = 1000,
+    REDIS_STABLE_MS = 2000, /* a connection that held for so long begins anew with the backoff */
+    REDIS_PING_MS = 1000,
+    REDIS_UNSENT_MAX_BYTES = 8 << 20,
+};
 
 /* A command that waits for its reply; embedded in whatever asks, free again from `done` on. */
 struct redis_call {
@@ -53,13 +59,13 @@ struct redis_conn {
     struct redis_address address;
     const char *pass; /* NULL: none; a user goes with it only when it is the options' password */
     int64_t db;
-    uint64_t stall_ms; /* Redis has so long for each reply */
+    uint64_t stall_ms; /* while it owes a reply, Redis may be silent for so long */
     enum redis_conn_state state;
     bool is_open;
     struct redis_link *link; /* NULL while down */
     struct buf out;          /* commands that have not been written yet */
     struct list calls;       /* struct redis_call, in the order in which they were sent */
-    uint64_t heard_ms, tried_ms, retry_ms, backoff_ms, pinged_ms;
+    uint64_t heard_ms, tried_ms, ready_ms, retry_ms, backoff_ms, pinged_ms;
     unsigned tries;
     uint8_t greeted;
     bool is_pinging; /* pub/sub: a ping is under way */
@@ -67,7 +73,7 @@ struct redis_conn {
     char reason[160]; /* why it is down */
 };
 
-/* Fills everything but `pass`, `db` and `stall_ms`, which come from the options until the caller says otherwise. */
+/* The caller may change `pass`, `db` and `stall_ms`, which come from the options, before it opens. */
 void redis_conn_init(struct redis_conn *conn, uv_loop_t *loop, const struct redis_options *options,
                      struct tls_context *tls, const struct redis_conn_events *events);
 
@@ -86,6 +92,15 @@ void redis_conn_argument(struct redis_conn *conn, struct slice argument);
 void redis_conn_number(struct redis_conn *conn, int64_t number);
 /* `call` may be NULL where the reply is a message. */
 void redis_conn_sent(struct redis_conn *conn, struct redis_call *call);
+
+/* Whether Redis is so far behind with its replies, or with reading, that nothing more should be sent. */
+bool redis_conn_is_behind(const struct redis_conn *conn, uint64_t now_ms);
+
+/* What Redis says of a failure, as it may be logged and shown: without the arguments, which may be a secret. */
+struct redis_reason {
+    char text[160];
+};
+struct redis_reason redis_reason(const char *said);
 
 /* A whole command of words, ended by NULL. */
 __attribute__((sentinel)) void redis_conn_words(struct redis_conn *conn, struct redis_call *call, ...);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { UNIX_PATH_MAX_BYTES = 107, PREFIX_MAX_BYTES = 1000 };
+
 struct redis_address_text redis_address_text(const struct redis_address *address) {
     struct redis_address_text text;
     if (*address->host == '/')
@@ -154,8 +156,14 @@ static const char *read_settings(struct redis_options *options, const struct con
         return "REDIS_SENTINEL needs REDIS_MASTER, the name that the sentinels know the master by";
     if (*config->redis_wait && !parse_wait(options, config->redis_wait))
         return "REDIS_WAIT is N:MS, the number of replicas (1 to 1000) and the milliseconds (1 to 60000)";
+    if (config->redis_tls && !options->tls)
+        return "REDIS_TLS=on does not go with the redis:// or unix:// of REDIS_URL; it is rediss:// then";
     if (*options->address.host == '/' && options->tls)
         return "REDIS_TLS is not for a unix socket";
+    if (*options->address.host == '/' && strlen(options->address.host) > UNIX_PATH_MAX_BYTES)
+        return "the path of Redis' unix socket is longer than 107 bytes";
+    if (strlen(config->redis_prefix) > PREFIX_MAX_BYTES)
+        return "REDIS_PREFIX must have at most 1000 bytes";
     return NULL;
 }
 

@@ -10,9 +10,11 @@ enum {
     ASK_MS = 5000,     /* ... and when nothing does */
     SENTINEL_MS = 200,
     PROMISE_MS = 10000,
+    NODES_MS = 1000,
     NODE_IDLE_MS = 5000, /* a node that serves nothing is closed after so long */
     NODES_MAX = 2000,
-    AWAY_LOG_MS = 5000, /* another reason of the same outage is logged after so long */
+    HOME_AWAY_MS = 3000, /* a master that has been away for so long is not held on to */
+    AWAY_LOG_MS = 5000,  /* another reason of the same outage is logged after so long */
 };
 
 static const struct redis_conn_events lane_events[REDIS_LANES];
@@ -21,6 +23,7 @@ static const struct redis_conn_events lane_events[REDIS_LANES];
 
 static void on_info(struct redis_call *call, const redisReply *reply);
 static void on_config(struct redis_call *call, const redisReply *reply);
+static void on_nodes(struct redis_call *call, const redisReply *reply);
 
 /* NULL when memory is out. */
 static struct redis_node *node_new(struct redis_topology *topology, const struct redis_address *address) {
@@ -32,6 +35,7 @@ static struct redis_node *node_new(struct redis_topology *topology, const struct
     node->idle_ms = uv_now(topology->loop);
     node->info_call.done = on_info;
     node->config_call.done = on_config;
+    node->nodes_call.done = on_nodes;
     list_init(&node->watches);
     list_init(&node->unreplicated);
     list_append(&topology->nodes, &node->link);
@@ -95,7 +99,7 @@ static bool is_unused(const struct redis_node *node) {
     for (int lane = 0; lane < REDIS_LANES; lane++)
         if (!list_empty(&node->lanes[lane].calls))
             return false;
-    return list_empty(&node->watches) && list_empty(&node->unreplicated);
+    return list_empty(&node->watches) && list_empty(&node->unreplicated) && !node->holds;
 }
 
 /* Closes the nodes that have served nothing for a while. */
@@ -153,6 +157,9 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
         log_info("redis ready", "address", address, "promise", line.data, NULL);
     if (risk)
         log_warn("redis may lose acknowledged updates", "address", address, "reason", risk, NULL);
+    if (redis_topology_may_fail_over(node->topology) && !node->topology->options->wait_replicas)
+        log_warn("redis may lose acknowledged updates", "address", address, "reason",
+                 "a failover loses what the new master does not have; see REDIS_WAIT", NULL);
     buf_deinit(&line);
 }
 
@@ -160,17 +167,21 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
 
 static void ask_slots(struct redis_topology *topology, uint64_t now_ms);
 
-/* Logs that something is away, once an outage; another address or reason of the same outage some seconds later. */
+/* Logs that something is away: the same address and reason, or others of the same outage, only some seconds later. */
 static void note_away(struct redis_topology *topology, const struct redis_address *address,
                       const char *reason) {
     struct redis_address_text text = redis_address_text(address);
-    bool is_same = strcmp(text.text, topology->away_address.text) == 0 && strcmp(reason, topology->away) == 0;
-    bool is_told = *topology->away && uv_now(topology->loop) - topology->told_ms < AWAY_LOG_MS;
+    bool is_new = !*topology->away;
+    bool is_same = strcmp(text.text, topology->told_address.text) == 0 && strcmp(reason, topology->told) == 0;
+    bool is_told = topology->told_ms && uv_now(topology->loop) - topology->told_ms < AWAY_LOG_MS;
+    bool is_known = !is_new && is_same; /* this outage has been told */
     topology->away_address = text;
     snprintf(topology->away, sizeof topology->away, "%s", reason);
-    if (is_same || is_told)
+    if (is_known || (is_told && (is_same || !is_new)))
         return;
     topology->told_ms = uv_now(topology->loop);
+    topology->told_address = text;
+    snprintf(topology->told, sizeof topology->told, "%s", reason);
     log_warn("redis away", "address", text.text, "reason", reason, NULL);
 }
 
@@ -232,16 +243,40 @@ static const struct redis_conn_events lane_events[REDIS_LANES] = {
     [REDIS_LANE_NEWS] = {news_ready, news_down, news_message},
 };
 
+/* --- Slots on their way ----------------------------------------------------------------------- */
+
+/* In the line of the node itself, `[93->-` is a slot whose keys it is giving away. */
+static void on_nodes(struct redis_call *call, const redisReply *reply) {
+    struct redis_node *node = container_of(call, struct redis_node, nodes_call);
+    node->is_asking_nodes = false;
+    if (!reply || reply->type != REDIS_REPLY_STRING)
+        return;
+    const char *myself = strstr(reply->str, "myself");
+    const char *end = myself ? strchr(myself, '\n') : NULL;
+    const char *leaving = myself ? strstr(myself, "->-") : NULL;
+    node->is_migrating = leaving && (!end || leaving < end);
+}
+
+static void ask_nodes(struct redis_node *node, uint64_t now_ms) {
+    struct redis_conn *conn = &node->lanes[REDIS_LANE_READ];
+    if (!node->slots || node->is_asking_nodes || now_ms - node->nodes_asked_ms < NODES_MS ||
+        !redis_conn_is_ready(conn))
+        return;
+    node->is_asking_nodes = true;
+    node->nodes_asked_ms = now_ms;
+    redis_conn_words(conn, &node->nodes_call, "CLUSTER", "NODES", NULL);
+}
+
 /* --- The map of a cluster --------------------------------------------------------------------- */
 
-/* What a reply says of an address: an empty host is the one that was asked. */
+/* What a reply says of an address: no host, or "?", is the one that was asked. */
 static bool set_address(struct redis_address *address, const struct redis_node *asked, const char *host,
                         size_t len, long long port) {
     if (len > REDIS_HOST_MAX_BYTES || port < 1 || port > 65535)
         return false;
     *address = asked->address;
     address->port = (uint16_t)port;
-    if (len) {
+    if (len && !(len == 1 && *host == '?')) {
         memcpy(address->host, host, len);
         address->host[len] = '\0';
     }
@@ -258,7 +293,7 @@ static bool take_range(struct redis_topology *topology, const redisReply *range)
         return false;
     const redisReply *host = master->element[0];
     struct redis_address address;
-    bool has_host = host->type == REDIS_REPLY_STRING && strcmp(host->str, "?") != 0;
+    bool has_host = host->type == REDIS_REPLY_STRING;
     if (!set_address(&address, topology->asked, has_host ? host->str : "", has_host ? host->len : 0,
                      master->element[1]->integer))
         return false;
@@ -290,6 +325,11 @@ static bool take_slots(struct redis_topology *topology, const redisReply *reply)
     for (size_t i = 0; i < reply->elements; i++)
         take_range(topology, reply->element[i]);
     count_slots(topology);
+    const char *brace = strchr(topology->options->prefix, '{');
+    const char *close = brace ? strchr(brace, '}') : NULL;
+    if (!before && brace && (!close || close == brace + 1))
+        log_error("redis cluster cannot serve this REDIS_PREFIX", "reason",
+                  "its { spoils the hash tag: leave it out, or close it around a tag", NULL);
     topology->layout.is_cluster = true;
     topology->is_known = reply->elements > 0;
     bool differs = !before || memcmp(before, topology->slots, size) != 0;
@@ -347,7 +387,7 @@ struct redis_node *redis_topology_redirect(struct redis_topology *topology, stru
     unsigned slot, port;
     int host_at = 0;
     bool is_moved = strncmp(error, "MOVED ", 6) == 0;
-    const char *colon = strrchr(error, ':');
+    const char *colon = topology->slots ? strrchr(error, ':') : NULL;
     if (!colon || sscanf(error, is_moved ? "MOVED %u %n" : "ASK %u %n", &slot, &host_at) != 1 || !host_at ||
         sscanf(colon, ":%u", &port) != 1 || slot >= REDIS_SLOTS || error + host_at > colon)
         return NULL;
@@ -408,8 +448,9 @@ static void on_master(struct redis_call *call, const redisReply *reply) {
         reply->element[0]->type == REDIS_REPLY_STRING && reply->element[1]->type == REDIS_REPLY_STRING) {
         struct redis_address address = {.port = (uint16_t)atoi(reply->element[1]->str)};
         snprintf(address.host, sizeof address.host, "%s", reply->element[0]->str);
-        if (topology->told_epoch < topology->epoch)
-            return;
+        bool is_home_well = uv_now(topology->loop) - topology->home_well_ms < HOME_AWAY_MS;
+        if (topology->told_epoch < topology->epoch && is_home_well)
+            return; /* else the sentinels may have been set up anew */
         topology->epoch = topology->told_epoch;
         set_home(topology, &address);
         return;
@@ -459,6 +500,10 @@ struct redis_node *redis_topology_node(struct redis_topology *topology, struct s
     return topology->slots ? topology->slots[redis_layout_slot(&topology->layout, channel)] : topology->home;
 }
 
+bool redis_topology_may_fail_over(const struct redis_topology *topology) {
+    return topology->slots || topology->options->sentinel_count;
+}
+
 void redis_topology_suspect(struct redis_topology *topology) {
     topology->is_suspect = true;
 }
@@ -486,7 +531,10 @@ void redis_topology_tick(struct redis_topology *topology, uint64_t now_ms) {
             redis_conn_tick(&node->lanes[lane], now_ms);
         if (now_ms - node->asked_ms > PROMISE_MS)
             ask_promise(node, now_ms);
+        ask_nodes(node, now_ms);
     }
+    if (topology->home && is_node_ready(topology->home))
+        topology->home_well_ms = now_ms;
     tick_slots(topology, now_ms);
     tick_sentinel(topology, now_ms);
     close_idle(topology, now_ms);

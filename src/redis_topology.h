@@ -3,8 +3,8 @@
  *
  * A node is a Redis that is talked to over three connections, its lanes: appends, reads, and news (pub/sub). That there
  * is a cluster is found out by asking; its map of slots is asked for again whenever something hints that it is old
- * (MOVED, a node that is away) and every few seconds. Sentinel is asked every second. A node that serves nothing any
- * more is closed once nobody waits for it.
+ * (MOVED, a node that is away) and every few seconds. Sentinel is asked five times a second. A node that serves nothing
+ * any more is closed some seconds after the last who waited for it.
  */
 #pragma once
 
@@ -26,7 +26,11 @@ struct redis_node {
     unsigned slots;   /* of the cluster's, that it serves */
     uint64_t idle_ms; /* since when it serves nothing */
     struct redis_promise promise;
-    struct redis_call info_call, config_call;
+    struct redis_call info_call, config_call, nodes_call;
+    uint64_t nodes_asked_ms;
+    bool is_asking_nodes;
+    bool
+        is_migrating; /* it is giving a slot away: pushes may be done, and told of, by the node that gets it */
     uint64_t asked_ms; /* for its promise */
     bool is_asking;
     bool is_announced; /* the log has said what it promises */
@@ -34,6 +38,8 @@ struct redis_node {
     struct list watches;      /* struct store_watch */
     struct list unreplicated; /* appends done that wait for WAIT */
     bool wants_wait;          /* appends have been sent since the last WAIT */
+    bool is_waiting;          /* WAIT is under way: what is sent now would stand behind it */
+    unsigned holds;           /* operations that are to be sent here, redirected by ASK */
 };
 
 struct redis_topology_events {
@@ -58,7 +64,7 @@ struct redis_topology {
     bool is_suspect;           /* ask soon */
     bool is_asking;
     bool has_moved; /* a node has said that another one serves a slot */
-    uint64_t asked_ms, told_ms;
+    uint64_t asked_ms, home_well_ms;
     struct redis_call slots_call;
     struct redis_node *asked;
     struct redis_conn sentinel; /* open while there are sentinels */
@@ -69,6 +75,9 @@ struct redis_topology {
     uint64_t reconnects;
     struct redis_address_text away_address;
     char away[160]; /* why the last try to reach that address failed; "" while all is well */
+    struct redis_address_text told_address; /* what the log has said of that, and when */
+    char told[160];
+    uint64_t told_ms;
 };
 
 /* False, with one line in `error`, when the certificates of REDIS_TLS_CA cannot be read or memory is out. */
@@ -86,6 +95,9 @@ struct redis_node *redis_topology_node(struct redis_topology *topology, struct s
  * NULL when that cannot be read. */
 struct redis_node *redis_topology_redirect(struct redis_topology *topology, struct redis_node *from,
                                            const char *error);
+
+/* Whether another Redis may take the master's place. */
+bool redis_topology_may_fail_over(const struct redis_topology *topology);
 
 /* Something hints that what is known is old. */
 void redis_topology_suspect(struct redis_topology *topology);

@@ -249,7 +249,6 @@ bool server_start(uv_loop_t *loop, const struct server_options *options, char *e
     server.options = *options;
     server.max_connections = connections_allowed();
     options->connections->on_closed = on_conn_closed;
-    signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not the end */
     uv_timer_init(loop, &server.drain_timer);
     uv_signal_init(loop, &server.terminate);

@@ -26,11 +26,19 @@ enum {
     REDIRECTS_MAX = 8,
     SUBSCRIBE_NAMES = 256, /* channels subscribed to with one command */
     RESUBSCRIBE_MS = 500,  /* after a subscription was refused */
-    REDIS_NEWS_NAME_MAX = 4096,
+    LOG_PAUSE_MS = 5000,   /* from one line about the same kind of failure to the next */
+    REFUSED_MS = 5000,     /* so long a refused append counts against the health */
+    MIGRATION_MS = 1000,   /* while a slot moves, its watched channels are read once in so long */
+    NEWS_NAME_MAX_BYTES = 4096,
 };
 
 /* store_watch.state */
 enum { WATCH_OFF, WATCH_ASKED, WATCH_ON };
+
+/* When a kind of failure was logged, and how many were not since. */
+struct log_budget {
+    uint64_t told_ms, left_out;
+};
 
 struct redis_store {
     struct store base;
@@ -46,8 +54,12 @@ struct redis_store {
     struct list homeless;       /* struct store_watch: those whose node is not known */
     struct buf key, record;
     struct store_stats stats;
-    uint64_t up_ms;          /* when all was well the last time */
+    uint64_t up_ms; /* when all was well the last time */
+    uint64_t migration_ms;
     uint64_t resubscribe_ms; /* 0: no subscription has been refused */
+    struct log_budget append_log, read_log, news_log, tell_log;
+    enum store_error refused; /* what the last append came to */
+    uint64_t refused_ms;
     void (*closed)(void *context);
     void *closed_context;
     int open_handles;
@@ -60,14 +72,15 @@ struct op {
     struct list pending_link; /* in store->pending, or in its node's unreplicated */
     struct redis_store *store;
     struct redis_node *node; /* where it was sent */
-    struct store_op *asked;  /* the caller's; NULL: answered already */
+    struct store_op *caller; /* NULL: answered already */
     bool is_append;
-    bool is_sent;      /* its reply is to come */
-    bool needs_script; /* the node does not know the script */
+    bool is_sent;        /* its reply is to come */
+    bool needs_script;   /* the node does not know the script */
+    bool was_redirected; /* sent to a node that does not serve the slot yet */
     uint8_t redirects;
     enum store_error error; /* what it is answered with when its time is over */
     uint64_t due_ms, retry_ms, sent_ns;
-    struct redis_node *asked_node; /* ASK: only this once */
+    struct redis_node *ask_node; /* ASK: only this once; held */
 };
 
 /* A command that belongs to no one operation: ASKING, WAIT. */
@@ -85,11 +98,11 @@ static struct redis_store *of_topology(struct redis_topology *topology) {
 }
 
 static struct store_append *append_of(const struct op *op) {
-    return container_of(op->asked, struct store_append, op);
+    return container_of(op->caller, struct store_append, op);
 }
 
 static struct store_read *read_of(const struct op *op) {
-    return container_of(op->asked, struct store_read, op);
+    return container_of(op->caller, struct store_read, op);
 }
 
 static struct slice channel_of(const struct op *op) {
@@ -101,25 +114,39 @@ static struct slice channel_of(const struct op *op) {
 
 /* Gives the operation back to who asked; the struct stays until its reply has come. */
 static void answer(struct op *op, enum store_error error) {
-    struct store_op *asked = op->asked;
+    struct store_op *caller = op->caller;
     if (op->is_append)
         append_of(op)->error = error;
     else
         read_of(op)->error = error;
     op->store->stats.errors += error != STORE_OK;
-    op->asked = NULL;
+    if (op->is_append) {
+        op->store->refused = error;
+        op->store->refused_ms = uv_now(op->store->topology.loop);
+    }
+    op->caller = NULL;
     list_remove(&op->link);
-    asked->done(asked);
+    caller->done(caller);
+}
+
+/* The node to which ASK redirects, or none; it stays while it is held. */
+static void set_ask_node(struct op *op, struct redis_node *node) {
+    if (op->ask_node)
+        op->ask_node->holds--;
+    op->ask_node = node;
+    if (node)
+        node->holds++;
 }
 
 static void op_free(struct op *op) {
+    set_ask_node(op, NULL);
     list_remove(&op->link);
     list_remove(&op->pending_link);
     free(op);
 }
 
 static void finish(struct op *op, enum store_error error) {
-    if (op->asked)
+    if (op->caller)
         answer(op, error);
     op_free(op);
 }
@@ -127,7 +154,7 @@ static void finish(struct op *op, enum store_error error) {
 static void make_pending(struct op *op, enum store_error error) {
     op->error = error;
     op->is_sent = false;
-    if (!op->asked) {
+    if (!op->caller) {
         op_free(op);
         return;
     }
@@ -136,19 +163,24 @@ static void make_pending(struct op *op, enum store_error error) {
 
 /* --- Replies ---------------------------------------------------------------------------------- */
 
-/* What Redis says of a failure, as it may be logged: without the arguments, which name the channel. */
-static struct reason { char text[160]; } loggable(const char *said) {
-    struct reason reason;
-    snprintf(reason.text, sizeof reason.text, "%s", said);
-    char *arguments = strstr(reason.text, ", with args");
-    if (arguments)
-        *arguments = '\0';
-    return reason;
+/* Logs a failure of one kind, and those that follow within some seconds only by their number. */
+static void log_some(struct redis_store *store, struct log_budget *budget, const char *event,
+                     const char *said) {
+    uint64_t now_ms = uv_now(store->topology.loop);
+    if (budget->told_ms && now_ms - budget->told_ms < LOG_PAUSE_MS) {
+        budget->left_out++;
+        return;
+    }
+    log_error(event, "reason", redis_reason(said).text, "left_out", log_number(budget->left_out).text, NULL);
+    *budget = (struct log_budget){.told_ms = now_ms};
 }
 
-static void log_failure(const struct op *op, const char *text) {
-    log_error(op->is_append ? "redis refused an append" : "redis refused a read", "channel",
-              log_channel(channel_of(op)).text, "reason", loggable(text).text, NULL);
+static void log_failure(struct op *op, const char *said) {
+    struct redis_store *store = op->store;
+    if (op->is_append)
+        log_some(store, &store->append_log, "redis refused an append", said);
+    else
+        log_some(store, &store->read_log, "redis refused a read", said);
 }
 
 /* What an error reply means for the operation, where it is no redirection. */
@@ -157,12 +189,20 @@ static enum store_error error_of(const char *text) {
         const char *code;
         enum store_error error;
     } codes[] = {
-        {"READONLY", STORE_READ_ONLY},       {"LOADING", STORE_LOADING},
-        {"OOM", STORE_OUT_OF_MEMORY},        {"CLUSTERDOWN", STORE_CLUSTER_DOWN},
-        {"TRYAGAIN", STORE_CLUSTER_DOWN},    {"MASTERDOWN", STORE_READ_ONLY},
-        {"NOAUTH", STORE_REFUSED},           {"WRONGPASS", STORE_REFUSED},
-        {"NOPERM", STORE_REFUSED},           {"invalid password", STORE_REFUSED},
-        {"invalid username", STORE_REFUSED}, {"without any password configured", STORE_REFUSED},
+        {"READONLY", STORE_READ_ONLY},
+        {"LOADING", STORE_LOADING},
+        {"OOM", STORE_OUT_OF_MEMORY},
+        {"CLUSTERDOWN", STORE_CLUSTER_DOWN},
+        {"TRYAGAIN", STORE_CLUSTER_DOWN},
+        {"MASTERDOWN", STORE_READ_ONLY},
+        {"NOAUTH", STORE_REFUSED},
+        {"WRONGPASS", STORE_REFUSED},
+        {"NOPERM", STORE_REFUSED},
+        {"invalid password", STORE_REFUSED},
+        {"can't run this command", STORE_REFUSED},
+        {"can't access", STORE_REFUSED},
+        {"invalid username", STORE_REFUSED},
+        {"without any password configured", STORE_REFUSED},
     };
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         if (strstr(text, codes[i].code))
@@ -172,7 +212,7 @@ static enum store_error error_of(const char *text) {
 
 /* Whether it is worth another try: the cluster or Sentinel may be about to name another master. */
 static bool may_pass(const struct redis_store *store, enum store_error error) {
-    bool has_others = store->topology.slots || store->redis->sentinel_count;
+    bool has_others = redis_topology_may_fail_over(&store->topology);
     return error == STORE_CLUSTER_DOWN || (error == STORE_READ_ONLY && has_others);
 }
 
@@ -189,7 +229,7 @@ static void got_error(struct op *op, const char *text) {
         struct redis_node *node = redis_topology_redirect(&store->topology, op->node, text);
         error = STORE_CLUSTER_DOWN;
         if (op->redirects++ < REDIRECTS_MAX) {
-            op->asked_node = is_ask ? node : NULL;
+            set_ask_node(op, is_ask ? node : NULL);
             make_pending(op, error);
             return;
         }
@@ -201,7 +241,7 @@ static void got_error(struct op *op, const char *text) {
         make_pending(op, error);
         return;
     }
-    if (op->asked)
+    if (op->caller)
         log_failure(op, text);
     finish(op, error);
 }
@@ -210,16 +250,36 @@ static bool is_integer(const redisReply *reply) {
     return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
 }
 
-static bool take_append(struct op *op, const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || !is_integer(reply->element[0]) ||
-        !is_integer(reply->element[1]))
+/* A list of strings, and of nothing else. */
+static bool is_texts(const redisReply *reply) {
+    if (reply->type != REDIS_REPLY_ARRAY)
         return false;
+    for (size_t i = 0; i < reply->elements; i++)
+        if (reply->element[i]->type != REDIS_REPLY_STRING)
+            return false;
+    return true;
+}
+
+static bool take_append(struct op *op, const redisReply *reply) {
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 || !is_integer(reply->element[0]) ||
+        !is_integer(reply->element[1]) || reply->element[2]->type != REDIS_REPLY_STRING)
+        return false;
+    if (reply->element[2]->len)
+        log_some(op->store, &op->store->tell_log, "redis stored an update, but may not tell of it",
+                 reply->element[2]->str);
     struct update *update = append_of(op)->update;
     update->ts = (uint64_t)reply->element[0]->integer;
     update->at_ms = reply->element[1]->integer;
     op->store->stats.commits++;
     op->store->stats.commit_ns += uv_hrtime() - op->sent_ns;
     return true;
+}
+
+/* The news of an update that went to a node which does not serve the slot yet: nobody is subscribed there. */
+static void tell_own(struct redis_store *store, struct op *op) {
+    struct store_watch *watch = store->events->find(channel_of(op));
+    if (watch && watch->state == WATCH_ON)
+        store->events->news(watch, append_of(op)->update);
 }
 
 /* The update whose record and body these are; NULL when memory is out. Without a record it is upstream's. */
@@ -241,7 +301,8 @@ static bool take_read(struct op *op, const redisReply *reply) {
     struct store_read *read = read_of(op);
     op->store->stats.reads++;
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5 || !is_integer(reply->element[0]) ||
-        !is_integer(reply->element[1]) || !is_integer(reply->element[2]))
+        !is_integer(reply->element[1]) || !is_integer(reply->element[2]) || !is_texts(reply->element[3]) ||
+        !is_texts(reply->element[4]))
         return false;
     const redisReply *bodies = reply->element[3], *records = reply->element[4];
     read->total = (uint64_t)reply->element[0]->integer;
@@ -257,7 +318,8 @@ static bool take_read(struct op *op, const redisReply *reply) {
                 record.ts = 0;
         }
         struct slice body = {bodies->element[i]->str, bodies->element[i]->len};
-        struct update *update = make_update(record.ts == ts ? &record : NULL, body, ts);
+        bool is_its = record.ts == ts && record.body_len == body.len;
+        struct update *update = make_update(is_its ? &record : NULL, body, ts);
         if (!update)
             break; /* the rest with the next poll */
         read->updates[read->count++] = update;
@@ -270,17 +332,20 @@ static void got_reply(struct redis_call *call, const redisReply *reply) {
     struct redis_store *store = op->store;
     op->is_sent = false;
     if (!reply) { /* a read is asked again; an append may have been done */
-        if (op->is_append && op->asked)
+        if (op->is_append && op->caller)
             finish(op, STORE_UNSURE);
         else
             make_pending(op, STORE_AWAY);
     } else if (reply->type == REDIS_REPLY_ERROR) {
         got_error(op, reply->str);
-    } else if (!op->asked) {
+    } else if (!op->caller) {
         op_free(op);
     } else if (!(op->is_append ? take_append(op, reply) : take_read(op, reply))) {
         log_failure(op, "not the reply of the script");
         finish(op, STORE_FAILED);
+    } else if (op->is_append && op->was_redirected && store->events && !store->redis->wait_replicas) {
+        tell_own(store, op);
+        finish(op, STORE_OK);
     } else if (op->is_append && store->redis->wait_replicas) {
         op->error = STORE_NOT_REPLICATED;
         list_append(&op->node->unreplicated, &op->pending_link);
@@ -358,19 +423,22 @@ static void send_read(struct op *op, struct redis_conn *conn) {
     redis_conn_number(conn, store->options.ttl_ms);
 }
 
-/* False while its node is not ready. */
+/* False while its node is not ready, or has enough to do. */
 static bool send_op(struct op *op) {
     struct redis_store *store = op->store;
     struct redis_node *node =
-        op->asked_node ? op->asked_node : redis_topology_node(&store->topology, channel_of(op));
+        op->ask_node ? op->ask_node : redis_topology_node(&store->topology, channel_of(op));
     if (!node && store->topology.slots)
         op->error = STORE_CLUSTER_DOWN;
     struct redis_conn *conn = node ? &node->lanes[op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ] : NULL;
-    if (!conn || !redis_conn_is_ready(conn))
+    if (!conn || !redis_conn_is_ready(conn) || redis_conn_is_behind(conn, uv_now(store->topology.loop)))
         return false;
-    if (op->asked_node)
+    if (op->is_append && node->is_waiting)
+        return false;
+    op->was_redirected = op->ask_node != NULL;
+    if (op->ask_node)
         send_asking(conn);
-    op->asked_node = NULL;
+    set_ask_node(op, NULL);
     op->node = node;
     op->is_sent = true;
     op->sent_ns = uv_hrtime();
@@ -394,16 +462,16 @@ static void send_pending(struct redis_store *store) {
     }
 }
 
-static void start(struct redis_store *store, struct store_op *asked, bool is_append) {
+static void start(struct redis_store *store, struct store_op *caller, bool is_append) {
     struct op *op = malloc(sizeof *op);
     if (!op) {
-        list_append(&store->failed, &asked->link);
+        list_append(&store->failed, &caller->link);
         return;
     }
     *op = (struct op){
         .call.done = got_reply,
         .store = store,
-        .asked = asked,
+        .caller = caller,
         .is_append = is_append,
         .error = STORE_AWAY,
         .due_ms = uv_now(store->topology.loop) + (uint64_t)store->redis->timeout_ms,
@@ -433,6 +501,7 @@ static void on_wait_reply(struct redis_call *call, const redisReply *reply) {
     struct redis_node *node = side->node;
     struct redis_store *store = of_topology(node->topology);
     free(side);
+    node->is_waiting = false;
     bool is_done =
         reply && reply->type == REDIS_REPLY_INTEGER && reply->integer >= store->redis->wait_replicas;
     enum store_error error = is_done ? STORE_OK : reply ? STORE_NOT_REPLICATED : STORE_UNSURE;
@@ -455,6 +524,7 @@ static void send_waits(struct redis_store *store) {
         }
         *side = (struct side_call){.call.done = on_wait_reply, .node = node};
         node->wants_wait = false;
+        node->is_waiting = true;
         redis_conn_command(conn, 3);
         redis_conn_argument(conn, SLICE("WAIT"));
         redis_conn_number(conn, store->redis->wait_replicas);
@@ -575,7 +645,7 @@ static void got_news(struct redis_store *store, struct store_watch *watch, const
 
 /* The watch of the channel that a message is about; NULL when there is none. */
 static struct store_watch *find_watch(struct redis_store *store, const redisReply *name) {
-    char channel[REDIS_NEWS_NAME_MAX];
+    char channel[NEWS_NAME_MAX_BYTES];
     size_t len;
     if (name->type != REDIS_REPLY_STRING || name->len > sizeof channel ||
         !redis_layout_channel(&store->topology.layout, (struct slice){name->str, name->len}, channel, &len))
@@ -594,7 +664,7 @@ static void refused_subscription(struct redis_store *store, struct redis_node *n
     if (strncmp(reason, "MOVED ", 6) == 0)
         redis_topology_redirect(&store->topology, node, reason);
     else
-        log_error("redis refused a subscription", "reason", loggable(reason).text, NULL);
+        log_some(store, &store->news_log, "redis refused a subscription", reason);
     if (!store->resubscribe_ms)
         store->resubscribe_ms = uv_now(store->topology.loop) + RESUBSCRIBE_MS;
 }
@@ -717,6 +787,21 @@ static void resubscribe(struct redis_store *store, uint64_t now_ms) {
     }
 }
 
+/* Nobody is subscribed at the node that a slot is moving to: what is pushed there must be looked for. */
+static void check_migrating(struct redis_store *store, uint64_t now_ms) {
+    if (now_ms - store->migration_ms < MIGRATION_MS)
+        return;
+    store->migration_ms = now_ms;
+    struct list *nodes = &store->topology.nodes;
+    for (struct list *link = nodes->next; link != nodes; link = link->next) {
+        struct redis_node *node = container_of(link, struct redis_node, link);
+        struct list *watches = &node->watches;
+        for (struct list *at = watches->next; node->is_migrating && at != watches; at = at->next)
+            if (container_of(at, struct store_watch, link)->state == WATCH_ON)
+                store->events->watched(container_of(at, struct store_watch, link));
+    }
+}
+
 static void on_tick(uv_timer_t *timer) {
     struct redis_store *store = container_of(timer, struct redis_store, tick);
     uint64_t now_ms = uv_now(timer->loop);
@@ -728,14 +813,15 @@ static void on_tick(uv_timer_t *timer) {
     send_pending(store);
     give_up_pending(store, now_ms);
     resubscribe(store, now_ms);
+    check_migrating(store, now_ms);
 }
 
 /* Before the loop looks at its sockets: what this turn asked for goes out. */
 static void on_flush(uv_prepare_t *prepare) {
     struct redis_store *store = container_of(prepare, struct redis_store, flush);
     for (struct list *link; (link = list_shift(&store->failed));) {
-        struct store_op *asked = container_of(link, struct store_op, link);
-        asked->done(asked);
+        struct store_op *caller = container_of(link, struct store_op, link);
+        caller->done(caller);
     }
     send_pending(store);
     if (store->redis->wait_replicas)
@@ -771,17 +857,22 @@ static enum store_error health(struct store *base, struct buf *line) {
     struct redis_store *store = store_of(base);
     const struct redis_topology *topology = &store->topology;
     bool is_up = redis_topology_is_up(topology);
+    bool is_refusing = store->refused && uv_now(topology->loop) - store->refused_ms < REFUSED_MS;
     unsigned masters = 0;
     const struct redis_promise *promise = is_up ? weakest_promise(topology, &masters) : NULL;
     if (line && promise) {
         redis_promise_write(promise, line);
         if (topology->slots)
             buf_printf(line, "; a cluster of %u masters", masters);
+        if (redis_topology_may_fail_over(topology) && !store->redis->wait_replicas)
+            buf_puts(line, "; a failover loses what the new master does not have");
     } else if (line && !is_up) {
         buf_printf(line, "%s%s%s", topology->away_address.text, *topology->away ? ": " : "",
                    *topology->away ? topology->away : "connecting");
     }
-    return is_up ? STORE_OK : away_error(store);
+    if (line && is_up && is_refusing)
+        buf_puts(line, "; the last push was not acknowledged");
+    return !is_up ? away_error(store) : is_refusing ? store->refused : STORE_OK;
 }
 
 static void on_handle_closed(uv_handle_t *handle) {
@@ -808,6 +899,10 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
     redis_topology_deinit(&store->topology);
     answer_all(&store->appends);
     answer_all(&store->reads);
+    for (struct list *link; (link = list_shift(&store->failed));) {
+        struct store_op *caller = container_of(link, struct store_op, link);
+        caller->done(caller);
+    }
     uv_close((uv_handle_t *)&store->tick, on_handle_closed);
     uv_close((uv_handle_t *)&store->flush, on_handle_closed);
 }

@@ -306,7 +306,7 @@ class SentinelSetup(RedisServers):
 
     name = "inbox"
 
-    def __init__(self, directory, down_after_ms=500, sentinel_password=None, **settings):
+    def __init__(self, directory, down_after_ms=1000, sentinel_password=None, **settings):
         super().__init__(directory)
         self.sentinel_password = sentinel_password
         self.servers = [self.add(**settings)]

@@ -192,7 +192,8 @@ def test_a_failover_loses_nothing_that_redis_wait_waited_for(sentinels, start):
 
 @pytest.mark.torture
 def test_ten_failovers_in_a_row(tmp_path, start):
-    with SentinelSetup(tmp_path / "redis", **DURABLE) as sentinels:
+    # Under this load a master is late now and then: the Sentinels are not to take it for dead.
+    with SentinelSetup(tmp_path / "redis", down_after_ms=4000, **DURABLE) as sentinels:
         servers = [start(**KEEP_ALL, **sentinels.settings()) for _ in range(3)]
         for server in servers:
             healthy(server)

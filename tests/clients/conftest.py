@@ -1,0 +1,103 @@
+"""Fixtures: the real server, the stand-in, and every driver of every client."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+# The clients are tested here, not the server: its release build will do.
+os.environ.setdefault("LONGLINE", "build/longline")
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
+
+pytest.register_assert_rewrite("longline_server", "http_client", "drivers", "standin")
+
+from drivers import DRIVERS
+from longline_server import BINARY, Server
+from standin import StandIn
+
+
+def pytest_report_header():
+    return f"longline: {BINARY}"
+
+
+@pytest.fixture(params=DRIVERS, ids=lambda driver: driver.name)
+def driver(request):
+    if not request.param.program.exists():
+        pytest.skip(f"{request.param.program} is not written yet")
+    return request.param
+
+
+@pytest.fixture
+def run(driver, tmp_path):
+    """run(url, ts=, sleep=, backoff_ms=) starts the driver; it has ended when the test has."""
+    runs = []
+
+    def start(url, **options):
+        directory = tmp_path / f"driver-{len(runs)}"
+        directory.mkdir()
+        runs.append(driver.start(directory, url, **options))
+        return runs[-1]
+
+    yield start
+    for each in runs:
+        each.finish()
+
+
+@pytest.fixture
+def stand_in():
+    """stand_in(script) starts a stand-in that plays it."""
+    started = []
+
+    def start(script):
+        started.append(StandIn(script))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.__exit__()
+
+
+class RealServer(Server):
+    """A server that keeps its port over a restart."""
+
+    def start(self):
+        super().start()
+        self.settings["LISTEN"] = self.addresses[0]
+        return self
+
+    def url(self, target):
+        return f"http://{self.addresses[0]}{target}"
+
+
+@pytest.fixture
+def start_server(tmp_path):
+    """start_server(SETTING=value, …): a real server of the test's own."""
+    servers = []
+
+    def start(**settings):
+        server = RealServer(tmp_path / f"server-{len(servers)}", **settings)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for each in servers:
+        each.finish()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory):
+    """One real server for all tests that neither end it nor need settings. Use a channel of your own."""
+    server = RealServer(
+        tmp_path_factory.mktemp("server"), DATA_PROVIDER="memory", CHANNEL_STORAGE_MAXSIZE=20000
+    )
+    server.start()
+    yield server
+    server.finish()
+
+
+@pytest.fixture
+def server(shared_server):
+    assert shared_server.process.poll() is None, f"an earlier test ended the server:\n{shared_server.log_tail()}"
+    return shared_server

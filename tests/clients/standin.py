@@ -1,0 +1,234 @@
+"""A server that plays a script: what a client meets on a bad day, one entry a request.
+
+The script of a case of clients/conformance.json is a list of entries. Each has one of
+
+    "reply"   {"status", "headers", "json" or "text", "chunked"}: a whole reply; the connection stays
+    "cut"     these bytes and then the end of the connection
+    "close"   the end of the connection, without a byte
+    "refuse"  as close; and from then on connections are refused, until so many have been
+
+and may have "expect" (what the request's query must hold) and "delay_ms" (the time before the answer).
+Every request after the script's end is held until the stand-in ends.
+"""
+
+import json
+import re
+import socket
+import threading
+import time
+from urllib.parse import parse_qs, urlsplit
+
+PATIENCE_S = 15
+TARGET = "/conformance-channel"
+
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class Request:
+    """One request as it came, and when."""
+
+    def __init__(self, head: bytes, body: bytes):
+        self.at = time.monotonic()
+        line, *fields = head.decode("latin-1").split("\r\n")
+        self.method, self.target, self.version = line.split(" ")
+        self.headers = {n.lower(): v.strip() for n, _, v in (field.partition(":") for field in fields)}
+        self.body = body
+        self.path = urlsplit(self.target).path
+        self.query = {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query).items()}
+
+    def __repr__(self):
+        return f"{self.method} {self.target}"
+
+
+class StandIn:
+    """Plays `script`; a context manager. `requests` is what came, `problems` what should not have."""
+
+    def __init__(self, script):
+        self.script = script
+        self.requests = []
+        self.problems = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._connections = set()
+        self._listener = bound_socket(0)
+        self.port = self._listener.getsockname()[1]
+        self._listen()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}{TARGET}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            connections = list(self._connections)
+        stop_listening(self._listener)
+        for connection in connections:
+            hang_up(connection)
+
+    # --- what a test waits for ---
+
+    def wait_for_requests(self, count, alive=lambda: True):
+        """Returns once `count` requests have come; gives up when `alive` says that none will."""
+        deadline = time.monotonic() + PATIENCE_S
+        with self._changed:
+            while len(self.requests) < count:
+                assert alive(), f"the client ended; {len(self.requests)} of {count} requests came: {self.requests}"
+                assert time.monotonic() < deadline, f"{len(self.requests)} of {count} requests came: {self.requests}"
+                self._changed.wait(0.05)
+
+    def wait_for_held(self, alive=lambda: True):
+        """Returns once the script is over and the client has come back for more."""
+        self.wait_for_requests(len(self.script) + 1, alive)
+
+    # --- the server ---
+
+    def _listen(self):
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener):
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with self._changed:
+                if self._ended:
+                    hang_up(connection)
+                    return
+                self._connections.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        try:
+            buffer = b""
+            while True:
+                request, buffer = read_request(connection, buffer)
+                if request is None or not self._answer(connection, request):
+                    return
+        except OSError:
+            pass  # The client hung up, or the test is over.
+        finally:
+            with self._changed:
+                self._connections.discard(connection)
+            hang_up(connection)
+            connection.close()
+
+    def _answer(self, connection, request):
+        """Answers by the script; returns whether the connection stays."""
+        with self._changed:
+            entry = self.script[len(self.requests)] if len(self.requests) < len(self.script) else None
+            self._check(request, entry)
+            self.requests.append(request)
+            self._changed.notify_all()
+            if entry is None:
+                while not self._ended:
+                    self._changed.wait()
+                return False
+        time.sleep(entry.get("delay_ms", 0) / 1000)
+        if "refuse" in entry:
+            self._refuse(connection, entry["refuse"])
+        elif "cut" in entry:
+            connection.sendall(entry["cut"].encode())
+        elif "reply" in entry:
+            connection.sendall(reply_bytes(entry["reply"]))
+            return True
+        return False
+
+    def _check(self, request, entry):
+        wanted = {"ts": None, "limit": "100", **(entry or {}).get("expect", {})}
+        where = f"request {len(self.requests) + 1}, {request}"
+        if request.method != "GET" or request.path != TARGET:
+            self.problems.append(f"{where}: not a poll of {TARGET}")
+        for name, value in wanted.items():
+            if value is not None and request.query.get(name) != value:
+                self.problems.append(f"{where}: {name} is not {value}")
+        if not re.fullmatch(r"-?\d+", request.query.get("ts", "")):
+            self.problems.append(f"{where}: ts is not a whole number")
+
+    def _refuse(self, connection, count):
+        """Refuses connections until `count` have been refused. (By the kernel's count for the whole machine.)"""
+        stop_listening(self._listener)
+        self._listener = bound_socket(self.port)
+        before = failed_attempts()
+        hang_up(connection)
+        deadline = time.monotonic() + PATIENCE_S
+        while failed_attempts() < before + count and time.monotonic() < deadline and not self._ended:
+            time.sleep(0.002)
+        if failed_attempts() < before + count:
+            self.problems.append(f"fewer than {count} connections were refused")
+        self._listen()
+
+
+def bound_socket(port):
+    """A socket that has the port and does not listen yet: connections to it are refused."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+            return sock
+        except OSError:
+            # Its predecessor's accept() has not come back yet.
+            sock.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+def stop_listening(listener):
+    hang_up(listener)
+    listener.close()
+
+
+def hang_up(sock):
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def failed_attempts():
+    """How many connects of this machine have been refused so far."""
+    with open("/proc/net/snmp") as file:
+        names, values = (line.split() for line in file if line.startswith("Tcp:"))
+    return int(values[names.index("AttemptFails")])
+
+
+def read_request(connection, buffer):
+    """The next request and what follows it; (None, b"") when the client is done."""
+    while b"\r\n\r\n" not in buffer:
+        data = connection.recv(65536)
+        if not data:
+            return None, b""
+        buffer += data
+    head, _, rest = buffer.partition(b"\r\n\r\n")
+    length = CONTENT_LENGTH.search(head)
+    length = int(length[1]) if length else 0
+    while len(rest) < length:
+        data = connection.recv(65536)
+        if not data:
+            return None, b""
+        rest += data
+    return Request(head, rest[:length]), rest[length:]
+
+
+def reply_bytes(reply):
+    status = reply.get("status", 200)
+    body = reply["text"] if "text" in reply else json.dumps(reply.get("json", {}), ensure_ascii=False)
+    body = body.encode()
+    fields = {"Content-Type": "application/json; charset=utf-8", **reply.get("headers", {})}
+    if reply.get("chunked"):
+        fields["Transfer-Encoding"] = "chunked"
+        pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    else:
+        fields["Content-Length"] = str(len(body))
+    head = f"HTTP/1.1 {status} Told\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return head.encode("latin-1") + b"\r\n" + body

@@ -1,0 +1,257 @@
+"""Every case of clients/conformance.json with every driver of every client.
+
+The drivers' calls and lines, and the format of a case, are described in tests/clients/README.md.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from http_client import request_bytes
+from longline_server import wait_until
+
+CASES = json.loads((Path(__file__).resolve().parents[2] / "clients/conformance.json").read_text("utf-8"))["cases"]
+SCRIPTED = [case for case in CASES if not case.get("real")]
+
+STOP_MS = 100
+STOP_TRIES = 5
+
+
+def same(a, b):
+    """Equality of JSON values that can tell true from 1 and a rounded number from an exact one."""
+    if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def check_event(event, wanted, driver):
+    """An event must be the wanted one; `text` is compared where the client gives it, an error's words are not."""
+    if "error" in wanted:
+        assert event.get("status") == wanted["status"] and event.get("error"), (event, wanted)
+        return
+    if "ts" not in wanted:
+        assert event == wanted
+        return
+    assert "update" in event and event.get("ts") == wanted["ts"], (event, wanted)
+    if "update" in wanted:
+        assert same(event["update"], wanted["update"]), (event, wanted)
+    if driver.text:
+        assert isinstance(event.get("text"), str), f"no text: {event}"
+    if "text" in wanted and event.get("text") is not None:
+        assert event["text"] == wanted["text"], (event, wanted)
+
+
+def check_events(run, wanted):
+    assert len(run.events) == len(wanted), f"{len(run.events)} events in place of {len(wanted)}\n{run.told()}"
+    for event, one in zip(run.events, wanted):
+        check_event(event, one, run.driver)
+
+
+@pytest.mark.parametrize("case", SCRIPTED, ids=lambda case: case["name"])
+def test_script(case, run, stand_in):
+    server = stand_in(case["script"])
+    client = run(server.url, ts=case["ts"], sleep=case["sleep"])
+    events = case["events"]
+    if events and "error" in events[-1]:
+        assert client.exit_code() == 3, client.told()
+        assert len(server.requests) == len(case["script"]), server.requests
+    else:
+        try:
+            server.wait_for_held(client.alive)
+            client.wait_for_events(len(events))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{server.problems}\n{client.told()}") from None
+        took_ms = (server.requests[-1].at - server.requests[0].at) * 1000
+        stopped, _ = client.stop()
+        assert stopped.get("ts") == case["end_ts"], stopped
+        assert server.requests[-1].query["ts"] == str(case["end_ts"]), server.requests
+        assert took_ms >= case.get("min_ms", 0), took_ms
+        assert took_ms <= case.get("max_ms", 10000), took_ms
+    check_events(client, events)
+    assert not server.problems, server.problems
+
+
+def real(name):
+    """The test of a case that needs the real server."""
+    assert any(case["name"] == name and case.get("real") for case in CASES), name
+    return lambda function: function
+
+
+def test_every_real_case_is_tested():
+    source = Path(__file__).read_text("utf-8")
+    untested = [case["name"] for case in CASES if case.get("real") and f'@real("{case["name"]}")' not in source]
+    assert not untested
+
+
+def updates_from(first, last):
+    return [{"update": {"n": n}, "ts": n} for n in range(first, last + 1)]
+
+
+def push(server, channel, n):
+    assert server.push(channel, b'{"n":%d}' % n) == n
+
+
+@real("real: a server restarted in mid-poll")
+def test_restart(run, start_server):
+    server = start_server()
+    channel = server.channel()
+    push(server, channel, 1)
+    client = run(server.url(channel), sleep=60)
+    client.wait_for_events(1)
+    server.wait_for_parked(1)
+    server.restart()
+    push(server, channel, 2)
+    client.wait_for_events(2)
+    server.wait_for_parked(1)
+    push(server, channel, 3)
+    client.wait_for_events(3)
+    assert client.stop()[0]["ts"] in (2, 3)
+    check_events(client, updates_from(1, 3))
+
+
+@real("real: a server killed in mid-poll")
+def test_kill(run, start_server):
+    server = start_server()
+    channel = server.channel()
+    push(server, channel, 1)
+    client = run(server.url(channel), sleep=60)
+    client.wait_for_events(1)
+    server.wait_for_parked(1)
+    server.kill9()
+    server.start()
+    push(server, channel, 2)
+    client.wait_for_events(2)
+    server.wait_for_parked(1)
+    assert client.stop()[0]["ts"] == 2
+    check_events(client, updates_from(1, 2))
+
+
+@real("real: a gap")
+def test_gap(run, start_server):
+    server = start_server(DATA_PROVIDER="memory", CHANNEL_STORAGE_MAXSIZE=3)
+    channel = server.channel()
+    for n in range(1, 6):
+        push(server, channel, n)
+    client = run(server.url(channel), ts=1, sleep=60)
+    client.wait_for_events(4)
+    server.wait_for_parked(1)
+    assert client.stop()[0]["ts"] == 5
+    check_events(client, [{"missed": 1}, *updates_from(3, 5)])
+
+
+@real("real: a reset")
+def test_reset(run, server):
+    channel = server.channel()
+    push(server, channel, 1)
+    client = run(server.url(channel), ts=21, sleep=60)
+    client.wait_for_events(1)
+    push(server, channel, 2)
+    client.wait_for_events(2)
+    assert client.stop()[0]["ts"] in (1, 2)
+    check_events(client, [{"reset": 1}, *updates_from(2, 2)])
+
+
+@real("real: 52-bit ids and text, byte for byte")
+def test_exact(run, server):
+    channel = server.channel()
+    texts = [
+        '{"id":9007199254740991,"other":4503599627370497}',
+        '{"id":12345678901234567890,"price":1.10,"a":1,"a":2}',
+        '{"t":"na\\u00efve \\u2713 \\ud83d\\ude00 – naïve ✓ 😀 日本語","e":"\\"\\\\\\/\\b\\f\\n\\r\\t"}',
+        '[ {"a" : [1, 2]} ]',
+    ]
+    for text in texts:
+        server.push(channel, text.encode())
+    client = run(server.url(channel), sleep=60)
+    client.wait_for_events(len(texts))
+    client.stop()
+    wanted = [{"text": text, "ts": ts} for ts, text in enumerate(texts, 1)]
+    for index in (0, 2, 3):
+        wanted[index]["update"] = json.loads(texts[index])
+    check_events(client, wanted)
+
+
+@pytest.fixture(scope="module")
+def ten_thousand(shared_server):
+    """A channel with 10,000 updates."""
+    channel = shared_server.channel()
+    with shared_server.client() as connection:
+        for first in range(1, 10001, 100):
+            pushes = [request_bytes("POST", channel, b'{"n":%d}' % n) for n in range(first, first + 100)]
+            connection.send(b"".join(pushes))
+            for n in range(first, first + 100):
+                assert connection.read_reply().total == n
+    return channel
+
+
+@real("real: 10,000 updates through 100-update pages")
+def test_ten_thousand(run, server, ten_thousand):
+    client = run(server.url(ten_thousand), sleep=60)
+    client.wait_for_events(10000)
+    client.stop()
+    check_events(client, updates_from(1, 10000))
+
+
+def check_stops_at_once(start_and_wait):
+    """Closing stdin ends a wait within 100 ms. On a machine with other work the best of five counts."""
+    times_ms = []
+    for _ in range(STOP_TRIES):
+        stopped, seconds = start_and_wait().stop()
+        assert stopped["ts"] == 0
+        times_ms.append(round(seconds * 1000, 1))
+        if times_ms[-1] <= STOP_MS:
+            return
+    pytest.fail(f"stopped after {times_ms} ms, {STOP_MS} are allowed")
+
+
+@real("real: stop while waiting")
+def test_stop(run, server):
+    url = server.url(server.channel())
+
+    def start_and_wait():
+        server.wait_for_parked(0)
+        client = run(url, sleep=60)
+        server.wait_for_parked(1)
+        return client
+
+    check_stops_at_once(start_and_wait)
+    server.wait_for_parked(0)
+
+
+@real("real: stop while waiting to try again")
+def test_stop_in_backoff(run, stand_in):
+    refusal = {"reply": {"status": 503, "headers": {"Retry-After": "60"}, "json": {"ok": False}}}
+
+    def start_and_wait():
+        server = stand_in([refusal])
+        client = run(server.url)
+        server.wait_for_requests(1, client.alive)
+        return client
+
+    check_stops_at_once(start_and_wait)
+
+
+@real("real: stop while connections are refused")
+def test_stop_while_refused(run, start_server):
+    server = start_server(DATA_PROVIDER="memory")
+    url = server.url(server.channel())
+
+    def start_and_wait():
+        client = run(url, sleep=60, backoff_ms=60000)
+        server.wait_for_parked(1)
+        parked_over = server.process.pid
+        server.kill9()
+        wait_until(lambda: not Path(f"/proc/{parked_over}").exists(), "the server's end")
+        return client
+
+    def start_again():
+        if server.process is None:
+            server.start()
+        return start_and_wait()
+
+    check_stops_at_once(start_again)
+    server.start()
