@@ -892,10 +892,20 @@ static void answer_all(struct list *ops) {
         give_up(container_of(link, struct op, link));
 }
 
+/* The watches are the caller's, and stay. */
+static void leave_all(struct list *watches) {
+    while (list_shift(watches))
+        ;
+}
+
 static void close_store(struct store *base, void (*closed)(void *), void *context) {
     struct redis_store *store = store_of(base);
     store->closed = closed;
     store->closed_context = context;
+    struct list *nodes = &store->topology.nodes;
+    for (struct list *link = nodes->next; link != nodes; link = link->next)
+        leave_all(&container_of(link, struct redis_node, link)->watches);
+    leave_all(&store->homeless);
     redis_topology_deinit(&store->topology);
     answer_all(&store->appends);
     answer_all(&store->reads);
