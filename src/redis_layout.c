@@ -184,7 +184,7 @@ bool redis_layout_channel(const struct redis_layout *layout, struct slice name, 
 
 /* What a cluster hashes of a key: what stands in its first pair of braces, if anything does. */
 static struct slice hash_tag(struct slice key) {
-    const char *open = memchr(key.data, '{', key.len);
+    const char *open = key.len ? memchr(key.data, '{', key.len) : NULL;
     const char *close = open ? memchr(open, '}', key.len - (size_t)(open - key.data)) : NULL;
     return close && close > open + 1 ? (struct slice){open + 1, (size_t)(close - open) - 1} : key;
 }
