@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Acts on the webhooks that GitHub signed with your secret, and refuses all others.
+
+    GITHUB_SECRET=… verify.py URL CURSOR_FILE
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import sys
+from pathlib import Path
+
+# The client of this checkout; with `pip install` this line goes.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
+from longline import Channel
+
+
+def is_signed(raw, signature, secret):
+    """Whether `signature`, the header's text, is GitHub's for exactly these bytes."""
+    expected = "sha256=" + hmac.new(secret, raw, hashlib.sha256).hexdigest()
+    # Compared as bytes: of text, compare_digest takes only ASCII, and a forger sends what he likes.
+    return hmac.compare_digest(expected.encode(), signature.encode())
+
+
+def act(event, payload):
+    """Your part. Only `payload` is signed: the event's name is as good as a hint."""
+    repository = payload.get("repository") or {}
+    print("accepted", event, payload.get("action", "-"), repository.get("full_name", "-"), flush=True)
+
+
+def payload_of(raw):
+    """The signed object, or None: a webhook's content type has to be application/json."""
+    try:
+        payload = json.loads(raw)
+    except ValueError:
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def save(cursor, ts):
+    """The file holds the old ts or the new one, never half of it."""
+    new = cursor.with_name(cursor.name + ".new")
+    new.write_text(str(ts))
+    new.replace(cursor)
+
+
+def main(url, cursor_file):
+    secret = os.environ.get("GITHUB_SECRET", "").encode()
+    if not secret:
+        sys.exit("GITHUB_SECRET is empty: without it anybody can sign")
+    cursor = Path(cursor_file)
+    ts = int(cursor.read_text()) if cursor.exists() else 0
+
+    for entry in Channel(url).entries(ts=ts, full=True):
+        signature = entry.headers.get("x-hub-signature-256")
+        if signature is None:
+            print(f"REFUSED {entry.ts}: no signature", flush=True)
+        elif not is_signed(entry.raw, signature, secret):
+            print(f"REFUSED {entry.ts}: the signature is wrong", flush=True)
+        # Not entry.update: the address's query is merged into that, and nobody signed the query.
+        elif (payload := payload_of(entry.raw)) is None:
+            print(f"REFUSED {entry.ts}: no JSON object", flush=True)
+        else:
+            act(entry.headers.get("x-github-event", "-"), payload)
+        save(cursor, entry.ts)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        pass

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""The Python half of a Telegram bot: it answers /sum. What it does not know is for the other half.
+
+    BOT_TOKEN=… bot.py URL APPNAME CURSOR_FILE
+
+APPNAME tells the bots on one address apart: it stands in the webhook's address, URL?appname=APPNAME.
+TELEGRAM is another Bot API than Telegram's, for trying it out.
+"""
+
+import json
+import os
+import sys
+import urllib.request
+from pathlib import Path
+
+# The client of this checkout; with `pip install` this line goes.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
+from longline import Channel
+
+API = os.environ.get("TELEGRAM", "https://api.telegram.org")
+TOKEN = os.environ.get("BOT_TOKEN")
+
+
+def sum_of(words):
+    try:
+        return str(sum(int(word) for word in words))
+    except ValueError:
+        return "Like this: /sum 1 2 3"
+
+
+COMMANDS = {"/sum": sum_of}
+
+
+def answer_to(text):
+    """The answer to a message, or None when it is no command of this half. In groups a command is /sum@the_bot."""
+    command, *words = text.split()
+    handler = COMMANDS.get(command.partition("@")[0])
+    return handler and handler(words)
+
+
+def send_message(chat_id, text):
+    body = json.dumps({"chat_id": chat_id, "text": text}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{API}/bot{TOKEN}/sendMessage", body, headers)
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+def handle(update, appname):
+    """Updates of other kinds (edits, buttons) and of other bots are not for us."""
+    if update.get("appname") != appname or "text" not in update.get("message", {}):
+        return
+    message = update["message"]
+    answer = answer_to(message["text"])
+    if answer:
+        send_message(message["chat"]["id"], answer)
+        print(f"{message['text']} -> {answer}", flush=True)
+
+
+def save(cursor, ts):
+    """The file holds the old ts or the new one, never half of it."""
+    new = cursor.with_name(cursor.name + ".new")
+    new.write_text(str(ts))
+    new.replace(cursor)
+
+
+def main(url, appname, cursor_file):
+    cursor = Path(cursor_file)
+    ts = int(cursor.read_text()) if cursor.exists() else 0
+    for entry in Channel(url).entries(ts=ts):
+        try:
+            handle(entry.update, appname)
+        except Exception as error:  # One bad update must not hold up the rest.
+            print(f"update {entry.ts} is not answered: {error!r}", file=sys.stderr, flush=True)
+        save(cursor, entry.ts)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4 or not TOKEN:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        pass

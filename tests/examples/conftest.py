@@ -1,0 +1,62 @@
+"""Fixtures: a real server, a fresh address, and programs that run until the test is over."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+# The examples are tested here, not the server: its release build will do.
+os.environ.setdefault("LONGLINE", "build/longline")
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
+
+pytest.register_assert_rewrite("longline_server", "http_client", "program")
+
+from longline_server import BINARY, Server
+from program import Program
+
+
+def pytest_report_header():
+    return f"longline: {BINARY}"
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of the test's own. It keeps its port over a restart."""
+    server = Server(tmp_path / "server")
+    server.start()
+    server.settings["LISTEN"] = server.addresses[0]
+    yield server
+    server.finish()
+
+
+@pytest.fixture
+def address(server):
+    """address() is a fresh channel's address."""
+    return lambda: f"http://{server.addresses[0]}{server.channel()}"
+
+
+@pytest.fixture
+def url(address):
+    return address()
+
+
+@pytest.fixture
+def target(url):
+    """What the server's own calls name the channel at `url`."""
+    return "/" + url.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(command…, cwd=, **environment) starts a program; it has ended when the test has."""
+    programs = []
+
+    def start(*command, cwd=tmp_path, **environment):
+        programs.append(Program(tmp_path / f"program-{len(programs)}", command, cwd, environment))
+        return programs[-1]
+
+    yield start
+    for each in programs:
+        each.kill()
