@@ -24,8 +24,6 @@ def pytest_report_header():
 
 @pytest.fixture(params=DRIVERS, ids=lambda driver: driver.name)
 def driver(request):
-    if not request.param.program.exists():
-        pytest.skip(f"{request.param.program} is not written yet")
     return request.param
 
 
@@ -47,16 +45,16 @@ def run(driver, tmp_path):
 
 @pytest.fixture
 def stand_in():
-    """stand_in(script) starts a stand-in that plays it."""
+    """stand_in(script, tls=None) starts a stand-in that plays it."""
     started = []
 
-    def start(script):
-        started.append(StandIn(script))
+    def start(script, tls=None):
+        started.append(StandIn(script, tls))
         return started[-1]
 
     yield start
     for each in started:
-        each.__exit__()
+        each.end()
 
 
 class RealServer(Server):
@@ -89,10 +87,8 @@ def start_server(tmp_path):
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory):
     """One real server for all tests that neither end it nor need settings. Use a channel of your own."""
-    server = RealServer(
-        tmp_path_factory.mktemp("server"), DATA_PROVIDER="memory", CHANNEL_STORAGE_MAXSIZE=20000
-    )
-    server.start()
+    settings = {"DATA_PROVIDER": "memory", "CHANNEL_STORAGE_MAXSIZE": 20000}
+    server = RealServer(tmp_path_factory.mktemp("server"), **settings).start()
     yield server
     server.finish()
 

@@ -80,7 +80,7 @@ class Run:
     def told(self):
         """What to say of it when a test fails."""
         stderr = self._stderr_path.read_text(errors="replace")[-3000:]
-        return f"the driver's last events: {self.events[-10:]}\nits exit code: {self.process.poll()}\nits stderr: {stderr}"
+        return f"its last events: {self.events[-10:]}\nits exit code: {self.process.poll()}\nits stderr: {stderr}"
 
     def wait_for(self, condition, what):
         """Waits until condition(events) holds."""
@@ -100,7 +100,7 @@ class Run:
             count = len(self.events)
         asked_at = time.monotonic()
         self.process.stdin.close()
-        self.wait_for(lambda events: any("stopped" in event for event in events[count:]), "the line that says it stopped")
+        self.wait_for(lambda events: any("stopped" in event for event in events[count:]), "the line of its stop")
         seconds = self.last_at - asked_at
         assert self.exit_code() == 0, self.told()
         stopped = [event for event in self.events if "stopped" in event]

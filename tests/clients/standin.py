@@ -2,12 +2,14 @@
 
 The script of a case of clients/conformance.json is a list of entries. Each has one of
 
-    "reply"   {"status", "headers", "json" or "text", "chunked"}: a whole reply; the connection stays
+    "reply"   {"status", "headers", "json" or "text", "chunked"}: a whole reply; the connection stays,
+              but for the header Connection: close
     "cut"     these bytes and then the end of the connection
     "close"   the end of the connection, without a byte
     "refuse"  as close; and from then on connections are refused, until so many have been
 
-and may have "expect" (what the request's query must hold) and "delay_ms" (the time before the answer).
+and may have "expect" (what the request's query must hold), "within_ms" (the request must come so soon after the one
+before it) and "delay_ms" (the time before the answer).
 Every request after the script's end is held until the stand-in ends.
 """
 
@@ -41,10 +43,11 @@ class Request:
 
 
 class StandIn:
-    """Plays `script`; a context manager. `requests` is what came, `problems` what should not have."""
+    """Plays `script`. `requests` is what came, `problems` what should not have. `tls`: an SSLContext, to speak TLS."""
 
-    def __init__(self, script):
+    def __init__(self, script, tls=None):
         self.script = script
+        self.tls = tls
         self.requests = []
         self.problems = []
         self._changed = threading.Condition()
@@ -56,12 +59,9 @@ class StandIn:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}{TARGET}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{TARGET}"
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def end(self):
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -105,11 +105,14 @@ class StandIn:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
+        stream = connection
         try:
+            if self.tls:
+                stream = self.tls.wrap_socket(connection.dup(), server_side=True)
             buffer = b""
             while True:
-                request, buffer = read_request(connection, buffer)
-                if request is None or not self._answer(connection, request):
+                request, buffer = read_request(stream, buffer)
+                if request is None or not self._answer(stream, request):
                     return
         except OSError:
             pass  # The client hung up, or the test is over.
@@ -118,6 +121,7 @@ class StandIn:
                 self._connections.discard(connection)
             hang_up(connection)
             connection.close()
+            stream.close()
 
     def _answer(self, connection, request):
         """Answers by the script; returns whether the connection stays."""
@@ -137,7 +141,7 @@ class StandIn:
             connection.sendall(entry["cut"].encode())
         elif "reply" in entry:
             connection.sendall(reply_bytes(entry["reply"]))
-            return True
+            return entry["reply"].get("headers", {}).get("Connection") != "close"
         return False
 
     def _check(self, request, entry):
@@ -148,6 +152,8 @@ class StandIn:
         for name, value in wanted.items():
             if value is not None and request.query.get(name) != value:
                 self.problems.append(f"{where}: {name} is not {value}")
+        if "within_ms" in (entry or {}) and (request.at - self.requests[-1].at) * 1000 > entry["within_ms"]:
+            self.problems.append(f"{where}: not within {entry['within_ms']} ms")
         if not re.fullmatch(r"-?\d+", request.query.get("ts", "")):
             self.problems.append(f"{where}: ts is not a whole number")
 

@@ -1,0 +1,268 @@
+// Against a server that plays a script of faults.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Channel, LonglineError } from '../index.js';
+import { reply, startScript, take } from './helpers.mjs';
+
+const HALF = 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"ok":true,"ts":1,"upda';
+const UNENDED = 'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"ok":true,"ts":1,"updates":[{"n":1}';
+const within100ms = async (promise, began = performance.now()) => {
+    const result = await promise;
+    const ms = performance.now() - began;
+    assert.ok(ms < 100, `took ${ms} ms`);
+    return result;
+};
+
+test('faults that pass: each is reported, and asked again with the same ts', async (t) => {
+    const faults = [
+        (socket) => socket.end(HALF), // cut in mid-body
+        (socket) => socket.end(UNENDED), // cut, without a length that would tell
+        (socket) => socket.destroy(), // no reply
+        { body: '<html>' },
+        { body: '' },
+        { body: '{"ok":true,"ts":1,"updates":[{"n":01}]}' },
+        { body: '{"ok":true,"ts":1,"updates":[{"n":1}]} x' },
+        { body: '{"ok":true,"ts":1,"updates":{}}' },
+        { body: '{"ok":true,"updates":[]}' },
+        { body: 'null' },
+        (socket) => socket.end('HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"ok":true,"ts":1,"updates":[["\xff"]]}', 'latin1'), // not UTF-8
+        { status: 500, body: { ok: false, error_code: 500, error_description: 'Broken' } },
+        { status: 502, body: '<html>' },
+        { status: 408, body: '' },
+    ];
+    const server = await startScript(t, [reply(4, [{ n: 4 }]), ...faults, reply(5, [{ n: 5 }])]);
+    const errors = [];
+    const channel = new Channel(server.url, { backoffMs: 1, backoffMaxMs: 2 });
+    const updates = channel.updates({ ts: 3, sleep: 7, limit: 9, onError: (error) => errors.push(error) });
+    assert.deepEqual(await take(updates, 2), [{ n: 4 }, { n: 5 }]);
+    assert.ok(errors.every((error) => error instanceof LonglineError));
+    assert.deepEqual(errors.map((error) => error.status), [0, 200, 0, 200, 200, 200, 200, 200, 200, 200, 0, 500, 502, 408]);
+    assert.equal(errors[11].message, '500 Broken');
+    assert.equal(errors[12].description, 'Bad Gateway');
+    assert.deepEqual(server.requests[0].query, { ts: '3', sleep: '7', limit: '9' });
+    for (const { query } of server.requests.slice(1)) assert.equal(query.ts, '4');
+});
+
+test('backoff doubles to its bound, with jitter, and starts anew after a good reply', async (t) => {
+    const broken = { status: 500, body: '' };
+    const server = await startScript(t, [broken, broken, broken, broken, broken, reply(1, [{}]), broken, reply(2, [{}])]);
+    const waits = [];
+    const channel = new Channel(server.url, { backoffMs: 20, backoffMaxMs: 100 });
+    await take(channel.updates({ onError: (_, waitMs) => waits.push(waitMs) }), 2);
+    [20, 40, 80, 100, 100, 20].forEach((step, i) => assert.ok(waits[i] >= step / 2 && waits[i] <= step, `${waits[i]} of ${step}`));
+    waits.slice(0, 5).forEach((ms, i) => {
+        const took = server.requests[i + 1].at - server.requests[i].at;
+        assert.ok(took >= ms - 2, `${took} of ${ms}`);
+    });
+});
+
+test('429 and 503 wait for Retry-After, of others it does not count, and it is bounded', async (t) => {
+    const busy = (status, seconds) => ({ status, headers: { 'Retry-After': seconds }, body: '' });
+    const server = await startScript(t, [busy(429, '1'), busy(503, '1'), busy(500, '9'), busy(503, '0'), busy(503, '-3'), busy(429, 'soon'), busy(503, '9999')]);
+    const waits = [];
+    const updates = new Channel(server.url, { backoffMs: 2, backoffMaxMs: 4 }).updates({ onError: (_, waitMs) => waits.push(waitMs) });
+    const ended = updates.next();
+    const last = await server.asked(7);
+    assert.ok(server.requests[1].at - server.requests[0].at >= 998);
+    assert.ok(server.requests[2].at - server.requests[1].at >= 998);
+    assert.ok(last.at - server.requests[2].at < 900);
+    while (waits.length < 7) await sleep(1);
+    assert.deepEqual([waits[0], waits[1], waits[6]], [1000, 1000, 60_000]);
+    assert.ok(waits.slice(2, 6).every((ms) => ms > 0 && ms <= 4));
+    await updates.return();
+    await ended;
+});
+
+test('other 4xx are thrown at once', async (t) => {
+    for (const status of [400, 401, 403, 404, 405, 413, 431]) {
+        const server = await startScript(t, [{ status, body: { ok: false, error_description: 'No' } }]);
+        await assert.rejects(take(new Channel(server.url).updates(), 1), { status, description: 'No' });
+        assert.equal(server.requests.length, 1);
+    }
+});
+
+test('missed, reset and replies are told before the updates; the cursor is the last update handled', async (t) => {
+    const server = await startScript(t, [reply(9, [{ n: 8 }, { n: 9 }], { missed: 5 }), reply(2, [], { reset: true }), reply(3, [{ n: 3 }])]);
+    const events = [];
+    const updates = new Channel(server.url).updates({
+        ts: 2,
+        onMissed: (count) => events.push(`missed ${count} at ${updates.ts}`),
+        onReset: (ts) => events.push(`reset to ${ts} at ${updates.ts}`),
+        onReply: ({ ts, total }) => events.push(`reply ${ts} of ${total}`),
+    });
+    for await (const { n } of updates) {
+        events.push(`${n} at ${updates.ts}`);
+        if (n === 3) break;
+    }
+    assert.deepEqual(events, ['reply 9 of 9', 'missed 5 at 2', '8 at 7', '9 at 8', 'reply 2 of 2', 'reset to 2 at 9', 'reply 3 of 3', '3 at 2']);
+    assert.deepEqual(server.requests.map(({ query }) => query.ts), ['2', '9', '2']);
+});
+
+test('a body that throws ends the loop; the cursor brings the same update again', async (t) => {
+    const server = await startScript(t, [reply(2, [{ n: 1 }, { n: 2 }]), reply(2, [{ n: 2 }])]);
+    const channel = new Channel(server.url);
+    const updates = channel.updates();
+    await assert.rejects(async () => {
+        for await (const { n } of updates) if (n === 2) throw new Error('mine');
+    }, { message: 'mine' });
+    assert.equal(updates.ts, 1);
+    assert.deepEqual(await take(channel.updates({ ts: updates.ts }), 1), [{ n: 2 }]);
+    assert.equal(server.requests[1].query.ts, '1');
+});
+
+test('a callback that throws ends the loop as its body does', async (t) => {
+    const server = await startScript(t, [reply(2, [{}], { missed: 1 })]);
+    const updates = new Channel(server.url).updates({ onMissed() { throw new Error('mine'); } });
+    await assert.rejects(updates.next(), { message: 'mine' });
+    assert.equal(updates.ts, 0);
+});
+
+test('empty replies that come at once do not make it spin', async (t) => {
+    const server = await startScript(t, Array(50).fill(reply(0, [])));
+    const updates = new Channel(server.url, { backoffMs: 40 }).updates({ sleep: 0 });
+    const ended = updates.next();
+    await sleep(200);
+    assert.ok(server.requests.length >= 2 && server.requests.length <= 11, `${server.requests.length} requests`);
+    await within100ms(updates.return());
+    assert.equal((await ended).done, true);
+});
+
+test('stop within 100 ms while a poll waits: signal, close(), return(); the server sees it go', async (t) => {
+    for (const how of ['signal', 'close', 'return']) {
+        const server = await startScript(t, []);
+        const channel = new Channel(server.url);
+        const aborter = new AbortController();
+        const updates = channel.updates({ signal: aborter.signal });
+        const ended = updates.next();
+        const request = await server.asked(1);
+        const began = performance.now();
+        if (how === 'signal') aborter.abort();
+        else if (how === 'close') channel.close();
+        else await updates.return();
+        assert.deepEqual(await within100ms(ended, began), { value: undefined, done: true }, how);
+        while (!request.closed && performance.now() - began < 1000) await sleep(2);
+        assert.ok(request.closed - began < 200, how);
+        assert.equal(server.requests.length, 1);
+    }
+});
+
+test('stop within 100 ms while in backoff, and in mid-body', async (t) => {
+    const stuck = (socket) => socket.write(HALF);
+    for (const step of [{ status: 500, body: '' }, { status: 503, headers: { 'Retry-After': '30' }, body: '' }, stuck]) {
+        const server = await startScript(t, [step]);
+        const aborter = new AbortController();
+        const ended = new Channel(server.url, { backoffMs: 60_000, backoffMaxMs: 60_000 }).updates({ signal: aborter.signal }).next();
+        await server.asked(1);
+        await sleep(50); // so that the reply is there
+        aborter.abort();
+        assert.equal((await within100ms(ended)).done, true);
+    }
+});
+
+test('stop between the updates of a reply: no more of them', async (t) => {
+    const server = await startScript(t, [reply(3, [{ n: 1 }, { n: 2 }, { n: 3 }])]);
+    const channel = new Channel(server.url);
+    const updates = channel.updates();
+    const seen = [];
+    for await (const { n } of updates) {
+        seen.push(n);
+        channel.close();
+    }
+    assert.deepEqual([seen, updates.ts], [[1], 1]);
+    const aborted = channel.updates({ signal: AbortSignal.abort() });
+    assert.equal((await aborted.next()).done, true);
+    assert.equal(server.requests.length, 1);
+    const anew = channel.updates().next(); // a closed channel can be used again
+    await server.asked(2);
+    channel.close();
+    assert.equal((await anew).done, true);
+});
+
+test('an ended loop leaves nothing behind at the signal', async (t) => {
+    const server = await startScript(t, [{ status: 500, body: '' }, reply(1, [{}])]);
+    const { signal } = new AbortController();
+    let listeners = 0;
+    for (const [name, step] of [['addEventListener', 1], ['removeEventListener', -1]]) {
+        const real = signal[name].bind(signal);
+        signal[name] = (...args) => {
+            listeners += step;
+            return real(...args);
+        };
+    }
+    await take(new Channel(server.url, { backoffMs: 1 }).updates({ signal }), 1);
+    assert.equal(listeners, 0);
+});
+
+test('a reply is given up 15 s after the wait without a byte, but not while bytes come', async (t) => {
+    const real = globalThis.setTimeout;
+    t.after(() => (globalThis.setTimeout = real));
+    globalThis.setTimeout = (run, ms) => real(run, ms / 100); // 5 s of wait and 15 s are 200 ms
+    const stuck = (socket) => socket.write(HALF);
+    const slow = async (socket) => {
+        socket.write('HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n');
+        for (const part of ['{"ok":', 'true,', '"ts":1', ',"upda', 'tes":', '[{}]}']) {
+            await new Promise((resolve) => real(resolve, 60));
+            socket.write(part);
+        }
+        socket.end();
+    };
+    const server = await startScript(t, [stuck, slow]);
+    const errors = [];
+    const updates = new Channel(server.url).updates({ sleep: 5, onError: (error) => errors.push(error) });
+    assert.deepEqual(await take(updates, 1), [{}]);
+    assert.deepEqual(errors.map(({ status, message }) => [status, message]), [[0, 'No reply: it did not come in time']]);
+    const ms = server.requests[1].at - server.requests[0].at;
+    assert.ok(ms >= 195, `${ms} ms`);
+});
+
+test('push: sent once, with its query and headers; errors', async (t) => {
+    const ok = { headers: { 'X-Total-Updates': '7' }, body: 'OK' };
+    const server = await startScript(t, [
+        ok,
+        { status: 503, headers: { 'Retry-After': '5' }, body: { error_description: 'The store cannot do this now; nothing was stored' } },
+        (socket) => socket.destroy(),
+        { body: '<html>of a hotel</html>' },
+        { status: 302, headers: { Location: '/elsewhere' }, body: '' },
+        reply(1, []),
+    ]);
+    const channel = new Channel(`${server.url}?appname=x%20y`, { headers: { Authorization: 'Basic eDp5' } });
+    assert.deepEqual(await channel.push({ a: 1 }), { ts: 7 });
+    const [request] = server.requests;
+    assert.deepEqual([request.method, request.url, request.body], ['POST', '/channel?appname=x%20y', '{"a":1}']);
+    assert.equal(request.headers['content-type'], 'application/json');
+    assert.equal(request.headers.authorization, 'Basic eDp5');
+    await assert.rejects(channel.push({}), { status: 503, retryAfter: 5, description: 'The store cannot do this now; nothing was stored' });
+    await assert.rejects(channel.push({}), { name: 'LonglineError', status: 0, retryAfter: undefined });
+    await assert.rejects(channel.push({}), { status: 200 });
+    await assert.rejects(channel.push({}), { status: 200 }, 'a redirect made a GET of it');
+    assert.equal(server.requests.length, 6);
+    const aborter = new AbortController();
+    const pushed = channel.push({}, { signal: aborter.signal });
+    await server.asked(7);
+    aborter.abort(new Error('mine'));
+    await assert.rejects(within100ms(pushed), { message: 'mine' });
+    await assert.rejects(channel.push({}, { signal: AbortSignal.abort(new Error('mine')) }), { message: 'mine' });
+});
+
+test('a push to where nobody listens', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address();
+    await new Promise((resolve) => server.close(resolve));
+    await assert.rejects(new Channel(`http://127.0.0.1:${port}/x`).push({}), (error) => error.status === 0 && /^No reply: .*ECONNREFUSED/.test(error.message));
+});
+
+test('arguments', () => {
+    assert.throws(() => new Channel('nonsense'), TypeError);
+    assert.throws(() => new Channel('file:///x'), TypeError);
+    assert.throws(() => new Channel('http://user:password@localhost/x'), TypeError);
+    const channel = new Channel(new URL('http://localhost/x'));
+    assert.equal(channel.url, 'http://localhost/x');
+    for (const options of [{ ts: '1' }, { ts: 1.5 }, { ts: NaN }, { sleep: -1 }, { sleep: NaN }, { sleep: 'x' }]) {
+        assert.throws(() => channel.updates(options), RangeError);
+    }
+});

@@ -1,0 +1,773 @@
+-- The Lua client of longline: push updates to a channel, and get every update of it, in order, once.
+--
+--     local longline = require "longline"                  -- Garry's Mod: include("longline.lua")
+--     local client = longline.new("https://lp.example.com/SecretPath")
+--     client:subscribe(function(update, ts) print(ts, update.key) end)
+--     client:publish({ key = "value" })
+--
+-- Runs on Lua 5.1 and LuaJIT over copas, luasocket and cjson (luasec for https), and in Garry's Mod over HTTP,
+-- timer.Simple and util. All that is of one environment stands behind six functions of the module, set at the end of
+-- this file; another environment can plug its own in:
+--
+--     longline.http_get(url, request)         → body, status, headers | false, error
+--     longline.http_post(url, body, request)  → the same
+--     longline.thread_new(f, …)               runs f(…) as a thread
+--     longline.thread_pause(seconds, request) lets the other threads run for that long
+--     longline.json_encode(table)             → text | nil, error, or throws
+--     longline.json_decode(text)              → table | nil, error, or throws
+--
+-- `headers` has lower-case names; it may be nil. `request` is a table or nil. Its `timeout` is how long the reply may
+-- take, in seconds. The function may set its `cancel`, which stop() calls to end the wait early.
+--
+-- A subscription is one thread (run, below): poll, deliver, poll again; after an error pause and poll with the same
+-- ts. Its cursor, client.ts, is the id of the last update that was handled, and only moves after the handler returned.
+
+local longline = { _VERSION = "longline 0.1.0" }
+
+local SLEEP_MAX_S = 60         -- The server waits no longer.
+local REPLY_GRACE_S = 15       -- So much longer than `sleep` a reply may take.
+local PUBLISH_TIMEOUT_S = 30
+local RETRY_AFTER_MAX_S = 60
+local PAGE = 100               -- Updates in one reply.
+
+local unpack = unpack or table.unpack
+
+-- A pcall and an xpcall that handlers may yield in. Plain Lua 5.1 needs coxpcall for that, see over_copas.
+local pcall, xpcall = pcall, xpcall
+
+local Client = {}
+Client.__index = Client
+
+-- A client of one channel. `url` may have a query: it is merged into every update that is published.
+function longline.new(url)
+  assert(type(url) == "string", "longline.new: the URL of a channel is expected")
+  return setmetatable({ url = url, backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
+end
+
+-- ----------------------------------------------------------------------------------------------- telling the user
+
+-- The URL's path is the channel's secret: it is in no message.
+function Client:log(format, ...)
+  local host = self.url:match("^%a+://([^/?#]+)") or "?"
+  print(("longline (%s): "):format(host:gsub("^.*@", "")) .. format:format(...))
+end
+
+-- Calls f and returns true and its results, or false and the error with a traceback.
+local function call(f, ...)
+  local arguments, count = { ... }, select("#", ...)
+  return xpcall(function() return f(unpack(arguments, 1, count)) end, function(err)
+    local text = tostring(err)
+    -- coxpcall has added the traceback already.
+    return text:find("\nstack traceback:", 1, true) and text or debug.traceback(text, 2)
+  end)
+end
+
+local defaults = {
+  on_missed = function(self, count) self:log("%.0f updates are no longer kept and were missed", count) end,
+  on_reset = function(self, ts) self:log("the channel began anew; going on after %.0f", ts) end,
+  on_error = function(self, err, _, final) self:log("%s%s", err, final and " (the subscription has ended)" or "") end,
+}
+
+-- Calls the user's on_… field, or prints a line where there is none.
+local function tell(self, name, ...)
+  local callback = self[name]
+  if not callback then return defaults[name](self, ...) end
+  local ok, err = call(callback, ...)
+  if ok then return end
+  if name == "on_error" then self:log("on_error: %s", err) else tell(self, "on_error", name .. ": " .. err) end
+end
+
+-- ----------------------------------------------------------------------------------------------- publish
+
+-- The JSON text with U+FFFD for every \ud800 to \udfff that is no half of a pair. JSON allows such strings, the server
+-- hands them on as they came, and some decoders refuse a whole reply for one of them.
+local function without_half_pairs(text)
+  local parts, from, at = {}, 1, 1
+  while true do
+    at = text:find("\\", at, true)
+    if not at then break end
+    if text:find("^u[dD][89abAB]%x%x\\u[dD][c-fC-F]%x%x", at + 1) then
+      at = at + 12
+    elseif text:find("^u[dD][89a-fA-F]%x%x", at + 1) then
+      parts[#parts + 1] = text:sub(from, at - 1) .. "\\ufffd"
+      at = at + 6
+      from = at
+    else
+      at = at + 2 -- The escaped character may be a backslash.
+    end
+  end
+  return table.concat(parts) .. text:sub(from)
+end
+
+-- The table that a JSON text is, or nil.
+local function decode(text)
+  local ok, value = pcall(longline.json_decode, text)
+  if not ok or type(value) ~= "table" then ok, value = pcall(longline.json_decode, without_half_pairs(text)) end
+  return ok and type(value) == "table" and value or nil
+end
+
+-- What an error's body says of it, or "".
+local function description(body)
+  local reply = decode(body)
+  local text = reply and reply.error_description
+  return type(text) == "string" and text or ""
+end
+
+-- Stores the table as one update. Returns true, 200 and its ts, or false, the status and what the server said of it,
+-- or false and an error. It is not tried again: without a reply it may have been stored all the same.
+function Client:publish(update)
+  local encoded, text, err = pcall(longline.json_encode, update)
+  if not encoded or not text then return false, "cannot be written as JSON: " .. tostring(encoded and err or text) end
+  local body, status, headers = longline.http_post(self.url, text, { timeout = PUBLISH_TIMEOUT_S })
+  if not body then return false, status end
+  if status == 200 or status == 201 or (status == nil and body == "OK") then
+    return true, status, tonumber(headers and headers["x-total-updates"])
+  end
+  return false, status, description(body)
+end
+
+-- The same in a thread of its own; callback(ok, code, …) gets what publish returns.
+function Client:publish_async(update, callback)
+  longline.thread_new(function()
+    local result = { self:publish(update) }
+    if not callback then return end
+    local ok, err = call(callback, unpack(result, 1, 3))
+    if not ok then tell(self, "on_error", err) end
+  end)
+end
+
+-- ----------------------------------------------------------------------------------------------- get
+
+-- One poll. Returns the reply and its text, or false, an error and, where there was a reply, its status and headers.
+local function poll(self, query, request)
+  local separator = self.url:find("?", 1, true) and "&" or "?"
+  local body, status, headers = longline.http_get(self.url .. separator .. query, request)
+  if not body then return false, tostring(status or "no reply") end
+  if status ~= nil and status ~= 200 then
+    local text = description(body)
+    return false, tostring(status) .. (text ~= "" and ": " .. text or ""), tonumber(status), headers
+  end
+  local reply = decode(body)
+  if not reply or type(reply.ts) ~= "number" or type(reply.updates) ~= "table" then
+    return false, "the reply is not longline's"
+  end
+  return reply, body
+end
+
+local function seconds_text(seconds)
+  return ("%.14g"):format(seconds)
+end
+
+local function reply_timeout(sleep)
+  return math.min(math.max(sleep, 0), SLEEP_MAX_S) + REPLY_GRACE_S
+end
+
+-- One poll: the updates after `ts` (-K: the last K; nil: all that are kept), waiting for one up to `timeout` seconds.
+-- Returns the reply { ts =, updates =, missed =, reset = } and its text, or false, an error and the status.
+function Client:get(ts, timeout)
+  local query = "ts=" .. (ts and ("%.0f"):format(ts) or "") .. "&sleep=" .. (timeout and seconds_text(timeout) or "")
+  local reply, body, status = poll(self, query, { timeout = reply_timeout(timeout or 0) })
+  return reply, body, status
+end
+
+-- ----------------------------------------------------------------------------------------------- subscribe
+
+-- A number from 0 to 1, of a generator of the client's own: the program's math.random may be unseeded, and is not
+-- the client's to seed. The address of a new table differs from program to program.
+local function random(self)
+  if not self.random then
+    local seed = 1
+    for byte in (tostring({}) .. self.url):gmatch(".") do seed = (seed * 31 + byte:byte()) % 2147483647 end
+    self.random = math.max(seed, 1)
+  end
+  self.random = self.random * 16807 % 2147483647
+  return self.random / 2147483647
+end
+
+-- How long to wait after the error that is the `failures`th in a row.
+local function backoff(self, failures, status, headers)
+  if status == 429 or status == 503 then
+    local told = tostring(headers and headers["retry-after"] or ""):match("^%s*(%d+)%s*$")
+    if told and tonumber(told) > 0 then return math.min(tonumber(told), RETRY_AFTER_MAX_S) end
+  end
+  local step = math.min(self.backoff * 2 ^ math.min(failures - 1, 30), self.backoff_max)
+  return step * (0.5 + 0.5 * random(self))
+end
+
+-- Of an error with this status it is no use to try again.
+local function is_final(status)
+  return status ~= nil and status >= 400 and status < 500 and status ~= 408 and status ~= 429
+end
+
+local function move(self, ts)
+  if self.ts == ts then return end
+  self.ts = ts
+  if not self.save then return end
+  local ok, err = call(self.save, ts)
+  if not ok then tell(self, "on_error", "save: " .. err) end
+end
+
+-- Hands a reply's updates to the handler, one after the other, as long as nobody calls stop().
+local function deliver(self, subscription, reply)
+  local function stopped() return subscription.stopped end
+  if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
+  if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
+  local count = #reply.updates
+  for index, update in ipairs(reply.updates) do
+    if stopped() then return end
+    local ts = reply.ts - count + index
+    local ok, err = call(subscription.handler, update, ts)
+    if not ok then tell(self, "on_error", ("the handler, in update %.0f: %s"):format(ts, err)) end
+    move(self, ts)
+  end
+  if not stopped() then move(self, reply.ts) end
+end
+
+-- Where to start: what load() returns, else the ts that subscribe got, else 0. Returns nil when load() fails, since
+-- starting anywhere else would lose or repeat updates.
+local function start(self, ts)
+  if self.load then
+    local ok, loaded = call(self.load)
+    if not ok or (loaded ~= nil and not tonumber(loaded)) then
+      local err = ok and "returned no number: " .. tostring(loaded) or loaded
+      tell(self, "on_error", "load: " .. err, nil, true)
+      return nil
+    end
+    ts = tonumber(loaded) or ts
+  end
+  return ts or 0
+end
+
+-- A subscription's thread, from its start to stop() or to an error that is final.
+local function run(self, subscription, ts, sleep)
+  self.ts = start(self, ts)
+  local failures = 0
+  while self.ts and not subscription.stopped do
+    local query = ("ts=%.0f&sleep=%s&limit=%d"):format(self.ts, seconds_text(sleep), PAGE)
+    subscription.request = { timeout = reply_timeout(sleep) }
+    local reply, err, status, headers = poll(self, query, subscription.request)
+    if subscription.stopped then break end
+    local pause
+    if reply then
+      failures = 0
+      deliver(self, subscription, reply)
+      -- Without a wait on the server's side the client has to wait itself.
+      pause = sleep <= 0 and #reply.updates == 0 and 1
+    else
+      failures = failures + 1
+      local final = is_final(status)
+      tell(self, "on_error", err, status, final)
+      if final then break end
+      pause = backoff(self, failures, status, headers)
+    end
+    if pause and not subscription.stopped then
+      subscription.request = {}
+      longline.thread_pause(pause, subscription.request)
+    end
+  end
+  self.subscriptions[subscription] = nil
+end
+
+-- Calls handler(update, ts) for every update after `ts`, in order, from a thread of its own, until stop(). Each poll
+-- waits up to `timeout` seconds (60). See `start` for where it begins. Of a client one subscription should run at a
+-- time, as it has one cursor.
+function Client:subscribe(handler, ts, timeout)
+  assert(type(handler) == "function", "subscribe: a handler is expected")
+  local subscription = { handler = handler, request = {}, stopped = false }
+  self.subscriptions[subscription] = true
+  self.thread = longline.thread_new(function()
+    run(self, subscription, tonumber(ts), tonumber(timeout) or SLEEP_MAX_S)
+  end)
+end
+
+-- Ends what subscribe began: a poll that waits is given up, and no handler is called any more.
+function Client:stop()
+  local subscriptions = self.subscriptions
+  self.subscriptions = {}
+  for subscription in pairs(subscriptions) do
+    subscription.stopped = true
+    local cancel = subscription.request.cancel
+    if cancel then cancel() end
+  end
+end
+
+-- ----------------------------------------------------------------------------------------------- Garry's Mod
+
+-- Needs HTTP, timer.Simple, util.TableToJSON and util.JSONToTable.
+local function over_garrysmod(G)
+  local HTTP, timer, util = G.HTTP, G.timer, G.util
+
+  local function resume(co, ...)
+    local ok, err = coroutine.resume(co, ...)
+    if not ok then error(debug.traceback(co, tostring(err)), 0) end
+  end
+
+  -- Calls begin(done) and returns, in this thread, what done(…) is called with. Only the first call of it counts.
+  local function await(begin)
+    local co = coroutine.running()
+    if not co then error("longline: only a thread can wait; use publish_async, or longline.thread_new", 4) end
+    local result, over, waiting
+    begin(function(...)
+      if over then return end
+      over, result = true, { n = select("#", ...), ... }
+      if waiting then resume(co) end
+    end)
+    if not over then
+      waiting = true
+      coroutine.yield()
+    end
+    local got = result
+    result = nil -- A timer may hold on to `done` for a minute; not to the body.
+    return unpack(got, 1, got.n)
+  end
+
+  local function http(parameters, request)
+    local timeout = request and request.timeout or PUBLISH_TIMEOUT_S
+    return await(function(done)
+      function parameters.success(status, body, headers)
+        local lower = {}
+        for name, value in pairs(headers or {}) do lower[tostring(name):lower()] = value end
+        done(body or "", status, lower)
+      end
+      function parameters.failed(err) done(false, tostring(err or "failed")) end
+      parameters.timeout = timeout
+      if request then request.cancel = function() done(false, "stopped") end end
+      timer.Simple(timeout + 5, function() done(false, "no reply in time") end)
+      if HTTP(parameters) == false then done(false, "HTTP() failed") end
+    end)
+  end
+
+  function longline.http_get(url, request)
+    return http({ method = "GET", url = url }, request)
+  end
+
+  function longline.http_post(url, body, request)
+    return http({ method = "POST", url = url, body = body, type = "application/json" }, request)
+  end
+
+  function longline.thread_new(f, ...)
+    local co = coroutine.create(f)
+    resume(co, ...)
+    return co
+  end
+
+  function longline.thread_pause(seconds, request)
+    await(function(done)
+      if request then request.cancel = done end
+      timer.Simple(seconds, function() done() end)
+    end)
+  end
+
+  longline.json_encode = util.TableToJSON
+
+  -- Without the limit on how much is read, and without making numbers of keys that look like one.
+  function longline.json_decode(text)
+    return util.JSONToTable(text, true, true)
+  end
+end
+
+-- ----------------------------------------------------------------------------------------------- JSON over cjson
+
+-- cjson writes 14 digits of a number, too few for an id of more than 46 bits, so this is done here.
+local encode
+
+local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+
+local function encode_string(text)
+  return '"' .. text:gsub('[%c"\\]', function(c) return ESCAPES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
+end
+
+local function encode_number(number)
+  if number ~= number or number == math.huge or number == -math.huge then error("not a finite number", 0) end
+  if number == math.floor(number) and math.abs(number) <= 2 ^ 53 then return ("%.0f"):format(number) end
+  local text = ("%.14g"):format(number)
+  return tonumber(text) == number and text or ("%.17g"):format(number)
+end
+
+-- The length of a table that is an array (a few holes allowed, as in cjson), or nil.
+local function array_length(t)
+  local count, length = 0, 0
+  for key in pairs(t) do
+    if type(key) ~= "number" or key < 1 or key ~= math.floor(key) then return nil end
+    count, length = count + 1, math.max(length, key)
+  end
+  if count > 0 and (length <= 10 or length <= 2 * count) then return length end
+end
+
+local function encode_table(t, depth)
+  if depth > 500 then error("nested deeper than 500 levels", 0) end
+  local parts, length = {}, array_length(t)
+  if length then
+    for index = 1, length do parts[index] = encode(t[index], depth) end
+    return "[" .. table.concat(parts, ",") .. "]"
+  end
+  for key, value in pairs(t) do
+    if type(key) == "number" then key = encode_number(key) end
+    if type(key) ~= "string" then error("a " .. type(key) .. " is no key", 0) end
+    parts[#parts + 1] = encode_string(key) .. ":" .. encode(value, depth)
+  end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+-- The only userdata is cjson.null.
+function encode(value, depth)
+  local kind = type(value)
+  if kind == "table" then return encode_table(value, depth + 1) end
+  if kind == "string" then return encode_string(value) end
+  if kind == "number" then return encode_number(value) end
+  if kind == "boolean" then return tostring(value) end
+  if kind == "nil" or tostring(value) == "userdata: NULL" or tostring(value) == "userdata: (nil)" then return "null" end
+  error("a " .. kind .. " is no JSON", 0)
+end
+
+-- ----------------------------------------------------------------------------------------------- copas and luasocket
+
+-- The certificates of common systems, for longline.tls.cafile.
+local CA_FILES = {
+  "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem",
+  "/usr/local/share/certs/ca-root-nss.crt",
+}
+
+-- What luasec's ssl.wrap gets for https.
+longline.tls = {
+  mode = "client", protocol = "any", verify = "peer",
+  options = { "all", "no_sslv2", "no_sslv3", "no_tlsv1", "no_tlsv1_1" },
+}
+
+-- Splits http(s)://[user:password@]host[:port][/path][?query]; returns nil for anything else.
+local function parse_url(url)
+  local scheme, authority, target = url:match("^(%a+)://([^/?#]+)([^#]*)")
+  scheme = scheme and scheme:lower()
+  if scheme ~= "http" and scheme ~= "https" then return nil end
+  local user, address = authority:match("^(.*)@([^@]*)$")
+  address = address or authority
+  local host, port = address:match("^%[([%x:.]+)%]:?(%d*)$")
+  if not host then host, port = address:match("^([^:]+):?(%d*)$") end
+  if not host then return nil end
+  if target:sub(1, 1) ~= "/" then target = "/" .. target end
+  target = target:gsub("[%c \128-\255]", function(c) return ("%%%02X"):format(c:byte()) end)
+  return {
+    tls = scheme == "https", user = user, host = host, address = address, target = target,
+    port = tonumber(port) or (scheme == "https" and 443 or 80),
+  }
+end
+
+-- Whether a certificate's name, which may begin with "*.", is the host's.
+local function name_fits(name, host)
+  name, host = name:lower(), host:lower()
+  if name == host then return true end
+  return name:sub(1, 2) == "*." and name:sub(2) == host:match("^[^.]+(%..+)$")
+end
+
+-- luasec checks who signed a certificate, not whose it is.
+local function certificate_fits(certificate, host)
+  local names = certificate and certificate:extensions()["2.5.29.17"] or {}
+  for _, kind in ipairs({ "dNSName", "iPAddress" }) do
+    for _, name in ipairs(type(names[kind]) == "table" and names[kind] or {}) do
+      if name_fits(name, host) then return true end
+    end
+  end
+  return false
+end
+
+-- A function wait(socket, "read" or "write", seconds, request) → true | nil, "timeout" or "stopped".
+-- In the main program, outside of every coroutine, it blocks; elsewhere the coroutine must be copas'. Without a
+-- socket it only waits.
+--
+-- copas' own waits have no end in its older releases (Debian's has no timers at all), and cannot be given up. So what
+-- copas gets to wait for is an object of our own: copas.receive and copas.connect try it once, are told "timeout",
+-- yield until select says that it is ready, and try again. select asks it for its descriptor, and whether it is
+-- "dirty", which is: ready in any case.
+local function waiting_over(copas, socket)
+  local idle = assert((socket.udp4 or socket.udp)()) -- Never ready to be read, always ready to be written.
+  local after -- after(seconds, f) → cancel()
+
+  if copas.sleep then
+    function after(seconds, f)
+      local live = true
+      local thread = copas.addthread(function()
+        if live then copas.sleep(seconds) end
+        if live then f() end
+      end)
+      return function()
+        live = false
+        copas.wakeup(thread)
+      end
+    end
+  else
+    -- This copas has no timers. They are run before each step of its loop, which then waits no longer than for the next.
+    local timers, step = {}, copas.step
+    function after(seconds, f)
+      local timer = { at = socket.gettime() + seconds, f = f }
+      timers[timer] = true
+      return function() timers[timer] = nil end
+    end
+    function copas.step(timeout)
+      local now, due, next_s = socket.gettime(), {}, nil
+      for timer in pairs(timers) do
+        if timer.at <= now then due[#due + 1] = timer else next_s = math.min(next_s or math.huge, timer.at - now) end
+      end
+      for _, timer in ipairs(due) do
+        if timers[timer] then timers[timer] = nil; timer.f() end
+      end
+      if #due > 0 then next_s = 0 end -- What they did may have set others.
+      if next_s and (not timeout or timeout < 0 or next_s < timeout) then timeout = next_s end
+      return step(timeout)
+    end
+  end
+
+  local function block(skt, what, seconds)
+    if not skt then
+      socket.sleep(seconds)
+      return nil, "timeout"
+    end
+    local _, _, err = socket.select(what == "read" and { skt } or nil, what == "write" and { skt } or nil, seconds)
+    if err then return nil, err end
+    return true
+  end
+
+  return function(skt, what, seconds, request)
+    local co, is_main = coroutine.running()
+    if not co or is_main then return block(skt, what, seconds) end
+    local given_up, tried
+    local function try()
+      if tried then return true end
+      tried = true
+      return nil, "timeout"
+    end
+    local object = { receive = try, connect = try, settimeout = function() end, close = function() end }
+    function object.getfd() return (given_up and idle or skt or idle):getfd() end
+    function object.dirty() return given_up ~= nil end
+    local cancel_timer = after(seconds, function() given_up = given_up or "timeout" end)
+    if request then request.cancel = function() given_up = given_up or "stopped" end end
+    if what == "read" then copas.receive(object) else copas.connect(object) end
+    cancel_timer()
+    if request then request.cancel = nil end
+    if given_up then return nil, given_up end
+    return true
+  end
+end
+
+-- One HTTP request on a connection of its own. Errors are thrown as { message }; `exchange` catches them.
+local Connection = {}
+Connection.__index = Connection
+
+local function try(value, err, ...)
+  if value then return value, err, ... end
+  error({ tostring(err or "failed") }, 0)
+end
+
+-- Calls attempt() until it is done, waiting in between as its error says; `patience_s` is for each wait.
+function Connection:repeat_until_done(what, patience_s, attempt)
+  while true do
+    local value, err = attempt()
+    if value then return value end
+    if err == "wantread" or err == "wantwrite" then
+      what = err:sub(5)
+    elseif err ~= "timeout" then
+      try(nil, err)
+    end
+    try(self.wait(self.skt, what, patience_s, self.request))
+  end
+end
+
+-- Connects to the first address of the host that takes it: luasocket's own connect, when it may not block, stays
+-- with the last one, and "localhost" is often two.
+function Connection:connect(socket, where)
+  local list = socket.dns.getaddrinfo and try(socket.dns.getaddrinfo(where.host)) or { { addr = where.host } }
+  local err
+  for _, entry in ipairs(list) do
+    local new = entry.family == "inet6" and socket.tcp6 or entry.family == "inet" and socket.tcp4 or socket.tcp
+    self:close()
+    self.skt = try(new())
+    self.skt:settimeout(0)
+    local ok
+    ok, err = self.skt:connect(entry.addr, where.port)
+    if not ok and err == "timeout" then
+      ok, err = self.wait(self.skt, "write", REPLY_GRACE_S, self.request)
+      if ok then
+        ok, err = self.skt:connect(entry.addr, where.port)
+        ok = ok or err == "already connected"
+      end
+    end
+    if ok then return end
+    if err == "stopped" then break end
+  end
+  try(nil, err)
+end
+
+function Connection:secure(where)
+  local found, ssl = pcall(require, "ssl")
+  if not found then try(nil, "https needs luasec") end
+  local settings = {}
+  for name, value in pairs(longline.tls) do settings[name] = value end
+  for _, path in ipairs(CA_FILES) do
+    if settings.cafile or settings.capath then break end
+    local file = io.open(path)
+    if file then
+      file:close()
+      settings.cafile = path
+    end
+  end
+  self.skt = try(ssl.wrap(self.skt, settings))
+  self.skt:settimeout(0)
+  local is_address = where.host:find("^[%d.]+$") or where.host:find(":", 1, true)
+  if not is_address then self.skt:sni(where.host) end
+  self:repeat_until_done("read", REPLY_GRACE_S, function() return self.skt:dohandshake() end)
+  if settings.verify ~= "none" and not certificate_fits(self.skt:getpeercertificate(), where.host) then
+    try(nil, "the certificate is not " .. where.host .. "'s")
+  end
+end
+
+function Connection:send(data)
+  local sent = 0
+  self:repeat_until_done("write", REPLY_GRACE_S, function()
+    local last, err, partial = self.skt:send(data, sent + 1)
+    sent = last or partial or sent
+    return last, err
+  end)
+end
+
+-- A line, or so many bytes, or ("*a") all until the end.
+function Connection:receive(pattern)
+  local part
+  return self:repeat_until_done("read", self.request.timeout or PUBLISH_TIMEOUT_S, function()
+    local data, err
+    data, err, part = self.skt:receive(pattern, part)
+    if err == "closed" and pattern == "*a" then return part end
+    return data, err
+  end)
+end
+
+function Connection:receive_bytes(count)
+  local parts = {}
+  while count > 0 do
+    local part = self:receive(math.min(count, 16384))
+    parts[#parts + 1] = part
+    count = count - #part
+  end
+  return table.concat(parts)
+end
+
+function Connection:receive_chunks()
+  local parts = {}
+  while true do
+    local size = tonumber(self:receive("*l"):match("^%x+") or try(nil, "a broken chunk"), 16)
+    if size == 0 then return table.concat(parts) end
+    parts[#parts + 1] = self:receive_bytes(size)
+    self:receive("*l")
+  end
+end
+
+function Connection:receive_head()
+  local status = tonumber(self:receive("*l"):match("^HTTP/1%.%d (%d%d%d)") or try(nil, "no HTTP reply"))
+  local headers = {}
+  while true do
+    local line = self:receive("*l")
+    if line == "" then return status, headers end
+    local name, value = line:match("^([^:]+):%s*(.-)%s*$")
+    if name then headers[name:lower()] = value end
+  end
+end
+
+function Connection:receive_reply()
+  local status, headers
+  repeat status, headers = self:receive_head() until status >= 200
+  if status == 204 or status == 304 then return "", status, headers end
+  if (headers["transfer-encoding"] or ""):lower():find("chunked", 1, true) then
+    return self:receive_chunks(), status, headers
+  end
+  local length = headers["content-length"]
+  if not length then return self:receive("*a"), status, headers end
+  return self:receive_bytes(tonumber(length) or try(nil, "a broken Content-Length")), status, headers
+end
+
+function Connection:close()
+  if self.skt then self.skt:close() end
+  self.skt = nil
+end
+
+local function request_text(method, where, body, base64)
+  local lines = {
+    method .. " " .. where.target .. " HTTP/1.1", "Host: " .. where.address, "User-Agent: longline-lua/0.1.0",
+    "Accept: application/json", "Connection: close",
+  }
+  if where.user then
+    local plain = where.user:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+    lines[#lines + 1] = "Authorization: Basic " .. base64(plain)
+  end
+  if body then
+    lines[#lines + 1] = "Content-Type: application/json"
+    lines[#lines + 1] = "Content-Length: " .. #body
+  end
+  return table.concat(lines, "\r\n") .. "\r\n\r\n" .. (body or "")
+end
+
+local function over_copas(copas, socket)
+  local wait = waiting_over(copas, socket)
+  local has_coxpcall, coxpcall = pcall(require, "coxpcall")
+  if has_coxpcall then pcall, xpcall = coxpcall.pcall, coxpcall.xpcall end
+
+  local function exchange(method, url, body, request)
+    local where = parse_url(url)
+    if not where then return false, "the URL is not one of http or https" end
+    local connection = setmetatable({ wait = wait, request = request or {} }, Connection)
+    local ok, reply, status, headers = pcall(function()
+      connection:connect(socket, where)
+      if where.tls then connection:secure(where) end
+      connection:send(request_text(method, where, body, function(text) return (require("mime").b64(text)) end))
+      return connection:receive_reply()
+    end)
+    connection:close()
+    if ok then return reply, status, headers end
+    if type(reply) == "table" then return false, reply[1] end
+    error(reply, 0)
+  end
+
+  function longline.http_get(url, request)
+    return exchange("GET", url, nil, request)
+  end
+
+  function longline.http_post(url, body, request)
+    return exchange("POST", url, body, request)
+  end
+
+  longline.thread_new = copas.addthread
+
+  function longline.thread_pause(seconds, request)
+    wait(nil, "read", seconds, request)
+  end
+end
+
+-- ----------------------------------------------------------------------------------------------- which environment
+
+-- Garry's Mod is told by what is used of it: GM and GAMEMODE are not there yet when lua/autorun runs.
+local function is_garrysmod(G)
+  local function has(module, name)
+    return type(rawget(G, module)) == "table" and type(rawget(G, module)[name]) == "function"
+  end
+  return type(rawget(G, "HTTP")) == "function" and has("timer", "Simple") and has("util", "JSONToTable")
+end
+
+local function missing(name, needs)
+  longline[name] = longline[name] or function()
+    error(("longline: install %s, or set longline.%s"):format(needs, name), 2)
+  end
+end
+
+if is_garrysmod(_G) then
+  over_garrysmod(_G)
+else
+  local has_copas, copas = pcall(require, "copas")
+  local has_socket, socket = pcall(require, "socket")
+  if has_copas and has_socket then over_copas(copas, socket) end
+  local has_cjson, cjson = pcall(require, "cjson")
+  if has_cjson then longline.json_decode = cjson.decode end
+  function longline.json_encode(value) return encode(value, 0) end
+  for _, name in ipairs({ "http_get", "http_post", "thread_new", "thread_pause" }) do
+    missing(name, "copas and luasocket")
+  end
+  missing("json_decode", "lua-cjson")
+end
+
+return longline
