@@ -10,7 +10,7 @@ from load import Load, refusal
 from longline_server import wait_until
 from redis_server import CLUSTER_DOWN, HOST, NO_ANSWER, UNREACHABLE, Cluster
 from swarm import Swarm
-from test_redis import P, check_serves, healthy
+from test_redis import P, check_serves, healthy, push_when_it_can
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
@@ -230,7 +230,7 @@ def test_parked_polls_live_through_the_death_of_their_node(cluster, start):
     # The other nodes' channels are served; this node's are when its replica has taken its place.
     cluster.wait_for_failover(old)
     for channel in channels:
-        assert wait_until(lambda: (r := server.post(channel, '{"n":2}')).status == 200 and r, "the new master").total == 2
+        assert push_when_it_can(server, channel, '{"n":2}') == 2
     for client in clients:
         assert client.read_reply().json() == {"ok": True, "ts": 2, "updates": [{"n": 2}]}
         client.close()
@@ -246,7 +246,7 @@ def test_a_frozen_node_harms_only_its_own_channels(cluster, start):
         for port, channel in channels.items():
             if port != frozen.port:
                 assert server.post(channel).status == 200
-    assert wait_until(lambda: (r := server.post(channels[frozen.port])).status == 200 and r, "the node").total >= 1
+    assert push_when_it_can(server, channels[frozen.port]) >= 1
 
 
 def test_a_cluster_that_is_down_says_so(cluster, start):
@@ -268,7 +268,7 @@ def test_a_cluster_that_is_down_says_so(cluster, start):
         client.close()
     cluster.wait_until_whole()
     for channel in channels.values():
-        wait_until(lambda: server.post(channel).status == 200, "the cluster")
+        push_when_it_can(server, channel)
 
 
 # --- slots that move ---
@@ -310,7 +310,7 @@ def test_parked_polls_of_a_slot_that_moved_are_woken_by_the_next_push(cluster, s
         for _step in cluster.moving(slot, target):
             pass
         assert servers[0].metric("longline_polls_parked") == 3 * len(clients), "nobody is woken by a move"
-        assert wait_until(lambda: (r := servers[1].post(channel, '{"n":2}')).status == 200 and r, "the new node").total == 2
+        assert push_when_it_can(servers[1], channel, '{"n":2}') == 2
         for client in clients.pop(channel):
             assert client.read_reply().json() == {"ok": True, "ts": 2, "updates": [{"n": 2}]}
             client.close()
@@ -350,7 +350,7 @@ def test_a_new_channel_in_a_slot_that_is_on_its_way(cluster, start):
         assert server.get(channel + "?sleep=0.01").status in (200, 503)
         reply = server.post(channel)
         assert reply.status == 200 or refusal(reply) == CLUSTER_DOWN
-    assert wait_until(lambda: (r := server.post(channel)).status == 200 and r, "the new node").total >= 1
+    assert push_when_it_can(server, channel) >= 1
 
 
 @pytest.mark.torture

@@ -7,7 +7,7 @@ import pytest
 from load import Load, refusal
 from longline_server import wait_until
 from redis_server import DURABLE, HOST, UNREACHABLE, SentinelSetup, free_port
-from test_redis import away, check_serves, healthy, log_reasons, names
+from test_redis import away, check_serves, healthy, log_reasons, names, push_when_it_can
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
@@ -166,7 +166,7 @@ def test_parked_polls_live_through_a_failover(sentinels, start):
         server.wait_for_parked(10)
     old.kill9()
     sentinels.wait_for_failover(old)
-    assert wait_until(lambda: (r := servers[0].post(channel, '{"n":2}')).status == 200 and r, "the new master").total == 2
+    assert push_when_it_can(servers[0], channel, '{"n":2}') == 2
     for client in clients:
         assert client.read_reply().json() == {"ok": True, "ts": 2, "updates": [{"n": 2}]}
         client.close()
