@@ -833,7 +833,10 @@ def test_ctrl_c_ends_at_once(stand_in, program, state):
     script = [reply(1, [1])] + ([] if state == "waiting" else [refusal(503, Retry_After="60")])
     server = stand_in(script)
     command = [PYTHON, "-B", "-W", "error", "-c", program.format(source=str(CLIENT / "src")), server.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         try:
             if state == "waiting":
                 server.wait_for_held()
