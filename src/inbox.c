@@ -290,7 +290,9 @@ static void decide_loading(struct inbox *inbox, struct channel *channel, struct 
 }
 
 static void say_reset(struct inbox *inbox, const struct channel *channel, struct poll *poll) {
-    struct answer answer = {.reset = true, .ts = channel->total, .total = channel->total};
+    /* Where the counter has passed the poll again, it goes on from where it is: what came since is not lost to it. */
+    uint64_t ts = (uint64_t)poll->ts < channel->total ? (uint64_t)poll->ts : channel->total;
+    struct answer answer = {.reset = true, .ts = ts, .total = channel->total};
     finish_alone(inbox, poll, &answer);
 }
 

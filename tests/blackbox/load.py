@@ -84,7 +84,7 @@ class Follower:
         assert "missed" not in answer, answer
         if "reset" in answer:
             assert load.lossy, f"nothing may be lost, but after {self.ts}: {answer}"
-            assert answer["ts"] < self.ts and answer["updates"] == [], f"after {self.ts}: {answer}"
+            assert answer["ts"] <= self.ts and answer["updates"] == [], f"after {self.ts}: {answer}"
             load.resets += 1
         else:
             assert answer["ts"] == self.ts + len(answer["updates"]), f"after {self.ts}: {answer}"

@@ -3,9 +3,16 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { test as anyTest } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { Channel } from '../index.js';
 
 const program = process.env.LONGLINE ?? fileURLToPath(new URL('../../../build/longline', import.meta.url));
+
+/** A test that fails when it hangs. */
+export function test(name, run) {
+    anyTest(name, { timeout: 20_000 }, run);
+}
 
 /** Starts longline; the test ends it. Resolves with {port, url (of a channel), stop()}. */
 export async function startLongline(t, { port = 0, args = ['--data-provider', 'memory'] } = {}) {
@@ -56,6 +63,13 @@ export async function startScript(t, steps) {
     });
     const asked = (n) => new Promise((resolve) => (requests.length >= n ? resolve(requests[n - 1]) : waiting.push({ n, resolve })));
     return { url: `http://127.0.0.1:${server.address().port}/channel`, requests, asked };
+}
+
+/** A channel that is closed with the test, so that a test that fails leaves no loop behind. */
+export function openChannel(t, url, options) {
+    const channel = new Channel(url, options);
+    t.after(() => channel.close());
+    return channel;
 }
 
 /** A step: the reply to a poll. */

@@ -4,10 +4,9 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { reply, startScript } from './helpers.mjs';
+import { reply, startScript, test } from './helpers.mjs';
 
 const directory = fileURLToPath(new URL('..', import.meta.url));
 

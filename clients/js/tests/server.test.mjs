@@ -5,16 +5,15 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Channel, LonglineError } from '../index.js';
-import { startLongline, take } from './helpers.mjs';
+import { LonglineError } from '../index.js';
+import { openChannel, startLongline, take, test } from './helpers.mjs';
 
 const range = (count, from = 1) => Array.from({ length: count }, (_, i) => from + i);
 
 test('updates come in order, first the old ones, then each as it is pushed', async (t) => {
     const { url } = await startLongline(t);
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     assert.deepEqual(await channel.push({ n: 1 }), { ts: 1 });
     assert.deepEqual(await channel.push([2]), { ts: 2 });
     const updates = channel.updates();
@@ -32,7 +31,7 @@ test('updates come in order, first the old ones, then each as it is pushed', asy
 
 test('ts: after an update, the last ones, and of an empty channel', async (t) => {
     const { url } = await startLongline(t);
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     const waiting = channel.entries({ ts: -2 }).next();
     await channel.push({ n: 1 });
     assert.equal((await waiting).value.ts, 1);
@@ -46,7 +45,7 @@ test('ts: after an update, the last ones, and of an empty channel', async (t) =>
 
 test('missed and reset', async (t) => {
     const { url } = await startLongline(t, { args: ['--data-provider', 'memory', '--channel-storage-maxsize', '3'] });
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     for (const n of range(5)) await channel.push({ n });
     const events = [];
     const on = { onMissed: (count) => events.push({ missed: count }), onReset: (ts) => events.push({ reset: ts }) };
@@ -74,7 +73,7 @@ test('10,000 updates through pages of 100', async (t) => {
     for await (const _ of socket); // until all are answered
     let polls = 0;
     let expected = 0;
-    for await (const { ts, update, text } of new Channel(url).entries({ onReply: () => polls++ })) {
+    for await (const { ts, update, text } of openChannel(t, url).entries({ onReply: () => polls++ })) {
         assert.deepEqual([ts, update.n, text], [++expected, expected, `{"n":${expected}}`]);
         if (ts === 10_000) break;
     }
@@ -83,7 +82,7 @@ test('10,000 updates through pages of 100', async (t) => {
 
 test('ids of 20 digits are exact in the text, and all else of it too', async (t) => {
     const { url } = await startLongline(t);
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     const texts = [
         '{"id":12345678901234567890,"f":1.10}',
         '[ 9007199254740993 , {"__proto__":{"a":1},"a":1,"a":2} ]',
@@ -100,9 +99,9 @@ test('full: the whole request', async (t) => {
     const { url } = await startLongline(t);
     const before = Date.now();
     const raw = '{"id":12345678901234567890}';
-    await new Channel(`${url}?appname=a%20b`, { headers: { 'X-Kind': 'ping' } }).push(raw);
+    await openChannel(t, `${url}?appname=a%20b`, { headers: { 'X-Kind': 'ping' } }).push(raw);
     await fetch(url, { method: 'POST', body: Uint8Array.of(0xff, 0xfe), headers: { 'Content-Type': 'text/plain' } });
-    const [first, second] = await take(new Channel(url).entries({ full: true }), 2);
+    const [first, second] = await take(openChannel(t, url).entries({ full: true }), 2);
     assert.equal(first.text, '{"id":12345678901234567890,"appname":"a b"}');
     assert.equal(first.update.appname, 'a b');
     assert.equal(first.raw, raw);
@@ -120,7 +119,7 @@ test('a server that restarts in mid-poll: nothing is lost', async (t) => {
     t.after(() => rm(directory, { recursive: true }));
     const args = ['--data-path', join(directory, 'longline.db')];
     const first = await startLongline(t, { args });
-    const channel = new Channel(first.url, { backoffMs: 20 });
+    const channel = openChannel(t, first.url, { backoffMs: 20 });
     await channel.push({ n: 1 });
     const errors = [];
     const updates = channel.updates({ onError: (error, waitMs) => errors.push({ error, waitMs }) });
@@ -142,7 +141,7 @@ test('a server that restarts in mid-poll: nothing is lost', async (t) => {
 
 test('a server that lost its memory: reset', async (t) => {
     const first = await startLongline(t);
-    const channel = new Channel(first.url, { backoffMs: 20 });
+    const channel = openChannel(t, first.url, { backoffMs: 20 });
     for (const n of range(3)) await channel.push({ n });
     const resets = [];
     const updates = channel.updates({ onReset: (ts) => resets.push(ts) });
@@ -159,7 +158,7 @@ test('a server that lost its memory: reset', async (t) => {
 
 test('1 MiB of one string, and nesting as deep as the server takes', async (t) => {
     const { url } = await startLongline(t);
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     const long = `["${'\\"]{'.repeat(250_000)}"]`;
     const deep = '['.repeat(500) + ']'.repeat(500);
     await channel.push(long);
@@ -172,7 +171,7 @@ test('1 MiB of one string, and nesting as deep as the server takes', async (t) =
 
 test('push: what the server refuses', async (t) => {
     const { url } = await startLongline(t, { args: ['--data-provider', 'memory', '--max-body', '1000'] });
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     await assert.rejects(channel.push('"text"'), (error) => {
         assert.ok(error instanceof LonglineError);
         assert.deepEqual([error.name, error.status, error.retryAfter], ['LonglineError', 400, undefined]);
@@ -181,7 +180,7 @@ test('push: what the server refuses', async (t) => {
         return true;
     });
     await assert.rejects(channel.push({ a: 'x'.repeat(2000) }), { status: 413 });
-    await assert.rejects(new Channel(new URL('/-/nothing', url)).push({}), { status: 404 });
+    await assert.rejects(openChannel(t, new URL('/-/nothing', url)).push({}), { status: 404 });
     await assert.rejects(channel.push(undefined), TypeError);
     assert.deepEqual(await channel.push({}), { ts: 1 });
 });
@@ -189,16 +188,16 @@ test('push: what the server refuses', async (t) => {
 test('polls: what the server refuses is thrown', async (t) => {
     const { url } = await startLongline(t);
     const retried = [];
-    const updates = new Channel(url).updates({ limit: 0, onError: (error) => retried.push(error) });
+    const updates = openChannel(t, url).updates({ limit: 0, onError: (error) => retried.push(error) });
     await assert.rejects(updates.next(), { name: 'LonglineError', status: 400, description: 'limit is a whole number from 1' });
     assert.deepEqual(await updates.next(), { value: undefined, done: true });
     assert.deepEqual(retried, []);
-    await assert.rejects(take(new Channel(new URL('/a/b', url)).updates(), 1), { status: 404 });
+    await assert.rejects(take(openChannel(t, new URL('/a/b', url)).updates(), 1), { status: 404 });
 });
 
 test('429 of the real server: asked again after Retry-After', async (t) => {
     const { url } = await startLongline(t, { args: ['--data-provider', 'memory', '--rate-limit-limit', '2', '--rate-limit-frame', '1'] });
-    const channel = new Channel(url);
+    const channel = openChannel(t, url);
     await channel.push({ n: 1 });
     const waits = [];
     const updates = channel.updates({ limit: 1, onError: (error, waitMs) => waits.push([error.status, error.retryAfter, waitMs]) });
