@@ -271,6 +271,8 @@ class AsyncSubscription(Generic[Item], AsyncIterator[Item]):
     def _take(self, page: Page) -> None:
         self._page_ts = page.ts
         self._entries.extend(page.entries)
+        if page.entries and self._cursor.ts < 0:  # what "the last K" are is known now
+            self._cursor.ts = page.ts - len(page.entries)
         if page.reset:
             self._events.append((self._on_reset or log_reset, page.ts))
         if page.missed:

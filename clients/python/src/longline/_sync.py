@@ -279,6 +279,8 @@ class Subscription(Generic[Item], Iterator[Item]):
         on_missed, on_reset = self._on_missed or log_missed, self._on_reset or log_reset
         self._page_ts = page.ts
         self._entries.extend(page.entries)
+        if page.entries and self._cursor.ts < 0:  # what "the last K" are is known now
+            self._cursor.ts = page.ts - len(page.entries)
         if page.reset:
             self._events.append(lambda: on_reset(page.ts))
         if page.missed:
