@@ -19,13 +19,10 @@ export class LonglineError extends Error {
 
 export class Channel {
     #settings;
-    #closing = new AbortController();
+    #running = new Set(); // its loops' AbortControllers: of one signal for all, Node warns that it has many listeners
 
     constructor(url, { fetch, headers, backoffMs = 500, backoffMaxMs = 30_000 } = {}) {
-        url = new URL(url, globalThis.location?.href);
-        if (!/^https?:$/.test(url.protocol) || url.username || url.password) {
-            throw new TypeError('A channel is an http or https URL without a user and password');
-        }
+        url = parseAddress(url);
         this.url = url.href;
         this.#settings = { url, fetch, headers, backoffMs, backoffMaxMs };
     }
@@ -43,31 +40,33 @@ export class Channel {
     }
 
     updates(options) {
-        return new Subscription(this.#settings, this.#closing.signal, options, (entry) => entry.update);
+        return new Subscription(this.#settings, this.#running, options, (entry) => entry.update);
     }
 
     entries(options) {
-        return new Subscription(this.#settings, this.#closing.signal, options, (entry) => entry);
+        return new Subscription(this.#settings, this.#running, options, (entry) => entry);
     }
 
     /** Ends the loops that run over this channel. */
     close() {
-        this.#closing.abort();
-        this.#closing = new AbortController();
+        for (const stop of this.#running) stop.abort();
+        this.#running.clear();
     }
 }
 
 /** The iterator of updates() and entries(). `ts` is the cursor. */
 class Subscription {
     #stop = new AbortController();
+    #running;
     #loop;
 
-    constructor(settings, closing, options = {}, pick) {
+    constructor(settings, running, options = {}, pick) {
         const { ts = 0, sleep = SLEEP_MAX_S } = options;
         if (!Number.isSafeInteger(ts)) throw new RangeError('ts is the id of an update, or -K for the last K');
         if (!(sleep >= 0)) throw new RangeError('sleep is a number of seconds from 0 to 60');
         this.ts = ts;
-        this.#loop = this.#run(settings, [closing, options.signal], options, Math.min(sleep, SLEEP_MAX_S), pick);
+        this.#running = running.add(this.#stop);
+        this.#loop = this.#run(settings, options, Math.min(sleep, SLEEP_MAX_S), pick);
     }
 
     [Symbol.asyncIterator]() {
@@ -80,18 +79,17 @@ class Subscription {
 
     return(value) {
         this.#stop.abort(); // A generator's own return() would first let a waiting poll end.
+        this.#running.delete(this.#stop); // One that never ran has no finally.
         return this.#loop.return(value);
     }
 
-    async *#run(settings, signals, options, sleep, pick) {
-        const { limit = 100, full = false, onMissed, onReset, onError, onReply } = options;
+    async *#run(settings, options, sleep, pick) {
+        const { signal, limit = 100, full = false, onMissed, onReset, onError, onReply } = options;
         const { backoffMs, backoffMaxMs } = settings;
         const stop = this.#stop.signal;
         const abort = () => this.#stop.abort();
-        for (const signal of signals) {
-            if (signal?.aborted) abort();
-            signal?.addEventListener('abort', abort);
-        }
+        if (signal?.aborted) abort();
+        signal?.addEventListener('abort', abort);
         try {
             let stepMs = backoffMs;
             while (!stop.aborted) {
@@ -134,9 +132,18 @@ class Subscription {
                 if (this.ts === asked && performance.now() - began < backoffMs) await pause(jitter(backoffMs), stop);
             }
         } finally {
-            for (const signal of signals) signal?.removeEventListener('abort', abort);
+            signal?.removeEventListener('abort', abort);
+            this.#running.delete(this.#stop);
         }
     }
+}
+
+function parseAddress(text) {
+    try {
+        const url = new URL(text, globalThis.location?.href);
+        if (/^https?:$/.test(url.protocol) && !url.username && !url.password) return url;
+    } catch {} // This error shows the path, which is the channel's secret.
+    throw new TypeError('A channel is an http or https URL without a user and password');
 }
 
 /** Half to all of it: clients that failed together must not come back together. */
@@ -196,6 +203,7 @@ async function request({ fetch = globalThis.fetch, headers }, url, init, waitS, 
     } finally {
         clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
+        abort(); // A reply that was not read to its end would keep its connection.
     }
 }
 

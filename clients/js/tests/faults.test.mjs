@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import { Channel, LonglineError } from '../index.js';
 import { openChannel, reply, startScript, take, test } from './helpers.mjs';
 
@@ -181,6 +182,38 @@ test('stop between the updates of a reply: no more of them', async (t) => {
     assert.equal((await anew).done, true);
 });
 
+test('a reply that is no text lets its connection go', async (t) => {
+    const server = await startScript(t, [(socket) => socket.write('HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n["\xff', 'latin1')]);
+    await assert.rejects(openChannel(t, server.url).push({}), { status: 0 });
+    while (!server.requests[0].closed) await sleep(2);
+});
+
+test('a reply that was read to its end leaves its connection to the next request', async (t) => {
+    const sockets = new Set();
+    const server = await startScript(t, Array(5).fill((socket) => {
+        sockets.add(socket);
+        socket.write('HTTP/1.1 200 OK\r\nX-Total-Updates: 1\r\nContent-Length: 2\r\n\r\nOK');
+    }));
+    for (let n = 0; n < 5; n++) await openChannel(t, server.url).push({});
+    assert.ok(sockets.size < 5);
+});
+
+test('many loops over one channel: no warning, and close() ends them all', async (t) => {
+    const warnings = [];
+    const warned = (warning) => warnings.push(warning);
+    process.on('warning', warned);
+    t.after(() => process.off('warning', warned));
+    const server = await startScript(t, []);
+    const channel = openChannel(t, server.url);
+    const loops = Array.from({ length: 20 }, () => channel.updates());
+    const ended = loops.slice(1).map((loop) => loop.next());
+    await server.asked(19);
+    channel.close();
+    ended.push(loops[0].next()); // made before the close
+    for (const { done } of await Promise.all(ended)) assert.equal(done, true);
+    assert.deepEqual(warnings, []);
+});
+
 test('an ended loop leaves nothing behind at the signal', async (t) => {
     const server = await startScript(t, [{ status: 500, body: '' }, reply(1, [{}])]);
     const { signal } = new AbortController();
@@ -256,9 +289,9 @@ test('a push to where nobody listens', async () => {
 });
 
 test('arguments', () => {
-    assert.throws(() => new Channel('nonsense'), TypeError);
-    assert.throws(() => new Channel('file:///x'), TypeError);
-    assert.throws(() => new Channel('http://user:password@localhost/x'), TypeError);
+    for (const address of ['SECRET', 'http://local host/SECRET', 'file:///SECRET', 'http://user:password@localhost/SECRET']) {
+        assert.throws(() => new Channel(address), (error) => error instanceof TypeError && !inspect(error).includes('SECRET'));
+    }
     const channel = new Channel(new URL('http://localhost/x'));
     assert.equal(channel.url, 'http://localhost/x');
     for (const options of [{ ts: '1' }, { ts: 1.5 }, { ts: NaN }, { sleep: -1 }, { sleep: NaN }, { sleep: 'x' }]) {
