@@ -38,10 +38,6 @@ void channel_free(struct channel *channel);
 
 bool channel_equal(const struct table_node *node, const void *name, size_t len);
 
-static inline struct slice channel_name(const struct channel *channel) {
-    return (struct slice){channel->name, channel->name_len};
-}
-
 /* The update `index` of those in memory, the oldest is 0. */
 static inline struct update *channel_recent(const struct channel *channel, uint32_t index) {
     return channel->recent[(channel->recent_first + index) & (channel->recent_cap - 1)];

@@ -199,11 +199,11 @@ static uint64_t oldest_allowed(const struct inbox *inbox, const struct channel *
 }
 
 /* The cursor of a poll, `-K` resolved. */
-static uint64_t cursor_of(const struct poll *poll, const struct channel *channel) {
+static uint64_t cursor_of(const struct poll *poll, uint64_t total) {
     if (poll->ts >= 0)
         return (uint64_t)poll->ts;
     uint64_t last = (uint64_t)-poll->ts;
-    return last < channel->total ? channel->total - last : 0;
+    return last < total ? total - last : 0;
 }
 
 /* An update of upstream's has no time: it goes with its channel. */
@@ -217,7 +217,7 @@ static bool is_too_old(const struct update *update, int64_t cutoff) {
  */
 static bool answer_from_memory(struct inbox *inbox, struct channel *channel, const struct poll *poll,
                                struct answer *answer) {
-    uint64_t cursor = cursor_of(poll, channel), first = cursor + 1;
+    uint64_t cursor = cursor_of(poll, channel->total), first = cursor + 1;
     /* A poll that waited gets all that came, even if a burst was larger than the bound on what is kept. */
     bool has_waited = poll->state == POLL_PARKED;
     uint64_t oldest = has_waited ? channel->gone + 1 : oldest_allowed(inbox, channel);
@@ -258,7 +258,7 @@ static void park(struct channel *channel, struct poll *poll) {
 
 /* Answers, parks, or sends the poll to the store. The channel is loaded. */
 static void decide(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    uint64_t cursor = cursor_of(poll, channel);
+    uint64_t cursor = cursor_of(poll, channel->total);
     struct answer answer;
     if (cursor < channel->total) {
         if (answer_from_memory(inbox, channel, poll, &answer))
@@ -332,7 +332,7 @@ static void remember_read(struct inbox *inbox, struct channel *channel, const st
 
 static void answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         const struct store_read *read) {
-    uint64_t cursor = cursor_of(poll, channel);
+    uint64_t cursor = cursor_of(poll, channel->total);
     if (cursor >= read->total) {
         decide(inbox, channel, poll);
         return;
@@ -772,8 +772,7 @@ static void keep_waiting(struct inbox *inbox, struct channel *channel, struct po
         poll->channel = channel;
         list_append(channel->polls.next, &poll->link); /* before all others: it has seen least */
         metrics.polls_parked++;
-        make_due(inbox, channel->watched);
-        read_due(inbox);
+        make_due(inbox, channel->watched); /* with the next tick */
         return;
     }
     struct answer answer = {.ts = (uint64_t)poll->ts, .total = channel->total};
@@ -791,8 +790,7 @@ static void answer_shared(struct inbox *inbox, struct channel *channel, struct p
         fail_poll(inbox, poll, read->error);
         return;
     }
-    uint64_t last = poll->ts < 0 ? (uint64_t)-poll->ts : 0;
-    uint64_t cursor = poll->ts >= 0 ? (uint64_t)poll->ts : last < read->total ? read->total - last : 0;
+    uint64_t cursor = cursor_of(poll, read->total);
     if (cursor == read->total && poll->may_wait && channel->watched) {
         poll->ts = (int64_t)cursor;
         if (channel->is_loaded && cursor <= channel->total) {

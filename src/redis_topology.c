@@ -44,9 +44,6 @@ static struct redis_node *node_new(struct redis_topology *topology, const struct
         redis_conn_init(&node->lanes[lane], topology->loop, topology->options, topology->tls,
                         &lane_events[lane]);
     node->lanes[REDIS_LANE_APPEND].stall_ms += (uint64_t)topology->options->wait_ms;
-    if (topology->slots)
-        for (int lane = 0; lane < REDIS_LANES; lane++)
-            node->lanes[lane].db = 0;
     return node;
 }
 
@@ -91,7 +88,7 @@ static bool is_node_ready(const struct redis_node *node) {
     return true;
 }
 
-static bool is_serving(const struct redis_node *node) {
+bool redis_topology_is_serving(const struct redis_node *node) {
     return node->topology->slots ? node->slots > 0 : node == node->topology->home;
 }
 
@@ -107,7 +104,7 @@ static void close_idle(struct redis_topology *topology, uint64_t now_ms) {
     for (struct list *link = topology->nodes.next, *next; link != &topology->nodes; link = next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
         next = link->next;
-        if (is_serving(node) || node == topology->home || !is_unused(node)) {
+        if (redis_topology_is_serving(node) || node == topology->home || !is_unused(node)) {
             node->idle_ms = now_ms;
         } else if (now_ms - node->idle_ms > NODE_IDLE_MS) {
             if (topology->asked == node)
@@ -152,7 +149,9 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
     struct buf line = {0};
     redis_promise_write(promise, &line);
     buf_putc(&line, '\0');
-    const char *risk = redis_promise_risk(promise), *address = redis_address_text(&node->address).text;
+    const char *risk = redis_promise_risk(promise);
+    struct redis_address_text text = redis_address_text(&node->address);
+    const char *address = text.text;
     if (!line.failed)
         log_info("redis ready", "address", address, "promise", line.data, NULL);
     if (risk)
@@ -203,7 +202,7 @@ static void lane_down(struct redis_node *node, enum redis_lane lane, const char 
     struct redis_topology *topology = node->topology;
     node->is_announced = false;
     topology->is_suspect = true;
-    if (is_serving(node) || !topology->is_known)
+    if (redis_topology_is_serving(node) || !topology->is_known)
         note_away(topology, &node->address, reason);
     topology->events->down(node, lane);
 }

@@ -29,8 +29,7 @@ struct redis_node {
     struct redis_call info_call, config_call, nodes_call;
     uint64_t nodes_asked_ms;
     bool is_asking_nodes;
-    bool
-        is_migrating; /* it is giving a slot away: pushes may be done, and told of, by the node that gets it */
+    bool is_migrating; /* it gives a slot away: pushes may be done, and told of, by the node that gets it */
     uint64_t asked_ms; /* for its promise */
     bool is_asking;
     bool is_announced; /* the log has said what it promises */
@@ -69,8 +68,8 @@ struct redis_topology {
     struct redis_node *asked;
     struct redis_conn sentinel; /* open while there are sentinels */
     unsigned sentinel_index;
-    long long told_epoch,
-        epoch; /* of the configuration: what the sentinel says; the newest that any of them said */
+    long long told_epoch; /* of the configuration, as the sentinel says */
+    long long epoch;      /* the newest that any of them said */
     struct redis_call epoch_call, sentinel_call;
     uint64_t reconnects;
     struct redis_address_text away_address;
@@ -95,6 +94,9 @@ struct redis_node *redis_topology_node(struct redis_topology *topology, struct s
  * NULL when that cannot be read. */
 struct redis_node *redis_topology_redirect(struct redis_topology *topology, struct redis_node *from,
                                            const char *error);
+
+/* Whether the node is the master of some channels. */
+bool redis_topology_is_serving(const struct redis_node *node);
 
 /* Whether another Redis may take the master's place. */
 bool redis_topology_may_fail_over(const struct redis_topology *topology);

@@ -4,9 +4,10 @@
  *
  * Life of an operation: pending (its node is not ready, or not known) → sent → answered. What a node refuses because
  * another one serves the channel is sent there; what it cannot do yet is pending again. Whatever its state, after
- * REDIS_TIMEOUT it is answered: with STORE_AWAY while it has never been sent, else with STORE_UNSURE.
+ * REDIS_TIMEOUT it is answered: an append that has been sent with STORE_UNSURE, all else with what was in its way last.
  *
- * With REDIS_WAIT the appends of a turn of the loop are followed by one WAIT and answered with its reply.
+ * With REDIS_WAIT the appends of a turn of the loop are followed by one WAIT and answered with its reply; what comes
+ * while it is under way is sent after it.
  *
  * A watch stands in the list of its node, and is subscribed to there whenever the node's pub/sub connection is ready.
  */
@@ -15,7 +16,6 @@
 #include "redis_topology.h"
 #include "store.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -843,8 +843,7 @@ static const struct redis_promise *weakest_promise(const struct redis_topology *
     const struct redis_promise *weakest = NULL;
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         const struct redis_node *node = container_of(link, struct redis_node, link);
-        bool is_serving = topology->slots ? node->slots > 0 : node == topology->home;
-        if (!is_serving || !node->promise.is_known)
+        if (!redis_topology_is_serving(node) || !node->promise.is_known)
             continue;
         ++*masters;
         if (!weakest || (!redis_promise_risk(weakest) && redis_promise_risk(&node->promise)))

@@ -17,7 +17,6 @@ enum {
     CHECKPOINT_APPENDS = 200000, /* updates that make one due: the bound on the replay */
     CHECKPOINT_MS = 5000,        /* age of the oldest change that makes one due */
     CHECKPOINT_SLICE = 1024,     /* rows written in one transaction */
-    SWEEP_SLICE = 1024,          /* seqs looked at in one transaction */
     SWEEP_MIN_ROWS = 1024,       /* deletable rows that make a pass worth while, or a quarter of all */
     SWEEP_IDLE_ROWS = 65536,     /* a log that is swept at every chance when there is nothing else to do */
     WAL_IDLE_BYTES = 4 << 20,    /* copied into the database when there is nothing else to do */

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ P = "lpolling:"
 DAY_S = 86400
 WEEK_S = 7 * DAY_S
 MIB = 1 << 20
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 
 
 def names(channel):
@@ -266,6 +268,24 @@ def test_a_smaller_count_counts_from_the_next_push(redis, start):
     assert server.get(channel).json()["missed"] == 46
 
 
+@pytest.mark.parametrize("has_gap", [False, True], ids=["aligned", "upstream pushed too"])
+@pytest.mark.parametrize("limit", [1, 100])
+def test_a_page_of_large_updates_is_bounded_within_redis(redis, start, limit, has_gap):
+    """Redis reads and sends one page, however much the channel holds."""
+    server = start(MAX_BODY=MIB, **redis.settings())
+    channel = server.channel()
+    body = json.dumps({"x": "y" * 300_000})
+    for _ in range(20):
+        server.push(channel, body)
+    if has_gap:
+        upstream_push(redis, channel, body)
+    before = int(redis.info("stats")["total_net_output_bytes"])
+    page = server.get(f"{channel}?limit={limit}")
+    sent = int(redis.info("stats")["total_net_output_bytes"]) - before
+    assert len(page.updates) == min(limit, 3)
+    assert sent < (len(page.updates) + 1) * 300_000 + 100_000
+
+
 def test_the_full_view_is_the_same_from_every_server_and_after_a_restart(redis, start):
     first, second = start(**redis.settings()), start(**redis.settings())
     channel = first.channel()
@@ -395,6 +415,43 @@ def test_a_user_who_may_not_write_is_said(locked_redis, start, rule):
     assert locked_redis.keys() == []
     locked_redis.command("ACL", "SETUSER", NAME, "+@all", "~*")
     assert push_when_it_can(server, channel) == 1
+
+
+def documented_rights(*more):
+    """What docs/operations.md says that a user needs, as words of ACL SETUSER; `more` are the cases that it names."""
+    row = next(line for line in OPERATIONS.read_text().splitlines() if line.startswith("| ACLs"))
+    always, *cases = re.split(r"(in a cluster|with `REDIS_WAIT`)", row)
+    parts = [always, *(rights for case, rights in zip(cases[::2], cases[1::2]) if case in more)]
+    words = re.findall(r"[~&+]\S+", " ".join(code for part in parts for code in re.findall(r"`(.*?)`", part)))
+    return [word.replace("{prefix}", P).replace("\\|", "|") for word in words]
+
+
+def test_the_documented_rights_are_enough(redis_servers, locked_redis, start):
+    replica = redis_servers.start(replicaof=f"{HOST} {locked_redis.port}", masterauth="sesame")
+    wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica's copy")
+    locked_redis.command("ACL", "SETUSER", "limited", "on", ">x", *documented_rights("with `REDIS_WAIT`"))
+    server = start(**locked_redis.settings(REDIS_USER="limited", REDIS_PASS="x", REDIS_WAIT="1:5000"))
+    check_serves(server)
+    assert not locked_redis.command("ACL", "LOG"), locked_redis.command("ACL", "LOG")
+
+
+def test_a_user_who_may_not_publish_stores_each_push_once(locked_redis, start):
+    server = start(**locked_redis.settings(REDIS_USER=NAME, REDIS_PASS=SECRET))
+    healthy(server)
+    channel = server.channel()
+    locked_redis.command("ACL", "SETUSER", NAME, "resetchannels")
+    assert server.push(channel, '{"n":1}') == 1
+    assert server.get(channel).updates == [{"n": 1}]
+    assert "redis stored an update, but may not tell of it" in server.log()
+
+
+def test_a_redis_whose_auth_has_another_name_does_not_get_the_password_into_the_log(redis_servers, start):
+    """Such a Redis repeats in its error what it was sent."""
+    redis = redis_servers.start(rename_command='AUTH ""')
+    server = start(**redis.settings(REDIS_PASS="sesame-word"))
+    health = away(server)
+    assert "unknown command" in health["store"]
+    assert "sesame" not in json.dumps(health) + server.log()
 
 
 # --- TLS ---
@@ -708,6 +765,27 @@ def test_redis_wait_answers_200_only_when_enough_replicas_have_it(redis_servers,
         assert refusal(server.post(channel, '{"n":2}')) == NOT_REPLICATED
         assert client.read_reply().updates == [{"n": 2}], "who polls gets what is stored"
     wait_until(lambda: server.post(channel).status == 200, "the replica to be back")
+
+
+def test_pushes_that_no_replica_confirms_do_not_pile_up(redis_servers, start):
+    """Each is answered in its time, and the answer tells whether it was stored."""
+    redis = redis_servers.start()
+    server = start(CHANNEL_STORAGE_MAXSIZE=100_000, **redis.settings(REDIS_WAIT="1:100"))
+    healthy(server)
+    channel = server.channel()
+    answers = Counter()
+
+    def answered(wire, reply):
+        answers[refusal(reply)] += 1
+        wire.send(request_bytes("POST", channel, b"{}"))
+
+    with Swarm(server.address) as swarm:
+        for _ in range(32):
+            swarm.open(answered).send(request_bytes("POST", channel, b"{}"))
+        swarm.run(lambda: sum(answers.values()) >= 320, 60, "the refusals")
+    assert answers[NOT_REPLICATED] >= 32 and set(answers) <= {NOT_REPLICATED, UNREACHABLE}, answers
+    stored = wait_until(lambda: (total := int(redis.command("GET", names(channel)[1]))) >= answers[NOT_REPLICATED] and total, "them")
+    assert stored <= answers[NOT_REPLICATED] + 32, "those that the swarm left behind"
 
 
 def test_redis_wait_for_two_is_not_content_with_one(redis_servers, start):

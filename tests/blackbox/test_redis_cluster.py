@@ -10,7 +10,7 @@ from load import Load, refusal
 from longline_server import wait_until
 from redis_server import CLUSTER_DOWN, HOST, NO_ANSWER, UNREACHABLE, Cluster
 from swarm import Swarm
-from test_redis import P, check_serves, healthy, push_when_it_can
+from test_redis import P, check_serves, documented_rights, healthy, push_when_it_can
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
@@ -83,6 +83,24 @@ def test_the_cluster_is_found_from_any_of_its_nodes(cluster, start):
             server.start()
         assert re.search(r"\bredis 7\.", healthy(first)["store"])
     server.start()
+
+
+def test_the_documented_rights_are_enough(cluster, start):
+    for node in cluster.nodes:
+        node.command("ACL", "LOG", "RESET")
+        node.command("ACL", "SETUSER", "limited", "on", ">x", *documented_rights("in a cluster"))
+    server = start(**cluster.settings(REDIS_USER="limited", REDIS_PASS="x"))
+    healthy(server)
+    for channels in channels_by_node(cluster, server, 1).values():
+        (client,) = park(server, [channels[0] + "?sleep=60"])
+        server.push(channels[0], '{"n":1}')
+        assert client.read_reply().updates == [{"n": 1}]
+    slot = slot_of(cluster, channels[0])
+    target = next(node for node in cluster.masters if node is not cluster.master_of(slot))
+    for _step in cluster.moving(slot, target):
+        server.post(channels[0])
+    push_when_it_can(server, channels[0])
+    assert [node.command("ACL", "LOG") for node in cluster.nodes] == [[]] * 6
 
 
 @pytest.mark.parametrize(
