@@ -13,7 +13,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
 
 pytest.register_assert_rewrite("longline_server", "http_client", "drivers", "standin")
 
-from drivers import DRIVERS
+from drivers import DRIVERS, STDERR
 from longline_server import BINARY, Server
 from standin import StandIn
 
@@ -29,7 +29,10 @@ def driver(request):
 
 @pytest.fixture
 def run(driver, tmp_path):
-    """run(url, ts=, sleep=, backoff_ms=) starts the driver; it has ended when the test has."""
+    """run(url, ts=, sleep=, backoff_ms=) starts the driver; it has ended when the test has.
+
+    run.errors_told() is how many errors it has told of; it may be asked before there is one.
+    """
     runs = []
 
     def start(url, **options):
@@ -38,6 +41,7 @@ def run(driver, tmp_path):
         runs.append(driver.start(directory, url, **options))
         return runs[-1]
 
+    start.errors_told = lambda: sum(path.read_bytes().count(b"\n") for path in tmp_path.glob(f"*/{STDERR}"))
     yield start
     for each in runs:
         each.finish()
@@ -45,11 +49,11 @@ def run(driver, tmp_path):
 
 @pytest.fixture
 def stand_in():
-    """stand_in(script, tls=None) starts a stand-in that plays it."""
+    """stand_in(script, …) starts a stand-in that plays it."""
     started = []
 
-    def start(script, tls=None):
-        started.append(StandIn(script, tls))
+    def start(script, **options):
+        started.append(StandIn(script, **options))
         return started[-1]
 
     yield start

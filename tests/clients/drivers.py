@@ -9,6 +9,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 20
+STDERR = "driver-stderr"
 
 
 class Driver:
@@ -44,7 +45,7 @@ class Run:
         self.events = []
         self._changed = threading.Condition()
         self._over = False
-        self._stderr_path = Path(directory) / "driver-stderr"
+        self._stderr_path = Path(directory) / STDERR
         start = "-" if ts is None else str(ts)
         with open(self._stderr_path, "wb") as stderr:
             self.process = subprocess.Popen(

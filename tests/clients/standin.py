@@ -6,7 +6,7 @@ The script of a case of clients/conformance.json is a list of entries. Each has 
               but for the header Connection: close
     "cut"     these bytes and then the end of the connection
     "close"   the end of the connection, without a byte
-    "refuse"  as close; and from then on connections are refused, until so many have been
+    "refuse"  as close; and from then on connections are refused, until the client has told of so many
 
 and may have "expect" (what the request's query must hold), "within_ms" (the request must come so soon after the one
 before it) and "delay_ms" (the time before the answer).
@@ -43,11 +43,15 @@ class Request:
 
 
 class StandIn:
-    """Plays `script`. `requests` is what came, `problems` what should not have. `tls`: an SSLContext, to speak TLS."""
+    """Plays `script`. `requests` is what came, `problems` what should not have. `tls`: an SSLContext, to speak TLS.
 
-    def __init__(self, script, tls=None):
+    `errors_told`, for "refuse": returns how many errors the client has told of so far.
+    """
+
+    def __init__(self, script, tls=None, errors_told=None):
         self.script = script
         self.tls = tls
+        self.errors_told = errors_told
         self.requests = []
         self.problems = []
         self._changed = threading.Condition()
@@ -158,15 +162,18 @@ class StandIn:
             self.problems.append(f"{where}: ts is not a whole number")
 
     def _refuse(self, connection, count):
-        """Refuses connections until `count` have been refused. (By the kernel's count for the whole machine.)"""
+        """Refuses connections until the client has told of `count`, after this connection's end.
+
+        The client counts, as the kernel's count of refused connects is the whole machine's.
+        """
         stop_listening(self._listener)
         self._listener = bound_socket(self.port)
-        before = failed_attempts()
+        enough = self.errors_told() + 1 + count
         hang_up(connection)
         deadline = time.monotonic() + PATIENCE_S
-        while failed_attempts() < before + count and time.monotonic() < deadline and not self._ended:
+        while self.errors_told() < enough and time.monotonic() < deadline and not self._ended:
             time.sleep(0.002)
-        if failed_attempts() < before + count:
+        if self.errors_told() < enough:
             self.problems.append(f"fewer than {count} connections were refused")
         self._listen()
 
@@ -198,13 +205,6 @@ def hang_up(sock):
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass
-
-
-def failed_attempts():
-    """How many connects of this machine have been refused so far."""
-    with open("/proc/net/snmp") as file:
-        names, values = (line.split() for line in file if line.startswith("Tcp:"))
-    return int(values[names.index("AttemptFails")])
 
 
 def read_request(connection, buffer):
