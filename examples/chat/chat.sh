@@ -3,11 +3,12 @@
 url=$1 name=$2 ts=0
 listen() {
     while true; do
-        until page=$(curl -fsS "$url?ts=$ts&sleep=60"); do sleep 1; done
-        ts=$(jq .ts <<<"$page")
+        # No reply, or one of somebody else on the way (a hotel's page): a pause, and again.
+        until page=$(curl -fsS --max-time 90 "$url?ts=$ts&sleep=60") && next=$(jq '.ts | numbers' <<<"$page") && [ "$next" ]; do sleep 1; done
+        ts=$next
         # Without its control characters a line cannot steer the reader's terminal.
         jq -r '.updates[] | "\(.name?): \(.text?)" | gsub("\\p{Cc}"; "")' <<<"$page"
     done
 }
 set -m; listen & trap 'kill -- -$!' EXIT
-while read -r text; do jq -n --arg name "$name" --arg text "$text" '{$name, $text}' | curl -fsS -o /dev/null -d @- "$url"; done
+while read -r text; do jq -n --arg name "$name" --arg text "$text" '{$name, $text}' | curl -fsS --max-time 20 -o /dev/null -d @- "$url"; done
