@@ -87,6 +87,16 @@ def test_one_is_addressed_alone(code, programs):
     assert [answer["from"] for answer in code.answers() if answer["ts"] == 1] == ["blue"]
 
 
+def test_any_name_can_be_addressed(code, run, lua):
+    name = "größe & co=50%25+1#?"
+    run(lua, LUADEV / "program.lua", name, code.url, code.answers_url)
+    code.wait_for_listeners([name])
+    code.push("return 1", name)
+    code.push("return 2", "another")
+    code.push("return 3")
+    assert [answer["result"] for answer in code.wait_for_answers(2)] == ["1", "3"]
+
+
 def test_broken_code_answers_with_its_error_and_the_program_lives_on(code, programs):
     broken = {
         "return return": "unexpected symbol near 'return'",
