@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Pushes a payment, again and again until it is surely stored: pay.sh URL PAYMENT_ID STEAMID AMOUNT
-# Where a reply was lost it is stored twice. That is harmless: the game knows a payment by its id.
+# Pushes a payment: pay.sh URL PAYMENT_ID STEAMID AMOUNT
+# After a failure it tries again, ten times in about 17 minutes. Only exit code 0 says that it is stored: after any other,
+# run it again with the same id. Where a reply was lost it is stored twice; the game knows a payment by its id.
 set -euo pipefail
-jq -n --arg payment "$2" --arg steamid "$3" --argjson amount "$4" '{$payment, $steamid, $amount}' |
-    curl -fsS --retry 10 --retry-all-errors --max-time 20 -d @- "$1"
+payment=$(jq -n --arg payment "$2" --arg steamid "$3" --argjson amount "$4" '{$payment, $steamid, $amount}')
+curl -fsS --retry 10 --retry-all-errors --max-time 20 -d "$payment" "$1"

@@ -4,7 +4,7 @@
 --     luajit game.lua DATA_DIRECTORY [STEAMID]…     (the players that are on)
 --
 -- It prints what the addon prints, "STEAMID sees TEXT" for each line of a player's chat, and runs until it is killed.
--- With DISK_FULL=1 nothing reaches the disk, and as in the game nobody is told.
+-- With DISK_FULL=N no more than N bytes of a write reach the disk, and as in the game nobody is told.
 
 local repository = (arg[0]:match("^.*/") or "./") .. "../../"
 local gmod = dofile(repository .. "clients/lua/tests/gmod.lua")
@@ -18,9 +18,8 @@ local file = {}
 
 local function write(mode, path, text)
   assert(path:match("^[%w_/]+%.txt$"), "the game writes .txt files only")
-  if os.getenv("DISK_FULL") then return end
   local handle = assert(io.open(data .. path, mode))
-  handle:write(text)
+  handle:write(text:sub(1, tonumber(os.getenv("DISK_FULL"))))
   handle:close()
 end
 
@@ -30,11 +29,21 @@ end
 
 function file.Read(path, where)
   assert(where == "DATA", "only data/ is doubled")
+  print("the game reads " .. path)
   local handle = io.open(data .. path, "rb")
   if not handle then return nil end
   local text = handle:read("*a")
   handle:close()
   return text
+end
+
+function file.Size(path, where)
+  assert(where == "DATA", "only data/ is doubled")
+  local handle = io.open(data .. path, "rb")
+  if not handle then return -1 end
+  local size = handle:seek("end")
+  handle:close()
+  return size
 end
 
 function file.Append(path, text)

@@ -90,6 +90,7 @@ def test_a_player_gets_the_payment_at_once(url, ledger, start_game):
     game.wait_for_line("payment order-3 is booked")
     assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "250"), ("order-3", BOB, "1")]
     assert len([line for line in game.lines if "sees" in line]) == 2
+    assert game.lines.count("the game reads donate/ledger.txt") == 1
     assert game.stderr == ""
 
 
@@ -136,8 +137,15 @@ def test_a_line_torn_at_any_byte_gives_once(url, ledger, start_game):
         assert booked(ledger) == expected, f"torn after {length} bytes: {ledger.read_bytes()}"
 
 
-def test_a_full_disk_gives_nothing_and_the_next_start_does(url, ledger, start_game):
-    game = start_game(ANN, DISK_FULL="1")
+def test_a_payment_that_is_none_is_not_pushed(server, url, target):
+    with pytest.raises(subprocess.CalledProcessError):
+        pay(url, "order-1", ANN, "5OO")
+    assert server.get(target).ts == 0
+
+
+@pytest.mark.parametrize("fits", ["0", "1", "20"])
+def test_a_full_disk_gives_nothing_and_the_next_start_does(url, ledger, start_game, fits):
+    game = start_game(ANN, DISK_FULL=fits)
     pay(url, "order-1", ANN, 500)
     pay(url, "order-2", ANN, 20)
     game.wait_for_line("the ledger cannot be written")

@@ -31,10 +31,11 @@ local function read_ledger()
 	if text ~= "" and text:sub(-1) ~= "\n" then file.Append(LEDGER, "\n") end
 end
 
--- file.Append does not say that the disk is full.
+-- The file's size tells what file.Append may not: that the disk was full.
 local function write_ledger(line)
+	local before = math.max(file.Size(LEDGER, "DATA"), 0) -- -1: there is none yet
 	file.Append(LEDGER, line .. "\n")
-	return (file.Read(LEDGER, "DATA") or ""):sub(-#line - 1) == line .. "\n"
+	return file.Size(LEDGER, "DATA") == before + #line + 1
 end
 
 function donate.balance(steamid)
