@@ -13,6 +13,8 @@ local copas = require("copas")
 local API = os.getenv("TELEGRAM") or "https://api.telegram.org"
 local TOKEN = os.getenv("BOT_TOKEN")
 
+local PAUSES_S = { 1, 2, 4 }
+
 local url, appname, cursor_file = arg[1], arg[2], arg[3]
 if not cursor_file or not TOKEN then
   io.stderr:write("BOT_TOKEN=… lua5.1 bot.lua URL APPNAME CURSOR_FILE\n")
@@ -30,10 +32,20 @@ local commands = {
   ["/id"] = function(message) return exact(message.from.id) end,
 }
 
+-- Whether Telegram would say the same again: it does not know the chat, say. 429 is only "too many".
+local function is_refused(status)
+  return type(status) == "number" and status >= 400 and status < 500 and status ~= 429
+end
+
+-- Tries again after each of the pauses; then it throws the last error.
 local function send_message(chat_id, text)
   local body = longline.json_encode({ chat_id = chat_id, text = text })
-  local _, status = longline.http_post(API .. "/bot" .. TOKEN .. "/sendMessage", body)
-  if status ~= 200 then error("sendMessage: " .. tostring(status)) end
+  for try = 1, #PAUSES_S + 1 do
+    local _, status = longline.http_post(API .. "/bot" .. TOKEN .. "/sendMessage", body)
+    if status == 200 then return end
+    if not PAUSES_S[try] or is_refused(status) then error("sendMessage: " .. tostring(status)) end
+    longline.thread_pause(PAUSES_S[try])
+  end
 end
 
 -- Updates of other kinds (edits, buttons) and of other bots are not for us. In groups a command is /ping@the_bot.

@@ -10,6 +10,8 @@ TELEGRAM is another Bot API than Telegram's, for trying it out.
 import json
 import os
 import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from longline import Channel
 
 API = os.environ.get("TELEGRAM", "https://api.telegram.org")
 TOKEN = os.environ.get("BOT_TOKEN")
+
+PAUSES_S = (1, 2, 4)
 
 
 def sum_of(words):
@@ -38,11 +42,23 @@ def answer_to(text):
     return handler and handler(words)
 
 
+def is_refused(error):
+    """Whether Telegram would say the same again: it does not know the chat, say. 429 is only "too many"."""
+    return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
+
+
 def send_message(chat_id, text):
+    """Tries again after each of the pauses; then it raises the last error."""
     body = json.dumps({"chat_id": chat_id, "text": text}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{API}/bot{TOKEN}/sendMessage", body, headers)
-    urllib.request.urlopen(request, timeout=30).close()
+    for pause_s in (*PAUSES_S, None):
+        try:
+            return urllib.request.urlopen(request, timeout=30).close()
+        except OSError as error:
+            if pause_s is None or is_refused(error):
+                raise
+        time.sleep(pause_s)
 
 
 def handle(update, appname):

@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import threading
+import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode
 
 import pytest
@@ -147,6 +150,59 @@ def test_updates_of_other_kinds_do_not_stop_it(server, target, sender, start_hal
     sender.wait_for_answer(ALPHA, "7" if interpreter == PYTHON else str(USER_ID))
     # Telegram refused the answer to a chat that it does not know, and it was said so.
     assert "400" in bot.stderr
+
+
+@pytest.fixture
+def failing_api():
+    """failing_api({text: [status…]}) is a Bot API that answers the nth sending of a text with its nth status (None: not at all),
+    and then with 200. Returns its address and the list of (text, time) that came."""
+    servers = []
+
+    def start(statuses):
+        calls = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]
+                calls.append((text, time.monotonic()))
+                left = statuses.get(text)
+                if status := left.pop(0) if left else 200:
+                    self.send_response(status)
+                    self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}", calls
+
+    yield start
+    for each in servers:
+        each.shutdown()
+        each.socket.close()
+
+
+@pytest.mark.skipif(not shutil.which("lua5.1"), reason="no lua5.1")
+def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, target, run, failing_api):
+    statuses = [500, 429, None, 502], [403], [500]
+    api, calls = failing_api({f"{half}{i}": status[:] for half in "12" for i, status in enumerate(statuses)})
+    halves = {
+        half: run(*command, url, "alpha", f"{half}.ts", BOT_TOKEN=ALPHA, TELEGRAM=api)
+        for half, command in {"1": ("lua5.1", BOT / "bot.lua"), "2": (PYTHON, BOT / "bot.py")}.items()
+    }
+    for i in range(3):  # For the Lua half updates 1, 3 and 5, for Python's 2, 4 and 6.
+        for text in ("/id", f"/sum 2{i}"):
+            message = {"message_id": 1, "from": {"id": 10 + i}, "chat": {"id": 1}, "text": text}
+            server.push(target + "?appname=alpha", json.dumps({"message": message}).encode())
+    for half, bot in halves.items():
+        bot.wait_for_line(f"-> {half}2", 30)
+        times = [[at for text, at in calls if text == f"{half}{i}"] for i in range(3)]
+        assert [len(each) for each in times] == [4, 1, 2]
+        assert all(later - earlier > pause for earlier, later, pause in zip(times[0], times[0][1:], (1, 2, 4)))
+        for number, status in ((int(half), "502"), (int(half) + 2, "403")):
+            assert any(f"update {number}" in line and status in line for line in bot.stderr.splitlines()), bot.told()
+        assert f"update {int(half) + 4}" not in bot.stderr and len(bot.lines) == 1
 
 
 def test_the_stand_in_refuses_a_chat_that_lost_its_last_bits(sender):
