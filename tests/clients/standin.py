@@ -6,7 +6,7 @@ The script of a case of clients/conformance.json is a list of entries. Each has 
               but for the header Connection: close
     "cut"     these bytes and then the end of the connection
     "close"   the end of the connection, without a byte
-    "refuse"  as close; and from then on connections are refused, until the client has told of so many
+    "refuse"  the end of all connections; and from then on they are refused, until the client has told of so many
 
 and may have "expect" (what the request's query must hold), "within_ms" (the request must come so soon after the one
 before it) and "delay_ms" (the time before the answer).
@@ -140,7 +140,7 @@ class StandIn:
                 return False
         time.sleep(entry.get("delay_ms", 0) / 1000)
         if "refuse" in entry:
-            self._refuse(connection, entry["refuse"])
+            self._refuse(entry["refuse"])
         elif "cut" in entry:
             connection.sendall(entry["cut"].encode())
         elif "reply" in entry:
@@ -161,15 +161,18 @@ class StandIn:
         if not re.fullmatch(r"-?\d+", request.query.get("ts", "")):
             self.problems.append(f"{where}: ts is not a whole number")
 
-    def _refuse(self, connection, count):
-        """Refuses connections until the client has told of `count`, after this connection's end.
+    def _refuse(self, count):
+        """Ends all connections and refuses new ones, until the client has told of that and of `count` refusals.
 
         The client counts, as the kernel's count of refused connects is the whole machine's.
         """
         stop_listening(self._listener)
         self._listener = bound_socket(self.port)
         enough = self.errors_told() + 1 + count
-        hang_up(connection)
+        with self._changed:
+            connections = list(self._connections)
+        for each in connections:  # a client may keep more than the one that it asked on
+            hang_up(each)
         deadline = time.monotonic() + PATIENCE_S
         while self.errors_told() < enough and time.monotonic() < deadline and not self._ended:
             time.sleep(0.002)
