@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,31 @@ def run(tmp_path):
     yield start
     for each in programs:
         each.kill()
+
+
+@pytest.fixture
+def stand_in():
+    """stand_in(answer) is the address of another server: answer(body) gives a reply's status and body, or None for no reply."""
+    servers = []
+
+    def start(answer):
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                if reply := answer(self.rfile.read(int(self.headers.get("Content-Length", 0)))):
+                    self.send_response(reply[0])
+                    self.end_headers()
+                    self.wfile.write(reply[1])
+
+            do_GET = do_POST
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}"
+
+    yield start
+    for each in servers:
+        each.shutdown()
+        each.socket.close()

@@ -3,9 +3,6 @@
 import os
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
 
 from longline_server import wait_until
 from program import EXAMPLES
@@ -58,53 +55,32 @@ def test_an_update_of_another_kind_does_not_stop_it_nor_steer_the_terminal(serve
     assert chat.lines == ["[2Jeve: abann: I never said this", "ann: hello"]
 
 
-@pytest.fixture
-def answers():
-    """answers(body…) is the address of a server that answers the nth poll with the nth body, and the times of the polls. None: no answer."""
-    servers = []
-
-    def start(*bodies):
-        times = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                times.append(time.monotonic())
-                body = bodies[len(times) - 1] if len(times) <= len(bodies) else None
-                if body is None:
-                    return self.rfile.read()
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_address[1]}/x", times
-
-    yield start
-    for each in servers:
-        each.shutdown()
-        each.socket.close()
-
-
 LINE = b'{"ok":true,"ts":1,"updates":[{"name":"ann","text":"hello"}]}'
 
 
-def test_a_reply_of_somebody_else_on_the_way_is_asked_again_after_a_pause(answers, run):
-    url, times = answers(b"<html>the hotel's</html>", b'{"error":"log in"}', b"", LINE)
-    chat = run(CHAT, url, "ann")
-    chat.wait_for_line("ann: hello")
+def test_a_reply_of_somebody_else_on_the_way_is_asked_again_after_a_pause(stand_in, run):
+    bodies = [b"<html>the hotel's</html>", b'{"error":"log in"}', b"", LINE]
+    times = []
+
+    def answer(_):
+        times.append(time.monotonic())
+        return (200, bodies[len(times) - 1]) if len(times) <= len(bodies) else None
+
+    run(CHAT, stand_in(answer), "ann").wait_for_line("ann: hello")
     assert all(later - earlier > 0.9 for earlier, later in zip(times[:3], times[1:4]))
 
 
-def test_a_poll_without_an_answer_is_given_up(answers, run, tmp_path):
-    url, _ = answers(None, LINE)
+def test_a_poll_without_an_answer_is_given_up(stand_in, run, tmp_path):
+    polls = []
+
+    def answer(_):
+        polls.append(None)
+        return (200, LINE) if len(polls) == 2 else threading.Event().wait(60)
+
     # The 90 s, in one.
     fake = tmp_path / "bin/curl"
     fake.parent.mkdir()
     fake.write_text('#!/bin/sh\nexec /usr/bin/curl "$@" $(case " $* " in *" --max-time 90 "*) echo --max-time 1; esac)\n')
     fake.chmod(0o755)
-    chat = run(CHAT, url, "ann", PATH=f"{fake.parent}:{os.environ['PATH']}")
+    chat = run(CHAT, stand_in(answer), "ann", PATH=f"{fake.parent}:{os.environ['PATH']}")
     chat.wait_for_line("ann: hello")

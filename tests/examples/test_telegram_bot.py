@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode
 
 import pytest
@@ -152,41 +150,19 @@ def test_updates_of_other_kinds_do_not_stop_it(server, target, sender, start_hal
     assert "400" in bot.stderr
 
 
-@pytest.fixture
-def failing_api():
-    """failing_api({text: [status…]}) is a Bot API that answers the nth sending of a text with its nth status (None: not at all),
-    and then with 200. Returns its address and the list of (text, time) that came."""
-    servers = []
-
-    def start(statuses):
-        calls = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]
-                calls.append((text, time.monotonic()))
-                left = statuses.get(text)
-                if status := left.pop(0) if left else 200:
-                    self.send_response(status)
-                    self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_address[1]}", calls
-
-    yield start
-    for each in servers:
-        each.shutdown()
-        each.socket.close()
-
-
 @pytest.mark.skipif(not shutil.which("lua5.1"), reason="no lua5.1")
-def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, target, run, failing_api):
-    statuses = [500, 429, None, 502], [403], [500]
-    api, calls = failing_api({f"{half}{i}": status[:] for half in "12" for i, status in enumerate(statuses)})
+def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, target, run, stand_in):
+    # What Telegram answers to the answers 10 to 12 of the Lua half, 20 to 22 of Python's; then it takes all.
+    statuses = {f"{half}{i}": each[:] for half in "12" for i, each in enumerate(([500, 429, None, 502], [403], [500]))}
+    calls = []
+
+    def answer(body):
+        text = json.loads(body)["text"]
+        calls.append((text, time.monotonic()))
+        status = statuses[text].pop(0) if statuses[text] else 200
+        return status and (status, b"")
+
+    api = stand_in(answer)
     halves = {
         half: run(*command, url, "alpha", f"{half}.ts", BOT_TOKEN=ALPHA, TELEGRAM=api)
         for half, command in {"1": ("lua5.1", BOT / "bot.lua"), "2": (PYTHON, BOT / "bot.py")}.items()
