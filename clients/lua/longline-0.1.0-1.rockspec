@@ -15,7 +15,7 @@ description = {
 
 dependencies = {
   "lua >= 5.1",
-  "copas >= 2.0",
+  "copas >= 1.2",
   "luasocket >= 3.0",
   "luasec >= 1.0",
   "lua-cjson >= 2.1",

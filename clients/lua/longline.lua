@@ -20,7 +20,8 @@
 -- take, in seconds. The function may set its `cancel`, which stop() calls to end the wait early.
 --
 -- A subscription is one thread (run, below): poll, deliver, poll again; after an error pause and poll with the same
--- ts. Its cursor, client.ts, is the id of the last update that was handled, and only moves after the handler returned.
+-- ts. Its cursor is the id of the last update that was handled, and only moves after the handler returned. client.ts is
+-- the newest subscription's: after stop() and subscribe() an older one may still be in its handler.
 
 local longline = { _VERSION = "longline 0.1.0" }
 
@@ -35,13 +36,18 @@ local unpack = unpack or table.unpack
 -- A pcall and an xpcall that handlers may yield in. Plain Lua 5.1 needs coxpcall for that, see over_copas.
 local pcall, xpcall = pcall, xpcall
 
+local function can_yield_in_pcall()
+  return coroutine.wrap(function() return pcall(coroutine.yield, true) end)() == true
+end
+
 local Client = {}
 Client.__index = Client
 
--- A client of one channel. `url` may have a query: it is merged into every update that is published.
+-- A client of one channel. `url` may have a query: it is merged into every update that is published. A #fragment is not
+-- the server's.
 function longline.new(url)
   assert(type(url) == "string", "longline.new: the URL of a channel is expected")
-  return setmetatable({ url = url, backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
+  return setmetatable({ url = url:match("^[^#]*"), backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
 end
 
 -- ----------------------------------------------------------------------------------------------- telling the user
@@ -60,6 +66,12 @@ local function call(f, ...)
     -- coxpcall has added the traceback already.
     return text:find("\nstack traceback:", 1, true) and text or debug.traceback(text, 2)
   end)
+end
+
+-- The same for what waits. Where the interpreter cannot catch its error, that ends the thread.
+local function call_waiting(f, ...)
+  if can_yield_in_pcall() then return call(f, ...) end
+  return true, f(...)
 end
 
 local defaults = {
@@ -106,11 +118,19 @@ local function decode(text)
   return ok and type(value) == "table" and value or nil
 end
 
--- What an error's body says of it, or "".
-local function description(body)
+local function is_redirect(status)
+  return type(status) == "number" and status >= 300 and status < 400
+end
+
+-- What an error's reply says of it, or "".
+local function description(body, status, headers)
   local reply = decode(body)
   local text = reply and reply.error_description
-  return type(text) == "string" and text or ""
+  if type(text) == "string" then return text end
+  if not is_redirect(status) then return "" end
+  -- Of where it leads to only the host is told: the path is the channel's secret.
+  local host = tostring(headers and headers.location or ""):match("^https?://[^/?#@]+")
+  return "redirects are not followed, set the URL that it leads to" .. (host and ", at " .. host or "")
 end
 
 -- Stores the table as one update. Returns true, 200 and its ts, or false, the status and what the server said of it,
@@ -123,7 +143,7 @@ function Client:publish(update)
   if status == 200 or status == 201 or (status == nil and body == "OK") then
     return true, status, tonumber(headers and headers["x-total-updates"])
   end
-  return false, status, description(body)
+  return false, status, description(body, status, headers)
 end
 
 -- The same in a thread of its own; callback(ok, code, …) gets what publish returns.
@@ -144,7 +164,7 @@ local function poll(self, query, request)
   local body, status, headers = longline.http_get(self.url .. separator .. query, request)
   if not body then return false, tostring(status or "no reply") end
   if status ~= nil and status ~= 200 then
-    local text = description(body)
+    local text = description(body, status, headers)
     return false, tostring(status) .. (text ~= "" and ": " .. text or ""), tonumber(status), headers
   end
   local reply = decode(body)
@@ -184,23 +204,30 @@ local function random(self)
   return self.random / 2147483647
 end
 
+-- Half to all of it: clients that failed together must not come back together.
+local function jitter(self, seconds)
+  return seconds * (0.5 + 0.5 * random(self))
+end
+
 -- How long to wait after the error that is the `failures`th in a row.
 local function backoff(self, failures, status, headers)
   if status == 429 or status == 503 then
     local told = tostring(headers and headers["retry-after"] or ""):match("^%s*(%d+)%s*$")
     if told and tonumber(told) > 0 then return math.min(tonumber(told), RETRY_AFTER_MAX_S) end
   end
-  local step = math.min(self.backoff * 2 ^ math.min(failures - 1, 30), self.backoff_max)
-  return step * (0.5 + 0.5 * random(self))
+  return jitter(self, math.min(self.backoff * 2 ^ math.min(failures - 1, 30), self.backoff_max))
 end
 
 -- Of an error with this status it is no use to try again.
 local function is_final(status)
-  return status ~= nil and status >= 400 and status < 500 and status ~= 408 and status ~= 429
+  return status ~= nil and status >= 300 and status < 500 and status ~= 408 and status ~= 429
 end
 
-local function move(self, ts)
-  if self.ts == ts then return end
+-- `by`: the subscription.
+local function move(self, by, ts)
+  if by.ts == ts then return end
+  by.ts = ts
+  if self.current ~= by then return end
   self.ts = ts
   if not self.save then return end
   local ok, err = call(self.save, ts)
@@ -210,17 +237,19 @@ end
 -- Hands a reply's updates to the handler, one after the other, as long as nobody calls stop().
 local function deliver(self, subscription, reply)
   local function stopped() return subscription.stopped end
+  local count = #reply.updates
+  -- What "the last K" are is known now.
+  if subscription.ts < 0 and count > 0 then move(self, subscription, reply.ts - count) end
   if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
   if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
-  local count = #reply.updates
   for index, update in ipairs(reply.updates) do
     if stopped() then return end
     local ts = reply.ts - count + index
     local ok, err = call(subscription.handler, update, ts)
     if not ok then tell(self, "on_error", ("the handler, in update %.0f: %s"):format(ts, err)) end
-    move(self, ts)
+    move(self, subscription, ts)
   end
-  if not stopped() then move(self, reply.ts) end
+  if not stopped() then move(self, subscription, reply.ts) end
 end
 
 -- Where to start: what load() returns, else the ts that subscribe got, else 0. Returns nil when load() fails, since
@@ -240,19 +269,23 @@ end
 
 -- A subscription's thread, from its start to stop() or to an error that is final.
 local function run(self, subscription, ts, sleep)
-  self.ts = start(self, ts)
+  subscription.ts = start(self, ts)
+  if self.current == subscription then self.ts = subscription.ts end
   local failures = 0
-  while self.ts and not subscription.stopped do
-    local query = ("ts=%.0f&sleep=%s&limit=%d"):format(self.ts, seconds_text(sleep), PAGE)
+  while subscription.ts and not subscription.stopped do
+    local asked, asked_at = subscription.ts, os.time()
+    local query = ("ts=%.0f&sleep=%s&limit=%d"):format(asked, seconds_text(sleep), PAGE)
     subscription.request = { timeout = reply_timeout(sleep) }
-    local reply, err, status, headers = poll(self, query, subscription.request)
+    local ok, reply, err, status, headers = call_waiting(poll, self, query, subscription.request)
     if subscription.stopped then break end
+    if not ok then reply, err = false, reply end
     local pause
     if reply then
       failures = 0
       deliver(self, subscription, reply)
-      -- Without a wait on the server's side the client has to wait itself.
-      pause = sleep <= 0 and #reply.updates == 0 and 1
+      -- Nothing, and at once (sleep 0, a server that ends, a proxy that does not wait): do not spin. Whole seconds are
+      -- all that every environment can tell, and will do.
+      if subscription.ts == asked and os.time() - asked_at < self.backoff then pause = jitter(self, self.backoff) end
     else
       failures = failures + 1
       local final = is_final(status)
@@ -262,7 +295,11 @@ local function run(self, subscription, ts, sleep)
     end
     if pause and not subscription.stopped then
       subscription.request = {}
-      longline.thread_pause(pause, subscription.request)
+      ok, err = call_waiting(longline.thread_pause, pause, subscription.request)
+      if not ok then
+        tell(self, "on_error", "thread_pause: " .. err, nil, true)
+        break
+      end
     end
   end
   self.subscriptions[subscription] = nil
@@ -275,6 +312,7 @@ function Client:subscribe(handler, ts, timeout)
   assert(type(handler) == "function", "subscribe: a handler is expected")
   local subscription = { handler = handler, request = {}, stopped = false }
   self.subscriptions[subscription] = true
+  self.current = subscription
   self.thread = longline.thread_new(function()
     run(self, subscription, tonumber(ts), tonumber(timeout) or SLEEP_MAX_S)
   end)
