@@ -25,6 +25,7 @@ sys.path.insert(0, str(CLIENT / "src"))
 
 from longline import AsyncChannel, Channel, Entry, LonglineError
 from longline import _protocol as protocol
+from longline._sync import Stopped
 
 STOP_S = 0.1
 TRIES = 5
@@ -271,6 +272,21 @@ def test_push_of_a_task_that_is_cancelled(stand_in):
     assert asyncio.run(run()) == 2
 
 
+REDIRECTS = [("https://lp.example.com/Secret", ", at https://lp.example.com"), ("/Secret", "")]
+
+
+@pytest.mark.parametrize("location, where", REDIRECTS)
+def test_redirects_are_not_followed(push, stand_in, location, where):
+    redirect = {"reply": {"status": 301, "headers": {"Location": location}, "text": "<html>Moved"}}
+    server = stand_in([redirect, redirect])
+    for request in (lambda: push(server.url, {}), lambda: next(Channel(server.url).updates())):
+        with pytest.raises(LonglineError) as caught:
+            request()
+        assert caught.value.status == 301
+        assert caught.value.description.endswith(f"not followed, give the address that it leads to{where}")
+    assert [request.method for request in server.requests] == ["POST", "GET"]
+
+
 # --- addresses ---
 
 
@@ -293,6 +309,24 @@ def test_addresses():
     assert of("http://[::1]:3000/a") == ("[::1]:3000", "/a")
     assert of("http://bücher.example/a") == ("xn--bcher-kva.example", "/a")
     assert of("http://host/a b/%2F/é?x=ä&y=%zz") == ("host", "/a%20b/%2F/%C3%A9?x=%C3%A4&y=%zz")
+
+
+@pytest.mark.parametrize("header", [("a", "b\r\nc"), ("a b", "c"), ("", "a"), ("a:", "b"), ("a", "✓")])
+def test_headers_that_are_refused(header):
+    for kind in (Channel, AsyncChannel):
+        with pytest.raises(ValueError, match="cannot be sent"):
+            kind("http://host/a", headers=dict([header]))
+
+
+def test_a_ts_that_is_text_is_refused():
+    for kind in (Channel, AsyncChannel):
+        with pytest.raises(TypeError):
+            kind("http://host/a").updates(ts="5")
+
+
+@pytest.mark.parametrize("sleep, text", [(60, "60"), (0.5, "0.5"), (1e-3, "0.001"), (4e-4, "0.001"), (1e-9, "0.001")])
+def test_how_sleep_is_written(sleep, text):
+    assert protocol.Cursor(0, sleep, 100, False, 0.5).query() == f"ts=0&sleep={text}&limit=100"
 
 
 @pytest.mark.parametrize("options", [{"sleep": 0}, {"sleep": 61}, {"sleep": float("nan")}, {"limit": 0}])
@@ -515,6 +549,14 @@ def test_the_backoff():
     for status in (400, 401, 404, 405, 413, 301, 304):
         with pytest.raises(LonglineError):
             cursor.delay(LonglineError(status, ""))
+
+
+def test_the_rest_after_nothing():
+    cursor = protocol.Cursor(5, 60, 100, False, 0.5)
+    assert 0.25 <= cursor.rest(protocol.Page(5, 0, False, []), 0.4) <= 0.5
+    assert cursor.rest(protocol.Page(5, 0, False, []), 0.6) == 0
+    for page in (protocol.Page(6, 0, False, []), protocol.Page(5, 1, False, []), protocol.Page(5, 0, True, [])):
+        assert cursor.rest(page, 0) == 0
 
 
 # --- a reply and its texts ---
@@ -744,6 +786,136 @@ def test_a_subscription_that_is_left_closes_its_connection(server, url):
         break
     server.wait_for_metric("longline_connections", open_before)
     channel.close()
+
+
+def test_close_closes_what_an_iterator_holds(channel, url):
+    channel.push([1])
+    for close in (lambda: other.close(), lambda: updates.close()):
+        other = Channel(url)
+        updates = other.updates()
+        next(updates)
+        held = updates._connection._socket
+        close()
+        assert held.fileno() == -1
+
+    async def run():
+        for close in (lambda: other.close(), lambda: updates.close()):
+            other = AsyncChannel(url)
+            updates = other.updates()
+            await updates.__anext__()
+            held = updates._connection._writer.get_extra_info("socket")
+            await close()
+            assert held.fileno() == -1
+
+    asyncio.run(run())
+
+
+def test_close_of_a_loop_that_waits(server, url):
+    channel = Channel(url)
+    loop = Loop(channel)
+    server.wait_for_parked(1)
+    held = loop.updates._connection._socket
+    loop.end_with(channel.close)
+    assert held.fileno() == -1
+
+    async def run():
+        channel = AsyncChannel(url)
+        updates = channel.updates()
+        task = asyncio.ensure_future(updates.__anext__())
+        await asyncio.to_thread(server.wait_for_parked, 1)
+        held = updates._connection._writer.get_extra_info("socket")
+        await channel.close()
+        assert held.fileno() == -1
+        with pytest.raises(StopAsyncIteration):
+            await task
+
+    server.wait_for_parked(0)
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["channel", "updates"])
+def test_close_from_a_callback(stand_in, end):
+    """The loop is at work on the connection then, and closes it itself."""
+    channel = Channel(stand_in([reply(5, [5], missed=4)]).url)
+    held = []
+
+    def close(_):
+        held.append(updates._connection._socket)
+        {"channel": channel, "updates": updates}[end].close()
+
+    updates = channel.updates(on_missed=close)
+    assert list(updates) == []
+    assert held[0].fileno() == -1
+
+
+def at_every_line(begin):
+    """Does what begin() returns, (work, handler, check), with handler() called before each of its lines in turn."""
+    source = (str(CLIENT / "src"), threading.__file__)
+    nth = lines = 0
+    while lines >= nth:
+        nth, lines = nth + 1, 0
+        work, handler, check = begin()
+
+        def trace(frame, event, _):
+            nonlocal lines
+            if not frame.f_code.co_filename.startswith(source):
+                return None
+            if event == "line":
+                lines += 1
+                if lines == nth:
+                    handler()
+            return trace
+
+        outcome = []
+
+        def run():
+            sys.settrace(trace)
+            try:
+                outcome.append(work())
+            except Exception as error:
+                outcome.append(error)
+            finally:
+                sys.settrace(None)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(15)
+        assert outcome, f"it hangs when the handler is called at its line {nth}"
+        if lines >= nth:
+            check(*outcome)
+    assert nth > 1
+
+
+def test_a_signals_handler_may_call_close(url):
+    """Whatever the thread that it interrupts is about to do."""
+
+    def subscribe():
+        channel = Channel(url)
+
+        def check(updates):
+            assert updates._connection.stopped
+
+        return channel.updates, channel.close, check
+
+    def wait():
+        connection = Channel(url).updates()._connection
+
+        def check(outcome):
+            assert isinstance(outcome, Stopped)
+
+        return lambda: connection.wait(0.2), connection.stop, check
+
+    def push():
+        channel = Channel(url)
+
+        def check(outcome):
+            assert isinstance(outcome, (int, LonglineError)), outcome
+            assert all(connection._socket is None for connection in channel._idle)
+
+        return lambda: channel.push([]), channel.close, check
+
+    for begin in (subscribe, wait, push):
+        at_every_line(begin)
 
 
 def stop_async(url, ready, **options):

@@ -6,6 +6,7 @@ stop() cancels the task that a subscription waits with; nothing here waits witho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import ssl
 import time
@@ -67,7 +68,7 @@ class AsyncChannel:
     ) -> None:
         self._address = Address(url)
         self._timeout = timeout
-        self._headers = dict(headers or {})
+        self._headers = self._address.headers(headers or {})
         self._context = (context or ssl.create_default_context()) if self._address.tls else None
         self._idle: List[AsyncConnection] = []
         self._subscriptions: weakref.WeakSet[AsyncSubscription[Any]] = weakref.WeakSet()
@@ -81,7 +82,7 @@ class AsyncChannel:
         connection = self._idle.pop() if self._idle else self._connection()
         reply = await connection.request("POST", self._address.target(), body, self._timeout)
         if self._idle or self._closed:
-            connection.close()
+            connection.abort()
         else:
             self._idle.append(connection)
         return pushed_ts(reply)
@@ -125,9 +126,9 @@ class AsyncChannel:
     async def close(self) -> None:
         """stop(), and the end of the channel's connections. A push after it raises; a subscription is over at once."""
         self._closed = True
-        self.stop()
-        while self._idle:
-            self._idle.pop().close()
+        idle, self._idle = self._idle, []
+        ends = [subscription.close() for subscription in self._subscriptions]
+        await asyncio.gather(*ends, *(connection.close() for connection in idle))
 
     async def __aenter__(self) -> AsyncChannel:
         return self
@@ -214,11 +215,11 @@ class AsyncSubscription(Generic[Item], AsyncIterator[Item]):
                 try:
                     page = await self._poll()
                 except asyncio.CancelledError:
-                    self._connection.close()
+                    self._connection.abort()
                     raise
                 if page is not None:
                     self._take(page)
-        self._connection.close()
+        self._connection.abort()
         raise StopAsyncIteration
 
     def stop(self) -> None:
@@ -228,8 +229,9 @@ class AsyncSubscription(Generic[Item], AsyncIterator[Item]):
             self._waits.cancel()
 
     async def close(self) -> None:
+        """stop(), and the end of the connection."""
         self.stop()
-        self._connection.close()
+        await self._connection.close()
 
     async def __aenter__(self) -> AsyncSubscription[Item]:
         return self
@@ -240,13 +242,19 @@ class AsyncSubscription(Generic[Item], AsyncIterator[Item]):
         await self.close()
 
     async def _poll(self) -> Optional[Page]:
-        """One poll; None where it failed and the wait after that is over, or where stop() was called."""
+        """One poll; None where it came to nothing and the wait after that is over, or where stop() was called."""
         target = self._address.target(self._cursor.query())
+        began = time.monotonic()
         try:
             reply = await self._until_stopped(
                 self._connection.request("GET", target, None, self._cursor.sleep + self._timeout)
             )
-            return self._cursor.page(reply) if reply else None
+            if reply is None:
+                return None
+            page = self._cursor.page(reply)
+            delay = self._cursor.rest(page, time.monotonic() - began)
+            if not delay:
+                return page
         except LonglineError as error:
             delay = self._cursor.delay(error)
             if self._on_error is None:
@@ -287,7 +295,7 @@ class AsyncConnection:
     ) -> None:
         self._address = address
         self._timeout = timeout
-        self._headers = address.headers(headers)
+        self._headers = headers
         self._context = context
         self._reader: Optional[asyncio.StreamReader] = None
         self._writer: Optional[asyncio.StreamWriter] = None
@@ -297,7 +305,7 @@ class AsyncConnection:
         """The reply. Raises LonglineError with status 0 where there is no whole one."""
         try:
             if not self._fresh():
-                self.close()
+                self.abort()
                 await within(self._open(), self._timeout)
             assert self._reader and self._writer
             self._writer.write(request_bytes(method, target, self._headers, body))
@@ -305,22 +313,31 @@ class AsyncConnection:
             reply, stays = await read_reply(self._reader, timeout)
             self._used_at = time.monotonic()
             if not stays:
-                self.close()
+                self.abort()
         except asyncio.TimeoutError as error:
-            self.close()
+            self.abort()
             raise LonglineError(0, "the server does not answer") from error
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
-            self.close()
+            self.abort()
             raise LonglineError(0, str(error) or type(error).__name__) from error
         except BaseException:
-            self.close()
+            self.abort()
             raise
         return reply
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
-        self._reader = self._writer = None
+    def abort(self) -> Optional[asyncio.StreamWriter]:
+        """Ends the connection; its socket is closed soon after. Returns its writer, where there was one."""
+        writer, self._reader, self._writer = self._writer, None, None
+        if writer is not None:
+            writer.transport.abort()
+        return writer
+
+    async def close(self) -> None:
+        """Ends the connection; its socket has been closed then."""
+        writer = self.abort()
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _open(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(

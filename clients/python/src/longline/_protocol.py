@@ -8,6 +8,8 @@ whether to try again and when:
     408, 5xx, no or a broken reply
                       after 0.5 s, 1, 2, ... 30, each times 0.5 to 1
     anything else     the error is the caller's
+    nothing new, and at once
+                      after as long as after a first error
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import base64
 import decimal
 import json
 import logging
+import operator
 import random
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, SupportsIndex, Tuple
 from urllib.parse import quote, urlsplit
 
 SLEEP_MAX_S = 60.0
@@ -90,6 +93,10 @@ class Page:
     entries: List[Entry]
 
 
+_header_name = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_header_value = re.compile(r"[\t -~\x80-\xff]*")
+
+
 class Address:
     """A channel's address, taken apart. Its query belongs to the pushes: the server merges it into each update."""
 
@@ -112,6 +119,10 @@ class Address:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     def headers(self, more: Mapping[str, str]) -> Dict[str, str]:
+        """Those of every request. Raises ValueError for one that HTTP cannot say."""
+        for name, value in more.items():
+            if not _header_name.fullmatch(name) or not _header_value.fullmatch(value):
+                raise ValueError(f"the header {name!r} cannot be sent")
         return {"Host": self.authority, "Accept": "application/json", "User-Agent": "longline-python", **more}
 
     def target(self, query: str = "") -> str:
@@ -122,15 +133,16 @@ class Address:
 class Cursor:
     """Where a subscription is, and how patient it has become."""
 
-    def __init__(self, ts: int, sleep: float, limit: int, full: bool, backoff: float) -> None:
+    def __init__(self, ts: SupportsIndex, sleep: float, limit: int, full: bool, backoff: float) -> None:
         if not 0 < sleep <= SLEEP_MAX_S:
             raise ValueError(f"sleep is more than 0 and at most {SLEEP_MAX_S:g} seconds")
         if limit < 1:
             raise ValueError("limit is a whole number from 1")
-        self.ts = ts
-        self.sleep = sleep
+        self.ts = operator.index(ts)
+        self.sleep = max(sleep, 0.001)
         self.full = full
-        self._rest = f"&sleep={f'{sleep:.3f}'.rstrip('0').rstrip('.')}&limit={limit:d}{'&view=full' if full else ''}"
+        sleep_text = f"{self.sleep:.3f}".rstrip("0").rstrip(".")
+        self._rest = f"&sleep={sleep_text}&limit={limit:d}{'&view=full' if full else ''}"
         self._first = backoff
         self._step = backoff
 
@@ -148,6 +160,14 @@ class Cursor:
         self._step = self._first
         return page
 
+    def rest(self, page: Page, took_s: float) -> float:
+        """The seconds to wait after a reply that says nothing and came at once (from a server that ends, or a proxy
+        that does not wait), so as not to spin; 0 after any other, which is to be handed on.
+        """
+        if took_s < self._first and page == Page(self.ts, 0, False, []):
+            return jitter(self._first)
+        return 0
+
     def delay(self, error: LonglineError) -> float:
         """The seconds to wait before the same question is asked again. Raises the error when it must not be."""
         if error.status in (429, 503) and error.retry_after:
@@ -155,8 +175,13 @@ class Cursor:
         if error.status in (0, 408, 429) or error.status >= 500:
             step = self._step
             self._step = min(2 * step, BACKOFF_MAX_S)
-            return step * random.uniform(0.5, 1)
+            return jitter(step)
         raise error
+
+
+def jitter(seconds: float) -> float:
+    """Half to all of it: clients that failed together must not come back together."""
+    return seconds * random.uniform(0.5, 1)
 
 
 def push_body(update: object) -> bytes:
@@ -185,6 +210,11 @@ def error_of(reply: Reply) -> LonglineError:
         description = None
     if not isinstance(description, str):
         description = f"the server answered with status {reply.status}"
+        if 300 <= reply.status < 400:
+            # Of where it leads to only the host is told: the path is the channel's secret.
+            where = re.match(r"https?://[^/?#@]+", reply.headers.get("location", ""))
+            description += "; redirects are not followed, give the address that it leads to"
+            description += f", at {where[0]}" if where else ""
     after = reply.headers.get("retry-after", "").strip()
     return LonglineError(reply.status, description, float(after) if is_digits(after) else None)
 

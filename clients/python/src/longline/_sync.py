@@ -1,7 +1,10 @@
 """The client for programs without asyncio.
 
 Whatever waits here can be ended from another thread at once: a read by shutting its socket down, a connect by
-looking at a flag twenty times a second, a backoff and a name's resolution by an event.
+looking at a flag twenty times a second, as a name's resolution, a backoff by a lock that is opened.
+
+A signal's handler may call stop() and close() too, between any two steps of the thread that it interrupts. So they
+wait for nothing that this thread may hold.
 """
 
 from __future__ import annotations
@@ -64,9 +67,9 @@ class Channel:
     ) -> None:
         self._address = Address(url)
         self._timeout = timeout
-        self._headers = dict(headers or {})
+        self._headers = self._address.headers(headers or {})
         self._context = (context or ssl.create_default_context()) if self._address.tls else None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._idle: List[Connection] = []
         self._subscriptions: weakref.WeakSet[Subscription[Any]] = weakref.WeakSet()
         self._closed = False
@@ -81,13 +84,14 @@ class Channel:
         with self._lock:
             if self._closed:
                 raise LonglineError(0, "the channel has been closed")
-            connection = self._idle.pop() if self._idle else self._connection()
+            connection = (self._idle or [self._connection()]).pop()
         reply = connection.request("POST", self._address.target(), body, self._timeout)
         with self._lock:
-            if self._idle or self._closed:
-                connection.close()
-            else:
+            surplus = bool(self._idle)
+            if not surplus:
                 self._idle.append(connection)
+            if surplus or self._closed:
+                connection.close()
         return pushed_ts(reply)
 
     def updates(
@@ -146,9 +150,11 @@ class Channel:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            subscriptions = list(self._subscriptions)
         for connection in idle:
             connection.close()
-        self.stop()
+        for subscription in subscriptions:
+            subscription.close()
 
     def __enter__(self) -> Channel:
         return self
@@ -206,6 +212,8 @@ class Subscription(Generic[Item], Iterator[Item]):
         self._entries: Deque[Entry] = deque()
         self._page_ts: Optional[int] = None
         self._given: Optional[int] = None
+        self._lock = threading.RLock()
+        self._in_use = False
 
     @property
     def ts(self) -> int:
@@ -219,6 +227,17 @@ class Subscription(Generic[Item], Iterator[Item]):
         return self
 
     def __next__(self) -> Item:
+        with self._lock:
+            self._in_use = True
+        try:
+            return self._next()
+        finally:
+            with self._lock:
+                self._in_use = False
+            if self._connection.stopped:
+                self.close()
+
+    def _next(self) -> Item:
         if self._given is not None:
             self._cursor.ts, self._given = self._given, None
         try:
@@ -235,14 +254,18 @@ class Subscription(Generic[Item], Iterator[Item]):
                     self._take(self._poll())
         except Stopped:
             pass
-        self._connection.close()
         raise StopIteration
 
     def stop(self) -> None:
         """Ends the subscription, also while it waits, and at once. From any thread."""
         self._connection.stop()
 
-    close = stop
+    def close(self) -> None:
+        """stop(), and the end of the connection, which a loop that uses it just now closes itself."""
+        self._connection.stop()
+        with self._lock:
+            if not self._in_use:
+                self._connection.close()
 
     def __enter__(self) -> Subscription[Item]:
         return self
@@ -250,8 +273,7 @@ class Subscription(Generic[Item], Iterator[Item]):
     def __exit__(
         self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        self._connection.stop()
-        self._connection.close()
+        self.close()
 
     def __del__(self) -> None:
         self._connection.close()
@@ -259,11 +281,15 @@ class Subscription(Generic[Item], Iterator[Item]):
     def _poll(self) -> Page:
         """Polls until there is a good reply."""
         while True:
+            began = time.monotonic()
             try:
                 target = self._address.target(self._cursor.query())
-                return self._cursor.page(
+                page = self._cursor.page(
                     self._connection.request("GET", target, None, self._cursor.sleep + self._timeout)
                 )
+                delay = self._cursor.rest(page, time.monotonic() - began)
+                if not delay:
+                    return page
             except LonglineError as error:
                 delay = self._cursor.delay(error)
                 self._report(error, delay)
@@ -295,16 +321,14 @@ class Connection:
     ) -> None:
         self._address = address
         self._timeout = timeout
-        self._headers = address.headers(headers)
+        self._headers = headers
         self._context = context
         self._socket: Optional[socket.socket] = None
         self._http: Optional[http.client.HTTPConnection] = None
         self._used_at = 0.0
-        self._stop = threading.Event()
-
-    @property
-    def stopped(self) -> bool:
-        return self._stop.is_set()
+        self.stopped = False
+        self._gate = threading.Lock()  # held until stop()
+        self._gate.acquire()
 
     def request(self, method: str, target: str, body: Optional[bytes], timeout: float) -> Reply:
         """The reply. Raises LonglineError (status 0) where there is no whole one, Stopped where stop() was called."""
@@ -334,11 +358,15 @@ class Connection:
 
     def wait(self, seconds: float) -> None:
         """Waits; raises Stopped where stop() was called."""
-        if self._stop.wait(seconds):
+        if self.stopped or self._gate.acquire(timeout=seconds):
             raise Stopped
 
     def stop(self) -> None:
-        self._stop.set()
+        self.stopped = True
+        try:
+            self._gate.release()
+        except RuntimeError:
+            pass  # It has been stopped before.
         sock = self._socket
         if sock is not None:
             try:
@@ -348,12 +376,12 @@ class Connection:
                 pass
 
     def close(self) -> None:
-        if self._http is not None:
-            self._http.close()
-            self._http = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        http, self._http = self._http, None
+        sock, self._socket = self._socket, None
+        if http is not None:
+            http.close()
+        if sock is not None:
+            sock.close()
 
     def _fresh(self) -> bool:
         """Whether the kept connection still looks good: not idle for long, and not ended by the server."""
