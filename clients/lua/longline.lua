@@ -43,8 +43,7 @@ end
 local Client = {}
 Client.__index = Client
 
--- A client of one channel. `url` may have a query: it is merged into every update that is published. A #fragment is not
--- the server's.
+-- A client of one channel. `url` may have a query: it is merged into every update that is published.
 function longline.new(url)
   assert(type(url) == "string", "longline.new: the URL of a channel is expected")
   return setmetatable({ url = url:match("^[^#]*"), backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)

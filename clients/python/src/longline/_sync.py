@@ -1,7 +1,7 @@
 """The client for programs without asyncio.
 
-Whatever waits here can be ended from another thread at once: a read by shutting its socket down, a connect by
-looking at a flag twenty times a second, as a name's resolution, a backoff by a lock that is opened.
+Whatever waits here can be ended from another thread at once: a read by shutting its socket down, a connect and a
+name's resolution by looking at a flag twenty times a second, a backoff by a lock that is opened.
 
 A signal's handler may call stop() and close() too, between any two steps of the thread that it interrupts. So they
 wait for nothing that this thread may hold.
