@@ -1,8 +1,8 @@
 #include "api.h"
+#include "asset.h"
 #include "json.h"
 #include "log.h"
 #include "metrics.h"
-#include "page.h"
 #include "utf8.h"
 #include "version.h"
 
@@ -121,13 +121,17 @@ static void reply_error(struct exchange *exchange, enum http_error error) {
     exchange_error(exchange, error, slice_of(&lines));
 }
 
-static void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,
-                       struct slice headers, struct slice body) {
-    struct reply *reply = reply_new(status, exchange_flags(exchange), content_type, headers, body);
+/* Sends a reply that has just been made; NULL: there was no memory for it. */
+static void reply_made(struct exchange *exchange, struct reply *reply) {
     if (reply)
         exchange_reply(exchange, reply);
     else
         reply_error(exchange, ERROR_BUSY);
+}
+
+static void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,
+                       struct slice headers, struct slice body) {
+    reply_made(exchange, reply_new(status, exchange_flags(exchange), content_type, headers, body));
 }
 
 static void reply_buf(struct exchange *exchange, enum http_status status, const char *content_type,
@@ -416,6 +420,8 @@ static void show_health(struct exchange *exchange) {
                : is_up          ? "serving"
                                 : "store away",
                LONGLINE_VERSION, api->provider);
+    buf_printf(&body, ",\"keeps\":{\"updates\":%" PRIu64 ",\"seconds\":%" PRIu64 "}", api->keep_updates,
+               api->keep_seconds);
     if (line.len) {
         buf_puts(&body, ",\"store\":");
         json_write_string(&body, (struct slice){line.data, line.len});
@@ -433,22 +439,10 @@ static void show_metrics(struct exchange *exchange) {
     reply_buf(exchange, HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &body);
 }
 
-static void show_page(struct exchange *exchange) {
-    reply_with(exchange, HTTP_OK, "text/html; charset=utf-8",
-               SLICE("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"),
-               page_html());
-}
-
-static void show_robots(struct exchange *exchange) {
-    reply_with(exchange, HTTP_OK, text_type, SLICE(""), SLICE("User-agent: *\nDisallow: /\n"));
-}
-
 static const struct {
     const char *path;
     void (*show)(struct exchange *exchange);
-} pages[] = {
-    {"/", show_page},
-    {"/robots.txt", show_robots},
+} reports[] = {
     {"/-/health", show_health},
     {"/-/metrics", show_metrics},
 };
@@ -532,13 +526,23 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     }
 }
 
-static void serve_page(struct exchange *exchange, const struct request *request, size_t index) {
-    if (request->parser.method == HTTP_OPTIONS)
+/* The paths that are no channels. */
+static void serve_reserved(struct exchange *exchange, const struct request *request, struct slice path) {
+    const struct asset *asset = asset_find(path);
+    void (*show)(struct exchange *) = NULL;
+    for (size_t i = 0; i < sizeof reports / sizeof *reports; i++)
+        if (is_path(path, reports[i].path))
+            show = reports[i].show;
+    if (!asset && !show)
+        reply_error(exchange, ERROR_NOT_FOUND);
+    else if (request->parser.method == HTTP_OPTIONS)
         reply_options(exchange, MAY_GET);
     else if (method_bit(request) != MAY_GET)
         refuse_method(exchange, MAY_GET);
+    else if (asset)
+        reply_made(exchange, asset_reply(asset, request, exchange_flags(exchange)));
     else
-        pages[index].show(exchange);
+        show(exchange);
 }
 
 static void on_request(struct exchange *exchange, const struct request *request) {
@@ -554,15 +558,10 @@ static void on_request(struct exchange *exchange, const struct request *request)
         reply_error(exchange, ERROR_TARGET);
         return;
     }
-    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        if (is_path(route.path, pages[i].path)) {
-            serve_page(exchange, request, i);
-            return;
-        }
-    bool is_reserved =
-        starts_with(route.path, "/-/") || is_path(route.path, "/-") || is_path(route.path, "/favicon.ico");
+    bool is_reserved = route.path.len == 1 || starts_with(route.path, "/-/") || is_path(route.path, "/-") ||
+                       is_path(route.path, "/favicon.ico") || is_path(route.path, "/robots.txt");
     if (is_reserved)
-        reply_error(exchange, ERROR_NOT_FOUND);
+        serve_reserved(exchange, request, route.path);
     else
         serve_channel(exchange, request, &route);
 }

@@ -19,6 +19,7 @@ struct api {
     struct proxy_trust *trust;
     const char *provider;
     bool capture_headers;
+    uint64_t keep_updates, keep_seconds; /* of a channel; what health says of it */
     bool is_draining;
 };
 

@@ -12,6 +12,7 @@
 #define HTTP_STATUSES(X)                                                                                     \
     X(HTTP_OK, 200, "OK")                                                                                    \
     X(HTTP_NO_CONTENT, 204, "No Content")                                                                    \
+    X(HTTP_NOT_MODIFIED, 304, "Not Modified")                                                                \
     X(HTTP_BAD_REQUEST, 400, "Bad Request")                                                                  \
     X(HTTP_NOT_FOUND, 404, "Not Found")                                                                      \
     X(HTTP_METHOD_NOT_ALLOWED, 405, "Method Not Allowed")                                                    \

@@ -103,6 +103,8 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .trust = app.api.trust,
         .provider = provider_name(),
         .capture_headers = config->capture_headers,
+        .keep_updates = (uint64_t)config->channel_storage_maxsize,
+        .keep_seconds = (uint64_t)config->data_ttl,
     };
     if (config->rate_limit_limit)
         app.api.limiter =

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-static const char common_headers[] = "Cache-Control: no-store\r\n"
-                                     "X-Content-Type-Options: nosniff\r\n"
+static const char common_headers[] = "X-Content-Type-Options: nosniff\r\n"
                                      "Access-Control-Allow-Origin: *\r\n"
                                      "Access-Control-Expose-Headers: X-Total-Updates, Retry-After, "
                                      "X-RateLimit-Limit, X-RateLimit-Remaining\r\n";
@@ -32,6 +31,11 @@ static char *put_start(char *at, enum http_status status, const char *content_ty
     return put(at, close ? SLICE("\r\nConnection: close\r\n") : SLICE("\r\n"));
 }
 
+static struct slice cache_line(unsigned flags) {
+    return flags & REPLY_REVALIDATED ? SLICE("Cache-Control: no-cache\r\n")
+                                     : SLICE("Cache-Control: no-store\r\n");
+}
+
 /* The Date header of this second. */
 static struct slice date_line(void) {
     static char line[48];
@@ -52,15 +56,16 @@ struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, c
     size_t start_len =
         (size_t)(put_start(start, status, content_type, body_len, flags & REPLY_CLOSE) - start);
     bool has_body = content_type && !(flags & REPLY_HEAD);
-    struct slice date = date_line();
-    size_t size =
-        start_len + date.len + sizeof common_headers - 1 + headers.len + 2 + (has_body ? body_len : 0);
+    struct slice date = date_line(), cache = cache_line(flags);
+    size_t size = start_len + date.len + cache.len + sizeof common_headers - 1 + headers.len + 2 +
+                  (has_body ? body_len : 0);
     struct reply *reply = malloc(sizeof *reply + size);
     if (!reply)
         return NULL;
     *reply = (struct reply){.refs = 1, .status = (uint8_t)status, .close = flags & REPLY_CLOSE, .len = size};
     char *at = put(reply->data, (struct slice){start, start_len});
     at = put(at, date);
+    at = put(at, cache);
     at = put(at, (struct slice){common_headers, sizeof common_headers - 1});
     at = put(at, headers);
     at = put(at, SLICE("\r\n"));

@@ -11,8 +11,9 @@
 #include <stdint.h>
 
 enum {
-    REPLY_CLOSE = 1, /* Connection: close; the connection ends with this reply */
-    REPLY_HEAD = 2,  /* to a HEAD request: the body is announced, not sent */
+    REPLY_CLOSE = 1,       /* Connection: close; the connection ends with this reply */
+    REPLY_HEAD = 2,        /* to a HEAD request: the body is announced, not sent */
+    REPLY_REVALIDATED = 4, /* may be kept by caches that ask whether it is still so; all else is no-store */
 };
 
 struct reply {

@@ -58,6 +58,8 @@ static enum header_name name_of(struct slice name) {
         [HEADER_TRANSFER_ENCODING] = SLICE("transfer-encoding"),
         [HEADER_EXPECT] = SLICE("expect"),
         [HEADER_FORWARDED_FOR] = SLICE("x-forwarded-for"),
+        [HEADER_ACCEPT_ENCODING] = SLICE("accept-encoding"),
+        [HEADER_IF_NONE_MATCH] = SLICE("if-none-match"),
     };
     for (int i = HEADER_OTHER + 1; i < HEADER_NAME_COUNT; i++)
         if (slice_equal_nocase(name, names[i]))

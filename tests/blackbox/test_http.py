@@ -46,7 +46,7 @@ def is_error(reply, status):
         ("OPTIONS", "/CHANNEL"),
         ("HEAD", "/CHANNEL"),
         ("GET", "/-/health"),
-        ("GET", "/favicon.ico"),
+        ("GET", "/-/nope"),
     ],
 )
 def test_every_reply_may_be_read_by_any_page_and_is_kept_by_no_cache(server, channel, method, target):
@@ -123,23 +123,13 @@ def test_a_method_that_no_one_knows_is_refused(server):
 # --- paths ---
 
 
-@pytest.mark.parametrize(
-    "path", ["/NAME/other", "/NAME/", "/NAME/pushUpdates/x", "/NAME/getupdates", "/a/b/c", "/-/", "/-/nope", "/favicon.ico"]
-)
+@pytest.mark.parametrize("path", ["/NAME/other", "/NAME/", "/NAME/pushUpdates/x", "/NAME/getupdates", "/a/b/c", "/-/", "/-/nope"])
 def test_other_paths_are_404(server, channel, path):
     for method in ("GET", "POST"):
         reply = server.request(method, path.replace("/NAME", channel))
         assert is_error(reply, 404) or (method == "POST" and is_error(reply, 405))
         assert not reply.closes
     assert server.get(channel).total == 0
-
-
-def test_the_front_page_and_robots(server):
-    page = server.get("/")
-    assert page.status == 200 and page.headers["content-type"].startswith("text/html") and page.body
-    robots = server.get("/robots.txt")
-    assert robots.status == 200 and robots.headers["content-type"].startswith("text/plain")
-    assert "Disallow: /" in robots.text
 
 
 def test_a_name_is_compared_after_percent_decoding(server, channel):

@@ -1,0 +1,72 @@
+// Which channel a page shows. Its secret stands in the fragment of the page's address, which browsers send to nobody:
+// neither this server's log nor a proxy's ever holds it.
+
+/** Where channels are: this file is at /-/web/channel.js, or below the path that a proxy serves longline at. */
+export const root = new URL('../../', import.meta.url);
+
+/** A secret of 128 bits, as `longline new` makes them. */
+export function freshName() {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+}
+
+/** The address that a channel is pushed to and polled at. */
+export function addressOf(name) {
+    return root.href + encodeURIComponent(name);
+}
+
+/** The name that somebody typed: as it is, or in an address of it or of a page of it. Throws what is wrong with it. */
+export function nameFrom(text) {
+    text = text.trim();
+    if (!/^https?:\/\//i.test(text)) return checked(text);
+    const url = new URL(text);
+    if (!url.href.startsWith(root.href)) throw new Error(`That is another server. This page reads from ${root.host} alone.`);
+    return checked(decoded(url.hash.slice(1) || url.pathname.slice(root.pathname.length).split('/')[0]));
+}
+
+/** The name in this page's own address: {name, room}; {name: ''} when there is none. Throws what is wrong with it. */
+export function nameInFragment() {
+    const [name, room] = location.hash.slice(1).split('/');
+    return { name: name && checked(decoded(name)), room: room && decoded(room) };
+}
+
+/** Puts the name into the page's address; `replace` leaves no entry in the history. */
+export function putInFragment(name, { room, replace } = {}) {
+    const hash = '#' + encodeURIComponent(name) + (room ? '/' + encodeURIComponent(room) : '');
+    if (location.hash === hash) return;
+    if (replace) history.replaceState(null, '', hash);
+    else history.pushState(null, '', hash);
+}
+
+function decoded(text) {
+    try {
+        return decodeURIComponent(text);
+    } catch {
+        throw new Error('Its percent-encoding is broken.');
+    }
+}
+
+function checked(name) {
+    const bytes = new TextEncoder().encode(name).length;
+    if (!bytes) throw new Error('Type a secret, or the whole address.');
+    if (bytes > 256) throw new Error('It is longer than 256 bytes.');
+    if (/[\0-\x1f\x7f/]/.test(name)) throw new Error('It holds a slash or a control character.');
+    if (name === '-' || name === '.' || name === '..' || name === 'favicon.ico' || name === 'robots.txt') throw new Error('That path is not a channel.');
+    return name;
+}
+
+/** localStorage, or nothing where the browser forbids it. */
+export const memory = {
+    get(key) {
+        try {
+            return localStorage.getItem(`longline.${key}`);
+        } catch {
+            return null;
+        }
+    },
+    set(key, value) {
+        try {
+            localStorage.setItem(`longline.${key}`, value);
+        } catch {} // it is a convenience
+    },
+};

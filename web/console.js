@@ -1,0 +1,329 @@
+// The console: the page at /. It wires the parts together; see feed.js for what comes in, list.js and detail.js for how
+// it is shown.
+
+import { addressOf, freshName, memory, nameFrom, nameInFragment, putInFragment } from './channel.js';
+import { connectionLine } from './connection.js';
+import { describe, headersOf } from './describe.js';
+import { addressWithQuery, showDetail } from './detail.js';
+import { Feed } from './feed.js';
+import { List } from './list.js';
+import { snippetsFor } from './snippets.js';
+import { copyText, durationText, element, flash, plural, timeText } from './text.js';
+
+const SAY_MS = 3000; // from one spoken line about new updates to the next
+
+const $ = (id) => document.getElementById(id);
+
+let address;
+let feed;
+let matches; // (entry) → whether the filter lets it through; undefined: no filter
+let shown = []; // what of feed.entries the filter lets through
+let seen = 0; // the number of the newest entry that the list has
+let unseen = 0; // updates that came while the page was hidden
+let saidAt = 0;
+
+const list = new List($('list'), { fill: fillRow, select: open });
+
+// ---------------------------------------------------------------------------------------------- which channel
+
+function begin() {
+    let name;
+    try {
+        ({ name } = nameInFragment());
+    } catch (error) {
+        stopAt(`The address of this page names no channel: ${error.message}`);
+        return;
+    }
+    if (!name) {
+        name = memory.get('channel') ?? freshName();
+        putInFragment(name, { replace: true });
+    }
+    memory.set('channel', name);
+    address = addressOf(name);
+    $('address').textContent = address;
+    for (const id of ['to-console', 'to-chat']) $(id).hash = location.hash;
+    selectTab(Number(memory.get('tab')) || 0);
+    reset();
+    feed?.close();
+    feed = new Feed(address, { change, state: showState, notice });
+    feed.start();
+}
+
+/** An address that names no channel: nothing is polled. */
+function stopAt(text) {
+    feed?.close();
+    feed = address = undefined;
+    $('address').textContent = '–';
+    reset();
+    showState('stopped', text);
+    $('retry').hidden = true;
+}
+
+function reset() {
+    shown = [];
+    seen = unseen = 0;
+    document.title = 'longline';
+    $('notices').replaceChildren();
+    $('connect').open = true;
+    $('kept').textContent = '';
+    list.selected = undefined;
+    list.show(shown, true);
+    closeDetail();
+    showEmpty();
+}
+
+function go(name) {
+    putInFragment(name);
+    begin();
+}
+
+$('fresh').addEventListener('click', () => go(freshName()));
+$('own').addEventListener('click', () => {
+    const form = $('own-form');
+    form.hidden = !form.hidden;
+    $('own').setAttribute('aria-expanded', !form.hidden);
+    if (!form.hidden) $('own-name').focus();
+});
+$('own-form').addEventListener('submit', (event) => {
+    event.preventDefault();
+    try {
+        const name = nameFrom($('own-name').value);
+        $('own-error').textContent = $('own-name').value = '';
+        $('own').click();
+        go(name);
+    } catch (error) {
+        $('own-error').textContent = error.message;
+    }
+});
+addEventListener('hashchange', begin);
+addEventListener('popstate', begin);
+// Not a change of the channel, which is what fragments are here.
+$('skip').addEventListener('click', (event) => {
+    event.preventDefault();
+    $('inbox').focus();
+});
+
+// ---------------------------------------------------------------------------------------------- how it is connected
+
+const showLine = connectionLine(() => feed?.start());
+
+function showState(state, ...more) {
+    showLine(state, ...more);
+    $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
+    $('pause').disabled = !feed || state === 'stopped';
+}
+
+function notice(text) {
+    const line = element('li', {}, text, ' ');
+    line.append(element('button', { type: 'button', className: 'link', onclick: () => line.remove() }, 'Dismiss'));
+    $('notices').append(line);
+    if ($('notices').children.length > 5) $('notices').firstElementChild.remove();
+}
+
+$('pause').addEventListener('click', () => (feed.state === 'paused' ? feed.start() : feed.pause()));
+
+// ---------------------------------------------------------------------------------------------- what has come
+
+function change() {
+    const { entries } = feed;
+    const newest = entries.at(-1)?.number ?? 0;
+    const isFirst = seen === 0 && newest > 0;
+    if (newest > seen) {
+        const added = entries.slice(entries.findLastIndex((entry) => entry.number <= seen) + 1);
+        if (!isFirst) announce(added);
+        seen = newest;
+        if (matches) {
+            shown.push(...added.filter(matches));
+            const dropped = shown.findIndex((entry) => entry.number >= entries[0].number);
+            shown.splice(0, dropped < 0 ? shown.length : dropped);
+        } else {
+            shown = entries;
+        }
+        list.show(shown, isFirst);
+        if (isFirst) {
+            $('connect').open = false;
+            if (isWide()) list.select(entries.at(-1));
+        }
+    }
+    showEmpty();
+    showKept();
+}
+
+function announce(added) {
+    if (document.hidden) {
+        unseen += added.length;
+        document.title = `(${unseen}) longline`;
+    }
+    if (performance.now() - saidAt < SAY_MS) return;
+    saidAt = performance.now();
+    $('said').textContent = added.length === 1 ? `Update ${added[0].ts} has come` : `${added.length} updates have come`;
+}
+
+document.addEventListener('visibilitychange', () => {
+    if (document.hidden) return;
+    unseen = 0;
+    document.title = 'longline';
+});
+
+function showEmpty() {
+    const isFiltered = shown.length === 0 && seen > 0;
+    $('empty').hidden = shown.length > 0;
+    $('list').hidden = shown.length === 0;
+    $('empty').dataset.filtered = isFiltered;
+    $('empty-title').textContent = isFiltered ? 'No update holds that' : 'Nothing has come yet';
+}
+
+function showKept() {
+    const { total, keeps, entries } = feed;
+    const parts = [];
+    if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
+    if (matches) parts.push(`${shown.length.toLocaleString()} shown`);
+    else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
+    if (keeps) parts.push(`this server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
+    $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
+}
+
+function fillRow(row, entry) {
+    const { sender, event, preview } = describe(entry);
+    row.append(
+        element('span', { className: 'id' }, `#${entry.ts}`),
+        element('strong', {}, [sender, event].filter(Boolean).join(' · ') || entry.method),
+        element('time', {}, timeText(entry.at)),
+        element('span', { className: 'preview' }, preview),
+    );
+}
+
+let filterTimer;
+$('filter').addEventListener('input', () => {
+    clearTimeout(filterTimer);
+    filterTimer = setTimeout(filter, 120);
+});
+
+function filter() {
+    const text = $('filter').value.trim();
+    const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
+    const isIn = (entry) => {
+        const { sender, event } = describe(entry);
+        return pattern.test(entry.text) || pattern.test(`#${entry.ts} ${sender} ${event} ${entry.query}`) || Object.entries(headersOf(entry)).some((header) => pattern.test(header.join(': ')));
+    };
+    matches = text ? isIn : undefined;
+    shown = !feed ? [] : matches ? feed.entries.filter(matches) : feed.entries;
+    list.show(shown, true);
+    showEmpty();
+    if (feed) showKept();
+}
+
+// ---------------------------------------------------------------------------------------------- one update
+
+const isWide = () => matchMedia('(min-width: 800px)').matches;
+
+function open(entry, isOpening) {
+    showDetail($('detail'), entry, { address, again, back: closeDetail });
+    $('detail').hidden = false;
+    if (isOpening) document.body.classList.add('reading');
+    if (isOpening && !isWide()) $('detail').focus();
+}
+
+function closeDetail() {
+    const wasReading = document.body.classList.contains('reading');
+    document.body.classList.remove('reading');
+    if (!list.selected) $('detail').hidden = true;
+    if (wasReading && !isWide()) $('list').focus();
+}
+
+addEventListener('keydown', (event) => event.key === 'Escape' && closeDetail());
+
+/** Sends the request of an update once more, as it came. */
+async function again(entry, button) {
+    try {
+        await push(entry.raw ?? entry.text, headersOf(entry)['content-type'], entry.query, button);
+    } catch (error) {
+        notice(`#${entry.ts} was not sent again: ${error.message}`);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- sending
+
+/** Pushes, and says on the button how it went. Throws what went wrong. */
+async function push(body, type, query, button) {
+    try {
+        // An ArrayBuffer has no type of its own, as a string would have.
+        const bytes = typeof body === 'string' ? new TextEncoder().encode(body) : body;
+        const response = await fetch(addressWithQuery(address, query), { method: 'POST', headers: type ? { 'Content-Type': type } : {}, body: bytes });
+        const text = await response.text();
+        if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
+        flash(button, `Sent as #${response.headers.get('X-Total-Updates')}`);
+    } catch (error) {
+        flash(button, 'Not sent');
+        throw error;
+    }
+}
+
+function descriptionIn(text) {
+    try {
+        return JSON.parse(text).error_description;
+    } catch {}
+}
+
+$('send-form').addEventListener('submit', async (event) => {
+    event.preventDefault();
+    $('send-error').textContent = '';
+    try {
+        await push($('send-body').value, $('send-type').value, $('send-query').value.replace(/^\?/, ''), event.submitter);
+    } catch (error) {
+        $('send-error').textContent = error.message;
+    }
+});
+$('send-body').addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) $('send-form').requestSubmit($('send-form').querySelector('button'));
+});
+$('send-test').addEventListener('click', async ({ currentTarget }) => {
+    try {
+        await push('{"hello":"world","from":"the console"}', 'application/json', '', currentTarget);
+    } catch (error) {
+        notice(`The test update was not sent: ${error.message}`);
+    }
+});
+
+// ---------------------------------------------------------------------------------------------- connecting senders
+
+const tabs = snippetsFor('').map(({ title }, index) => {
+    const tab = element('button', { type: 'button', role: 'tab', id: `tab-${index}`, onclick: () => selectTab(index) }, title);
+    tab.setAttribute('aria-controls', 'tab');
+    $('tabs').append(tab);
+    return tab;
+});
+
+function selectTab(selected) {
+    selected = tabs[selected] ? selected : 0;
+    tabs.forEach((tab, index) => {
+        tab.setAttribute('aria-selected', index === selected);
+        tab.tabIndex = index === selected ? 0 : -1;
+    });
+    const { note, code } = snippetsFor(address)[selected];
+    $('tab').setAttribute('aria-labelledby', tabs[selected].id);
+    $('tab-note').textContent = note;
+    $('tab-code').textContent = code;
+    memory.set('tab', selected);
+}
+
+$('tabs').addEventListener('keydown', (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const index = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
+    selectTab(index);
+    tabs[index].focus();
+});
+
+for (const [button, source] of [['copy-address', 'address'], ['copy-code', 'tab-code']]) {
+    $(button).addEventListener('click', async ({ currentTarget }) => {
+        try {
+            await copyText($(source).textContent);
+            flash(currentTarget, 'Copied');
+        } catch (error) {
+            flash(currentTarget, error.message);
+        }
+    });
+}
+
+begin();

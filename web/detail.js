@@ -1,0 +1,89 @@
+// One update, whole: its body as a tree, and the request that it came as.
+
+import { describe, headersOf } from './describe.js';
+import { jsonView } from './json_view.js';
+import { bytesText, copyText, element, flash, timeText, visible } from './text.js';
+
+const RAW_MAX = 4000; // characters of the raw body drawn at once
+const RAW_MORE = 50_000;
+
+/** Fills the article. `address` is the channel's; again(entry, button) sends the update once more, back() leaves it. */
+export function showDetail(article, entry, { address, again, back }) {
+    const { sender, event } = describe(entry);
+    const headers = headersOf(entry);
+    const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
+    const facts = [entry.method, timeText(entry.at), bytesText(entry.text.length), headers['content-type']].filter(Boolean);
+    article.replaceChildren(
+        button('← All updates', back, 'back'),
+        title,
+        element('p', { className: 'facts' }, visible(facts.join(' · '))),
+        element(
+            'p',
+            { className: 'choices' },
+            copyButton('Copy JSON', () => entry.text),
+            copyButton('Copy as curl', () => curlOf(entry, address)),
+            button('Send again', ({ currentTarget }) => again(entry, currentTarget)),
+        ),
+        element('h4', {}, 'Body'),
+        jsonView(entry.text),
+        ...table('Query', [...new URLSearchParams(entry.query ?? '')], true),
+        ...table('Headers', Object.entries(headers), false),
+        ...rawOf(entry),
+    );
+    article.scrollTop = 0;
+}
+
+function button(text, onclick, className = '') {
+    return element('button', { type: 'button', className, onclick }, text);
+}
+
+function copyButton(text, make) {
+    return button(text, async ({ currentTarget }) => {
+        try {
+            await copyText(make());
+            flash(currentTarget, 'Copied');
+        } catch (error) {
+            flash(currentTarget, error.message);
+        }
+    });
+}
+
+function table(title, rows, open) {
+    if (!rows.length) return [];
+    const body = element('tbody', {}, ...rows.map(([name, value]) => element('tr', {}, element('th', { scope: 'row' }, visible(name)), element('td', {}, visible(String(value))))));
+    return [element('details', { open, className: 'part' }, element('summary', {}, `${title} (${rows.length})`), element('table', {}, body))];
+}
+
+/** The body as it came, where that is not what is shown above. */
+function rawOf(entry) {
+    if (entry.raw === undefined || entry.raw === entry.text) return [];
+    const isText = typeof entry.raw === 'string';
+    const text = isText ? entry.raw : hexOf(entry.raw);
+    const pre = element('pre');
+    const more = button('', () => draw(RAW_MORE), 'link');
+    let shown = 0;
+    const draw = (count) => {
+        pre.append(isText ? visible(text.slice(shown, shown + count)) : text.slice(shown, shown + count));
+        shown += count;
+        more.textContent = `${(text.length - shown).toLocaleString()} more characters`;
+        more.hidden = shown >= text.length;
+    };
+    draw(RAW_MAX);
+    return [element('details', { className: 'part' }, element('summary', {}, isText ? 'As it came' : `As it came (${bytesText(entry.raw.length)}, not text)`), pre, more)];
+}
+
+function hexOf(bytes) {
+    return Array.from(bytes.subarray(0, 4096), (byte) => byte.toString(16).padStart(2, '0')).join(' ') + (bytes.length > 4096 ? ' …' : '');
+}
+
+/** The query of the request, without its question mark, as an address takes it. */
+export function addressWithQuery(address, query) {
+    return query ? `${address}?${query}` : address;
+}
+
+function curlOf(entry, address) {
+    const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+    const type = headersOf(entry)['content-type'] ?? 'application/json';
+    const body = typeof entry.raw === 'string' ? entry.raw : entry.text;
+    return `curl -H ${quoted(`Content-Type: ${type}`)} --data-binary ${quoted(body)} ${quoted(addressWithQuery(address, entry.query))}`;
+}

@@ -1,0 +1,50 @@
+"""Writes the files of this folder as a C header: embed.py HEADER FILE...
+
+They are served as they are, so there is nothing to build to work on them: edit, `script/build`, reload.
+"""
+
+import gzip
+import hashlib
+import sys
+from pathlib import Path
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+# All others are at /-/web/NAME.
+PATHS = {
+    "console.html": ["/"],
+    "chat.html": ["/-/chat"],
+    "icon.svg": ["/-/web/icon.svg", "/favicon.ico"],
+    "robots.txt": ["/robots.txt"],
+    "index.js": ["/-/web/longline.js"],  # clients/js
+}
+
+
+def write_asset(out, number, file):
+    plain = file.read_bytes()
+    compressed = gzip.compress(plain, 9, mtime=0)
+    digest = hashlib.sha256(plain).hexdigest()[:16]
+    for name, data in (("plain", plain), ("gzip", compressed)):
+        out.write(f"static const unsigned char {name}_{number}[] = {{{','.join(map(str, data))}}};\n")
+    slices = ", ".join(
+        f"{{(const char *){name}_{number}, sizeof {name}_{number}}}" for name in ("plain", "gzip")
+    )
+    etags = f'SLICE("\\"{digest}\\""), SLICE("\\"{digest}-gzip\\"")'
+    paths = PATHS.get(file.name, [f"/-/web/{file.name}"])
+    return [f'{{SLICE("{path}"), "{TYPES[file.suffix]}", {slices}, {etags}}},\n' for path in paths]
+
+
+def main():
+    header, *files = map(Path, sys.argv[1:])
+    with open(header, "w", encoding="ascii") as out:
+        rows = [row for number, file in enumerate(files) for row in write_asset(out, number, file)]
+        out.write(f"static const struct asset asset_files[] = {{\n{''.join(rows)}}};\n")
+
+
+main()

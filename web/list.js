@@ -1,0 +1,125 @@
+// A list of any length of which only the rows in view are in the document: a listbox, newest first, that keeps still
+// under the reader when rows come in above.
+
+import { element } from './text.js';
+
+const MARGIN_ROWS = 4; // drawn above and below what is in view
+
+export class List {
+    selected;
+
+    #box;
+    #sizer = element('div', { className: 'rows', role: 'presentation' });
+    #fill;
+    #select;
+    #items = [];
+    #rows = new Map(); // item → its element
+    #rowHeight;
+    #newest = 0; // the number of the newest item that has been drawn
+
+    /** fill(row, item) draws an item; select(item, isOpening) is told what the reader chose. Items have a `number`. */
+    constructor(box, { fill, select }) {
+        this.#box = box;
+        this.#fill = fill;
+        this.#select = select;
+        box.append(this.#sizer);
+        this.#rowHeight = parseFloat(getComputedStyle(box).getPropertyValue('--row-height'));
+        box.addEventListener('scroll', () => this.#draw(), { passive: true });
+        box.addEventListener('keydown', (event) => this.#key(event));
+        box.addEventListener('click', (event) => {
+            const row = event.target.closest('[role=option]');
+            if (row) this.select(row.item, true);
+        });
+        new ResizeObserver(() => this.#draw()).observe(box);
+    }
+
+    /** The items to show, oldest first; those not shown before are newer than all others, or the list is another. */
+    show(items, isOther) {
+        const top = this.#items.at(-1);
+        const above = isOther || !top ? 0 : items.length - 1 - findLast(items, top.number);
+        this.#items = items;
+        this.#sizer.style.height = `${items.length * this.#rowHeight}px`;
+        if (isOther) this.#box.scrollTop = 0;
+        else if (this.#box.scrollTop > this.#rowHeight / 2) this.#box.scrollTop += above * this.#rowHeight;
+        this.#draw();
+    }
+
+    select(item, isOpening = false) {
+        this.selected = item;
+        this.#draw();
+        this.#select(item, isOpening);
+    }
+
+    #draw() {
+        const { scrollTop, clientHeight } = this.#box;
+        const first = Math.max(0, Math.floor(scrollTop / this.#rowHeight) - MARGIN_ROWS);
+        const last = Math.min(this.#items.length, Math.ceil((scrollTop + clientHeight) / this.#rowHeight) + MARGIN_ROWS);
+        const inView = new Set();
+        for (let index = first; index < last; index++) inView.add(this.#items[this.#items.length - 1 - index]);
+        for (const [item, row] of this.#rows) {
+            if (inView.has(item)) continue;
+            row.remove();
+            this.#rows.delete(item);
+        }
+        let index = first;
+        for (const item of inView) {
+            const row = this.#rows.get(item) ?? this.#make(item);
+            row.style.transform = `translateY(${index * this.#rowHeight}px)`;
+            row.setAttribute('aria-posinset', index + 1);
+            row.setAttribute('aria-setsize', this.#items.length);
+            row.setAttribute('aria-selected', item === this.selected);
+            index++;
+        }
+        this.#newest = Math.max(this.#newest, this.#items.at(-1)?.number ?? 0);
+        const active = this.#rows.get(this.selected);
+        if (active) this.#box.setAttribute('aria-activedescendant', active.id);
+        else this.#box.removeAttribute('aria-activedescendant');
+    }
+
+    #make(item) {
+        const isNew = this.#newest > 0 && item.number > this.#newest;
+        const row = element('div', { id: `row-${item.number}`, role: 'option', className: isNew ? 'row new' : 'row' });
+        row.item = item;
+        this.#fill(row, item);
+        this.#rows.set(item, row);
+        this.#sizer.append(row);
+        return row;
+    }
+
+    #key(event) {
+        if (event.altKey || event.ctrlKey || event.metaKey || !this.#items.length) return;
+        const page = Math.max(1, Math.floor(this.#box.clientHeight / this.#rowHeight) - 1);
+        const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
+        const count = this.#items.length;
+        const at = this.selected ? count - 1 - findLast(this.#items, this.selected.number) : -1;
+        if (event.key === 'Enter' || event.key === ' ') {
+            if (this.selected) this.select(this.selected, true);
+        } else if (event.key in steps) {
+            const index = Math.min(count - 1, Math.max(0, at + steps[event.key]));
+            this.#reveal(index);
+            this.select(this.#items[count - 1 - index]);
+        } else {
+            return;
+        }
+        event.preventDefault();
+    }
+
+    #reveal(index) {
+        const top = index * this.#rowHeight;
+        const bottom = top + this.#rowHeight - this.#box.clientHeight;
+        if (this.#box.scrollTop > top) this.#box.scrollTop = top;
+        else if (this.#box.scrollTop < bottom) this.#box.scrollTop = bottom;
+    }
+}
+
+/** The index of the last item whose number is at most `number`; -1 when there is none. */
+function findLast(items, number) {
+    let low = 0;
+    let high = items.length;
+    while (low < high) {
+        const middle = (low + high) >> 1;
+        if (items[middle].number <= number) low = middle + 1;
+        else high = middle;
+    }
+    return low - 1;
+}
