@@ -1,7 +1,8 @@
-/* The command line: `serve`, `new`, and the wiring of a server's parts. */
+/* The command line: `serve`, `health`, `new`, and the wiring of a server's parts. */
 #include "api.h"
 #include "config.h"
 #include "hash.h"
+#include "health.h"
 #include "log.h"
 #include "metrics.h"
 #include "redis_options.h"
@@ -22,6 +23,7 @@ static const char usage[] =
     "\n"
     "Usage:\n"
     "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
+    "  longline health [--SETTING VALUE]...  ask the server with these settings whether it serves\n"
     "  longline new [BASE_URL]               print a fresh secret address\n"
     "  longline --help | --version\n"
     "\n"
@@ -174,6 +176,22 @@ static int serve(int argc, char **argv) {
     return EXIT_SUCCESS;
 }
 
+static int ask_health(int argc, char **argv) {
+    char line[4096];
+    if (argc && strcmp(argv[0], "--help") == 0) {
+        puts("Usage: longline health [--SETTING VALUE]...\n\n"
+             "Asks GET /-/health of the first address in LISTEN, prints the answer, and exits with 0 when\n"
+             "the server serves, with 1 when it does not. The settings are those of `longline serve`.");
+        return EXIT_SUCCESS;
+    }
+    if (!config_load(&app.config, argc, argv, line, sizeof line) ||
+        !server_check_listen(app.config.listen, line, sizeof line))
+        return complain(EXIT_USAGE, line);
+    bool is_serving = health_ask(app.config.listen, line, sizeof line);
+    puts(line);
+    return is_serving ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 /* 128 random bits as 22 characters that need no escape in an address. */
 static int print_new(int argc, char **argv) {
     if (argc && strcmp(argv[0], "--help") == 0) {
@@ -201,6 +219,8 @@ int main(int argc, char **argv) {
     hash_init();
     if (strcmp(command, "serve") == 0)
         return serve(argc - 2, argv + 2);
+    if (strcmp(command, "health") == 0)
+        return ask_health(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
         return print_new(argc - 2, argv + 2);
     if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {

@@ -176,13 +176,19 @@ static bool split_address(const char *address, char host[256], const char **port
     return true;
 }
 
-static bool listen_tcp(struct listener *listener, const char *address, char *error, size_t error_size) {
+/* Resolves host:port; the caller frees *found. 0, or getaddrinfo's status. */
+static int resolve(const char *address, struct addrinfo **found) {
     char host[256];
     const char *port;
     if (!split_address(address, host, &port))
-        return fail(error, error_size, address, "not an address");
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
-    int status = getaddrinfo(*host ? host : NULL, port, &hints, &found);
+        return EAI_NONAME;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    return getaddrinfo(*host ? host : NULL, port, &hints, found);
+}
+
+static bool listen_tcp(struct listener *listener, const char *address, char *error, size_t error_size) {
+    struct addrinfo *found;
+    int status = resolve(address, &found);
     if (status != 0)
         return fail(error, error_size, address, gai_strerror(status));
     uv_tcp_init(server.loop, &listener->tcp);
@@ -225,6 +231,25 @@ static bool check_address(const char *address, char *error, size_t error_size) {
 
 bool server_check_listen(const char *listen, char *error, size_t error_size) {
     return for_each_address(listen, check_address, error, error_size);
+}
+
+bool server_first_address(const char *listen, struct sockaddr_storage *address, socklen_t *len) {
+    char text[512];
+    snprintf(text, sizeof text, "%.*s", (int)strcspn(listen, ","), listen);
+    if (is_unix_address(text)) {
+        struct sockaddr_un *un = (struct sockaddr_un *)address;
+        *un = (struct sockaddr_un){.sun_family = AF_UNIX};
+        memccpy(un->sun_path, text + 5, '\0', sizeof un->sun_path - 1);
+        *len = sizeof *un;
+        return true;
+    }
+    struct addrinfo *found;
+    if (resolve(text, &found) != 0)
+        return false;
+    memcpy(address, found->ai_addr, found->ai_addrlen);
+    *len = found->ai_addrlen;
+    freeaddrinfo(found);
+    return true;
 }
 
 static bool listen_on(const char *address, char *error, size_t error_size) {

@@ -1,12 +1,14 @@
-"""The command line: help, `new`, settings by environment and by flag, and starts that fail with one clear line."""
+"""The command line: help, `new`, `health`, settings by environment and by flag, and starts that fail with one clear line."""
 
 import re
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from longline_server import BINARY, PATIENCE_S, Server, environment
+from redis_server import free_port
 
 SETTINGS = """
 LISTEN DATA_PROVIDER DATA_PATH SYNC CHANNEL_STORAGE_MAXSIZE DATA_TTL MAX_BODY DATA_MAX_BYTES CACHE_SIZE CAPTURE_HEADERS
@@ -55,10 +57,10 @@ def test_serve_help_lists_every_setting_with_flag_and_default():
 
 
 def test_help_and_version():
-    for arguments in (["--help"], ["serve", "--help"], ["new", "--help"]):
+    for arguments in (["--help"], ["serve", "--help"], ["health", "--help"], ["new", "--help"]):
         ended = run(*arguments)
         assert ended.returncode == 0 and ended.stderr == "" and "longline" in ended.stdout
-    for command in ("serve", "new"):
+    for command in ("serve", "health", "new"):
         assert command in run("--help").stdout
     ended = run("--version")
     assert ended.returncode == 0 and re.search(r"\d+\.\d+", ended.stdout)
@@ -79,6 +81,48 @@ def test_a_new_url_is_a_channel(start):
     server = start()
     url = run("new", f"http://127.0.0.1:{server.port}").stdout.strip()
     assert server.push(url[url.rindex("/") :]) == 1
+
+
+# --- health ---
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:{}", "0.0.0.0:{}", "localhost:{}", ":{}", "[::1]:{}", "[::]:{}", "unix:{}.sock,127.0.0.1:0"])
+def test_health_asks_the_first_address_that_the_server_has(start, tmp_path, listen):
+    if "[" in listen and not has_ipv6():
+        pytest.skip("this machine has no IPv6 loopback")
+    listen = listen.format(tmp_path / "l" if listen.startswith("unix:") else free_port())
+    server = start(LISTEN=listen)
+    for ended in (run("health", LISTEN=listen), run("health", "--listen", listen)):
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == server.get("/-/health").text + "\n"
+    server.stop()
+    ended = run("health", LISTEN=listen)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert re.fullmatch(r"no answer from \S+: .+\n", ended.stdout)
+
+
+def test_health_of_a_server_that_does_not_serve(start):
+    """Redis is away: it answers, with a 503."""
+    server = start(DATA_PROVIDER="redis", REDIS_PORT=free_port())
+    ended = run("health", LISTEN=server.addresses[0])
+    assert (ended.returncode, ended.stdout) == (1, server.get("/-/health").text + "\n")
+    assert '"ok":false' in ended.stdout
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0\r\n\r\n" + b"x" * 10000])
+def test_health_does_not_take_anything_for_longline(answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with ThreadPoolExecutor() as pool:
+            ended = pool.submit(run, "health", LISTEN=f"127.0.0.1:{listener.getsockname()[1]}")
+            with listener.accept()[0] as sock:
+                sock.sendall(answer)
+            assert (ended.result().returncode, ended.result().stderr) == (1, "")
+
+
+def test_health_does_not_wait_for_ever():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = run("health", LISTEN=f"127.0.0.1:{listener.getsockname()[1]}")
+    assert (ended.returncode, ended.stderr) == (1, "") and "timed out" in ended.stdout
 
 
 # --- refusals ---
@@ -130,7 +174,7 @@ def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(setting, valu
 
 @pytest.mark.parametrize(
     "arguments",
-    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"]],
+    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"], ["health", "x"]],
 )
 def test_bad_usage_is_one_line(arguments):
     is_refused(run(*arguments, LISTEN="127.0.0.1:0"))
