@@ -105,7 +105,7 @@ class Subscription {
                 } catch (error) {
                     if (stop.aborted) return;
                     const { status, retryAfter } = error;
-                    if (status >= 400 && status < 500 && status !== 408 && status !== 429) throw error;
+                    if (status >= 300 && status < 500 && status !== 408 && status !== 429) throw error;
                     let waitMs = jitter(stepMs);
                     if (retryAfter > 0 && (status === 429 || status === 503)) {
                         waitMs = Math.min(retryAfter, RETRY_AFTER_MAX_S) * 1000;

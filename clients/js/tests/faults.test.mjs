@@ -77,8 +77,8 @@ test('429 and 503 wait for Retry-After, of others it does not count, and it is b
     await ended;
 });
 
-test('other 4xx are thrown at once', async (t) => {
-    for (const status of [400, 401, 403, 404, 405, 413, 431]) {
+test('other 4xx, and a redirect to nowhere, are thrown at once', async (t) => {
+    for (const status of [300, 400, 401, 403, 404, 405, 413, 431]) {
         const server = await startScript(t, [{ status, body: { ok: false, error_description: 'No' } }]);
         await assert.rejects(take(openChannel(t, server.url).updates(), 1), { status, description: 'No' });
         assert.equal(server.requests.length, 1);
