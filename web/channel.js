@@ -10,9 +10,9 @@ export function freshName() {
     return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
 }
 
-/** The address that a channel is pushed to and polled at. */
+/** The address that a channel is pushed to and polled at. It may stand between quotes of any language. */
 export function addressOf(name) {
-    return root.href + encodeURIComponent(name);
+    return root.href + encodeURIComponent(name).replace(/[!'()*]/g, (char) => '%' + char.charCodeAt(0).toString(16));
 }
 
 /** The name that somebody typed: as it is, or in an address of it or of a page of it. Throws what is wrong with it. */

@@ -30,11 +30,17 @@ function begin() {
     try {
         fragment = nameInFragment();
     } catch (error) {
+        feed?.close();
+        name = undefined;
+        $('talk').hidden = $('new-room').hidden = true;
+        $('rooms').replaceChildren();
         showState('stopped', `The address of this page names no channel: ${error.message}`);
+        $('retry').hidden = true;
         return;
     }
+    $('talk').hidden = $('new-room').hidden = false;
     const isOther = fragment.name !== name || !name;
-    here = fragment.room || MAIN;
+    here = oneLine(fragment.room ?? '', NAME_MAX) || MAIN;
     if (isOther) {
         name = fragment.name || memory.get('channel') || freshName();
         putInFragment(name, { room: fragment.room, replace: true });
@@ -121,6 +127,7 @@ function showRoom() {
 
 function showRooms() {
     const titles = [...rooms.keys()].sort((a, b) => (b === MAIN) - (a === MAIN) || a.localeCompare(b));
+    const focused = document.activeElement.closest('#rooms a')?.hash;
     $('rooms').replaceChildren(
         ...titles.map((title) => {
             const link = element('a', { href: `#${encodeURIComponent(name)}${title === MAIN ? '' : `/${encodeURIComponent(title)}`}` }, title);
@@ -130,6 +137,7 @@ function showRooms() {
             return element('li', {}, link);
         }),
     );
+    if (focused) [...$('rooms').querySelectorAll('a')].find((link) => link.hash === focused)?.focus();
     const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
     document.title = unread ? `(${unread}) Chat · longline` : 'Chat · longline';
 }
@@ -144,7 +152,6 @@ $('new-room').addEventListener('submit', (event) => {
     $('text').focus();
 });
 addEventListener('hashchange', begin);
-addEventListener('popstate', begin);
 
 // ---------------------------------------------------------------------------------------------- saying something
 

@@ -20,7 +20,8 @@ let matches; // (entry) → whether the filter lets it through; undefined: no fi
 let shown = []; // what of feed.entries the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let unseen = 0; // updates that came while the page was hidden
-let saidAt = 0;
+let unsaid = 0; // updates that no spoken line has told
+let saidAt = -SAY_MS;
 
 const list = new List($('list'), { fill: fillRow, select: open });
 
@@ -40,6 +41,7 @@ function begin() {
     }
     memory.set('channel', name);
     address = addressOf(name);
+    showParts(true);
     $('address').textContent = address;
     for (const id of ['to-console', 'to-chat']) $(id).hash = location.hash;
     selectTab(Number(memory.get('tab')) || 0);
@@ -54,9 +56,15 @@ function stopAt(text) {
     feed?.close();
     feed = address = undefined;
     $('address').textContent = '–';
+    showParts(false);
     reset();
     showState('stopped', text);
     $('retry').hidden = true;
+}
+
+/** What of the page needs an address. */
+function showParts(isThere) {
+    for (const id of ['copy-address', 'connect', 'send', 'inbox']) $(id).hidden = !isThere;
 }
 
 function reset() {
@@ -90,13 +98,13 @@ $('own-form').addEventListener('submit', (event) => {
         const name = nameFrom($('own-name').value);
         $('own-error').textContent = $('own-name').value = '';
         $('own').click();
+        $('own').focus();
         go(name);
     } catch (error) {
         $('own-error').textContent = error.message;
     }
 });
 addEventListener('hashchange', begin);
-addEventListener('popstate', begin);
 // Not a change of the channel, which is what fragments are here.
 $('skip').addEventListener('click', (event) => {
     event.preventDefault();
@@ -130,7 +138,7 @@ function change() {
     const isFirst = seen === 0 && newest > 0;
     if (newest > seen) {
         const added = entries.slice(entries.findLastIndex((entry) => entry.number <= seen) + 1);
-        if (!isFirst) announce(added);
+        announce(added);
         seen = newest;
         if (matches) {
             shown.push(...added.filter(matches));
@@ -154,9 +162,14 @@ function announce(added) {
         unseen += added.length;
         document.title = `(${unseen}) longline`;
     }
-    if (performance.now() - saidAt < SAY_MS) return;
+    if (!unsaid) setTimeout(say, saidAt + SAY_MS - performance.now());
+    unsaid += added.length;
+}
+
+function say() {
+    if (seen) $('said').textContent = `${plural(unsaid, 'update')} came`;
     saidAt = performance.now();
-    $('said').textContent = added.length === 1 ? `Update ${added[0].ts} has come` : `${added.length} updates have come`;
+    unsaid = 0;
 }
 
 document.addEventListener('visibilitychange', () => {
@@ -167,8 +180,10 @@ document.addEventListener('visibilitychange', () => {
 
 function showEmpty() {
     const isFiltered = shown.length === 0 && seen > 0;
+    const hadFocus = $('empty').contains(document.activeElement);
     $('empty').hidden = shown.length > 0;
     $('list').hidden = shown.length === 0;
+    if (hadFocus && shown.length) $('list').focus();
     $('empty').dataset.filtered = isFiltered;
     $('empty-title').textContent = isFiltered ? 'No update holds that' : 'Nothing has come yet';
 }
@@ -179,7 +194,7 @@ function showKept() {
     if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
     if (matches) parts.push(`${shown.length.toLocaleString()} shown`);
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
-    if (keeps) parts.push(`this server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
+    if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
 }
 

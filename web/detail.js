@@ -81,9 +81,11 @@ export function addressWithQuery(address, query) {
     return query ? `${address}?${query}` : address;
 }
 
+/** With --data-raw an @ names no file, and with -g brackets are no ranges. What a terminal might obey is escaped. */
 function curlOf(entry, address) {
-    const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+    const escaped = (char) => '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0');
+    const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
     const type = headersOf(entry)['content-type'] ?? 'application/json';
     const body = typeof entry.raw === 'string' ? entry.raw : entry.text;
-    return `curl -H ${quoted(`Content-Type: ${type}`)} --data-binary ${quoted(body)} ${quoted(addressWithQuery(address, entry.query))}`;
+    return `curl -g -H ${quoted(`Content-Type: ${type}`)} --data-raw ${quoted(body)} ${quoted(addressWithQuery(address, entry.query))}`;
 }

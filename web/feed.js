@@ -24,7 +24,8 @@ export class Feed {
     #on;
     #channel;
     #running = new AbortController();
-    #cursor = -FIRST_UPDATES;
+    #closing = new AbortController();
+    #updates; // the client's loop; its `ts` is where to go on from
     #chars = 0;
     #number = 0;
     #changed = false;
@@ -35,12 +36,14 @@ export class Feed {
         this.#askWhatIsKept();
         this.#channel = new Channel(url, { fetch: (address, init) => this.#fetch(address, init) });
         let hiddenAt = 0;
-        document.addEventListener('visibilitychange', () => {
+        const { signal } = this.#closing;
+        const seen = () => {
             if (document.hidden) hiddenAt = performance.now();
             else if (performance.now() - hiddenAt > ASLEEP_MS) this.#wake();
-        });
-        addEventListener('online', () => this.#wake());
-        addEventListener('pageshow', (event) => event.persisted && this.#wake());
+        };
+        document.addEventListener('visibilitychange', seen, { signal });
+        addEventListener('online', () => this.#wake(), { signal });
+        addEventListener('pageshow', (event) => event.persisted && this.#wake(), { signal });
     }
 
     /** Begins, or begins anew from where it was. */
@@ -59,12 +62,13 @@ export class Feed {
     /** Ends for good. */
     close() {
         this.pause();
+        this.#closing.abort();
         this.#on = undefined;
     }
 
     /** The machine or the tab may have slept: what is under way may be dead, and nobody would know for a minute. */
     #wake() {
-        if (this.#on && this.state !== 'paused' && this.state !== 'stopped') this.start();
+        if (this.state !== 'paused' && this.state !== 'stopped') this.start();
     }
 
     #tell(state, text = '', waitMs = 0) {
@@ -73,8 +77,8 @@ export class Feed {
     }
 
     async #run(signal) {
-        const entries = this.#channel.entries({
-            ts: this.#cursor,
+        this.#updates = this.#channel.entries({
+            ts: this.total === 0 ? 0 : (this.#updates?.ts ?? -FIRST_UPDATES),
             full: true,
             limit: FIRST_UPDATES,
             signal,
@@ -83,14 +87,11 @@ export class Feed {
                 this.#change();
             },
             onMissed: (count) => this.#on.notice(`${count.toLocaleString()} updates came and went while nobody was connected: the server no longer keeps them.`),
-            onReset: (ts) => {
-                this.#cursor = ts;
-                this.#on.notice('The channel began anew: its ids count from 1 again.');
-            },
+            onReset: () => this.#on.notice('The channel began anew: its ids count from 1 again.'),
             onError: (error, waitMs) => this.#tell('waiting', error.description, waitMs),
         });
         try {
-            for await (const entry of entries) {
+            for await (const entry of this.#updates) {
                 if (signal.aborted) return;
                 this.#add(entry);
             }
@@ -125,7 +126,6 @@ export class Feed {
 
     #add(entry) {
         entry.number = ++this.#number;
-        this.#cursor = entry.ts;
         this.#chars += entry.text.length;
         this.entries.push(entry);
         let drop = 0;

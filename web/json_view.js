@@ -4,8 +4,8 @@
 import { bytesText, element, plural, visible } from './text.js';
 
 const PAGE = 100; // members drawn at once
-const STRING_MAX = 2000; // characters of a string drawn at once
-const STRING_MORE = 20_000;
+const SCALAR_MAX = 2000; // characters of a string or number drawn at once
+const SCALAR_MORE = 20_000;
 const OPEN_DEPTH = 4; // containers are open down to here,
 const OPEN_MEMBERS = 200; // as long as no more than so many members are drawn
 const COUNT_CHARS = 20_000; // of a larger one the size is told, not the count
@@ -124,7 +124,7 @@ function drawMembers(text, left, depth, budget) {
 
 function nameOf(name) {
     const isIndex = typeof name === 'number';
-    return element('span', { className: isIndex ? 'index' : 'name' }, isIndex ? String(name) : stringText(name.slice(0, STRING_MAX)));
+    return element('span', { className: isIndex ? 'index' : 'name' }, isIndex ? String(name) : stringText(name.slice(0, SCALAR_MAX)));
 }
 
 function sizeOf(text, start, end) {
@@ -144,10 +144,10 @@ function stringText(source) {
 }
 
 function drawScalar(source) {
-    if (source[0] !== '"') return element('span', { className: /^[tfn]/.test(source) ? 'word' : 'number' }, source);
-    const span = element('span', { className: 'string' });
-    if (source.length <= STRING_MAX) {
-        span.textContent = stringText(source);
+    const isString = source[0] === '"';
+    const span = element('span', { className: isString ? 'string' : /^[tfn]/.test(source) ? 'word' : 'number' });
+    if (source.length <= SCALAR_MAX) {
+        span.textContent = isString ? stringText(source) : source;
         return span;
     }
     let shown = 0;
@@ -158,8 +158,8 @@ function drawScalar(source) {
         if (shown < source.length) more.textContent = `… ${(source.length - shown).toLocaleString()} more characters`;
         else more.remove();
     };
-    more.addEventListener('click', () => draw(STRING_MORE));
+    more.addEventListener('click', () => draw(SCALAR_MORE));
     span.append(more);
-    draw(STRING_MAX);
+    draw(SCALAR_MAX);
     return span;
 }

@@ -16,6 +16,7 @@ export class List {
     #rows = new Map(); // item → its element
     #rowHeight;
     #newest = 0; // the number of the newest item that has been drawn
+    #top = 0; // the number of the item on top; the array of the items may have grown since
 
     /** fill(row, item) draws an item; select(item, isOpening) is told what the reader chose. Items have a `number`. */
     constructor(box, { fill, select }) {
@@ -35,9 +36,9 @@ export class List {
 
     /** The items to show, oldest first; those not shown before are newer than all others, or the list is another. */
     show(items, isOther) {
-        const top = this.#items.at(-1);
-        const above = isOther || !top ? 0 : items.length - 1 - findLast(items, top.number);
+        const above = items.length - 1 - findLast(items, this.#top);
         this.#items = items;
+        this.#top = items.at(-1)?.number ?? 0;
         this.#sizer.style.height = `${items.length * this.#rowHeight}px`;
         if (isOther) this.#box.scrollTop = 0;
         else if (this.#box.scrollTop > this.#rowHeight / 2) this.#box.scrollTop += above * this.#rowHeight;

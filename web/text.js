@@ -49,11 +49,13 @@ export function timeText(at) {
 /** Puts text on the clipboard. Where the page is not https, browsers offer only the old way. */
 export async function copyText(text) {
     if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const focused = document.activeElement;
     const area = element('textarea', { value: text, className: 'off-screen' });
     document.body.append(area);
     area.select();
     const done = document.execCommand('copy');
     area.remove();
+    focused.focus();
     if (!done) throw new Error('The browser did not let the page copy');
 }
 

@@ -1,0 +1,210 @@
+// For whom the page is: keyboards, screen readers, phones, dark rooms.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { FAILED_REQUEST, freshName, origin, pageTest, push, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+
+const axe = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
+
+/** Fails on a finding of axe-core that is serious or critical. */
+async function isAccessible(page, what) {
+    await page.addScriptTag({ path: axe });
+    // In the dark only the colours are others.
+    const { violations } = await page.evaluate(() => window.axe.run(matchMedia('(prefers-color-scheme: dark)').matches ? { runOnly: ['color-contrast'] } : {}));
+    const bad = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+    assert.deepEqual(bad.map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`)]), [], what);
+}
+
+for (const colorScheme of ['light', 'dark']) {
+    pageTest(`axe-core finds nothing serious: ${colorScheme}`, async ({ open }) => {
+        const options = { bypassCSP: true, colorScheme, reducedMotion: 'reduce' }; // no colour is caught on its way
+        const name = freshName();
+        const url = `${origin}/${name}`;
+        const page = await open(`${origin}/#${name}`, options);
+        await untilLive(page);
+        const ground = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+        assert.equal(Math.max(...ground.match(/\d+/g)) < 64, colorScheme === 'dark', ground);
+        await page.click('#own');
+        await page.click('#send summary');
+        await isAccessible(page, 'empty');
+        await push(`${url}?appname=a`, { a: { b: [1, 'x', null, true] }, long: 'x'.repeat(3000) });
+        await push(url, 'plain', { type: 'text/plain' });
+        await rows(page).filter({ hasText: '#1' }).click();
+        await untilText(page, '#detail-title', '#1');
+        await page.locator('#detail .part').evaluateAll((parts) => parts.forEach((part) => (part.open = true)));
+        await isAccessible(page, 'an update open');
+        await page.click('#pause');
+        await page.fill('#filter', 'nothing of that');
+        await untilText(page, '#empty', 'No update holds that');
+        await isAccessible(page, 'filtered, paused');
+        await page.goto(`${origin}/#%`);
+        await untilText(page, '#state', 'names no channel');
+        await isAccessible(page, 'stopped');
+
+        const chat = await open(`${origin}/-/chat#${name}`, options);
+        await untilLive(chat);
+        await isAccessible(chat, 'an empty chat');
+        await chat.fill('#name', 'Ann');
+        await chat.fill('#text', 'hello');
+        await chat.press('#text', 'Enter');
+        await push(url, { name: 'Bob', text: 'hello' });
+        await push(url, { name: 'Bob', text: 'tea?', room: 'tea' });
+        await chat.locator('.count').waitFor();
+        await isAccessible(chat, 'chat');
+
+        const phone = await open(`${origin}/#${name}`, { ...options, viewport: { width: 360, height: 640 } });
+        await rows(phone).first().waitFor();
+        await isAccessible(phone, 'phone, list');
+        await rows(phone).first().click();
+        await phone.locator('.back').waitFor();
+        await isAccessible(phone, 'phone, an update');
+    });
+}
+
+/** Presses Tab until the focus is there. */
+async function tabTo(page, selector) {
+    for (let presses = 0; presses < 60; presses++) {
+        await page.keyboard.press('Tab');
+        if (await page.evaluate((selector) => document.activeElement.matches(selector), selector)) {
+            const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+            assert.notEqual(outline, 'none', `the focus on ${selector} is seen`);
+            return;
+        }
+    }
+    throw new Error(`No Tab leads to ${selector}`);
+}
+
+pageTest('keyboard only: from the first look to an update that is read, filtered and sent again', async ({ open }) => {
+    const page = await open(`${origin}/`, { permissions: ['clipboard-read', 'clipboard-write'] });
+    await untilLive(page);
+    const focused = () => page.evaluate(() => document.activeElement.id);
+    await tabTo(page, '#skip');
+    await page.keyboard.press('Enter');
+    assert.equal(await focused(), 'inbox');
+    await untilLive(page);
+    await page.evaluate(() => document.activeElement.blur());
+    await page.reload();
+    await untilLive(page);
+    await tabTo(page, '#copy-address');
+    await page.keyboard.press('Enter');
+    await untilText(page, '#copy-address', 'Copied');
+    assert.equal(await focused(), 'copy-address');
+
+    // The tabs: one stop, and arrows.
+    await tabTo(page, '[role=tab]');
+    await page.keyboard.press('ArrowRight');
+    assert.match(await page.locator('#tab-code').innerText(), /setWebhook/);
+    assert.equal(await page.locator('[role=tab][aria-selected=true]').innerText(), 'Telegram');
+    await page.keyboard.press('Tab');
+    assert.equal(await focused(), 'tab');
+
+    // Sending.
+    await tabTo(page, '#send summary');
+    await page.keyboard.press('Enter');
+    await tabTo(page, '#send-body');
+    for (const n of [1, 2, 3]) {
+        await page.keyboard.press('Control+A');
+        await page.keyboard.type(`{"n":${n}}`);
+        await page.keyboard.press('Control+Enter');
+        await page.locator('.row', { hasText: `{"n":${n}}` }).waitFor();
+    }
+
+    // Reading: the list is one stop, with arrows.
+    await tabTo(page, '#list');
+    const active = () => page.evaluate(() => document.getElementById(document.getElementById('list').getAttribute('aria-activedescendant'))?.textContent);
+    await page.keyboard.press('Home');
+    assert.match(await active(), /#3/);
+    await page.keyboard.press('ArrowDown');
+    assert.match(await active(), /#2/);
+    await untilText(page, '#detail-title', '#2');
+    await page.keyboard.press('End');
+    assert.match(await active(), /#1/);
+    await untilText(page, '#detail-title', '#1');
+    await tabTo(page, '#detail .choices button:last-child');
+    await page.keyboard.press('Enter');
+    await untilIds(page, ['#4', '#3', '#2', '#1']);
+    await tabTo(page, '#detail .json summary');
+    assert.equal(await page.getByText('"n": 1').isVisible(), true);
+    await page.keyboard.press('Enter');
+    await page.getByText('"n": 1').waitFor({ state: 'hidden' });
+
+    await page.keyboard.press('Shift+Tab');
+    for (let presses = 0; (await focused()) !== 'filter' && presses < 20; presses++) await page.keyboard.press('Shift+Tab');
+    await page.keyboard.type('"n":2');
+    await untilIds(page, ['#2']);
+    await tabTo(page, '#pause');
+    await page.keyboard.press('Space');
+    await untilText(page, '#state', 'Paused');
+});
+
+pageTest('the focus is not lost: the test update\'s button goes, "use my own" closes', async ({ open }) => {
+    const page = await open(`${origin}/`);
+    await untilLive(page);
+    const focused = () => page.evaluate(() => document.activeElement.id);
+    await page.focus('#own');
+    await page.keyboard.press('Enter');
+    assert.equal(await focused(), 'own-name');
+    await page.keyboard.type(freshName());
+    await page.keyboard.press('Enter');
+    assert.equal(await focused(), 'own');
+    await untilLive(page);
+    await page.focus('#send-test');
+    await page.keyboard.press('Enter');
+    await rows(page).first().waitFor();
+    await page.waitForFunction(() => document.activeElement.id === 'list');
+});
+
+pageTest('a screen reader is told: what has come, also the first; how it is connected, but not each second', async ({ open, servers }) => {
+    const server = await servers.start();
+    const name = freshName();
+    const page = await open(`${server.origin}/#${name}`, { expected: FAILED_REQUEST });
+    await untilLive(page);
+    await push(`${server.origin}/${name}`, { n: 1 });
+    await untilText(page, '#said[aria-live=polite]', '1 update came');
+    await push(`${server.origin}/${name}`, { n: 2 });
+    await rows(page).nth(1).waitFor();
+    const tree = await page.locator('#list').ariaSnapshot();
+    assert.match(tree, /listbox "Updates, newest first"/);
+    assert.match(tree, /option "#1 POST \d.*\{.*n.*:1\}/);
+    assert.equal(await page.locator('.row[aria-selected=true]').count(), 1);
+    await server.stop();
+    await page.locator('#state[role=status] [aria-hidden=true]', { hasText: /Next try in \d+ s/ }).waitFor();
+});
+
+pageTest('a phone: list, detail, back; nothing is wider than the screen', async ({ open }) => {
+    const name = freshName();
+    const options = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
+    const fits = async (page, what) => assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 360, what);
+    const page = await open(`${origin}/#${name}`, options);
+    await untilLive(page);
+    await fits(page, 'empty');
+    assert.ok(await page.locator('#address').isVisible());
+    await push(`${origin}/${name}`, { text: 'x'.repeat(500), ['k'.repeat(200)]: 1 });
+    await push(`${origin}/${name}`, { n: 2 });
+    await rows(page).nth(1).waitFor();
+    assert.ok(await page.locator('#detail').isHidden(), 'nothing covers the list until it is chosen');
+    await fits(page, 'list');
+    await rows(page).filter({ hasText: '#1' }).tap();
+    await untilText(page, '#detail-title', '#1');
+    const box = await page.locator('#detail').boundingBox();
+    assert.deepEqual([box.x, box.y, box.width], [0, 0, 360]);
+    await fits(page, 'detail');
+    // What comes meanwhile does not push the reader out.
+    await push(`${origin}/${name}`, { n: 3 });
+    await page.locator('.row .id', { hasText: '#3' }).waitFor({ state: 'attached' });
+    assert.ok(await page.locator('#detail').isVisible());
+    await page.getByRole('button', { name: '← All updates' }).tap();
+    assert.ok(await page.locator('#detail').isHidden());
+    await untilIds(page, ['#3', '#2', '#1']);
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'list');
+
+    const chat = await open(`${origin}/-/chat#${name}`, options);
+    await untilLive(chat);
+    await chat.fill('#name', 'Ann');
+    await chat.fill('#text', 'w'.repeat(300));
+    await chat.locator('#composer').getByRole('button').tap();
+    await chat.locator('.message', { hasText: 'www' }).waitFor();
+    await fits(chat, 'chat');
+    const send = await chat.locator('#composer').boundingBox();
+    assert.ok(send.y + send.height <= 640, 'the composer is on the screen');
+});

@@ -1,0 +1,145 @@
+// The chat, with two people in two browsers.
+
+import assert from 'node:assert/strict';
+import { freshName, origin, pageTest, push, readAll, untilLive, untilText } from './helpers.mjs';
+
+const messages = (page) => page.locator('.message p');
+
+async function say(page, text, name) {
+    if (name) await page.fill('#name', name);
+    await page.fill('#text', text);
+    await page.press('#text', 'Enter');
+}
+
+pageTest('two browsers chat: old and new messages, names, one\'s own on the other side', async ({ open }) => {
+    const channel = freshName();
+    await push(`${origin}/${channel}`, { name: 'Zoe', text: 'from before' });
+    const ann = await open(`${origin}/-/chat#${channel}`);
+    const bob = await open(`${origin}/-/chat#${channel}`);
+    for (const page of [ann, bob]) await messages(page).filter({ hasText: 'from before' }).waitFor();
+    await say(ann, 'hello <b>Bob</b> 🍋', 'Ann');
+    await messages(bob).filter({ hasText: 'hello <b>Bob</b> 🍋' }).waitFor();
+    await say(bob, 'hello Ann', 'Bob');
+    await messages(ann).filter({ hasText: 'hello Ann' }).waitFor();
+    for (const [page, mine] of [[ann, 'Ann'], [bob, 'Bob']]) {
+        assert.deepEqual(await page.locator('.message b').allInnerTexts(), ['Zoe', 'Ann', 'Bob']);
+        assert.deepEqual(await messages(page).allInnerTexts(), ['from before', 'hello <b>Bob</b> 🍋', 'hello Ann']);
+        assert.deepEqual(await page.locator('.message.mine b').allInnerTexts(), [mine]);
+        assert.equal(await page.locator('.message time').count(), 3);
+        assert.equal(await page.inputValue('#text'), '');
+    }
+    // The name is kept, and the messages come again.
+    await ann.reload();
+    await messages(ann).nth(2).waitFor();
+    assert.equal(await ann.inputValue('#name'), 'Ann');
+    assert.deepEqual((await readAll(`${origin}/${channel}`)).map(({ body }) => body)[1], { name: 'Ann', text: 'hello <b>Bob</b> 🍋' });
+});
+
+pageTest('several rooms: one is made by naming it, others see what they have not read there', async ({ open }) => {
+    const channel = freshName();
+    const ann = await open(`${origin}/-/chat#${channel}`);
+    const bob = await open(`${origin}/-/chat#${channel}`);
+    for (const page of [ann, bob]) await untilLive(page);
+    await say(ann, 'in main', 'Ann');
+    await messages(bob).filter({ hasText: 'in main' }).waitFor();
+    await ann.fill('#room-name', 'lemons & limes');
+    await ann.press('#room-name', 'Enter');
+    assert.equal(await ann.locator('#room-title').innerText(), 'lemons & limes');
+    assert.equal(await messages(ann).count(), 0);
+    await say(ann, 'sour');
+    await messages(ann).filter({ hasText: 'sour' }).waitFor();
+    await bob.locator('#rooms a', { hasText: 'lemons' }).locator('.count', { hasText: '1' }).waitFor();
+    assert.equal(await bob.title(), '(1) Chat · longline');
+    assert.deepEqual(await messages(bob).allInnerTexts(), ['in main']);
+
+    // The focus stays on a room while messages come.
+    const link = bob.locator('#rooms a', { hasText: 'lemons' });
+    await link.focus();
+    await say(ann, 'sweet');
+    await bob.locator('.count', { hasText: '2' }).waitFor();
+    assert.match(await bob.evaluate(() => document.activeElement.textContent), /lemons/);
+    await bob.keyboard.press('Enter');
+    await messages(bob).filter({ hasText: 'sweet' }).waitFor();
+    assert.deepEqual(await messages(bob).allInnerTexts(), ['sour', 'sweet']);
+    assert.equal(await bob.title(), 'Chat · longline');
+    assert.equal(await bob.locator('.count').count(), 0);
+
+    // Its link opens the same room, and the way back leads to main.
+    const carol = await open(bob.url());
+    await messages(carol).filter({ hasText: 'sour' }).waitFor();
+    assert.equal(await carol.locator('#room-title').innerText(), 'lemons & limes');
+    await bob.goBack();
+    await messages(bob).filter({ hasText: 'in main' }).waitFor();
+    assert.deepEqual(await messages(bob).allInnerTexts(), ['in main']);
+});
+
+pageTest('a room of a long name is the same for all, and its messages are seen', async ({ open }) => {
+    const page = await open(`${origin}/-/chat#${freshName()}/${'long'.repeat(70)}`);
+    await untilLive(page);
+    await say(page, 'here', 'Ann');
+    await messages(page).filter({ hasText: 'here' }).waitFor();
+    assert.ok((await page.locator('#room-title').innerText()).length <= 41);
+});
+
+pageTest('what is no message is not shown, and a hostile one is text', async ({ open }) => {
+    const channel = freshName();
+    const url = `${origin}/${channel}`;
+    for (const text of ['{"n":1}', '[1]', '{"text":7}', '{"text":null}', '{"__proto__":{"text":"inherited"}}']) await push(url, text);
+    await push(url, '{"name":"<script>window.hacked=1</script>","text":"<img src=x onerror=window.hacked=1>","room":{}}');
+    await push(url, '{"name":"a\u202eb","text":"left\u202eright","__proto__":{"room":"x"}}');
+    await push(url, { name: 'x'.repeat(5000), text: 'y'.repeat(900_000), room: 'main' });
+    for (let n = 0; n < 150; n++) await push(url, { text: 'spam', room: `room ${n}` });
+    const page = await open(`${origin}/-/chat#${channel}`);
+    await messages(page).nth(2).waitFor();
+    assert.equal(await messages(page).count(), 3);
+    const texts = await page.locator('.message').allInnerTexts();
+    assert.match(texts[0], /<script>window\.hacked=1<\/script>[^]*<img src=x onerror=window\.hacked=1>/);
+    assert.match(texts[1], /a\\u202eb[^]*left\\u202eright/);
+    assert.ok(texts[2].length < 5000 && /900,000 characters/.test(texts[2]));
+    assert.equal(await page.locator('#rooms li').count(), 100);
+    assert.equal(await page.evaluate(() => window.hacked), undefined);
+});
+
+pageTest('a message that could not be sent is said, and not lost', async ({ open, servers }) => {
+    const server = await servers.start();
+    const page = await open(`${server.origin}/-/chat#${freshName()}`, { expected: /^Failed to load resource/ });
+    await untilLive(page);
+    await server.stop();
+    await say(page, 'into the void', 'Ann');
+    await untilText(page, '#error', 'Not sent');
+    assert.equal(await page.inputValue('#text'), 'into the void');
+    await servers.start(undefined, server.port);
+    await untilLive(page);
+    await page.press('#text', 'Enter');
+    await messages(page).filter({ hasText: 'into the void' }).waitFor();
+    assert.equal(await page.locator('#error').innerText(), '');
+});
+
+pageTest('the invitation is the link to this room', async ({ open }) => {
+    const url = `${origin}/-/chat#${freshName()}/tea`;
+    const page = await open(url, { permissions: ['clipboard-read', 'clipboard-write'] });
+    await page.click('#invite');
+    await untilText(page, '#invite', 'Copied');
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), url);
+});
+
+pageTest('a fragment that names no channel is said, and nothing is sent', async ({ open }) => {
+    const page = await open();
+    const asked = new Set();
+    page.on('request', (request) => asked.add(new URL(request.url()).pathname));
+    const names = [];
+    for (const fragment of ['#%', '#..', `#${'x'.repeat(300)}`, '#a%2Fb', '#-', '#name/%']) {
+        await page.goto(`${origin}/-/chat${fragment}`);
+        if (fragment === '#..') await page.reload(); // the others are changes of an open page
+        await untilText(page, '#state', 'names no channel');
+        for (const id of ['composer', 'new-room', 'retry']) assert.ok(await page.locator(`#${id}`).isHidden(), id);
+        // A sound one, in the same page, is opened.
+        names.push(freshName());
+        await page.goto(`${origin}/-/chat#${names.at(-1)}`);
+        await untilLive(page);
+        await say(page, 'hello', 'Ann');
+        await messages(page).first().waitFor();
+        assert.equal(await messages(page).count(), 1);
+    }
+    assert.deepEqual([...asked].filter((path) => !path.startsWith('/-/')).sort(), names.map((name) => `/${name}`).sort());
+});
