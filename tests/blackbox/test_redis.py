@@ -20,6 +20,7 @@ DAY_S = 86400
 WEEK_S = 7 * DAY_S
 MIB = 1 << 20
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+MIGRATION = Path(__file__).parents[2] / "docs/migration.md"
 
 
 def names(channel):
@@ -159,6 +160,47 @@ def test_upstream_and_longline_may_push_in_turns(redis, start):
     # Lists are trimmed a sixteenth over the bound.
     assert 30 <= redis.command("LLEN", names(channel)[2]) <= 31
     assert redis.command("LLEN", names(channel)[0]) <= 31
+
+
+def test_the_steps_of_the_migration(redis_servers, start):
+    """docs/migration.md: the settings file as it stands there, consumers that go on with the ts they have, and the way back."""
+    block = re.search(r"^ +```sh\n(.*?)^ +```", MIGRATION.read_text(), re.M | re.S)[1]
+    settings = dict(line.strip().split("=", 1) for line in block.splitlines())
+    assert settings["DATA_PROVIDER"] == "redis" and settings["REDIS_PREFIX"] == P
+    redis = redis_servers.start(requirepass=settings["REDIS_PASS"])
+    keep, ttl_s = int(settings["CHANNEL_STORAGE_MAXSIZE"]), int(settings["REDIS_DATA_TTL"])
+    server = start(**{**settings, "REDIS_HOST": HOST, "REDIS_PORT": redis.port})
+    full, quiet = server.channel(), server.channel()
+    server.stop()
+    for i in range(1, 51):
+        upstream_push(redis, full, '{"i":%d}' % i, keep, ttl_s)
+    upstream_push(redis, quiet, '{"i":1}', keep, ttl_s)
+
+    server.start()
+    assert healthy(server)["status"] == "serving"
+    assert [update["i"] for update in server.get(f"{full}?ts=45").updates] == [46, 47, 48, 49, 50]
+    with server.client() as client:
+        client.send_request("GET", f"{quiet}?ts=1&sleep=60")
+        server.wait_for_parked(1)
+        assert server.push(quiet, '{"i":2}') == 2
+        assert client.read_reply().updates == [{"i": 2}]
+    assert server.push(full, '{"i":51}') == 51
+    page = server.get(full).json()
+    assert (page["missed"], [update["i"] for update in page["updates"]]) == (51 - keep, list(range(52 - keep, 52)))
+
+    server.stop()
+    assert upstream_poll(redis, quiet, 1) == (['{"i":2}'], 2)
+    assert upstream_poll(redis, full, 50) == (['{"i":51}'], 51)
+    assert upstream_push(redis, full, '{"i":52}', keep, ttl_s) == 52
+
+
+def test_a_migration_with_an_empty_prefix_takes_the_flag(redis, start):
+    """lua-long-polling takes REDIS_PREFIX= for no prefix; to longline an empty variable is none."""
+    redis.command("INCR", "total:" + "x" * 22)
+    redis.command("RPUSH", "updates:" + "x" * 22, '{"i":1}')
+    by_flag = start(flags=["--redis-prefix="], **redis.settings())
+    assert by_flag.get("/" + "x" * 22).updates == [{"i": 1}]
+    assert start(**redis.settings(REDIS_PREFIX="")).get("/" + "x" * 22).updates == []
 
 
 def test_a_push_of_upstreams_is_read_with_the_next_of_longlines(redis, start):
