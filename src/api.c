@@ -478,12 +478,22 @@ static unsigned method_bit(const struct request *request) {
     }
 }
 
+/* Sees through the proxies on the way, each of which may have added a header of its own. */
+static void find_client(const struct request *request, uint8_t ip[16]) {
+    for (uint32_t i = request->header_count; i-- > 0;) {
+        struct slice name = request_slice(request, request->headers[i].name);
+        if (slice_equal_nocase(name, SLICE("x-forwarded-for")) &&
+            !proxy_client_ip(api->trust, request_slice(request, request->headers[i].value), ip))
+            return;
+    }
+}
+
 /* Counts the request; when it is one too many it is refused here, and false returned. */
 static bool within_limit(struct exchange *exchange, const struct request *request) {
     if (!api->limiter)
         return true;
     struct peer peer = exchange_peer(exchange);
-    proxy_client_ip(api->trust, request_header(request, HEADER_FORWARDED_FOR), peer.ip);
+    find_client(request, peer.ip);
     struct limiter_verdict verdict = limiter_take(api->limiter, peer.ip, wheel_now_ms());
     exchange->quota = (int64_t)verdict.remaining;
     if (verdict.allowed)

@@ -148,6 +148,12 @@ static int serve(int argc, char **argv) {
         config_help(stdout);
         return EXIT_SUCCESS;
     }
+    /* Until the loop hears them they wait: process 1 of a container would not get them at all. */
+    sigset_t ends;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &ends, NULL);
     if (!config_load(&app.config, argc, argv, error, sizeof error))
         return complain(EXIT_USAGE, error);
     if (app.config.max_body > (app.config.buffer_size << 20) / 4)
@@ -166,6 +172,7 @@ static int serve(int argc, char **argv) {
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return complain(EXIT_CANNOT_START, error);
+    pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
     uv_run(loop, UV_RUN_DEFAULT);
     inbox_free(app.api.inbox);
     limiter_free(app.api.limiter);

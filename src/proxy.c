@@ -139,13 +139,14 @@ static bool last_item(struct slice *list, struct slice *item) {
     return true;
 }
 
-void proxy_client_ip(const struct proxy_trust *trust, struct slice forwarded_for, uint8_t ip[16]) {
+bool proxy_client_ip(const struct proxy_trust *trust, struct slice forwarded_for, uint8_t ip[16]) {
     struct slice item;
     while (is_trusted(trust, ip) && last_item(&forwarded_for, &item)) {
         uint8_t next[16];
         bool is_v4;
         if (!parse_ip(item, next, &is_v4))
-            return;
+            return false;
         memcpy(ip, next, 16);
     }
+    return is_trusted(trust, ip);
 }

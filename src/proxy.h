@@ -18,6 +18,7 @@ void proxy_trust_free(struct proxy_trust *trust);
 
 /*
  * Replaces `ip` (IPv4 as ::ffff:a.b.c.d; all zero, a unix socket, is trusted) by the client's: the rightmost
- * address in `forwarded_for` that is not a trusted proxy's, as long as the one before is.
+ * address in `forwarded_for` that is not a trusted proxy's, as long as the one before is. Returns whether all were:
+ * then the header before this one, if there is one, tells more.
  */
-void proxy_client_ip(const struct proxy_trust *trust, struct slice forwarded_for, uint8_t ip[16]);
+bool proxy_client_ip(const struct proxy_trust *trust, struct slice forwarded_for, uint8_t ip[16]);

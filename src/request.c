@@ -57,7 +57,6 @@ static enum header_name name_of(struct slice name) {
         [HEADER_CONTENT_ENCODING] = SLICE("content-encoding"),
         [HEADER_TRANSFER_ENCODING] = SLICE("transfer-encoding"),
         [HEADER_EXPECT] = SLICE("expect"),
-        [HEADER_FORWARDED_FOR] = SLICE("x-forwarded-for"),
         [HEADER_ACCEPT_ENCODING] = SLICE("accept-encoding"),
         [HEADER_IF_NONE_MATCH] = SLICE("if-none-match"),
     };

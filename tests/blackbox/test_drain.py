@@ -1,12 +1,14 @@
 """SIGTERM and SIGINT: nobody is left waiting, nothing acknowledged is lost, exit 0 within five seconds."""
 
 import signal
+import socket
+import subprocess
 import time
 
 import pytest
 
 from http_client import Closed, request_bytes
-from longline_server import STOP_S
+from longline_server import BINARY, STOP_S, environment
 from swarm import Swarm
 
 BOTH_SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -39,6 +41,23 @@ def test_parked_polls_get_an_empty_200_and_the_close(serve, number):
         assert reply.json() == {"ok": True, "ts": ts, "updates": []}
         assert client.read_to_end() == b""
         client.close()
+
+
+@BOTH_SIGNALS
+@pytest.mark.providers("redis")
+def test_a_signal_during_the_start_ends_it_as_one_later_would(number):
+    """It waits for a Redis that is not there, for so long. As process 1 of a container it would not get a signal that it does not wait for."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        settings = {"DATA_PROVIDER": "redis", "REDIS_PORT": nobody.getsockname()[1], "REDIS_TIMEOUT": 1000, "LISTEN": "127.0.0.1:0"}
+        process = subprocess.Popen([BINARY, "serve"], env=environment(settings), stderr=subprocess.PIPE, text=True)
+        try:
+            assert "starting" in process.stderr.readline()
+            process.send_signal(number)
+            _, log = process.communicate(timeout=STOP_S)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and "stopping" in log, log
 
 
 def test_idle_connections_are_closed(serve):

@@ -116,3 +116,19 @@ def test_ipv6_clients_are_counted_by_their_64(limited):
 def test_a_garbage_forwarded_for_never_fails_a_request(limited, garbage):
     channel = limited.channel()
     assert statuses(limited, 6, channel, garbage) == [200] * 5 + [429]
+
+
+def test_each_proxy_may_add_a_header_of_its_own(limited):
+    """The client's forged one stands before those of the proxies and is not looked at."""
+    channel = limited.channel()
+
+    def ask(*forwarded):
+        lines = "".join(f"X-Forwarded-For: {value}\r\n" for value in forwarded)
+        with limited.client() as client:
+            client.send(f"GET {channel} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
+            return client.read_reply().status
+
+    assert [ask(f"198.51.100.{i}", "203.0.113.7", "10.0.0.2") for i in range(6)] == [200] * 5 + [429]
+    assert ask("203.0.113.7", "", "10.0.0.2") == 429
+    assert ask("203.0.113.8", "10.0.0.2") == 200
+    assert ask("203.0.113.7", "unknown", "10.0.0.2") == 200, "10.0.0.2 itself"
