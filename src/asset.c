@@ -9,7 +9,8 @@
     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "     \
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "                      \
     "require-trusted-types-for 'script'; trusted-types 'none'\r\n"                                           \
-    "Referrer-Policy: no-referrer\r\n"
+    "Referrer-Policy: no-referrer\r\n"                                                                       \
+    "Cross-Origin-Opener-Policy: same-origin\r\n"
 
 const struct asset *asset_find(struct slice path) {
     for (size_t i = 0; i < sizeof asset_files / sizeof *asset_files; i++)

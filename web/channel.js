@@ -1,5 +1,5 @@
-// Which channel a page shows. Its secret stands in the fragment of the page's address, which browsers send to nobody:
-// neither this server's log nor a proxy's ever holds it.
+// Which channel a page shows. Its secret stands in the fragment of the page's address, which browsers send to nobody.
+// (Polls and pushes do carry it, in their path: a proxy in front must not log paths.)
 
 /** Where channels are: this file is at /-/web/channel.js, or below the path that a proxy serves longline at. */
 export const root = new URL('../../', import.meta.url);
@@ -21,7 +21,19 @@ export function nameFrom(text) {
     if (!/^https?:\/\//i.test(text)) return checked(text);
     const url = new URL(text);
     if (!url.href.startsWith(root.href)) throw new Error(`That is another server. This page reads from ${root.host} alone.`);
-    return checked(decoded(url.hash.slice(1) || url.pathname.slice(root.pathname.length).split('/')[0]));
+    return checked(decoded(url.hash.slice(1).split('/')[0] || url.pathname.slice(root.pathname.length).split('/')[0]));
+}
+
+/** The name to begin with where the address has none: the last one that this reader made or typed. */
+export function ownName() {
+    const name = memory.get('channel') ?? freshName();
+    rememberName(name);
+    return name;
+}
+
+/** Never a name that came with a link: who sent it would read what is sent to "your address" from then on. */
+export function rememberName(name) {
+    memory.set('channel', name);
 }
 
 /** The name in this page's own address: {name, room}; {name: ''} when there is none. Throws what is wrong with it. */

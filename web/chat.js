@@ -3,7 +3,7 @@
 // speaks the same.
 
 import { Channel } from './longline.js';
-import { addressOf, freshName, memory, nameInFragment, putInFragment } from './channel.js';
+import { addressOf, memory, nameInFragment, ownName, putInFragment } from './channel.js';
 import { connectionLine } from './connection.js';
 import { Feed } from './feed.js';
 import { copyText, element, flash, oneLine, timeText, visible } from './text.js';
@@ -13,6 +13,7 @@ const MESSAGES_MAX = 500; // of a room, kept and in the document
 const ROOMS_MAX = 100;
 const TEXT_MAX = 4000; // characters shown of a message
 const NAME_MAX = 40;
+const PUSH_MS = 20_000;
 
 const $ = (id) => document.getElementById(id);
 
@@ -20,8 +21,7 @@ let name; // of the channel
 let channel;
 let feed;
 let here = MAIN;
-let rooms; // name → {messages, unread}
-let seen; // the number of the newest entry that has been read
+let rooms; // name → {messages, unread, item, link, count}, those that have been silent longest first
 
 const showState = connectionLine(() => feed?.start());
 
@@ -42,54 +42,78 @@ function begin() {
     const isOther = fragment.name !== name || !name;
     here = oneLine(fragment.room ?? '', NAME_MAX) || MAIN;
     if (isOther) {
-        name = fragment.name || memory.get('channel') || freshName();
+        name = fragment.name || ownName();
         putInFragment(name, { room: fragment.room, replace: true });
-        memory.set('channel', name);
-        rooms = new Map([[MAIN, { messages: [], unread: 0 }]]);
-        seen = 0;
+        rooms = new Map();
+        roomOf(MAIN);
         feed?.close();
         channel = new Channel(addressOf(name));
-        feed = new Feed(addressOf(name), { change, state: showState, notice: () => {} });
+        feed = new Feed(addressOf(name), { change, state: showState, notice });
         feed.start();
     }
-    for (const id of ['to-console', 'to-chat']) $(id).hash = encodeURIComponent(name);
+    for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = encodeURIComponent(name);
     showRoom();
 }
 
 function roomOf(title) {
-    if (!rooms.has(title) && rooms.size < ROOMS_MAX) rooms.set(title, { messages: [], unread: 0 });
-    return rooms.get(title);
+    const room = rooms.get(title) ?? makeRoom(title);
+    rooms.delete(title);
+    rooms.set(title, room);
+    if (rooms.size > ROOMS_MAX) rooms.delete([...rooms.keys()].find((other) => other !== MAIN && other !== here));
+    return room;
+}
+
+function makeRoom(title) {
+    const count = element('span', { className: 'count' });
+    const link = element('a', { href: `#${encodeURIComponent(name)}${title === MAIN ? '' : `/${encodeURIComponent(title)}`}` }, title);
+    return { messages: [], unread: 0, item: element('li', {}, link), link, count };
 }
 
 // ---------------------------------------------------------------------------------------------- messages
 
 function change() {
-    const { entries } = feed;
-    const added = entries.slice(entries.findLastIndex((entry) => entry.number <= seen) + 1);
-    if (!added.length) return;
-    const isFirst = seen === 0;
-    seen = entries.at(-1).number;
+    const added = feed.take();
     const box = $('messages');
+    const isHistory = !box.childElementCount || Boolean(box.querySelector('.quiet'));
     const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     const fresh = document.createDocumentFragment();
     for (const entry of added) {
         const message = messageIn(entry);
-        const room = message && roomOf(message.room);
-        if (!room) continue;
+        if (!message) continue;
+        const room = roomOf(message.room);
         room.messages.push(message);
         if (room.messages.length > MESSAGES_MAX) room.messages.shift();
         if (message.room === here) fresh.append(drawMessage(message));
-        else if (!isFirst) room.unread++;
+        else if (!(entry.ts <= feed.history)) room.unread++;
     }
     if (fresh.childElementCount) {
+        box.ariaLive = isHistory ? 'off' : 'polite'; // old messages are not read out
         box.querySelector('.quiet')?.remove();
         const isMine = fresh.lastElementChild.classList.contains('mine');
         box.append(fresh);
         while (box.childElementCount > MESSAGES_MAX) box.firstElementChild.remove();
-        if (isAtEnd || isMine || isFirst) box.scrollTop = box.scrollHeight;
+        if (isAtEnd || isMine || isHistory) box.scrollTop = box.scrollHeight;
         else $('to-end').hidden = false;
     }
+    showQuiet();
     showRooms();
+}
+
+/** What there is to say of a room in which nothing has been said. */
+function showQuiet() {
+    const box = $('messages');
+    if (box.querySelector('.message')) return;
+    const text = feed.isLoaded
+        ? 'Nobody has said anything here yet. Copy the link to this chat and send it to somebody: it opens the same rooms, old messages and all.'
+        : 'Loading…';
+    const line = box.querySelector('.quiet') ?? element('p', { className: 'quiet' });
+    line.textContent = text;
+    box.append(line);
+}
+
+/** What the feed has to say of itself: messages are missing, or the channel began anew. */
+function notice(text) {
+    $('messages').append(element('p', { className: 'notice' }, text));
 }
 
 /** What an update says, when it is a message. */
@@ -97,11 +121,14 @@ function messageIn(entry) {
     const update = entry.update;
     if (!update || typeof update !== 'object' || typeof update.text !== 'string') return undefined;
     const own = (member) => (Object.hasOwn(update, member) && typeof update[member] === 'string' ? oneLine(update[member], NAME_MAX) : '');
-    return { at: entry.at, name: own('name') || 'somebody', room: own('room') || MAIN, text: update.text };
+    return { at: entry.at, name: own('name') || 'somebody', room: own('room') || MAIN, length: update.text.length, text: copyOf(update.text.slice(0, TEXT_MAX)) };
 }
 
-function drawMessage({ at, name, text }) {
-    const cut = text.length > TEXT_MAX ? `${visible(text.slice(0, TEXT_MAX))} … (${text.length.toLocaleString()} characters)` : visible(text);
+/** A piece of a string keeps the whole of it; its copy does not. */
+const copyOf = structuredClone;
+
+function drawMessage({ at, name, text, length }) {
+    const cut = visible(text) + (length > TEXT_MAX ? ` … (${length.toLocaleString()} characters)` : '');
     const isMine = name === $('name').value.trim();
     return element('div', { className: isMine ? 'message mine' : 'message' }, element('b', {}, name), element('time', {}, timeText(at)), element('p', {}, cut));
 }
@@ -114,30 +141,33 @@ $('to-end').addEventListener('click', () => ($('messages').scrollTop = $('messag
 // ---------------------------------------------------------------------------------------------- rooms
 
 function showRoom() {
-    const room = roomOf(here) ?? { messages: [], unread: 0 };
+    const room = roomOf(here);
     room.unread = 0;
     $('room-title').textContent = here;
     $('to-end').hidden = true;
     const box = $('messages');
+    box.ariaLive = 'off';
     box.replaceChildren(...room.messages.map(drawMessage));
-    if (!room.messages.length) box.append(element('p', { className: 'quiet' }, 'Nobody has said anything here yet. Copy the link to this chat and send it to somebody: it opens the same rooms, old messages and all.'));
+    showQuiet();
     box.scrollTop = box.scrollHeight;
     showRooms();
 }
 
+/** The links stay what they are, for who is about to click one. */
 function showRooms() {
     const titles = [...rooms.keys()].sort((a, b) => (b === MAIN) - (a === MAIN) || a.localeCompare(b));
-    const focused = document.activeElement.closest('#rooms a')?.hash;
-    $('rooms').replaceChildren(
-        ...titles.map((title) => {
-            const link = element('a', { href: `#${encodeURIComponent(name)}${title === MAIN ? '' : `/${encodeURIComponent(title)}`}` }, title);
-            if (title === here) link.setAttribute('aria-current', 'true');
-            const { unread } = rooms.get(title);
-            if (unread) link.append(element('span', { className: 'count', ariaLabel: `${unread} unread` }, String(unread)));
-            return element('li', {}, link);
-        }),
-    );
-    if (focused) [...$('rooms').querySelectorAll('a')].find((link) => link.hash === focused)?.focus();
+    const items = titles.map((title) => {
+        const { item, link, count, unread } = rooms.get(title);
+        if (title === here) link.setAttribute('aria-current', 'true');
+        else link.removeAttribute('aria-current');
+        count.textContent = unread;
+        count.ariaLabel = `${unread} unread`;
+        if (unread) link.append(count);
+        else count.remove();
+        return item;
+    });
+    const { children } = $('rooms');
+    if (children.length !== items.length || items.some((item, index) => children[index] !== item)) $('rooms').replaceChildren(...items);
     const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
     document.title = unread ? `(${unread}) Chat · longline` : 'Chat · longline';
 }
@@ -166,10 +196,11 @@ $('composer').addEventListener('submit', async (event) => {
     const said = $('text').value;
     $('text').value = $('error').textContent = '';
     try {
-        await channel.push(message);
+        await channel.push(message, { signal: AbortSignal.timeout(PUSH_MS) });
     } catch (error) {
-        $('error').textContent = `Not sent: ${error.description ?? error.message}`;
-        $('text').value ||= said;
+        const isFree = !$('text').value;
+        $('error').textContent = `Not sent${isFree ? '' : ` (“${said}”)`}: ${error.description ?? error.message}`;
+        if (isFree) $('text').value = said;
     }
 });
 

@@ -1,15 +1,17 @@
 // The console: the page at /. It wires the parts together; see feed.js for what comes in, list.js and detail.js for how
 // it is shown.
 
-import { addressOf, freshName, memory, nameFrom, nameInFragment, putInFragment } from './channel.js';
+import { addressOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName } from './channel.js';
 import { connectionLine } from './connection.js';
 import { describe, headersOf } from './describe.js';
-import { addressWithQuery, showDetail } from './detail.js';
+import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Feed } from './feed.js';
 import { List } from './list.js';
 import { snippetsFor } from './snippets.js';
 import { copyText, durationText, element, flash, plural, timeText } from './text.js';
 
+const PUSH_MS = 20_000; // no answer to a push for so long is none
+const FILTER_MS = 12; // of a frame
 const SAY_MS = 3000; // from one spoken line about new updates to the next
 
 const $ = (id) => document.getElementById(id);
@@ -17,6 +19,7 @@ const $ = (id) => document.getElementById(id);
 let address;
 let feed;
 let matches; // (entry) → whether the filter lets it through; undefined: no filter
+let isFiltering = false;
 let shown = []; // what of feed.entries the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let unseen = 0; // updates that came while the page was hidden
@@ -36,14 +39,13 @@ function begin() {
         return;
     }
     if (!name) {
-        name = memory.get('channel') ?? freshName();
+        name = ownName();
         putInFragment(name, { replace: true });
     }
-    memory.set('channel', name);
     address = addressOf(name);
     showParts(true);
     $('address').textContent = address;
-    for (const id of ['to-console', 'to-chat']) $(id).hash = location.hash;
+    for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
     selectTab(Number(memory.get('tab')) || 0);
     reset();
     feed?.close();
@@ -81,6 +83,7 @@ function reset() {
 }
 
 function go(name) {
+    rememberName(name);
     putInFragment(name);
     begin();
 }
@@ -122,8 +125,12 @@ function showState(state, ...more) {
 }
 
 function notice(text) {
-    const line = element('li', {}, text, ' ');
-    line.append(element('button', { type: 'button', className: 'link', onclick: () => line.remove() }, 'Dismiss'));
+    const line = element('p', {}, text, ' ');
+    const dismiss = () => {
+        line.remove();
+        $('inbox').focus();
+    };
+    line.append(element('button', { type: 'button', className: 'link', onclick: dismiss }, 'Dismiss'));
     $('notices').append(line);
     if ($('notices').children.length > 5) $('notices').firstElementChild.remove();
 }
@@ -149,7 +156,8 @@ function change() {
         }
         list.show(shown, isFirst);
         if (isFirst) {
-            $('connect').open = false;
+            const isUsed = $('connect').matches(':hover') || $('connect').contains(document.activeElement);
+            if (!isUsed) $('connect').open = false;
             if (isWide()) list.select(entries.at(-1));
         }
     }
@@ -157,7 +165,9 @@ function change() {
     showKept();
 }
 
-function announce(added) {
+function announce(entries) {
+    const added = entries.filter(({ ts }) => !(ts <= feed.history));
+    if (!added.length) return;
     if (document.hidden) {
         unseen += added.length;
         document.title = `(${unseen}) longline`;
@@ -184,8 +194,9 @@ function showEmpty() {
     $('empty').hidden = shown.length > 0;
     $('list').hidden = shown.length === 0;
     if (hadFocus && shown.length) $('list').focus();
-    $('empty').dataset.filtered = isFiltered;
-    $('empty-title').textContent = isFiltered ? 'No update holds that' : 'Nothing has come yet';
+    const isLoading = feed && !feed.isLoaded && !isFiltered;
+    $('empty').dataset.filtered = isFiltered || isLoading;
+    $('empty-title').textContent = isLoading ? 'Loading…' : isFiltering ? 'Looking…' : isFiltered ? 'No update holds that' : 'Nothing has come yet';
 }
 
 function showKept() {
@@ -209,20 +220,41 @@ function fillRow(row, entry) {
 }
 
 let filterTimer;
+let filterTurn = 0;
 $('filter').addEventListener('input', () => {
     clearTimeout(filterTimer);
     filterTimer = setTimeout(filter, 120);
 });
 
-function filter() {
+/** Goes through what is there a part of a frame at a time; what comes meanwhile is looked at as it comes. */
+async function filter() {
+    const turn = ++filterTurn;
     const text = $('filter').value.trim();
     const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
     const isIn = (entry) => {
+        if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query}`)) return true;
+        if (Object.entries(headersOf(entry)).some((header) => pattern.test(header.join(': ')))) return true;
         const { sender, event } = describe(entry);
-        return pattern.test(entry.text) || pattern.test(`#${entry.ts} ${sender} ${event} ${entry.query}`) || Object.entries(headersOf(entry)).some((header) => pattern.test(header.join(': ')));
+        return pattern.test(`${sender} ${event}`);
     };
     matches = text ? isIn : undefined;
-    shown = !feed ? [] : matches ? feed.entries.filter(matches) : feed.entries;
+    if (matches && feed) {
+        shown = [];
+        isFiltering = true;
+        const found = [];
+        let began = performance.now();
+        for (const entry of feed.entries.slice()) {
+            if (isIn(entry)) found.push(entry);
+            if (performance.now() - began < FILTER_MS) continue;
+            await new Promise(requestAnimationFrame);
+            if (turn !== filterTurn) return;
+            began = performance.now();
+        }
+        shown = found.concat(shown);
+    } else {
+        shown = feed?.entries ?? [];
+    }
+    isFiltering = false;
     list.show(shown, true);
     showEmpty();
     if (feed) showKept();
@@ -235,23 +267,30 @@ const isWide = () => matchMedia('(min-width: 800px)').matches;
 function open(entry, isOpening) {
     showDetail($('detail'), entry, { address, again, back: closeDetail });
     $('detail').hidden = false;
-    if (isOpening) document.body.classList.add('reading');
+    if (isOpening) setReading(true);
     if (isOpening && !isWide()) $('detail').focus();
 }
 
 function closeDetail() {
     const wasReading = document.body.classList.contains('reading');
-    document.body.classList.remove('reading');
+    setReading(false);
     if (!list.selected) $('detail').hidden = true;
     if (wasReading && !isWide()) $('list').focus();
 }
 
+/** On a narrow screen an open update covers all else, which then takes no focus. */
+function setReading(isReading) {
+    document.body.classList.toggle('reading', isReading);
+    for (const node of document.querySelectorAll('.bar, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
+}
+
+matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(document.body.classList.contains('reading')));
 addEventListener('keydown', (event) => event.key === 'Escape' && closeDetail());
 
 /** Sends the request of an update once more, as it came. */
 async function again(entry, button) {
     try {
-        await push(entry.raw ?? entry.text, headersOf(entry)['content-type'], entry.query, button);
+        await push(requestOf(entry), button);
     } catch (error) {
         notice(`#${entry.ts} was not sent again: ${error.message}`);
     }
@@ -260,17 +299,20 @@ async function again(entry, button) {
 // ---------------------------------------------------------------------------------------------- sending
 
 /** Pushes, and says on the button how it went. Throws what went wrong. */
-async function push(body, type, query, button) {
+async function push({ body, headers, query }, button) {
+    if (button.ariaBusy === 'true') return;
+    button.ariaBusy = 'true';
     try {
-        // An ArrayBuffer has no type of its own, as a string would have.
-        const bytes = typeof body === 'string' ? new TextEncoder().encode(body) : body;
-        const response = await fetch(addressWithQuery(address, query), { method: 'POST', headers: type ? { 'Content-Type': type } : {}, body: bytes });
+        const init = { method: 'POST', headers, body, signal: AbortSignal.timeout(PUSH_MS) };
+        const response = await fetch(addressWithQuery(address, query), init);
         const text = await response.text();
         if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
         flash(button, `Sent as #${response.headers.get('X-Total-Updates')}`);
     } catch (error) {
         flash(button, 'Not sent');
         throw error;
+    } finally {
+        button.ariaBusy = null;
     }
 }
 
@@ -284,7 +326,8 @@ $('send-form').addEventListener('submit', async (event) => {
     event.preventDefault();
     $('send-error').textContent = '';
     try {
-        await push($('send-body').value, $('send-type').value, $('send-query').value.replace(/^\?/, ''), event.submitter);
+        const headers = { 'Content-Type': $('send-type').value };
+        await push({ body: $('send-body').value, headers, query: $('send-query').value.replace(/^\?/, '') }, event.submitter);
     } catch (error) {
         $('send-error').textContent = error.message;
     }
@@ -294,7 +337,7 @@ $('send-body').addEventListener('keydown', (event) => {
 });
 $('send-test').addEventListener('click', async ({ currentTarget }) => {
     try {
-        await push('{"hello":"world","from":"the console"}', 'application/json', '', currentTarget);
+        await push({ body: '{"hello":"world","from":"the console"}', headers: { 'Content-Type': 'application/json' } }, currentTarget);
     } catch (error) {
         notice(`The test update was not sent: ${error.message}`);
     }

@@ -2,7 +2,7 @@
 
 import { describe, headersOf } from './describe.js';
 import { jsonView } from './json_view.js';
-import { bytesText, copyText, element, flash, timeText, visible } from './text.js';
+import { bytesText, copyText, element, flash, focusOn, timeText, visible } from './text.js';
 
 const RAW_MAX = 4000; // characters of the raw body drawn at once
 const RAW_MORE = 50_000;
@@ -12,7 +12,7 @@ export function showDetail(article, entry, { address, again, back }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
-    const facts = [entry.method, timeText(entry.at), bytesText(entry.text.length), headers['content-type']].filter(Boolean);
+    const facts = [entry.method, timeText(entry.at), bytesText(new Blob([entry.text]).size), headers['content-type']].filter(Boolean);
     article.replaceChildren(
         button('← All updates', back, 'back'),
         title,
@@ -60,7 +60,10 @@ function rawOf(entry) {
     const isText = typeof entry.raw === 'string';
     const text = isText ? entry.raw : hexOf(entry.raw);
     const pre = element('pre');
-    const more = button('', () => draw(RAW_MORE), 'link');
+    const more = button('', () => {
+        draw(RAW_MORE);
+        if (more.hidden) focusOn(pre);
+    }, 'link');
     let shown = 0;
     const draw = (count) => {
         pre.append(isText ? visible(text.slice(shown, shown + count)) : text.slice(shown, shown + count));
@@ -76,16 +79,28 @@ function hexOf(bytes) {
     return Array.from(bytes.subarray(0, 4096), (byte) => byte.toString(16).padStart(2, '0')).join(' ') + (bytes.length > 4096 ? ' …' : '');
 }
 
-/** The query of the request, without its question mark, as an address takes it. */
+// What tells a receiver what an update is, and that it is genuine.
+const TELLING = /^(x-(?!forwarded|real-ip)|ce-|stripe-signature$|paypal-)/;
+
+/** What pushes an update once more: the request as it came or, where its type is not known, the update: {body, headers, query}. */
+export function requestOf(entry) {
+    const { 'content-type': type, ...others } = headersOf(entry);
+    if (!type) return { body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
+    const telling = Object.entries(others).filter(([name]) => TELLING.test(name));
+    return { body: entry.raw ?? entry.text, headers: { 'Content-Type': type, ...Object.fromEntries(telling) }, query: entry.query };
+}
+
+/** The address with the query of a request, which has no question mark. */
 export function addressWithQuery(address, query) {
     return query ? `${address}?${query}` : address;
 }
 
 /** With --data-raw an @ names no file, and with -g brackets are no ranges. What a terminal might obey is escaped. */
 function curlOf(entry, address) {
-    const escaped = (char) => '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0');
-    const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
-    const type = headersOf(entry)['content-type'] ?? 'application/json';
-    const body = typeof entry.raw === 'string' ? entry.raw : entry.text;
-    return `curl -g -H ${quoted(`Content-Type: ${type}`)} --data-raw ${quoted(body)} ${quoted(addressWithQuery(address, entry.query))}`;
+    const escaped = (char) => (char < '\x80' ? '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0') : '\\u00' + char.charCodeAt(0).toString(16));
+    const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f-\x9f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f-\x9f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
+    const isText = typeof entry.raw !== 'object';
+    const { body, headers, query } = requestOf(isText ? entry : { ...entry, headers: {} });
+    const lines = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)} `);
+    return `curl -g ${lines.join('')}--data-raw ${quoted(body)} ${quoted(addressWithQuery(address, query))}`;
 }

@@ -1,6 +1,6 @@
 """Writes the files of this folder as a C header: embed.py HEADER FILE...
 
-They are served as they are, so there is nothing to build to work on them: edit, `script/build`, reload.
+They are served as they are: to work on them edit, `script/server`, reload.
 """
 
 import gzip

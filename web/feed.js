@@ -6,23 +6,32 @@
 
 import { Channel } from './longline.js';
 import { root } from './channel.js';
+import { plural } from './text.js';
 
 const FIRST_UPDATES = 1000; // of those before the page was opened
 const UPDATES_MAX = 10_000;
 const CHARS_MAX = 32 << 20;
 const ASLEEP_MS = 10_000;
+// A tab that nobody has seen for a while asks now and then: a browser has six connections for all tabs of a server.
+const DOZE_MS = 30_000;
+const DOZE_PAUSE_MS = 10_000;
 
 export class Feed {
     /** The updates kept, oldest first: the client's entries, each with a `number` of its own that only grows. */
     entries = [];
     /** The newest id of the channel; undefined before the first reply. */
     total;
+    /** What it was when the page was opened. */
+    history;
+    /** Whether what was there before has come. */
+    isLoaded = false;
     /** What the server keeps of a channel, {updates, seconds}; undefined before it is known. */
     keeps;
     state = 'paused';
 
     #on;
     #channel;
+    #dozing;
     #running = new AbortController();
     #closing = new AbortController();
     #updates; // the client's loop; its `ts` is where to go on from
@@ -34,12 +43,20 @@ export class Feed {
     constructor(url, on) {
         this.#on = on;
         this.#askWhatIsKept();
-        this.#channel = new Channel(url, { fetch: (address, init) => this.#fetch(address, init) });
-        let hiddenAt = 0;
+        const fetch = (address, init) => this.#fetch(address, init);
+        this.#channel = new Channel(url, { fetch });
+        this.#dozing = new Channel(url, { fetch, backoffMs: DOZE_PAUSE_MS });
+        let hiddenAt = 0; // by a clock that goes on while the machine sleeps
+        let doze;
         const { signal } = this.#closing;
         const seen = () => {
-            if (document.hidden) hiddenAt = performance.now();
-            else if (performance.now() - hiddenAt > ASLEEP_MS) this.#wake();
+            clearTimeout(doze);
+            if (document.hidden) {
+                hiddenAt = Date.now();
+                doze = setTimeout(() => this.#wake(), DOZE_MS);
+            } else if (Date.now() - hiddenAt > ASLEEP_MS) {
+                this.#wake();
+            }
         };
         document.addEventListener('visibilitychange', seen, { signal });
         addEventListener('online', () => this.#wake(), { signal });
@@ -77,16 +94,19 @@ export class Feed {
     }
 
     async #run(signal) {
-        this.#updates = this.#channel.entries({
+        const isDozing = document.hidden;
+        this.#updates = (isDozing ? this.#dozing : this.#channel).entries({
+            sleep: isDozing ? 0 : undefined,
             ts: this.total === 0 ? 0 : (this.#updates?.ts ?? -FIRST_UPDATES),
             full: true,
             limit: FIRST_UPDATES,
             signal,
             onReply: ({ total }) => {
-                this.total = total;
-                this.#change();
+                this.isLoaded = true;
+                if (this.state !== 'live') this.#tell('live'); // a proxy may not let HEAD through
+                this.#count(total);
             },
-            onMissed: (count) => this.#on.notice(`${count.toLocaleString()} updates came and went while nobody was connected: the server no longer keeps them.`),
+            onMissed: (count) => this.#on.notice(`${plural(count, 'update')} came and went while nobody was connected: the server no longer keeps them.`),
             onReset: () => this.#on.notice('The channel began anew: its ids count from 1 again.'),
             onError: (error, waitMs) => this.#tell('waiting', error.description, waitMs),
         });
@@ -108,12 +128,19 @@ export class Feed {
             now.searchParams.set('limit', 1);
             const { ok, headers } = await fetch(now, { method: 'HEAD', signal: init.signal });
             if (ok) {
-                this.total = Number(headers.get('X-Total-Updates'));
-                this.#change();
+                this.#count(Number(headers.get('X-Total-Updates') ?? NaN));
                 this.#tell('live');
             }
         }
         return fetch(address, init);
+    }
+
+    #count(total) {
+        if (Number.isNaN(total)) return;
+        this.total = total;
+        this.history ??= total;
+        this.isLoaded ||= total === 0;
+        this.#change();
     }
 
     /** A proxy may keep the server's health to itself. */
@@ -136,15 +163,21 @@ export class Feed {
         this.#change();
     }
 
+    /** Hands over the updates that have come, and keeps none. */
+    take() {
+        this.#chars = 0;
+        return this.entries.splice(0);
+    }
+
     #change() {
         if (this.#changed) return;
         this.#changed = true;
         const tell = () => {
+            if (!this.#changed) return;
             this.#changed = false;
             this.#on?.change();
         };
-        // A tab that is not seen has no frames.
-        if (document.hidden) setTimeout(tell, 250);
-        else requestAnimationFrame(tell);
+        requestAnimationFrame(tell);
+        setTimeout(tell, 250); // a tab that is not seen has no frames
     }
 }

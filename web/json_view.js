@@ -1,7 +1,7 @@
 // JSON as a tree that folds, of any size. It is drawn from the text itself: numbers keep every digit, a name that stands
 // twice is seen twice, and what is folded costs nothing. The text must be JSON; the client has checked it.
 
-import { bytesText, element, plural, visible } from './text.js';
+import { bytesText, element, focusOn, plural, visible } from './text.js';
 
 const PAGE = 100; // members drawn at once
 const SCALAR_MAX = 2000; // characters of a string or number drawn at once
@@ -113,8 +113,10 @@ function drawMembers(text, left, depth, budget) {
         const more = element('button', { type: 'button', className: 'link' }, `Show ${PAGE} more`);
         more.addEventListener('click', () => {
             budget = { members: 0 };
-            more.replaceWith(drawValue(text, value, depth, budget));
+            const first = drawValue(text, value, depth, budget);
+            more.replaceWith(first);
             draw();
+            focusOn(first.querySelector('summary') ?? first);
         });
         list.append(more);
     };
@@ -158,7 +160,10 @@ function drawScalar(source) {
         if (shown < source.length) more.textContent = `… ${(source.length - shown).toLocaleString()} more characters`;
         else more.remove();
     };
-    more.addEventListener('click', () => draw(SCALAR_MORE));
+    more.addEventListener('click', () => {
+        draw(SCALAR_MORE);
+        if (!more.isConnected) focusOn(span);
+    });
     span.append(more);
     draw(SCALAR_MAX);
     return span;

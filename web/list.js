@@ -24,7 +24,9 @@ export class List {
         this.#fill = fill;
         this.#select = select;
         box.append(this.#sizer);
-        this.#rowHeight = parseFloat(getComputedStyle(box).getPropertyValue('--row-height'));
+        const [rems, rem] = [getComputedStyle(box).getPropertyValue('--row-height'), getComputedStyle(document.documentElement).fontSize];
+        this.#rowHeight = Math.round(parseFloat(rems) * parseFloat(rem)); // whole, as scroll positions are
+        box.style.setProperty('--row-height', `${this.#rowHeight}px`);
         box.addEventListener('scroll', () => this.#draw(), { passive: true });
         box.addEventListener('keydown', (event) => this.#key(event));
         box.addEventListener('click', (event) => {
@@ -40,8 +42,10 @@ export class List {
         this.#items = items;
         this.#top = items.at(-1)?.number ?? 0;
         this.#sizer.style.height = `${items.length * this.#rowHeight}px`;
-        if (isOther) this.#box.scrollTop = 0;
-        else if (this.#box.scrollTop > this.#rowHeight / 2) this.#box.scrollTop += above * this.#rowHeight;
+        if (isOther) {
+            this.#box.scrollTop = 0;
+            this.#newest = this.#top;
+        } else if (this.#box.scrollTop > this.#rowHeight / 2) this.#box.scrollTop += above * this.#rowHeight;
         this.#draw();
     }
 

@@ -8,7 +8,7 @@ export function snippetsFor(address) {
     return [
         {
             title: 'curl',
-            note: 'Push an update; and wait up to a minute for those after the one with the id 0.',
+            note: 'Push an update. Then read what has come; where nothing has, the answer waits for it, up to a minute.',
             code: `curl -d '{"hello":"world"}' '${address}'\ncurl '${address}?ts=0&sleep=60'`,
         },
         {

@@ -1,11 +1,27 @@
 // Text of strangers, made fit to be seen; and small things that both pages do with text.
 
-// What is not seen, or changes how its neighbours are seen: controls, marks of direction, zero widths.
-const INVISIBLE = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+// What is not seen, or changes how its neighbours are seen: controls, marks of direction, zero widths, halves of pairs.
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const JOINED = /[\p{L}\p{M}\p{Extended_Pictographic}\p{Emoji_Modifier}]/u;
+const NEVER_JOINED = /[\p{Script=Latin}\p{Script=Cyrillic}\p{Script=Greek}]/u;
+const VARIED = /[\p{Emoji}\p{Script=Han}]/u;
 
 /** The text with a \uXXXX in place of each character that nobody would see. */
 export function visible(text) {
-    return text.replace(INVISIBLE, (char) => '\\u' + char.charCodeAt(0).toString(16).padStart(4, '0'));
+    return text.replace(UNSEEN, (char, at) => {
+        const before = [...text.slice(Math.max(0, at - 2), at)].at(-1) ?? '';
+        const after = String.fromCodePoint(text.codePointAt(at + char.length) ?? 0);
+        if (isNeeded(char, before, after)) return char;
+        const code = char.codePointAt(0).toString(16);
+        return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+    });
+}
+
+/** Whether writing needs it here: joiners in Persian, Hindi and emoji, and what picks the look of an emoji or a Chinese character. */
+function isNeeded(char, before, after) {
+    if (char === '\u200c' || char === '\u200d') return JOINED.test(before) && JOINED.test(after) && !NEVER_JOINED.test(before + after);
+    if (char >= '\ufe00' && char <= '\ufe0f') return VARIED.test(before);
+    return char === '\t' || char === '\n';
 }
 
 /** One line of at most so many characters. */
@@ -14,12 +30,17 @@ export function oneLine(text, max) {
     return visible(text.slice(0, max).replace(/\s+/g, ' ')) + (cut ? '…' : '');
 }
 
-/** element('p', {className: 'x', onclick: f}, 'text', child…); an attribute is written {attributes: {name: value}}. */
-export function element(tag, { attributes = {}, ...properties } = {}, ...children) {
+/** element('p', {className: 'x', onclick: f}, 'text', child…) */
+export function element(tag, properties = {}, ...children) {
     const node = Object.assign(document.createElement(tag), properties);
-    for (const name in attributes) node.setAttribute(name, attributes[name]);
     node.append(...children);
     return node;
+}
+
+/** Moves the focus to what is no control. */
+export function focusOn(node) {
+    node.tabIndex = -1;
+    node.focus();
 }
 
 export function bytesText(bytes) {
@@ -29,7 +50,7 @@ export function bytesText(bytes) {
 
 export function durationText(seconds) {
     for (const [unit, size] of [['day', 86400], ['hour', 3600], ['minute', 60]]) {
-        if (seconds >= size) return plural(Math.round(seconds / size), unit);
+        if (seconds >= 2 * size || seconds === size) return plural(Math.floor(seconds / size), unit);
     }
     return plural(seconds, 'second');
 }
@@ -59,8 +80,10 @@ export async function copyText(text) {
     if (!done) throw new Error('The browser did not let the page copy');
 }
 
-/** Says for a moment on the button what came of it. */
+/** Says for a moment on the button what came of it, and to who listens to the page. */
 export function flash(button, text) {
+    const said = document.getElementById('said');
+    if (said) said.textContent = text;
     button.dataset.label ??= button.textContent;
     button.textContent = text;
     clearTimeout(button.flashing);

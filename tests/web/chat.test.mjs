@@ -1,7 +1,7 @@
 // The chat, with two people in two browsers.
 
 import assert from 'node:assert/strict';
-import { freshName, origin, pageTest, push, readAll, untilLive, untilText } from './helpers.mjs';
+import { freshName, origin, pageTest, push, pushMany, readAll, untilLive, untilText } from './helpers.mjs';
 
 const messages = (page) => page.locator('.message p');
 
@@ -142,4 +142,28 @@ pageTest('a fragment that names no channel is said, and nothing is sent', async 
         assert.equal(await messages(page).count(), 1);
     }
     assert.deepEqual([...asked].filter((path) => !path.startsWith('/-/')).sort(), names.map((name) => `/${name}`).sort());
+});
+
+pageTest('after a hundred rooms there is one more, and one can talk in it', async ({ open }) => {
+    const name = freshName();
+    await pushMany(`${origin}/${name}`, 120, (n) => JSON.stringify({ name: 'x', text: 'spam', room: `room ${n}` }));
+    const page = await open(`${origin}/-/chat#${name}`);
+    await page.fill('#room-name', 'mine');
+    await page.keyboard.press('Enter');
+    await page.fill('#name', 'Ann');
+    await page.fill('#text', 'hello');
+    await page.keyboard.press('Enter');
+    await page.locator('.message', { hasText: 'hello' }).waitFor();
+    assert.equal(await page.locator('#rooms a[aria-current]').innerText(), 'mine');
+    assert.ok((await page.locator('#rooms a').count()) <= 100);
+});
+
+pageTest('the link of a room is the same one while messages come', async ({ open }) => {
+    const name = freshName();
+    await push(`${origin}/${name}`, { name: 'Bob', text: '1', room: 'tea' });
+    const page = await open(`${origin}/-/chat#${name}`);
+    const link = await page.locator('#rooms a', { hasText: 'tea' }).elementHandle();
+    await push(`${origin}/${name}`, { name: 'Bob', text: '2', room: 'tea' });
+    await page.locator('.count').waitFor();
+    assert.ok(await link.evaluate((node) => node.isConnected));
 });

@@ -293,7 +293,7 @@ pageTest('a gap is said, and a channel that began anew', async ({ open, servers 
     await untilText(page, '#notices', '7 updates came and went while nobody was connected');
     await untilText(page, '#kept', '20 updates so far');
     await page.getByRole('button', { name: 'Dismiss' }).click();
-    assert.equal(await page.locator('#notices li').count(), 0);
+    assert.equal(await page.locator('#notices p').count(), 0);
 
     // Also of an address that had nothing yet.
     await page.click('#fresh');
@@ -380,4 +380,56 @@ pageTest('the curl line of an update, run by a shell, pushes the same again', as
     const updates = await readAll(url);
     assert.deepEqual(updates.map(({ raw }) => raw), bodies.flatMap((body) => [body, body]));
     for (const { query, headers } of updates) assert.deepEqual([query, headers['content-type']], ['a[1-9]={x,y}', 'text/plain']);
+});
+
+pageTest('a link to somebody else\'s channel does not become the reader\'s own address', async ({ open }) => {
+    const page = await open(`${origin}/`);
+    const own = await page.locator('#address').innerText();
+    for (const path of ['/', '/-/chat']) {
+        await page.goto(`${origin}${path}#not-mine`);
+        await untilLive(page);
+        await page.goto('about:blank');
+        await page.goto(`${origin}/`);
+        assert.equal(await page.locator('#address').innerText(), own);
+    }
+    await page.goto(`${origin}/#not-mine`);
+    await page.click('#brand');
+    assert.equal(await page.locator('#address').innerText(), `${origin}/not-mine`, 'the logo stays with the channel');
+});
+
+pageTest('"use my own" takes the link to a room of a chat', async ({ open }) => {
+    const page = await open(`${origin}/`);
+    await page.click('#own');
+    await page.fill('#own-name', `${origin}/-/chat#tea-party/tea`);
+    await page.keyboard.press('Enter');
+    assert.equal(await page.locator('#address').innerText(), `${origin}/tea-party`);
+});
+
+pageTest('"send again" sends what tells a receiver what it is; where the type is not known, the update itself', async ({ open, servers }) => {
+    const name = freshName();
+    await push(`${origin}/${name}?q=1`, '{"action":"opened"}', { headers: { 'X-GitHub-Event': 'issues', 'X-Hub-Signature-256': 'sha256=00', 'X-Forwarded-For': '192.0.2.1' } });
+    const page = await open(`${origin}/#${name}`);
+    await page.getByRole('button', { name: 'Send again' }).click();
+    await untilIds(page, ['#2', '#1']);
+    const [first, second] = await readAll(`${origin}/${name}`);
+    assert.deepEqual([second.raw, second.query, second.headers['x-github-event'], second.headers['x-hub-signature-256']], [first.raw, 'q=1', 'issues', 'sha256=00']);
+    assert.equal(second.headers['x-forwarded-for'], undefined);
+
+    const bare = await servers.start(['--data-provider', 'memory', '--capture-headers', 'off']);
+    await push(`${bare.origin}/${name}?q=1`, 'a=1', { type: 'application/x-www-form-urlencoded' });
+    const other = await open(`${bare.origin}/#${name}`);
+    await other.getByRole('button', { name: 'Send again' }).click();
+    await untilIds(other, ['#2', '#1']);
+    const [form, repeated] = await readAll(`${bare.origin}/${name}`);
+    assert.deepEqual(repeated.body, form.body);
+});
+
+pageTest('the panel that a reader is using stays open when the first update comes', async ({ open }) => {
+    const name = freshName();
+    const page = await open(`${origin}/#${name}`);
+    await untilLive(page);
+    await page.locator('#copy-code').focus();
+    await push(`${origin}/${name}`, { n: 1 });
+    await untilIds(page, ['#1']);
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'copy-code');
 });

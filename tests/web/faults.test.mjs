@@ -33,7 +33,7 @@ pageTest('the server is restarted while the pages are open: they go on, nothing 
     await chat.locator('.message').nth(5).waitFor();
     assert.deepEqual(await chat.locator('.message p').allInnerTexts(), ['1', '2', '3', '4', '5', '6']);
     for (const each of [page, chat]) await untilLive(each);
-    assert.equal(await page.locator('#notices li').count(), 0);
+    assert.equal(await page.locator('#notices p').count(), 0);
     await push(url, { text: '7' });
     await untilIds(page, ['#7', '#6', '#5', '#4', '#3', '#2', '#1']);
 });
@@ -61,8 +61,8 @@ pageTest('a hidden tab counts in its title; one that was hidden for long asks an
     const setHidden = (hidden, afterMs) =>
         page.evaluate(
             ([hidden, afterMs]) => {
-                const now = Performance.prototype.now.bind(performance);
-                performance.now = () => now() + afterMs;
+                const start = performance.timeOrigin;
+                Date.now = () => start + performance.now() + afterMs;
                 Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
                 document.dispatchEvent(new Event('visibilitychange'));
             },
@@ -169,4 +169,54 @@ pageTest('a proxy that keeps the health to itself does no harm', async ({ open }
     await untilLive(page);
     await untilText(page, '#kept', 'No update so far');
     assert.doesNotMatch(await page.locator('#kept').innerText(), /keeps/);
+});
+
+pageTest('a proxy that lets no HEAD through delays nothing but the word "live"', async ({ open }) => {
+    const page = await open(undefined, { expected });
+    const name = freshName();
+    await push(`${origin}/${name}`, { n: 1 });
+    await page.route(`**/${name}?*`, (route) => (route.request().method() === 'HEAD' ? route.fulfill({ status: 405 }) : route.continue()));
+    await page.goto(`${origin}/#${name}`);
+    await untilIds(page, ['#1']);
+    await untilLive(page);
+});
+
+pageTest('while what was there before is on its way, no page says that there is nothing', async ({ open }) => {
+    const name = freshName();
+    await push(`${origin}/${name}`, { name: 'Ann', text: 'old' });
+    for (const [path, selector, row] of [['/', '#empty-title', '.row'], ['/-/chat', '.quiet', '.message']]) {
+        const page = await open();
+        let go;
+        const held = new Promise((resolve) => (go = resolve));
+        await page.route(`**/${name}?*`, async (route) => {
+            if (route.request().method() === 'GET') await held;
+            await route.continue();
+        });
+        await page.goto(`${origin}${path}#${name}`);
+        await untilLive(page);
+        assert.equal(await page.locator(selector).innerText(), 'Loading…');
+        go();
+        await page.locator(row).waitFor();
+        assert.equal(await page.locator(selector).filter({ visible: true }).count(), 0);
+    }
+});
+
+pageTest('a tab that nobody has seen for a while leaves the connections to others, and still counts', async ({ open }) => {
+    const name = freshName();
+    const page = await open(undefined);
+    await page.clock.install();
+    await page.goto(`${origin}/#${name}`);
+    await untilLive(page);
+    await page.evaluate(() => {
+        Object.defineProperty(document, 'hidden', { value: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+    });
+    const short = page.waitForRequest((request) => request.method() === 'GET' && request.url().includes('sleep=0'));
+    await page.clock.runFor(31_000);
+    await short;
+    await push(`${origin}/${name}`, { n: 1 });
+    for (let i = 0; (await page.title()) !== '(1) longline'; i++) {
+        assert.ok(i < 50, 'it does not ask any more');
+        await page.clock.runFor(5000);
+    }
 });

@@ -171,3 +171,14 @@ pageTest('a name of 256 bytes, of markup and of other scripts is a name', async 
     }
     assert.equal(await page.evaluate(() => window.hacked), undefined);
 });
+
+pageTest('what writing needs is left as it is, also where it is not seen', async ({ open }) => {
+    const name = freshName();
+    const needed = ['👨‍👩‍👧', 'خانه‌ها', '🏳️‍🌈', 'क्‍ष', '1️⃣', '👩🏽‍💻'];
+    for (const text of needed) await push(`${origin}/${name}`, { name: 'Ann', text });
+    await push(`${origin}/${name}`, { name: 'A\u200dnn\u{e0041}\u3164', text: 'forged' });
+    const page = await open(`${origin}/-/chat#${name}`);
+    await page.locator('.message').nth(needed.length).waitFor();
+    assert.deepEqual((await page.locator('.message p').allInnerTexts()).slice(0, -1), needed);
+    assert.equal(await page.locator('.message b').last().innerText(), 'A\\u200dnn\\u{e0041}\\u3164');
+});
