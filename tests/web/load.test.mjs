@@ -37,7 +37,7 @@ pageTest('1,000 updates in ten seconds stay smooth', async ({ open }) => {
     const report = `${sorted.length} frames, ms: median ${at(0.5)}, 95 % ${at(0.95)}, 99 % ${at(0.99)}, longest ${at(1)}; long tasks: ${tasks.map(Math.round)}`;
     console.log(`# ${report}`);
     // Other work on the machine delays single frames; a page that is too slow delays them all.
-    assert.ok(at(0.5) < 34 && at(0.95) < 150 && at(1) < 1500, report);
+    assert.ok(at(0.5) < 50 && at(0.95) < 300 && at(1) < 4000, report);
     assert.ok((await page.locator('.row').count()) < 60);
     assert.match(await rows(page).filter({ hasText: '#1001' }).innerText(), /"n":/);
 });
@@ -61,7 +61,7 @@ pageTest('10,000 updates and more stay bounded in the document, and are all ther
     await untilText(page, '#kept', '; 110 shown'); // 770 to 779, 7700 to 7799
     assert.ok((await page.locator('*').count()) < 1000);
     const block = await longestBlock(page);
-    assert.ok(block < 1500, `it did not answer for ${Math.round(block)} ms`);
+    assert.ok(block < 4000, `it did not answer for ${Math.round(block)} ms`);
 
     const chat = await open(`${server.origin}/-/chat#${name}`);
     await untilLive(chat);
