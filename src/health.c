@@ -6,19 +6,34 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 /* HTTP/1.0: the server closes after its reply. */
 static const char request[] = "GET /-/health HTTP/1.0\r\n\r\n";
 
-/* The descriptor of a connection on which nothing waits for ever; -1 and errno when there is none. */
-static int connect_to(const struct sockaddr_storage *address, socklen_t len) {
-    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct timeval timeout = {.tv_sec = HEALTH_TIMEOUT_S};
-    if (fd < 0)
-        return -1;
+static int64_t now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* What is sent and received next ends by then. */
+static void limit(int fd, int64_t end_us) {
+    int64_t left_us = end_us - now_us();
+    if (left_us < 1)
+        left_us = 1; /* 0 would be: no limit */
+    struct timeval timeout = {.tv_sec = left_us / 1000000, .tv_usec = left_us % 1000000};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+}
+
+/* The descriptor of a connection; -1 and errno when there is none. */
+static int connect_to(const struct sockaddr_storage *address, socklen_t len, int64_t end_us) {
+    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    limit(fd, end_us);
     if (connect(fd, (const struct sockaddr *)address, len) == 0)
         return fd;
     int error = errno;
@@ -28,10 +43,11 @@ static int connect_to(const struct sockaddr_storage *address, socklen_t len) {
 }
 
 /* The whole reply as text; false and errno when it did not come. */
-static bool exchange(int fd, char *reply, size_t reply_size) {
+static bool exchange(int fd, char *reply, size_t reply_size, int64_t end_us) {
     size_t len = 0;
     ssize_t got = send(fd, request, sizeof request - 1, MSG_NOSIGNAL);
     while (got > 0 && len < reply_size - 1) {
+        limit(fd, end_us);
         got = recv(fd, reply + len, reply_size - 1 - len, 0);
         len += got > 0 ? (size_t)got : 0;
     }
@@ -47,8 +63,9 @@ bool health_ask(const char *listen, char *line, size_t line_size) {
         snprintf(line, line_size, "no such host: %s", listen);
         return false;
     }
-    int fd = connect_to(&address, address_len);
-    bool has_reply = fd >= 0 && exchange(fd, reply, sizeof reply);
+    int64_t end_us = now_us() + (int64_t)HEALTH_TIMEOUT_S * 1000000;
+    int fd = connect_to(&address, address_len, end_us);
+    bool has_reply = fd >= 0 && exchange(fd, reply, sizeof reply, end_us);
     int error = errno;
     if (fd >= 0)
         close(fd);

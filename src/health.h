@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { HEALTH_TIMEOUT_S = 3 }; /* for connecting, and for the answer */
+enum { HEALTH_TIMEOUT_S = 3 }; /* until the whole answer is there; looking a name up comes on top */
 
 /*
  * Asks GET /-/health of the first address in `listen`, which is well-formed. True when the server serves. `line`

@@ -1,8 +1,10 @@
 """The command line: help, `new`, `health`, settings by environment and by flag, and starts that fail with one clear line."""
 
+import contextlib
 import re
 import socket
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -121,6 +123,20 @@ def test_health_does_not_take_anything_for_longline(answer):
 
 def test_health_does_not_wait_for_ever():
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = run("health", LISTEN=f"127.0.0.1:{listener.getsockname()[1]}")
+    assert (ended.returncode, ended.stderr) == (1, "") and "timed out" in ended.stdout
+
+
+def test_health_does_not_wait_for_an_answer_that_drips():
+    def drip(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.2)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        pool.submit(drip, listener)
         ended = run("health", LISTEN=f"127.0.0.1:{listener.getsockname()[1]}")
     assert (ended.returncode, ended.stderr) == (1, "") and "timed out" in ended.stdout
 

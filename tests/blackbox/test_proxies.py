@@ -91,7 +91,8 @@ class Proxy:
 
     def _caddy(self, _):
         # Its ports beside that of the site.
-        ports = f"admin off\n\tdefault_bind {HOST}\n\thttp_port {free_port()}"
+        self.redirect_port = free_port()
+        ports = f"admin off\n\tdefault_bind {HOST}\n\thttp_port {self.redirect_port}"
         self._configure("caddy/Caddyfile", {"\n{\n": f"\n{{\n\t{ports}\n"})
         self.environment |= {
             "LONGLINE_SITE": f"{'' if self.authority else 'http://'}{NAME}:{self.port}",
@@ -452,6 +453,11 @@ def go_wrong(proxy, target, patience_s=30):
         ("GET", "", None, {"Host": f"other.example.com{target}"}),
     ]
 
+    if proxy.kind == "caddy" and proxy.authority:  # it redirects to https, and the Location has the path
+        with socket.create_connection((HOST, proxy.redirect_port)) as plain:
+            plain.sendall(request_bytes("GET", target, headers={"Host": NAME, "Connection": "close"}))
+            assert b" 308 " in plain.recv(4096)
+
     def send(request):
         method, suffix, body, headers = request
         with contextlib.suppress(OSError), proxy.client() as client:
@@ -463,6 +469,12 @@ def go_wrong(proxy, target, patience_s=30):
         client.send_request("POST", target, "x" * 1000, {"Content-Length": "100000"})
     with ThreadPoolExecutor(len(requests)) as pool:
         list(pool.map(send, requests))
+
+
+@pytest.mark.parametrize("file,timeout", [("nginx/longline.conf", r"proxy_read_timeout (\d+)s;"), ("haproxy/haproxy.cfg", r"timeout server (\d+)s")])
+def test_a_reply_may_take_longer_than_a_poll(file, timeout):
+    """The poll of 60 seconds itself is in script/torture."""
+    assert int(re.search(timeout, (REPOSITORY / "packaging" / file).read_text())[1]) > 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
