@@ -139,7 +139,7 @@ def test_a_push_sent_right_before_the_signal_is_acknowledged_or_refused(start):
     server = start()
     channel = server.channel()
     known = 0
-    for i in range(10):
+    for i in range(5):
         with server.client() as client:
             client.send(request_bytes("POST", channel, b'{"i":%d}' % i))
             server.send_signal()
