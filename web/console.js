@@ -20,6 +20,7 @@ let address;
 let feed;
 let matches; // (entry) → whether the filter lets it through; undefined: no filter
 let isFiltering = false;
+let filterTurn = 0;
 let shown = []; // what of feed.entries the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let unseen = 0; // updates that came while the page was hidden
@@ -70,6 +71,8 @@ function showParts(isThere) {
 }
 
 function reset() {
+    filterTurn++; // what is looked through is another channel's
+    isFiltering = false;
     shown = [];
     seen = unseen = 0;
     document.title = 'longline';
@@ -220,7 +223,6 @@ function fillRow(row, entry) {
 }
 
 let filterTimer;
-let filterTurn = 0;
 $('filter').addEventListener('input', () => {
     clearTimeout(filterTimer);
     filterTimer = setTimeout(filter, 120);
@@ -287,7 +289,7 @@ function setReading(isReading) {
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(document.body.classList.contains('reading')));
 addEventListener('keydown', (event) => event.key === 'Escape' && closeDetail());
 
-/** Sends the request of an update once more, as it came. */
+/** Sends an update once more. */
 async function again(entry, button) {
     try {
         await push(requestOf(entry), button);

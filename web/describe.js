@@ -37,7 +37,7 @@ export function describe(entry) {
 }
 
 function senderOf(entry) {
-    const named = ownText(bodyOf(entry), SENDER_MEMBERS.slice(0, 1));
+    const named = ownText(bodyOf(entry), ['appname']);
     if (named) return named;
     const headers = headersOf(entry);
     for (const name in SENDER_HEADERS) if (Object.hasOwn(headers, name)) return SENDER_HEADERS[name];

@@ -45,6 +45,7 @@ def test_an_asset_is_its_file_with_the_headers_of_a_page(server, path):
     assert headers["vary"] == "Accept-Encoding"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
     assert re.fullmatch(r'"[\w-]+"', headers["etag"])
     assert "content-encoding" not in headers
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
