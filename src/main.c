@@ -1,12 +1,12 @@
 /* The command line: `serve`, `health`, `new`, and the wiring of a server's parts. */
-#include "api.h"
-#include "config.h"
-#include "hash.h"
-#include "health.h"
-#include "log.h"
-#include "metrics.h"
-#include "redis_options.h"
-#include "server.h"
+#include "api/api.h"
+#include "base/config.h"
+#include "base/hash.h"
+#include "cli/health.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "redis/options.h"
+#include "http/server.h"
 #include "version.h"
 
 #include <signal.h>

@@ -3,7 +3,7 @@
  * where a hash of it says, and, when it is short, byte by byte: the result must be the same. Each piece
  * is read from a buffer that has just moved and is no longer than what it holds.
  */
-#include "request.h"
+#include "http/request.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -3,11 +3,11 @@
  * query, and the body. The update must be valid JSON; a body of JSON must come through byte for byte when
  * there is no query; and with one, its fields must be the members of their names.
  */
-#include "hash.h"
-#include "json.h"
-#include "request.h"
-#include "update.h"
-#include "utf8.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "http/request.h"
+#include "inbox/update.h"
+#include "base/utf8.h"
 
 #include <assert.h>
 #include <stdlib.h>

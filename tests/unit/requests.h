@@ -1,7 +1,7 @@
 /* A request read in one piece, for tests that need one. */
 #pragma once
 
-#include "request.h"
+#include "http/request.h"
 #include "support.h"
 
 struct parsed {

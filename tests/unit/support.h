@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "slice.h"
+#include "base/slice.h"
 
 static inline struct slice slice_of(const char *text) {
     return (struct slice){text, strlen(text)};

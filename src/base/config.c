@@ -1,0 +1,211 @@
+#include "base/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum kind { TEXT, NUMBER, CHOICE };
+
+struct setting {
+    const char *env;
+    const char *also_env; /* an older name, for lua-long-polling's users */
+    enum kind kind;
+    size_t offset;
+    const char *default_value;
+    int64_t min, max;    /* of a NUMBER */
+    const char *choices; /* of a CHOICE: "a b=c": a is 0, b is 1 and so is c */
+    const char *help;
+};
+
+#define AT(member) offsetof(struct config, member)
+
+static const int64_t TIB = (int64_t)1 << 40;
+
+#define TEXT_SETTING(env, member, value, help)                                                               \
+    { env, NULL, TEXT, AT(member), value, 0, 0, NULL, help }
+#define NUMBER_SETTING(env, member, value, min, max, help)                                                   \
+    { env, NULL, NUMBER, AT(member), value, min, max, NULL, help }
+#define CHOICE_SETTING(env, member, value, choices, help)                                                    \
+    { env, NULL, CHOICE, AT(member), value, 0, 0, choices, help }
+
+static const struct setting settings[] = {
+    TEXT_SETTING("LISTEN", listen, "0.0.0.0:3000",
+                 "Addresses, separated by commas: host:port, [::]:port, unix:/path. Port 0: any free one."),
+    CHOICE_SETTING("DATA_PROVIDER", data_provider, "sqlite", "sqlite memory=localtable redis",
+                   "Where updates are kept: sqlite (a file), memory (lost at exit), redis."),
+    TEXT_SETTING("DATA_PATH", data_path, "./longline.db", "The file of the sqlite provider."),
+    CHOICE_SETTING("SYNC", sync, "always", "always interval never",
+                   "When updates are forced to disk: always (before each 200), interval (once a second), "
+                   "never (when the system likes)."),
+    NUMBER_SETTING("CHANNEL_STORAGE_MAXSIZE", channel_storage_maxsize, "1000", 1, 1000000,
+                   "Updates kept a channel; the oldest go first."),
+    {"DATA_TTL", "REDIS_DATA_TTL", NUMBER, AT(data_ttl), "604800", 1, (int64_t)100 * 365 * 86400, NULL,
+     "Seconds an update is kept (also read from REDIS_DATA_TTL)."},
+    NUMBER_SETTING("MAX_BODY", max_body, "1048576", 1, (int64_t)64 << 20,
+                   "Largest body of a push, in bytes; larger ones get 413."),
+    NUMBER_SETTING("DATA_MAX_BYTES", data_max_bytes, "0", 0, 1024 * TIB,
+                   "Bound on the bytes stored, 0 for none; the oldest updates go first."),
+    NUMBER_SETTING("CACHE_SIZE", cache_size, "64", 1, 1 << 20,
+                   "MiB of memory for channels and recent updates."),
+    NUMBER_SETTING(
+        "BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
+        "MiB of request bodies, pushes under way and unsent replies, at least 4 x MAX_BODY; beyond it: 503."),
+    CHOICE_SETTING("CAPTURE_HEADERS", capture_headers, "on", "off=false=no=0 on=true=yes=1",
+                   "Keep the headers of a push, for view=full: on or off."),
+    NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,
+                   "Connections served at once, the next wait; 0: as many as descriptors allow."),
+    NUMBER_SETTING("REQUEST_TIMEOUT", request_timeout, "60", 1, 3600,
+                   "Seconds for a whole request to arrive (408), and for a reply to move on."),
+    NUMBER_SETTING("IDLE_TIMEOUT", idle_timeout, "75", 1, 86400,
+                   "Seconds an idle connection is kept for the next request."),
+    NUMBER_SETTING("RATE_LIMIT_FRAME", rate_limit_frame, "60", 1, 86400,
+                   "Seconds of the window in which a client's requests are counted."),
+    NUMBER_SETTING("RATE_LIMIT_LIMIT", rate_limit_limit, "0", 0, 1000000000,
+                   "Requests a client (IPv4 address, IPv6 /64) may make in a window; 0: no limit."),
+    TEXT_SETTING("TRUST_PROXY", trust_proxy, "loopback,private",
+                 "Whose X-Forwarded-For counts: none, all, loopback, private, or networks such as "
+                 "203.0.113.0/24, separated by commas."),
+    TEXT_SETTING(
+        "REDIS_URL", redis_url, "",
+        "Where the redis provider finds its Redis: redis://[user[:pass]@]host[:port][/db], rediss:// for "
+        "TLS, or unix:///path[?db=N]. Beats the settings below that it names."),
+    TEXT_SETTING("REDIS_HOST", redis_host, "127.0.0.1",
+                 "Its host, or the path of its unix socket; of a cluster, any node."),
+    NUMBER_SETTING("REDIS_PORT", redis_port, "6379", 1, 65535, "Its port."),
+    TEXT_SETTING("REDIS_USER", redis_user, "", "Its user, where it has ACLs."),
+    TEXT_SETTING("REDIS_PASS", redis_pass, "", "Its password."),
+    NUMBER_SETTING("REDIS_DB", redis_db, "0", 0, INT32_MAX, "The number of its database."),
+    TEXT_SETTING("REDIS_PREFIX", redis_prefix, "lpolling:", "What its keys begin with."),
+    CHOICE_SETTING("REDIS_TLS", redis_tls, "off", "off=false=no=0 on=true=yes=1", "TLS to Redis: on or off."),
+    TEXT_SETTING("REDIS_TLS_CA", redis_tls_ca, "",
+                 "File of the authorities that may sign its certificate; none: the system's."),
+    TEXT_SETTING("REDIS_SENTINEL", redis_sentinel, "",
+                 "host:port of the sentinels that know the master, separated by commas."),
+    TEXT_SETTING("REDIS_MASTER", redis_master, "", "The name that the sentinels know the master by."),
+    TEXT_SETTING("REDIS_SENTINEL_PASS", redis_sentinel_pass, "", "The sentinels' password."),
+    TEXT_SETTING("REDIS_WAIT", redis_wait, "",
+                 "N:MS: a push is answered 200 only when N replicas have it within MS milliseconds."),
+    NUMBER_SETTING("REDIS_TIMEOUT", redis_timeout, "900", 50, 60000,
+                   "Milliseconds after which an operation that Redis has not answered gets 503."),
+    CHOICE_SETTING("LOG_LEVEL", log_level, "info", "debug info warn=warning error",
+                   "debug, info, warn or error."),
+    CHOICE_SETTING("LOG_FORMAT", log_json, "text", "text json", "text or json."),
+};
+
+enum { SETTING_COUNT = sizeof settings / sizeof *settings };
+
+/* The index of `value` in `choices`, -1 when it is none of them. */
+static int choose(const char *choices, const char *value) {
+    size_t len = strlen(value);
+    int index = 0;
+    for (const char *at = choices; *at; at++) {
+        size_t word = strcspn(at, " =");
+        if (word == len && strncasecmp(at, value, len) == 0)
+            return index;
+        at += word;
+        if (*at == ' ')
+            index++;
+        else if (!*at)
+            break;
+    }
+    return -1;
+}
+
+static bool parse_number(const struct setting *setting, const char *value, int64_t *number) {
+    char *end;
+    errno = 0;
+    *number = strtoll(value, &end, 10);
+    return isdigit((unsigned char)*value) && !*end && !errno && *number >= setting->min &&
+           *number <= setting->max;
+}
+
+static bool apply(struct config *config, const struct setting *setting, const char *name, const char *value,
+                  char *error, size_t error_size) {
+    void *member = (char *)config + setting->offset;
+    switch (setting->kind) {
+    case TEXT: *(const char **)member = value; return true;
+    case NUMBER:
+        if (parse_number(setting, value, member))
+            return true;
+        snprintf(error, error_size, "%s takes a whole number from %lld to %lld, not \"%s\"", name,
+                 (long long)setting->min, (long long)setting->max, value);
+        return false;
+    case CHOICE:
+        *(int *)member = choose(setting->choices, value);
+        if (*(int *)member >= 0)
+            return true;
+        snprintf(error, error_size, "%s takes one of: %s; not \"%s\"", name, setting->choices, value);
+        return false;
+    }
+    return false;
+}
+
+/* Whether `flag` of `len` bytes, without its dashes, is the setting's. */
+static bool is_flag_of(const struct setting *setting, const char *flag, size_t len) {
+    if (strlen(setting->env) != len)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (flag[i] != (setting->env[i] == '_' ? '-' : tolower((unsigned char)setting->env[i])))
+            return false;
+    return true;
+}
+
+static const struct setting *find_flag(const char *flag, size_t len) {
+    for (int i = 0; i < SETTING_COUNT; i++)
+        if (is_flag_of(&settings[i], flag, len))
+            return &settings[i];
+    return NULL;
+}
+
+bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size) {
+    for (int i = 0; i < SETTING_COUNT; i++) {
+        const struct setting *setting = &settings[i];
+        apply(config, setting, setting->env, setting->default_value, error, error_size);
+        const char *name = setting->env, *value = getenv(name);
+        if ((!value || !*value) && setting->also_env) {
+            name = setting->also_env;
+            value = getenv(name);
+        }
+        if (value && *value && !apply(config, setting, name, value, error, error_size))
+            return false;
+    }
+    for (int i = 0; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) != 0) {
+            snprintf(error, error_size, "unexpected argument \"%s\"; settings are given as --name value",
+                     argv[i]);
+            return false;
+        }
+        const char *flag = argv[i] + 2;
+        size_t len = strcspn(flag, "=");
+        const struct setting *setting = find_flag(flag, len);
+        if (!setting) {
+            snprintf(error, error_size, "unknown flag \"--%.*s\"", (int)len, flag);
+            return false;
+        }
+        const char *value = flag[len] ? flag + len + 1 : i + 1 < argc ? argv[++i] : NULL;
+        if (!value) {
+            snprintf(error, error_size, "--%s needs a value", flag);
+            return false;
+        }
+        char name[64];
+        snprintf(name, sizeof name, "--%.*s", (int)len, flag);
+        if (!apply(config, setting, name, value, error, error_size))
+            return false;
+    }
+    return true;
+}
+
+void config_help(FILE *out) {
+    for (int i = 0; i < SETTING_COUNT; i++) {
+        const struct setting *setting = &settings[i];
+        char flag[64];
+        size_t len = 0;
+        for (; setting->env[len]; len++)
+            flag[len] = setting->env[len] == '_' ? '-' : (char)tolower((unsigned char)setting->env[len]);
+        flag[len] = '\0';
+        fprintf(out, "  %s, --%s  (default: %s)\n      %s\n", setting->env, flag,
+                *setting->default_value ? setting->default_value : "none", setting->help);
+    }
+}

@@ -1,0 +1,43 @@
+/*
+ * The log: one line an event on standard error, as text or as JSON.
+ *
+ *     2026-11-24T06:25:19.123Z info  listening address=127.0.0.1:3000
+ *
+ * A channel's name is a secret and never comes here: pass log_channel() instead. Values are quoted
+ * where they hold spaces or anything that could forge a line. Safe from both threads.
+ */
+#pragma once
+
+#include "base/slice.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
+
+void log_init(enum log_level level, bool json);
+
+bool log_enabled(enum log_level level);
+
+/*
+ * `event` is a short phrase, the same for every such event. Then pairs of a key and a value, each value
+ * as `const char *`, ended by NULL:
+ *
+ *     log_write(LOG_LEVEL_INFO, "listening", "address", address, NULL);
+ */
+__attribute__((sentinel)) void log_write(enum log_level level, const char *event, ...);
+
+#define log_debug(...) (log_enabled(LOG_LEVEL_DEBUG) ? log_write(LOG_LEVEL_DEBUG, __VA_ARGS__) : (void)0)
+#define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_warn(...) log_write(LOG_LEVEL_WARN, __VA_ARGS__)
+#define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
+
+struct log_text {
+    char text[24];
+};
+
+/* A number as text, for a log value. */
+struct log_text log_number(uint64_t number);
+
+/* Eight hex digits that stand for a channel's name in this process's log; keyed, so that they
+ * neither reveal the name nor match those of another process. */
+struct log_text log_channel(struct slice name);

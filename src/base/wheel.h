@@ -1,0 +1,53 @@
+/*
+ * A wheel of deadlines: setting, moving and clearing one costs no allocation and no search.
+ *
+ * Time is cut into ticks of WHEEL_TICK_MS; a node waits in the slot of its tick. A deadline is never
+ * reported early, and late by less than one tick plus what the loop is busy with. Moving a deadline
+ * further away only notes it: the node moves when its old slot comes by, so a connection that is
+ * busy never touches the lists. One uv_timer sleeps until the next slot that is not empty.
+ */
+#pragma once
+
+#include "base/list.h"
+#include <stdint.h>
+#include <uv.h>
+
+enum { WHEEL_TICK_MS = 32, WHEEL_SLOTS = 4096 };
+
+struct wheel_node {
+    struct list link;
+    uint32_t slot_tick; /* the tick in whose slot it is linked */
+    uint32_t due_tick;  /* the tick at which it is due, never before slot_tick */
+};
+
+/* Called on the loop for a node whose deadline has passed; the node is out of the wheel. */
+typedef void wheel_due(struct wheel_node *node);
+
+struct wheel {
+    uv_timer_t timer;
+    uint64_t epoch_ms;
+    uint32_t tick;       /* all slots up to this one have been dealt with */
+    uint32_t armed_tick; /* what the timer waits for */
+    bool armed;
+    size_t count;
+    wheel_due *on_due;
+    struct list slots[WHEEL_SLOTS];
+};
+
+void wheel_init(struct wheel *wheel, uv_loop_t *loop, wheel_due *on_due);
+/* Closes the timer; nodes still in the wheel are forgotten. */
+void wheel_deinit(struct wheel *wheel);
+
+static inline void wheel_node_init(struct wheel_node *node) {
+    list_init(&node->link);
+}
+
+/* Sets or moves the deadline of `node`, in milliseconds of the monotonic clock of wheel_now_ms(). */
+void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms);
+/* Takes `node` out; harmless when it is not in the wheel. */
+void wheel_clear(struct wheel *wheel, struct wheel_node *node);
+
+/* The monotonic clock, rounded up, so that now + n is never less than n milliseconds away. */
+static inline uint64_t wheel_now_ms(void) {
+    return uv_hrtime() / 1000000 + 1;
+}

@@ -1,0 +1,544 @@
+#include "http/conn.h"
+#include "base/metrics.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum conn_state { CONN_READING, CONN_WAITING, CONN_SENDING, CONN_LINGERING, CONN_CLOSED };
+
+struct conn {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    };
+    struct wheel_node deadline;
+    struct exchange exchange;
+    struct list resume;      /* in shared->resumed */
+    struct request *request; /* a request that has come in part */
+    char *in;                /* its bytes, or those of pipelined requests; NULL when there are none */
+    uint32_t in_len, in_cap;
+    uint32_t fed;    /* bytes of `in` that the parser has seen */
+    uint32_t unsent; /* while sending: what was left at the last look */
+    uint8_t state;
+    bool is_running; /* conn_run() is at work: a reply must not start it again */
+    bool is_paused;  /* does not read */
+    bool is_eof;     /* the client sends nothing more */
+};
+
+/* A write that the socket did not take at once. */
+struct sending {
+    uv_write_t write;
+    struct reply *reply;
+};
+
+static struct conn_shared *shared; /* a process has one loop of connections */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf);
+static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf);
+static void on_resume(uv_idle_t *idle);
+
+static struct conn *conn_of(struct exchange *exchange) {
+    return container_of(exchange, struct conn, exchange);
+}
+
+/* --- Buffers ---------------------------------------------------------------------------------- */
+
+static void free_in(struct conn *conn) {
+    metrics.buffer_bytes -= conn->in_cap;
+    free(conn->in);
+    conn->in = NULL;
+    conn->in_len = conn->in_cap = conn->fed = 0;
+}
+
+/* Makes room for `cap` bytes in all; false when there is no memory for it, or none left of BUFFER_SIZE. */
+static bool reserve_in(struct conn *conn, size_t cap) {
+    if (cap <= conn->in_cap)
+        return true;
+    if (metrics.buffer_bytes + cap - conn->in_cap > shared->buffer_max_bytes)
+        return false;
+    char *in = realloc(conn->in, cap);
+    if (!in)
+        return false;
+    metrics.buffer_bytes += cap - conn->in_cap;
+    conn->in = in;
+    conn->in_cap = (uint32_t)cap;
+    return true;
+}
+
+/* Keeps `len` bytes of `data` (the shared buffer, or a part of `in`) as the whole of `in`. */
+static bool keep_in(struct conn *conn, const char *data, size_t len) {
+    if (!len) {
+        free_in(conn);
+        return true;
+    }
+    if (!conn->in && !reserve_in(conn, len))
+        return false;
+    assert(conn->in && data);
+    memmove(conn->in, data, len);
+    conn->in_len = (uint32_t)len;
+    return true;
+}
+
+/* The parser's state of a request that came in part. */
+static void free_request(struct conn *conn) {
+    free(conn->request);
+    conn->request = NULL;
+}
+
+/* --- The end ---------------------------------------------------------------------------------- */
+
+static void on_closed(uv_handle_t *handle) {
+    struct conn *conn = container_of(handle, struct conn, handle);
+    free(conn);
+    metrics.connections--;
+    shared->on_closed();
+}
+
+static void conn_close(struct conn *conn) {
+    if (conn->state == CONN_CLOSED)
+        return;
+    bool is_waiting = conn->state == CONN_WAITING;
+    conn->state = CONN_CLOSED;
+    if (is_waiting)
+        shared->handler->cancel(&conn->exchange);
+    wheel_clear(&shared->wheel, &conn->deadline);
+    list_remove(&conn->resume);
+    free_in(conn);
+    free_request(conn);
+    uv_close(&conn->handle, on_closed);
+}
+
+static void set_deadline(struct conn *conn, uint64_t after_ms) {
+    wheel_set(&shared->wheel, &conn->deadline, wheel_now_ms() + after_ms);
+}
+
+/* Reads again after a pause. */
+static void read_on(struct conn *conn) {
+    if (conn->is_paused)
+        uv_read_start(&conn->stream, on_alloc, on_read);
+    conn->is_paused = false;
+}
+
+/* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
+static void linger(struct conn *conn) {
+    conn->state = CONN_LINGERING;
+    free_in(conn);
+    free_request(conn);
+    uv_os_fd_t fd;
+    if (conn->is_eof || uv_fileno(&conn->handle, &fd) != 0 || shutdown(fd, SHUT_WR) != 0) {
+        conn_close(conn);
+        return;
+    }
+    read_on(conn);
+    set_deadline(conn, CONN_LINGER_MS);
+}
+
+/* --- Sending ---------------------------------------------------------------------------------- */
+
+/* The reply is out: the next request, if there is one. */
+static void reply_sent(struct conn *conn, bool close) {
+    if (close) {
+        linger(conn);
+        return;
+    }
+    conn->state = CONN_READING;
+    set_deadline(conn, shared->idle_timeout_ms);
+    if (conn->in_len && !conn->is_running) {
+        /* Not at once: whoever replies may be in the middle of something. */
+        list_append(&shared->resumed, &conn->resume);
+        uv_idle_start(&shared->resume_idle, on_resume);
+    } else if ((conn->is_eof || shared->is_draining) && !conn->is_running) {
+        conn_close(conn);
+    }
+}
+
+static void on_written(uv_write_t *write, int status) {
+    struct sending *sending = container_of(write, struct sending, write);
+    struct conn *conn = container_of(write->handle, struct conn, stream);
+    struct reply *reply = sending->reply;
+    bool close = reply->close;
+    if (--reply->pending == 0)
+        metrics.buffer_bytes -= reply->len;
+    reply_unref(reply);
+    free(sending);
+    if (conn->state == CONN_CLOSED)
+        return;
+    if (status < 0)
+        conn_close(conn);
+    else
+        reply_sent(conn, close);
+}
+
+/* Lets libuv send what the socket did not take. */
+static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
+    struct sending *sending = malloc(sizeof *sending);
+    if (!sending) {
+        reply_unref(reply);
+        conn_close(conn);
+        return;
+    }
+    sending->reply = reply;
+    if (reply->pending++ == 0)
+        metrics.buffer_bytes += reply->len;
+    conn->state = CONN_SENDING;
+    uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
+    if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) != 0) {
+        if (--reply->pending == 0)
+            metrics.buffer_bytes -= reply->len;
+        reply_unref(reply);
+        free(sending);
+        conn_close(conn);
+        return;
+    }
+    conn->unsent = (uint32_t)(reply->len - sent);
+    set_deadline(conn, shared->request_timeout_ms);
+}
+
+void exchange_reply(struct exchange *exchange, struct reply *reply) {
+    struct conn *conn = conn_of(exchange);
+    assert(conn->state == CONN_WAITING);
+    metrics.requests[reply->status]++;
+    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
+    int sent = uv_try_write(&conn->stream, &bytes, 1);
+    if (sent >= 0 && (size_t)sent == reply->len) {
+        bool close = reply->close;
+        reply_unref(reply);
+        reply_sent(conn, close);
+    } else if (sent >= 0 || sent == UV_EAGAIN) {
+        send_rest(conn, reply, sent > 0 ? (size_t)sent : 0);
+    } else {
+        reply_unref(reply);
+        conn->state = CONN_SENDING; /* the handler has let go of the exchange */
+        conn_close(conn);
+    }
+}
+
+void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers) {
+    exchange_reply(exchange, reply_new_error(error, exchange_flags(exchange), headers));
+}
+
+void exchange_wait(struct exchange *exchange, uint64_t due_ms) {
+    wheel_set(&shared->wheel, &conn_of(exchange)->deadline, due_ms);
+}
+
+unsigned exchange_flags(const struct exchange *exchange) {
+    bool close = exchange->close || shared->is_draining;
+    return (close ? REPLY_CLOSE : 0) | (exchange->is_head ? REPLY_HEAD : 0);
+}
+
+bool exchange_has_room(const struct exchange *exchange, size_t bytes) {
+    (void)exchange;
+    return metrics.buffer_bytes + bytes <= shared->buffer_max_bytes;
+}
+
+struct peer exchange_peer(const struct exchange *exchange) {
+    const struct conn *conn = container_of(exchange, struct conn, exchange);
+    struct peer peer = {{0}};
+    struct sockaddr_storage address;
+    int len = sizeof address;
+    if (conn->handle.type != UV_TCP || uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&address, &len) != 0)
+        return peer;
+    if (address.ss_family == AF_INET6) {
+        memcpy(peer.ip, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
+    } else {
+        memset(peer.ip + 10, 0xff, 2);
+        memcpy(peer.ip + 12, &((struct sockaddr_in *)&address)->sin_addr, 4);
+    }
+    return peer;
+}
+
+/* --- Reading ---------------------------------------------------------------------------------- */
+
+/* Refuses what is not a request, and ends the connection. */
+static void refuse(struct conn *conn, enum http_error error) {
+    conn->exchange.close = true;
+    conn->exchange.is_head = false;
+    conn->state = CONN_WAITING;
+    bool is_busy = error == ERROR_BUSY;
+    exchange_error(&conn->exchange, error, is_busy ? SLICE("Retry-After: 1\r\n") : SLICE(""));
+}
+
+static void send_continue(struct conn *conn) {
+    static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    uv_buf_t bytes = uv_buf_init(text, sizeof text - 1);
+    uv_try_write(&conn->stream, &bytes, 1); /* if the socket cannot take it, the client sends anyway */
+}
+
+/* Keeps a request that has come in part, with room for the rest of it. */
+static void keep_partial(struct conn *conn, struct request *request, const char *data, size_t used) {
+    bool is_first = conn->request != request;
+    if (is_first) {
+        conn->request = request;
+        shared->spare_request = NULL;
+        set_deadline(conn, shared->request_timeout_ms);
+    }
+    /* As much again as has come: a length that is only announced takes no memory. */
+    size_t cap = 2 * used + 2048;
+    size_t length = request->head_complete ? request_content_length(request) : 0;
+    if (length && cap > used - request->body.len + length)
+        cap = used - request->body.len + length;
+    size_t most = shared->body_max_bytes + 2 * REQUEST_HEAD_MAX_BYTES; /* and no more than a request has */
+    if (cap > most && most >= used + 1024)
+        cap = most;
+    assert(data);
+    bool is_own = conn->in != NULL; /* then `data` lies in it */
+    if (is_own)
+        memmove(conn->in, data, used);
+    if (conn->in_cap < used + 1024 && !reserve_in(conn, cap)) {
+        refuse(conn, ERROR_BUSY);
+        return;
+    }
+    assert(conn->in);
+    if (!is_own)
+        memcpy(conn->in, data, used);
+    conn->in_len = (uint32_t)used;
+    conn->fed = (uint32_t)used;
+    if (request->expects_continue) {
+        request->expects_continue = false;
+        if (!request->body.len)
+            send_continue(conn);
+    }
+}
+
+/* The request for the next bytes: the one that is begun, else a fresh one; NULL when memory is out. */
+static struct request *current_request(struct conn *conn) {
+    if (conn->request)
+        return conn->request;
+    if (!shared->spare_request)
+        shared->spare_request = malloc(sizeof *shared->spare_request);
+    if (shared->spare_request)
+        request_init(shared->spare_request, shared->body_max_bytes);
+    return shared->spare_request;
+}
+
+static void handle(struct conn *conn, struct request *request) {
+    conn->state = CONN_WAITING;
+    conn->exchange.close = !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
+    conn->exchange.is_head = request->parser.method == HTTP_HEAD;
+    shared->handler->request(&conn->exchange, request);
+}
+
+/* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not complete. */
+static void run(struct conn *conn, char *data, size_t len) {
+    size_t start = 0, fed = conn->fed;
+    list_remove(&conn->resume);
+    conn->is_running = true;
+    while (conn->state == CONN_READING && start + fed < len) {
+        struct request *request = current_request(conn);
+        if (!request) {
+            refuse(conn, ERROR_BUSY);
+            break;
+        }
+        size_t used;
+        enum request_progress progress = request_feed(request, data + start, fed, len - start, &used);
+        if (progress == REQUEST_PARTIAL) {
+            keep_partial(conn, request, data + start, used);
+            break;
+        }
+        if (progress == REQUEST_FAILED) {
+            refuse(conn, request->error);
+            break;
+        }
+        handle(conn, request);
+        if (conn->state == CONN_CLOSED)
+            break;
+        free_request(conn);
+        start += used;
+        fed = 0;
+    }
+    conn->is_running = false;
+    if (conn->state == CONN_CLOSED || conn->state == CONN_LINGERING)
+        return;
+    bool is_partial = conn->state == CONN_READING && conn->request;
+    if (!is_partial) {
+        conn->fed = 0;
+        if (!keep_in(conn, data + start, len - start)) {
+            conn_close(conn);
+            return;
+        }
+    }
+    if (conn->state == CONN_READING && conn->is_eof)
+        conn_close(conn);
+    else if (is_partial || conn->in_len < CONN_AHEAD_MAX_BYTES)
+        read_on(conn);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+    (void)suggested;
+    struct conn *conn = container_of(handle, struct conn, handle);
+    bool is_partial = conn->state == CONN_READING && conn->request;
+    if (is_partial && conn->in_cap > conn->in_len)
+        *buf = uv_buf_init(conn->in + conn->in_len, conn->in_cap - conn->in_len);
+    else
+        *buf = uv_buf_init(shared->read_buffer, CONN_READ_BYTES);
+}
+
+/* Keeps bytes behind those that are there already; false when there is no room. */
+static bool append_in(struct conn *conn, const char *data, size_t len) {
+    size_t cap = conn->in_cap ? conn->in_cap : 512;
+    while (cap < conn->in_len + len)
+        cap *= 2;
+    if (!reserve_in(conn, cap))
+        return false;
+    memcpy(conn->in + conn->in_len, data, len);
+    conn->in_len += (uint32_t)len;
+    return true;
+}
+
+static void received(struct conn *conn, char *data, size_t len) {
+    if (conn->state == CONN_LINGERING)
+        return;
+    if (conn->state == CONN_READING && !conn->in) {
+        run(conn, data, len);
+        return;
+    }
+    if (data == conn->in + conn->in_len) {
+        conn->in_len += (uint32_t)len;
+    } else if (!append_in(conn, data, len)) {
+        conn_close(conn);
+        return;
+    }
+    if (conn->state == CONN_READING) {
+        run(conn, conn->in, conn->in_len);
+    } else if (conn->in_len >= CONN_AHEAD_MAX_BYTES) {
+        uv_read_stop(&conn->stream);
+        conn->is_paused = true;
+    }
+}
+
+/* A client that sends nothing more: one that waits for an update has hung up; any other may still want
+ * its reply. */
+static void ended(struct conn *conn) {
+    conn->is_eof = true;
+    bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.poll.may_wait;
+    bool has_requests = conn->state == CONN_READING && conn->in_len && !conn->request; /* to be resumed */
+    if (!is_answered_soon && !has_requests && conn->state != CONN_SENDING)
+        conn_close(conn);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
+    struct conn *conn = container_of(stream, struct conn, stream);
+    if (len > 0)
+        received(conn, buf->base, (size_t)len);
+    else if (len == UV_EOF)
+        ended(conn);
+    else if (len < 0)
+        conn_close(conn);
+}
+
+/* Goes on with connections that have further requests. */
+static void on_resume(uv_idle_t *idle) {
+    struct list resumed;
+    list_init(&resumed);
+    list_splice(&resumed, &shared->resumed);
+    for (struct list *link; (link = list_shift(&resumed));) {
+        struct conn *conn = container_of(link, struct conn, resume);
+        if (conn->state == CONN_READING && conn->in)
+            run(conn, conn->in, conn->in_len);
+    }
+    if (list_empty(&shared->resumed))
+        uv_idle_stop(idle);
+}
+
+/* --- Deadlines -------------------------------------------------------------------------------- */
+
+static void on_due(struct wheel_node *node) {
+    struct conn *conn = container_of(node, struct conn, deadline);
+    switch (conn->state) {
+    case CONN_READING:
+        if (conn->request)
+            refuse(conn, ERROR_REQUEST_TIMEOUT);
+        else
+            conn_close(conn);
+        break;
+    case CONN_WAITING: shared->handler->expire(&conn->exchange); break;
+    case CONN_SENDING: {
+        size_t unsent = uv_stream_get_write_queue_size(&conn->stream);
+        bool is_moving = unsent < conn->unsent;
+        conn->unsent = (uint32_t)unsent;
+        if (is_moving)
+            set_deadline(conn, shared->request_timeout_ms);
+        else
+            conn_close(conn);
+        break;
+    }
+    case CONN_LINGERING: conn_close(conn); break;
+    }
+}
+
+/* --- All connections -------------------------------------------------------------------------- */
+
+bool conn_accept(struct conn_shared *connections, uv_stream_t *listener, bool is_unix) {
+    struct conn *conn = calloc(1, sizeof *conn);
+    if (!conn)
+        return false;
+    if (is_unix)
+        uv_pipe_init(connections->loop, &conn->pipe, 0);
+    else
+        uv_tcp_init(connections->loop, &conn->tcp);
+    conn->handle.data = connections;
+    wheel_node_init(&conn->deadline);
+    list_init(&conn->resume);
+    metrics.connections++;
+    metrics.connections_accepted++;
+    if (uv_accept(listener, &conn->stream) != 0) {
+        conn_close(conn);
+        return false;
+    }
+    if (!is_unix)
+        uv_tcp_nodelay(&conn->tcp, 1);
+    uv_read_start(&conn->stream, on_alloc, on_read);
+    set_deadline(conn, shared->idle_timeout_ms);
+    return true;
+}
+
+static void for_each(void (*visit)(uv_handle_t *handle, void *context)) {
+    uv_walk(shared->loop, visit, shared);
+}
+
+static void drain(uv_handle_t *handle, void *context) {
+    if (handle->data != context || uv_is_closing(handle))
+        return;
+    struct conn *conn = container_of(handle, struct conn, handle);
+    if (conn->state == CONN_WAITING)
+        shared->handler->expire(&conn->exchange);
+    else if (conn->state == CONN_READING && !conn->in_len)
+        conn_close(conn);
+}
+
+void conn_drain_all(struct conn_shared *connections) {
+    connections->is_draining = true;
+    for_each(drain);
+}
+
+static void close_one(uv_handle_t *handle, void *context) {
+    if (handle->data == context)
+        conn_close(container_of(handle, struct conn, handle));
+}
+
+void conn_close_all(struct conn_shared *connections) {
+    (void)connections;
+    for_each(close_one);
+}
+
+bool conn_shared_init(struct conn_shared *connections, uv_loop_t *loop) {
+    connections->loop = loop;
+    connections->read_buffer = malloc(CONN_READ_BYTES);
+    if (!connections->read_buffer)
+        return false;
+    wheel_init(&connections->wheel, loop, on_due);
+    list_init(&connections->resumed);
+    uv_idle_init(loop, &connections->resume_idle);
+    shared = connections;
+    return true;
+}
+
+void conn_shared_deinit(struct conn_shared *connections) {
+    wheel_deinit(&connections->wheel);
+    uv_close((uv_handle_t *)&connections->resume_idle, NULL);
+    free(connections->spare_request);
+    free(connections->read_buffer);
+}

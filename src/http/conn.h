@@ -1,0 +1,99 @@
+/*
+ * One HTTP/1.1 connection, from accept to close: it reads, llhttp parses, one request at a time goes to
+ * the handler, one reply comes back.
+ *
+ * States: reading (also idle: no byte of a request yet) → waiting (the handler has the request) →
+ * sending (the socket did not take the whole reply) → reading again, or lingering (the reply said close;
+ * what the client still sends is thrown away, so that it can read the reply) → closed. Bytes of later,
+ * pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops.
+ *
+ * A connection at rest is a small struct and no buffer. There is one way to its end, conn_close().
+ */
+#pragma once
+
+#include "inbox/inbox.h"
+#include "http/reply.h"
+#include "http/request.h"
+#include "base/wheel.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+enum { CONN_AHEAD_MAX_BYTES = 65536, CONN_READ_BYTES = 65536, CONN_LINGER_MS = 2000 };
+
+/* One request and its one reply, embedded in its connection; the handler's from handler.request() to
+ * exchange_reply(). */
+struct exchange {
+    struct poll poll;  /* the handler's, while it polls */
+    struct push *push; /* the handler's, while its push is under way */
+    int64_t quota;     /* the handler's: requests left in the client's window, -1: not counted */
+    uint8_t view;      /* the handler's */
+    bool is_head;      /* a HEAD request */
+    bool close;        /* the connection ends with this reply */
+};
+
+/* What happens to requests. All is called on the loop thread. */
+struct handler {
+    /* A complete request; its bytes are valid during the call. exchange_reply() must follow, now or later. */
+    void (*request)(struct exchange *exchange, const struct request *request);
+    /* The time of exchange_wait() is over, or the server is stopping: reply now. */
+    void (*expire)(struct exchange *exchange);
+    /* The client has hung up: let go of the exchange, do not reply. */
+    void (*cancel)(struct exchange *exchange);
+};
+
+/* The address of a client, IPv4 as ::ffff:a.b.c.d; all zero for a unix socket. */
+struct peer {
+    uint8_t ip[16];
+};
+
+struct conn;
+
+/* What connections have in common. */
+struct conn_shared {
+    uv_loop_t *loop;
+    const struct handler *handler;
+    struct wheel wheel;
+    uint64_t request_timeout_ms, idle_timeout_ms;
+    uint64_t buffer_max_bytes;
+    uint32_t body_max_bytes;
+    bool is_draining;
+    void (*on_closed)(void); /* after each connection that is gone */
+    struct list resumed;     /* connections with a pipelined request to be read */
+    uv_idle_t resume_idle;
+    struct request *spare_request; /* for requests that arrive in one piece */
+    char *read_buffer;             /* CONN_READ_BYTES */
+};
+
+/* False when memory is out. The fields from `handler` to `body_max_bytes` must be set. */
+bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop);
+/* All connections must be closed. */
+void conn_shared_deinit(struct conn_shared *shared);
+
+/* Accepts a connection from `listener` (uv_tcp_t, or uv_pipe_t of a unix socket); false on failure. */
+bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix);
+
+/* For all open ones: idle ones close, waiting ones expire, the others end with their request. */
+void conn_drain_all(struct conn_shared *shared);
+
+/* Closes all open ones, whatever they are doing. */
+void conn_close_all(struct conn_shared *shared);
+
+/* --- For handlers ----------------------------------------------------------------------------- */
+
+/* Sends the reply, whose reference passes over, and ends the exchange. */
+void exchange_reply(struct exchange *exchange, struct reply *reply);
+
+/* Replies with an error; `headers` as in reply_new(). */
+void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
+
+/* handler.expire() is to be called at `due_ms` of wheel_now_ms(), unless the reply comes before. */
+void exchange_wait(struct exchange *exchange, uint64_t due_ms);
+
+/* The flags for reply_new(). */
+unsigned exchange_flags(const struct exchange *exchange);
+
+struct peer exchange_peer(const struct exchange *exchange);
+
+/* Whether there is room for `bytes` more of unsent replies and pushes under way; see BUFFER_SIZE. */
+bool exchange_has_room(const struct exchange *exchange, size_t bytes);

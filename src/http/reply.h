@@ -1,0 +1,50 @@
+/*
+ * A reply: its bytes, head and body, built once and shared by every connection that sends it.
+ *
+ * Reference-counted on the loop thread. The memory of replies that are not sent yet counts into
+ * BUFFER_SIZE.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "http/http.h"
+#include <stdint.h>
+
+enum {
+    REPLY_CLOSE = 1,       /* Connection: close; the connection ends with this reply */
+    REPLY_HEAD = 2,        /* to a HEAD request: the body is announced, not sent */
+    REPLY_REVALIDATED = 4, /* may be kept by caches that ask whether it is still so; all else is no-store */
+};
+
+struct reply {
+    uint32_t refs;
+    uint32_t pending; /* connections that have not sent all of it */
+    uint8_t status;   /* enum http_status */
+    bool close;
+    size_t len;
+    char data[];
+};
+
+/*
+ * Builds a reply. `headers` are further header lines, each with its CRLF; `content_type` is NULL where
+ * there is no body. NULL when memory is out. One reference is the caller's.
+ */
+struct reply *reply_new(enum http_status status, unsigned flags, const char *content_type,
+                        struct slice headers, struct slice body);
+
+/*
+ * The same in two steps, for a large body that is written in place: a reply with `body_len` bytes of body to
+ * be filled in at `*body`.
+ */
+struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, const char *content_type,
+                                      struct slice headers, size_t body_len, char **body);
+
+/* The reply of an error, a JSON object; never NULL (a static one when memory is out). */
+struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers);
+
+static inline struct reply *reply_ref(struct reply *reply) {
+    reply->refs++;
+    return reply;
+}
+
+void reply_unref(struct reply *reply);

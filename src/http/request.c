@@ -1,0 +1,288 @@
+#include "http/request.h"
+
+#include <assert.h>
+
+static struct request *request_of(llhttp_t *parser) {
+    return parser->data;
+}
+
+static int fail(struct request *request, enum http_error error) {
+    request->error = error;
+    return HPE_USER;
+}
+
+/* Adds the `len` bytes at `at` to a span: llhttp reports one in pieces when the input comes in pieces. */
+static void extend(struct request *request, struct span *span, const char *at, size_t len) {
+    if (!span->len)
+        span->at = (uint32_t)(at - request->base);
+    span->len += (uint32_t)len;
+}
+
+static bool is_head_too_large(const struct request *request, const char *at) {
+    return at - request->base > REQUEST_HEAD_MAX_BYTES;
+}
+
+static int on_url(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    extend(request, &request->target, at, len);
+    return request->target.len > REQUEST_TARGET_MAX_BYTES ? fail(request, ERROR_TARGET_SIZE) : 0;
+}
+
+/* The header, or trailer, that is being read. */
+static struct header *current_header(struct request *request) {
+    return request->head_complete ? &request->trailer : &request->headers[request->header_count];
+}
+
+static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    uint32_t count = request->head_complete ? request->trailer_count : request->header_count;
+    if (count == REQUEST_HEADERS_MAX || (!request->head_complete && is_head_too_large(request, at + len)))
+        return fail(request, ERROR_HEAD_SIZE);
+    extend(request, &current_header(request)->name, at, len);
+    return 0;
+}
+
+static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    if (!request->head_complete && is_head_too_large(request, at + len))
+        return fail(request, ERROR_HEAD_SIZE);
+    extend(request, &current_header(request)->value, at, len);
+    return 0;
+}
+
+static enum header_name name_of(struct slice name) {
+    static const struct slice names[HEADER_NAME_COUNT] = {
+        [HEADER_HOST] = SLICE("host"),
+        [HEADER_CONTENT_TYPE] = SLICE("content-type"),
+        [HEADER_CONTENT_ENCODING] = SLICE("content-encoding"),
+        [HEADER_TRANSFER_ENCODING] = SLICE("transfer-encoding"),
+        [HEADER_EXPECT] = SLICE("expect"),
+        [HEADER_ACCEPT_ENCODING] = SLICE("accept-encoding"),
+        [HEADER_IF_NONE_MATCH] = SLICE("if-none-match"),
+    };
+    for (int i = HEADER_OTHER + 1; i < HEADER_NAME_COUNT; i++)
+        if (slice_equal_nocase(name, names[i]))
+            return i;
+    return HEADER_OTHER;
+}
+
+/* Whether the value goes on in a further line: there is a line break before its end. */
+static bool is_folded(const struct request *request, const struct header *header) {
+    uint32_t from = header->name.at + header->name.len, to = header->value.at + header->value.len;
+    const char *text = request->base + from;
+    return header->value.len && (memchr(text, '\n', to - from) || memchr(text, '\r', to - from));
+}
+
+static int on_header_value_complete(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    struct header *header = current_header(request);
+    if (!header->name.len || is_folded(request, header))
+        return fail(request, ERROR_MALFORMED_REQUEST);
+    struct slice text = request_slice(request, header->name);
+    enum header_name name = name_of(text);
+    if (request->head_complete) {
+        bool is_framing = name == HEADER_HOST || name == HEADER_TRANSFER_ENCODING ||
+                          slice_equal_nocase(text, SLICE("content-length"));
+        request->trailer = (struct header){0};
+        request->trailer_count++;
+        return is_framing ? fail(request, ERROR_MALFORMED_REQUEST) : 0;
+    }
+    request->counts[name]++;
+    request->last_of[name] = (uint8_t)request->header_count++;
+    if (request->header_count < REQUEST_HEADERS_MAX)
+        request->headers[request->header_count] = (struct header){0};
+    return 0;
+}
+
+/* Whether single spaces part the request line, which llhttp does not insist on. */
+static bool is_line_sound(const struct request *request) {
+    const char *target = request->base + request->target.at, *end = target + request->target.len;
+    return target[-1] == ' ' && target[-2] != ' ' && end[0] == ' ' && end[1] != ' ';
+}
+
+/*
+ * The length of the head, which is complete: up to and with its empty line. 0 when it is not in the strict form
+ * that llhttp does not insist on: every line ends in CRLF, CR and LF are nowhere else, and no line goes on in
+ * the next one.
+ */
+static size_t strict_head_len(const struct request *request) {
+    const char *base = request->base, *end = base + request->fed_len;
+    const char *at = base + request->target.at;
+    for (; (at = memchr(at, '\n', (size_t)(end - at))); at++) {
+        if (at[-1] != '\r')
+            return 0;
+        if (at[-2] == '\n')
+            break;
+        bool is_folded = at + 1 < end && (at[1] == ' ' || at[1] == '\t');
+        if (is_folded)
+            return 0;
+    }
+    size_t len = at ? (size_t)(at + 1 - base) : 0;
+    const char *text = base + request->target.at;
+    for (const char *cr = text; len && (cr = memchr(cr, '\r', (size_t)(base + len - cr))); cr++)
+        if (cr[1] != '\n')
+            return 0;
+    return len;
+}
+
+static enum http_error check_head(struct request *request) {
+    llhttp_t *parser = &request->parser;
+    if (!is_line_sound(request))
+        return ERROR_MALFORMED_REQUEST;
+    request->head_len = (uint32_t)strict_head_len(request);
+    if (!request->head_len)
+        return ERROR_MALFORMED_REQUEST;
+    if (request->head_len > REQUEST_HEAD_MAX_BYTES)
+        return ERROR_HEAD_SIZE;
+    bool is_1_1 = parser->http_major == 1 && parser->http_minor == 1;
+    if (!is_1_1 && !(parser->http_major == 1 && parser->http_minor == 0))
+        return ERROR_VERSION;
+    if (request->counts[HEADER_HOST] > 1 || (is_1_1 && !request->counts[HEADER_HOST]))
+        return ERROR_HOST;
+    if (request->counts[HEADER_TRANSFER_ENCODING]) {
+        if (request->counts[HEADER_TRANSFER_ENCODING] > 1 || !is_1_1 ||
+            !slice_equal_nocase(slice_trim(request_header(request, HEADER_TRANSFER_ENCODING)),
+                                SLICE("chunked")))
+            return ERROR_TRANSFER_ENCODING;
+        if (parser->flags & F_CONTENT_LENGTH)
+            return ERROR_MALFORMED_REQUEST;
+    }
+    if (request->counts[HEADER_EXPECT]) {
+        if (!slice_equal_nocase(slice_trim(request_header(request, HEADER_EXPECT)), SLICE("100-continue")))
+            return ERROR_EXPECT;
+        request->expects_continue = is_1_1;
+    }
+    if (!(parser->flags & F_CHUNKED) && parser->content_length > request->body_max_bytes)
+        return ERROR_BODY_SIZE;
+    return HTTP_NO_ERROR;
+}
+
+static int on_headers_complete(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    request->head_complete = true;
+    parser->upgrade = 0; /* no protocol is switched to: an Upgrade is ignored, a CONNECT gets its 405 */
+    enum http_error error = check_head(request);
+    return error ? fail(request, error) : 0;
+}
+
+/* A chunk that announces too much need not be waited for. */
+static int on_chunk_header(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    request->is_in_trailers = parser->content_length == 0;
+    bool fits = parser->content_length <= request->body_max_bytes - request->body.len;
+    return fits ? 0 : fail(request, ERROR_BODY_SIZE);
+}
+
+static int on_body(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    if (len > request->body_max_bytes - request->body.len)
+        return fail(request, ERROR_BODY_SIZE);
+    char *end = request->base + request->body.at + request->body.len;
+    assert(!request->body.len || at >= end);
+    if (request->body.len && at != end)
+        memmove(end, at, len);
+    extend(request, &request->body, at, len);
+    return 0;
+}
+
+static int on_message_complete(llhttp_t *parser) {
+    (void)parser;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t callbacks = {
+    .on_url = on_url,
+    .on_header_field = on_header_field,
+    .on_header_value = on_header_value,
+    .on_header_value_complete = on_header_value_complete,
+    .on_headers_complete = on_headers_complete,
+    .on_chunk_header = on_chunk_header,
+    .on_body = on_body,
+    .on_message_complete = on_message_complete,
+};
+
+void request_init(struct request *request, uint32_t body_max_bytes) {
+    /* A header's spans are emptied when the one before it is complete. */
+    memset(request, 0, offsetof(struct request, headers) + sizeof request->headers[0]);
+    llhttp_init(&request->parser, HTTP_REQUEST, &callbacks);
+    request->parser.data = request;
+    request->body_max_bytes = body_max_bytes;
+}
+
+/* Whether a version stands behind the target, if not one that llhttp knows. */
+static bool has_version(const struct request *request, size_t to) {
+    size_t at = request->target.at + request->target.len;
+    const char *text = request->base + at;
+    return to - at >= 9 && memcmp(text, " HTTP/", 6) == 0 && text[7] == '.' &&
+           (to - at == 9 || text[9] == '\r');
+}
+
+static enum http_error parser_error(const struct request *request, llhttp_errno_t status, size_t to) {
+    if (request->error)
+        return request->error;
+    if (status == HPE_INVALID_TRANSFER_ENCODING)
+        return ERROR_TRANSFER_ENCODING;
+    bool is_version = status == HPE_INVALID_VERSION && has_version(request, to);
+    return is_version || status == HPE_PAUSED_H2_UPGRADE ? ERROR_VERSION : ERROR_MALFORMED_REQUEST;
+}
+
+/* Before a request there may be a few empty lines, and nothing else. */
+static bool is_start_sound(const char *base, size_t to) {
+    size_t blank = 0;
+    while (blank < to && (base[blank] == '\r' || base[blank] == '\n'))
+        if (blank == REQUEST_BLANK_MAX_BYTES || base[blank] != "\r\n"[blank % 2])
+            return false;
+        else
+            blank++;
+    return true;
+}
+
+/* Counts what is between the data of a chunked body; false when it is too much. */
+static bool count_framing(struct request *request, size_t bytes) {
+    if (!request->head_complete || !(request->parser.flags & F_CHUNKED))
+        return true;
+    request->framing_bytes += bytes;
+    /* As much as chunks of one byte need, and two heads' worth. */
+    return request->framing_bytes <= 2 * REQUEST_HEAD_MAX_BYTES + 8 * (size_t)request->body.len;
+}
+
+static enum request_progress refuse(struct request *request, enum http_error error) {
+    request->error = error;
+    return REQUEST_FAILED;
+}
+
+enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
+                                   size_t *used) {
+    request->base = base;
+    request->fed_len = to;
+    if (!request->target.len && !is_start_sound(base, to))
+        return refuse(request, ERROR_MALFORMED_REQUEST);
+    uint32_t body_len = request->body.len;
+    llhttp_errno_t status = llhttp_execute(&request->parser, base + from, to - from);
+    bool is_complete = status == HPE_PAUSED;
+    if (!is_complete && status != HPE_OK)
+        return refuse(request, parser_error(request, status, to));
+    size_t end = is_complete ? (size_t)(llhttp_get_error_pos(&request->parser) - base) : to;
+    if (!count_framing(request, end - from - (request->body.len - body_len)))
+        return refuse(request, ERROR_HEAD_SIZE);
+    *used = end;
+    if (is_complete)
+        return REQUEST_COMPLETE;
+    if (!request->head_complete && to > REQUEST_HEAD_MAX_BYTES)
+        return refuse(request, ERROR_HEAD_SIZE);
+    /* Of a chunked body only the data is kept; the parser needs none of what is between. */
+    if (request->head_complete && (request->parser.flags & F_CHUNKED) && !request->is_in_trailers)
+        *used = request->body.len ? request->body.at + request->body.len : request->head_len;
+    return REQUEST_PARTIAL;
+}
+
+size_t request_content_length(const struct request *request) {
+    bool is_chunked = request->parser.flags & F_CHUNKED;
+    return is_chunked ? 0 : request->parser.content_length + request->body.len;
+}
+
+struct slice request_header(const struct request *request, enum header_name name) {
+    if (!request->counts[name])
+        return (struct slice){"", 0};
+    return request_slice(request, request->headers[request->last_of[name]].value);
+}

@@ -1,0 +1,84 @@
+/*
+ * One HTTP/1.1 request, read by llhttp from a buffer that the connection owns.
+ *
+ * The bytes of a request stay where they were read: target, headers and body are spans of that buffer,
+ * kept as offsets from the request's first byte, so that the buffer may move between two feeds. A
+ * chunked body is pushed together in place. Everything that a client can make large has a limit here,
+ * and what is ambiguous (two lengths, a length and a coding, a doubled Host) is refused.
+ */
+#pragma once
+
+#include "http/http.h"
+#include "base/slice.h"
+#include <llhttp/llhttp.h>
+
+enum {
+    REQUEST_HEAD_MAX_BYTES = 32768,  /* request line and headers: 431 */
+    REQUEST_TARGET_MAX_BYTES = 8192, /* 414 */
+    REQUEST_BLANK_MAX_BYTES = 8,     /* of empty lines before the request */
+    REQUEST_HEADERS_MAX = 128,       /* 431 */
+};
+
+/* Bytes of the buffer, counted from the request's first one. */
+struct span {
+    uint32_t at, len;
+};
+
+struct header {
+    struct span name, value;
+};
+
+/* The headers longline looks at itself. */
+enum header_name {
+    HEADER_OTHER,
+    HEADER_HOST,
+    HEADER_CONTENT_TYPE,
+    HEADER_CONTENT_ENCODING,
+    HEADER_TRANSFER_ENCODING,
+    HEADER_EXPECT,
+    HEADER_ACCEPT_ENCODING,
+    HEADER_IF_NONE_MATCH,
+    HEADER_NAME_COUNT,
+};
+
+enum request_progress { REQUEST_PARTIAL, REQUEST_COMPLETE, REQUEST_FAILED };
+
+struct request {
+    llhttp_t parser;
+    char *base;     /* where the request's first byte is now */
+    size_t fed_len; /* bytes there that have been fed */
+    uint32_t body_max_bytes;
+    enum http_error error; /* set by a feed that returned REQUEST_FAILED */
+    bool head_complete;
+    uint32_t head_len;     /* with its empty line; known when the head is complete */
+    bool expects_continue; /* the client waits for 100 Continue before it sends the body */
+    uint8_t counts[HEADER_NAME_COUNT];
+    uint8_t last_of[HEADER_NAME_COUNT]; /* index of the last such header, valid where counts[] > 0 */
+    uint32_t header_count;
+    struct span target, body;
+    bool is_in_trailers;
+    uint32_t trailer_count;
+    struct header trailer; /* behind a chunked body: checked, not kept */
+    size_t framing_bytes;  /* of a chunked body: all that is not data */
+    struct header headers[REQUEST_HEADERS_MAX];
+};
+
+void request_init(struct request *request, uint32_t body_max_bytes);
+
+/*
+ * Reads the bytes from `from` to `to` of the buffer whose byte 0 is the request's first. All bytes before
+ * `from` must have been fed already and be at `base` still. `*used` becomes: on REQUEST_COMPLETE, the end
+ * of the request, behind which the next one begins; on REQUEST_PARTIAL, the bytes that must be kept
+ * at `base`: the next feed goes on from there.
+ */
+enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to, size_t *used);
+
+/* The length of the body as announced, 0 when it is chunked or there is none. Needs head_complete. */
+size_t request_content_length(const struct request *request);
+
+static inline struct slice request_slice(const struct request *request, struct span span) {
+    return (struct slice){request->base + span.at, span.len};
+}
+
+/* The value of the last header of this name, empty when there is none. */
+struct slice request_header(const struct request *request, enum header_name name);

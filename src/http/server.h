@@ -1,0 +1,33 @@
+/*
+ * The server: listens, accepts as many connections as there is room for, and drains on SIGTERM and
+ * SIGINT: it stops accepting, lets every request come to its end, and closes.
+ */
+#pragma once
+
+#include "http/conn.h"
+
+enum {
+    SERVER_LISTENERS_MAX = 16,
+    SERVER_DRAIN_MS = 3000, /* then what is still open is closed */
+};
+
+struct server_options {
+    const char *listen;       /* addresses, separated by commas */
+    uint64_t max_connections; /* 0: as many as descriptors allow */
+    struct conn_shared *connections;
+    void (*on_drain)(void);   /* the drain has begun */
+    void (*on_drained)(void); /* no connection is left; called once */
+};
+
+/* Raises the soft limit on descriptors to the hard one. */
+void server_raise_limits(void);
+
+/* Whether `listen` is well-formed; else `error` holds one line. */
+bool server_check_listen(const char *listen, char *error, size_t error_size);
+
+/* What a client on this machine connects to: the first address of the well-formed `listen`. False when its
+ * host is not known. */
+bool server_first_address(const char *listen, struct sockaddr_storage *address, socklen_t *len);
+
+/* Listens and takes signals. False on failure, with one line in `error`. */
+bool server_start(uv_loop_t *loop, const struct server_options *options, char *error, size_t error_size);

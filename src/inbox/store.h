@@ -1,0 +1,188 @@
+/*
+ * The store: updates in their channels' order, durable, and reading them back.
+ *
+ * An interface with one implementation a provider. All functions are called on the loop thread and
+ * never block it; each operation is answered by its `done`, on the loop thread, after the call that
+ * started it has returned.
+ *
+ * A store is this process's own (SQLite, memory): then answers come in the order in which the work was done,
+ * so that a read's answer never misses an update whose append was answered before. Or it is shared with other
+ * processes (Redis): then anybody may append at any time, answers come in any order, and whoever wants to know of
+ * new updates watches their channel.
+ *
+ * The caller allocates an operation and owns it again from `done` on; in between it belongs to the store.
+ * Channel names reach the store only here and are never logged.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/slice.h"
+#include "inbox/update.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+enum {
+    CHANNEL_NAME_MAX_BYTES = 256,
+    READ_MAX_UPDATES = 10000,
+    READ_MAX_BYTES = 1 << 20, /* of bodies in one read; one update is read even when it is larger */
+};
+
+/* Why an operation failed. */
+enum store_error {
+    STORE_OK,
+    STORE_FAILED, /* nothing was stored; the log says why */
+    /* Of Redis: */
+    STORE_AWAY,
+    STORE_UNSURE, /* no answer in time: stored, or not */
+    STORE_NOT_REPLICATED,
+    STORE_READ_ONLY,
+    STORE_LOADING,
+    STORE_OUT_OF_MEMORY,
+    STORE_CLUSTER_DOWN,
+    STORE_REFUSED, /* the user or the password */
+};
+
+/* What every operation begins with. */
+struct store_op {
+    struct list link; /* the store's, then free for the caller */
+    void (*done)(struct store_op *op);
+};
+
+/* Stores one update: `done` only when it is as durable as SYNC says, or not stored at all. */
+struct store_append {
+    struct store_op op;
+    struct update *update; /* gets ts and at_ms */
+    enum store_error error;
+    void *owner; /* the caller's */
+    uint64_t hash;
+    uint16_t name_len;
+    char name[]; /* of the channel */
+};
+
+/* Reads the updates of a channel after a ts, oldest first. */
+struct store_read {
+    struct store_op op;
+    int64_t after_ts; /* -K: the last K */
+    uint32_t limit;   /* 1 to READ_MAX_UPDATES */
+    enum store_error error;
+    uint64_t total;          /* the channel's newest ts, 0 for an unknown channel */
+    uint64_t gone;           /* updates up to this ts are certainly not kept any more */
+    struct update **updates; /* `count` of them with one reference each, the array from malloc() */
+    uint32_t count;
+    void *owner;
+    uint64_t hash;
+    uint16_t name_len;
+    char name[];
+};
+
+/* A channel whose new updates are to be told; embedded in whatever wants to know. The name must stay. */
+struct store_watch {
+    struct list link; /* the store's */
+    void *place;      /* the store's, and so is state */
+    const char *name;
+    uint16_t name_len;
+    uint8_t state;
+};
+
+/* What a shared store tells of watched channels. */
+struct store_events {
+    /* The watch of a channel, NULL when there is none. */
+    struct store_watch *(*find)(struct slice channel);
+    /* From now on every new update is told; those before must be read. */
+    void (*watched)(struct store_watch *watch);
+    /* Updates may go untold until the next `watched`. */
+    void (*lost)(struct store_watch *watch);
+    /* A new update, perhaps one that has been read already. It is valid during the call. */
+    void (*news)(struct store_watch *watch, struct update *update);
+};
+
+struct store_stats {
+    uint64_t commits, commit_ns, errors, reads, updates, bytes, swept;
+    uint64_t up, reconnects, watches; /* of a shared store */
+};
+
+struct store_options {
+    const char *path; /* NULL: in memory */
+    int sync;         /* enum sync_mode */
+    uint64_t channel_max_updates;
+    int64_t ttl_ms;
+    uint64_t max_bytes;        /* 0: none */
+    int64_t (*clock_ms)(void); /* wall clock; tests move it */
+};
+
+struct store;
+
+struct store_ops {
+    void (*append)(struct store *store, struct store_append *append);
+    void (*read)(struct store *store, struct store_read *read);
+    void (*stats)(struct store *store, struct store_stats *stats);
+    void (*close)(struct store *store, void (*closed)(void *context), void *context);
+    /* Of a shared store; else NULL. */
+    void (*listen)(struct store *store, const struct store_events *events);
+    void (*watch)(struct store *store, struct store_watch *watch);
+    void (*unwatch)(struct store *store, struct store_watch *watch);
+    enum store_error (*health)(struct store *store, struct buf *line);
+};
+
+/* What every implementation begins with. */
+struct store {
+    const struct store_ops *ops;
+};
+
+static inline void store_append(struct store *store, struct store_append *append) {
+    store->ops->append(store, append);
+}
+
+static inline void store_read(struct store *store, struct store_read *read) {
+    store->ops->read(store, read);
+}
+
+static inline void store_stats(struct store *store, struct store_stats *stats) {
+    store->ops->stats(store, stats);
+}
+
+/* Answers what is under way, makes everything durable, closes, frees, and calls `closed` on the loop.
+ * No operation may be started any more. */
+static inline void store_close(struct store *store, void (*closed)(void *context), void *context) {
+    store->ops->close(store, closed, context);
+}
+
+static inline bool store_is_shared(const struct store *store) {
+    return store->ops->watch != NULL;
+}
+
+/* Who is told of watched channels; before the first watch. */
+static inline void store_listen(struct store *store, const struct store_events *events) {
+    store->ops->listen(store, events);
+}
+
+/* `watched` follows, now or whenever the store can. */
+static inline void store_watch(struct store *store, struct store_watch *watch) {
+    store->ops->watch(store, watch);
+}
+
+static inline void store_unwatch(struct store *store, struct store_watch *watch) {
+    store->ops->unwatch(store, watch);
+}
+
+/* Whether the store works; of a shared one, `line` (or NULL) gets what it promises, or why it does not. */
+static inline enum store_error store_health(struct store *store, struct buf *line) {
+    return store->ops->health ? store->ops->health(store, line) : STORE_OK;
+}
+
+/* The wall clock, milliseconds since the epoch. */
+int64_t store_clock_ms(void);
+
+struct redis_options;
+
+/* Opens the Redis store; `redis` must stay. It connects by itself, now and whenever it has to. NULL on a failure that
+ * no time mends, and `error` holds one line. */
+struct store *store_redis_open(uv_loop_t *loop, const struct store_options *options,
+                               const struct redis_options *redis, char *error, size_t error_size);
+
+/* Opens the SQLite store (with path NULL: the memory provider, the same code). NULL on failure, and
+ * `error` holds one line. */
+struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
+                                size_t error_size);

@@ -1,0 +1,266 @@
+#include "redis/layout.h"
+#include "http/http.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/*
+ * What costs Redis time is the number of commands, and what they add to its append-only file. So lists are trimmed
+ * when they are a sixteenth over the bound; what is too old is deleted with every eighth push, up to 16; and the TTL is
+ * set to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the bounds exactly.
+ * An update of upstream's, which has no record, goes by count.
+ */
+struct redis_script redis_script_append = {
+    .text = "local total = redis.call('INCR', KEYS[1])\n"
+            "local time = redis.call('TIME')\n"
+            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+            "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+            "local records = redis.call('RPUSH', KEYS[3], record)\n"
+            "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
+            "if math.max(updates, records) > max + math.floor(max / 16) then\n"
+            "  redis.call('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
+            "  redis.call('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
+            "end\n"
+            "if total % 8 == 0 then\n"
+            "  for i = 1, 16 do\n"
+            "    local old, old_at = string.match(redis.call('LINDEX', KEYS[3], '0'), '^(%d+) (%d+)')\n"
+            "    if not old or tonumber(old_at) >= at - ttl then break end\n"
+            "    redis.call('LPOP', KEYS[3])\n"
+            "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', "
+            "KEYS[2]) end\n"
+            "  end\n"
+            "end\n"
+            "if total == 1 or updates == 1 or records == 1 or redis.call('PTTL', KEYS[2]) < ttl then\n"
+            "  redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
+            "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"
+            "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n"
+            "end\n"
+            "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
+            "return {total, at, type(told) == 'table' and told.err or ''}\n",
+};
+
+/*
+ * Items are fetched a few at a time, as long as the bytes so far allow: nobody holds Redis up for more than one page.
+ * Where there is a record for every update, records are read along with their updates. Else (upstream has pushed) they
+ * are looked for from the place on where they would stand.
+ */
+struct redis_script redis_script_read = {
+    .text = "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+            "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
+            "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+            "local gone = total - math.min(len, tonumber(ARGV[4]))\n"
+            "if after < 0 then after = total + after end\n"
+            "after = math.max(after, gone)\n"
+            "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
+            "if after >= total then return {total, gone, first, bodies, records} end\n"
+            "local time = redis.call('TIME')\n"
+            "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
+            "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+)')) end\n"
+            "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or '') end\n"
+            "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or size end\n"
+            "local full = redis.call('LLEN', KEYS[3]) == len and record_ts(-len) == total - len + 1\n"
+            "  and record_ts(-1) == total\n"
+            "local ts, size, is_full = first, 1, false\n"
+            "while ts <= total and #bodies < limit and bytes < max_bytes and not is_full do\n"
+            "  local count = math.min(size, limit - #bodies, total - ts + 1)\n"
+            "  local from = ts - total - 1\n"
+            "  local some = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
+            "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
+            "  for i = 1, count do\n"
+            "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
+            "    if at and at < cutoff and #bodies == 0 then\n"
+            "      first = ts + i\n"
+            "      gone = ts + i - 1\n"
+            "    else\n"
+            "      local more_bytes = bytes + #some[i] + (full and #beside[i] or 0)\n"
+            "      is_full = #bodies > 0 and more_bytes > max_bytes\n"
+            "      if is_full then break end\n"
+            "      bytes = more_bytes\n"
+            "      bodies[#bodies + 1] = some[i]\n"
+            "      if full then records[#records + 1] = beside[i] end\n"
+            "    end\n"
+            "  end\n"
+            "  ts = ts + count\n"
+            "  size = more(size)\n"
+            "end\n"
+            "local index = not full and #bodies > 0 and first - total - 1 or 0\n"
+            "local is_over = false\n"
+            "size = 1\n"
+            "while index < 0 and not is_over do\n"
+            "  local some = redis.call('LRANGE', KEYS[3], index, math.min(index + size - 1, -1))\n"
+            "  index = index + size\n"
+            "  for _, record in ipairs(some) do\n"
+            "    local at = ts_of(record) or 0\n"
+            "    if at >= first then bytes = bytes + #record end\n"
+            "    is_over = at >= first + #bodies or (at > first and bytes > max_bytes)\n"
+            "    if is_over then\n"
+            "      for i = #bodies, at - first + 1, -1 do bodies[i] = nil end\n"
+            "      break\n"
+            "    end\n"
+            "    if at >= first then records[#records + 1] = record end\n"
+            "  end\n"
+            "  size = more(size)\n"
+            "end\n"
+            "return {total, gone, first, bodies, records}\n",
+};
+
+static void hash_script(struct redis_script *script) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    if (EVP_Digest(script->text, strlen(script->text), digest, &len, EVP_sha1(), NULL) != 1)
+        abort();
+    for (unsigned i = 0; i < len; i++)
+        snprintf(script->sha + 2 * (size_t)i, 3, "%02x", digest[i]);
+}
+
+void redis_layout_init(void) {
+    hash_script(&redis_script_append);
+    hash_script(&redis_script_read);
+}
+
+/* --- Keys ------------------------------------------------------------------------------------- */
+
+static bool needs_code(char c) {
+    return c == '%' || c == '{' || c == '}';
+}
+
+static void put_tag(struct buf *out, struct slice channel) {
+    for (size_t i = 0; i < channel.len; i++)
+        if (needs_code(channel.data[i]))
+            buf_printf(out, "%%%02X", (unsigned char)channel.data[i]);
+        else
+            buf_putc(out, channel.data[i]);
+}
+
+/* What stands between the prefix and the channel. */
+static struct kind { char text[40]; } kind_of(const struct redis_layout *layout, enum redis_key key) {
+    static const char *const kinds[] = {"total", "updates", "meta", "news"};
+    struct kind kind;
+    if (key == REDIS_KEY_NEWS && layout->db)
+        snprintf(kind.text, sizeof kind.text, "news@%lld:", (long long)layout->db);
+    else
+        snprintf(kind.text, sizeof kind.text, "%s:", kinds[key]);
+    return kind;
+}
+
+void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum redis_key key,
+                      struct slice channel) {
+    buf_puts(out, layout->prefix);
+    buf_puts(out, kind_of(layout, key).text);
+    if (!layout->is_cluster) {
+        buf_append(out, channel.data, channel.len);
+        return;
+    }
+    buf_putc(out, '{');
+    put_tag(out, channel);
+    buf_putc(out, '}');
+}
+
+/* Takes `start` off the front; false when the text begins otherwise. */
+static bool take_start(struct slice *text, const char *start) {
+    size_t len = strlen(start);
+    if (text->len < len || memcmp(text->data, start, len) != 0)
+        return false;
+    *text = (struct slice){text->data + len, text->len - len};
+    return true;
+}
+
+bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len) {
+    struct slice rest = name;
+    if (!take_start(&rest, layout->prefix) || !take_start(&rest, kind_of(layout, REDIS_KEY_NEWS).text) ||
+        !rest.len)
+        return false;
+    if (!layout->is_cluster) {
+        memcpy(out, rest.data, rest.len);
+        *len = rest.len;
+        return true;
+    }
+    if (rest.len < 3 || rest.data[0] != '{' || rest.data[rest.len - 1] != '}')
+        return false;
+    long decoded = http_decode_path((struct slice){rest.data + 1, rest.len - 2}, out);
+    *len = decoded > 0 ? (size_t)decoded : 0;
+    return decoded > 0;
+}
+
+/* What a cluster hashes of a key: what stands in its first pair of braces, if anything does. */
+static struct slice hash_tag(struct slice key) {
+    const char *open = key.len ? memchr(key.data, '{', key.len) : NULL;
+    const char *close = open ? memchr(open, '}', key.len - (size_t)(open - key.data)) : NULL;
+    return close && close > open + 1 ? (struct slice){open + 1, (size_t)(close - open) - 1} : key;
+}
+
+unsigned redis_layout_slot(const struct redis_layout *layout, struct slice channel) {
+    struct buf key = {0};
+    redis_layout_key(layout, &key, REDIS_KEY_TOTAL, channel);
+    struct slice tag = hash_tag((struct slice){key.data, key.len});
+    unsigned crc = 0; /* CRC16 (XMODEM) */
+    for (size_t i = 0; i < tag.len; i++) {
+        crc ^= (unsigned)(unsigned char)tag.data[i] << 8;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc << 1 ^ (crc & 0x8000 ? 0x1021 : 0)) & 0xffff;
+    }
+    buf_deinit(&key);
+    return crc % REDIS_SLOTS;
+}
+
+/* --- Records ---------------------------------------------------------------------------------- */
+
+void redis_record_write(struct buf *out, const struct update *update) {
+    struct slice query = update_query(update), headers = update_headers(update),
+                 method = update_method(update);
+    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len, update->has_raw ? (int)update->raw_len : -1,
+               query.len, headers.len, method.len);
+    if (update->has_raw)
+        buf_append(out, update_raw(update).data, update->raw_len);
+    buf_append(out, query.data, query.len);
+    buf_append(out, headers.data, headers.len);
+    buf_append(out, method.data, method.len);
+}
+
+/* Reads a number and the byte behind it, which must be `end`. */
+static bool take_number(struct slice *text, char end, int64_t *number) {
+    size_t i = 0;
+    bool is_negative = text->len && text->data[0] == '-';
+    i += is_negative;
+    *number = 0;
+    size_t digits = i;
+    for (; i < text->len && text->data[i] >= '0' && text->data[i] <= '9'; i++) {
+        if (i - digits >= 18)
+            return false;
+        *number = *number * 10 + (text->data[i] - '0');
+    }
+    if (i == digits || i == text->len || text->data[i] != end)
+        return false;
+    if (is_negative)
+        *number = -*number;
+    *text = (struct slice){text->data + i + 1, text->len - i - 1};
+    return true;
+}
+
+static bool take_bytes(struct slice *text, int64_t len, struct slice *bytes) {
+    if (len < 0 || (uint64_t)len > text->len)
+        return false;
+    *bytes = (struct slice){text->data, (size_t)len};
+    *text = (struct slice){text->data + len, text->len - (size_t)len};
+    return true;
+}
+
+bool redis_record_parse(struct slice text, struct redis_record *record) {
+    int64_t numbers[7];
+    for (int i = 0; i < 7; i++)
+        if (!take_number(&text, i < 6 ? ' ' : '\n', &numbers[i]))
+            return false;
+    *record = (struct redis_record){.ts = (uint64_t)numbers[0], .at_ms = numbers[1]};
+    if (numbers[0] < 1 || numbers[1] < 0 || numbers[2] < 0 || numbers[6] > UINT16_MAX)
+        return false;
+    record->body_len = (size_t)numbers[2];
+    record->parts.has_raw = numbers[3] >= 0;
+    bool ok = (!record->parts.has_raw || take_bytes(&text, numbers[3], &record->parts.raw)) &&
+              take_bytes(&text, numbers[4], &record->parts.query) &&
+              take_bytes(&text, numbers[5], &record->parts.headers) &&
+              take_bytes(&text, numbers[6], &record->parts.method);
+    record->rest = text;
+    return ok;
+}

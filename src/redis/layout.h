@@ -1,0 +1,78 @@
+/*
+ * What stands where in Redis: keys, scripts, and the record that goes beside an update.
+ *
+ * The layout is lua-long-polling's, so that its data is served as it stands:
+ *
+ *     {prefix}total:{channel}     the newest ts
+ *     {prefix}updates:{channel}   a list of JSON texts, the newest last; its last item is the update `total`
+ *     {prefix}meta:{channel}      a list of records, one for each update that longline wrote; upstream knows nothing of it
+ *     {prefix}news:{channel}      pub/sub: the record and the body of each new update
+ *
+ * In a cluster the channel is the hash tag: `{prefix}total:{` channel `}`, with %, { and } in its name
+ * percent-encoded. A database other than 0 has `news@N:`, because pub/sub knows no databases.
+ *
+ * A record is text, then bytes: "TS AT BODY RAW QUERY HEADERS METHOD\n", numbers all, lengths from the third on (RAW is
+ * -1 where the request's body is the same bytes as the update), then raw, query, headers and method.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "redis/options.h"
+#include "base/slice.h"
+#include "inbox/update.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { REDIS_SLOTS = 16384 };
+
+struct redis_script {
+    const char *text;
+    char sha[41];
+};
+
+/*
+ * KEYS: total, updates, meta. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE, milliseconds an
+ * update is kept, a hundredth more than that, milliseconds the counter is kept, PUBLISH or SPUBLISH, news. Returns
+ * {ts, at, what Redis said against telling of it}. All keys are declared, so that a cluster that is moving them refuses the whole script, never a part of it;
+ * news is none of them, because a key that does not exist would be refused too.
+ */
+extern struct redis_script redis_script_append;
+
+/* KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes, CHANNEL_STORAGE_MAXSIZE,
+ * milliseconds an update is kept. Returns {total, gone, the first ts, bodies, records}. */
+extern struct redis_script redis_script_read;
+
+/* Computes the hashes; before anything else. */
+void redis_layout_init(void);
+
+enum redis_key { REDIS_KEY_TOTAL, REDIS_KEY_UPDATES, REDIS_KEY_META, REDIS_KEY_NEWS };
+
+struct redis_layout {
+    const char *prefix;
+    int64_t db;
+    bool is_cluster;
+};
+
+/* Appends the name of a key. */
+void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum redis_key key,
+                      struct slice channel);
+
+/* The channel of a news channel's name, decoded into `out`, which has room for name.len bytes. False: it is none. */
+bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len);
+
+/* The cluster's slot of a channel. (A hash tag in the prefix puts all channels into one.) */
+unsigned redis_layout_slot(const struct redis_layout *layout, struct slice channel);
+
+/* Appends the record of `update` without TS and AT. */
+void redis_record_write(struct buf *out, const struct update *update);
+
+struct redis_record {
+    uint64_t ts;
+    int64_t at_ms;
+    size_t body_len;
+    struct update_parts parts; /* without the body */
+    struct slice rest;         /* what follows: of news, the body */
+};
+
+/* False for what is no record. The slices point into `text`. */
+bool redis_record_parse(struct slice text, struct redis_record *record);

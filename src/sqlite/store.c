@@ -1,0 +1,370 @@
+/*
+ * The SQLite store: an update_log (update_log.h) on a thread of its own.
+ *
+ * The loop thread collects the operations of a turn and hands them over at its end; the store thread
+ * takes all that wait, reads for a bounded time, then commits one batch of appends, and hands both back.
+ * While it commits, the next batch gathers: that is the group commit. Between the threads there are two
+ * lists under one lock, and a uv_async_t.
+ *
+ * In memory there is nothing to wait for, so there is no thread: the loop does the same work itself at
+ * the end of its turn, which spares every operation two switches of thread.
+ */
+#include "inbox/store.h"
+#include "sqlite/update_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    BATCH_MAX_APPENDS = 2048,
+    BATCH_MAX_BYTES = 16 << 20,
+    READ_TURN_MS = 5,     /* reads between two commits */
+    MAINTENANCE_MS = 500, /* from one maintenance to the next, at most */
+    STATS_MS = 200,       /* age of the figures that cost a query */
+};
+
+struct sqlite_store {
+    struct store base;
+    struct update_log *log; /* the store thread's, once that runs */
+    bool has_thread;        /* false in memory, where nothing blocks: the loop does the work itself */
+    uint64_t stats_at;      /* the store thread's */
+    int lock_fd;            /* of the lock file; -1 for none */
+
+    /* The loop thread's. */
+    struct list new_appends, new_reads;
+    uv_prepare_t prepare;
+    uv_check_t check;
+    uv_async_t async;
+    uv_timer_t maintenance; /* without a thread; idle too */
+    uv_idle_t idle;
+    uv_thread_t thread;
+    int open_handles;
+    void (*closed)(void *context);
+    void *closed_context;
+
+    /* Under the lock. */
+    uv_mutex_t mutex;
+    uv_cond_t wake;
+    struct list appends, reads; /* to be done */
+    struct list done;           /* to be answered, in the order in which it was done */
+    bool is_waiting, stop;
+    struct store_stats stats;
+};
+
+int64_t store_clock_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static struct sqlite_store *store_of(struct store *store) {
+    return container_of(store, struct sqlite_store, base);
+}
+
+/* --- The store thread ------------------------------------------------------------------------- */
+
+/* Waits for work, if it may; takes what is to be read, and the next batch to be appended. False at the
+ * end, when there is nothing left to do. */
+static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch, bool may_wait) {
+    uv_mutex_lock(&store->mutex);
+    if (may_wait && !store->stop && list_empty(&store->appends) && list_empty(&store->reads)) {
+        store->is_waiting = true;
+        uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)MAINTENANCE_MS * 1000000);
+        store->is_waiting = false;
+    }
+    list_splice(reads, &store->reads);
+    size_t bytes = 0;
+    for (int count = 0; count < BATCH_MAX_APPENDS && bytes < BATCH_MAX_BYTES; count++) {
+        struct list *link = list_shift(&store->appends);
+        if (!link)
+            break;
+        bytes += update_size(container_of(link, struct store_append, op.link)->update);
+        list_append(batch, link);
+    }
+    bool is_over = store->stop && list_empty(reads) && list_empty(batch);
+    uv_mutex_unlock(&store->mutex);
+    return !is_over;
+}
+
+/* Hands the operations of `done` back to the loop. */
+static void hand_back(struct sqlite_store *store, struct list *done, struct store_stats *stats) {
+    static const uint64_t stats_ns = (uint64_t)STATS_MS * 1000000;
+    uint64_t now = uv_hrtime();
+    if (now - store->stats_at > stats_ns) {
+        store->stats_at = now;
+        update_log_count_bytes(store->log, stats);
+    }
+    update_log_stats(store->log, stats);
+    uv_mutex_lock(&store->mutex);
+    bool is_empty = list_empty(done);
+    list_splice(&store->done, done);
+    store->stats = *stats;
+    uv_mutex_unlock(&store->mutex);
+    if (!is_empty)
+        uv_async_send(&store->async);
+}
+
+/* Does reads until their turn is over; those done move to `done`. */
+static void do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
+                     struct store_stats *stats) {
+    uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
+    for (struct list *link; uv_hrtime() < end && (link = list_shift(reads)); stats->reads++) {
+        update_log_read(store->log, container_of(link, struct store_read, op.link));
+        list_append(done, link);
+    }
+}
+
+static void run_store(void *context) {
+    struct sqlite_store *store = context;
+    struct store_stats stats = {0};
+    struct list reads, batch, done;
+    list_init(&reads);
+    list_init(&batch);
+    list_init(&done);
+    bool is_busy = false; /* maintenance waits, or reads do */
+    uint64_t maintained_at = 0;
+    while (take_work(store, &reads, &batch, !is_busy)) {
+        bool had_work = !list_empty(&reads) || !list_empty(&batch);
+        if (!list_empty(&reads)) {
+            do_reads(store, &reads, &done, &stats);
+            hand_back(store, &done, &stats); /* before the commit: reads need not wait for the disk */
+        }
+        if (!list_empty(&batch)) {
+            update_log_append(store->log, &batch);
+            hand_back(store, &batch, &stats);
+        }
+        is_busy = !list_empty(&reads);
+        bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
+        if (!had_work || is_due) {
+            maintained_at = uv_hrtime();
+            is_busy |= update_log_maintain(store->log, !had_work);
+            hand_back(store, &done, &stats);
+        }
+    }
+    update_log_close(store->log);
+    store->log = NULL;
+    uv_async_send(&store->async);
+}
+
+/* --- The loop thread -------------------------------------------------------------------------- */
+
+static void queue_append(struct store *base, struct store_append *append) {
+    list_append(&store_of(base)->new_appends, &append->op.link);
+}
+
+static void queue_read(struct store *base, struct store_read *read) {
+    list_append(&store_of(base)->new_reads, &read->op.link);
+}
+
+static void answer(struct list *done) {
+    for (struct list *link; (link = list_shift(done));) {
+        struct store_op *op = container_of(link, struct store_op, link);
+        op->done(op);
+    }
+}
+
+static void on_idle(uv_idle_t *idle) {
+    (void)idle;
+}
+
+/* Without a thread: does the operations of this turn. What their answers bring, and reads that take too long, keep
+ * the loop turning. */
+static void work_on_loop(struct sqlite_store *store) {
+    struct list done;
+    list_init(&done);
+    do_reads(store, &store->new_reads, &done, &store->stats);
+    answer(&done);
+    list_splice(&done, &store->new_appends);
+    if (!list_empty(&done))
+        update_log_append(store->log, &done);
+    answer(&done);
+    if (list_empty(&store->new_appends) && list_empty(&store->new_reads))
+        uv_idle_stop(&store->idle);
+    else
+        uv_idle_start(&store->idle, on_idle);
+}
+
+static void on_maintenance(uv_timer_t *timer) {
+    struct sqlite_store *store = container_of(timer, struct sqlite_store, maintenance);
+    uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
+    while (update_log_maintain(store->log, true) && uv_hrtime() < end)
+        ;
+}
+
+/* Hands the operations of this turn to the store thread. */
+static void hand_over(struct sqlite_store *store) {
+    if (list_empty(&store->new_appends) && list_empty(&store->new_reads))
+        return;
+    if (!store->has_thread) {
+        work_on_loop(store);
+        return;
+    }
+    uv_mutex_lock(&store->mutex);
+    list_splice(&store->appends, &store->new_appends);
+    list_splice(&store->reads, &store->new_reads);
+    if (store->is_waiting)
+        uv_cond_signal(&store->wake);
+    uv_mutex_unlock(&store->mutex);
+}
+
+static void on_prepare(uv_prepare_t *prepare) {
+    hand_over(container_of(prepare, struct sqlite_store, prepare));
+}
+
+static void on_check(uv_check_t *check) {
+    hand_over(container_of(check, struct sqlite_store, check));
+}
+
+static void on_handle_closed(uv_handle_t *handle) {
+    struct sqlite_store *store = handle->data;
+    if (--store->open_handles)
+        return;
+    uv_mutex_destroy(&store->mutex);
+    uv_cond_destroy(&store->wake);
+    if (store->lock_fd >= 0)
+        close(store->lock_fd);
+    void (*closed)(void *) = store->closed;
+    void *context = store->closed_context;
+    free(store);
+    closed(context);
+}
+
+static void close_handles(struct sqlite_store *store) {
+    uv_close((uv_handle_t *)&store->prepare, on_handle_closed);
+    uv_close((uv_handle_t *)&store->check, on_handle_closed);
+    uv_close((uv_handle_t *)&store->async, on_handle_closed);
+    uv_close((uv_handle_t *)&store->maintenance, on_handle_closed);
+    uv_close((uv_handle_t *)&store->idle, on_handle_closed);
+}
+
+/* Answers what is done; true when the store is stopping. */
+static bool answer_done(struct sqlite_store *store) {
+    struct list done;
+    list_init(&done);
+    uv_mutex_lock(&store->mutex);
+    list_splice(&done, &store->done);
+    bool stop = store->stop;
+    uv_mutex_unlock(&store->mutex);
+    answer(&done);
+    return stop;
+}
+
+static void on_async(uv_async_t *async) {
+    struct sqlite_store *store = container_of(async, struct sqlite_store, async);
+    if (!answer_done(store) || uv_is_closing((uv_handle_t *)async))
+        return;
+    uv_thread_join(&store->thread);
+    answer_done(store);
+    close_handles(store);
+}
+
+static void get_stats(struct store *base, struct store_stats *stats) {
+    struct sqlite_store *store = store_of(base);
+    if (!store->has_thread) {
+        update_log_stats(store->log, &store->stats);
+        update_log_count_bytes(store->log, &store->stats);
+    }
+    uv_mutex_lock(&store->mutex);
+    *stats = store->stats;
+    uv_mutex_unlock(&store->mutex);
+    stats->up = 1;
+}
+
+static void close_store(struct store *base, void (*closed)(void *), void *context) {
+    struct sqlite_store *store = store_of(base);
+    hand_over(store);
+    store->closed = closed;
+    store->closed_context = context;
+    if (!store->has_thread) {
+        while (!list_empty(&store->new_appends) || !list_empty(&store->new_reads))
+            work_on_loop(store);
+        update_log_close(store->log);
+        close_handles(store);
+        return;
+    }
+    uv_mutex_lock(&store->mutex);
+    store->stop = true;
+    uv_cond_signal(&store->wake);
+    uv_mutex_unlock(&store->mutex);
+}
+
+/* --- Opening ---------------------------------------------------------------------------------- */
+
+/* Makes sure that no other process has the file open: a lock on a file beside it, for this process's life. */
+static bool lock_data(struct sqlite_store *store, const char *path, char *error, size_t error_size) {
+    char lock_path[PATH_MAX + 8], real_path[PATH_MAX];
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || !realpath(path, real_path)) { /* one file, one lock, whatever its name */
+        snprintf(error, error_size, "cannot open %s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    close(fd);
+    if ((size_t)snprintf(lock_path, sizeof lock_path, "%s-lock", real_path) >= sizeof lock_path) {
+        snprintf(error, error_size, "the data path is too long");
+        return false;
+    }
+    store->lock_fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0) {
+        snprintf(error, error_size, "cannot open %s: %s", lock_path, strerror(errno));
+        return false;
+    }
+    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        snprintf(error, error_size, "%s is in use by another longline process", path);
+        return false;
+    }
+    return true;
+}
+
+struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
+                                size_t error_size) {
+    static const struct store_ops ops = {
+        .append = queue_append, .read = queue_read, .stats = get_stats, .close = close_store};
+    struct sqlite_store *store = calloc(1, sizeof *store);
+    if (!store) {
+        snprintf(error, error_size, "out of memory");
+        return NULL;
+    }
+    store->base.ops = &ops;
+    store->lock_fd = -1;
+    if (!options->path || lock_data(store, options->path, error, error_size))
+        store->log = update_log_open(options, error, error_size);
+    if (!store->log) {
+        if (store->lock_fd >= 0)
+            close(store->lock_fd);
+        free(store);
+        return NULL;
+    }
+    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends, &store->reads,
+                            &store->done};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        list_init(lists[i]);
+    update_log_stats(store->log, &store->stats);
+    update_log_count_bytes(store->log, &store->stats);
+    uv_mutex_init(&store->mutex);
+    uv_cond_init(&store->wake);
+    uv_prepare_init(loop, &store->prepare);
+    uv_check_init(loop, &store->check);
+    uv_async_init(loop, &store->async, on_async);
+    uv_timer_init(loop, &store->maintenance);
+    uv_idle_init(loop, &store->idle);
+    store->open_handles = 5;
+    store->prepare.data = store->check.data = store->async.data = store->maintenance.data = store;
+    store->idle.data = store;
+    uv_prepare_start(&store->prepare, on_prepare);
+    uv_check_start(&store->check, on_check);
+    store->has_thread = options->path != NULL;
+    if (!store->has_thread)
+        uv_timer_start(&store->maintenance, on_maintenance, MAINTENANCE_MS, MAINTENANCE_MS);
+    else if (uv_thread_create(&store->thread, run_store, store) != 0)
+        abort(); /* a process that cannot start its second thread cannot serve */
+    return &store->base;
+}

@@ -1,0 +1,340 @@
+/* JSON: what is taken and what is not, where the members are, and how strings are written. */
+#include "base/json.h"
+#include "support.h"
+
+/* A copy of the exact size, so that reading beyond the text is seen. */
+static enum json_kind check(struct slice text, json_member *on_member, void *context) {
+    char *copy = malloc(text.len + !text.len);
+    memcpy(copy, text.data, text.len);
+    enum json_kind kind = json_check((struct slice){copy, text.len}, on_member, context);
+    free(copy);
+    return kind;
+}
+
+static void ignore_member(void *context, struct slice key, struct json_span value) {
+    (void)context, (void)key, (void)value;
+}
+
+static void check_kind_at(struct slice text, enum json_kind wanted, int line) {
+    enum json_kind kinds[] = {check(text, NULL, NULL), check(text, ignore_member, NULL)};
+    for (int i = 0; i < 2; i++)
+        if (kinds[i] != wanted) {
+            print_error("%.*s: got %d, wanted %d\n", (int)text.len, text.data, kinds[i], wanted);
+            _fail(__FILE__, line);
+        }
+}
+
+#define check_kind(text, wanted) check_kind_at(SLICE(text), wanted, __LINE__)
+#define check_bad(text) check_kind(text, JSON_INVALID)
+
+static void test_kinds(void **state) {
+    (void)state;
+    check_kind("{}", JSON_OBJECT);
+    check_kind(" \t\r\n{ \t\r\n} \t\r\n", JSON_OBJECT);
+    check_kind("[]", JSON_ARRAY);
+    check_kind("[1,2,[3,{\"a\":null}]]", JSON_ARRAY);
+    check_kind("0", JSON_SCALAR);
+    check_kind("-0", JSON_SCALAR);
+    check_kind("-1.5e-7", JSON_SCALAR);
+    check_kind("1E+400", JSON_SCALAR);
+    check_kind("true", JSON_SCALAR);
+    check_kind(" false ", JSON_SCALAR);
+    check_kind("null", JSON_SCALAR);
+    check_kind("\"\"", JSON_SCALAR);
+    check_kind("{\"a\":123456789012345678901234567890}", JSON_OBJECT);
+    check_kind("{\"a\":-123456789012345678901234567890.5e999}", JSON_OBJECT);
+    check_kind("{\"\\u0061\\ud83d\\ude00\\\"\\\\\\/\\b\\f\\n\\r\\t\":\"\\u0000\"}", JSON_OBJECT);
+    check_kind("{\"\xC3\xA9\":\"\xF0\x9F\x98\x80 \x7f\"}", JSON_OBJECT);
+    check_kind("{\"a\":1,\"a\":2}", JSON_OBJECT);
+    check_kind("{\"a\":\"\\ud800\"}", JSON_OBJECT); /* RFC 8259 allows lone surrogates as escapes */
+}
+
+static void test_malformed(void **state) {
+    (void)state;
+    check_bad("");
+    check_bad(" \n");
+    check_bad("{");
+    check_bad("}");
+    check_bad("[");
+    check_bad("]");
+    check_bad("{]");
+    check_bad("[}");
+    check_bad("{}{}");
+    check_bad("{} {}");
+    check_bad("{},");
+    check_bad("[]1");
+    check_bad("{}x");
+    check_bad("{\"a\":1}\"abc"); /* a string that does not end behind it */
+    check_bad("[1] \"");
+    check_bad("{}\"\\");
+    check_bad("[1,]");
+    check_bad("[,1]");
+    check_bad("[1 2]");
+    check_bad("{\"a\"}");
+    check_bad("{\"a\":}");
+    check_bad("{\"a\":1,}");
+    check_bad("{,\"a\":1}");
+    check_bad("{\"a\" 1}");
+    check_bad("{\"a\"::1}");
+    check_bad("{\"a\":1 \"b\":2}");
+    check_bad("{a:1}");
+    check_bad("{'a':1}");
+    check_bad("{1:1}");
+    check_bad("{null:1}");
+    check_bad("01");
+    check_bad("[01]");
+    check_bad("[-]");
+    check_bad("[+1]");
+    check_bad("[.5]");
+    check_bad("[5.]");
+    check_bad("[1e]");
+    check_bad("[1e+]");
+    check_bad("[0x10]");
+    check_bad("[NaN]");
+    check_bad("[Infinity]");
+    check_bad("[True]");
+    check_bad("[nul]");
+    check_bad("[nullx]");
+    check_bad("tru");
+    check_bad("\"");
+    check_bad("\"abc");
+    check_bad("\"\\\"");
+    check_bad("[\"\\x\"]");
+    check_bad("[\"\\u12\"]");
+    check_bad("[\"\\u12g4\"]");
+    check_bad("[\"\\a\"]");
+    check_bad("[\"a\nb\"]");
+    check_bad("[\"a\tb\"]");
+    check_bad("[\"a\0b\"]");
+    check_bad("[\"a\x1f\"]");
+    check_bad("[1]\0");
+    check_bad("\0[1]");
+    check_bad("[1\0]");
+    check_bad("\xEF\xBB\xBF{}");
+    check_bad("[1] // one");
+    check_bad("/* one */ [1]");
+    check_bad("[1 /* one */]");
+}
+
+static void test_white_space(void **state) {
+    (void)state;
+    check_bad("\f{}");
+    check_bad("{\f}");
+    check_bad("{}\f");
+    check_bad("[1,\f2]");
+    check_bad("{\"a\"\f:1}");
+    check_bad("\v{}");
+    check_bad("[1,\v2]");
+    check_bad("{}\v");
+    check_bad("[\"a\fb\"]");
+    check_bad("\xC2\xA0{}");         /* U+00A0 */
+    check_bad("[1,\xE2\x80\xA8 2]"); /* U+2028 */
+}
+
+static void test_malformed_utf8(void **state) {
+    (void)state;
+    check_bad("[\"\x80\"]");
+    check_bad("[\"\xC0\x80\"]");                 /* overlong */
+    check_bad("[\"\xE0\x80\xAF\"]");             /* overlong */
+    check_bad("[\"\xF0\x80\x80\xAF\"]");         /* overlong */
+    check_bad("[\"\xED\xA0\x80\"]");             /* a surrogate */
+    check_bad("[\"\xED\xA0\xBD\xED\xB8\x80\"]"); /* a pair of them (CESU-8) */
+    check_bad("[\"\xF4\x90\x80\x80\"]");         /* above U+10FFFF */
+    check_bad("[\"\xF8\x88\x80\x80\x80\"]");
+    check_bad("[\"\xFF\"]");
+    check_bad("[\"\xC3\"]");
+    check_bad("[\"\xE2\x82\"]");
+    check_bad("[\"\xF0\x9F\x98\"]");
+    check_bad("[\"\xC3");
+    check_bad("{\"\xC3\":1}");
+    check_bad("{\"\\u00e9\xC3\":1}");
+}
+
+/* Nested `depth` levels, by arrays, objects or both; `closed` or cut off in the middle. */
+static struct slice nested(char *out, int depth, int kind) {
+    char *at = out;
+    for (int i = 0; i < depth; i++)
+        at += sprintf(at, "%s", kind == 0 || (kind == 2 && i % 2) ? "[" : "{\"k\":");
+    *at++ = '1';
+    for (int i = depth; i-- > 0;)
+        *at++ = kind == 0 || (kind == 2 && i % 2) ? ']' : '}';
+    return (struct slice){out, (size_t)(at - out)};
+}
+
+static void test_depth(void **state) {
+    (void)state;
+    char *out = malloc(1 << 20);
+    for (int kind = 0; kind < 3; kind++) {
+        enum json_kind wanted = kind == 0 ? JSON_ARRAY : JSON_OBJECT;
+        check_kind_at(nested(out, JSON_DEPTH_MAX, kind), wanted, __LINE__);
+        check_kind_at(nested(out, JSON_DEPTH_MAX + 1, kind), JSON_TOO_DEEP, __LINE__);
+        check_kind_at(nested(out, 100000, kind), JSON_TOO_DEEP, __LINE__);
+    }
+    /* Not deep, only many. */
+    char *at = out + sprintf(out, "[");
+    for (int i = 0; i < 10000; i++)
+        at += sprintf(at, "[{}],");
+    at += sprintf(at, "[]]");
+    check_kind_at((struct slice){out, (size_t)(at - out)}, JSON_ARRAY, __LINE__);
+    free(out);
+}
+
+/* --- Members ---------------------------------------------------------------------------------- */
+
+struct members {
+    struct slice text;
+    struct buf found;
+};
+
+static void note_member(void *context, struct slice key, struct json_span value) {
+    struct members *members = context;
+    assert_true(value.at + value.len <= members->text.len);
+    buf_append(&members->found, key.data, key.len);
+    buf_putc(&members->found, '=');
+    buf_append(&members->found, members->text.data + value.at, value.len);
+    buf_putc(&members->found, ';');
+}
+
+static void check_members_at(struct slice text, struct slice wanted, int line) {
+    struct members members = {.text = text};
+    assert_int_equal(check(text, note_member, &members), JSON_OBJECT);
+    assert_slices_at((struct slice){members.found.data, members.found.len}, wanted, __FILE__, line);
+    buf_deinit(&members.found);
+}
+
+#define check_members(text, wanted) check_members_at(SLICE(text), SLICE(wanted), __LINE__)
+
+static void test_members(void **state) {
+    (void)state;
+    check_members("{}", "");
+    check_members("{\"a\":1}", "a=1;");
+    check_members("{\"a\":1,\"b\":2}", "a=1;b=2;");
+    check_members("{\"a\":1,\"a\":2}", "a=1;a=2;");
+    check_members("{\"\":1}", "=1;");
+    check_members(" { \"a\" : 1 , \"b\" : 2 } ", "a=1;b=2;");
+    check_members("\n{\r\n\t\"a\"\t:\r\n\"x\"\r\n}\n", "a=\"x\";");
+    check_members("{\"a\":-12.5e3}", "a=-12.5e3;");
+    check_members("{\"a\":123456789012345678901234567890,\"b\":1.10}",
+                  "a=123456789012345678901234567890;b=1.10;");
+    check_members("{\"a\":true,\"b\":false,\"c\":null}", "a=true;b=false;c=null;");
+    check_members("{\"a\":\"\",\"b\":\"q\\\"\\\\\"}", "a=\"\";b=\"q\\\"\\\\\";");
+    check_members("{\"a\":{},\"b\":[],\"c\":{\"d\":{\"a\":1}},\"e\":[{\"a\":1},[2]]}",
+                  "a={};b=[];c={\"d\":{\"a\":1}};e=[{\"a\":1},[2]];");
+    check_members("{\"a\": { \"b\" : [ 1 , 2 ] } ,\"c\": [ { } ] }", "a={ \"b\" : [ 1 , 2 ] };c=[ { } ];");
+    check_members("{\"\\u0061\":1,\"\\\"\":2,\"\\\\\":3,\"\\/\":4,\"\\n\":5}", "a=1;\"=2;\\=3;/=4;\n=5;");
+    check_members("{\"\\u0000\":1,\"a\\u0000b\":2}", "\0=1;a\0b=2;");
+    check_members("{\"\\u00e9\":1,\"\xC3\xA9\":2,\"\\u20ac\":3,\"\\ud83d\\ude00\":4}",
+                  "\xC3\xA9=1;\xC3\xA9=2;\xE2\x82\xAC=3;\xF0\x9F\x98\x80=4;");
+    check_members("{\":\":\":\",\",\":\",\"}", ":=\":\";,=\",\";");
+    check_members("{\"a\":\"}\",\"b\":\"{\"}", "a=\"}\";b=\"{\";");
+}
+
+static void test_long_key_and_value(void **state) {
+    (void)state;
+    enum { LEN = 300000 };
+    char *text = malloc(2 * LEN + 16), *at = text;
+    at += sprintf(at, "{\"\\u006b");
+    memset(at, 'k', LEN);
+    at += LEN;
+    at += sprintf(at, "\":\"");
+    memset(at, 'v', LEN);
+    at += LEN;
+    at += sprintf(at, "\"}");
+    struct members members = {.text = {text, (size_t)(at - text)}};
+    assert_int_equal(check(members.text, note_member, &members), JSON_OBJECT);
+    assert_int_equal(members.found.len, 1 + LEN + 1 + 1 + LEN + 1 + 1);
+    assert_memory_equal(members.found.data, "kkk", 3);
+    buf_deinit(&members.found);
+    free(text);
+}
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+
+static void check_written_at(struct slice text, const char *wanted, int line) {
+    char *copy = malloc(text.len + !text.len);
+    memcpy(copy, text.data, text.len);
+    struct buf out = {0};
+    json_write_string(&out, (struct slice){copy, text.len});
+    assert_slices_at((struct slice){out.data, out.len}, slice_of(wanted), __FILE__, line);
+    buf_deinit(&out);
+    free(copy);
+}
+
+#define check_written(text, wanted) check_written_at(SLICE(text), wanted, __LINE__)
+
+static void test_strings(void **state) {
+    (void)state;
+    check_written("", "\"\"");
+    check_written("abc", "\"abc\"");
+    check_written("\"", "\"\\\"\"");
+    check_written("a\\b/", "\"a\\\\b/\"");
+    check_written("\n", "\"\\n\"");
+    check_written("\0", "\"\\u0000\"");
+    check_written("\x1f", "\"\\u001f\"");
+    check_written("\xC3\xA9\xF0\x9F\x98\x80", "\"\xC3\xA9\xF0\x9F\x98\x80\"");
+    check_written("\xFF", "\"\xEF\xBF\xBD\"");
+    check_written("a\xC3", "\"a\xEF\xBF\xBD\"");
+    check_written("a\xC3\x62", "\"a\xEF\xBF\xBD\x62\"");
+    check_written("\xED\xA0\x80", "\"\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\"");
+    check_written("\xC3\xA9\xC3", "\"\xC3\xA9\xEF\xBF\xBD\"");
+}
+
+/* Whatever is written is valid JSON, and reads back as the same text when it is UTF-8. */
+static void test_strings_read_back(void **state) {
+    (void)state;
+    for (int i = 0; i < 256 * 4; i++) {
+        int byte = i % 256;
+        char text[9] = "\xC3\xA9xx\xC3\xA9yy", in_the_middle = (char)byte;
+        text[2 + i / 256] = in_the_middle;
+        struct buf out = {0};
+        buf_putc(&out, '{');
+        json_write_string(&out, (struct slice){text, 8});
+        buf_puts(&out, ":1}");
+        struct members members = {.text = {out.data, out.len}};
+        assert_int_equal(check(members.text, note_member, &members), JSON_OBJECT);
+        if (i < 512 && byte < 0x80)
+            assert_slices(((struct slice){members.found.data, members.found.len - 3}),
+                          ((struct slice){text, 8}));
+        buf_deinit(&members.found);
+        buf_deinit(&out);
+    }
+}
+
+static void test_base64(void **state) {
+    (void)state;
+    static const struct {
+        struct slice bytes;
+        const char *wanted;
+    } cases[] = {
+        {SLICE(""), "\"\""},
+        {SLICE("f"), "\"Zg==\""},
+        {SLICE("fo"), "\"Zm8=\""},
+        {SLICE("foo"), "\"Zm9v\""},
+        {SLICE("foob"), "\"Zm9vYg==\""},
+        {SLICE("\xFF\xFE\xFD"), "\"//79\""},
+        {SLICE("\xFB\xEF\xBE"), "\"++++\""},
+        {SLICE("\0"), "\"AA==\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf out = {0};
+        json_write_base64(&out, cases[i].bytes);
+        assert_text(((struct slice){out.data, out.len}), cases[i].wanted);
+        buf_deinit(&out);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_white_space),
+        cmocka_unit_test(test_malformed_utf8),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_members),
+        cmocka_unit_test(test_long_key_and_value),
+        cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_strings_read_back),
+        cmocka_unit_test(test_base64),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
