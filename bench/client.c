@@ -56,7 +56,8 @@ struct client *client_new(void) {
     return client;
 }
 
-void client_open(struct client *client, struct client_conn *conn, const struct sockaddr_in *server) {
+void client_open(struct client *client, struct client_conn *conn,
+                 const struct sockaddr_in *server) {
     conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (conn->fd < 0)
         die("socket: %s", strerror(errno));
@@ -93,7 +94,8 @@ bool reply_header(const struct reply *reply, const char *name, char *out, size_t
         if (!line_end)
             break;
         size_t line_size = (size_t)(line_end - line);
-        if (line_size > name_size && line[name_size] == ':' && !strncasecmp(line, name, name_size)) {
+        if (line_size > name_size && line[name_size] == ':' &&
+            !strncasecmp(line, name, name_size)) {
             const char *value = line + name_size + 1;
             while (value < line_end && *value == ' ')
                 value++;

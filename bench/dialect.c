@@ -15,9 +15,10 @@ static size_t number_after(const struct reply *reply, const char *text) {
     return strtoul(at + strlen(text), NULL, 10);
 }
 
-static size_t longline_poll(char *out, size_t size, const char *channel, const struct cursor *cursor) {
-    return (size_t)snprintf(out, size, "GET /%s?ts=%llu&sleep=60 HTTP/1.1\r\n" HEADERS "\r\n", channel,
-                            (unsigned long long)cursor->ts);
+static size_t longline_poll(char *out, size_t size, const char *channel,
+                            const struct cursor *cursor) {
+    return (size_t)snprintf(out, size, "GET /%s?ts=%llu&sleep=60 HTTP/1.1\r\n" HEADERS "\r\n",
+                            channel, (unsigned long long)cursor->ts);
 }
 
 static size_t longline_push(char *out, size_t size, const char *channel, const char *body) {
@@ -45,9 +46,10 @@ static size_t longline_parked(const struct reply *reply) {
 static size_t nchan_poll(char *out, size_t size, const char *channel, const struct cursor *cursor) {
     if (!cursor->last_modified[0])
         return (size_t)snprintf(out, size, "GET /sub?id=%s HTTP/1.1\r\n" HEADERS "\r\n", channel);
-    return (size_t)snprintf(
-        out, size, "GET /sub?id=%s HTTP/1.1\r\n" HEADERS "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n\r\n",
-        channel, cursor->last_modified, cursor->etag);
+    return (size_t)snprintf(out, size,
+                            "GET /sub?id=%s HTTP/1.1\r\n" HEADERS
+                            "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n\r\n",
+                            channel, cursor->last_modified, cursor->etag);
 }
 
 static size_t nchan_push(char *out, size_t size, const char *channel, const char *body) {
@@ -66,7 +68,8 @@ static bool nchan_advance(const struct reply *reply, struct cursor *cursor) {
         return false;
     if (reply->status != 200)
         die("a poll was answered %d: %.*s", reply->status, (int)reply->body_size, reply->body);
-    if (!reply_header(reply, "Last-Modified", cursor->last_modified, sizeof cursor->last_modified) ||
+    if (!reply_header(reply, "Last-Modified", cursor->last_modified,
+                      sizeof cursor->last_modified) ||
         !reply_header(reply, "Etag", cursor->etag, sizeof cursor->etag))
         die("an nchan reply without Last-Modified or Etag");
     return true;

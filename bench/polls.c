@@ -80,7 +80,8 @@ static uint64_t random_next(uint64_t *state) {
 }
 
 // Names a channel: ch7, or 22 characters that look like the ones `longline new` makes, in no order.
-static const char *channel_name(const struct options *options, size_t channel, char out[NAME_MAX_SIZE]) {
+static const char *channel_name(const struct options *options, size_t channel,
+                                char out[NAME_MAX_SIZE]) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     if (!options->secret_names) {
         snprintf(out, NAME_MAX_SIZE, "ch%zu", channel);
@@ -109,8 +110,8 @@ static void make_body(char *out, size_t size) {
 
 static void push(struct bench *bench, struct client_conn *conn, size_t channel) {
     char request[REQUEST_MAX], name[NAME_MAX_SIZE];
-    size_t size = bench->options->dialect->push(request, sizeof request,
-                                                channel_name(bench->options, channel, name), bench->body);
+    size_t size = bench->options->dialect->push(
+        request, sizeof request, channel_name(bench->options, channel, name), bench->body);
     client_send(conn, request, size);
 }
 
@@ -127,8 +128,8 @@ static void turn(struct bench *bench) {
     if (replies > 0 || since_ns == 0)
         since_ns = now;
     if (now - since_ns > STALL_SECONDS * 1000000000ull)
-        die("no reply for %d s; %zu updates received, %zu pushes answered", STALL_SECONDS, bench->received,
-            bench->acknowledged);
+        die("no reply for %d s; %zu updates received, %zu pushes answered", STALL_SECONDS,
+            bench->received, bench->acknowledged);
 }
 
 static void on_status(struct client_conn *conn, const struct reply *reply) {
@@ -141,7 +142,8 @@ static void await_parked(struct bench *bench, size_t count) {
     uint64_t began_ns = now_ns();
     for (;;) {
         char request[REQUEST_MAX];
-        client_send(&bench->control, request, bench->options->dialect->status(request, sizeof request));
+        client_send(&bench->control, request,
+                    bench->options->dialect->status(request, sizeof request));
         while (bench->control.busy)
             turn(bench);
         if (bench->parked == count)
@@ -155,9 +157,9 @@ static void await_parked(struct bench *bench, size_t count) {
 static void poll_again(struct subscriber *subscriber) {
     struct bench *bench = subscriber->conn.data;
     char request[REQUEST_MAX], name[NAME_MAX_SIZE];
-    size_t size = bench->options->dialect->poll(request, sizeof request,
-                                                channel_name(bench->options, subscriber->channel, name),
-                                                &subscriber->cursor);
+    size_t size = bench->options->dialect->poll(
+        request, sizeof request, channel_name(bench->options, subscriber->channel, name),
+        &subscriber->cursor);
     client_send(&subscriber->conn, request, size);
 }
 
@@ -176,8 +178,8 @@ static void on_update(struct client_conn *conn, const struct reply *reply) {
     bench->received_ns = reply->at_ns;
 }
 
-static void open_conn(struct bench *bench, struct client_conn *conn, const struct sockaddr_in *server,
-                      client_on_reply on_reply) {
+static void open_conn(struct bench *bench, struct client_conn *conn,
+                      const struct sockaddr_in *server, client_on_reply on_reply) {
     conn->data = bench;
     conn->on_reply = on_reply;
     client_open(bench->client, conn, server);
@@ -206,8 +208,8 @@ static int compare(const void *a, const void *b) {
 static void print_latency(const char *name, uint64_t *values_ns, size_t count) {
     qsort(values_ns, count, sizeof *values_ns, compare);
     printf(", \"%s_p50_us\": %.1f, \"%s_p99_us\": %.1f, \"%s_max_us\": %.1f", name,
-           (double)values_ns[count / 2] / 1e3, name, (double)values_ns[count * 99 / 100] / 1e3, name,
-           (double)values_ns[count - 1] / 1e3);
+           (double)values_ns[count / 2] / 1e3, name, (double)values_ns[count * 99 / 100] / 1e3,
+           name, (double)values_ns[count - 1] / 1e3);
 }
 
 static void bench_init(struct bench *bench, const struct options *options) {
@@ -298,8 +300,8 @@ static void run_spread(const struct options *options) {
     for (size_t i = 0; i < processes->count; i++)
         cpu_ns[i] = process_cpu_ns(processes->pids[i]) - cpu_ns[i];
 
-    printf("{\"mode\": \"spread\", \"polls\": %zu, \"window\": %zu, \"seconds\": %.3f", options->polls,
-           options->window, seconds);
+    printf("{\"mode\": \"spread\", \"polls\": %zu, \"window\": %zu, \"seconds\": %.3f",
+           options->polls, options->window, seconds);
     print_latency("wake", bench.latency_ns, options->polls);
     print_latency("ack", bench.acknowledge_ns, options->polls);
     print_cpu(cpu_ns, processes->count, options->polls);
@@ -332,7 +334,8 @@ static void run_fanout(struct options *options) {
     uint64_t *rates = allocate(options->rounds, sizeof *rates);
     uint64_t cpu_ns = 0, own_cpu_ns = 0;
     for (size_t round = 0; round < options->rounds; round++) {
-        uint64_t before_ns = processes_cpu_ns(&options->processes), own_before_ns = own_cpu_now_ns();
+        uint64_t before_ns = processes_cpu_ns(&options->processes),
+                 own_before_ns = own_cpu_now_ns();
         bench.published_ns[0] = now_ns();
         push(&bench, &publisher, 0);
         while (bench.received < (round + 1) * options->polls || bench.acknowledged <= round)
@@ -371,11 +374,13 @@ static void run_park(const struct options *options) {
     park(&bench);
     struct memory after = processes_memory(&options->processes);
     double polls = (double)options->polls;
-    printf("{\"mode\": \"park\", \"polls\": %zu, \"channels\": %zu, \"rss_before_bytes\": %llu, "
-           "\"rss_after_bytes\": %llu, \"rss_per_poll_bytes\": %.0f, \"pss_per_poll_bytes\": %.0f}\n",
-           options->polls, options->channels, (unsigned long long)before.rss_bytes,
-           (unsigned long long)after.rss_bytes, ((double)after.rss_bytes - (double)before.rss_bytes) / polls,
-           ((double)after.pss_bytes - (double)before.pss_bytes) / polls);
+    printf(
+        "{\"mode\": \"park\", \"polls\": %zu, \"channels\": %zu, \"rss_before_bytes\": %llu, "
+        "\"rss_after_bytes\": %llu, \"rss_per_poll_bytes\": %.0f, \"pss_per_poll_bytes\": %.0f}\n",
+        options->polls, options->channels, (unsigned long long)before.rss_bytes,
+        (unsigned long long)after.rss_bytes,
+        ((double)after.rss_bytes - (double)before.rss_bytes) / polls,
+        ((double)after.pss_bytes - (double)before.pss_bytes) / polls);
 }
 
 // ---- write: one push to each of very many channels
@@ -431,11 +436,11 @@ static void run_write(struct options *options) {
     struct mark ended = mark_now(options);
     struct memory memory = processes_memory(&options->processes);
 
-    printf(
-        "{\"mode\": \"write\", \"channels\": %zu, \"connections\": %zu, \"edge\": %zu, \"rss_bytes\": %llu, "
-        "\"pss_bytes\": %llu",
-        options->channels, options->connections, edge, (unsigned long long)memory.rss_bytes,
-        (unsigned long long)memory.pss_bytes);
+    printf("{\"mode\": \"write\", \"channels\": %zu, \"connections\": %zu, \"edge\": %zu, "
+           "\"rss_bytes\": %llu, "
+           "\"pss_bytes\": %llu",
+           options->channels, options->connections, edge, (unsigned long long)memory.rss_bytes,
+           (unsigned long long)memory.pss_bytes);
     print_mark("all", began, ended, options->channels);
     if (first_count && last_count) {
         print_mark("first", began, first, first_count);
@@ -453,7 +458,8 @@ static void time_fsyncs(const char *name, int file, size_t rounds, bool append) 
         memset(block, (int)i, sizeof block);
         uint64_t began_ns = now_ns();
         off_t offset = append ? (off_t)(i * sizeof block) : (off_t)(i % 1000 * sizeof block);
-        if (pwrite(file, block, sizeof block, offset) != (ssize_t)sizeof block || fdatasync(file) < 0)
+        if (pwrite(file, block, sizeof block, offset) != (ssize_t)sizeof block ||
+            fdatasync(file) < 0)
             die("fsync: %s", strerror(errno));
         took_ns[i] = now_ns() - began_ns;
     }
@@ -488,7 +494,8 @@ static const char usage[] =
     "  spread   --polls polls on as many channels, one publish to each: the wake-up latency\n"
     "  fanout   --polls polls on one channel, one publish, --rounds times: wakes per second\n"
     "  park     --polls polls on --channels channels: the memory that each takes\n"
-    "  write    one push to each of --channels channels: the cost of the first and the last 100,000\n"
+    "  write    one push to each of --channels channels: the cost of the first and the last "
+    "100,000\n"
     "  fsync    4 KiB and fdatasync in the file --path, --rounds times\n"
     "options:\n"
     "  --server HOST:PORT          an IPv4 address\n"

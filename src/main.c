@@ -2,11 +2,11 @@
 #include "api/api.h"
 #include "base/config.h"
 #include "base/hash.h"
-#include "cli/health.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "redis/options.h"
+#include "cli/health.h"
 #include "http/server.h"
+#include "redis/options.h"
 #include "version.h"
 
 #include <signal.h>
@@ -19,7 +19,8 @@
 enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
 
 static const char usage[] =
-    "longline " LONGLINE_VERSION ", a webhook inbox: services push, any number of programs long-poll.\n"
+    "longline " LONGLINE_VERSION
+    ", a webhook inbox: services push, any number of programs long-poll.\n"
     "\n"
     "Usage:\n"
     "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
@@ -109,8 +110,8 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .keep_seconds = (uint64_t)config->data_ttl,
     };
     if (config->rate_limit_limit)
-        app.api.limiter =
-            limiter_new((uint64_t)config->rate_limit_limit, (uint64_t)config->rate_limit_frame * 1000);
+        app.api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
+                                      (uint64_t)config->rate_limit_frame * 1000);
     app.connections = (struct conn_shared){
         .handler = &api_handler,
         .request_timeout_ms = (uint64_t)config->request_timeout * 1000,
@@ -187,8 +188,10 @@ static int ask_health(int argc, char **argv) {
     char line[4096];
     if (argc && strcmp(argv[0], "--help") == 0) {
         puts("Usage: longline health [--SETTING VALUE]...\n\n"
-             "Asks GET /-/health of the first address in LISTEN, prints the answer, and exits with 0 when\n"
-             "the server serves, with 1 when it does not. The settings are those of `longline serve`.");
+             "Asks GET /-/health of the first address in LISTEN, prints the answer, and exits with "
+             "0 when\n"
+             "the server serves, with 1 when it does not. The settings are those of `longline "
+             "serve`.");
         return EXIT_SUCCESS;
     }
     if (!config_load(&app.config, argc, argv, line, sizeof line) ||
@@ -202,7 +205,8 @@ static int ask_health(int argc, char **argv) {
 /* 128 random bits as 22 characters that need no escape in an address. */
 static int print_new(int argc, char **argv) {
     if (argc && strcmp(argv[0], "--help") == 0) {
-        puts("Usage: longline new [BASE_URL]\n\nPrints a fresh secret address, e.g. of https://example.com.");
+        puts("Usage: longline new [BASE_URL]\n\nPrints a fresh secret address, e.g. of "
+             "https://example.com.");
         return EXIT_SUCCESS;
     }
     if (argc > 1 || (argc && argv[0][0] == '-'))
@@ -210,7 +214,8 @@ static int print_new(int argc, char **argv) {
     unsigned char bytes[16];
     char text[sodium_base64_ENCODED_LEN(sizeof bytes, sodium_base64_VARIANT_URLSAFE_NO_PADDING)];
     randombytes_buf(bytes, sizeof bytes);
-    sodium_bin2base64(text, sizeof text, bytes, sizeof bytes, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+    sodium_bin2base64(text, sizeof text, bytes, sizeof bytes,
+                      sodium_base64_VARIANT_URLSAFE_NO_PADDING);
     const char *base = argc ? argv[0] : "http://localhost:3000";
     size_t len = strlen(base);
     while (len && base[len - 1] == '/')
@@ -234,10 +239,11 @@ int main(int argc, char **argv) {
         puts("longline " LONGLINE_VERSION);
         return EXIT_SUCCESS;
     }
-    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0 || strcmp(command, "help") == 0) {
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0 ||
+        strcmp(command, "help") == 0) {
         fputs(usage, stdout);
         return EXIT_SUCCESS;
     }
-    return complain(EXIT_USAGE,
-                    *command ? "unknown command; see longline --help" : "no command; see longline --help");
+    return complain(EXIT_USAGE, *command ? "unknown command; see longline --help"
+                                         : "no command; see longline --help");
 }

@@ -1,9 +1,9 @@
 #include "api/api.h"
-#include "http/asset.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/utf8.h"
+#include "http/asset.h"
 #include "version.h"
 
 #include <assert.h>
@@ -53,13 +53,15 @@ static bool split_target(struct slice target, struct route *route) {
         const char *host = memchr(target.data, ':', target.len) + 3;
         size_t left = target.len - (size_t)(host - target.data);
         const char *path = memchr(host, '/', left);
-        target = path ? (struct slice){path, target.len - (size_t)(path - target.data)} : SLICE("/");
+        target =
+            path ? (struct slice){path, target.len - (size_t)(path - target.data)} : SLICE("/");
     }
     if (!starts_with(target, "/") || memchr(target.data, '#', target.len))
         return false;
     const char *mark = memchr(target.data, '?', target.len);
     route->path = (struct slice){target.data, mark ? (size_t)(mark - target.data) : target.len};
-    route->query = mark ? (struct slice){mark + 1, target.len - route->path.len - 1} : (struct slice){"", 0};
+    route->query =
+        mark ? (struct slice){mark + 1, target.len - route->path.len - 1} : (struct slice){"", 0};
     return true;
 }
 
@@ -139,7 +141,8 @@ static void reply_buf(struct exchange *exchange, enum http_status status, const 
     if (body->failed)
         reply_error(exchange, ERROR_BUSY);
     else
-        reply_with(exchange, status, content_type, SLICE(""), (struct slice){body->data, body->len});
+        reply_with(exchange, status, content_type, SLICE(""),
+                   (struct slice){body->data, body->len});
     buf_deinit(body);
 }
 
@@ -162,7 +165,8 @@ static bool is_identity(const struct request *request) {
     return !coding.len || slice_equal_nocase(coding, SLICE("identity"));
 }
 
-static void push(struct exchange *exchange, const struct request *request, const struct route *route) {
+static void push(struct exchange *exchange, const struct request *request,
+                 const struct route *route) {
     if (!is_identity(request)) {
         reply_error(exchange, ERROR_CONTENT_ENCODING);
         return;
@@ -184,7 +188,8 @@ static void push(struct exchange *exchange, const struct request *request, const
         reply_error(exchange, ERROR_BUSY);
     else
         metrics.buffer_bytes += size;
-    log_debug("push", "channel", log_channel(channel_of(route)).text, "bytes", log_number(size).text, NULL);
+    log_debug("push", "channel", log_channel(channel_of(route)).text, "bytes",
+              log_number(size).text, NULL);
 }
 
 static void push_done(void *owner, const struct update *update, enum store_error error) {
@@ -252,7 +257,8 @@ static bool parse_limit(const char *text, uint32_t *limit) {
 }
 
 /* Reads the parameters of a poll; others are not looked at. An empty one counts as absent. */
-static enum http_error parse_poll(struct slice query, struct exchange *exchange, uint64_t *sleep_ms) {
+static enum http_error parse_poll(struct slice query, struct exchange *exchange,
+                                  uint64_t *sleep_ms) {
     struct poll *poll = &exchange->poll;
     poll->ts = 0;
     poll->limit = READ_MAX_UPDATES;
@@ -267,7 +273,8 @@ static enum http_error parse_poll(struct slice query, struct exchange *exchange,
             return ERROR_TS;
         if (slice_equal(pair.name, SLICE("sleep")) && !(is_text && parse_sleep(value, sleep_ms)))
             return ERROR_SLEEP;
-        if (slice_equal(pair.name, SLICE("limit")) && !(is_text && parse_limit(value, &poll->limit)))
+        if (slice_equal(pair.name, SLICE("limit")) &&
+            !(is_text && parse_limit(value, &poll->limit)))
             return ERROR_LIMIT;
         if (slice_equal(pair.name, SLICE("view"))) {
             if (!is_text || strcmp(value, "full") != 0)
@@ -288,8 +295,8 @@ static void poll_channel(struct exchange *exchange, const struct route *route) {
     exchange->poll.may_wait = sleep_ms && !exchange->is_head && !api->is_draining;
     if (exchange->poll.may_wait)
         exchange_wait(exchange, wheel_now_ms() + sleep_ms);
-    log_debug("poll", "channel", log_channel(channel_of(route)).text, "sleep_ms", log_number(sleep_ms).text,
-              NULL);
+    log_debug("poll", "channel", log_channel(channel_of(route)).text, "sleep_ms",
+              log_number(sleep_ms).text, NULL);
     if (!inbox_poll(api->inbox, channel_of(route), &exchange->poll))
         reply_error(exchange, ERROR_BUSY);
 }
@@ -299,12 +306,13 @@ static size_t write_opening(char *out, size_t size, const struct answer *answer)
     int len = snprintf(out, size, "{\"ok\":true,\"ts\":%" PRIu64, answer->ts);
     if (answer->missed)
         len += snprintf(out + len, size - (size_t)len, ",\"missed\":%" PRIu64, answer->missed);
-    len +=
-        snprintf(out + len, size - (size_t)len, "%s,\"updates\":[", answer->reset ? ",\"reset\":true" : "");
+    len += snprintf(out + len, size - (size_t)len, "%s,\"updates\":[",
+                    answer->reset ? ",\"reset\":true" : "");
     return (size_t)len;
 }
 
-static struct reply *build_plain(const struct answer *answer, unsigned flags, struct slice headers) {
+static struct reply *build_plain(const struct answer *answer, unsigned flags,
+                                 struct slice headers) {
     char opening[128];
     size_t opening_len = write_opening(opening, sizeof opening, answer);
     size_t len = opening_len + 2 + (answer->count ? answer->count - 1 : 0);
@@ -326,8 +334,10 @@ static struct reply *build_plain(const struct answer *answer, unsigned flags, st
 }
 
 static void write_full(struct buf *out, const struct update *update) {
-    struct slice headers = update_headers(update), body = update_body(update), raw = update_raw(update);
-    buf_printf(out, "{\"ts\":%" PRIu64 ",\"at\":%" PRId64 ",\"method\":", update->ts, update->at_ms);
+    struct slice headers = update_headers(update), body = update_body(update),
+                 raw = update_raw(update);
+    buf_printf(out, "{\"ts\":%" PRIu64 ",\"at\":%" PRId64 ",\"method\":", update->ts,
+               update->at_ms);
     json_write_string(out, update_method(update));
     buf_puts(out, ",\"query\":");
     json_write_string(out, update_query(update));
@@ -383,7 +393,8 @@ static void poll_done(struct poll *poll, struct answer *answer) {
     unsigned flags = exchange_flags(exchange);
     /* With a rate limit, each client's headers are its own. */
     bool is_shared = !api->limiter && !(flags & REPLY_HEAD);
-    unsigned kind = (flags & REPLY_CLOSE ? MEMO_CLOSE : 0) | (exchange->view == VIEW_FULL ? MEMO_FULL : 0);
+    unsigned kind =
+        (flags & REPLY_CLOSE ? MEMO_CLOSE : 0) | (exchange->view == VIEW_FULL ? MEMO_FULL : 0);
     struct reply *reply = is_shared ? answer->memos[kind] : NULL;
     if (!reply)
         reply = build_answer(exchange, answer);
@@ -420,8 +431,8 @@ static void show_health(struct exchange *exchange) {
                : is_up          ? "serving"
                                 : "store away",
                LONGLINE_VERSION, api->provider);
-    buf_printf(&body, ",\"keeps\":{\"updates\":%" PRIu64 ",\"seconds\":%" PRIu64 "}", api->keep_updates,
-               api->keep_seconds);
+    buf_printf(&body, ",\"keeps\":{\"updates\":%" PRIu64 ",\"seconds\":%" PRIu64 "}",
+               api->keep_updates, api->keep_seconds);
     if (line.len) {
         buf_puts(&body, ",\"store\":");
         json_write_string(&body, (struct slice){line.data, line.len});
@@ -452,9 +463,9 @@ static const struct {
 enum { MAY_GET = 1, MAY_POST = 2 };
 
 /* The Allow header of a path that takes `methods`, with further headers behind it. */
-#define ALLOW(methods, more)                                                                                 \
-    ((methods) == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n" more)                                   \
-     : (methods) == MAY_POST ? SLICE("Allow: POST, OPTIONS\r\n" more)                                        \
+#define ALLOW(methods, more)                                                                       \
+    ((methods) == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n" more)                         \
+     : (methods) == MAY_POST ? SLICE("Allow: POST, OPTIONS\r\n" more)                              \
                              : SLICE("Allow: GET, HEAD, POST, OPTIONS\r\n" more))
 
 static void reply_options(struct exchange *exchange, unsigned methods) {
@@ -507,13 +518,16 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
 }
 
 /* `/{channel}`, `/{channel}/pushUpdates` and `/{channel}/getUpdates`. */
-static void serve_channel(struct exchange *exchange, const struct request *request, struct route *route) {
+static void serve_channel(struct exchange *exchange, const struct request *request,
+                          struct route *route) {
     struct slice segment = {route->path.data + 1, route->path.len - 1};
     const char *slash = memchr(segment.data, '/', segment.len);
     unsigned methods = MAY_GET | MAY_POST;
     if (slash) {
         struct slice rest = {slash, segment.len - (size_t)(slash - segment.data)};
-        methods = is_path(rest, "/pushUpdates") ? MAY_POST : is_path(rest, "/getUpdates") ? MAY_GET : 0;
+        methods = is_path(rest, "/pushUpdates")  ? MAY_POST
+                  : is_path(rest, "/getUpdates") ? MAY_GET
+                                                 : 0;
         segment.len -= rest.len;
     }
     enum http_error error = methods ? decode_channel(segment, route) : ERROR_NOT_FOUND;
@@ -537,7 +551,8 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
 }
 
 /* The paths that are no channels. */
-static void serve_reserved(struct exchange *exchange, const struct request *request, struct slice path) {
+static void serve_reserved(struct exchange *exchange, const struct request *request,
+                           struct slice path) {
     const struct asset *asset = asset_find(path);
     void (*show)(struct exchange *) = NULL;
     for (size_t i = 0; i < sizeof reports / sizeof *reports; i++)
@@ -568,8 +583,9 @@ static void on_request(struct exchange *exchange, const struct request *request)
         reply_error(exchange, ERROR_TARGET);
         return;
     }
-    bool is_reserved = route.path.len == 1 || starts_with(route.path, "/-/") || is_path(route.path, "/-") ||
-                       is_path(route.path, "/favicon.ico") || is_path(route.path, "/robots.txt");
+    bool is_reserved = route.path.len == 1 || starts_with(route.path, "/-/") ||
+                       is_path(route.path, "/-") || is_path(route.path, "/favicon.ico") ||
+                       is_path(route.path, "/robots.txt");
     if (is_reserved)
         serve_reserved(exchange, request, route.path);
     else

@@ -6,9 +6,9 @@
 
 #include "base/config.h"
 #include "http/conn.h"
-#include "inbox/inbox.h"
 #include "http/limiter.h"
 #include "http/proxy.h"
+#include "inbox/inbox.h"
 
 enum { SLEEP_MAX_MS = 60000 };
 

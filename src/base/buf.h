@@ -40,7 +40,8 @@ static inline void buf_putc(struct buf *buf, char c) {
     buf_append(buf, &c, 1);
 }
 
-__attribute__((format(printf, 2, 3), nonnull)) void buf_printf(struct buf *buf, const char *format, ...);
+__attribute__((format(printf, 2, 3), nonnull)) void buf_printf(struct buf *buf, const char *format,
+                                                               ...);
 
 /* Writes `number` in decimal to `out`, which has room for 20 bytes; returns the length. */
 size_t format_number(char *out, uint64_t number);

@@ -23,35 +23,37 @@ struct setting {
 
 static const int64_t TIB = (int64_t)1 << 40;
 
-#define TEXT_SETTING(env, member, value, help)                                                               \
+#define TEXT_SETTING(env, member, value, help)                                                     \
     { env, NULL, TEXT, AT(member), value, 0, 0, NULL, help }
-#define NUMBER_SETTING(env, member, value, min, max, help)                                                   \
+#define NUMBER_SETTING(env, member, value, min, max, help)                                         \
     { env, NULL, NUMBER, AT(member), value, min, max, NULL, help }
-#define CHOICE_SETTING(env, member, value, choices, help)                                                    \
+#define CHOICE_SETTING(env, member, value, choices, help)                                          \
     { env, NULL, CHOICE, AT(member), value, 0, 0, choices, help }
 
 static const struct setting settings[] = {
-    TEXT_SETTING("LISTEN", listen, "0.0.0.0:3000",
-                 "Addresses, separated by commas: host:port, [::]:port, unix:/path. Port 0: any free one."),
+    TEXT_SETTING(
+        "LISTEN", listen, "0.0.0.0:3000",
+        "Addresses, separated by commas: host:port, [::]:port, unix:/path. Port 0: any free one."),
     CHOICE_SETTING("DATA_PROVIDER", data_provider, "sqlite", "sqlite memory=localtable redis",
                    "Where updates are kept: sqlite (a file), memory (lost at exit), redis."),
     TEXT_SETTING("DATA_PATH", data_path, "./longline.db", "The file of the sqlite provider."),
-    CHOICE_SETTING("SYNC", sync, "always", "always interval never",
-                   "When updates are forced to disk: always (before each 200), interval (once a second), "
-                   "never (when the system likes)."),
+    CHOICE_SETTING(
+        "SYNC", sync, "always", "always interval never",
+        "When updates are forced to disk: always (before each 200), interval (once a second), "
+        "never (when the system likes)."),
     NUMBER_SETTING("CHANNEL_STORAGE_MAXSIZE", channel_storage_maxsize, "1000", 1, 1000000,
                    "Updates kept a channel; the oldest go first."),
-    {"DATA_TTL", "REDIS_DATA_TTL", NUMBER, AT(data_ttl), "604800", 1, (int64_t)100 * 365 * 86400, NULL,
-     "Seconds an update is kept (also read from REDIS_DATA_TTL)."},
+    {"DATA_TTL", "REDIS_DATA_TTL", NUMBER, AT(data_ttl), "604800", 1, (int64_t)100 * 365 * 86400,
+     NULL, "Seconds an update is kept (also read from REDIS_DATA_TTL)."},
     NUMBER_SETTING("MAX_BODY", max_body, "1048576", 1, (int64_t)64 << 20,
                    "Largest body of a push, in bytes; larger ones get 413."),
     NUMBER_SETTING("DATA_MAX_BYTES", data_max_bytes, "0", 0, 1024 * TIB,
                    "Bound on the bytes stored, 0 for none; the oldest updates go first."),
     NUMBER_SETTING("CACHE_SIZE", cache_size, "64", 1, 1 << 20,
                    "MiB of memory for channels and recent updates."),
-    NUMBER_SETTING(
-        "BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
-        "MiB of request bodies, pushes under way and unsent replies, at least 4 x MAX_BODY; beyond it: 503."),
+    NUMBER_SETTING("BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
+                   "MiB of request bodies, pushes under way and unsent replies, at least 4 x "
+                   "MAX_BODY; beyond it: 503."),
     CHOICE_SETTING("CAPTURE_HEADERS", capture_headers, "on", "off=false=no=0 on=true=yes=1",
                    "Keep the headers of a push, for view=full: on or off."),
     NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,
@@ -67,10 +69,10 @@ static const struct setting settings[] = {
     TEXT_SETTING("TRUST_PROXY", trust_proxy, "loopback,private",
                  "Whose X-Forwarded-For counts: none, all, loopback, private, or networks such as "
                  "203.0.113.0/24, separated by commas."),
-    TEXT_SETTING(
-        "REDIS_URL", redis_url, "",
-        "Where the redis provider finds its Redis: redis://[user[:pass]@]host[:port][/db], rediss:// for "
-        "TLS, or unix:///path[?db=N]. Beats the settings below that it names."),
+    TEXT_SETTING("REDIS_URL", redis_url, "",
+                 "Where the redis provider finds its Redis: "
+                 "redis://[user[:pass]@]host[:port][/db], rediss:// for "
+                 "TLS, or unix:///path[?db=N]. Beats the settings below that it names."),
     TEXT_SETTING("REDIS_HOST", redis_host, "127.0.0.1",
                  "Its host, or the path of its unix socket; of a cluster, any node."),
     NUMBER_SETTING("REDIS_PORT", redis_port, "6379", 1, 65535, "Its port."),
@@ -78,15 +80,18 @@ static const struct setting settings[] = {
     TEXT_SETTING("REDIS_PASS", redis_pass, "", "Its password."),
     NUMBER_SETTING("REDIS_DB", redis_db, "0", 0, INT32_MAX, "The number of its database."),
     TEXT_SETTING("REDIS_PREFIX", redis_prefix, "lpolling:", "What its keys begin with."),
-    CHOICE_SETTING("REDIS_TLS", redis_tls, "off", "off=false=no=0 on=true=yes=1", "TLS to Redis: on or off."),
+    CHOICE_SETTING("REDIS_TLS", redis_tls, "off", "off=false=no=0 on=true=yes=1",
+                   "TLS to Redis: on or off."),
     TEXT_SETTING("REDIS_TLS_CA", redis_tls_ca, "",
                  "File of the authorities that may sign its certificate; none: the system's."),
     TEXT_SETTING("REDIS_SENTINEL", redis_sentinel, "",
                  "host:port of the sentinels that know the master, separated by commas."),
-    TEXT_SETTING("REDIS_MASTER", redis_master, "", "The name that the sentinels know the master by."),
+    TEXT_SETTING("REDIS_MASTER", redis_master, "",
+                 "The name that the sentinels know the master by."),
     TEXT_SETTING("REDIS_SENTINEL_PASS", redis_sentinel_pass, "", "The sentinels' password."),
-    TEXT_SETTING("REDIS_WAIT", redis_wait, "",
-                 "N:MS: a push is answered 200 only when N replicas have it within MS milliseconds."),
+    TEXT_SETTING(
+        "REDIS_WAIT", redis_wait, "",
+        "N:MS: a push is answered 200 only when N replicas have it within MS milliseconds."),
     NUMBER_SETTING("REDIS_TIMEOUT", redis_timeout, "900", 50, 60000,
                    "Milliseconds after which an operation that Redis has not answered gets 503."),
     CHOICE_SETTING("LOG_LEVEL", log_level, "info", "debug info warn=warning error",
@@ -121,8 +126,8 @@ static bool parse_number(const struct setting *setting, const char *value, int64
            *number <= setting->max;
 }
 
-static bool apply(struct config *config, const struct setting *setting, const char *name, const char *value,
-                  char *error, size_t error_size) {
+static bool apply(struct config *config, const struct setting *setting, const char *name,
+                  const char *value, char *error, size_t error_size) {
     void *member = (char *)config + setting->offset;
     switch (setting->kind) {
     case TEXT: *(const char **)member = value; return true;
@@ -136,7 +141,8 @@ static bool apply(struct config *config, const struct setting *setting, const ch
         *(int *)member = choose(setting->choices, value);
         if (*(int *)member >= 0)
             return true;
-        snprintf(error, error_size, "%s takes one of: %s; not \"%s\"", name, setting->choices, value);
+        snprintf(error, error_size, "%s takes one of: %s; not \"%s\"", name, setting->choices,
+                 value);
         return false;
     }
     return false;
@@ -173,8 +179,8 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
     }
     for (int i = 0; i < argc; i++) {
         if (strncmp(argv[i], "--", 2) != 0) {
-            snprintf(error, error_size, "unexpected argument \"%s\"; settings are given as --name value",
-                     argv[i]);
+            snprintf(error, error_size,
+                     "unexpected argument \"%s\"; settings are given as --name value", argv[i]);
             return false;
         }
         const char *flag = argv[i] + 2;
@@ -203,7 +209,8 @@ void config_help(FILE *out) {
         char flag[64];
         size_t len = 0;
         for (; setting->env[len]; len++)
-            flag[len] = setting->env[len] == '_' ? '-' : (char)tolower((unsigned char)setting->env[len]);
+            flag[len] =
+                setting->env[len] == '_' ? '-' : (char)tolower((unsigned char)setting->env[len]);
         flag[len] = '\0';
         fprintf(out, "  %s, --%s  (default: %s)\n      %s\n", setting->env, flag,
                 *setting->default_value ? setting->default_value : "none", setting->help);

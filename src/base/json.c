@@ -40,7 +40,8 @@ static void *arena_alloc(void *context, size_t size) {
 }
 
 static bool is_in_arena(const struct arena *arena, const void *block) {
-    return (const char *)block >= arena->bytes && (const char *)block < arena->bytes + sizeof arena->bytes;
+    return (const char *)block >= arena->bytes &&
+           (const char *)block < arena->bytes + sizeof arena->bytes;
 }
 
 static void arena_free(void *context, void *block) {
@@ -153,7 +154,8 @@ static bool is_blank(struct slice text) {
 
 enum json_kind json_check(struct slice text, json_member *on_member, void *context) {
     /* yajl takes form feed and vertical tab between tokens for white space; JSON allows them nowhere. */
-    if (memchr(text.data, '\f', text.len) || memchr(text.data, '\v', text.len) || !utf8_is_valid(text))
+    if (memchr(text.data, '\f', text.len) || memchr(text.data, '\v', text.len) ||
+        !utf8_is_valid(text))
         return JSON_INVALID;
 
     struct arena arena;
@@ -183,7 +185,8 @@ enum json_kind json_check(struct slice text, json_member *on_member, void *conte
                : text.data[at] == '[' ? JSON_ARRAY
                                       : JSON_SCALAR;
         /* yajl does not see a string that begins behind the text and never ends. */
-        if (kind != JSON_SCALAR && !is_blank((struct slice){text.data + check.end, text.len - check.end}))
+        if (kind != JSON_SCALAR &&
+            !is_blank((struct slice){text.data + check.end, text.len - check.end}))
             kind = JSON_INVALID;
     }
     buf_deinit(&check.key_copy);
@@ -205,7 +208,8 @@ void json_write_string(struct buf *out, struct slice text) {
     size_t plain = 0; /* bytes at the start of `text` that need no change */
     while (plain < text.len) {
         unsigned char c = (unsigned char)text.data[plain];
-        size_t len = c < 0x80 ? 1 : utf8_sequence((struct slice){text.data + plain, text.len - plain});
+        size_t len =
+            c < 0x80 ? 1 : utf8_sequence((struct slice){text.data + plain, text.len - plain});
         if (len && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) {
             plain += len;
             continue;

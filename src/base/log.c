@@ -46,7 +46,8 @@ void log_write(enum log_level level, const char *event, ...) {
 
     struct buf line = {0};
     buf_printf(&line,
-               as_json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"event\":\"%s\"" : "%s.%03ldZ %-5s %s",
+               as_json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"event\":\"%s\""
+                       : "%s.%03ldZ %-5s %s",
                time, now.tv_nsec / 1000000, level_names[level], event);
     va_list args;
     va_start(args, event);

@@ -22,8 +22,8 @@ static struct table_node **bucket_of(const struct table *table, uint64_t hash) {
     return &table->buckets[index];
 }
 
-struct table_node *table_find(const struct table *table, uint64_t hash, table_equal *equal, const void *key,
-                              size_t key_len) {
+struct table_node *table_find(const struct table *table, uint64_t hash, table_equal *equal,
+                              const void *key, size_t key_len) {
     for (struct table_node *node = *bucket_of(table, hash); node; node = node->next)
         if (node->hash == hash && equal(node, key, key_len))
             return node;

@@ -32,8 +32,8 @@ bool table_init(struct table *table);
 void table_deinit(struct table *table);
 
 /* NULL when there is none. */
-struct table_node *table_find(const struct table *table, uint64_t hash, table_equal *equal, const void *key,
-                              size_t key_len);
+struct table_node *table_find(const struct table *table, uint64_t hash, table_equal *equal,
+                              const void *key, size_t key_len);
 
 /* `node->hash` must be set, and no node with its key be there. Cannot fail: without memory to grow,
  * the chains become longer. */

@@ -26,8 +26,9 @@ static void arm(struct wheel *wheel, uint32_t tick) {
     wheel->armed = true;
     wheel->armed_tick = tick;
     uint64_t passed_ms = uv_hrtime() / 1000000 - wheel->epoch_ms;
-    int64_t wait_ms = (int64_t)(int32_t)(tick - (uint32_t)(passed_ms / WHEEL_TICK_MS)) * WHEEL_TICK_MS -
-                      (int64_t)(passed_ms % WHEEL_TICK_MS);
+    int64_t wait_ms =
+        (int64_t)(int32_t)(tick - (uint32_t)(passed_ms / WHEEL_TICK_MS)) * WHEEL_TICK_MS -
+        (int64_t)(passed_ms % WHEEL_TICK_MS);
     uv_update_time(wheel->timer.loop);
     uv_timer_start(&wheel->timer, on_timer, wait_ms > 0 ? (uint64_t)wait_ms : 0, 0);
 }

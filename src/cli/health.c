@@ -71,7 +71,8 @@ bool health_ask(const char *listen, char *line, size_t line_size) {
         close(fd);
     if (!has_reply) {
         bool is_late = error == EAGAIN || error == EINPROGRESS;
-        snprintf(line, line_size, "no answer from %s: %s", listen, is_late ? "timed out" : strerror(error));
+        snprintf(line, line_size, "no answer from %s: %s", listen,
+                 is_late ? "timed out" : strerror(error));
         return false;
     }
     const char *body = strstr(reply, "\r\n\r\n");

@@ -5,11 +5,12 @@
 #include <string.h>
 
 /* Scripts and styles come from the page's own server and from nowhere else, and no text becomes markup. */
-#define POLICY                                                                                               \
-    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "     \
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "                      \
-    "require-trusted-types-for 'script'; trusted-types 'none'\r\n"                                           \
-    "Referrer-Policy: no-referrer\r\n"                                                                       \
+#define POLICY                                                                                     \
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src "   \
+    "'self'; "                                                                                     \
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "            \
+    "require-trusted-types-for 'script'; trusted-types 'none'\r\n"                                 \
+    "Referrer-Policy: no-referrer\r\n"                                                             \
     "Cross-Origin-Opener-Policy: same-origin\r\n"
 
 const struct asset *asset_find(struct slice path) {
@@ -61,15 +62,17 @@ static bool is_known(struct slice known, struct slice etag) {
     return false;
 }
 
-struct reply *asset_reply(const struct asset *asset, const struct request *request, unsigned flags) {
+struct reply *asset_reply(const struct asset *asset, const struct request *request,
+                          unsigned flags) {
     bool is_gzip = takes_gzip(request_header(request, HEADER_ACCEPT_ENCODING));
     struct slice etag = is_gzip ? asset->gzip_etag : asset->plain_etag;
     char lines[1024];
-    int len = snprintf(lines, sizeof lines, POLICY "ETag: %.*s\r\nVary: Accept-Encoding\r\n%s", (int)etag.len,
-                       etag.data, is_gzip ? "Content-Encoding: gzip\r\n" : "");
+    int len = snprintf(lines, sizeof lines, POLICY "ETag: %.*s\r\nVary: Accept-Encoding\r\n%s",
+                       (int)etag.len, etag.data, is_gzip ? "Content-Encoding: gzip\r\n" : "");
     struct slice headers = {lines, (size_t)len};
     flags |= REPLY_REVALIDATED;
     if (is_known(request_header(request, HEADER_IF_NONE_MATCH), etag))
         return reply_new(HTTP_NOT_MODIFIED, flags, NULL, headers, SLICE(""));
-    return reply_new(HTTP_OK, flags, asset->content_type, headers, is_gzip ? asset->gzip : asset->plain);
+    return reply_new(HTTP_OK, flags, asset->content_type, headers,
+                     is_gzip ? asset->gzip : asset->plain);
 }

@@ -18,7 +18,7 @@ struct conn {
     struct exchange exchange;
     struct list resume;      /* in shared->resumed */
     struct request *request; /* a request that has come in part */
-    char *in;                /* its bytes, or those of pipelined requests; NULL when there are none */
+    char *in; /* its bytes, or those of pipelined requests; NULL when there are none */
     uint32_t in_len, in_cap;
     uint32_t fed;    /* bytes of `in` that the parser has seen */
     uint32_t unsent; /* while sending: what was left at the last look */
@@ -239,7 +239,8 @@ struct peer exchange_peer(const struct exchange *exchange) {
     struct peer peer = {{0}};
     struct sockaddr_storage address;
     int len = sizeof address;
-    if (conn->handle.type != UV_TCP || uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&address, &len) != 0)
+    if (conn->handle.type != UV_TCP ||
+        uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&address, &len) != 0)
         return peer;
     if (address.ss_family == AF_INET6) {
         memcpy(peer.ip, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
@@ -264,11 +265,13 @@ static void refuse(struct conn *conn, enum http_error error) {
 static void send_continue(struct conn *conn) {
     static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     uv_buf_t bytes = uv_buf_init(text, sizeof text - 1);
-    uv_try_write(&conn->stream, &bytes, 1); /* if the socket cannot take it, the client sends anyway */
+    uv_try_write(&conn->stream, &bytes,
+                 1); /* if the socket cannot take it, the client sends anyway */
 }
 
 /* Keeps a request that has come in part, with room for the rest of it. */
-static void keep_partial(struct conn *conn, struct request *request, const char *data, size_t used) {
+static void keep_partial(struct conn *conn, struct request *request, const char *data,
+                         size_t used) {
     bool is_first = conn->request != request;
     if (is_first) {
         conn->request = request;
@@ -280,7 +283,8 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
     size_t length = request->head_complete ? request_content_length(request) : 0;
     if (length && cap > used - request->body.len + length)
         cap = used - request->body.len + length;
-    size_t most = shared->body_max_bytes + 2 * REQUEST_HEAD_MAX_BYTES; /* and no more than a request has */
+    size_t most =
+        shared->body_max_bytes + 2 * REQUEST_HEAD_MAX_BYTES; /* and no more than a request has */
     if (cap > most && most >= used + 1024)
         cap = most;
     assert(data);
@@ -316,7 +320,8 @@ static struct request *current_request(struct conn *conn) {
 
 static void handle(struct conn *conn, struct request *request) {
     conn->state = CONN_WAITING;
-    conn->exchange.close = !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
+    conn->exchange.close =
+        !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
     conn->exchange.is_head = request->parser.method == HTTP_HEAD;
     shared->handler->request(&conn->exchange, request);
 }
@@ -333,7 +338,8 @@ static void run(struct conn *conn, char *data, size_t len) {
             break;
         }
         size_t used;
-        enum request_progress progress = request_feed(request, data + start, fed, len - start, &used);
+        enum request_progress progress =
+            request_feed(request, data + start, fed, len - start, &used);
         if (progress == REQUEST_PARTIAL) {
             keep_partial(conn, request, data + start, used);
             break;
@@ -414,7 +420,8 @@ static void received(struct conn *conn, char *data, size_t len) {
 static void ended(struct conn *conn) {
     conn->is_eof = true;
     bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.poll.may_wait;
-    bool has_requests = conn->state == CONN_READING && conn->in_len && !conn->request; /* to be resumed */
+    bool has_requests =
+        conn->state == CONN_READING && conn->in_len && !conn->request; /* to be resumed */
     if (!is_answered_soon && !has_requests && conn->state != CONN_SENDING)
         conn_close(conn);
 }

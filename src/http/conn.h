@@ -11,10 +11,10 @@
  */
 #pragma once
 
-#include "inbox/inbox.h"
+#include "base/wheel.h"
 #include "http/reply.h"
 #include "http/request.h"
-#include "base/wheel.h"
+#include "inbox/inbox.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>

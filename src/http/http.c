@@ -70,7 +70,8 @@ bool http_next_pair(struct slice *text, struct http_pair *pair) {
         const char *equals = memchr(part.data, '=', part.len);
         size_t name_len = equals ? (size_t)(equals - part.data) : part.len;
         pair->name = (struct slice){part.data, name_len};
-        pair->value = equals ? (struct slice){equals + 1, part.len - name_len - 1} : (struct slice){"", 0};
+        pair->value =
+            equals ? (struct slice){equals + 1, part.len - name_len - 1} : (struct slice){"", 0};
         return true;
     }
     return false;

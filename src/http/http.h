@@ -9,22 +9,22 @@
 #include <stdint.h>
 
 /* Every status longline answers with: name, code, reason phrase. */
-#define HTTP_STATUSES(X)                                                                                     \
-    X(HTTP_OK, 200, "OK")                                                                                    \
-    X(HTTP_NO_CONTENT, 204, "No Content")                                                                    \
-    X(HTTP_NOT_MODIFIED, 304, "Not Modified")                                                                \
-    X(HTTP_BAD_REQUEST, 400, "Bad Request")                                                                  \
-    X(HTTP_NOT_FOUND, 404, "Not Found")                                                                      \
-    X(HTTP_METHOD_NOT_ALLOWED, 405, "Method Not Allowed")                                                    \
-    X(HTTP_REQUEST_TIMEOUT, 408, "Request Timeout")                                                          \
-    X(HTTP_CONTENT_TOO_LARGE, 413, "Content Too Large")                                                      \
-    X(HTTP_URI_TOO_LONG, 414, "URI Too Long")                                                                \
-    X(HTTP_UNSUPPORTED_MEDIA_TYPE, 415, "Unsupported Media Type")                                            \
-    X(HTTP_EXPECTATION_FAILED, 417, "Expectation Failed")                                                    \
-    X(HTTP_TOO_MANY_REQUESTS, 429, "Too Many Requests")                                                      \
-    X(HTTP_HEADER_FIELDS_TOO_LARGE, 431, "Request Header Fields Too Large")                                  \
-    X(HTTP_NOT_IMPLEMENTED, 501, "Not Implemented")                                                          \
-    X(HTTP_SERVICE_UNAVAILABLE, 503, "Service Unavailable")                                                  \
+#define HTTP_STATUSES(X)                                                                           \
+    X(HTTP_OK, 200, "OK")                                                                          \
+    X(HTTP_NO_CONTENT, 204, "No Content")                                                          \
+    X(HTTP_NOT_MODIFIED, 304, "Not Modified")                                                      \
+    X(HTTP_BAD_REQUEST, 400, "Bad Request")                                                        \
+    X(HTTP_NOT_FOUND, 404, "Not Found")                                                            \
+    X(HTTP_METHOD_NOT_ALLOWED, 405, "Method Not Allowed")                                          \
+    X(HTTP_REQUEST_TIMEOUT, 408, "Request Timeout")                                                \
+    X(HTTP_CONTENT_TOO_LARGE, 413, "Content Too Large")                                            \
+    X(HTTP_URI_TOO_LONG, 414, "URI Too Long")                                                      \
+    X(HTTP_UNSUPPORTED_MEDIA_TYPE, 415, "Unsupported Media Type")                                  \
+    X(HTTP_EXPECTATION_FAILED, 417, "Expectation Failed")                                          \
+    X(HTTP_TOO_MANY_REQUESTS, 429, "Too Many Requests")                                            \
+    X(HTTP_HEADER_FIELDS_TOO_LARGE, 431, "Request Header Fields Too Large")                        \
+    X(HTTP_NOT_IMPLEMENTED, 501, "Not Implemented")                                                \
+    X(HTTP_SERVICE_UNAVAILABLE, 503, "Service Unavailable")                                        \
     X(HTTP_VERSION_NOT_SUPPORTED, 505, "HTTP Version Not Supported")
 
 #define HTTP_STATUS_NAME(name, code, reason) name,
@@ -35,44 +35,48 @@ int http_status_code(enum http_status status);
 const char *http_status_reason(enum http_status status);
 
 /* Every error a client can see: name, status, description. */
-#define HTTP_ERRORS(X)                                                                                       \
-    X(ERROR_MALFORMED_REQUEST, HTTP_BAD_REQUEST, "Malformed HTTP request")                                   \
-    X(ERROR_HOST, HTTP_BAD_REQUEST, "An HTTP/1.1 request needs exactly one Host header")                     \
-    X(ERROR_TARGET, HTTP_BAD_REQUEST, "The request target is not a path")                                    \
-    X(ERROR_CHANNEL_NAME, HTTP_BAD_REQUEST,                                                                  \
-      "A channel name has 1 to 256 bytes, no control characters and sound percent-encoding")                 \
-    X(ERROR_TS, HTTP_BAD_REQUEST, "ts is the id of the last update seen, or -K for the last K")              \
-    X(ERROR_SLEEP, HTTP_BAD_REQUEST, "sleep is a number of seconds from 0 to 60")                            \
-    X(ERROR_LIMIT, HTTP_BAD_REQUEST, "limit is a whole number from 1")                                       \
-    X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                               \
-    X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")             \
-    X(ERROR_JSON_DEPTH, HTTP_BAD_REQUEST, "The JSON payload is nested deeper than 500 levels")               \
-    X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                           \
-    X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                          \
-    X(ERROR_REQUEST_TIMEOUT, HTTP_REQUEST_TIMEOUT, "The request did not arrive in time")                     \
-    X(ERROR_BODY_SIZE, HTTP_CONTENT_TOO_LARGE, "The body is larger than MAX_BODY")                           \
-    X(ERROR_MERGE_SIZE, HTTP_CONTENT_TOO_LARGE,                                                              \
-      "The body repeats a member that the query replaces too often")                                         \
-    X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")                  \
-    X(ERROR_CONTENT_ENCODING, HTTP_UNSUPPORTED_MEDIA_TYPE, "A compressed body is not taken")                 \
-    X(ERROR_EXPECT, HTTP_EXPECTATION_FAILED, "The only expectation taken is 100-continue")                   \
-    X(ERROR_RATE_LIMIT, HTTP_TOO_MANY_REQUESTS, "Too many requests")                                         \
-    X(ERROR_HEAD_SIZE, HTTP_HEADER_FIELDS_TOO_LARGE,                                                         \
-      "The request head is larger than 32768 bytes or has more than 128 fields")                             \
-    X(ERROR_TRANSFER_ENCODING, HTTP_NOT_IMPLEMENTED, "The only transfer encoding taken is chunked")          \
-    X(ERROR_STORE, HTTP_SERVICE_UNAVAILABLE, "The store cannot do this now; nothing was stored")             \
-    X(ERROR_STORE_AWAY, HTTP_SERVICE_UNAVAILABLE, "Redis cannot be reached; nothing was stored")             \
-    X(ERROR_STORE_UNSURE, HTTP_SERVICE_UNAVAILABLE,                                                          \
-      "Redis did not answer in time; whether this was stored is not known")                                  \
-    X(ERROR_STORE_NOT_REPLICATED, HTTP_SERVICE_UNAVAILABLE,                                                  \
-      "Stored, but not replicated: fewer replicas have it than REDIS_WAIT asks for")                         \
-    X(ERROR_STORE_READ_ONLY, HTTP_SERVICE_UNAVAILABLE, "Redis is a read-only replica; nothing was stored")   \
-    X(ERROR_STORE_LOADING, HTTP_SERVICE_UNAVAILABLE, "Redis is loading its data; nothing was stored")        \
-    X(ERROR_STORE_OUT_OF_MEMORY, HTTP_SERVICE_UNAVAILABLE,                                                   \
-      "Redis is out of memory (maxmemory); nothing was stored")                                              \
-    X(ERROR_STORE_CLUSTER_DOWN, HTTP_SERVICE_UNAVAILABLE, "The Redis cluster is down; nothing was stored")   \
-    X(ERROR_STORE_REFUSED, HTTP_SERVICE_UNAVAILABLE, "Redis refuses the user or password")                   \
-    X(ERROR_BUSY, HTTP_SERVICE_UNAVAILABLE, "The server has too much under way")                             \
+#define HTTP_ERRORS(X)                                                                             \
+    X(ERROR_MALFORMED_REQUEST, HTTP_BAD_REQUEST, "Malformed HTTP request")                         \
+    X(ERROR_HOST, HTTP_BAD_REQUEST, "An HTTP/1.1 request needs exactly one Host header")           \
+    X(ERROR_TARGET, HTTP_BAD_REQUEST, "The request target is not a path")                          \
+    X(ERROR_CHANNEL_NAME, HTTP_BAD_REQUEST,                                                        \
+      "A channel name has 1 to 256 bytes, no control characters and sound percent-encoding")       \
+    X(ERROR_TS, HTTP_BAD_REQUEST, "ts is the id of the last update seen, or -K for the last K")    \
+    X(ERROR_SLEEP, HTTP_BAD_REQUEST, "sleep is a number of seconds from 0 to 60")                  \
+    X(ERROR_LIMIT, HTTP_BAD_REQUEST, "limit is a whole number from 1")                             \
+    X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                     \
+    X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \
+    X(ERROR_JSON_DEPTH, HTTP_BAD_REQUEST, "The JSON payload is nested deeper than 500 levels")     \
+    X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                 \
+    X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                \
+    X(ERROR_REQUEST_TIMEOUT, HTTP_REQUEST_TIMEOUT, "The request did not arrive in time")           \
+    X(ERROR_BODY_SIZE, HTTP_CONTENT_TOO_LARGE, "The body is larger than MAX_BODY")                 \
+    X(ERROR_MERGE_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
+      "The body repeats a member that the query replaces too often")                               \
+    X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")        \
+    X(ERROR_CONTENT_ENCODING, HTTP_UNSUPPORTED_MEDIA_TYPE, "A compressed body is not taken")       \
+    X(ERROR_EXPECT, HTTP_EXPECTATION_FAILED, "The only expectation taken is 100-continue")         \
+    X(ERROR_RATE_LIMIT, HTTP_TOO_MANY_REQUESTS, "Too many requests")                               \
+    X(ERROR_HEAD_SIZE, HTTP_HEADER_FIELDS_TOO_LARGE,                                               \
+      "The request head is larger than 32768 bytes or has more than 128 fields")                   \
+    X(ERROR_TRANSFER_ENCODING, HTTP_NOT_IMPLEMENTED,                                               \
+      "The only transfer encoding taken is chunked")                                               \
+    X(ERROR_STORE, HTTP_SERVICE_UNAVAILABLE, "The store cannot do this now; nothing was stored")   \
+    X(ERROR_STORE_AWAY, HTTP_SERVICE_UNAVAILABLE, "Redis cannot be reached; nothing was stored")   \
+    X(ERROR_STORE_UNSURE, HTTP_SERVICE_UNAVAILABLE,                                                \
+      "Redis did not answer in time; whether this was stored is not known")                        \
+    X(ERROR_STORE_NOT_REPLICATED, HTTP_SERVICE_UNAVAILABLE,                                        \
+      "Stored, but not replicated: fewer replicas have it than REDIS_WAIT asks for")               \
+    X(ERROR_STORE_READ_ONLY, HTTP_SERVICE_UNAVAILABLE,                                             \
+      "Redis is a read-only replica; nothing was stored")                                          \
+    X(ERROR_STORE_LOADING, HTTP_SERVICE_UNAVAILABLE,                                               \
+      "Redis is loading its data; nothing was stored")                                             \
+    X(ERROR_STORE_OUT_OF_MEMORY, HTTP_SERVICE_UNAVAILABLE,                                         \
+      "Redis is out of memory (maxmemory); nothing was stored")                                    \
+    X(ERROR_STORE_CLUSTER_DOWN, HTTP_SERVICE_UNAVAILABLE,                                          \
+      "The Redis cluster is down; nothing was stored")                                             \
+    X(ERROR_STORE_REFUSED, HTTP_SERVICE_UNAVAILABLE, "Redis refuses the user or password")         \
+    X(ERROR_BUSY, HTTP_SERVICE_UNAVAILABLE, "The server has too much under way")                   \
     X(ERROR_VERSION, HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 or HTTP/1.0 is expected")
 
 #define HTTP_ERROR_NAME(name, status, text) name,

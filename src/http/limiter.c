@@ -86,7 +86,8 @@ uint64_t limiter_limit(const struct limiter *limiter) {
     return limiter->limit;
 }
 
-struct limiter_verdict limiter_take(struct limiter *limiter, const uint8_t ip[16], uint64_t now_ms) {
+struct limiter_verdict limiter_take(struct limiter *limiter, const uint8_t ip[16],
+                                    uint64_t now_ms) {
     struct client *client = find(limiter, ip, now_ms);
     struct limiter_verdict verdict = {.allowed = true, .remaining = limiter->limit};
     if (!client)

@@ -66,13 +66,15 @@ static bool add_word(struct proxy_trust *trust, struct slice word) {
         {SLICE("none"), {NULL}},
         {SLICE("all"), {"0.0.0.0/0", "::/0"}},
         {SLICE("loopback"), {"127.0.0.0/8", "::1"}},
-        {SLICE("private"), {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"}},
+        {SLICE("private"),
+         {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"}},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!slice_equal_nocase(word, names[i].name))
             continue;
         for (int j = 0; j < 5 && names[i].networks[j]; j++)
-            if (!add_network(trust, (struct slice){names[i].networks[j], strlen(names[i].networks[j])}))
+            if (!add_network(trust,
+                             (struct slice){names[i].networks[j], strlen(names[i].networks[j])}))
                 return false;
         return true;
     }
@@ -95,9 +97,10 @@ struct proxy_trust *proxy_trust_new(const char *list, char *error, size_t error_
     struct slice rest = {list, strlen(list)}, word;
     while (trust && next_item(&rest, &word))
         if (word.len && !add_word(trust, word)) {
-            snprintf(error, error_size,
-                     "TRUST_PROXY takes none, all, loopback, private or up to %d networks; not \"%.*s\"",
-                     NETWORKS_MAX, (int)word.len, word.data);
+            snprintf(
+                error, error_size,
+                "TRUST_PROXY takes none, all, loopback, private or up to %d networks; not \"%.*s\"",
+                NETWORKS_MAX, (int)word.len, word.data);
             free(trust);
             return NULL;
         }

@@ -44,14 +44,16 @@ static struct slice date_line(void) {
     time_t now = time(NULL);
     if (now != written_at) {
         struct tm tm;
-        len = strftime(line, sizeof line, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime_r(&now, &tm));
+        len =
+            strftime(line, sizeof line, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime_r(&now, &tm));
         written_at = now;
     }
     return (struct slice){line, len};
 }
 
-struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, const char *content_type,
-                                      struct slice headers, size_t body_len, char **body) {
+struct reply *reply_new_uninitialized(enum http_status status, unsigned flags,
+                                      const char *content_type, struct slice headers,
+                                      size_t body_len, char **body) {
     char start[256];
     size_t start_len =
         (size_t)(put_start(start, status, content_type, body_len, flags & REPLY_CLOSE) - start);
@@ -62,7 +64,8 @@ struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, c
     struct reply *reply = malloc(sizeof *reply + size);
     if (!reply)
         return NULL;
-    *reply = (struct reply){.refs = 1, .status = (uint8_t)status, .close = flags & REPLY_CLOSE, .len = size};
+    *reply = (struct reply){
+        .refs = 1, .status = (uint8_t)status, .close = flags & REPLY_CLOSE, .len = size};
     char *at = put(reply->data, (struct slice){start, start_len});
     at = put(at, date);
     at = put(at, cache);
@@ -76,7 +79,8 @@ struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, c
 struct reply *reply_new(enum http_status status, unsigned flags, const char *content_type,
                         struct slice headers, struct slice body) {
     char *at;
-    struct reply *reply = reply_new_uninitialized(status, flags, content_type, headers, body.len, &at);
+    struct reply *reply =
+        reply_new_uninitialized(status, flags, content_type, headers, body.len, &at);
     if (reply && at && body.len)
         memcpy(at, body.data, body.len);
     return reply;
@@ -88,8 +92,8 @@ static struct reply *out_of_memory(void) {
     static _Alignas(struct reply) char memory[sizeof(struct reply) + sizeof text];
     struct reply *reply = (struct reply *)memory;
     if (!reply->refs) {
-        *reply =
-            (struct reply){.refs = 1, .status = HTTP_SERVICE_UNAVAILABLE, .close = true}; /* never freed */
+        *reply = (struct reply){
+            .refs = 1, .status = HTTP_SERVICE_UNAVAILABLE, .close = true}; /* never freed */
         reply->len = sizeof text - 1;
         put(reply->data, (struct slice){text, reply->len});
     }
@@ -99,8 +103,9 @@ static struct reply *out_of_memory(void) {
 struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers) {
     char body[256];
     enum http_status status = http_error_status(error);
-    int len = snprintf(body, sizeof body, "{\"ok\":false,\"error_code\":%d,\"error_description\":\"%s\"}",
-                       http_status_code(status), http_error_description(error));
+    int len =
+        snprintf(body, sizeof body, "{\"ok\":false,\"error_code\":%d,\"error_description\":\"%s\"}",
+                 http_status_code(status), http_error_description(error));
     struct reply *reply = reply_new(status, flags, "application/json; charset=utf-8", headers,
                                     (struct slice){body, (size_t)len});
     return reply ? reply : out_of_memory();

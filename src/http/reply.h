@@ -11,9 +11,10 @@
 #include <stdint.h>
 
 enum {
-    REPLY_CLOSE = 1,       /* Connection: close; the connection ends with this reply */
-    REPLY_HEAD = 2,        /* to a HEAD request: the body is announced, not sent */
-    REPLY_REVALIDATED = 4, /* may be kept by caches that ask whether it is still so; all else is no-store */
+    REPLY_CLOSE = 1, /* Connection: close; the connection ends with this reply */
+    REPLY_HEAD = 2,  /* to a HEAD request: the body is announced, not sent */
+    REPLY_REVALIDATED =
+        4, /* may be kept by caches that ask whether it is still so; all else is no-store */
 };
 
 struct reply {
@@ -36,8 +37,9 @@ struct reply *reply_new(enum http_status status, unsigned flags, const char *con
  * The same in two steps, for a large body that is written in place: a reply with `body_len` bytes of body to
  * be filled in at `*body`.
  */
-struct reply *reply_new_uninitialized(enum http_status status, unsigned flags, const char *content_type,
-                                      struct slice headers, size_t body_len, char **body);
+struct reply *reply_new_uninitialized(enum http_status status, unsigned flags,
+                                      const char *content_type, struct slice headers,
+                                      size_t body_len, char **body);
 
 /* The reply of an error, a JSON object; never NULL (a static one when memory is out). */
 struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers);

@@ -36,7 +36,8 @@ static struct header *current_header(struct request *request) {
 static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
     struct request *request = request_of(parser);
     uint32_t count = request->head_complete ? request->trailer_count : request->header_count;
-    if (count == REQUEST_HEADERS_MAX || (!request->head_complete && is_head_too_large(request, at + len)))
+    if (count == REQUEST_HEADERS_MAX ||
+        (!request->head_complete && is_head_too_large(request, at + len)))
         return fail(request, ERROR_HEAD_SIZE);
     extend(request, &current_header(request)->name, at, len);
     return 0;
@@ -148,7 +149,8 @@ static enum http_error check_head(struct request *request) {
             return ERROR_MALFORMED_REQUEST;
     }
     if (request->counts[HEADER_EXPECT]) {
-        if (!slice_equal_nocase(slice_trim(request_header(request, HEADER_EXPECT)), SLICE("100-continue")))
+        if (!slice_equal_nocase(slice_trim(request_header(request, HEADER_EXPECT)),
+                                SLICE("100-continue")))
             return ERROR_EXPECT;
         request->expects_continue = is_1_1;
     }
@@ -160,7 +162,8 @@ static enum http_error check_head(struct request *request) {
 static int on_headers_complete(llhttp_t *parser) {
     struct request *request = request_of(parser);
     request->head_complete = true;
-    parser->upgrade = 0; /* no protocol is switched to: an Upgrade is ignored, a CONNECT gets its 405 */
+    parser->upgrade =
+        0; /* no protocol is switched to: an Upgrade is ignored, a CONNECT gets its 405 */
     enum http_error error = check_head(request);
     return error ? fail(request, error) : 0;
 }
@@ -217,7 +220,8 @@ static bool has_version(const struct request *request, size_t to) {
            (to - at == 9 || text[9] == '\r');
 }
 
-static enum http_error parser_error(const struct request *request, llhttp_errno_t status, size_t to) {
+static enum http_error parser_error(const struct request *request, llhttp_errno_t status,
+                                    size_t to) {
     if (request->error)
         return request->error;
     if (status == HPE_INVALID_TRANSFER_ENCODING)

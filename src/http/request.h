@@ -8,8 +8,8 @@
  */
 #pragma once
 
-#include "http/http.h"
 #include "base/slice.h"
+#include "http/http.h"
 #include <llhttp/llhttp.h>
 
 enum {
@@ -53,7 +53,8 @@ struct request {
     uint32_t head_len;     /* with its empty line; known when the head is complete */
     bool expects_continue; /* the client waits for 100 Continue before it sends the body */
     uint8_t counts[HEADER_NAME_COUNT];
-    uint8_t last_of[HEADER_NAME_COUNT]; /* index of the last such header, valid where counts[] > 0 */
+    uint8_t
+        last_of[HEADER_NAME_COUNT]; /* index of the last such header, valid where counts[] > 0 */
     uint32_t header_count;
     struct span target, body;
     bool is_in_trailers;
@@ -71,7 +72,8 @@ void request_init(struct request *request, uint32_t body_max_bytes);
  * of the request, behind which the next one begins; on REQUEST_PARTIAL, the bytes that must be kept
  * at `base`: the next feed goes on from there.
  */
-enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to, size_t *used);
+enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
+                                   size_t *used);
 
 /* The length of the body as announced, 0 when it is chunked or there is none. Needs head_complete. */
 size_t request_content_length(const struct request *request);

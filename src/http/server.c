@@ -54,12 +54,14 @@ void server_raise_limits(void) {
  * more; the others wait in the kernel. */
 static void accept_if_room(struct listener *listener) {
     if (metrics.connections < server.max_connections) {
-        listener->is_waiting = !conn_accept(server.options.connections, &listener->stream, listener->is_unix);
+        listener->is_waiting =
+            !conn_accept(server.options.connections, &listener->stream, listener->is_unix);
         return;
     }
     listener->is_waiting = true;
     if (!server.is_full)
-        log_warn("connection limit reached", "connections", log_number(metrics.connections).text, NULL);
+        log_warn("connection limit reached", "connections", log_number(metrics.connections).text,
+                 NULL);
     server.is_full = true;
 }
 
@@ -122,17 +124,20 @@ static bool fail(char *error, size_t error_size, const char *address, const char
 static void remove_stale_socket(const char *path) {
     struct stat status;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path || stat(path, &status) != 0 || !S_ISSOCK(status.st_mode))
+    if (strlen(path) >= sizeof address.sun_path || stat(path, &status) != 0 ||
+        !S_ISSOCK(status.st_mode))
         return;
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED)
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0 &&
+        errno == ECONNREFUSED)
         unlink(path);
     if (fd >= 0)
         close(fd);
 }
 
-static bool listen_unix(struct listener *listener, const char *address, char *error, size_t error_size) {
+static bool listen_unix(struct listener *listener, const char *address, char *error,
+                        size_t error_size) {
     const char *path = address + strlen("unix:");
     listener->is_unix = true;
     uv_pipe_init(server.loop, &listener->pipe, 0);
@@ -155,8 +160,8 @@ static void log_tcp_address(const uv_tcp_t *tcp) {
     uv_tcp_getsockname(tcp, (struct sockaddr *)&bound, &len);
     uv_ip_name((struct sockaddr *)&bound, ip, sizeof ip);
     bool is_v6 = bound.ss_family == AF_INET6;
-    unsigned port =
-        ntohs(is_v6 ? ((struct sockaddr_in6 *)&bound)->sin6_port : ((struct sockaddr_in *)&bound)->sin_port);
+    unsigned port = ntohs(is_v6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                : ((struct sockaddr_in *)&bound)->sin_port);
     snprintf(text, sizeof text, is_v6 ? "[%s]:%u" : "%s:%u", ip, port);
     log_info("listening", "address", text, NULL);
 }
@@ -186,7 +191,8 @@ static int resolve(const char *address, struct addrinfo **found) {
     return getaddrinfo(*host ? host : NULL, port, &hints, found);
 }
 
-static bool listen_tcp(struct listener *listener, const char *address, char *error, size_t error_size) {
+static bool listen_tcp(struct listener *listener, const char *address, char *error,
+                       size_t error_size) {
     struct addrinfo *found;
     int status = resolve(address, &found);
     if (status != 0)
@@ -207,8 +213,8 @@ static bool is_unix_address(const char *address) {
 }
 
 /* Calls `visit` for each address until it returns false; false too when memory is out. */
-static bool for_each_address(const char *list, bool (*visit)(const char *, char *, size_t), char *error,
-                             size_t error_size) {
+static bool for_each_address(const char *list, bool (*visit)(const char *, char *, size_t),
+                             char *error, size_t error_size) {
     char *copy = strdup(list), *rest = copy, *address;
     bool ok = copy != NULL;
     while (ok && (address = strsep(&rest, ",")))
@@ -225,7 +231,8 @@ static bool check_address(const char *address, char *error, size_t error_size) {
     if (is_path || (!is_unix_address(address) && split_address(address, host, &port)))
         return true;
     snprintf(error, error_size,
-             "LISTEN takes host:port, [::]:port or unix:/path, separated by commas; not \"%s\"", address);
+             "LISTEN takes host:port, [::]:port or unix:/path, separated by commas; not \"%s\"",
+             address);
     return false;
 }
 
@@ -263,13 +270,14 @@ static bool listen_on(const char *address, char *error, size_t error_size) {
 static uint64_t connections_allowed(void) {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
-    uint64_t allowed =
-        limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS : limit.rlim_cur / 2;
+    uint64_t allowed = limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS
+                                                              : limit.rlim_cur / 2;
     uint64_t wanted = server.options.max_connections;
     return wanted && wanted < allowed ? wanted : allowed;
 }
 
-bool server_start(uv_loop_t *loop, const struct server_options *options, char *error, size_t error_size) {
+bool server_start(uv_loop_t *loop, const struct server_options *options, char *error,
+                  size_t error_size) {
     server.loop = loop;
     server.options = *options;
     server.max_connections = connections_allowed();

@@ -30,4 +30,5 @@ bool server_check_listen(const char *listen, char *error, size_t error_size);
 bool server_first_address(const char *listen, struct sockaddr_storage *address, socklen_t *len);
 
 /* Listens and takes signals. False on failure, with one line in `error`. */
-bool server_start(uv_loop_t *loop, const struct server_options *options, char *error, size_t error_size);
+bool server_start(uv_loop_t *loop, const struct server_options *options, char *error,
+                  size_t error_size);

@@ -1,8 +1,8 @@
 #include "inbox/inbox.h"
-#include "inbox/channel.h"
 #include "base/hash.h"
 #include "base/metrics.h"
 #include "base/table.h"
+#include "inbox/channel.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -15,10 +15,11 @@ enum {
     READS_MAX = 4096, /* under way in the store: the next poll that needs one is refused */
     /* Of a shared store: */
     PAUSE_MAX_MS = 5000, /* from one failing read of a channel to the next */
-    CATCH_UPS_MAX = 256, /* channels that are read at once, for their own sake: after an outage all are due */
+    CATCH_UPS_MAX =
+        256, /* channels that are read at once, for their own sake: after an outage all are due */
     TICK_MS = 100,
     WATCH_IDLE_MS = 10000, /* a channel is watched for so long after its last poll */
-    CHECK_MS = 1000,       /* what a poll has not heard from the store itself is checked after so long */
+    CHECK_MS = 1000, /* what a poll has not heard from the store itself is checked after so long */
 };
 
 /* What an update is known by. */
@@ -45,16 +46,17 @@ struct watched {
     /* Moments, counted by inbox->moment: of its last poll; of the last thing heard of it; of the start of the last
      * read that was answered, and of the one under way. */
     uint64_t polled_at, heard_at, verified_at, read_at;
-    uint64_t check_due_ms;          /* while in inbox->unchecked */
-    uint64_t retry_ms, pause_ms;    /* after a read that failed */
-    struct newest newest, expected; /* the channel's, and as of the start of `read`; ts 0: not known */
-    uint64_t told_ts;               /* the newest update told while it was being read */
-    uint32_t changes;               /* updates taken over */
-    uint32_t changes_read;          /* as of the start of `read` */
-    bool is_on;                     /* the store tells of it */
-    bool is_known;                  /* total was known once */
-    bool is_due;                    /* it is to be read, or read once more */
-    bool is_past_newest;            /* the next read begins behind the newest update */
+    uint64_t check_due_ms;       /* while in inbox->unchecked */
+    uint64_t retry_ms, pause_ms; /* after a read that failed */
+    struct newest newest,
+        expected;          /* the channel's, and as of the start of `read`; ts 0: not known */
+    uint64_t told_ts;      /* the newest update told while it was being read */
+    uint32_t changes;      /* updates taken over */
+    uint32_t changes_read; /* as of the start of `read` */
+    bool is_on;            /* the store tells of it */
+    bool is_known;         /* total was known once */
+    bool is_due;           /* it is to be read, or read once more */
+    bool is_past_newest;   /* the next read begins behind the newest update */
 };
 
 struct inbox {
@@ -62,8 +64,8 @@ struct inbox {
     struct inbox_options options;
     struct inbox_events events;
     struct table channels;
-    struct list by_use;                  /* least recently used first */
-    struct list waking;                  /* channels whose polls at the front have not been woken yet */
+    struct list by_use; /* least recently used first */
+    struct list waking; /* channels whose polls at the front have not been woken yet */
     struct list due, loading, unchecked; /* struct watched */
     uv_timer_t tick;                     /* of a shared store */
     uv_check_t wake_check;               /* wakes in the turn of the push */
@@ -138,13 +140,15 @@ static void forget_channel(struct inbox *inbox, struct channel *channel) {
 }
 
 static bool is_in_use(const struct channel *channel) {
-    bool is_loading = channel->watched ? !list_empty(&channel->watched->loading) : !channel->is_loaded;
+    bool is_loading =
+        channel->watched ? !list_empty(&channel->watched->loading) : !channel->is_loaded;
     return !list_empty(&channel->polls) || channel->reads || is_loading;
 }
 
 /* Frees the least recently used until the cache fits; of channels that are in use, only the updates. */
 static void trim_cache(struct inbox *inbox) {
-    for (int tries = 0; metrics.cache_bytes > inbox->options.cache_max_bytes && tries < TRIM_TRIES; tries++) {
+    for (int tries = 0; metrics.cache_bytes > inbox->options.cache_max_bytes && tries < TRIM_TRIES;
+         tries++) {
         if (list_empty(&inbox->by_use))
             return;
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
@@ -159,7 +163,8 @@ static void trim_cache(struct inbox *inbox) {
 }
 
 static struct channel *find_channel(struct inbox *inbox, uint64_t hash, struct slice name) {
-    struct table_node *node = table_find(&inbox->channels, hash, channel_equal, name.data, name.len);
+    struct table_node *node =
+        table_find(&inbox->channels, hash, channel_equal, name.data, name.len);
     return node ? container_of(node, struct channel, node) : NULL;
 }
 
@@ -215,8 +220,8 @@ static bool is_too_old(const struct update *update, int64_t cutoff) {
  * Builds the answer of a poll whose cursor is behind the channel from the updates in memory; false when they
  * do not reach back far enough. The answer is valid until the next one is built.
  */
-static bool answer_from_memory(struct inbox *inbox, struct channel *channel, const struct poll *poll,
-                               struct answer *answer) {
+static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
+                               const struct poll *poll, struct answer *answer) {
     uint64_t cursor = cursor_of(poll, channel->total), first = cursor + 1;
     /* A poll that waited gets all that came, even if a burst was larger than the bound on what is kept. */
     bool has_waited = poll->state == POLL_PARKED;
@@ -228,7 +233,8 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel, con
         return false;
     uint32_t index = (uint32_t)(first - in_memory);
     int64_t cutoff = inbox->options.clock_ms() - inbox->options.ttl_ms;
-    while (!has_waited && index < channel->recent_count && is_too_old(channel_recent(channel, index), cutoff))
+    while (!has_waited && index < channel->recent_count &&
+           is_too_old(channel_recent(channel, index), cutoff))
         index++;
     *answer = (struct answer){.total = channel->total, .updates = inbox->picked};
     uint64_t found = in_memory + index; /* the first that is delivered */
@@ -272,8 +278,8 @@ static void decide(struct inbox *inbox, struct channel *channel, struct poll *po
         if (!read_from_store(inbox, channel, poll))
             fail_poll(inbox, poll, STORE_FAILED);
     } else {
-        answer =
-            (struct answer){.reset = cursor > channel->total, .ts = channel->total, .total = channel->total};
+        answer = (struct answer){
+            .reset = cursor > channel->total, .ts = channel->total, .total = channel->total};
         finish_alone(inbox, poll, &answer);
     }
 }
@@ -298,7 +304,8 @@ static void say_reset(struct inbox *inbox, const struct channel *channel, struct
 
 /* A channel that the store has forgotten begins anew: what is in memory of the old one is void. `is_reset`: its polls have
  * seen what is not there any more, whatever the total is now. */
-static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset) {
+static void restart_channel(struct inbox *inbox, struct channel *channel, uint64_t total,
+                            bool is_reset) {
     channel_drop_recents(channel);
     channel->gone = 0;
     channel->total = total;
@@ -320,10 +327,12 @@ static void restart_channel(struct inbox *inbox, struct channel *channel, uint64
 /* --- Reading from the store ------------------------------------------------------------------- */
 
 /* Keeps what was read when it is the newest of the channel and nothing is in memory yet. */
-static void remember_read(struct inbox *inbox, struct channel *channel, const struct store_read *read) {
+static void remember_read(struct inbox *inbox, struct channel *channel,
+                          const struct store_read *read) {
     if (channel->gone < read->gone)
         channel->gone = read->gone;
-    if (channel->recent_count || !read->count || read->updates[read->count - 1]->ts != channel->total)
+    if (channel->recent_count || !read->count ||
+        read->updates[read->count - 1]->ts != channel->total)
         return;
     uint32_t count = read->count < RECENT_MAX ? read->count : RECENT_MAX;
     for (uint32_t i = read->count - count; i < read->count; i++)
@@ -354,7 +363,8 @@ static void finish_read(struct inbox *inbox, struct channel *channel, struct sto
         if (read->owner)
             fail_poll(inbox, read->owner, read->error);
         while (!channel->is_loaded && !list_empty(&channel->polls))
-            fail_poll(inbox, container_of(list_shift(&channel->polls), struct poll, link), read->error);
+            fail_poll(inbox, container_of(list_shift(&channel->polls), struct poll, link),
+                      read->error);
         return;
     }
     bool was_loaded = channel->is_loaded;
@@ -371,12 +381,14 @@ static void finish_read(struct inbox *inbox, struct channel *channel, struct sto
         answer_read(inbox, channel, read->owner, read);
 }
 
-static void finish_shared_read(struct inbox *inbox, struct channel *channel, struct store_read *read);
+static void finish_shared_read(struct inbox *inbox, struct channel *channel,
+                               struct store_read *read);
 
 static void on_read(struct store_op *op) {
     struct inbox *inbox = the_inbox;
     struct store_read *read = container_of(op, struct store_read, op);
-    struct channel *channel = find_channel(inbox, read->hash, (struct slice){read->name, read->name_len});
+    struct channel *channel =
+        find_channel(inbox, read->hash, (struct slice){read->name, read->name_len});
     assert(channel && channel->reads);
     inbox->reads--;
     if (store_is_shared(inbox->store))
@@ -547,7 +559,8 @@ static void on_append(struct store_op *op) {
     trim_cache(inbox);
 }
 
-struct push *inbox_push(struct inbox *inbox, struct slice channel, struct update *update, void *owner) {
+struct push *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
+                        void *owner) {
     struct push *push = malloc(sizeof *push + channel.len);
     if (!push) {
         update_unref(update);
@@ -581,8 +594,8 @@ static void make_due(struct inbox *inbox, struct watched *watched) {
 
 /* Notes the newest update, to know it again. */
 static void note_newest(struct watched *watched, const struct update *update) {
-    watched->newest =
-        (struct newest){.ts = update->ts, .at_ms = update->at_ms, .hash = hash_of(update_body(update))};
+    watched->newest = (struct newest){
+        .ts = update->ts, .at_ms = update->at_ms, .hash = hash_of(update_body(update))};
 }
 
 static void read_watched(struct inbox *inbox, struct watched *watched) {
@@ -651,7 +664,8 @@ static void take_over(struct inbox *inbox, struct watched *watched, const struct
     uint32_t first = 0; /* news may have brought the first of them meanwhile */
     while (first < read->count && read->updates[first]->ts <= channel->total)
         first++;
-    if (first < read->count && read->updates[first]->ts > channel->total + 1) { /* those between are gone */
+    if (first < read->count &&
+        read->updates[first]->ts > channel->total + 1) { /* those between are gone */
         channel_drop_recents(channel);
         channel->gone = read->updates[first]->ts - 1;
     }
@@ -722,7 +736,8 @@ static void caught_up(struct inbox *inbox, struct watched *watched, const struct
     if (is_restarted)
         watched->newest = (struct newest){0};
     /* A page that had room for nothing but the newest once more: the next one begins behind it. */
-    watched->is_past_newest = watched->expected.ts && read->count == 1 && channel->total < read->total;
+    watched->is_past_newest =
+        watched->expected.ts && read->count == 1 && channel->total < read->total;
     watched->is_known = true;
     watched->verified_at = watched->read_at;
     channel->is_loaded = watched->is_on;
@@ -814,7 +829,8 @@ static void answer_shared(struct inbox *inbox, struct channel *channel, struct p
     finish_alone(inbox, poll, &answer);
 }
 
-static void finish_shared_read(struct inbox *inbox, struct channel *channel, struct store_read *read) {
+static void finish_shared_read(struct inbox *inbox, struct channel *channel,
+                               struct store_read *read) {
     if (read->owner)
         answer_shared(inbox, channel, read->owner, read);
     if (channel->watched && channel->watched->read == read)
@@ -880,8 +896,8 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
     if (!channel)
         return false;
     /* Who does not wait wants all that has been acknowledged, by whichever process. */
-    bool ok =
-        poll->may_wait ? channel->watched || watch(inbox, channel) : read_from_store(inbox, channel, poll);
+    bool ok = poll->may_wait ? channel->watched || watch(inbox, channel)
+                             : read_from_store(inbox, channel, poll);
     if (!ok && !channel->watched && !channel->reads)
         forget_channel(inbox, channel);
     if (!ok || !poll->may_wait)
@@ -908,7 +924,8 @@ static void check_counters(struct inbox *inbox, uint64_t now_ms) {
         if (now_ms < watched->check_due_ms)
             return;
         list_remove(&watched->check_link);
-        bool is_heard = watched->heard_at > watched->polled_at || watched->verified_at > watched->polled_at;
+        bool is_heard =
+            watched->heard_at > watched->polled_at || watched->verified_at > watched->polled_at;
         if (!is_heard && !list_empty(&watched->channel->polls))
             make_due(inbox, watched);
     }
@@ -918,7 +935,8 @@ static void check_counters(struct inbox *inbox, uint64_t now_ms) {
 static void fail_late_loads(struct inbox *inbox, uint64_t now_ms) {
     while (!list_empty(&inbox->loading)) {
         struct watched *watched = container_of(inbox->loading.next, struct watched, loading_link);
-        if (!list_empty(&watched->loading) && now_ms - watched->loading_ms < inbox->options.load_max_ms)
+        if (!list_empty(&watched->loading) &&
+            now_ms - watched->loading_ms < inbox->options.load_max_ms)
             return;
         enum store_error error = store_health(inbox->store, NULL);
         fail_loading(inbox, watched, error ? error : STORE_AWAY);
@@ -930,7 +948,8 @@ static void unwatch_idle(struct inbox *inbox, uint64_t now_ms) {
     for (int count = 0; count < WAKE_SLICE && !list_empty(&inbox->by_use); count++) {
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
         struct watched *watched = channel->watched;
-        bool has_polls = watched && (!list_empty(&channel->polls) || !list_empty(&watched->loading));
+        bool has_polls =
+            watched && (!list_empty(&channel->polls) || !list_empty(&watched->loading));
         if (watched && now_ms - watched->used_ms < (has_polls ? TICK_MS : WATCH_IDLE_MS))
             return;
         if (!watched || has_polls || channel->reads)

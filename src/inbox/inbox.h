@@ -55,8 +55,9 @@ struct answer {
     uint64_t total;  /* the channel's newest ts */
     uint64_t missed; /* updates after the cursor that are not kept any more */
     uint32_t count;
-    struct update **updates;   /* oldest first; the inbox's */
-    void *memos[ANSWER_MEMOS]; /* for poll_done to keep what it makes of this answer; NULL at first */
+    struct update **updates; /* oldest first; the inbox's */
+    void *
+        memos[ANSWER_MEMOS]; /* for poll_done to keep what it makes of this answer; NULL at first */
 };
 
 struct push;
@@ -73,7 +74,8 @@ struct inbox_options {
     uint64_t channel_max_updates;
     int64_t ttl_ms;
     uint64_t cache_max_bytes;
-    uint64_t load_max_ms; /* of a shared store: so long a poll waits for its channel to be watched and read */
+    uint64_t
+        load_max_ms; /* of a shared store: so long a poll waits for its channel to be watched and read */
     int64_t (*clock_ms)(void);
 };
 
@@ -89,7 +91,8 @@ void inbox_free(struct inbox *inbox);
  * inbox_cancel_push() and is valid until then. NULL when memory is out: nothing is stored, the update is
  * freed, push_done() is not called.
  */
-struct push *inbox_push(struct inbox *inbox, struct slice channel, struct update *update, void *owner);
+struct push *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
+                        void *owner);
 
 /* Its owner is gone: the update is stored all the same, push_done() gets no owner. */
 void inbox_cancel_push(struct push *push);

@@ -9,7 +9,8 @@ enum { SCRATCH_KEEP_BYTES = 65536 };
 
 struct update *update_new(const struct update_parts *parts) {
     struct slice raw = parts->has_raw ? parts->raw : (struct slice){"", 0};
-    size_t size = parts->body.len + raw.len + parts->query.len + parts->headers.len + parts->method.len;
+    size_t size =
+        parts->body.len + raw.len + parts->query.len + parts->headers.len + parts->method.len;
     struct update *update = malloc(sizeof *update + size);
     if (!update)
         return NULL;
@@ -23,7 +24,8 @@ struct update *update_new(const struct update_parts *parts) {
         .has_raw = parts->has_raw,
     };
     char *at = update->data;
-    const struct slice *order[] = {&parts->body, &raw, &parts->query, &parts->headers, &parts->method};
+    const struct slice *order[] = {&parts->body, &raw, &parts->query, &parts->headers,
+                                   &parts->method};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         if (order[i]->len)
             at = (char *)memcpy(at, order[i]->data, order[i]->len) + order[i]->len;
@@ -48,7 +50,8 @@ struct field {
 struct fields {
     struct buf text;
     struct field *list;
-    uint32_t *index; /* open addressing by name: 1 + position in list, 0 for none; index_size is 2^n */
+    uint32_t
+        *index; /* open addressing by name: 1 + position in list, 0 for none; index_size is 2^n */
     size_t count, index_size;
     bool failed;
 };
@@ -63,7 +66,8 @@ static struct slice field_value(const struct fields *fields, const struct field 
 
 /* The index slot of `name`: taken by the field of that name, or free for it. */
 static uint32_t *find_slot(const struct fields *fields, struct slice name) {
-    for (size_t at = hash_of(name) & (fields->index_size - 1);; at = (at + 1) & (fields->index_size - 1)) {
+    for (size_t at = hash_of(name) & (fields->index_size - 1);;
+         at = (at + 1) & (fields->index_size - 1)) {
         uint32_t *slot = &fields->index[at];
         if (!*slot || slice_equal(field_name(fields, &fields->list[*slot - 1]), name))
             return slot;
@@ -190,8 +194,9 @@ static enum media media_of(struct slice content_type) {
     if (!content_type.len || ends_with(content_type, SLICE("/json")) ||
         ends_with(content_type, SLICE("+json")))
         return MEDIA_JSON;
-    return slice_equal_nocase(content_type, SLICE("application/x-www-form-urlencoded")) ? MEDIA_FORM
-                                                                                        : MEDIA_OTHER;
+    return slice_equal_nocase(content_type, SLICE("application/x-www-form-urlencoded"))
+               ? MEDIA_FORM
+               : MEDIA_OTHER;
 }
 
 static struct slice without_bom(struct slice body) {
@@ -241,8 +246,10 @@ static enum http_error write_body(struct buf *out, struct slice *body, enum medi
     struct slice text = without_bom(*body);
     enum json_kind kind = JSON_INVALID;
     if (may_be_json(text)) {
-        struct merge merge = {
-            .body = text, .fields = query, .out = out, .max = text.len + 6 * (query->text.len + 64)};
+        struct merge merge = {.body = text,
+                              .fields = query,
+                              .out = out,
+                              .max = text.len + 6 * (query->text.len + 64)};
         kind = json_check(text, query->count ? on_member : NULL, &merge);
         if (kind == JSON_NO_MEMORY)
             return ERROR_BUSY;
@@ -367,9 +374,10 @@ static void write_headers(struct buf *out, const struct request *request) {
     buf_deinit(&joined);
 }
 
-enum http_error update_build(const struct request *request, struct slice query, bool capture_headers,
-                             struct update **update) {
-    static struct buf text, headers; /* kept between requests: the loop thread builds one at a time */
+enum http_error update_build(const struct request *request, struct slice query,
+                             bool capture_headers, struct update **update) {
+    static struct buf text,
+        headers; /* kept between requests: the loop thread builds one at a time */
     buf_reset(&text, SCRATCH_KEEP_BYTES);
     buf_reset(&headers, SCRATCH_KEEP_BYTES);
 
@@ -378,7 +386,8 @@ enum http_error update_build(const struct request *request, struct slice query, 
     fields_init(&fields, query);
     enum http_error error = ERROR_BUSY;
     if (!fields.failed)
-        error = write_body(&text, &body, media_of(request_header(request, HEADER_CONTENT_TYPE)), &fields);
+        error = write_body(&text, &body, media_of(request_header(request, HEADER_CONTENT_TYPE)),
+                           &fields);
     fields_deinit(&fields);
     if (error)
         return error;

@@ -6,8 +6,8 @@
  */
 #pragma once
 
-#include "http/request.h"
 #include "base/slice.h"
+#include "http/request.h"
 #include <stdint.h>
 
 enum { UPDATE_HEADERS_MAX_BYTES = 8192 };
@@ -48,8 +48,8 @@ static inline struct slice update_method(const struct update *update) {
 
 /* Memory it takes. */
 static inline size_t update_size(const struct update *update) {
-    return sizeof *update + update->body_len + update->raw_len + update->query_len + update->headers_len +
-           update->method_len;
+    return sizeof *update + update->body_len + update->raw_len + update->query_len +
+           update->headers_len + update->method_len;
 }
 
 struct update_parts {
@@ -73,5 +73,5 @@ void update_unref(struct update *update);
  * docs/protocol.md), with the query merged in. `query` is what follows the `?` of the target. On an
  * error `*update` is untouched; running out of memory is ERROR_BUSY. Loop thread only.
  */
-enum http_error update_build(const struct request *request, struct slice query, bool capture_headers,
-                             struct update **update);
+enum http_error update_build(const struct request *request, struct slice query,
+                             bool capture_headers, struct update **update);

@@ -464,8 +464,8 @@ bool redis_conn_is_behind(const struct redis_conn *conn, uint64_t now_ms) {
         return false;
     uint64_t sent_ms = container_of(conn->calls.next, struct redis_call, link)->sent_ms;
     bool is_slow = sent_ms < now_ms && now_ms - sent_ms > conn->stall_ms / 2;
-    return is_slow ||
-           uv_stream_get_write_queue_size(&conn->link->stream) + conn->out.len > REDIS_UNSENT_MAX_BYTES;
+    return is_slow || uv_stream_get_write_queue_size(&conn->link->stream) + conn->out.len >
+                          REDIS_UNSENT_MAX_BYTES;
 }
 
 void redis_conn_tick(struct redis_conn *conn, uint64_t now_ms) {
@@ -476,8 +476,8 @@ void redis_conn_tick(struct redis_conn *conn, uint64_t now_ms) {
         if (now_ms >= conn->retry_ms)
             try_to_connect(conn);
     } else if (since < now_ms && now_ms - since > conn->stall_ms) {
-        redis_conn_fail(conn,
-                        conn->state == REDIS_CONN_CONNECTING ? "no connection in time" : "no answer in time");
+        redis_conn_fail(conn, conn->state == REDIS_CONN_CONNECTING ? "no connection in time"
+                                                                   : "no answer in time");
     } else if (conn->state == REDIS_CONN_READY && since == UINT64_MAX &&
                now_ms - conn->heard_ms > REDIS_PING_MS) {
         ping(conn, now_ms);

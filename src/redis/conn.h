@@ -13,8 +13,8 @@
 
 #include "base/buf.h"
 #include "base/list.h"
-#include "redis/options.h"
 #include "base/slice.h"
+#include "redis/options.h"
 #include "redis/tls.h"
 #include <hiredis/hiredis.h>
 #include <stdbool.h>
@@ -47,7 +47,12 @@ struct redis_conn_events {
     void (*message)(struct redis_conn *conn, const redisReply *reply);
 };
 
-enum redis_conn_state { REDIS_CONN_DOWN, REDIS_CONN_CONNECTING, REDIS_CONN_GREETING, REDIS_CONN_READY };
+enum redis_conn_state {
+    REDIS_CONN_DOWN,
+    REDIS_CONN_CONNECTING,
+    REDIS_CONN_GREETING,
+    REDIS_CONN_READY
+};
 
 struct redis_link; /* the socket of one try */
 
@@ -103,7 +108,8 @@ struct redis_reason {
 struct redis_reason redis_reason(const char *said);
 
 /* A whole command of words, ended by NULL. */
-__attribute__((sentinel)) void redis_conn_words(struct redis_conn *conn, struct redis_call *call, ...);
+__attribute__((sentinel)) void redis_conn_words(struct redis_conn *conn, struct redis_call *call,
+                                                ...);
 
 /* Writes the commands so far. At the end of each turn of the loop. */
 void redis_conn_flush(struct redis_conn *conn);

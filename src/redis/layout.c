@@ -12,33 +12,34 @@
  * An update of upstream's, which has no record, goes by count.
  */
 struct redis_script redis_script_append = {
-    .text = "local total = redis.call('INCR', KEYS[1])\n"
-            "local time = redis.call('TIME')\n"
-            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
-            "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
-            "local records = redis.call('RPUSH', KEYS[3], record)\n"
-            "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
-            "if math.max(updates, records) > max + math.floor(max / 16) then\n"
-            "  redis.call('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
-            "  redis.call('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
-            "end\n"
-            "if total % 8 == 0 then\n"
-            "  for i = 1, 16 do\n"
-            "    local old, old_at = string.match(redis.call('LINDEX', KEYS[3], '0'), '^(%d+) (%d+)')\n"
-            "    if not old or tonumber(old_at) >= at - ttl then break end\n"
-            "    redis.call('LPOP', KEYS[3])\n"
-            "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', "
-            "KEYS[2]) end\n"
-            "  end\n"
-            "end\n"
-            "if total == 1 or updates == 1 or records == 1 or redis.call('PTTL', KEYS[2]) < ttl then\n"
-            "  redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
-            "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"
-            "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n"
-            "end\n"
-            "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
-            "return {total, at, type(told) == 'table' and told.err or ''}\n",
+    .text =
+        "local total = redis.call('INCR', KEYS[1])\n"
+        "local time = redis.call('TIME')\n"
+        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+        "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+        "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+        "local records = redis.call('RPUSH', KEYS[3], record)\n"
+        "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
+        "if math.max(updates, records) > max + math.floor(max / 16) then\n"
+        "  redis.call('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
+        "  redis.call('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
+        "end\n"
+        "if total % 8 == 0 then\n"
+        "  for i = 1, 16 do\n"
+        "    local old, old_at = string.match(redis.call('LINDEX', KEYS[3], '0'), '^(%d+) (%d+)')\n"
+        "    if not old or tonumber(old_at) >= at - ttl then break end\n"
+        "    redis.call('LPOP', KEYS[3])\n"
+        "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', "
+        "KEYS[2]) end\n"
+        "  end\n"
+        "end\n"
+        "if total == 1 or updates == 1 or records == 1 or redis.call('PTTL', KEYS[2]) < ttl then\n"
+        "  redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
+        "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"
+        "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n"
+        "end\n"
+        "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
+        "return {total, at, type(told) == 'table' and told.err or ''}\n",
 };
 
 /*
@@ -47,63 +48,66 @@ struct redis_script redis_script_append = {
  * are looked for from the place on where they would stand.
  */
 struct redis_script redis_script_read = {
-    .text = "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
-            "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
-            "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
-            "local gone = total - math.min(len, tonumber(ARGV[4]))\n"
-            "if after < 0 then after = total + after end\n"
-            "after = math.max(after, gone)\n"
-            "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
-            "if after >= total then return {total, gone, first, bodies, records} end\n"
-            "local time = redis.call('TIME')\n"
-            "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
-            "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+)')) end\n"
-            "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or '') end\n"
-            "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or size end\n"
-            "local full = redis.call('LLEN', KEYS[3]) == len and record_ts(-len) == total - len + 1\n"
-            "  and record_ts(-1) == total\n"
-            "local ts, size, is_full = first, 1, false\n"
-            "while ts <= total and #bodies < limit and bytes < max_bytes and not is_full do\n"
-            "  local count = math.min(size, limit - #bodies, total - ts + 1)\n"
-            "  local from = ts - total - 1\n"
-            "  local some = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
-            "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
-            "  for i = 1, count do\n"
-            "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
-            "    if at and at < cutoff and #bodies == 0 then\n"
-            "      first = ts + i\n"
-            "      gone = ts + i - 1\n"
-            "    else\n"
-            "      local more_bytes = bytes + #some[i] + (full and #beside[i] or 0)\n"
-            "      is_full = #bodies > 0 and more_bytes > max_bytes\n"
-            "      if is_full then break end\n"
-            "      bytes = more_bytes\n"
-            "      bodies[#bodies + 1] = some[i]\n"
-            "      if full then records[#records + 1] = beside[i] end\n"
-            "    end\n"
-            "  end\n"
-            "  ts = ts + count\n"
-            "  size = more(size)\n"
-            "end\n"
-            "local index = not full and #bodies > 0 and first - total - 1 or 0\n"
-            "local is_over = false\n"
-            "size = 1\n"
-            "while index < 0 and not is_over do\n"
-            "  local some = redis.call('LRANGE', KEYS[3], index, math.min(index + size - 1, -1))\n"
-            "  index = index + size\n"
-            "  for _, record in ipairs(some) do\n"
-            "    local at = ts_of(record) or 0\n"
-            "    if at >= first then bytes = bytes + #record end\n"
-            "    is_over = at >= first + #bodies or (at > first and bytes > max_bytes)\n"
-            "    if is_over then\n"
-            "      for i = #bodies, at - first + 1, -1 do bodies[i] = nil end\n"
-            "      break\n"
-            "    end\n"
-            "    if at >= first then records[#records + 1] = record end\n"
-            "  end\n"
-            "  size = more(size)\n"
-            "end\n"
-            "return {total, gone, first, bodies, records}\n",
+    .text =
+        "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+        "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
+        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+        "local gone = total - math.min(len, tonumber(ARGV[4]))\n"
+        "if after < 0 then after = total + after end\n"
+        "after = math.max(after, gone)\n"
+        "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
+        "if after >= total then return {total, gone, first, bodies, records} end\n"
+        "local time = redis.call('TIME')\n"
+        "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
+        "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+)')) end\n"
+        "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or '') "
+        "end\n"
+        "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or size "
+        "end\n"
+        "local full = redis.call('LLEN', KEYS[3]) == len and record_ts(-len) == total - len + 1\n"
+        "  and record_ts(-1) == total\n"
+        "local ts, size, is_full = first, 1, false\n"
+        "while ts <= total and #bodies < limit and bytes < max_bytes and not is_full do\n"
+        "  local count = math.min(size, limit - #bodies, total - ts + 1)\n"
+        "  local from = ts - total - 1\n"
+        "  local some = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
+        "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
+        "  for i = 1, count do\n"
+        "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
+        "    if at and at < cutoff and #bodies == 0 then\n"
+        "      first = ts + i\n"
+        "      gone = ts + i - 1\n"
+        "    else\n"
+        "      local more_bytes = bytes + #some[i] + (full and #beside[i] or 0)\n"
+        "      is_full = #bodies > 0 and more_bytes > max_bytes\n"
+        "      if is_full then break end\n"
+        "      bytes = more_bytes\n"
+        "      bodies[#bodies + 1] = some[i]\n"
+        "      if full then records[#records + 1] = beside[i] end\n"
+        "    end\n"
+        "  end\n"
+        "  ts = ts + count\n"
+        "  size = more(size)\n"
+        "end\n"
+        "local index = not full and #bodies > 0 and first - total - 1 or 0\n"
+        "local is_over = false\n"
+        "size = 1\n"
+        "while index < 0 and not is_over do\n"
+        "  local some = redis.call('LRANGE', KEYS[3], index, math.min(index + size - 1, -1))\n"
+        "  index = index + size\n"
+        "  for _, record in ipairs(some) do\n"
+        "    local at = ts_of(record) or 0\n"
+        "    if at >= first then bytes = bytes + #record end\n"
+        "    is_over = at >= first + #bodies or (at > first and bytes > max_bytes)\n"
+        "    if is_over then\n"
+        "      for i = #bodies, at - first + 1, -1 do bodies[i] = nil end\n"
+        "      break\n"
+        "    end\n"
+        "    if at >= first then records[#records + 1] = record end\n"
+        "  end\n"
+        "  size = more(size)\n"
+        "end\n"
+        "return {total, gone, first, bodies, records}\n",
 };
 
 static void hash_script(struct redis_script *script) {
@@ -135,7 +139,9 @@ static void put_tag(struct buf *out, struct slice channel) {
 }
 
 /* What stands between the prefix and the channel. */
-static struct kind { char text[40]; } kind_of(const struct redis_layout *layout, enum redis_key key) {
+static struct kind {
+    char text[40];
+} kind_of(const struct redis_layout *layout, enum redis_key key) {
     static const char *const kinds[] = {"total", "updates", "meta", "news"};
     struct kind kind;
     if (key == REDIS_KEY_NEWS && layout->db)
@@ -167,10 +173,11 @@ static bool take_start(struct slice *text, const char *start) {
     return true;
 }
 
-bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len) {
+bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out,
+                          size_t *len) {
     struct slice rest = name;
-    if (!take_start(&rest, layout->prefix) || !take_start(&rest, kind_of(layout, REDIS_KEY_NEWS).text) ||
-        !rest.len)
+    if (!take_start(&rest, layout->prefix) ||
+        !take_start(&rest, kind_of(layout, REDIS_KEY_NEWS).text) || !rest.len)
         return false;
     if (!layout->is_cluster) {
         memcpy(out, rest.data, rest.len);
@@ -210,8 +217,8 @@ unsigned redis_layout_slot(const struct redis_layout *layout, struct slice chann
 void redis_record_write(struct buf *out, const struct update *update) {
     struct slice query = update_query(update), headers = update_headers(update),
                  method = update_method(update);
-    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len, update->has_raw ? (int)update->raw_len : -1,
-               query.len, headers.len, method.len);
+    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len,
+               update->has_raw ? (int)update->raw_len : -1, query.len, headers.len, method.len);
     if (update->has_raw)
         buf_append(out, update_raw(update).data, update->raw_len);
     buf_append(out, query.data, query.len);

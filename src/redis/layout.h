@@ -17,9 +17,9 @@
 #pragma once
 
 #include "base/buf.h"
-#include "redis/options.h"
 #include "base/slice.h"
 #include "inbox/update.h"
+#include "redis/options.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,7 +58,8 @@ void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum r
                       struct slice channel);
 
 /* The channel of a news channel's name, decoded into `out`, which has room for name.len bytes. False: it is none. */
-bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out, size_t *len);
+bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out,
+                          size_t *len);
 
 /* The cluster's slot of a channel. (A hash tag in the prefix puts all channels into one.) */
 unsigned redis_layout_slot(const struct redis_layout *layout, struct slice channel);

@@ -12,8 +12,8 @@ struct redis_address_text redis_address_text(const struct redis_address *address
     if (*address->host == '/')
         snprintf(text.text, sizeof text.text, "%s", address->host);
     else
-        snprintf(text.text, sizeof text.text, strchr(address->host, ':') ? "[%s]:%u" : "%s:%u", address->host,
-                 address->port);
+        snprintf(text.text, sizeof text.text, strchr(address->host, ':') ? "[%s]:%u" : "%s:%u",
+                 address->host, address->port);
     return text;
 }
 
@@ -85,8 +85,9 @@ static bool parse_user(struct redis_options *options, const char *text, size_t l
 static bool parse_unix_url(struct redis_options *options, const char *path) {
     size_t len = strcspn(path, "?");
     options->tls = false;
-    if (path[len] && (strncmp(path + len, "?db=", 4) != 0 ||
-                      !parse_digits(path + len + 4, strlen(path + len + 4), 0, INT32_MAX, &options->db)))
+    if (path[len] &&
+        (strncmp(path + len, "?db=", 4) != 0 ||
+         !parse_digits(path + len + 4, strlen(path + len + 4), 0, INT32_MAX, &options->db)))
         return false;
     return *path == '/' && set_host(&options->address, path, len);
 }
@@ -109,7 +110,8 @@ static bool parse_url(struct redis_options *options, const char *url) {
             len -= i + 1;
             break;
         }
-    if (path[0] == '/' && path[1] && !parse_digits(path + 1, strlen(path + 1), 0, INT32_MAX, &options->db))
+    if (path[0] == '/' && path[1] &&
+        !parse_digits(path + 1, strlen(path + 1), 0, INT32_MAX, &options->db))
         return false;
     if (*path && *path != '/')
         return false;
@@ -147,7 +149,8 @@ static const char *read_settings(struct redis_options *options, const struct con
     if (*config->redis_pass)
         options->pass = strdup(config->redis_pass);
     if (*config->redis_url && !parse_url(options, config->redis_url))
-        return "REDIS_URL is redis://[user[:pass]@]host[:port][/db], rediss://... or unix:///path[?db=N]";
+        return "REDIS_URL is redis://[user[:pass]@]host[:port][/db], rediss://... or "
+               "unix:///path[?db=N]";
     if (options->user && !options->pass)
         return "REDIS_USER needs REDIS_PASS";
     if (!parse_sentinels(options, config->redis_sentinel))
@@ -155,9 +158,11 @@ static const char *read_settings(struct redis_options *options, const struct con
     if (options->sentinel_count && !*config->redis_master)
         return "REDIS_SENTINEL needs REDIS_MASTER, the name that the sentinels know the master by";
     if (*config->redis_wait && !parse_wait(options, config->redis_wait))
-        return "REDIS_WAIT is N:MS, the number of replicas (1 to 1000) and the milliseconds (1 to 60000)";
+        return "REDIS_WAIT is N:MS, the number of replicas (1 to 1000) and the milliseconds (1 to "
+               "60000)";
     if (config->redis_tls && !options->tls)
-        return "REDIS_TLS=on does not go with the redis:// or unix:// of REDIS_URL; it is rediss:// then";
+        return "REDIS_TLS=on does not go with the redis:// or unix:// of REDIS_URL; it is "
+               "rediss:// then";
     if (*options->address.host == '/' && options->tls)
         return "REDIS_TLS is not for a unix socket";
     if (*options->address.host == '/' && strlen(options->address.host) > UNIX_PATH_MAX_BYTES)

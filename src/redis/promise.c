@@ -38,7 +38,8 @@ void redis_promise_read_info(struct redis_promise *promise, struct slice info) {
     promise->replicas = atoi(number);
     copy(promise->version, sizeof promise->version, field(info, "redis_version"));
     copy(promise->policy, sizeof promise->policy, field(info, "maxmemory_policy"));
-    promise->evicts = !is_zero(field(info, "maxmemory")) && strcmp(promise->policy, "noeviction") != 0;
+    promise->evicts =
+        !is_zero(field(info, "maxmemory")) && strcmp(promise->policy, "noeviction") != 0;
 }
 
 void redis_promise_read_config(struct redis_promise *promise, const redisReply *reply) {
@@ -50,9 +51,11 @@ void redis_promise_read_config(struct redis_promise *promise, const redisReply *
 }
 
 void redis_promise_write(const struct redis_promise *promise, struct buf *line) {
-    buf_printf(line, "redis %s: appendonly %s, ", promise->version, promise->appendonly ? "yes" : "no");
+    buf_printf(line, "redis %s: appendonly %s, ", promise->version,
+               promise->appendonly ? "yes" : "no");
     if (promise->appendonly)
-        buf_printf(line, "appendfsync %s, ", *promise->appendfsync ? promise->appendfsync : "not known");
+        buf_printf(line, "appendfsync %s, ",
+                   *promise->appendfsync ? promise->appendfsync : "not known");
     buf_printf(line, "%d replica%s, maxmemory-policy %s", promise->replicas,
                promise->replicas == 1 ? "" : "s", promise->policy);
     const char *risk = redis_promise_risk(promise);
@@ -66,7 +69,8 @@ const char *redis_promise_risk(const struct redis_promise *promise) {
     if (!*promise->appendfsync)
         return "appendfsync may not be read: what a crash of Redis loses is not known";
     if (strcmp(promise->appendfsync, "everysec") == 0)
-        return "appendfsync is everysec: when Redis crashes, acknowledged updates of about a second are lost";
+        return "appendfsync is everysec: when Redis crashes, acknowledged updates of about a "
+               "second are lost";
     if (strcmp(promise->appendfsync, "always") != 0)
         return "appendfsync is no: when its machine crashes, acknowledged updates are lost";
     if (promise->evicts)

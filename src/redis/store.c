@@ -11,10 +11,10 @@
  *
  * A watch stands in the list of its node, and is subscribed to there whenever the node's pub/sub connection is ready.
  */
+#include "inbox/store.h"
 #include "base/log.h"
 #include "redis/layout.h"
 #include "redis/topology.h"
-#include "inbox/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,7 +171,8 @@ static void log_some(struct redis_store *store, struct log_budget *budget, const
         budget->left_out++;
         return;
     }
-    log_error(event, "reason", redis_reason(said).text, "left_out", log_number(budget->left_out).text, NULL);
+    log_error(event, "reason", redis_reason(said).text, "left_out",
+              log_number(budget->left_out).text, NULL);
     *budget = (struct log_budget){.told_ms = now_ms};
 }
 
@@ -261,8 +262,9 @@ static bool is_texts(const redisReply *reply) {
 }
 
 static bool take_append(struct op *op, const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 || !is_integer(reply->element[0]) ||
-        !is_integer(reply->element[1]) || reply->element[2]->type != REDIS_REPLY_STRING)
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+        !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
+        reply->element[2]->type != REDIS_REPLY_STRING)
         return false;
     if (reply->element[2]->len)
         log_some(op->store, &op->store->tell_log, "redis stored an update, but may not tell of it",
@@ -283,7 +285,8 @@ static void tell_own(struct redis_store *store, struct op *op) {
 }
 
 /* The update whose record and body these are; NULL when memory is out. Without a record it is upstream's. */
-static struct update *make_update(const struct redis_record *record, struct slice body, uint64_t ts) {
+static struct update *make_update(const struct redis_record *record, struct slice body,
+                                  uint64_t ts) {
     struct update_parts parts = {.method = SLICE("POST")};
     if (record)
         parts = record->parts;
@@ -300,8 +303,9 @@ static struct update *make_update(const struct redis_record *record, struct slic
 static bool take_read(struct op *op, const redisReply *reply) {
     struct store_read *read = read_of(op);
     op->store->stats.reads++;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5 || !is_integer(reply->element[0]) ||
-        !is_integer(reply->element[1]) || !is_integer(reply->element[2]) || !is_texts(reply->element[3]) ||
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5 ||
+        !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
+        !is_integer(reply->element[2]) || !is_texts(reply->element[3]) ||
         !is_texts(reply->element[4]))
         return false;
     const redisReply *bodies = reply->element[3], *records = reply->element[4];
@@ -343,7 +347,8 @@ static void got_reply(struct redis_call *call, const redisReply *reply) {
     } else if (!(op->is_append ? take_append(op, reply) : take_read(op, reply))) {
         log_failure(op, "not the reply of the script");
         finish(op, STORE_FAILED);
-    } else if (op->is_append && op->was_redirected && store->events && !store->redis->wait_replicas) {
+    } else if (op->is_append && op->was_redirected && store->events &&
+               !store->redis->wait_replicas) {
         tell_own(store, op);
         finish(op, STORE_OK);
     } else if (op->is_append && store->redis->wait_replicas) {
@@ -378,8 +383,8 @@ static void put_key(struct redis_store *store, struct redis_conn *conn, enum red
 }
 
 /* EVALSHA hash keys, or EVAL text keys. */
-static void begin_script(struct op *op, struct redis_conn *conn, const struct redis_script *script, int keys,
-                         int arguments) {
+static void begin_script(struct op *op, struct redis_conn *conn, const struct redis_script *script,
+                         int keys, int arguments) {
     redis_conn_command(conn, 3 + keys + arguments);
     if (op->needs_script) {
         redis_conn_argument(conn, SLICE("EVAL"));
@@ -407,7 +412,8 @@ static void send_append(struct op *op, struct redis_conn *conn) {
     redis_conn_number(conn, ttl_ms);
     redis_conn_number(conn, longer_ms);
     redis_conn_number(conn, longer_ms > year_ms ? longer_ms : year_ms);
-    redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SPUBLISH") : SLICE("PUBLISH"));
+    redis_conn_argument(conn,
+                        store->topology.layout.is_cluster ? SLICE("SPUBLISH") : SLICE("PUBLISH"));
     put_key(store, conn, REDIS_KEY_NEWS, channel_of(op));
     op->node->wants_wait = true;
 }
@@ -430,8 +436,10 @@ static bool send_op(struct op *op) {
         op->ask_node ? op->ask_node : redis_topology_node(&store->topology, channel_of(op));
     if (!node && store->topology.slots)
         op->error = STORE_CLUSTER_DOWN;
-    struct redis_conn *conn = node ? &node->lanes[op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ] : NULL;
-    if (!conn || !redis_conn_is_ready(conn) || redis_conn_is_behind(conn, uv_now(store->topology.loop)))
+    struct redis_conn *conn =
+        node ? &node->lanes[op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ] : NULL;
+    if (!conn || !redis_conn_is_ready(conn) ||
+        redis_conn_is_behind(conn, uv_now(store->topology.loop)))
         return false;
     if (op->is_append && node->is_waiting)
         return false;
@@ -502,8 +510,8 @@ static void on_wait_reply(struct redis_call *call, const redisReply *reply) {
     struct redis_store *store = of_topology(node->topology);
     free(side);
     node->is_waiting = false;
-    bool is_done =
-        reply && reply->type == REDIS_REPLY_INTEGER && reply->integer >= store->redis->wait_replicas;
+    bool is_done = reply && reply->type == REDIS_REPLY_INTEGER &&
+                   reply->integer >= store->redis->wait_replicas;
     enum store_error error = is_done ? STORE_OK : reply ? STORE_NOT_REPLICATED : STORE_UNSURE;
     struct list appends;
     list_init(&appends);
@@ -540,10 +548,12 @@ static bool can_subscribe(const struct redis_node *node) {
 }
 
 /* Subscribes to the channels of up to `count` watches from `link` on. */
-static void subscribe(struct redis_store *store, struct redis_node *node, struct list *link, int count) {
+static void subscribe(struct redis_store *store, struct redis_node *node, struct list *link,
+                      int count) {
     struct redis_conn *conn = &node->lanes[REDIS_LANE_NEWS];
     redis_conn_command(conn, 1 + count);
-    redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SSUBSCRIBE") : SLICE("SUBSCRIBE"));
+    redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SSUBSCRIBE")
+                                                                : SLICE("SUBSCRIBE"));
     for (; count--; link = link->next) {
         struct store_watch *watch = container_of(link, struct store_watch, link);
         watch->state = WATCH_ASKED;
@@ -554,8 +564,9 @@ static void subscribe(struct redis_store *store, struct redis_node *node, struct
 
 /* Subscribes to all of a node that are not subscribed to. They come to stand at the end of the list. */
 static void subscribe_all(struct redis_store *store, struct redis_node *node) {
-    int most =
-        store->topology.layout.is_cluster ? 1 : SUBSCRIBE_NAMES; /* channels of several slots go one by one */
+    int most = store->topology.layout.is_cluster
+                   ? 1
+                   : SUBSCRIBE_NAMES; /* channels of several slots go one by one */
     struct list wanted;
     list_init(&wanted);
     for (struct list *link = node->watches.next, *next; link != &node->watches; link = next) {
@@ -581,8 +592,8 @@ static void unsubscribe(struct redis_store *store, const struct store_watch *wat
         return;
     struct redis_conn *conn = &node->lanes[REDIS_LANE_NEWS];
     redis_conn_command(conn, 2);
-    redis_conn_argument(conn,
-                        store->topology.layout.is_cluster ? SLICE("SUNSUBSCRIBE") : SLICE("UNSUBSCRIBE"));
+    redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SUNSUBSCRIBE")
+                                                                : SLICE("UNSUBSCRIBE"));
     put_key(store, conn, REDIS_KEY_NEWS, (struct slice){watch->name, watch->name_len});
     redis_conn_sent(conn, NULL);
 }
@@ -628,7 +639,8 @@ static void listen_to(struct store *base, const struct store_events *events) {
     store_of(base)->events = events;
 }
 
-static void got_news(struct redis_store *store, struct store_watch *watch, const redisReply *payload) {
+static void got_news(struct redis_store *store, struct store_watch *watch,
+                     const redisReply *payload) {
     struct redis_record record;
     if (!redis_record_parse((struct slice){payload->str, payload->len}, &record) ||
         record.rest.len != record.body_len)
@@ -648,7 +660,8 @@ static struct store_watch *find_watch(struct redis_store *store, const redisRepl
     char channel[NEWS_NAME_MAX_BYTES];
     size_t len;
     if (name->type != REDIS_REPLY_STRING || name->len > sizeof channel ||
-        !redis_layout_channel(&store->topology.layout, (struct slice){name->str, name->len}, channel, &len))
+        !redis_layout_channel(&store->topology.layout, (struct slice){name->str, name->len},
+                              channel, &len))
         return NULL;
     return store->events->find((struct slice){channel, len});
 }
@@ -659,7 +672,8 @@ static bool is_kind(const redisReply *kind, const char *name) {
     return strcmp(text, name) == 0;
 }
 
-static void refused_subscription(struct redis_store *store, struct redis_node *node, const char *reason) {
+static void refused_subscription(struct redis_store *store, struct redis_node *node,
+                                 const char *reason) {
     redis_topology_suspect(&store->topology);
     if (strncmp(reason, "MOVED ", 6) == 0)
         redis_topology_redirect(&store->topology, node, reason);
@@ -728,7 +742,8 @@ static void on_changed(struct redis_topology *topology) {
     send_pending(store);
 }
 
-static const struct redis_topology_events topology_events = {on_ready, on_down, on_message, on_changed};
+static const struct redis_topology_events topology_events = {on_ready, on_down, on_message,
+                                                             on_changed};
 
 /* --- The clock -------------------------------------------------------------------------------- */
 
@@ -839,7 +854,8 @@ static void get_stats(struct store *base, struct store_stats *stats) {
 }
 
 /* The promise that is worth least counts. */
-static const struct redis_promise *weakest_promise(const struct redis_topology *topology, unsigned *masters) {
+static const struct redis_promise *weakest_promise(const struct redis_topology *topology,
+                                                   unsigned *masters) {
     const struct redis_promise *weakest = NULL;
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         const struct redis_node *node = container_of(link, struct redis_node, link);

@@ -93,7 +93,8 @@ static bool is_fine(struct tls *tls, int result) {
     else if (error == SSL_ERROR_ZERO_RETURN)
         snprintf(tls->error, sizeof tls->error, "TLS: closed by Redis");
     else
-        snprintf(tls->error, sizeof tls->error, "TLS: %s", ERR_reason_error_string(ERR_peek_last_error()));
+        snprintf(tls->error, sizeof tls->error, "TLS: %s",
+                 ERR_reason_error_string(ERR_peek_last_error()));
     ERR_clear_error();
     return false;
 }

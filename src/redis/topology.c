@@ -6,8 +6,9 @@
 #include <string.h>
 
 enum {
-    ASK_SOON_MS = 100, /* from one question for the slots to the next, when something hints at a change */
-    ASK_MS = 5000,     /* ... and when nothing does */
+    ASK_SOON_MS =
+        100, /* from one question for the slots to the next, when something hints at a change */
+    ASK_MS = 5000, /* ... and when nothing does */
     SENTINEL_MS = 200,
     PROMISE_MS = 10000,
     NODES_MS = 1000,
@@ -26,7 +27,8 @@ static void on_config(struct redis_call *call, const redisReply *reply);
 static void on_nodes(struct redis_call *call, const redisReply *reply);
 
 /* NULL when memory is out. */
-static struct redis_node *node_new(struct redis_topology *topology, const struct redis_address *address) {
+static struct redis_node *node_new(struct redis_topology *topology,
+                                   const struct redis_address *address) {
     struct redis_node *node = calloc(1, sizeof *node);
     if (!node)
         return NULL;
@@ -61,7 +63,8 @@ static void node_close(struct redis_node *node) {
     }
 }
 
-static struct redis_node *find_node(struct redis_topology *topology, const struct redis_address *address) {
+static struct redis_node *find_node(struct redis_topology *topology,
+                                    const struct redis_address *address) {
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
         if (redis_address_equal(&node->address, address))
@@ -71,7 +74,8 @@ static struct redis_node *find_node(struct redis_topology *topology, const struc
 }
 
 /* The node at `address`, made where there is none; NULL when memory is out or there are too many. */
-static struct redis_node *get_node(struct redis_topology *topology, const struct redis_address *address) {
+static struct redis_node *get_node(struct redis_topology *topology,
+                                   const struct redis_address *address) {
     struct redis_node *node = find_node(topology, address);
     if (node)
         return node;
@@ -171,7 +175,8 @@ static void note_away(struct redis_topology *topology, const struct redis_addres
                       const char *reason) {
     struct redis_address_text text = redis_address_text(address);
     bool is_new = !*topology->away;
-    bool is_same = strcmp(text.text, topology->told_address.text) == 0 && strcmp(reason, topology->told) == 0;
+    bool is_same =
+        strcmp(text.text, topology->told_address.text) == 0 && strcmp(reason, topology->told) == 0;
     bool is_told = topology->told_ms && uv_now(topology->loop) - topology->told_ms < AWAY_LOG_MS;
     bool is_known = !is_new && is_same; /* this outage has been told */
     topology->away_address = text;
@@ -208,27 +213,33 @@ static void lane_down(struct redis_node *node, enum redis_lane lane, const char 
 }
 
 static void append_ready(struct redis_conn *conn) {
-    lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]), REDIS_LANE_APPEND);
+    lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]),
+               REDIS_LANE_APPEND);
 }
 
 static void append_down(struct redis_conn *conn, const char *reason) {
-    lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]), REDIS_LANE_APPEND, reason);
+    lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]), REDIS_LANE_APPEND,
+              reason);
 }
 
 static void read_ready(struct redis_conn *conn) {
-    lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_READ]), REDIS_LANE_READ);
+    lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_READ]),
+               REDIS_LANE_READ);
 }
 
 static void read_down(struct redis_conn *conn, const char *reason) {
-    lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_READ]), REDIS_LANE_READ, reason);
+    lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_READ]), REDIS_LANE_READ,
+              reason);
 }
 
 static void news_ready(struct redis_conn *conn) {
-    lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]), REDIS_LANE_NEWS);
+    lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]),
+               REDIS_LANE_NEWS);
 }
 
 static void news_down(struct redis_conn *conn, const char *reason) {
-    lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]), REDIS_LANE_NEWS, reason);
+    lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]), REDIS_LANE_NEWS,
+              reason);
 }
 
 static void news_message(struct redis_conn *conn, const redisReply *reply) {
@@ -269,8 +280,8 @@ static void ask_nodes(struct redis_node *node, uint64_t now_ms) {
 /* --- The map of a cluster --------------------------------------------------------------------- */
 
 /* What a reply says of an address: no host, or "?", is the one that was asked. */
-static bool set_address(struct redis_address *address, const struct redis_node *asked, const char *host,
-                        size_t len, long long port) {
+static bool set_address(struct redis_address *address, const struct redis_node *asked,
+                        const char *host, size_t len, long long port) {
     if (len > REDIS_HOST_MAX_BYTES || port < 1 || port > 65535)
         return false;
     *address = asked->address;
@@ -373,7 +384,8 @@ static void ask_slots(struct redis_topology *topology, uint64_t now_ms) {
 }
 
 static void tick_slots(struct redis_topology *topology, uint64_t now_ms) {
-    if (topology->options->sentinel_count || (topology->is_known && !topology->slots) || topology->is_asking)
+    if (topology->options->sentinel_count || (topology->is_known && !topology->slots) ||
+        topology->is_asking)
         return;
     bool is_suspect = topology->is_suspect || !redis_topology_is_up(topology);
     if (now_ms - topology->asked_ms >= (is_suspect ? ASK_SOON_MS : ASK_MS))
@@ -387,11 +399,13 @@ struct redis_node *redis_topology_redirect(struct redis_topology *topology, stru
     int host_at = 0;
     bool is_moved = strncmp(error, "MOVED ", 6) == 0;
     const char *colon = topology->slots ? strrchr(error, ':') : NULL;
-    if (!colon || sscanf(error, is_moved ? "MOVED %u %n" : "ASK %u %n", &slot, &host_at) != 1 || !host_at ||
-        sscanf(colon, ":%u", &port) != 1 || slot >= REDIS_SLOTS || error + host_at > colon)
+    if (!colon || sscanf(error, is_moved ? "MOVED %u %n" : "ASK %u %n", &slot, &host_at) != 1 ||
+        !host_at || sscanf(colon, ":%u", &port) != 1 || slot >= REDIS_SLOTS ||
+        error + host_at > colon)
         return NULL;
     struct redis_address address;
-    if (!set_address(&address, from, error + host_at, (size_t)(colon - error) - (size_t)host_at, port))
+    if (!set_address(&address, from, error + host_at, (size_t)(colon - error) - (size_t)host_at,
+                     port))
         return NULL;
     struct redis_node *node = get_node(topology, &address);
     if (node && is_moved && topology->slots) {
@@ -419,7 +433,8 @@ static void set_home(struct redis_topology *topology, const struct redis_address
 }
 
 static void next_sentinel(struct redis_topology *topology) {
-    topology->sentinel_index = (topology->sentinel_index + 1) % (unsigned)topology->options->sentinel_count;
+    topology->sentinel_index =
+        (topology->sentinel_index + 1) % (unsigned)topology->options->sentinel_count;
     topology->sentinel.address = topology->options->sentinels[topology->sentinel_index];
 }
 
@@ -433,7 +448,8 @@ static const char *field_of(const redisReply *reply, const char *name) {
 
 static void on_epoch(struct redis_call *call, const redisReply *reply) {
     struct redis_topology *topology = container_of(call, struct redis_topology, epoch_call);
-    const char *epoch = reply && reply->type == REDIS_REPLY_ARRAY ? field_of(reply, "config-epoch") : NULL;
+    const char *epoch =
+        reply && reply->type == REDIS_REPLY_ARRAY ? field_of(reply, "config-epoch") : NULL;
     topology->told_epoch = epoch ? atoll(epoch) : 0;
 }
 
@@ -444,7 +460,8 @@ static void on_master(struct redis_call *call, const redisReply *reply) {
     if (!reply)
         return;
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-        reply->element[0]->type == REDIS_REPLY_STRING && reply->element[1]->type == REDIS_REPLY_STRING) {
+        reply->element[0]->type == REDIS_REPLY_STRING &&
+        reply->element[1]->type == REDIS_REPLY_STRING) {
         struct redis_address address = {.port = (uint16_t)atoi(reply->element[1]->str)};
         snprintf(address.host, sizeof address.host, "%s", reply->element[0]->str);
         bool is_home_well = uv_now(topology->loop) - topology->home_well_ms < HOME_AWAY_MS;
@@ -455,7 +472,8 @@ static void on_master(struct redis_call *call, const redisReply *reply) {
         return;
     }
     char reason[160];
-    snprintf(reason, sizeof reason, "the sentinel knows no master named \"%s\"", topology->options->master);
+    snprintf(reason, sizeof reason, "the sentinel knows no master named \"%s\"",
+             topology->options->master);
     redis_conn_fail(&topology->sentinel, reply->type == REDIS_REPLY_ERROR ? reply->str : reason);
 }
 
@@ -469,7 +487,8 @@ static void sentinel_down(struct redis_conn *conn, const char *reason) {
         note_away(topology, &conn->address, reason);
     next_sentinel(topology);
     if (conn->retry_ms > uv_now(conn->loop) + REDIS_BACKOFF_MIN_MS && topology->sentinel_index)
-        conn->retry_ms = uv_now(conn->loop) + REDIS_BACKOFF_MIN_MS; /* another one may answer at once */
+        conn->retry_ms =
+            uv_now(conn->loop) + REDIS_BACKOFF_MIN_MS; /* another one may answer at once */
 }
 
 static const struct redis_conn_events sentinel_events = {sentinel_ready, sentinel_down, NULL};
@@ -486,9 +505,10 @@ static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
     topology->is_suspect = false;
     topology->asked_ms = now_ms;
     const char *master = topology->options->master;
-    redis_conn_words(&topology->sentinel, &topology->epoch_call, "SENTINEL", "MASTER", master, NULL);
-    redis_conn_words(&topology->sentinel, &topology->sentinel_call, "SENTINEL", "get-master-addr-by-name",
-                     master, NULL);
+    redis_conn_words(&topology->sentinel, &topology->epoch_call, "SENTINEL", "MASTER", master,
+                     NULL);
+    redis_conn_words(&topology->sentinel, &topology->sentinel_call, "SENTINEL",
+                     "get-master-addr-by-name", master, NULL);
 }
 
 /* --- The whole -------------------------------------------------------------------------------- */
@@ -496,7 +516,8 @@ static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
 struct redis_node *redis_topology_node(struct redis_topology *topology, struct slice channel) {
     if (!topology->is_known)
         return NULL;
-    return topology->slots ? topology->slots[redis_layout_slot(&topology->layout, channel)] : topology->home;
+    return topology->slots ? topology->slots[redis_layout_slot(&topology->layout, channel)]
+                           : topology->home;
 }
 
 bool redis_topology_may_fail_over(const struct redis_topology *topology) {
@@ -549,8 +570,9 @@ void redis_topology_flush(struct redis_topology *topology) {
 }
 
 bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
-                         const struct redis_options *options, const struct redis_topology_events *events,
-                         char *error, size_t error_size) {
+                         const struct redis_options *options,
+                         const struct redis_topology_events *events, char *error,
+                         size_t error_size) {
     *topology = (struct redis_topology){
         .loop = loop,
         .options = options,

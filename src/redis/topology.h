@@ -29,7 +29,8 @@ struct redis_node {
     struct redis_call info_call, config_call, nodes_call;
     uint64_t nodes_asked_ms;
     bool is_asking_nodes;
-    bool is_migrating; /* it gives a slot away: pushes may be done, and told of, by the node that gets it */
+    bool
+        is_migrating; /* it gives a slot away: pushes may be done, and told of, by the node that gets it */
     uint64_t asked_ms; /* for its promise */
     bool is_asking;
     bool is_announced; /* the log has said what it promises */
@@ -81,8 +82,9 @@ struct redis_topology {
 
 /* False, with one line in `error`, when the certificates of REDIS_TLS_CA cannot be read or memory is out. */
 bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
-                         const struct redis_options *options, const struct redis_topology_events *events,
-                         char *error, size_t error_size);
+                         const struct redis_options *options,
+                         const struct redis_topology_events *events, char *error,
+                         size_t error_size);
 void redis_topology_start(struct redis_topology *topology);
 /* Calls under way are answered with NULL. */
 void redis_topology_deinit(struct redis_topology *topology);

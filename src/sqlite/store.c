@@ -33,9 +33,9 @@ enum {
 struct sqlite_store {
     struct store base;
     struct update_log *log; /* the store thread's, once that runs */
-    bool has_thread;        /* false in memory, where nothing blocks: the loop does the work itself */
-    uint64_t stats_at;      /* the store thread's */
-    int lock_fd;            /* of the lock file; -1 for none */
+    bool has_thread;   /* false in memory, where nothing blocks: the loop does the work itself */
+    uint64_t stats_at; /* the store thread's */
+    int lock_fd;       /* of the lock file; -1 for none */
 
     /* The loop thread's. */
     struct list new_appends, new_reads;
@@ -72,7 +72,8 @@ static struct sqlite_store *store_of(struct store *store) {
 
 /* Waits for work, if it may; takes what is to be read, and the next batch to be appended. False at the
  * end, when there is nothing left to do. */
-static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch, bool may_wait) {
+static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch,
+                      bool may_wait) {
     uv_mutex_lock(&store->mutex);
     if (may_wait && !store->stop && list_empty(&store->appends) && list_empty(&store->reads)) {
         store->is_waiting = true;
@@ -134,7 +135,8 @@ static void run_store(void *context) {
         bool had_work = !list_empty(&reads) || !list_empty(&batch);
         if (!list_empty(&reads)) {
             do_reads(store, &reads, &done, &stats);
-            hand_back(store, &done, &stats); /* before the commit: reads need not wait for the disk */
+            hand_back(store, &done,
+                      &stats); /* before the commit: reads need not wait for the disk */
         }
         if (!list_empty(&batch)) {
             update_log_append(store->log, &batch);
@@ -298,7 +300,8 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
 /* --- Opening ---------------------------------------------------------------------------------- */
 
 /* Makes sure that no other process has the file open: a lock on a file beside it, for this process's life. */
-static bool lock_data(struct sqlite_store *store, const char *path, char *error, size_t error_size) {
+static bool lock_data(struct sqlite_store *store, const char *path, char *error,
+                      size_t error_size) {
     char lock_path[PATH_MAX + 8], real_path[PATH_MAX];
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || !realpath(path, real_path)) { /* one file, one lock, whatever its name */

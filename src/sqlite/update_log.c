@@ -17,12 +17,13 @@ enum {
     CHECKPOINT_APPENDS = 200000, /* updates that make one due: the bound on the replay */
     CHECKPOINT_MS = 5000,        /* age of the oldest change that makes one due */
     CHECKPOINT_SLICE = 1024,     /* rows written in one transaction */
-    SWEEP_MIN_ROWS = 1024,       /* deletable rows that make a pass worth while, or a quarter of all */
-    SWEEP_IDLE_ROWS = 65536,     /* a log that is swept at every chance when there is nothing else to do */
-    WAL_IDLE_BYTES = 4 << 20,    /* copied into the database when there is nothing else to do */
-    WAL_MAX_BYTES = 64 << 20,    /* copied whatever there is to do */
-    FORGET_SLICE = 65536,        /* channel ids looked at in one transaction */
-    FORGET_DAYS = 365,           /* a channel without an update for so long is forgotten */
+    SWEEP_MIN_ROWS = 1024, /* deletable rows that make a pass worth while, or a quarter of all */
+    SWEEP_IDLE_ROWS =
+        65536, /* a log that is swept at every chance when there is nothing else to do */
+    WAL_IDLE_BYTES = 4 << 20, /* copied into the database when there is nothing else to do */
+    WAL_MAX_BYTES = 64 << 20, /* copied whatever there is to do */
+    FORGET_SLICE = 65536,     /* channel ids looked at in one transaction */
+    FORGET_DAYS = 365,        /* a channel without an update for so long is forgotten */
 };
 
 /* What the log knows of a channel. */
@@ -48,8 +49,9 @@ struct entry {
 struct update_log {
     sqlite3 *db;
     struct store_options options;
-    sqlite3_stmt *begin, *commit, *rollback, *insert, *find_channel, *put_channel, *head_of_row, *row,
-        *put_meta, *sweep_slice, *sweep_count, *sweep_oldest, *oldest, *forget, *page_count, *freelist;
+    sqlite3_stmt *begin, *commit, *rollback, *insert, *find_channel, *put_channel, *head_of_row,
+        *row, *put_meta, *sweep_slice, *sweep_count, *sweep_oldest, *oldest, *forget, *page_count,
+        *freelist;
     struct table entries;
     struct list clean, dirty, writing;
     size_t clean_count, dirty_count;
@@ -89,8 +91,10 @@ static const char schema[] =
     "  id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, total INTEGER NOT NULL,"
     "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_at INTEGER NOT NULL);"
     "CREATE TABLE update_log ("
-    "  seq INTEGER PRIMARY KEY, channel INTEGER NOT NULL, ts INTEGER NOT NULL, prev INTEGER NOT NULL,"
-    "  skip INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, name BLOB, body TEXT NOT NULL,"
+    "  seq INTEGER PRIMARY KEY, channel INTEGER NOT NULL, ts INTEGER NOT NULL, prev INTEGER NOT "
+    "NULL,"
+    "  skip INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, name BLOB, body TEXT NOT "
+    "NULL,"
     "  raw, method TEXT NOT NULL, query TEXT NOT NULL, headers TEXT);"
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
 
@@ -138,7 +142,8 @@ static void bind_bytes(sqlite3_stmt *statement, int index, struct slice bytes) {
 }
 
 static void bind_text(sqlite3_stmt *statement, int index, struct slice text) {
-    sqlite3_bind_text64(statement, index, text.len ? text.data : "", text.len, SQLITE_STATIC, SQLITE_UTF8);
+    sqlite3_bind_text64(statement, index, text.len ? text.data : "", text.len, SQLITE_STATIC,
+                        SQLITE_UTF8);
 }
 
 static struct slice column_slice(sqlite3_stmt *statement, int column) {
@@ -253,7 +258,8 @@ static bool put_meta(struct update_log *log, const char *key, int64_t value) {
 
 /* The counts as of the last seq, less the `deleted` of the open transaction; opening adds what is behind. */
 static bool put_counts(struct update_log *log, int64_t deleted) {
-    return put_meta(log, "counted_seq", log->last_seq) && put_meta(log, "rows", log->rows - deleted) &&
+    return put_meta(log, "counted_seq", log->last_seq) &&
+           put_meta(log, "rows", log->rows - deleted) &&
            put_meta(log, "excess", log->full_appends - log->full_swept);
 }
 
@@ -316,7 +322,8 @@ static bool write_checkpoint(struct update_log *log, size_t rows, struct slice_w
     return !written->is_last ||
            (put_meta(log, "checkpoint", log->checkpoint_next) &&
             put_meta(log, "last_channel", log->last_channel_id) &&
-            put_meta(log, "channel_max", (int64_t)log->options.channel_max_updates) && put_counts(log, 0));
+            put_meta(log, "channel_max", (int64_t)log->options.channel_max_updates) &&
+            put_counts(log, 0));
 }
 
 static void checkpoint_committed(struct update_log *log, struct slice_written *written) {
@@ -392,7 +399,8 @@ static bool sweep(struct update_log *log, enum sweep kind, int64_t rows, int64_t
     if (kind != SWEEP_COUNT) {
         int64_t cutoff = cutoff_ms(log);
         if (kind == SWEEP_BYTES) { /* as many as hold the bytes that are too many */
-            int64_t used = used_bytes(log), bytes_per_row = used / (log->rows > 0 ? log->rows : 1) + 1;
+            int64_t used = used_bytes(log),
+                    bytes_per_row = used / (log->rows > 0 ? log->rows : 1) + 1;
             int64_t enough = (used - (int64_t)log->options.max_bytes) / bytes_per_row + 1;
             rows = enough < 1 ? 1 : enough < rows ? enough : rows;
             cutoff = INT64_MAX;
@@ -461,7 +469,8 @@ static bool begin(struct update_log *log, struct transaction *t) {
 }
 
 /* Takes a slice of maintenance into the open transaction. */
-static bool maintain_within(struct update_log *log, struct transaction *t, size_t scale, bool is_idle) {
+static bool maintain_within(struct update_log *log, struct transaction *t, size_t scale,
+                            bool is_idle) {
     size_t rows = scale > CHECKPOINT_SLICE ? scale : CHECKPOINT_SLICE;
     if (log->checkpoint_open && !write_checkpoint(log, rows, &t->checkpoint))
         return false;
@@ -513,7 +522,8 @@ static void copy_wal(struct update_log *log) {
                          (now - log->synced_at >= 1000 || now < log->synced_at);
     if (!interval_over && !is_wal_full(log, WAL_IDLE_BYTES))
         return;
-    if (sqlite3_wal_checkpoint_v2(log->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
+    if (sqlite3_wal_checkpoint_v2(log->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) !=
+        SQLITE_OK)
         note_error(log, "checkpoint of the write-ahead log");
     else
         log->unsynced = false;
@@ -540,8 +550,8 @@ static bool insert_update(struct update_log *log, struct entry *entry, struct up
     sqlite3_bind_int64(insert, 4, state->head);
     sqlite3_bind_int64(insert, 5, state->mark);
     sqlite3_bind_int64(insert, 6, update->at_ms);
-    sqlite3_bind_int64(insert, 7,
-                       update->body_len + update->raw_len + update->query_len + update->headers_len);
+    sqlite3_bind_int64(
+        insert, 7, update->body_len + update->raw_len + update->query_len + update->headers_len);
     if (state->total == 0)
         bind_bytes(insert, 8, (struct slice){entry->name, entry->name_len});
     else
@@ -592,7 +602,8 @@ static void undo_appends(struct update_log *log, struct list *batch) {
     for (struct list *link = batch->next; link != batch; link = link->next) {
         struct store_append *append = append_of(link);
         struct slice name = append_name(append);
-        struct table_node *node = table_find(&log->entries, append->hash, entry_equal, name.data, name.len);
+        struct table_node *node =
+            table_find(&log->entries, append->hash, entry_equal, name.data, name.len);
         struct entry *entry = node ? container_of(node, struct entry, node) : NULL;
         if (!entry || entry->transaction != log->transaction)
             continue;
@@ -628,8 +639,9 @@ void update_log_append(struct update_log *log, struct list *batch) {
     if (!ok) {
         roll_back(log, &t, "append");
         undo_appends(log, batch);
-        log->wal_pages = WAL_IDLE_BYTES /
-                         log->page_bytes; /* the disk may be full of it: what is copied makes room in it */
+        log->wal_pages =
+            WAL_IDLE_BYTES /
+            log->page_bytes; /* the disk may be full of it: what is copied makes room in it */
         copy_wal(log);
     }
     if (ok && log->oldest_seq < 0)
@@ -649,7 +661,8 @@ struct row {
 };
 
 /* False when the row is gone, past the age bound, or cannot be read (`*failed` then). */
-static bool load_row(struct update_log *log, int64_t seq, int64_t cutoff, struct row *row, bool *failed) {
+static bool load_row(struct update_log *log, int64_t seq, int64_t cutoff, struct row *row,
+                     bool *failed) {
     if (!seq)
         return false;
     sqlite3_bind_int64(log->head_of_row, 1, seq);
@@ -670,7 +683,8 @@ static bool load_row(struct update_log *log, int64_t seq, int64_t cutoff, struct
 }
 
 /* Moves `row` back to the update `ts` of its channel, or as near to it as updates are kept. */
-static void seek(struct update_log *log, struct row *row, int64_t ts, int64_t cutoff, bool *failed) {
+static void seek(struct update_log *log, struct row *row, int64_t ts, int64_t cutoff,
+                 bool *failed) {
     bool may_skip = true;
     while (row->ts > ts && !*failed) {
         struct row next;
@@ -728,7 +742,8 @@ static bool load_updates(struct update_log *log, struct store_read *read, const 
     return true;
 }
 
-static bool read_channel(struct update_log *log, struct store_read *read, const struct state *state) {
+static bool read_channel(struct update_log *log, struct store_read *read,
+                         const struct state *state) {
     int64_t total = (int64_t)state->total, max = (int64_t)log->options.channel_max_updates;
     read->total = state->total;
     int64_t after = read->after_ts < 0 ? total + read->after_ts : read->after_ts;
@@ -774,8 +789,8 @@ void update_log_read(struct update_log *log, struct store_read *read) {
     read->total = read->gone = 0;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    bool ok =
-        find_entry(log, read->hash, name, false, &entry) && (!entry || read_channel(log, read, &entry->now));
+    bool ok = find_entry(log, read->hash, name, false, &entry) &&
+              (!entry || read_channel(log, read, &entry->now));
     read->error = ok ? STORE_OK : STORE_FAILED;
     if (!ok) {
         note_error(log, "read");
@@ -859,7 +874,8 @@ static bool prepare(struct update_log *log) {
          " query, headers) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"},
         {&log->find_channel, "SELECT id, total, head, mark, last_at FROM channel WHERE name = ?1"},
         {&log->put_channel,
-         "INSERT INTO channel (id, name, total, head, mark, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+         "INSERT INTO channel (id, name, total, head, mark, last_at) VALUES (?1, ?2, ?3, ?4, ?5, "
+         "?6)"
          " ON CONFLICT (id) DO UPDATE SET total = ?3, head = ?4, mark = ?5, last_at = ?6"},
         {&log->head_of_row, "SELECT ts, prev, skip, at, size FROM update_log WHERE seq = ?1"},
         {&log->row, "SELECT body, raw, method, query, headers FROM update_log WHERE seq = ?1"},
@@ -867,8 +883,9 @@ static bool prepare(struct update_log *log) {
                          " ON CONFLICT (key) DO UPDATE SET value = ?2"},
         {&log->sweep_slice, "SELECT max(seq) FROM"
                             " (SELECT seq FROM update_log WHERE seq >= ?1 ORDER BY seq LIMIT ?2)"},
-        {&log->sweep_count, "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
-                            " ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3"},
+        {&log->sweep_count,
+         "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
+         " ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3"},
         {&log->sweep_oldest,
          "DELETE FROM update_log WHERE seq IN"
          " (SELECT seq FROM update_log WHERE seq <= ?2 ORDER BY seq LIMIT ?3) AND at < ?1"},
@@ -903,10 +920,12 @@ static bool set_up(struct update_log *log, const struct store_options *options) 
         [SYNC_INTERVAL] = "PRAGMA synchronous = NORMAL",
         [SYNC_NEVER] = "PRAGMA synchronous = OFF",
     };
-    sqlite3_busy_timeout(log->db, 10000); /* an administrator's sqlite3 may hold a lock for a moment */
+    sqlite3_busy_timeout(log->db,
+                         10000); /* an administrator's sqlite3 may hold a lock for a moment */
     return execute(log, "PRAGMA page_size = 8192") &&
            set_journal_mode(log, options->path ? "wal" : "memory") &&
-           execute(log, synchronous[options->sync]) && execute(log, "PRAGMA wal_autocheckpoint = 0") &&
+           execute(log, synchronous[options->sync]) &&
+           execute(log, "PRAGMA wal_autocheckpoint = 0") &&
            execute(log, "PRAGMA cache_size = -16384") && execute(log, "PRAGMA temp_store = MEMORY");
 }
 
@@ -917,8 +936,8 @@ static bool check_schema(struct update_log *log, char *error, size_t error_size)
     int64_t tables = query_sql(log, "SELECT count(*) FROM sqlite_schema", -1);
     if (tables == 0 && application == 0 && version == 0) {
         char stamp[96];
-        snprintf(stamp, sizeof stamp, "PRAGMA application_id = %d; PRAGMA user_version = %d;", APPLICATION_ID,
-                 LOG_SCHEMA_VERSION);
+        snprintf(stamp, sizeof stamp, "PRAGMA application_id = %d; PRAGMA user_version = %d;",
+                 APPLICATION_ID, LOG_SCHEMA_VERSION);
         if (execute(log, "BEGIN IMMEDIATE") && execute(log, schema) && execute(log, stamp) &&
             execute(log, "COMMIT"))
             return true;
@@ -945,8 +964,10 @@ static bool replay(struct update_log *log) {
     if (log->last_seq < log->checkpoint_seq)
         log->last_seq = log->checkpoint_seq;
     int64_t counted = query_sql(log, "SELECT value FROM meta WHERE key = 'counted_seq'", 0);
-    snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld", (long long)counted);
-    log->rows = query_sql(log, "SELECT value FROM meta WHERE key = 'rows'", 0) + query_sql(log, sql, 0);
+    snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld",
+             (long long)counted);
+    log->rows =
+        query_sql(log, "SELECT value FROM meta WHERE key = 'rows'", 0) + query_sql(log, sql, 0);
     snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE seq > %lld AND ts > %llu",
              (long long)counted, (unsigned long long)log->options.channel_max_updates);
     log->full_appends =
@@ -956,24 +977,25 @@ static bool replay(struct update_log *log) {
         log->full_appends += log->rows; /* the bound is lower now: one pass has to look at all */
     log->full_at_checkpoint = log->full_appends;
 
-    snprintf(sql, sizeof sql,
-             "BEGIN IMMEDIATE;"
-             "INSERT INTO channel (id, name, total, head, mark, last_at)"
-             "  SELECT channel, name, 0, 0, 0, at FROM update_log WHERE seq > %lld AND name IS NOT NULL"
-             "  ON CONFLICT DO NOTHING;"
-             "UPDATE channel SET total = news.ts, head = news.seq, last_at = news.at,"
-             "  mark = max(channel.mark, coalesce(news.mark, 0))"
-             "  FROM (SELECT channel AS id, max(seq) AS seq, max(ts) AS ts, max(at) AS at,"
-             "               max(seq) FILTER (WHERE ts %% %d = 0) AS mark"
-             "        FROM update_log WHERE seq > %lld GROUP BY channel) AS news"
-             "  WHERE channel.id = news.id AND news.seq > channel.head;"
-             "INSERT INTO meta VALUES ('checkpoint', %lld), ('counted_seq', %lld), ('rows', %lld), "
-             "('excess', %lld)"
-             "  ON CONFLICT (key) DO UPDATE SET value = excluded.value;"
-             "COMMIT;",
-             (long long)log->checkpoint_seq, LOG_SKIP, (long long)log->checkpoint_seq,
-             (long long)log->last_seq, (long long)log->last_seq, (long long)log->rows,
-             (long long)log->full_appends);
+    snprintf(
+        sql, sizeof sql,
+        "BEGIN IMMEDIATE;"
+        "INSERT INTO channel (id, name, total, head, mark, last_at)"
+        "  SELECT channel, name, 0, 0, 0, at FROM update_log WHERE seq > %lld AND name IS NOT NULL"
+        "  ON CONFLICT DO NOTHING;"
+        "UPDATE channel SET total = news.ts, head = news.seq, last_at = news.at,"
+        "  mark = max(channel.mark, coalesce(news.mark, 0))"
+        "  FROM (SELECT channel AS id, max(seq) AS seq, max(ts) AS ts, max(at) AS at,"
+        "               max(seq) FILTER (WHERE ts %% %d = 0) AS mark"
+        "        FROM update_log WHERE seq > %lld GROUP BY channel) AS news"
+        "  WHERE channel.id = news.id AND news.seq > channel.head;"
+        "INSERT INTO meta VALUES ('checkpoint', %lld), ('counted_seq', %lld), ('rows', %lld), "
+        "('excess', %lld)"
+        "  ON CONFLICT (key) DO UPDATE SET value = excluded.value;"
+        "COMMIT;",
+        (long long)log->checkpoint_seq, LOG_SKIP, (long long)log->checkpoint_seq,
+        (long long)log->last_seq, (long long)log->last_seq, (long long)log->rows,
+        (long long)log->full_appends);
     if (log->query_failed || !execute(log, sql))
         return false;
     log->checkpoint_seq = log->last_seq;
@@ -996,7 +1018,8 @@ static void close_database(struct update_log *log) {
     free(log);
 }
 
-struct update_log *update_log_open(const struct store_options *options, char *error, size_t error_size) {
+struct update_log *update_log_open(const struct store_options *options, char *error,
+                                   size_t error_size) {
     struct update_log *log = calloc(1, sizeof *log);
     if (!log || !table_init(&log->entries)) {
         free(log);

@@ -27,7 +27,8 @@ enum { LOG_SKIP = 128, LOG_SCHEMA_VERSION = 1 };
 struct update_log;
 
 /* NULL on failure, with one line in `error`. Of the options all are used. */
-struct update_log *update_log_open(const struct store_options *options, char *error, size_t error_size);
+struct update_log *update_log_open(const struct store_options *options, char *error,
+                                   size_t error_size);
 
 /* Stores the appends of `batch` in one transaction and sets `ok` of each: all true or all false. Only
  * when this returns may they be answered. Takes some maintenance along. */

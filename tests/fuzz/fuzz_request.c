@@ -90,8 +90,9 @@ static void assert_sound(const struct reading *reading) {
         struct slice name = request_slice(request, request->headers[i].name);
         struct slice value = request_slice(request, request->headers[i].value);
         assert(name.len && !memchr(name.data, ' ', name.len) && !memchr(name.data, ':', name.len));
-        assert(!value.len || (!memchr(value.data, '\r', value.len) && !memchr(value.data, '\n', value.len) &&
-                              !memchr(value.data, '\0', value.len)));
+        assert(!value.len ||
+               (!memchr(value.data, '\r', value.len) && !memchr(value.data, '\n', value.len) &&
+                !memchr(value.data, '\0', value.len)));
     }
 }
 

@@ -5,9 +5,9 @@
  */
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "http/request.h"
 #include "inbox/update.h"
-#include "base/utf8.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -46,7 +46,8 @@ static void check_query(struct slice query, struct slice body) {
         for (struct http_pair later; http_next_pair(&rest, &later);) {
             buf_reset(&other, SIZE_MAX);
             http_decode_form(&other, later.name);
-            if (!slice_equal((struct slice){name.data, name.len}, (struct slice){other.data, other.len}))
+            if (!slice_equal((struct slice){name.data, name.len},
+                             (struct slice){other.data, other.len}))
                 continue;
             buf_reset(&value, SIZE_MAX);
             http_decode_form(&value, later.value);
@@ -54,8 +55,8 @@ static void check_query(struct slice query, struct slice body) {
         json_write_string(&written, (struct slice){value.data, value.len});
         struct expected expected = {
             .name = {name.data, name.len}, .value = {written.data, written.len}, .text = body.data};
-        bool is_plain =
-            utf8_is_valid(expected.name) && name.len && !memmem(name.data, name.len, "\xEF\xBF\xBD", 3);
+        bool is_plain = utf8_is_valid(expected.name) && name.len &&
+                        !memmem(name.data, name.len, "\xEF\xBF\xBD", 3);
         if (is_plain) { /* else it is not the member's name to the byte, or not the only one that becomes it */
             json_check(body, on_member, &expected);
             assert(expected.found);

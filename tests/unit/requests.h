@@ -15,10 +15,11 @@ static inline void parse_request(struct parsed *parsed, struct slice text) {
     memcpy(parsed->bytes, text.data, text.len);
     request_init(&parsed->request, 1 << 26);
     size_t used;
-    enum request_progress progress = request_feed(&parsed->request, parsed->bytes, 0, text.len, &used);
+    enum request_progress progress =
+        request_feed(&parsed->request, parsed->bytes, 0, text.len, &used);
     if (progress != REQUEST_COMPLETE || used != text.len)
-        fail_msg("not a whole request (%d, %d): %.*s", progress, parsed->request.error, (int)text.len,
-                 text.data);
+        fail_msg("not a whole request (%d, %d): %.*s", progress, parsed->request.error,
+                 (int)text.len, text.data);
 }
 
 static inline void parsed_deinit(struct parsed *parsed) {

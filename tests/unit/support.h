@@ -18,11 +18,12 @@ static inline struct slice slice_of(const char *text) {
     return (struct slice){text, strlen(text)};
 }
 
-static inline void assert_slices_at(struct slice got, struct slice wanted, const char *file, int line) {
+static inline void assert_slices_at(struct slice got, struct slice wanted, const char *file,
+                                    int line) {
     if (slice_equal(got, wanted))
         return;
-    print_error("got    (%zu bytes): %.*s\nwanted (%zu bytes): %.*s\n", got.len, (int)got.len, got.data,
-                wanted.len, (int)wanted.len, wanted.data);
+    print_error("got    (%zu bytes): %.*s\nwanted (%zu bytes): %.*s\n", got.len, (int)got.len,
+                got.data, wanted.len, (int)wanted.len, wanted.data);
     _fail(file, line);
 }
 

@@ -1,8 +1,8 @@
 /* From a request to its update: every kind of body, the merge of the query, and the headers that are kept. */
 #include "base/hash.h"
 #include "base/json.h"
-#include "requests.h"
 #include "inbox/update.h"
+#include "requests.h"
 
 #define JSON_TYPE "application/json"
 #define FORM_TYPE "application/x-www-form-urlencoded"
@@ -19,17 +19,20 @@ static enum http_error build(const char *type, struct slice body, struct slice q
     buf_append(&text, body.data, body.len);
     struct parsed parsed;
     parse_request(&parsed, (struct slice){text.data, text.len});
-    char *copy = malloc(query.len + !query.len); /* of the exact size, so that reading beyond it is seen */
+    char *copy =
+        malloc(query.len + !query.len); /* of the exact size, so that reading beyond it is seen */
     memcpy(copy, query.data, query.len);
     *update = NULL;
-    enum http_error error = update_build(&parsed.request, (struct slice){copy, query.len}, false, update);
+    enum http_error error =
+        update_build(&parsed.request, (struct slice){copy, query.len}, false, update);
     free(copy);
     parsed_deinit(&parsed);
     buf_deinit(&text);
     return error;
 }
 
-static void check_at(const char *type, struct slice body, struct slice query, struct slice wanted, int line) {
+static void check_at(const char *type, struct slice body, struct slice query, struct slice wanted,
+                     int line) {
     struct update *update;
     enum http_error error = build(type, body, query, &update);
     if (error) {
@@ -48,12 +51,13 @@ static void check_at(const char *type, struct slice body, struct slice query, st
     update_unref(update);
 }
 
-#define check(type, body, query, wanted) check_at(type, SLICE(body), SLICE(query), SLICE(wanted), __LINE__)
+#define check(type, body, query, wanted)                                                           \
+    check_at(type, SLICE(body), SLICE(query), SLICE(wanted), __LINE__)
 /* It is delivered as it came. */
 #define check_same(type, body) check_at(type, SLICE(body), SLICE(""), SLICE(body), __LINE__)
 
-static void check_refused_at(const char *type, struct slice body, struct slice query, enum http_error wanted,
-                             int line) {
+static void check_refused_at(const char *type, struct slice body, struct slice query,
+                             enum http_error wanted, int line) {
     struct update *update;
     enum http_error error = build(type, body, query, &update);
     if (error != wanted || update) {
@@ -62,7 +66,8 @@ static void check_refused_at(const char *type, struct slice body, struct slice q
     }
 }
 
-#define check_refused(type, body, error) check_refused_at(type, SLICE(body), SLICE(""), error, __LINE__)
+#define check_refused(type, body, error)                                                           \
+    check_refused_at(type, SLICE(body), SLICE(""), error, __LINE__)
 
 /* --- JSON ------------------------------------------------------------------------------------- */
 
@@ -75,8 +80,10 @@ static void test_json_is_verbatim(void **state) {
     check_same(FORM_TYPE, "[1,2]");
     check_same("multipart/form-data; boundary=x", "{\"a\":1}");
     check_same(JSON_TYPE, " \r\n\t{ \"b\" : [ 1.10 , 1e400 , -0 ] ,\n\"a\":{\"b\":null} } \n");
-    check_same(JSON_TYPE, "{\"id\":123456789012345678901234567890,\"n\":0.1000000000000000000000000000001}");
-    check_same(JSON_TYPE, "{\"a\":\"\\u0061\\/\\ud83d\\ude00\\u0000\",\"\\u0062\":\"\xF0\x9F\x98\x80\"}");
+    check_same(JSON_TYPE,
+               "{\"id\":123456789012345678901234567890,\"n\":0.1000000000000000000000000000001}");
+    check_same(JSON_TYPE,
+               "{\"a\":\"\\u0061\\/\\ud83d\\ude00\\u0000\",\"\\u0062\":\"\xF0\x9F\x98\x80\"}");
     check_same(JSON_TYPE, "{\"a\":1,\"a\":2}");
     check_same(JSON_TYPE, "[\"\\ud800\"]");
 }
@@ -154,7 +161,8 @@ static void test_depth(void **state) {
     struct slice deepest = nested(out, 500, '[', ']');
     check_at(JSON_TYPE, deepest, SLICE(""), deepest, __LINE__);
     check_refused_at(JSON_TYPE, nested(out, 501, '[', ']'), SLICE(""), ERROR_JSON_DEPTH, __LINE__);
-    check_refused_at(JSON_TYPE, nested(out, 90000, '[', ']'), SLICE("a=1"), ERROR_JSON_DEPTH, __LINE__);
+    check_refused_at(JSON_TYPE, nested(out, 90000, '[', ']'), SLICE("a=1"), ERROR_JSON_DEPTH,
+                     __LINE__);
     /* 500 levels of objects, merged. */
     struct buf body = {0}, wanted = {0};
     for (int i = 0; i < 499; i++)
@@ -180,7 +188,8 @@ static void test_merge(void **state) {
     check(JSON_TYPE, "{\"a\":1,\"b\":2}", "a=3", "{\"a\":\"3\",\"b\":2}");
     check(JSON_TYPE, "{\"a\":1,\"b\":2}", "b=3", "{\"a\":1,\"b\":\"3\"}");
     check(JSON_TYPE, "{\"a\":1,\"b\":2}", "b=3&a=4&c=5", "{\"a\":\"4\",\"b\":\"3\",\"c\":\"5\"}");
-    check(JSON_TYPE, "{\"a\":{\"a\":1},\"b\":[{\"a\":2}]}", "a=x", "{\"a\":\"x\",\"b\":[{\"a\":2}]}");
+    check(JSON_TYPE, "{\"a\":{\"a\":1},\"b\":[{\"a\":2}]}", "a=x",
+          "{\"a\":\"x\",\"b\":[{\"a\":2}]}");
     check(JSON_TYPE, "{\"b\":{\"a\":1}}", "a=x", "{\"b\":{\"a\":1},\"a\":\"x\"}");
     check(JSON_TYPE, "{\"a\":1.10,\"b\":12345678901234567890123}",
           "c=", "{\"a\":1.10,\"b\":12345678901234567890123,\"c\":\"\"}");
@@ -198,7 +207,8 @@ static void test_merge_keeps_other_bytes(void **state) {
     check(JSON_TYPE, "{\"a\":\r\n\t[ 1 ,\t2 ]\r\n}", "a=x", "{\"a\":\r\n\t\"x\"\r\n}");
     check(JSON_TYPE, "{\"a\" \n: \n{\"}\":\"}\"} \n,\"b\":\"}\"}", "a=x",
           "{\"a\" \n: \n\"x\" \n,\"b\":\"}\"}");
-    check(JSON_TYPE, "{\"a\":true,\"b\":false,\"c\":null}", "b=x", "{\"a\":true,\"b\":\"x\",\"c\":null}");
+    check(JSON_TYPE, "{\"a\":true,\"b\":false,\"c\":null}", "b=x",
+          "{\"a\":true,\"b\":\"x\",\"c\":null}");
     check(JSON_TYPE, "{\"a\":-1.5E+10}", "a=x", "{\"a\":\"x\"}");
     check(JSON_TYPE, "{\"a\":\"\\\"\\\\\"}", "a=x", "{\"a\":\"x\"}");
 }
@@ -207,7 +217,8 @@ static void test_merge_of_keys(void **state) {
     (void)state;
     /* An escaped key is the key it stands for. */
     check(JSON_TYPE, "{\"\\u0061\":1}", "a=2", "{\"\\u0061\":\"2\"}");
-    check(JSON_TYPE, "{\"\\u00e9\":1,\"\xC3\xA9\":2}", "%C3%A9=x", "{\"\\u00e9\":\"x\",\"\xC3\xA9\":\"x\"}");
+    check(JSON_TYPE, "{\"\\u00e9\":1,\"\xC3\xA9\":2}", "%C3%A9=x",
+          "{\"\\u00e9\":\"x\",\"\xC3\xA9\":\"x\"}");
     check(JSON_TYPE, "{\"\\ud83d\\ude00\":1}", "%F0%9F%98%80=x", "{\"\\ud83d\\ude00\":\"x\"}");
     check(JSON_TYPE, "{\"a\\u0000b\":1,\"a\":2}", "a%00b=x", "{\"a\\u0000b\":\"x\",\"a\":2}");
     check(JSON_TYPE, "{\"a\":2}", "a%00=x", "{\"a\":2,\"a\\u0000\":\"x\"}");
@@ -279,7 +290,8 @@ static void test_array(void **state) {
 
 static void test_empty(void **state) {
     (void)state;
-    static const char *const types[] = {NULL, JSON_TYPE, FORM_TYPE, TEXT_TYPE, "application/octet-stream"};
+    static const char *const types[] = {NULL, JSON_TYPE, FORM_TYPE, TEXT_TYPE,
+                                        "application/octet-stream"};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         check(types[i], "", "", "{}");
         check(types[i], "", "a=1&b=2&a=3", "{\"a\":\"3\",\"b\":\"2\"}");
@@ -293,7 +305,8 @@ static void test_form(void **state) {
     check(FORM_TYPE, "a=1&b=2", "", "{\"a\":\"1\",\"b\":\"2\"}");
     check("application/X-WWW-form-urlencoded; charset=utf-8", "a=1", "", "{\"a\":\"1\"}");
     check(FORM_TYPE, "a=1&a=2", "", "{\"a\":\"2\"}");
-    check(FORM_TYPE, "payload=%7B%22a%22%3A%221+2%22%7D", "", "{\"payload\":\"{\\\"a\\\":\\\"1 2\\\"}\"}");
+    check(FORM_TYPE, "payload=%7B%22a%22%3A%221+2%22%7D", "",
+          "{\"payload\":\"{\\\"a\\\":\\\"1 2\\\"}\"}");
     check(FORM_TYPE, "Body=Hello%21+%F0%9F%98%80&From=%2B14155551234", "",
           "{\"Body\":\"Hello! \xF0\x9F\x98\x80\",\"From\":\"+14155551234\"}");
     check(FORM_TYPE, "a=%FF&%=%4", "", "{\"a\":\"\xEF\xBF\xBD\",\"%\":\"%4\"}");
@@ -340,12 +353,14 @@ static void test_large_then_small(void **state) {
     char *body = malloc(LEN);
     memset(body, 'x', LEN);
     struct update *update;
-    assert_int_equal(build(TEXT_TYPE, (struct slice){body, LEN}, SLICE(""), &update), HTTP_NO_ERROR);
+    assert_int_equal(build(TEXT_TYPE, (struct slice){body, LEN}, SLICE(""), &update),
+                     HTTP_NO_ERROR);
     assert_int_equal(update->body_len, LEN + 11);
     assert_int_equal(update_size(update), sizeof *update + 2 * LEN + 11 + 4);
     update_unref(update);
     memset(body, '\xFF', LEN);
-    assert_int_equal(build(TEXT_TYPE, (struct slice){body, LEN}, SLICE(""), &update), HTTP_NO_ERROR);
+    assert_int_equal(build(TEXT_TYPE, (struct slice){body, LEN}, SLICE(""), &update),
+                     HTTP_NO_ERROR);
     update_unref(update);
     check(TEXT_TYPE, "a", "", "{\"body\":\"a\"}");
     check_refused(JSON_TYPE, "{\"a\":", ERROR_JSON);
@@ -403,16 +418,19 @@ static void test_headers_left_out(void **state) {
     (void)state;
     check_headers(
         "Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nTrailer: X\r\n"
-        "Upgrade: h2c\r\nCookie: a=b\r\nProxy-Authorization: x\r\nproxy-anything: y\r\nProxy-: z\r\n",
+        "Upgrade: h2c\r\nCookie: a=b\r\nProxy-Authorization: x\r\nproxy-anything: y\r\nProxy-: "
+        "z\r\n",
         "{\"host\":\"h\"}");
     check_headers("COOKIE: a\r\nConnection: x\r\nconnection: y\r\n", "{\"host\":\"h\"}");
-    check_headers("Set-Cookie: a\r\nCookie2: b\r\nTeX: c\r\nProxy: d\r\nUpgrade-Insecure-Requests: 1\r\n",
-                  "{\"host\":\"h\",\"set-cookie\":\"a\",\"cookie2\":\"b\",\"tex\":\"c\",\"proxy\":\"d\","
-                  "\"upgrade-insecure-requests\":\"1\"}");
+    check_headers(
+        "Set-Cookie: a\r\nCookie2: b\r\nTeX: c\r\nProxy: d\r\nUpgrade-Insecure-Requests: 1\r\n",
+        "{\"host\":\"h\",\"set-cookie\":\"a\",\"cookie2\":\"b\",\"tex\":\"c\",\"proxy\":\"d\","
+        "\"upgrade-insecure-requests\":\"1\"}");
     /* Those of a chunked push. */
     struct parsed parsed;
-    parse_request(&parsed, SLICE("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
-                                 "Authorization: Basic x\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: t\r\n\r\n"));
+    parse_request(&parsed,
+                  SLICE("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
+                        "Authorization: Basic x\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: t\r\n\r\n"));
     struct update *update;
     assert_int_equal(update_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
     assert_text(update_headers(update), "{\"host\":\"h\",\"authorization\":\"Basic x\"}");

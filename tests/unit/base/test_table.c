@@ -1,7 +1,7 @@
 /* The hash table against a plain array, over random insertions and removals from a fixed seed. */
 #include "base/list.h"
-#include "support.h"
 #include "base/table.h"
+#include "support.h"
 
 enum { ITEMS = 4000, STEPS = 60000 };
 

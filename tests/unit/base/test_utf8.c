@@ -1,6 +1,6 @@
 /* UTF-8 against a table of good and bad sequences, and against a decoder that is written differently. */
-#include "support.h"
 #include "base/utf8.h"
+#include "support.h"
 
 static const struct slice good[] = {
     SLICE("a"),

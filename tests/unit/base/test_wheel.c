@@ -2,8 +2,8 @@
  * The wheel of deadlines on a real loop. "Late" is measured against a time stamp taken when the loop last
  * waited, so that a busy machine does not count as lateness.
  */
-#include "support.h"
 #include "base/wheel.h"
+#include "support.h"
 
 enum { NODES = 3000 };
 
@@ -160,7 +160,8 @@ static void test_move(void **state) {
     set(&items[3], now_ms + 40); /* away beyond the horizon, and back */
     set(&items[3], now_ms + (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS * 3);
     set(&items[3], now_ms + 120);
-    set(&items[4], now_ms + (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS * 3); /* beyond the horizon, and near */
+    set(&items[4],
+        now_ms + (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS * 3); /* beyond the horizon, and near */
     set(&items[4], now_ms + 90);
     assert_int_equal(wheel.count, 5);
     uv_run(&loop, UV_RUN_DEFAULT);
@@ -219,7 +220,8 @@ static void pass_time(uint64_t ms) {
 
 static void test_beyond_the_horizon(void **state) {
     (void)state;
-    uint64_t now_ms = wheel_now_ms(), horizon_ms = (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS, passed_ms = 0;
+    uint64_t now_ms = wheel_now_ms(), horizon_ms = (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS,
+             passed_ms = 0;
     for (int i = 0; i < 100; i++)
         wheel_set(&wheel, &items[i].node, now_ms + 1000 + (uint64_t)i * horizon_ms / 20);
     while (wheel.count && passed_ms < 6 * horizon_ms) {

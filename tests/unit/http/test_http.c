@@ -29,8 +29,8 @@ static void check_path_at(struct slice text, const char *wanted, size_t wanted_l
     if (len != (wanted ? (long)wanted_len : -1))
         _fail(__FILE__, line);
     if (wanted)
-        assert_slices_at((struct slice){out, (size_t)len}, (struct slice){wanted, wanted_len}, __FILE__,
-                         line);
+        assert_slices_at((struct slice){out, (size_t)len}, (struct slice){wanted, wanted_len},
+                         __FILE__, line);
     free(copy);
     free(out);
 }

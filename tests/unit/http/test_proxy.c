@@ -40,7 +40,8 @@ static void check_at(const char *trusted, const char *peer, const char *header, 
     _fail(file, line);
 }
 
-#define check(trusted, peer, header, wanted) check_at(trusted, peer, header, wanted, __FILE__, __LINE__)
+#define check(trusted, peer, header, wanted)                                                       \
+    check_at(trusted, peer, header, wanted, __FILE__, __LINE__)
 
 static void test_rightmost_untrusted(void **state) {
     (void)state;
@@ -111,8 +112,9 @@ static void test_networks(void **state) {
 static void test_mistakes(void **state) {
     (void)state;
     static const char *const mistakes[] = {
-        "nobody",  "1.2.3",    "1.2.3.4/33",    "1.2.3.4/", "1.2.3.4/x",    "1.2.3.4/-1",  "1.2.3.4/+8",
-        "::1/129", "::1/1280", "loopback,oops", "all none", "1.2.3.4/8 ,?", "1.2.3.4/8/8", "/8"};
+        "nobody",     "1.2.3",        "1.2.3.4/33",  "1.2.3.4/", "1.2.3.4/x",
+        "1.2.3.4/-1", "1.2.3.4/+8",   "::1/129",     "::1/1280", "loopback,oops",
+        "all none",   "1.2.3.4/8 ,?", "1.2.3.4/8/8", "/8"};
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
         char error[256] = "";
         struct proxy_trust *trust = proxy_trust_new(mistakes[i], error, sizeof error);

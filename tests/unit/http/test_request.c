@@ -29,14 +29,16 @@ static void say_slice(struct buf *out, const char *label, struct slice text) {
 
 static void say(struct buf *out, const struct request *request) {
     const llhttp_t *parser = &request->parser;
-    buf_printf(out, "%s %d.%d", llhttp_method_name(parser->method), parser->http_major, parser->http_minor);
+    buf_printf(out, "%s %d.%d", llhttp_method_name(parser->method), parser->http_major,
+               parser->http_minor);
     say_slice(out, " ", request_slice(request, request->target));
     for (uint32_t i = 0; i < request->header_count; i++) {
         say_slice(out, "", request_slice(request, request->headers[i].name));
         say_slice(out, "  ", request_slice(request, request->headers[i].value));
     }
-    static const enum header_name names[] = {HEADER_HOST,   HEADER_CONTENT_TYPE,  HEADER_CONTENT_ENCODING,
-                                             HEADER_EXPECT, HEADER_IF_NONE_MATCH, HEADER_TRANSFER_ENCODING};
+    static const enum header_name names[] = {
+        HEADER_HOST,   HEADER_CONTENT_TYPE,  HEADER_CONTENT_ENCODING,
+        HEADER_EXPECT, HEADER_IF_NONE_MATCH, HEADER_TRANSFER_ENCODING};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         say_slice(out, "= ", request_header(request, names[i]));
     if (request->expects_continue)
@@ -79,17 +81,18 @@ static struct outcome feed(struct slice input, const size_t *cuts, uint32_t body
     return outcome;
 }
 
-static void assert_same(const struct outcome *whole, struct outcome *cut, const char *how, size_t at) {
+static void assert_same(const struct outcome *whole, struct outcome *cut, const char *how,
+                        size_t at) {
     bool is_same = whole->progress == cut->progress && whole->error == cut->error &&
                    (whole->progress != REQUEST_COMPLETE || whole->left == cut->left) &&
                    slice_equal((struct slice){whole->said.data, whole->said.len},
                                (struct slice){cut->said.data, cut->said.len});
     if (!is_same) {
-        print_error(
-            "whole: progress %d, error %d, left %zu\n%.*s\n%s %zu: progress %d, error %d, left %zu\n%.*s\n",
-            whole->progress, whole->error, whole->left, (int)whole->said.len,
-            whole->said.data ? whole->said.data : "", how, at, cut->progress, cut->error, cut->left,
-            (int)cut->said.len, cut->said.data ? cut->said.data : "");
+        print_error("whole: progress %d, error %d, left %zu\n%.*s\n%s %zu: progress %d, error %d, "
+                    "left %zu\n%.*s\n",
+                    whole->progress, whole->error, whole->left, (int)whole->said.len,
+                    whole->said.data ? whole->said.data : "", how, at, cut->progress, cut->error,
+                    cut->left, (int)cut->said.len, cut->said.data ? cut->said.data : "");
         fail();
     }
     buf_deinit(&cut->said);
@@ -117,11 +120,12 @@ static struct outcome read_all_ways(struct slice input, uint32_t body_max) {
 static void check_good_at(struct slice input, const char *wanted, size_t wanted_left, int line) {
     struct outcome outcome = read_all_ways(input, BODY_MAX);
     if (outcome.progress != REQUEST_COMPLETE || outcome.left != wanted_left) {
-        print_error("progress %d, error %d, left %zu: %.*s\n", outcome.progress, outcome.error, outcome.left,
-                    (int)input.len, input.data);
+        print_error("progress %d, error %d, left %zu: %.*s\n", outcome.progress, outcome.error,
+                    outcome.left, (int)input.len, input.data);
         _fail(__FILE__, line);
     }
-    assert_slices_at((struct slice){outcome.said.data, outcome.said.len}, slice_of(wanted), __FILE__, line);
+    assert_slices_at((struct slice){outcome.said.data, outcome.said.len}, slice_of(wanted),
+                     __FILE__, line);
     buf_deinit(&outcome.said);
 }
 
@@ -131,8 +135,8 @@ static void check_good_at(struct slice input, const char *wanted, size_t wanted_
 static void check_bad_at(struct slice input, enum http_error wanted, uint32_t body_max, int line) {
     struct outcome outcome = read_all_ways(input, body_max);
     if (outcome.progress != REQUEST_FAILED || outcome.error != wanted) {
-        print_error("progress %d, error %d, wanted error %d: %.200s\n", outcome.progress, outcome.error,
-                    wanted, input.data);
+        print_error("progress %d, error %d, wanted error %d: %.200s\n", outcome.progress,
+                    outcome.error, wanted, input.data);
         _fail(__FILE__, line);
     }
     buf_deinit(&outcome.said);
@@ -147,20 +151,24 @@ static void check_bad_at(struct slice input, enum http_error wanted, uint32_t bo
 
 static void test_good(void **state) {
     (void)state;
-    check_good("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET 1.1 /\nHost\n  h\n" ONLY_HOST "length 0\n\n");
+    check_good("GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+               "GET 1.1 /\nHost\n  h\n" ONLY_HOST "length 0\n\n");
     check_good("GET /a?b=c&d HTTP/1.0\r\n\r\n", "GET 1.0 /a?b=c&d\n" NO_HEADERS "length 0\n\n");
     check_good("POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
                "POST 1.1 /c\nHost\n  h\nContent-Length\n  2\n" ONLY_HOST "length 2\n{}\n");
     check_good("POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
                "POST 1.1 /c\nHost\n  h\nContent-Length\n  0\n" ONLY_HOST "length 0\n\n");
-    check_good("DELETE /c HTTP/1.1\r\nhost:h\r\n\r\n", "DELETE 1.1 /c\nhost\n  h\n" ONLY_HOST "length 0\n\n");
+    check_good("DELETE /c HTTP/1.1\r\nhost:h\r\n\r\n",
+               "DELETE 1.1 /c\nhost\n  h\n" ONLY_HOST "length 0\n\n");
     /* An empty Host, an empty value, spaces around a value. */
-    check_good("GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET 1.1 /\nHost\n  \n" NO_HEADERS "length 0\n\n");
+    check_good("GET / HTTP/1.1\r\nHost:\r\n\r\n",
+               "GET 1.1 /\nHost\n  \n" NO_HEADERS "length 0\n\n");
     check_good("GET / HTTP/1.1\r\nHost: h\r\nX-A:\r\nX-B: \t \r\nX-C: \t c d\t \r\n\r\n",
                "GET 1.1 /\nHost\n  h\nX-A\n  \nX-B\n  \nX-C\n  c d\t \n" ONLY_HOST "length 0\n\n");
     /* Those it knows, in any case; the last of a repeated one counts. */
     check_good(
-        "GET / HTTP/1.1\r\nHOST: h\r\ncontent-TYPE: a/b\r\nIf-None-Match: 1\r\nContent-Encoding: gzip\r\n"
+        "GET / HTTP/1.1\r\nHOST: h\r\ncontent-TYPE: a/b\r\nIf-None-Match: 1\r\nContent-Encoding: "
+        "gzip\r\n"
         "if-none-match: 2\r\nIf-None: 3\r\nIf-None-Match-: 4\r\n\r\n",
         "GET 1.1 /\nHOST\n  h\ncontent-TYPE\n  a/b\nIf-None-Match\n  1\nContent-Encoding\n  gzip\n"
         "if-none-match\n  2\nIf-None\n  3\nIf-None-Match-\n  4\n"
@@ -183,19 +191,22 @@ static void test_good(void **state) {
 static void test_chunked(void **state) {
     (void)state;
 #define CHUNKED "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-#define SAYS                                                                                                 \
-    "POST 1.1 /c\nHost\n  h\nTransfer-Encoding\n  chunked\n= h\n= \n= \n= \n= \n= chunked\nlength 0\n"
+#define SAYS                                                                                       \
+    "POST 1.1 /c\nHost\n  h\nTransfer-Encoding\n  chunked\n= h\n= \n= \n= \n= \n= "                \
+    "chunked\nlength 0\n"
     check_good(CHUNKED "0\r\n\r\n", SAYS "\n");
     check_good(CHUNKED "2\r\n{}\r\n0\r\n\r\n", SAYS "{}\n");
     check_good(CHUNKED "1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n0\r\n\r\n", SAYS "abcdef\n");
-    check_good(CHUNKED "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", SAYS "01234567890123456789\n");
+    check_good(CHUNKED "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
+               SAYS "01234567890123456789\n");
     check_good(CHUNKED "0000002\r\n\r\n\r\n000\r\n\r\n", SAYS "\r\n\n");
     check_good(CHUNKED "1;name=value\r\na\r\n1;x=\"y z\"\r\nb\r\n0;end\r\n\r\n", SAYS "ab\n");
     check_good(CHUNKED "1\r\na\r\n0\r\nX-Trailer: t\r\nX-Other: o\r\n\r\n", SAYS "a\n");
 #undef SAYS
-    check_good("POST /c HTTP/1.1\r\nTransfer-Encoding: \t CHUNKED \r\nHost: h\r\n\r\n1\r\nx\r\n0\r\n\r\n",
-               "POST 1.1 /c\nTransfer-Encoding\n  CHUNKED \nHost\n  h\n= h\n= \n= \n= \n= \n= CHUNKED "
-               "\nlength 0\nx\n");
+    check_good(
+        "POST /c HTTP/1.1\r\nTransfer-Encoding: \t CHUNKED \r\nHost: h\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        "POST 1.1 /c\nTransfer-Encoding\n  CHUNKED \nHost\n  h\n= h\n= \n= \n= \n= \n= CHUNKED "
+        "\nlength 0\nx\n");
 }
 
 /* Many small chunks give the same body as one. */
@@ -232,7 +243,8 @@ static void test_chunked_keeps_only_data(void **state) {
     assert_true(kept <= head);
     for (size_t i = 1; i <= 1000; i++) {
         size_t piece = (size_t)sprintf(buffer + kept, "1;extension=%032zu\r\nx\r\n", i);
-        assert_int_equal(request_feed(&request, buffer, kept, kept + piece, &kept), REQUEST_PARTIAL);
+        assert_int_equal(request_feed(&request, buffer, kept, kept + piece, &kept),
+                         REQUEST_PARTIAL);
         assert_int_equal(request.body.len, i);
         assert_true(kept <= head + 64 + i); /* the first chunk's size stands before its data */
     }
@@ -262,15 +274,16 @@ static void test_pipelined(void **state) {
                     "GET 1.1 /1\nHost\n  h\n" ONLY_HOST "length 0\n\n", 28);
     check_good_left("POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nxGET",
                     "POST 1.1 /1\nHost\n  h\nContent-Length\n  1\n" ONLY_HOST "length 1\nx\n", 3);
-    check_good_left(CHUNKED "1\r\nx\r\n0\r\n\r\nG",
-                    "POST 1.1 /c\nHost\n  h\nTransfer-Encoding\n  chunked\n= h\n= \n= \n= \n= \n= chunked\n"
-                    "length 0\nx\n",
-                    1);
+    check_good_left(
+        CHUNKED "1\r\nx\r\n0\r\n\r\nG",
+        "POST 1.1 /c\nHost\n  h\nTransfer-Encoding\n  chunked\n= h\n= \n= \n= \n= \n= chunked\n"
+        "length 0\nx\n",
+        1);
     check_good_left("GET /1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /2",
                     "GET 1.1 /1\nHost\n  h\nConnection\n  close\n" ONLY_HOST "length 0\n\n", 6);
-    check_good_left("GET /1 HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nGET /2",
-                    "GET 1.1 /1\nHost\n  h\nUpgrade\n  x\nConnection\n  upgrade\n" ONLY_HOST "length 0\n\n",
-                    6);
+    check_good_left(
+        "GET /1 HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nGET /2",
+        "GET 1.1 /1\nHost\n  h\nUpgrade\n  x\nConnection\n  upgrade\n" ONLY_HOST "length 0\n\n", 6);
     /* What is behind the request is not looked at. */
     check_good_left("GET /1 HTTP/1.1\r\nHost: h\r\n\r\n\0\0\0",
                     "GET 1.1 /1\nHost\n  h\n" ONLY_HOST "length 0\n\n", 3);
@@ -284,15 +297,17 @@ static void test_stream(void **state) {
         if (i % 3 == 0)
             buf_printf(&input, "GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", i);
         else if (i % 3 == 1)
-            buf_printf(&input, "POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n%04d", i, i);
+            buf_printf(&input, "POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n%04d", i,
+                       i);
         else
-            buf_printf(
-                &input,
-                "POST /%d HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n%02d\r\n0\r\n\r\n", i,
-                i);
+            buf_printf(&input,
+                       "POST /%d HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
+                       "chunked\r\n\r\n2\r\n%02d\r\n0\r\n\r\n",
+                       i, i);
     size_t at = 0;
     for (int i = 0; i < 20; i++) {
-        struct outcome outcome = read_all_ways((struct slice){input.data + at, input.len - at}, BODY_MAX);
+        struct outcome outcome =
+            read_all_ways((struct slice){input.data + at, input.len - at}, BODY_MAX);
         assert_int_equal(outcome.progress, REQUEST_COMPLETE);
         char target[16];
         snprintf(target, sizeof target, " /%d\n", i);
@@ -307,7 +322,8 @@ static void test_stream(void **state) {
 /* --- Limits ----------------------------------------------------------------------------------- */
 
 /* `head`, then `count` times `c`, then `tail`. */
-static struct slice filled(struct buf *out, const char *head, char c, size_t count, const char *tail) {
+static struct slice filled(struct buf *out, const char *head, char c, size_t count,
+                           const char *tail) {
     buf_reset(out, SIZE_MAX);
     buf_puts(out, head);
     buf_reserve(out, count);
@@ -408,7 +424,8 @@ static void test_body_limit(void **state) {
     check_fits_at(SLICE(CHUNKED "a\r\n0123456789\r\n0\r\n\r\n"), 10, __LINE__);
     check_fits_at(SLICE(CHUNKED "5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"), 10, __LINE__);
     check_bad_at(SLICE(CHUNKED "b\r\n0123456789a\r\n0\r\n\r\n"), ERROR_BODY_SIZE, 10, __LINE__);
-    check_bad_at(SLICE(CHUNKED "5\r\n01234\r\n6\r\n56789a\r\n0\r\n\r\n"), ERROR_BODY_SIZE, 10, __LINE__);
+    check_bad_at(SLICE(CHUNKED "5\r\n01234\r\n6\r\n56789a\r\n0\r\n\r\n"), ERROR_BODY_SIZE, 10,
+                 __LINE__);
     /* The announcement alone is enough to refuse. */
     check_bad_at(SLICE(WITH_LENGTH("11")), ERROR_BODY_SIZE, 10, __LINE__);
 }
@@ -424,8 +441,10 @@ static void test_bad(void **state) {
     check_bad("GET / HTTP/2.0\r\nHost: h\r\n\r\n", ERROR_VERSION);
     check_bad("GET / HTTP/0.9\r\nHost: h\r\n\r\n", ERROR_VERSION);
     check_bad("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ERROR_VERSION);
-    check_bad("POST / HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\nContent-Length: 0\r\n\r\n", ERROR_EXPECT);
-    check_bad("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", ERROR_TRANSFER_ENCODING);
+    check_bad("POST / HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\nContent-Length: 0\r\n\r\n",
+              ERROR_EXPECT);
+    check_bad("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n",
+              ERROR_TRANSFER_ENCODING);
     check_bad("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
               ERROR_TRANSFER_ENCODING);
     check_bad("\x16\x03\x01\x02", ERROR_MALFORMED_REQUEST); /* TLS */
@@ -435,16 +454,17 @@ static void test_bad(void **state) {
     check_bad("GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
               ERROR_MALFORMED_REQUEST);
-    check_bad(
-        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ERROR_MALFORMED_REQUEST);
-    check_bad(
-        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
-        ERROR_MALFORMED_REQUEST);
+    check_bad("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: "
+              "chunked\r\n\r\n0\r\n\r\n",
+              ERROR_MALFORMED_REQUEST);
+    check_bad("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: "
+              "1\r\n\r\n0\r\n\r\n",
+              ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "x\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\nab\r\n0\r\n\r\n", ERROR_MALFORMED_REQUEST);
     /* A head that ends with bare line feeds, alone or before a sound end. */
-    check_bad("POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\n\r{}", ERROR_MALFORMED_REQUEST);
+    check_bad("POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\n\r{}",
+              ERROR_MALFORMED_REQUEST);
     check_bad("POST /c HTTP/1.1\n\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad("GET / HTTP/1.1\r\nHost: h\r\nX:\r\n\nmore\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad("GET / HTTP/1.1\r\nHost: h\r\nX-A: one\r\n \r\n\r\n", ERROR_MALFORMED_REQUEST);
@@ -480,7 +500,8 @@ static const char *judge(const char *name, struct slice text) {
     const char *verdict = "";
     char status[8];
     snprintf(status, sizeof status, "%d-",
-             whole.progress == REQUEST_FAILED ? http_status_code(http_error_status(whole.error)) : 0);
+             whole.progress == REQUEST_FAILED ? http_status_code(http_error_status(whole.error))
+                                              : 0);
     if (is_complete && !strstr(name, "405") && !strstr(name, "target"))
         verdict = "taken"; /* a wrong method or target is found by others */
     if (!is_complete && !strstr(name, status))

@@ -3,8 +3,8 @@
  * cancellations can be had.
  */
 #include "base/hash.h"
-#include "inbox/inbox.h"
 #include "base/metrics.h"
+#include "inbox/inbox.h"
 #include "support.h"
 
 enum { CHANNELS_MAX = 600, WAITERS_MAX = 3000 };
@@ -184,8 +184,10 @@ static int set_up(void **state) {
     channel_count = polls_done = answers_made = answers_alive = reads_made = 0;
     pushes_done = pushes_failed = pushes_without_owner = 0;
     now_ms = 1700000000000;
-    options = (struct inbox_options){
-        .channel_max_updates = 1000, .ttl_ms = 1000000, .cache_max_bytes = 64 << 20, .clock_ms = test_clock};
+    options = (struct inbox_options){.channel_max_updates = 1000,
+                                     .ttl_ms = 1000000,
+                                     .cache_max_bytes = 64 << 20,
+                                     .clock_ms = test_clock};
     inbox = NULL;
     return 0;
 }
@@ -261,13 +263,15 @@ static void run_wakes(void) {
 }
 
 /* The waiter has got exactly the updates `first` to `last` of `total` (none when last < first). */
-static void check_answer_at(const struct waiter *waiter, uint64_t first, uint64_t last, uint64_t total,
-                            uint64_t missed, int line) {
+static void check_answer_at(const struct waiter *waiter, uint64_t first, uint64_t last,
+                            uint64_t total, uint64_t missed, int line) {
     uint64_t count = last < first ? 0 : last - first + 1;
     if (waiter->answers != 1 || !waiter->ok || waiter->reset || waiter->count != count ||
         waiter->total != total || waiter->missed != missed ||
-        (count && (waiter->first != first || waiter->last != last)) || waiter->ts != (count ? last : total)) {
-        print_error("answers %d, ok %d, reset %d, %u updates %llu..%llu, ts %llu, total %llu, missed %llu\n",
+        (count && (waiter->first != first || waiter->last != last)) ||
+        waiter->ts != (count ? last : total)) {
+        print_error("answers %d, ok %d, reset %d, %u updates %llu..%llu, ts %llu, total %llu, "
+                    "missed %llu\n",
                     waiter->answers, waiter->ok, waiter->reset, waiter->count,
                     (unsigned long long)waiter->first, (unsigned long long)waiter->last,
                     (unsigned long long)waiter->ts, (unsigned long long)waiter->total,
@@ -276,7 +280,7 @@ static void check_answer_at(const struct waiter *waiter, uint64_t first, uint64_
     }
 }
 
-#define check_answer(waiter, first, last, total, missed)                                                     \
+#define check_answer(waiter, first, last, total, missed)                                           \
     check_answer_at(waiter, first, last, total, missed, __LINE__)
 
 /* --- Loading and reading ---------------------------------------------------------------------- */
@@ -817,8 +821,8 @@ static void run_consumers(uint64_t cache_max_bytes, uint64_t first_seed) {
         const char *name = names[i % NAMES];
         uint32_t what = random_below(100);
         if (what < 55 && !is_under_way[i]) {
-            start(i, name, (int64_t)cursors[i], random_below(4) ? READ_MAX_UPDATES : 1 + random_below(3),
-                  random_below(10) > 0);
+            start(i, name, (int64_t)cursors[i],
+                  random_below(4) ? READ_MAX_UPDATES : 1 + random_below(3), random_below(10) > 0);
             is_under_way[i] = true;
         } else if (what < 60 && is_under_way[i]) {
             inbox_cancel(inbox, &waiters[i].poll);
@@ -839,11 +843,12 @@ static void run_consumers(uint64_t cache_max_bytes, uint64_t first_seed) {
             is_under_way[j] = false;
             if (!waiter->ok)
                 continue;
-            if (waiter->missed || waiter->reset || (waiter->count && waiter->first != cursors[j] + 1) ||
+            if (waiter->missed || waiter->reset ||
+                (waiter->count && waiter->first != cursors[j] + 1) ||
                 waiter->ts != cursors[j] + waiter->count || waiter->answers != 1)
                 fail_msg("step %d, consumer %d at %llu: %u updates from %llu, ts %llu", step, j,
-                         (unsigned long long)cursors[j], waiter->count, (unsigned long long)waiter->first,
-                         (unsigned long long)waiter->ts);
+                         (unsigned long long)cursors[j], waiter->count,
+                         (unsigned long long)waiter->first, (unsigned long long)waiter->ts);
             cursors[j] = waiter->ts;
             delivered += waiter->count;
         }

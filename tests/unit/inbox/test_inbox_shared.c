@@ -3,8 +3,8 @@
  * comes in every order that two connections to one Redis can bring.
  */
 #include "base/hash.h"
-#include "inbox/inbox.h"
 #include "base/metrics.h"
+#include "inbox/inbox.h"
 #include "support.h"
 
 enum { UPDATES_MAX = 100000, WAITERS = 40 };
@@ -26,7 +26,8 @@ static size_t news_first, news_last;
 
 static struct update *make_update(uint64_t ts) {
     char body[64];
-    snprintf(body, sizeof body, "{\"life\":%lld,\"n\":%llu}", (long long)first_at, (unsigned long long)ts);
+    snprintf(body, sizeof body, "{\"life\":%lld,\"n\":%llu}", (long long)first_at,
+             (unsigned long long)ts);
     struct update_parts parts = {.body = slice_of(body), .method = SLICE("POST")};
     struct update *update = update_new(&parts);
     update->ts = ts;
@@ -493,16 +494,23 @@ static void test_no_order_of_events_loses_an_update(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_poll_waits_for_the_subscription_then_reads, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_news_told_during_the_read_are_not_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_poll_waits_for_the_subscription_then_reads, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_news_told_during_the_read_are_not_lost, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_a_wake_needs_no_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_gap_leads_to_a_read, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_parked_polls_outlive_the_loss_of_the_store, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_parked_polls_outlive_the_loss_of_the_store, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_a_counter_that_went_back_is_said, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_counter_that_went_back_and_on_is_said, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_polls_whose_time_is_over_look_once_more, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_cursor_ahead_of_the_news_is_no_reset, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_failed_read_fails_those_who_wait_for_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_counter_that_went_back_and_on_is_said, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_polls_whose_time_is_over_look_once_more, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_cursor_ahead_of_the_news_is_no_reset, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_failed_read_fails_those_who_wait_for_it, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_no_order_of_events_loses_an_update, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,9 +14,10 @@ static bool load(struct config config) {
         config.redis_host = "127.0.0.1";
     if (!config.redis_port)
         config.redis_port = 6379;
-    const char **texts[] = {&config.redis_url,           &config.redis_user,   &config.redis_pass,
-                            &config.redis_tls_ca,        &config.redis_prefix, &config.redis_master,
-                            &config.redis_sentinel_pass, &config.redis_wait,   &config.redis_sentinel};
+    const char **texts[] = {
+        &config.redis_url,           &config.redis_user,   &config.redis_pass,
+        &config.redis_tls_ca,        &config.redis_prefix, &config.redis_master,
+        &config.redis_sentinel_pass, &config.redis_wait,   &config.redis_sentinel};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (!*texts[i])
             *texts[i] = "";
@@ -197,7 +198,8 @@ static void test_records(void **state) {
                                         .query = SLICE("a=b c"),
                                         .headers = SLICE("{\"x\":\"y\"}"),
                                         .method = SLICE("POST")});
-    check_record(&(struct update_parts){.body = SLICE("{}"), .has_raw = true, .method = SLICE("POST")});
+    check_record(
+        &(struct update_parts){.body = SLICE("{}"), .has_raw = true, .method = SLICE("POST")});
     static const char *const bad[] = {
         "",
         "1",
@@ -240,20 +242,24 @@ static void check_promise(const char *info, const char *fsync, const char *line,
 
 static void test_promises(void **state) {
     (void)state;
-    check_promise("# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\nconnected_slaves:1\r\nmaxmemory:0\r\n"
-                  "maxmemory_policy:allkeys-lru\r\n",
-                  "always",
-                  "redis 7.0.15: appendonly yes, appendfsync always, 1 replica, maxmemory-policy allkeys-lru",
-                  NULL);
-    check_promise("redis_version:7\naof_enabled:0\nconnected_slaves:0\nmaxmemory_policy:noeviction", "always",
-                  "redis 7: appendonly no, 0 replicas, maxmemory-policy noeviction", "appendonly is off");
+    check_promise(
+        "# Server\r\nredis_version:7.0.15\r\naof_enabled:1\r\nconnected_slaves:1\r\nmaxmemory:0\r\n"
+        "maxmemory_policy:allkeys-lru\r\n",
+        "always",
+        "redis 7.0.15: appendonly yes, appendfsync always, 1 replica, maxmemory-policy allkeys-lru",
+        NULL);
+    check_promise("redis_version:7\naof_enabled:0\nconnected_slaves:0\nmaxmemory_policy:noeviction",
+                  "always", "redis 7: appendonly no, 0 replicas, maxmemory-policy noeviction",
+                  "appendonly is off");
     check_promise("aof_enabled:1\n", "everysec", "redis : appendonly yes, appendfsync everysec",
                   "about a second");
     check_promise("aof_enabled:1\n", "no", "redis ", "its machine crashes");
-    check_promise("aof_enabled:1\n", "", "redis : appendonly yes, appendfsync not known", "not known");
-    check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:volatile-ttl\n", "always", "redis ",
-                  "evicts");
-    check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:noeviction\n", "always", "redis ", NULL);
+    check_promise("aof_enabled:1\n", "", "redis : appendonly yes, appendfsync not known",
+                  "not known");
+    check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:volatile-ttl\n", "always",
+                  "redis ", "evicts");
+    check_promise("aof_enabled:1\nmaxmemory:100\nmaxmemory_policy:noeviction\n", "always", "redis ",
+                  NULL);
 }
 
 int main(void) {

@@ -5,8 +5,8 @@
 #include "base/config.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "support.h"
 #include "sqlite/update_log.h"
+#include "support.h"
 
 #include <signal.h>
 #include <sqlite3.h>
@@ -156,9 +156,10 @@ static void check_read_at(const char *channel, int64_t after_ts, uint32_t limit,
     struct store_read *read = read_new(slice_of(channel), after_ts, limit);
     uint64_t count = last < first ? 0 : last - first + 1;
     if (read->error || read->total != total || read->count != count) {
-        print_error("after %lld, limit %u: ok %d, total %llu, %u updates; wanted %llu, %llu updates\n",
-                    (long long)after_ts, limit, !read->error, (unsigned long long)read->total, read->count,
-                    (unsigned long long)total, (unsigned long long)count);
+        print_error(
+            "after %lld, limit %u: ok %d, total %llu, %u updates; wanted %llu, %llu updates\n",
+            (long long)after_ts, limit, !read->error, (unsigned long long)read->total, read->count,
+            (unsigned long long)total, (unsigned long long)count);
         _fail(__FILE__, line);
     }
     for (uint32_t i = 0; i < read->count; i++)
@@ -173,7 +174,7 @@ static void check_read_at(const char *channel, int64_t after_ts, uint32_t limit,
     read_free(read);
 }
 
-#define check_read(channel, after, limit, total, first, last)                                                \
+#define check_read(channel, after, limit, total, first, last)                                      \
     check_read_at(channel, after, limit, total, first, last, __LINE__)
 
 static void maintain(void) {
@@ -241,7 +242,8 @@ static void test_unknown_channel(void **state) {
 /* Whether a cursor this far is worth looking at: near the ends, near the multiples of LOG_SKIP, some others. */
 static bool is_of_interest(uint64_t cursor, uint64_t total) {
     uint64_t in_round = cursor % LOG_SKIP;
-    return cursor < 4 || cursor + 4 > total || in_round < 2 || in_round == LOG_SKIP - 1 || cursor % 41 == 0;
+    return cursor < 4 || cursor + 4 > total || in_round < 2 || in_round == LOG_SKIP - 1 ||
+           cursor % 41 == 0;
 }
 
 static void check_every_cursor(const char *channel, uint64_t total) {
@@ -650,7 +652,8 @@ static void test_channel_ids_are_never_reused(void **state) {
     sqlite3 *db;
     sqlite3_stmt *statement;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, "SELECT id FROM channel", -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT id FROM channel", -1, &statement, NULL),
+                     SQLITE_OK);
     assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
     int64_t id = sqlite3_column_int64(statement, 0);
     sqlite3_finalize(statement);
@@ -684,7 +687,8 @@ static void check_channels(void) {
         if (read->total != totals[i])
             fail_msg("channel %d: %llu, not %llu", i, (unsigned long long)read->total,
                      (unsigned long long)totals[i]);
-        uint64_t kept = totals[i] < options.channel_max_updates ? totals[i] : options.channel_max_updates;
+        uint64_t kept =
+            totals[i] < options.channel_max_updates ? totals[i] : options.channel_max_updates;
         assert_int_equal(read->count, kept);
         for (uint32_t j = 0; j < read->count; j++) {
             char body[32];
@@ -705,7 +709,8 @@ static void test_crashes(void **state) {
     seed = 42;
     open_log();
     for (int step = 0; step < 1200; step++) {
-        int channel = (int)random_below(random_below(2) ? CHANNELS : 3), count = (int)random_below(20) + 1;
+        int channel = (int)random_below(random_below(2) ? CHANNELS : 3),
+            count = (int)random_below(20) + 1;
         assert_true(push_many(channel_name(channel), totals[channel] + 1, count));
         totals[channel] += (uint64_t)count;
         now_ms += random_below(400);
@@ -755,8 +760,8 @@ static void test_failed_transactions(void **state) {
         bool is_full = random_below(3) == 0;
         if (is_full)
             limit_file_size(wal_bytes() > 8192 ? wal_bytes() - random_below(4096) : 4096);
-        int channel =
-            (int)random_below(1 + (uint32_t)step / 20 < CHANNELS ? 1 + (uint32_t)step / 20 : CHANNELS);
+        int channel = (int)random_below(1 + (uint32_t)step / 20 < CHANNELS ? 1 + (uint32_t)step / 20
+                                                                           : CHANNELS);
         int count = (int)random_below(30) + 1;
         if (push_many(channel_name(channel), totals[channel] + 1, count))
             totals[channel] += (uint64_t)count;
