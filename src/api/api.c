@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "http/asset.h"
 #include "version.h"
@@ -68,7 +69,7 @@ static bool split_target(struct slice target, struct route *route) {
 /* Reads the channel's name from the path segment `segment`. */
 static enum http_error decode_channel(struct slice segment, struct route *route) {
     char decoded[REQUEST_TARGET_MAX_BYTES];
-    long len = http_decode_path(segment, decoded);
+    long len = text_decode_percent(segment, decoded);
     if (len < 1 || len > CHANNEL_NAME_MAX_BYTES)
         return ERROR_CHANNEL_NAME;
     for (long i = 0; i < len; i++) {
@@ -104,7 +105,7 @@ static void add_number(struct lines *lines, const char *name, uint64_t number) {
     lines->len = (size_t)(at - lines->text);
 }
 
-static struct slice slice_of(const struct lines *lines) {
+static struct slice lines_slice(const struct lines *lines) {
     return (struct slice){lines->text, lines->len};
 }
 
@@ -120,7 +121,7 @@ static void reply_error(struct exchange *exchange, enum http_error error) {
     add_limit(&lines, exchange);
     if (http_error_status(error) == HTTP_SERVICE_UNAVAILABLE)
         add_number(&lines, "Retry-After", 1);
-    exchange_error(exchange, error, slice_of(&lines));
+    exchange_error(exchange, error, lines_slice(&lines));
 }
 
 /* Sends a reply that has just been made; NULL: there was no memory for it. */
@@ -188,8 +189,8 @@ static void push(struct exchange *exchange, const struct request *request,
         reply_error(exchange, ERROR_BUSY);
     else
         metrics.buffer_bytes += size;
-    log_debug("push", "channel", log_channel(channel_of(route)).text, "bytes",
-              log_number(size).text, NULL);
+    log_debug("push", "channel", log_secret(channel_of(route)).text, "bytes", log_number(size).text,
+              NULL);
 }
 
 static void push_done(void *owner, const struct update *update, enum store_error error) {
@@ -205,14 +206,14 @@ static void push_done(void *owner, const struct update *update, enum store_error
     struct lines lines = {.len = 0};
     add_number(&lines, "X-Total-Updates", update->ts);
     add_limit(&lines, exchange);
-    reply_with(exchange, HTTP_OK, text_type, slice_of(&lines), SLICE("OK"));
+    reply_with(exchange, HTTP_OK, text_type, lines_slice(&lines), SLICE("OK"));
 }
 
 /* --- Poll ------------------------------------------------------------------------------------- */
 
 /* Decodes a query's value into `out`; false when it is longer than a number can be. */
 static bool decode_value(struct slice value, char out[32]) {
-    long len = value.len < 32 ? http_decode_path(value, out) : -1;
+    long len = value.len < 32 ? text_decode_percent(value, out) : -1;
     if (len < 0)
         return false;
     out[len] = '\0';
@@ -264,7 +265,7 @@ static enum http_error parse_poll(struct slice query, struct exchange *exchange,
     poll->limit = READ_MAX_UPDATES;
     exchange->view = VIEW_UPDATE;
     *sleep_ms = 0;
-    for (struct http_pair pair; http_next_pair(&query, &pair);) {
+    for (struct text_pair pair; text_next_pair(&query, &pair);) {
         char value[32];
         bool is_text = decode_value(pair.value, value);
         if (is_text && !*value)
@@ -295,7 +296,7 @@ static void poll_channel(struct exchange *exchange, const struct route *route) {
     exchange->poll.may_wait = sleep_ms && !exchange->is_head && !api->is_draining;
     if (exchange->poll.may_wait)
         exchange_wait(exchange, wheel_now_ms() + sleep_ms);
-    log_debug("poll", "channel", log_channel(channel_of(route)).text, "sleep_ms",
+    log_debug("poll", "channel", log_secret(channel_of(route)).text, "sleep_ms",
               log_number(sleep_ms).text, NULL);
     if (!inbox_poll(api->inbox, channel_of(route), &exchange->poll))
         reply_error(exchange, ERROR_BUSY);
@@ -380,8 +381,8 @@ static struct reply *build_answer(const struct exchange *exchange, const struct 
     add_number(&lines, "X-Total-Updates", answer->total);
     add_limit(&lines, exchange);
     unsigned flags = exchange_flags(exchange);
-    return exchange->view == VIEW_FULL ? build_full(answer, flags, slice_of(&lines))
-                                       : build_plain(answer, flags, slice_of(&lines));
+    return exchange->view == VIEW_FULL ? build_full(answer, flags, lines_slice(&lines))
+                                       : build_plain(answer, flags, lines_slice(&lines));
 }
 
 static void poll_done(struct poll *poll, struct answer *answer) {
@@ -513,7 +514,7 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
     struct lines lines = {.len = 0};
     add_limit(&lines, exchange);
     add_number(&lines, "Retry-After", verdict.retry_after_s);
-    exchange_error(exchange, ERROR_RATE_LIMIT, slice_of(&lines));
+    exchange_error(exchange, ERROR_RATE_LIMIT, lines_slice(&lines));
     return false;
 }
 

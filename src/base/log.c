@@ -13,12 +13,12 @@ static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
 static enum log_level minimum = LOG_LEVEL_INFO;
 static bool as_json;
-static unsigned char channel_key[crypto_shorthash_KEYBYTES];
+static unsigned char secret_key[crypto_shorthash_KEYBYTES];
 
 void log_init(enum log_level level, bool json) {
     minimum = level;
     as_json = json;
-    randombytes_buf(channel_key, sizeof channel_key);
+    randombytes_buf(secret_key, sizeof secret_key);
 }
 
 bool log_enabled(enum log_level level) {
@@ -73,9 +73,9 @@ struct log_text log_number(uint64_t number) {
     return text;
 }
 
-struct log_text log_channel(struct slice name) {
+struct log_text log_secret(struct slice secret) {
     unsigned char hash[crypto_shorthash_BYTES];
-    crypto_shorthash(hash, (const unsigned char *)name.data, name.len, channel_key);
+    crypto_shorthash(hash, (const unsigned char *)secret.data, secret.len, secret_key);
     struct log_text text;
     snprintf(text.text, sizeof text.text, "%02x%02x%02x%02x", hash[0], hash[1], hash[2], hash[3]);
     return text;

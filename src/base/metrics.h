@@ -5,7 +5,7 @@
 #pragma once
 
 #include "base/buf.h"
-#include "http/http.h"
+#include "http/status.h"
 #include <stdint.h>
 
 struct metrics {

@@ -6,8 +6,8 @@
  */
 #pragma once
 
-#include "base/buf.h"
-#include "http/http.h"
+#include "base/slice.h"
+#include "http/status.h"
 #include <stdint.h>
 
 enum {

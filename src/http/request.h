@@ -9,7 +9,7 @@
 #pragma once
 
 #include "base/slice.h"
-#include "http/http.h"
+#include "http/status.h"
 #include <llhttp/llhttp.h>
 
 enum {

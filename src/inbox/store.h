@@ -172,9 +172,6 @@ static inline enum store_error store_health(struct store *store, struct buf *lin
     return store->ops->health ? store->ops->health(store, line) : STORE_OK;
 }
 
-/* The wall clock, milliseconds since the epoch. */
-int64_t store_clock_ms(void);
-
 struct redis_options;
 
 /* Opens the Redis store; `redis` must stay. It connects by itself, now and whenever it has to. NULL on a failure that

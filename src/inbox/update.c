@@ -1,6 +1,7 @@
 #include "inbox/update.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "base/utf8.h"
 
 #include <stdlib.h>
@@ -76,7 +77,7 @@ static uint32_t *find_slot(const struct fields *fields, struct slice name) {
 
 static size_t count_pairs(struct slice text) {
     size_t count = 0;
-    for (struct http_pair pair; http_next_pair(&text, &pair);)
+    for (struct text_pair pair; text_next_pair(&text, &pair);)
         count++;
     return count;
 }
@@ -84,7 +85,7 @@ static size_t count_pairs(struct slice text) {
 /* Appends the decoded `text`, as UTF-8; `scratch` is for its use. */
 static void decode(struct buf *out, struct slice text, struct buf *scratch) {
     buf_reset(scratch, SIZE_MAX);
-    http_decode_form(scratch, text);
+    text_decode_form(scratch, text);
     out->failed |= scratch->failed;
     utf8_append(out, (struct slice){scratch->data, scratch->len});
 }
@@ -102,7 +103,7 @@ static void fields_init(struct fields *fields, struct slice text) {
     fields->index = calloc(fields->index_size, sizeof *fields->index);
     fields->failed = !fields->list || !fields->index || !buf_reserve(&fields->text, text.len + 1);
     struct buf scratch = {0};
-    for (struct http_pair pair; !fields->failed && http_next_pair(&text, &pair);) {
+    for (struct text_pair pair; !fields->failed && text_next_pair(&text, &pair);) {
         struct field field = {.name_at = fields->text.len};
         decode(&fields->text, pair.name, &scratch);
         field.name_len = fields->text.len - field.name_at;

@@ -1,5 +1,5 @@
 #include "redis/layout.h"
-#include "http/http.h"
+#include "base/text.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -186,7 +186,7 @@ bool redis_layout_channel(const struct redis_layout *layout, struct slice name, 
     }
     if (rest.len < 3 || rest.data[0] != '{' || rest.data[rest.len - 1] != '}')
         return false;
-    long decoded = http_decode_path((struct slice){rest.data + 1, rest.len - 2}, out);
+    long decoded = text_decode_percent((struct slice){rest.data + 1, rest.len - 2}, out);
     *len = decoded > 0 ? (size_t)decoded : 0;
     return decoded > 0;
 }

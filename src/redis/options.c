@@ -1,5 +1,5 @@
 #include "redis/options.h"
-#include "http/http.h"
+#include "base/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +57,7 @@ static bool parse_address(struct redis_address *address, const char *text, size_
 /* A percent-encoded part of an address, decoded; NULL when it is not sound or memory is out. */
 static char *decode(const char *text, size_t len) {
     char *out = malloc(len + 1);
-    long decoded = out ? http_decode_path((struct slice){text, len}, out) : -1;
+    long decoded = out ? text_decode_percent((struct slice){text, len}, out) : -1;
     if (decoded < 0) {
         free(out);
         return NULL;

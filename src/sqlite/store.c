@@ -58,12 +58,6 @@ struct sqlite_store {
     struct store_stats stats;
 };
 
-int64_t store_clock_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static struct sqlite_store *store_of(struct store *store) {
     return container_of(store, struct sqlite_store, base);
 }

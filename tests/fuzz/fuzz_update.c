@@ -38,19 +38,19 @@ static void on_member(void *context, struct slice key, struct json_span value) {
 /* Every field of the query is a member of the object `body`, with its last value. */
 static void check_query(struct slice query, struct slice body) {
     int checked = 0;
-    for (struct http_pair pair; http_next_pair(&query, &pair) && checked < 8; checked++) {
+    for (struct text_pair pair; text_next_pair(&query, &pair) && checked < 8; checked++) {
         struct buf name = {0}, value = {0}, written = {0}, other = {0};
-        http_decode_form(&name, pair.name);
-        http_decode_form(&value, pair.value);
+        text_decode_form(&name, pair.name);
+        text_decode_form(&value, pair.value);
         struct slice rest = query;
-        for (struct http_pair later; http_next_pair(&rest, &later);) {
+        for (struct text_pair later; text_next_pair(&rest, &later);) {
             buf_reset(&other, SIZE_MAX);
-            http_decode_form(&other, later.name);
+            text_decode_form(&other, later.name);
             if (!slice_equal((struct slice){name.data, name.len},
                              (struct slice){other.data, other.len}))
                 continue;
             buf_reset(&value, SIZE_MAX);
-            http_decode_form(&value, later.value);
+            text_decode_form(&value, later.value);
         }
         json_write_string(&written, (struct slice){value.data, value.len});
         struct expected expected = {
@@ -76,9 +76,9 @@ static void check_update(const struct update *update, struct slice query, struct
     assert(slice_equal(update_query(update), query));
     assert(update->headers_len <= UPDATE_HEADERS_MAX_BYTES);
     assert(json_check(update_headers(update), NULL, NULL) == JSON_OBJECT);
-    struct http_pair pair;
+    struct text_pair pair;
     struct slice pairs = query;
-    bool has_query = http_next_pair(&pairs, &pair);
+    bool has_query = text_next_pair(&pairs, &pair);
     if (has_query) {
         assert(kind == JSON_OBJECT);
         check_query(query, body);

@@ -14,10 +14,6 @@
 
 #include "base/slice.h"
 
-static inline struct slice slice_of(const char *text) {
-    return (struct slice){text, strlen(text)};
-}
-
 static inline void assert_slices_at(struct slice got, struct slice wanted, const char *file,
                                     int line) {
     if (slice_equal(got, wanted))

@@ -1,12 +1,8 @@
 /*
- * The words of HTTP that client and server share here: statuses and the errors a client can see, and
- * the decoding of paths, queries and forms.
+ * The statuses of HTTP (RFC 9110, 15) that longline answers with, and the one table of all errors that a
+ * client can see.
  */
 #pragma once
-
-#include "base/buf.h"
-#include "base/slice.h"
-#include <stdint.h>
 
 /* Every status longline answers with: name, code, reason phrase. */
 #define HTTP_STATUSES(X)                                                                           \
@@ -85,19 +81,3 @@ enum http_error { HTTP_NO_ERROR, HTTP_ERRORS(HTTP_ERROR_NAME) };
 
 enum http_status http_error_status(enum http_error error);
 const char *http_error_description(enum http_error error);
-
-/* Decodes %XX into `out`, which has room for text.len bytes. The new length, or -1 when a % is not
- * followed by two hex digits. */
-long http_decode_path(struct slice text, char *out);
-
-/* One `name=value` of a query or a form, still encoded. */
-struct http_pair {
-    struct slice name, value;
-};
-
-/* Takes the next pair off the front of `text` (application/x-www-form-urlencoded); empty ones are
- * skipped. False at the end. */
-bool http_next_pair(struct slice *text, struct http_pair *pair);
-
-/* Appends the decoded `text`: + is a space, %XX a byte, and a % without two hex digits stays. */
-void http_decode_form(struct buf *out, struct slice text);

@@ -1,31 +1,12 @@
-/* Statuses, errors, and the decoding of paths, queries and forms. */
-#include "http/http.h"
+/* Percent-encoding, queries and forms. */
+#include "base/text.h"
 #include "support.h"
-
-static void test_statuses(void **state) {
-    (void)state;
-    assert_int_equal(http_status_code(HTTP_OK), 200);
-    assert_int_equal(http_status_code(HTTP_VERSION_NOT_SUPPORTED), 505);
-    assert_string_equal(http_status_reason(HTTP_URI_TOO_LONG), "URI Too Long");
-    for (int status = 0; status < HTTP_STATUS_COUNT; status++) {
-        assert_in_range(http_status_code(status), 200, 599);
-        assert_true(*http_status_reason(status));
-    }
-    assert_int_equal(http_error_status(ERROR_JSON), HTTP_BAD_REQUEST);
-    assert_int_equal(http_error_status(ERROR_BODY_SIZE), HTTP_CONTENT_TOO_LARGE);
-    for (int error = HTTP_NO_ERROR + 1; error <= ERROR_VERSION; error++) {
-        assert_in_range(http_status_code(http_error_status(error)), 400, 599);
-        const char *text = http_error_description(error);
-        assert_true(*text);
-        assert_null(strpbrk(text, "\"\\\r\n")); /* it stands in JSON as it is */
-    }
-}
 
 /* `wanted` NULL: refused. */
 static void check_path_at(struct slice text, const char *wanted, size_t wanted_len, int line) {
     char *copy = malloc(text.len + !text.len), *out = malloc(text.len + !text.len);
     memcpy(copy, text.data, text.len);
-    long len = http_decode_path((struct slice){copy, text.len}, out);
+    long len = text_decode_percent((struct slice){copy, text.len}, out);
     if (len != (wanted ? (long)wanted_len : -1))
         _fail(__FILE__, line);
     if (wanted)
@@ -68,9 +49,9 @@ static void test_every_byte_of_a_path(void **state) {
         char lower[4], upper[4], out[3];
         snprintf(lower, sizeof lower, "%%%02x", byte);
         snprintf(upper, sizeof upper, "%%%02X", byte);
-        assert_int_equal(http_decode_path((struct slice){lower, 3}, out), 1);
+        assert_int_equal(text_decode_percent((struct slice){lower, 3}, out), 1);
         assert_int_equal((unsigned char)*out, byte);
-        assert_int_equal(http_decode_path((struct slice){upper, 3}, out), 1);
+        assert_int_equal(text_decode_percent((struct slice){upper, 3}, out), 1);
         assert_int_equal((unsigned char)*out, byte);
     }
 }
@@ -80,7 +61,7 @@ static void check_form_at(struct slice text, struct slice wanted, int line) {
     memcpy(copy, text.data, text.len);
     struct buf out = {0};
     buf_putc(&out, '>');
-    http_decode_form(&out, (struct slice){copy, text.len});
+    text_decode_form(&out, (struct slice){copy, text.len});
     assert_slices_at((struct slice){out.data + 1, out.len - 1}, wanted, __FILE__, line);
     assert_int_equal(out.data[0], '>');
     buf_deinit(&out);
@@ -113,7 +94,7 @@ static void check_pairs_at(struct slice text, const char *wanted, int line) {
     memcpy(copy, text.data, text.len);
     struct slice rest = {copy, text.len};
     struct buf got = {0};
-    for (struct http_pair pair; http_next_pair(&rest, &pair);) {
+    for (struct text_pair pair; text_next_pair(&rest, &pair);) {
         buf_append(&got, pair.name.data, pair.name.len);
         buf_putc(&got, '|');
         buf_append(&got, pair.value.data, pair.value.len);
@@ -147,7 +128,6 @@ static void test_pairs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),
         cmocka_unit_test(test_path),
         cmocka_unit_test(test_every_byte_of_a_path),
         cmocka_unit_test(test_form),

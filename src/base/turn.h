@@ -1,0 +1,41 @@
+/*
+ * Turns of the loop: work that waits for the end of this turn, or for the next one.
+ *
+ * A turn waits for its sockets and timers, calls back for each that is ready, and ends. Whoever must
+ * not act in the middle of a callback, or wants to act once for all that a turn brings (one lock, one
+ * write), asks for the turn's end; whoever has done enough for one turn asks for the next, and the
+ * loop looks at its sockets in between, without waiting.
+ *
+ * A task is embedded in its owner. Asking again while it is due changes nothing, nothing allocates.
+ * A process has one loop, and its turns stand here.
+ */
+#pragma once
+
+#include "base/list.h"
+#include <uv.h>
+
+struct turn_task {
+    struct list link; /* to itself while it is not due */
+    void (*run)(struct turn_task *task);
+};
+
+/* Before any task is due. */
+void turn_init(uv_loop_t *loop);
+/* No task may be due. Closes the handles; the loop must run once more. */
+void turn_deinit(void);
+
+static inline void turn_task_init(struct turn_task *task, void (*run)(struct turn_task *task)) {
+    list_init(&task->link);
+    task->run = run;
+}
+
+/* Runs `task` when this turn ends; a task that asks while it runs is still run in this turn. */
+void turn_end(struct turn_task *task);
+
+/* Runs `task` when the next turn ends. */
+void turn_next(struct turn_task *task);
+
+/* The task is not due any more; harmless when it was not. */
+static inline void turn_cancel(struct turn_task *task) {
+    list_remove(&task->link);
+}
