@@ -1,11 +1,13 @@
 /* The command line: `serve`, `health`, `new`, and the wiring of a server's parts. */
 #include "api/api.h"
+#include "api/report.h"
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "base/metrics.h"
+#include "base/turn.h"
 #include "cli/health.h"
+#include "http/budget.h"
 #include "http/server.h"
 #include "redis/options.h"
 #include "version.h"
@@ -40,7 +42,6 @@ static struct {
     struct config config;
     struct conn_shared connections;
     struct redis_options redis;
-    struct api api;
     struct store *store;
 } app;
 
@@ -50,12 +51,12 @@ static void on_store_closed(void *context) {
 }
 
 static void on_drain(void) {
-    app.api.is_draining = true;
+    api.is_draining = true;
 }
 
 static void on_drained(void) {
     conn_shared_deinit(&app.connections);
-    inbox_stop(app.api.inbox);
+    inbox_stop(api.inbox);
     store_close(app.store, on_store_closed, NULL);
 }
 
@@ -101,31 +102,31 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .load_max_ms = (uint64_t)config->redis_timeout,
         .clock_ms = clock_wall_ms,
     };
-    app.api = (struct api){
+    api = (struct api){
         .inbox = inbox_new(loop, app.store, &inbox_options, &api_inbox_events),
         .store = app.store,
-        .trust = app.api.trust,
+        .connections = &app.connections,
+        .trust = api.trust,
         .provider = provider_name(),
         .capture_headers = config->capture_headers,
         .keep_updates = (uint64_t)config->channel_storage_maxsize,
         .keep_seconds = (uint64_t)config->data_ttl,
     };
     if (config->rate_limit_limit)
-        app.api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
-                                      (uint64_t)config->rate_limit_frame * 1000);
+        api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
+                                  (uint64_t)config->rate_limit_frame * 1000);
+    budget_init((uint64_t)config->buffer_size << 20);
     app.connections = (struct conn_shared){
         .handler = &api_handler,
         .request_timeout_ms = (uint64_t)config->request_timeout * 1000,
         .idle_timeout_ms = (uint64_t)config->idle_timeout * 1000,
-        .buffer_max_bytes = (uint64_t)config->buffer_size << 20,
         .body_max_bytes = (uint32_t)config->max_body,
     };
-    if (!app.api.inbox || (config->rate_limit_limit && !app.api.limiter) ||
+    if (!api.inbox || (config->rate_limit_limit && !api.limiter) ||
         !conn_shared_init(&app.connections, loop)) {
         snprintf(error, error_size, "out of memory");
         return false;
     }
-    api_init(&app.api);
     wait_for_store(loop);
     struct server_options options = {
         .listen = config->listen,
@@ -163,23 +164,25 @@ static int serve(int argc, char **argv) {
     if (app.config.data_provider == PROVIDER_REDIS &&
         !redis_options_init(&app.redis, &app.config, error, sizeof error))
         return complain(EXIT_USAGE, error);
-    app.api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
-    if (!app.api.trust || !server_check_listen(app.config.listen, error, sizeof error))
+    api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
+    if (!api.trust || !server_check_listen(app.config.listen, error, sizeof error))
         return complain(EXIT_USAGE, error);
     umask(077); /* the data file holds secrets */
     signal(SIGPIPE, SIG_IGN);
     log_init(app.config.log_level, app.config.log_json);
-    metrics_init();
+    report_init();
     uv_loop_t *loop = uv_default_loop();
+    turn_init(loop);
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return complain(EXIT_CANNOT_START, error);
     pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
     uv_run(loop, UV_RUN_DEFAULT);
-    inbox_free(app.api.inbox);
-    limiter_free(app.api.limiter);
-    proxy_trust_free(app.api.trust);
+    inbox_free(api.inbox);
+    limiter_free(api.limiter);
+    proxy_trust_free(api.trust);
     redis_options_deinit(&app.redis);
+    turn_deinit();
     uv_run(loop, UV_RUN_DEFAULT);
     uv_loop_close(loop);
     return EXIT_SUCCESS;

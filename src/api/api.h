@@ -1,30 +1,26 @@
 /*
- * What longline answers: the route table and its handlers, from a request to the inbox and back.
- * docs/protocol.md describes it for users.
+ * What longline answers: the route table, from a request to its handler. docs/protocol.md describes it
+ * for users; the handlers are push.h, poll.h, report.h and http/asset.h.
  */
 #pragma once
 
-#include "base/config.h"
 #include "http/conn.h"
 #include "http/limiter.h"
 #include "http/proxy.h"
 #include "inbox/inbox.h"
 
-enum { SLEEP_MAX_MS = 60000 };
-
-struct api {
+/* A process has one; set it before the first request. */
+extern struct api {
     struct inbox *inbox;
     struct store *store;
+    const struct conn_shared *connections;
     struct limiter *limiter; /* NULL: no limit */
     struct proxy_trust *trust;
     const char *provider;
     bool capture_headers;
-    uint64_t keep_updates, keep_seconds; /* of a channel; what health says of it */
+    uint64_t keep_updates, keep_seconds; /* of a channel, for health */
     bool is_draining;
-};
-
-/* Before the first request. `api` is used for the life of the process. */
-void api_init(struct api *api);
+} api;
 
 extern const struct handler api_handler;
 extern const struct inbox_events api_inbox_events;

@@ -5,7 +5,9 @@
  * active only while a task is due, so an idle loop pays nothing for them.
  */
 static struct {
-    struct list now, next;
+    struct list now;   /* run when the sockets have been looked at, or before */
+    struct list later; /* run when they have been looked at */
+    struct list next;  /* become `later` when the next turn begins */
     uv_prepare_t before_sockets;
     uv_check_t after_sockets;
     uv_idle_t awake; /* while it is active the loop does not wait for its sockets */
@@ -22,17 +24,15 @@ static void keep_awake(uv_idle_t *awake) {
     uv_update_time(awake->loop);
 }
 
-/* What timers and closed handles have asked for; then those of the last turn become due. */
 static void on_before_sockets(uv_prepare_t *prepare) {
-    run_now();
-    list_splice(&turns.now, &turns.next);
-    if (!list_empty(&turns.now))
-        uv_idle_start(&turns.awake, keep_awake);
-    else
+    list_splice(&turns.later, &turns.next);
+    run_now(); /* what timers and closed handles have asked for */
+    if (list_empty(&turns.later) && list_empty(&turns.next))
         uv_prepare_stop(prepare);
 }
 
 static void on_after_sockets(uv_check_t *check) {
+    list_splice(&turns.now, &turns.later);
     run_now();
     if (!list_empty(&turns.next))
         return;
@@ -48,6 +48,7 @@ static void start(void) {
 
 void turn_init(uv_loop_t *loop) {
     list_init(&turns.now);
+    list_init(&turns.later);
     list_init(&turns.next);
     uv_prepare_init(loop, &turns.before_sockets);
     uv_check_init(loop, &turns.after_sockets);

@@ -1,5 +1,7 @@
 #include "http/conn.h"
-#include "base/metrics.h"
+#include "base/counters.h"
+#include "base/turn.h"
+#include "http/budget.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@ struct conn {
     };
     struct wheel_node deadline;
     struct exchange exchange;
-    struct list resume;      /* in shared->resumed */
+    struct turn_task resume; /* reads the next pipelined request */
     struct request *request; /* a request that has come in part */
     char *in; /* its bytes, or those of pipelined requests; NULL when there are none */
     uint32_t in_len, in_cap;
@@ -38,7 +40,6 @@ static struct conn_shared *shared; /* a process has one loop of connections */
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf);
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf);
-static void on_resume(uv_idle_t *idle);
 
 static struct conn *conn_of(struct exchange *exchange) {
     return container_of(exchange, struct conn, exchange);
@@ -47,7 +48,7 @@ static struct conn *conn_of(struct exchange *exchange) {
 /* --- Buffers ---------------------------------------------------------------------------------- */
 
 static void free_in(struct conn *conn) {
-    metrics.buffer_bytes -= conn->in_cap;
+    budget_give(conn->in_cap);
     free(conn->in);
     conn->in = NULL;
     conn->in_len = conn->in_cap = conn->fed = 0;
@@ -57,12 +58,12 @@ static void free_in(struct conn *conn) {
 static bool reserve_in(struct conn *conn, size_t cap) {
     if (cap <= conn->in_cap)
         return true;
-    if (metrics.buffer_bytes + cap - conn->in_cap > shared->buffer_max_bytes)
+    if (!budget_has(cap - conn->in_cap))
         return false;
     char *in = realloc(conn->in, cap);
     if (!in)
         return false;
-    metrics.buffer_bytes += cap - conn->in_cap;
+    budget_take(cap - conn->in_cap);
     conn->in = in;
     conn->in_cap = (uint32_t)cap;
     return true;
@@ -93,7 +94,7 @@ static void free_request(struct conn *conn) {
 static void on_closed(uv_handle_t *handle) {
     struct conn *conn = container_of(handle, struct conn, handle);
     free(conn);
-    metrics.connections--;
+    shared->open--;
     shared->on_closed();
 }
 
@@ -105,7 +106,7 @@ static void conn_close(struct conn *conn) {
     if (is_waiting)
         shared->handler->cancel(&conn->exchange);
     wheel_clear(&shared->wheel, &conn->deadline);
-    list_remove(&conn->resume);
+    turn_cancel(&conn->resume);
     free_in(conn);
     free_request(conn);
     uv_close(&conn->handle, on_closed);
@@ -148,8 +149,7 @@ static void reply_sent(struct conn *conn, bool close) {
     set_deadline(conn, shared->idle_timeout_ms);
     if (conn->in_len && !conn->is_running) {
         /* Not at once: whoever replies may be in the middle of something. */
-        list_append(&shared->resumed, &conn->resume);
-        uv_idle_start(&shared->resume_idle, on_resume);
+        turn_end(&conn->resume);
     } else if ((conn->is_eof || shared->is_draining) && !conn->is_running) {
         conn_close(conn);
     }
@@ -161,7 +161,7 @@ static void on_written(uv_write_t *write, int status) {
     struct reply *reply = sending->reply;
     bool close = reply->close;
     if (--reply->pending == 0)
-        metrics.buffer_bytes -= reply->len;
+        budget_give(reply->len);
     reply_unref(reply);
     free(sending);
     if (conn->state == CONN_CLOSED)
@@ -182,12 +182,12 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     }
     sending->reply = reply;
     if (reply->pending++ == 0)
-        metrics.buffer_bytes += reply->len;
+        budget_take(reply->len);
     conn->state = CONN_SENDING;
     uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
     if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) != 0) {
         if (--reply->pending == 0)
-            metrics.buffer_bytes -= reply->len;
+            budget_give(reply->len);
         reply_unref(reply);
         free(sending);
         conn_close(conn);
@@ -200,7 +200,7 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
 void exchange_reply(struct exchange *exchange, struct reply *reply) {
     struct conn *conn = conn_of(exchange);
     assert(conn->state == CONN_WAITING);
-    metrics.requests[reply->status]++;
+    counters.replies[reply->status]++;
     uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
     int sent = uv_try_write(&conn->stream, &bytes, 1);
     if (sent >= 0 && (size_t)sent == reply->len) {
@@ -221,17 +221,13 @@ void exchange_error(struct exchange *exchange, enum http_error error, struct sli
 }
 
 void exchange_wait(struct exchange *exchange, uint64_t due_ms) {
+    exchange->is_waiting = true;
     wheel_set(&shared->wheel, &conn_of(exchange)->deadline, due_ms);
 }
 
 unsigned exchange_flags(const struct exchange *exchange) {
     bool close = exchange->close || shared->is_draining;
     return (close ? REPLY_CLOSE : 0) | (exchange->is_head ? REPLY_HEAD : 0);
-}
-
-bool exchange_has_room(const struct exchange *exchange, size_t bytes) {
-    (void)exchange;
-    return metrics.buffer_bytes + bytes <= shared->buffer_max_bytes;
 }
 
 struct peer exchange_peer(const struct exchange *exchange) {
@@ -323,13 +319,14 @@ static void handle(struct conn *conn, struct request *request) {
     conn->exchange.close =
         !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
     conn->exchange.is_head = request->parser.method == HTTP_HEAD;
+    conn->exchange.is_waiting = false;
     shared->handler->request(&conn->exchange, request);
 }
 
 /* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not complete. */
 static void run(struct conn *conn, char *data, size_t len) {
     size_t start = 0, fed = conn->fed;
-    list_remove(&conn->resume);
+    turn_cancel(&conn->resume);
     conn->is_running = true;
     while (conn->state == CONN_READING && start + fed < len) {
         struct request *request = current_request(conn);
@@ -419,7 +416,7 @@ static void received(struct conn *conn, char *data, size_t len) {
  * its reply. */
 static void ended(struct conn *conn) {
     conn->is_eof = true;
-    bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.poll.may_wait;
+    bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.is_waiting;
     bool has_requests =
         conn->state == CONN_READING && conn->in_len && !conn->request; /* to be resumed */
     if (!is_answered_soon && !has_requests && conn->state != CONN_SENDING)
@@ -436,21 +433,18 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
         conn_close(conn);
 }
 
-/* Goes on with connections that have further requests. */
-static void on_resume(uv_idle_t *idle) {
-    struct list resumed;
-    list_init(&resumed);
-    list_splice(&resumed, &shared->resumed);
-    for (struct list *link; (link = list_shift(&resumed));) {
-        struct conn *conn = container_of(link, struct conn, resume);
-        if (conn->state == CONN_READING && conn->in)
-            run(conn, conn->in, conn->in_len);
-    }
-    if (list_empty(&shared->resumed))
-        uv_idle_stop(idle);
+static void on_resume(struct turn_task *task) {
+    struct conn *conn = container_of(task, struct conn, resume);
+    if (conn->state == CONN_READING && conn->in)
+        run(conn, conn->in, conn->in_len);
 }
 
 /* --- Deadlines -------------------------------------------------------------------------------- */
+
+static void expire(struct conn *conn) {
+    conn->exchange.is_waiting = false;
+    shared->handler->expire(&conn->exchange);
+}
 
 static void on_due(struct wheel_node *node) {
     struct conn *conn = container_of(node, struct conn, deadline);
@@ -461,7 +455,7 @@ static void on_due(struct wheel_node *node) {
         else
             conn_close(conn);
         break;
-    case CONN_WAITING: shared->handler->expire(&conn->exchange); break;
+    case CONN_WAITING: expire(conn); break;
     case CONN_SENDING: {
         size_t unsent = uv_stream_get_write_queue_size(&conn->stream);
         bool is_moving = unsent < conn->unsent;
@@ -488,9 +482,9 @@ bool conn_accept(struct conn_shared *connections, uv_stream_t *listener, bool is
         uv_tcp_init(connections->loop, &conn->tcp);
     conn->handle.data = connections;
     wheel_node_init(&conn->deadline);
-    list_init(&conn->resume);
-    metrics.connections++;
-    metrics.connections_accepted++;
+    turn_task_init(&conn->resume, on_resume);
+    connections->open++;
+    counters.connections_accepted++;
     if (uv_accept(listener, &conn->stream) != 0) {
         conn_close(conn);
         return false;
@@ -511,7 +505,7 @@ static void drain(uv_handle_t *handle, void *context) {
         return;
     struct conn *conn = container_of(handle, struct conn, handle);
     if (conn->state == CONN_WAITING)
-        shared->handler->expire(&conn->exchange);
+        expire(conn);
     else if (conn->state == CONN_READING && !conn->in_len)
         conn_close(conn);
 }
@@ -537,15 +531,12 @@ bool conn_shared_init(struct conn_shared *connections, uv_loop_t *loop) {
     if (!connections->read_buffer)
         return false;
     wheel_init(&connections->wheel, loop, on_due);
-    list_init(&connections->resumed);
-    uv_idle_init(loop, &connections->resume_idle);
     shared = connections;
     return true;
 }
 
 void conn_shared_deinit(struct conn_shared *connections) {
     wheel_deinit(&connections->wheel);
-    uv_close((uv_handle_t *)&connections->resume_idle, NULL);
     free(connections->spare_request);
     free(connections->read_buffer);
 }

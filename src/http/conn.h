@@ -14,22 +14,23 @@
 #include "base/wheel.h"
 #include "http/reply.h"
 #include "http/request.h"
-#include "inbox/inbox.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
 enum { CONN_AHEAD_MAX_BYTES = 65536, CONN_READ_BYTES = 65536, CONN_LINGER_MS = 2000 };
 
-/* One request and its one reply, embedded in its connection; the handler's from handler.request() to
- * exchange_reply(). */
+enum { EXCHANGE_STATE_BYTES = 72 };
+
+/* One request and its one reply, embedded in its connection. The handler owns it from
+ * handler.request() to exchange_reply(). */
 struct exchange {
-    struct poll poll;  /* the handler's, while it polls */
-    struct push *push; /* the handler's, while its push is under way */
-    int64_t quota;     /* the handler's: requests left in the client's window, -1: not counted */
-    uint8_t view;      /* the handler's */
-    bool is_head;      /* a HEAD request */
-    bool close;        /* the connection ends with this reply */
+    /* The handler's, for what it has under way. Zeroed when the connection is made, and left alone from
+     * one request to the next. */
+    _Alignas(8) unsigned char state[EXCHANGE_STATE_BYTES];
+    bool is_head;    /* a HEAD request */
+    bool close;      /* the connection ends with this reply */
+    bool is_waiting; /* between exchange_wait() and the end of its time */
 };
 
 /* What happens to requests. All is called on the loop thread. */
@@ -55,17 +56,15 @@ struct conn_shared {
     const struct handler *handler;
     struct wheel wheel;
     uint64_t request_timeout_ms, idle_timeout_ms;
-    uint64_t buffer_max_bytes;
     uint32_t body_max_bytes;
     bool is_draining;
-    void (*on_closed)(void); /* after each connection that is gone */
-    struct list resumed;     /* connections with a pipelined request to be read */
-    uv_idle_t resume_idle;
+    uint64_t open;                 /* connections */
+    void (*on_closed)(void);       /* after each connection that is gone */
     struct request *spare_request; /* for requests that arrive in one piece */
     char *read_buffer;             /* CONN_READ_BYTES */
 };
 
-/* False when memory is out. The fields from `handler` to `body_max_bytes` must be set. */
+/* False when memory is out. The handler, the timeouts and body_max_bytes must be set. */
 bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop);
 /* All connections must be closed. */
 void conn_shared_deinit(struct conn_shared *shared);
@@ -94,6 +93,3 @@ void exchange_wait(struct exchange *exchange, uint64_t due_ms);
 unsigned exchange_flags(const struct exchange *exchange);
 
 struct peer exchange_peer(const struct exchange *exchange);
-
-/* Whether there is room for `bytes` more of unsent replies and pushes under way; see BUFFER_SIZE. */
-bool exchange_has_room(const struct exchange *exchange, size_t bytes);

@@ -1,6 +1,5 @@
 #include "http/server.h"
 #include "base/log.h"
-#include "base/metrics.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -53,15 +52,15 @@ void server_raise_limits(void) {
 /* While there are too many connections, libuv holds one that it has accepted and stops looking for
  * more; the others wait in the kernel. */
 static void accept_if_room(struct listener *listener) {
-    if (metrics.connections < server.max_connections) {
+    if (server.options.connections->open < server.max_connections) {
         listener->is_waiting =
             !conn_accept(server.options.connections, &listener->stream, listener->is_unix);
         return;
     }
     listener->is_waiting = true;
     if (!server.is_full)
-        log_warn("connection limit reached", "connections", log_number(metrics.connections).text,
-                 NULL);
+        log_warn("connection limit reached", "connections",
+                 log_number(server.options.connections->open).text, NULL);
     server.is_full = true;
 }
 
@@ -73,7 +72,7 @@ static void on_connection(uv_stream_t *stream, int status) {
 }
 
 static void check_drained(void) {
-    if (!server.is_draining || server.is_drained || metrics.connections)
+    if (!server.is_draining || server.is_drained || server.options.connections->open)
         return;
     server.is_drained = true;
     uv_close((uv_handle_t *)&server.drain_timer, NULL);
@@ -84,9 +83,10 @@ static void check_drained(void) {
 
 static void on_conn_closed(void) {
     for (int i = 0; i < server.listener_count && !server.is_draining; i++)
-        if (server.listeners[i].is_waiting && metrics.connections < server.max_connections)
+        if (server.listeners[i].is_waiting &&
+            server.options.connections->open < server.max_connections)
             accept_if_room(&server.listeners[i]);
-    if (metrics.connections < server.max_connections)
+    if (server.options.connections->open < server.max_connections)
         server.is_full = false;
     check_drained();
 }
@@ -103,7 +103,7 @@ static void on_signal(uv_signal_t *handle, int number) {
     if (server.is_draining)
         return;
     log_info("stopping", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", "connections",
-             log_number(metrics.connections).text, NULL);
+             log_number(server.options.connections->open).text, NULL);
     server.is_draining = true;
     for (int i = 0; i < server.listener_count; i++)
         uv_close(&server.listeners[i].handle, NULL);

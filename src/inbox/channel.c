@@ -1,5 +1,5 @@
 #include "inbox/channel.h"
-#include "base/metrics.h"
+#include "base/counters.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@ static size_t size_of(const struct channel *channel) {
 
 static void drop_oldest(struct channel *channel) {
     struct update *update = channel_recent(channel, 0);
-    metrics.cache_bytes -= update_size(update);
+    counters.cache_bytes -= update_size(update);
     update_unref(update);
     channel->recent_first++;
     channel->recent_count--;
@@ -23,7 +23,7 @@ void channel_trim(struct channel *channel, uint64_t max) {
 
 void channel_drop_recents(struct channel *channel) {
     channel_trim(channel, 0);
-    metrics.cache_bytes -= channel->recent_cap * sizeof(struct update *);
+    counters.cache_bytes -= channel->recent_cap * sizeof(struct update *);
     free(channel->recent);
     channel->recent = NULL;
     channel->recent_cap = channel->recent_first = 0;
@@ -39,7 +39,7 @@ static bool grow(struct channel *channel) {
         return false;
     for (uint32_t i = 0; i < channel->recent_count; i++)
         grown[i] = channel_recent(channel, i);
-    metrics.cache_bytes += (cap - channel->recent_cap) * sizeof(struct update *);
+    counters.cache_bytes += (cap - channel->recent_cap) * sizeof(struct update *);
     free(channel->recent);
     channel->recent = grown;
     channel->recent_first = 0;
@@ -54,7 +54,7 @@ void channel_remember(struct channel *channel, struct update *update) {
     }
     channel->recent[(channel->recent_first + channel->recent_count++) & (channel->recent_cap - 1)] =
         update_ref(update);
-    metrics.cache_bytes += update_size(update);
+    counters.cache_bytes += update_size(update);
 }
 
 bool channel_equal(const struct table_node *node, const void *name, size_t len) {
@@ -69,9 +69,10 @@ struct channel *channel_new(uint64_t hash, struct slice name) {
     *channel = (struct channel){.node.hash = hash, .name_len = (uint16_t)name.len};
     memcpy(channel->name, name.data, name.len);
     list_init(&channel->polls);
+    list_init(&channel->loading);
     list_init(&channel->use_link);
     list_init(&channel->wake_link);
-    metrics.cache_bytes += size_of(channel);
+    counters.cache_bytes += size_of(channel);
     return channel;
 }
 
@@ -79,6 +80,6 @@ void channel_free(struct channel *channel) {
     channel_drop_recents(channel);
     list_remove(&channel->use_link);
     list_remove(&channel->wake_link);
-    metrics.cache_bytes -= size_of(channel);
+    counters.cache_bytes -= size_of(channel);
     free(channel);
 }

@@ -1,8 +1,8 @@
 /*
  * A channel in memory: its newest updates, and who waits for the next.
  *
- * The inbox's own; what is done with it is decided there. `recent` is a ring of the newest updates without a gap up to
- * `total`. The memory of all channels is counted in metrics.cache_bytes.
+ * The inbox's own (parts.h), which decides what is done with it. `recent` is a ring of the newest updates,
+ * without a gap up to `total`. The memory of all channels is counted in counters.cache_bytes.
  */
 #pragma once
 
@@ -16,20 +16,27 @@
 struct watched;
 
 struct channel {
-    struct table_node node;
-    struct list polls;     /* loading: all that wait for the load; else parked, by cursor */
-    struct list use_link;  /* in inbox->by_use */
-    struct list wake_link; /* in inbox->waking */
-    uint64_t total;
-    uint64_t gone; /* updates up to this ts are certainly not kept any more */
+    struct table_node node; /* in inbox->channels */
+    struct list polls;      /* parked, in the order of their cursors */
+    struct list loading;    /* polls that wait until the channel is loaded */
+    struct list use_link;   /* in inbox->by_use */
+    struct list wake_link;  /* in inbox->waking */
+    uint64_t total;         /* its newest ts */
+    uint64_t gone;          /* updates up to this ts are certainly not kept any more */
+    uint64_t used_ms;       /* when it was last used */
     struct update **recent;
-    struct watched *watched; /* of a shared store, where somebody waits; else NULL */
+    struct watched *watched; /* follow.c's; NULL where nobody waits */
     uint32_t recent_first, recent_count, recent_cap;
-    uint32_t reads; /* store reads under way that need it */
+    uint32_t pins;  /* reads under way, and loops over its polls: it stays in memory meanwhile */
     bool is_loaded; /* total is known */
     uint16_t name_len;
     char name[];
 };
+
+/* Whether it must stay in memory. */
+static inline bool channel_is_in_use(const struct channel *channel) {
+    return channel->pins || !list_empty(&channel->polls) || !list_empty(&channel->loading);
+}
 
 /* In no list and no table, without a total; NULL when memory is out. */
 struct channel *channel_new(uint64_t hash, struct slice name);

@@ -60,8 +60,6 @@ struct answer {
         memos[ANSWER_MEMOS]; /* for poll_done to keep what it makes of this answer; NULL at first */
 };
 
-struct push;
-
 struct inbox_events {
     void (*poll_done)(struct poll *poll, struct answer *answer);
     /* After the last poll_done() of an answer: free its memos. */
@@ -91,11 +89,11 @@ void inbox_free(struct inbox *inbox);
  * inbox_cancel_push() and is valid until then. NULL when memory is out: nothing is stored, the update is
  * freed, push_done() is not called.
  */
-struct push *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
-                        void *owner);
+struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
+                                void *owner);
 
 /* Its owner is gone: the update is stored all the same, push_done() gets no owner. */
-void inbox_cancel_push(struct push *push);
+void inbox_cancel_push(struct store_append *push);
 
 /*
  * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, limit and may_wait must
@@ -104,7 +102,7 @@ void inbox_cancel_push(struct push *push);
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
 
 /* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle one. */
-void inbox_cancel(struct inbox *inbox, struct poll *poll);
+void inbox_cancel(struct poll *poll);
 
 /*
  * The time of a parked poll is over: it is answered without updates. `may_look`: on a shared store it may be read once more,

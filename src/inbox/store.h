@@ -48,6 +48,7 @@ enum store_error {
 struct store_op {
     struct list link; /* the store's, then free for the caller */
     void (*done)(struct store_op *op);
+    void *context; /* the caller's */
 };
 
 /* Stores one update: `done` only when it is as durable as SYNC says, or not stored at all. */
@@ -88,8 +89,9 @@ struct store_watch {
 
 /* What a shared store tells of watched channels. */
 struct store_events {
+    void *context;
     /* The watch of a channel, NULL when there is none. */
-    struct store_watch *(*find)(struct slice channel);
+    struct store_watch *(*find)(void *context, struct slice channel);
     /* From now on every new update is told; those before must be read. */
     void (*watched)(struct store_watch *watch);
     /* Updates may go untold until the next `watched`. */

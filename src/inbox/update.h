@@ -1,16 +1,15 @@
 /*
- * An update: what a push leaves behind, immutable, shared by everyone who still needs it.
+ * An update: what a push leaves behind. Immutable, and shared by everyone who still needs it.
  *
  * It holds the text that is delivered and the request as it came. The reference count belongs to the
- * loop thread; the store thread only reads an update (and sets ts and at_ms) while the loop waits for it.
+ * loop thread. The store thread reads an update, and sets its ts and at_ms, only while the loop waits
+ * for it to be stored.
  */
 #pragma once
 
 #include "base/slice.h"
-#include "http/request.h"
+#include <stdbool.h>
 #include <stdint.h>
-
-enum { UPDATE_HEADERS_MAX_BYTES = 8192 };
 
 struct update {
     uint64_t ts;   /* its id in its channel, from 1; set by the store */
@@ -67,11 +66,3 @@ static inline struct update *update_ref(struct update *update) {
 
 /* Frees it with the last reference. */
 void update_unref(struct update *update);
-
-/*
- * Builds the update of a complete push: the first that fits of JSON, nothing, form, text, bytes (see
- * docs/protocol.md), with the query merged in. `query` is what follows the `?` of the target. On an
- * error `*update` is untouched; running out of memory is ERROR_BUSY. Loop thread only.
- */
-enum http_error update_build(const struct request *request, struct slice query,
-                             bool capture_headers, struct update **update);

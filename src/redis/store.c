@@ -279,7 +279,7 @@ static bool take_append(struct op *op, const redisReply *reply) {
 
 /* The news of an update that went to a node which does not serve the slot yet: nobody is subscribed there. */
 static void tell_own(struct redis_store *store, struct op *op) {
-    struct store_watch *watch = store->events->find(channel_of(op));
+    struct store_watch *watch = store->events->find(store->events->context, channel_of(op));
     if (watch && watch->state == WATCH_ON)
         store->events->news(watch, append_of(op)->update);
 }
@@ -663,7 +663,7 @@ static struct store_watch *find_watch(struct redis_store *store, const redisRepl
         !redis_layout_channel(&store->topology.layout, (struct slice){name->str, name->len},
                               channel, &len))
         return NULL;
-    return store->events->find((struct slice){channel, len});
+    return store->events->find(store->events->context, (struct slice){channel, len});
 }
 
 static bool is_kind(const redisReply *kind, const char *name) {

@@ -3,11 +3,13 @@
  * query, and the body. The update must be valid JSON; a body of JSON must come through byte for byte when
  * there is no query; and with one, its fields must be the members of their names.
  */
+#include "api/headers.h"
+#include "api/push.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "http/request.h"
-#include "inbox/update.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -74,7 +76,7 @@ static void check_update(const struct update *update, struct slice query, struct
     assert(kind == JSON_OBJECT || kind == JSON_ARRAY);
     assert(slice_equal(update_raw(update), raw));
     assert(slice_equal(update_query(update), query));
-    assert(update->headers_len <= UPDATE_HEADERS_MAX_BYTES);
+    assert(update->headers_len <= HEADERS_MAX_BYTES);
     assert(json_check(update_headers(update), NULL, NULL) == JSON_OBJECT);
     struct text_pair pair;
     struct slice pairs = query;
@@ -117,7 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     query.data = query_copy;
     if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
         struct update *update = NULL;
-        enum http_error error = update_build(&request, query, true, &update);
+        enum http_error error = push_build(&request, query, true, &update);
         assert(!error == (update != NULL));
         assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH ||
                error == ERROR_MERGE_SIZE);

@@ -1,7 +1,8 @@
 /* From a request to its update: every kind of body, the merge of the query, and the headers that are kept. */
+#include "api/headers.h"
+#include "api/push.h"
 #include "base/hash.h"
 #include "base/json.h"
-#include "inbox/update.h"
 #include "requests.h"
 
 #define JSON_TYPE "application/json"
@@ -24,7 +25,7 @@ static enum http_error build(const char *type, struct slice body, struct slice q
     memcpy(copy, query.data, query.len);
     *update = NULL;
     enum http_error error =
-        update_build(&parsed.request, (struct slice){copy, query.len}, false, update);
+        push_build(&parsed.request, (struct slice){copy, query.len}, false, update);
     free(copy);
     parsed_deinit(&parsed);
     buf_deinit(&text);
@@ -379,11 +380,11 @@ static struct update *with_headers(const char *lines) {
     struct parsed parsed;
     parse_request(&parsed, (struct slice){text.data, text.len});
     struct update *update = NULL;
-    assert_int_equal(update_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
+    assert_int_equal(push_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
     parsed_deinit(&parsed);
     buf_deinit(&text);
     assert_int_equal(json_check(update_headers(update), NULL, NULL), JSON_OBJECT);
-    assert_true(update->headers_len <= UPDATE_HEADERS_MAX_BYTES);
+    assert_true(update->headers_len <= HEADERS_MAX_BYTES);
     return update;
 }
 
@@ -432,7 +433,7 @@ static void test_headers_left_out(void **state) {
                   SLICE("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
                         "Authorization: Basic x\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: t\r\n\r\n"));
     struct update *update;
-    assert_int_equal(update_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
+    assert_int_equal(push_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
     assert_text(update_headers(update), "{\"host\":\"h\",\"authorization\":\"Basic x\"}");
     assert_text(update_body(update), "{}");
     assert_false(update->has_raw);
@@ -455,10 +456,10 @@ static void test_headers_bound(void **state) {
         buf_printf(&lines, "X-%d: %0200d\r\n", i, i);
     buf_putc(&lines, '\0');
     struct update *update = with_headers(lines.data);
-    assert_true(update->headers_len > UPDATE_HEADERS_MAX_BYTES - 300);
+    assert_true(update->headers_len > HEADERS_MAX_BYTES - 300);
     update_unref(update);
     /* Around the bound to the byte: `{"host":"h","x":"…"}`. */
-    for (int total = UPDATE_HEADERS_MAX_BYTES - 2; total <= UPDATE_HEADERS_MAX_BYTES + 2; total++) {
+    for (int total = HEADERS_MAX_BYTES - 2; total <= HEADERS_MAX_BYTES + 2; total++) {
         buf_reset(&lines, SIZE_MAX);
         buf_puts(&lines, "X: ");
         for (int i = 0; i < total - 19; i++)
@@ -466,7 +467,7 @@ static void test_headers_bound(void **state) {
         buf_puts(&lines, "\r\n");
         buf_putc(&lines, '\0');
         update = with_headers(lines.data);
-        assert_int_equal(update->headers_len, total <= UPDATE_HEADERS_MAX_BYTES ? total : 12);
+        assert_int_equal(update->headers_len, total <= HEADERS_MAX_BYTES ? total : 12);
         update_unref(update);
     }
     /* A header of control characters grows when it is written; the bound is on what is kept. */
@@ -489,7 +490,7 @@ static void test_methods(void **state) {
         struct parsed parsed;
         parse_request(&parsed, slice_of(text));
         struct update *update;
-        assert_int_equal(update_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
+        assert_int_equal(push_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
         assert_text(update_method(update), methods[i]);
         assert_text(update_headers(update), "{}");
         update_unref(update);

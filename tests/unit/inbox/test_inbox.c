@@ -2,8 +2,9 @@
  * The inbox over a store that answers when the test says so: every order of pushes, reads, wake-ups and
  * cancellations can be had.
  */
+#include "base/counters.h"
 #include "base/hash.h"
-#include "base/metrics.h"
+#include "base/turn.h"
 #include "inbox/inbox.h"
 #include "support.h"
 
@@ -177,10 +178,11 @@ static int set_up(void **state) {
     (void)state;
     hash_init();
     uv_loop_init(&loop);
+    turn_init(&loop);
     list_init(&appends);
     list_init(&reads);
     memset(waiters, 0, sizeof waiters);
-    memset(&metrics, 0, sizeof metrics);
+    memset(&counters, 0, sizeof counters);
     channel_count = polls_done = answers_made = answers_alive = reads_made = 0;
     pushes_done = pushes_failed = pushes_without_owner = 0;
     now_ms = 1700000000000;
@@ -199,7 +201,7 @@ static void turn(void) {
 static int tear_down(void **state) {
     (void)state;
     for (int i = 0; i < WAITERS_MAX; i++)
-        inbox_cancel(inbox, &waiters[i].poll);
+        inbox_cancel(&waiters[i].poll);
     while (!list_empty(&appends) || !list_empty(&reads)) {
         if (!list_empty(&appends))
             answer_append(true);
@@ -208,11 +210,12 @@ static int tear_down(void **state) {
     }
     while (uv_loop_alive(&loop))
         turn();
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
     inbox_free(inbox);
+    turn_deinit();
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(answers_alive, 0);
-    assert_int_equal(metrics.cache_bytes, 0);
+    assert_int_equal(counters.cache_bytes, 0);
     for (int i = 0; i < channel_count; i++) {
         for (uint64_t j = 0; j < channels[i].total; j++) {
             assert_int_equal(channels[i].updates[j]->refs, 1); /* nobody else holds it any more */
@@ -239,13 +242,13 @@ static struct waiter *ask(int i, const char *name, int64_t ts) {
     return start(i, name, ts, READ_MAX_UPDATES, false);
 }
 
-static struct push *push_body(const char *name, struct slice body) {
+static struct store_append *push_body(const char *name, struct slice body) {
     struct update_parts parts = {.body = body, .method = SLICE("POST")};
     static int owner;
     return inbox_push(inbox, slice_of(name), update_new(&parts), &owner);
 }
 
-static struct push *push(const char *name) {
+static struct store_append *push(const char *name) {
     return push_body(name, SLICE("{}"));
 }
 
@@ -337,12 +340,12 @@ static void test_one_load_for_all(void **state) {
     check_answer(&waiters[1], 4, 5, 5, 0);
     check_answer(&waiters[4], 4, 5, 5, 0);
     assert_true(waiters[3].reset && waiters[3].ok && waiters[3].ts == 5);
-    assert_int_equal(metrics.polls_parked, 2);
+    assert_int_equal(counters.polls_parked, 2);
     push_durable("a", 1);
     run_wakes();
     check_answer(&waiters[2], 6, 6, 6, 0);
     check_answer(&waiters[5], 6, 6, 6, 0);
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
 }
 
 /* The poll that causes the load parks once, like those that join it. */
@@ -352,12 +355,12 @@ static void test_parks_once(void **state) {
     for (int i = 0; i < 10; i++)
         wait_for(i, "a", 0);
     answer_read(true);
-    assert_int_equal(metrics.polls_parked, 10);
+    assert_int_equal(counters.polls_parked, 10);
     push_durable("a", 1);
     run_wakes();
     for (int i = 0; i < 10; i++)
         check_answer(&waiters[i], 1, 1, 1, 0);
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
 }
 
 static void test_failed_load(void **state) {
@@ -371,7 +374,7 @@ static void test_failed_load(void **state) {
         assert_int_equal(waiters[i].answers, 1);
         assert_false(waiters[i].ok);
     }
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
     /* The next one tries again. */
     struct waiter *waiter = ask(0, "a", 0);
     assert_int_equal(reads_made, 2);
@@ -489,14 +492,14 @@ static void test_push(void **state) {
     answer_append(true);
     assert_int_equal(pushes_done, 1);
     assert_int_equal(last_pushed_ts, 1);
-    assert_int_equal(metrics.pushes, 1);
+    assert_int_equal(counters.pushes, 1);
     struct waiter *waiter = wait_for(0, "a", 1);
-    assert_int_equal(metrics.polls_parked, 1);
+    assert_int_equal(counters.polls_parked, 1);
     push("a");
     answer_append(false);
     run_wakes();
     assert_int_equal(pushes_failed, 1);
-    assert_int_equal(metrics.pushes, 1);
+    assert_int_equal(counters.pushes, 1);
     assert_int_equal(waiter->answers, 0); /* what is not stored is not delivered */
     push("a");
     turn();
@@ -521,7 +524,7 @@ static void test_channels_are_apart(void **state) {
     run_wakes();
     assert_int_equal(waiters[0].answers, 0);
     check_answer(&waiters[1], 1, 1, 1, 0);
-    assert_int_equal(metrics.polls_parked, 1);
+    assert_int_equal(counters.polls_parked, 1);
 }
 
 /* All that wait for the same share one answer; they are woken in the order in which they parked. */
@@ -564,7 +567,7 @@ static void test_slices(void **state) {
     assert_true(turns >= 4);
     for (int i = 0; i < 2000; i++)
         check_answer(&waiters[i], 2, 2, 2, 0);
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
 }
 
 /* A small channel does not wait for a large one's end. */
@@ -596,7 +599,7 @@ static void test_between_slices(void **state) {
     turn();
     assert_true(polls_done > 0 && polls_done < 1500);
     for (int i = 1400; i < 1450; i++)
-        inbox_cancel(inbox, &waiters[i].poll);
+        inbox_cancel(&waiters[i].poll);
     wait_for(2000, "a", 2); /* parks behind those that are not woken yet */
     assert_int_equal(waiters[2000].answers, 0);
     check_answer(ask(2001, "a", 1), 2, 2, 2, 0);
@@ -614,7 +617,7 @@ static void test_between_slices(void **state) {
     }
     assert_int_equal(waiters[1499].last, 3);
     check_answer(&waiters[2000], 3, 3, 3, 0);
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
 }
 
 /* More updates in one go than a channel keeps: whoever waited gets them all. */
@@ -647,25 +650,25 @@ static void test_cancel_in_each_state(void **state) {
     (void)state;
     make_inbox();
     preload("a", 900);
-    inbox_cancel(inbox, &waiters[0].poll); /* idle */
-    wait_for(0, "a", 0);                   /* its read is the load */
-    wait_for(1, "a", 900);                 /* loading */
+    inbox_cancel(&waiters[0].poll); /* idle */
+    wait_for(0, "a", 0);            /* its read is the load */
+    wait_for(1, "a", 900);          /* loading */
     wait_for(2, "a", 900);
-    inbox_cancel(inbox, &waiters[0].poll);
-    inbox_cancel(inbox, &waiters[1].poll);
+    inbox_cancel(&waiters[0].poll);
+    inbox_cancel(&waiters[1].poll);
     assert_int_equal(waiters[1].poll.state, POLL_IDLE);
     answer_read(true);
     assert_int_equal(polls_done, 0);
-    assert_int_equal(metrics.polls_parked, 1);
+    assert_int_equal(counters.polls_parked, 1);
     wait_for(3, "a", 900); /* parked */
-    inbox_cancel(inbox, &waiters[3].poll);
-    inbox_cancel(inbox, &waiters[3].poll); /* twice is harmless */
-    wait_for(4, "a", 5);                   /* reading */
+    inbox_cancel(&waiters[3].poll);
+    inbox_cancel(&waiters[3].poll); /* twice is harmless */
+    wait_for(4, "a", 5);            /* reading */
     assert_int_equal(waiters[4].poll.state, POLL_READING);
-    inbox_cancel(inbox, &waiters[4].poll);
+    inbox_cancel(&waiters[4].poll);
     answer_read(true);
     assert_int_equal(polls_done, 0);
-    assert_int_equal(metrics.polls_parked, 1);
+    assert_int_equal(counters.polls_parked, 1);
     push_durable("a", 1);
     run_wakes();
     assert_int_equal(polls_done, 1);
@@ -673,8 +676,8 @@ static void test_cancel_in_each_state(void **state) {
     /* A load all of whose polls are gone, which fails. */
     wait_for(0, "b", 0);
     wait_for(1, "b", 0);
-    inbox_cancel(inbox, &waiters[0].poll);
-    inbox_cancel(inbox, &waiters[1].poll);
+    inbox_cancel(&waiters[0].poll);
+    inbox_cancel(&waiters[1].poll);
     answer_read(false);
     assert_int_equal(polls_done, 1);
 }
@@ -699,7 +702,7 @@ static void test_push_while_loading(void **state) {
     check_answer(&waiters[2], 4, 4, 4, 0);
     check_answer(&waiters[4], 3, 4, 4, 0);
     assert_int_equal(waiters[3].answers, 0);
-    assert_int_equal(metrics.polls_parked, 1);
+    assert_int_equal(counters.polls_parked, 1);
     push_durable("a", 1);
     run_wakes();
     check_answer(&waiters[3], 5, 5, 5, 0);
@@ -754,10 +757,10 @@ static void test_cache_is_trimmed(void **state) {
             snprintf(name, sizeof name, "c%d", i);
             push_body(name, (struct slice){body, sizeof body});
             answer_append(true);
-            assert_true(metrics.cache_bytes <= options.cache_max_bytes);
+            assert_true(counters.cache_bytes <= options.cache_max_bytes);
         }
-    assert_true(metrics.cache_bytes > options.cache_max_bytes / 2); /* and not for nothing */
-    assert_in_range(metrics.channels_resident, 10, 200);
+    assert_true(counters.cache_bytes > options.cache_max_bytes / 2); /* and not for nothing */
+    assert_in_range(counters.channels_resident, 10, 200);
     /* The recently used are there, the others are read again; nothing is lost. */
     check_answer(ask(1, "c499", 2), 3, 3, 3, 0);
     struct waiter *waiter = ask(1, "c0", 0);
@@ -825,7 +828,7 @@ static void run_consumers(uint64_t cache_max_bytes, uint64_t first_seed) {
                   random_below(4) ? READ_MAX_UPDATES : 1 + random_below(3), random_below(10) > 0);
             is_under_way[i] = true;
         } else if (what < 60 && is_under_way[i]) {
-            inbox_cancel(inbox, &waiters[i].poll);
+            inbox_cancel(&waiters[i].poll);
             is_under_way[i] = waiters[i].answers > 0;
         } else if (what < 68) {
             push(name);

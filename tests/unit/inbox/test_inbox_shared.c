@@ -2,8 +2,9 @@
  * The inbox over a store that others append to as well: what is told, what is read, what is lost and what is answered
  * comes in every order that two connections to one Redis can bring.
  */
+#include "base/counters.h"
 #include "base/hash.h"
-#include "base/metrics.h"
+#include "base/turn.h"
 #include "inbox/inbox.h"
 #include "support.h"
 
@@ -200,10 +201,11 @@ static int set_up(void **state) {
     (void)state;
     hash_init();
     uv_loop_init(&loop);
+    turn_init(&loop);
     list_init(&asked);
     list_init(&done);
     memset(waiters, 0, sizeof waiters);
-    memset(&metrics, 0, sizeof metrics);
+    memset(&counters, 0, sizeof counters);
     total = gone = told = 0;
     first_at = 1699999990000;
     is_on = false;
@@ -257,16 +259,17 @@ static void settle(void) {
 static int tear_down(void **state) {
     (void)state;
     for (int i = 0; i < WAITERS; i++) {
-        inbox_cancel(inbox, &waiters[i].poll);
+        inbox_cancel(&waiters[i].poll);
         waiters[i].is_polling = false;
     }
     settle();
     drop_news();
-    assert_int_equal(metrics.polls_parked, 0);
+    assert_int_equal(counters.polls_parked, 0);
     inbox_stop(inbox);
     inbox_free(inbox);
+    turn_deinit();
     uv_run(&loop, UV_RUN_DEFAULT);
-    assert_int_equal(metrics.cache_bytes, 0);
+    assert_int_equal(counters.cache_bytes, 0);
     return uv_loop_close(&loop);
 }
 
@@ -379,7 +382,7 @@ static void test_polls_whose_time_is_over_look_once_more(void **state) {
     poll_channel(&waiters[1], true);
     settle();
     for (int i = 0; i < 2; i++) { /* they come back to a channel that is loaded */
-        inbox_cancel(inbox, &waiters[i].poll);
+        inbox_cancel(&waiters[i].poll);
         poll_channel(&waiters[i], true);
     }
     append(); /* not told yet */
@@ -459,7 +462,7 @@ static void step(void) {
     case 12: uv_run(&loop, UV_RUN_NOWAIT); break;
     case 13:
         if (waiter->is_polling) {
-            inbox_cancel(inbox, &waiter->poll);
+            inbox_cancel(&waiter->poll);
             waiter->is_polling = false;
         }
         break;

@@ -1,5 +1,9 @@
-#include "base/metrics.h"
-#include "inbox/store.h"
+#include "api/report.h"
+#include "api/api.h"
+#include "api/replies.h"
+#include "base/counters.h"
+#include "base/json.h"
+#include "http/budget.h"
 #include "version.h"
 
 #include <inttypes.h>
@@ -7,12 +11,10 @@
 #include <time.h>
 #include <uv.h>
 
-struct metrics metrics;
-
 static time_t started_at;
 static uint64_t started_ns;
 
-void metrics_init(void) {
+void report_init(void) {
     started_at = time(NULL);
     started_ns = uv_hrtime();
 }
@@ -72,32 +74,63 @@ static void write_store(struct buf *out, const struct store_stats *store) {
     write_gauge(out, "longline_store_watches", "Channels subscribed to in Redis.", store->watches);
 }
 
-void metrics_write(struct buf *out, const struct store_stats *store) {
-    write_head(out, "longline_build_info", "gauge", "The version.");
-    buf_puts(out, "longline_build_info{version=\"" LONGLINE_VERSION "\"} 1\n");
-    write_gauge(out, "longline_connections", "Open connections.", metrics.connections);
+static void write_http(struct buf *out) {
+    write_gauge(out, "longline_connections", "Open connections.", api.connections->open);
     write_counter(out, "longline_connections_accepted_total", "Connections accepted.",
-                  metrics.connections_accepted);
+                  counters.connections_accepted);
+    write_gauge(out, "longline_buffer_bytes",
+                "Memory of requests and replies under way; see BUFFER_SIZE.", budget_used());
+    write_counter(out, "longline_rate_limited_total", "Requests refused by the rate limit.",
+                  counters.rate_limited);
     write_head(out, "longline_http_requests_total", "counter", "Replies by status.");
     for (int i = 0; i < HTTP_STATUS_COUNT; i++)
-        if (metrics.requests[i])
+        if (counters.replies[i])
             buf_printf(out, "longline_http_requests_total{status=\"%d\"} %" PRIu64 "\n",
-                       http_status_code(i), metrics.requests[i]);
-    write_counter(out, "longline_pushes_total", "Updates acknowledged.", metrics.pushes);
+                       http_status_code(i), counters.replies[i]);
+}
+
+static void write_inbox(struct buf *out) {
+    write_counter(out, "longline_pushes_total", "Updates acknowledged.", counters.pushes);
     write_counter(out, "longline_push_bytes_total", "Bytes of the updates acknowledged.",
-                  metrics.push_bytes);
-    write_counter(out, "longline_polls_total", "Polls answered.", metrics.polls);
-    write_gauge(out, "longline_polls_parked", "Polls waiting for an update.", metrics.polls_parked);
+                  counters.push_bytes);
+    write_counter(out, "longline_polls_total", "Polls answered.", counters.polls);
+    write_gauge(out, "longline_polls_parked", "Polls waiting for an update.",
+                counters.polls_parked);
     write_counter(out, "longline_updates_delivered_total", "Updates sent to consumers.",
-                  metrics.updates_delivered);
+                  counters.updates_delivered);
     write_gauge(out, "longline_channels_resident", "Channels in memory.",
-                metrics.channels_resident);
+                counters.channels_resident);
     write_gauge(out, "longline_cache_bytes",
-                "Memory of channels and recent updates; see CACHE_SIZE.", metrics.cache_bytes);
-    write_gauge(out, "longline_buffer_bytes",
-                "Memory of requests and replies under way; see BUFFER_SIZE.", metrics.buffer_bytes);
-    write_counter(out, "longline_rate_limited_total", "Requests refused by the rate limit.",
-                  metrics.rate_limited);
-    write_store(out, store);
-    write_process(out);
+                "Memory of channels and recent updates; see CACHE_SIZE.", counters.cache_bytes);
+}
+
+void report_metrics(struct exchange *exchange) {
+    struct buf body = {0};
+    struct store_stats stats;
+    store_stats(api.store, &stats);
+    write_head(&body, "longline_build_info", "gauge", "The version.");
+    buf_puts(&body, "longline_build_info{version=\"" LONGLINE_VERSION "\"} 1\n");
+    write_http(&body);
+    write_inbox(&body);
+    write_store(&body, &stats);
+    write_process(&body);
+    reply_buf(exchange, HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &body);
+}
+
+void report_health(struct exchange *exchange) {
+    struct buf body = {0};
+    struct buf line = {0};
+    bool is_up = store_health(api.store, &line) == STORE_OK, is_ok = is_up && !api.is_draining;
+    const char *status = api.is_draining ? "draining" : is_up ? "serving" : "store away";
+    buf_printf(&body, "{\"ok\":%s,\"status\":\"%s\",\"version\":\"%s\",\"provider\":\"%s\"",
+               is_ok ? "true" : "false", status, LONGLINE_VERSION, api.provider);
+    buf_printf(&body, ",\"keeps\":{\"updates\":%" PRIu64 ",\"seconds\":%" PRIu64 "}",
+               api.keep_updates, api.keep_seconds);
+    if (line.len) {
+        buf_puts(&body, ",\"store\":");
+        json_write_string(&body, (struct slice){line.data, line.len});
+    }
+    buf_putc(&body, '}');
+    buf_deinit(&line);
+    reply_buf(exchange, is_ok ? HTTP_OK : HTTP_SERVICE_UNAVAILABLE, REPLY_JSON, &body);
 }

@@ -1,0 +1,61 @@
+/*
+ * What the handlers of the API have in common: the state of a request under way, header lines, errors.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "http/conn.h"
+#include "http/reply.h"
+#include "inbox/inbox.h"
+
+/* What a handler keeps of a request under way, in its exchange's `state`. */
+struct ask {
+    struct poll poll;
+    struct store_append *push; /* NULL when none is under way */
+    int64_t quota;             /* requests left in the client's window; -1: not counted */
+    bool is_full;              /* a poll with view=full */
+};
+
+_Static_assert(sizeof(struct ask) <= EXCHANGE_STATE_BYTES, "an ask fits into its exchange");
+
+static inline struct ask *ask_of(struct exchange *exchange) {
+    return (struct ask *)exchange->state;
+}
+
+static inline struct exchange *ask_exchange(struct ask *ask) {
+    return (struct exchange *)((char *)ask - offsetof(struct exchange, state));
+}
+
+#define REPLY_JSON "application/json; charset=utf-8"
+#define REPLY_TEXT "text/plain; charset=utf-8"
+
+/* Header lines in the making, for those that are numbers. */
+struct lines {
+    char text[256];
+    size_t len;
+};
+
+/* Adds `name: number`. */
+void lines_add(struct lines *lines, const char *name, uint64_t number);
+
+/* Adds what the rate limit says of this request; nothing when there is no limit. */
+void lines_add_limit(struct lines *lines, struct exchange *exchange);
+
+static inline struct slice lines_slice(const struct lines *lines) {
+    return (struct slice){lines->text, lines->len};
+}
+
+void reply_error(struct exchange *exchange, enum http_error error);
+
+/* Replies with the error that clients see for the store's. */
+void reply_store_error(struct exchange *exchange, enum store_error error);
+
+/* Sends a reply that has just been made; NULL: there was no memory for it. */
+void reply_made(struct exchange *exchange, struct reply *reply);
+
+void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,
+                struct slice headers, struct slice body);
+
+/* Replies with what was written to `body`, and frees it. */
+void reply_buf(struct exchange *exchange, enum http_status status, const char *content_type,
+               struct buf *body);

@@ -1,0 +1,21 @@
+/*
+ * What the process counts, for its metrics (api/report.h). Plain numbers of the loop thread; what the
+ * store counts stands in inbox/store.h.
+ */
+#pragma once
+
+#include <stdint.h>
+
+enum { COUNTERS_STATUSES_MAX = 32 };
+
+struct counters {
+    uint64_t connections_accepted;
+    uint64_t replies[COUNTERS_STATUSES_MAX]; /* by enum http_status */
+    uint64_t pushes, push_bytes;             /* acknowledged */
+    uint64_t polls, polls_parked;            /* answered; parked now */
+    uint64_t updates_delivered;
+    uint64_t channels_resident, cache_bytes;
+    uint64_t rate_limited;
+};
+
+extern struct counters counters;

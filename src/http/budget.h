@@ -1,0 +1,20 @@
+/*
+ * The budget of BUFFER_SIZE: how much memory requests that came in part, pushes under way and unsent
+ * replies may take together. Loop thread only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+void budget_init(uint64_t max_bytes);
+
+/* Whether `bytes` more would fit. */
+bool budget_has(size_t bytes);
+
+/* Counts `bytes`, whether they fit or not; budget_give() takes them back. */
+void budget_take(size_t bytes);
+void budget_give(size_t bytes);
+
+uint64_t budget_used(void);

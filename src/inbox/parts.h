@@ -1,0 +1,111 @@
+/*
+ * What the parts of the inbox share; nobody outside src/inbox includes it.
+ *
+ *   inbox.c    pushes and polls of a store that is this process's own
+ *   follow.c   the same for a store that others write to as well
+ *   polls.c    a poll's way to its answer: decide, park, wake
+ *   reads.c    reading a channel from the store
+ *   cache.c    the channels in memory
+ */
+#pragma once
+
+#include "base/table.h"
+#include "base/turn.h"
+#include "inbox/channel.h"
+#include "inbox/inbox.h"
+
+struct follow;
+
+/* What depends on who writes to the store; chosen once, in inbox_new(). */
+struct inbox_mode {
+    /* inbox_poll() */
+    bool (*poll)(struct inbox *inbox, uint64_t hash, struct slice name, struct poll *poll);
+    void (*read_done)(struct inbox *inbox, struct channel *channel, struct store_read *read);
+    /* A poll's cursor is ahead of the channel in memory. */
+    void (*poll_ahead)(struct inbox *inbox, struct channel *channel, struct poll *poll);
+    /* A parked poll was woken, and no read could be started for it. */
+    void (*poll_unread)(struct inbox *inbox, struct poll *poll);
+    /* Takes over an update of this process that is durable now. NULL: the store tells of it, as it does of
+     * everybody's. */
+    void (*stored)(struct inbox *inbox, struct store_append *append);
+    /* The time of a parked poll is over: true when it goes on for one more look at the store. NULL: never. */
+    bool (*look_again)(struct channel *channel, struct poll *poll);
+    /* The channel leaves memory. NULL: nothing to do. */
+    void (*forgotten)(struct inbox *inbox, struct channel *channel);
+};
+
+struct inbox {
+    uv_loop_t *loop;
+    struct store *store;
+    struct inbox_options options;
+    struct inbox_events events;
+    const struct inbox_mode *mode;
+    struct follow *follow;  /* of a shared store; else NULL */
+    struct table channels;  /* all in memory, by name */
+    struct list by_use;     /* the same, least recently used first */
+    struct list waking;     /* those whose polls at the front have not been woken yet */
+    struct turn_task wake;  /* wakes a slice of them */
+    uint32_t reads;         /* under way in the store */
+    struct update **picked; /* room for the updates of one answer */
+};
+
+/* --- cache.c ---------------------------------------------------------------------------------- */
+
+/* NULL when there is none. */
+struct channel *cache_find(struct inbox *inbox, uint64_t hash, struct slice name);
+/* The one in memory, or a new one; NULL when memory is out. */
+struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name);
+/* Makes the channel the most recently used. */
+void cache_touch(struct inbox *inbox, struct channel *channel);
+/* Frees the channel; nobody may be using it. */
+void cache_forget(struct inbox *inbox, struct channel *channel);
+/* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded time. */
+void cache_trim(struct inbox *inbox);
+
+/* --- reads.c ---------------------------------------------------------------------------------- */
+
+/* Reads a channel for `owner`, or for itself where that is NULL. NULL when memory is out, or too many
+ * reads are under way. */
+struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
+                              uint32_t limit, struct poll *owner);
+/* Reads what the poll asks for; false as above. */
+bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll);
+
+/* --- polls.c ---------------------------------------------------------------------------------- */
+
+/* The cursor of a poll at a channel with `total` updates: -K means K updates before the end. */
+uint64_t poll_cursor(int64_t ts, uint64_t total);
+
+/* Answers the poll from memory, parks it, or reads for it. The channel must be loaded. */
+void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll);
+/* The same for all polls of `polls`, which is emptied. */
+void polls_decide(struct inbox *inbox, struct channel *channel, struct list *polls);
+
+/* Parks it at the channel's end, or before all others: its cursor stays, and is the furthest behind. */
+void poll_park(struct channel *channel, struct poll *poll);
+void poll_park_first(struct channel *channel, struct poll *poll);
+void poll_unpark(struct poll *poll);
+
+/* Ends the poll with an answer that it shares with no other. */
+void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer);
+/* Ends it with an error, without updates, or with what `read` brought for it. */
+void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error);
+void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll *poll);
+void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
+                      const struct store_read *read);
+
+/* Lets the poll wait until its channel is loaded. */
+void poll_wait_for_load(struct channel *channel, struct poll *poll);
+
+/* Takes over the channel's newest update, whose ts is the next. */
+void channel_take(struct inbox *inbox, struct channel *channel, struct update *update);
+/* Keeps what was read, if it is the newest of the channel and nothing is in memory yet. */
+void channel_take_read(struct inbox *inbox, struct channel *channel, const struct store_read *read);
+/* The channel has begun anew, at `total`: what is in memory of it is void. With `is_reset` its parked
+ * polls have seen what does not exist any more, whatever the new total is. */
+void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset);
+
+/* Wakes the polls that wait for what is new, a slice a turn. */
+void polls_wake(struct inbox *inbox, struct channel *channel);
+/* turn_task: wakes a slice of those in inbox->waking. */
+void polls_wake_slice(struct turn_task *task);

@@ -1,0 +1,272 @@
+#include "base/counters.h"
+#include "inbox/parts.h"
+
+enum {
+    RECENT_MAX = 256, /* updates that a channel keeps in memory */
+    WAKE_SLICE = 512, /* polls woken before the loop looks at its sockets again */
+};
+
+/* --- A channel's updates in memory ------------------------------------------------------------ */
+
+/* Whether the poll at the front waits for an update that is there. */
+static bool has_new(const struct channel *channel) {
+    if (list_empty(&channel->polls))
+        return false;
+    struct poll *front = container_of(channel->polls.next, struct poll, link);
+    return (uint64_t)front->ts < channel->total;
+}
+
+static void trim_recents(struct inbox *inbox, struct channel *channel) {
+    uint64_t max = inbox->options.channel_max_updates;
+    channel_trim(channel, max < RECENT_MAX ? max : RECENT_MAX);
+}
+
+/* Adds the channel's newest update to those in memory. */
+static void remember(struct inbox *inbox, struct channel *channel, struct update *update) {
+    channel_remember(channel, update);
+    if (!has_new(channel)) /* else polls that are being woken need the older ones */
+        trim_recents(inbox, channel);
+}
+
+void channel_take(struct inbox *inbox, struct channel *channel, struct update *update) {
+    channel->total = update->ts;
+    remember(inbox, channel, update);
+}
+
+void channel_take_read(struct inbox *inbox, struct channel *channel,
+                       const struct store_read *read) {
+    if (channel->gone < read->gone)
+        channel->gone = read->gone;
+    if (channel->recent_count || !read->count ||
+        read->updates[read->count - 1]->ts != channel->total)
+        return;
+    uint32_t count = read->count < RECENT_MAX ? read->count : RECENT_MAX;
+    for (uint32_t i = read->count - count; i < read->count; i++)
+        remember(inbox, channel, read->updates[i]);
+}
+
+/* --- Answering -------------------------------------------------------------------------------- */
+
+static void finish(struct inbox *inbox, struct poll *poll, struct answer *answer) {
+    poll->state = POLL_IDLE;
+    inbox->events.poll_done(poll, answer);
+}
+
+void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer) {
+    finish(inbox, poll, answer);
+    inbox->events.answer_end(answer);
+}
+
+void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error) {
+    struct answer answer = {.error = error};
+    poll_answer(inbox, poll, &answer);
+}
+
+void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    struct answer answer = {.ts = poll_cursor(poll->ts, channel->total), .total = channel->total};
+    poll_answer(inbox, poll, &answer);
+}
+
+void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
+                      const struct store_read *read) {
+    uint64_t cursor = poll_cursor(poll->ts, read->total);
+    bool is_behind = cursor < read->total;
+    uint64_t found = read->count ? read->updates[0]->ts : read->total + 1;
+    struct answer answer = {
+        .reset = cursor > read->total,
+        .total = total,
+        .missed = is_behind && poll->ts >= 0 ? found - cursor - 1 : 0,
+        .ts = is_behind ? found - 1 + read->count : read->total,
+        .count = read->count,
+        .updates = read->updates,
+    };
+    poll_answer(inbox, poll, &answer);
+}
+
+uint64_t poll_cursor(int64_t ts, uint64_t total) {
+    if (ts >= 0)
+        return (uint64_t)ts;
+    uint64_t last = (uint64_t)-ts;
+    return last < total ? total - last : 0;
+}
+
+/* The first ts of the channel that may still be kept. */
+static uint64_t oldest_allowed(const struct inbox *inbox, const struct channel *channel) {
+    uint64_t max = inbox->options.channel_max_updates;
+    uint64_t gone = channel->total > max ? channel->total - max : 0;
+    return (gone > channel->gone ? gone : channel->gone) + 1;
+}
+
+/* An update that lua-long-polling stored has no time: it goes with its channel. */
+static bool is_too_old(const struct update *update, int64_t cutoff) {
+    return update->at_ms && update->at_ms < cutoff;
+}
+
+/*
+ * Builds the answer of a poll whose cursor is behind the channel from the updates in memory; false when
+ * they do not reach back far enough. The answer is valid until the next one is built.
+ */
+static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
+                               const struct poll *poll, struct answer *answer) {
+    uint64_t cursor = poll_cursor(poll->ts, channel->total), first = cursor + 1;
+    /* A poll that waited gets all that came, even when a burst exceeds what is kept. */
+    bool has_waited = poll->state == POLL_PARKED;
+    uint64_t oldest = has_waited ? channel->gone + 1 : oldest_allowed(inbox, channel);
+    if (first < oldest)
+        first = oldest;
+    uint64_t in_memory = channel->total - channel->recent_count + 1; /* the first ts in memory */
+    if (first < in_memory)
+        return false;
+    uint32_t index = (uint32_t)(first - in_memory);
+    int64_t cutoff = inbox->options.clock_ms() - inbox->options.ttl_ms;
+    while (!has_waited && index < channel->recent_count &&
+           is_too_old(channel_recent(channel, index), cutoff))
+        index++;
+    *answer = (struct answer){.total = channel->total, .updates = inbox->picked};
+    uint64_t found = in_memory + index; /* the first that is delivered */
+    answer->missed = poll->ts < 0 ? 0 : found - cursor - 1;
+    size_t bytes = 0;
+    for (; index < channel->recent_count && answer->count < poll->limit; index++) {
+        struct update *update = channel_recent(channel, index);
+        bytes += update_size(update);
+        if (answer->count && bytes > READ_MAX_BYTES)
+            break;
+        inbox->picked[answer->count++] = update;
+    }
+    answer->ts = found - 1 + answer->count;
+    return true;
+}
+
+/* --- Deciding --------------------------------------------------------------------------------- */
+
+/* Parks the poll in front of `next`. */
+static void park_before(struct channel *channel, struct poll *poll, struct list *next) {
+    poll->state = POLL_PARKED;
+    poll->was_parked = true;
+    poll->channel = channel;
+    list_append(next, &poll->link);
+    counters.polls_parked++;
+}
+
+void poll_park(struct channel *channel, struct poll *poll) {
+    poll->ts = (int64_t)channel->total;
+    park_before(channel, poll, &channel->polls);
+}
+
+void poll_park_first(struct channel *channel, struct poll *poll) {
+    park_before(channel, poll, channel->polls.next);
+}
+
+void poll_unpark(struct poll *poll) {
+    list_remove(&poll->link);
+    counters.polls_parked--;
+}
+
+void poll_wait_for_load(struct channel *channel, struct poll *poll) {
+    poll->state = POLL_LOADING;
+    poll->channel = channel;
+    list_append(&channel->loading, &poll->link);
+}
+
+void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    uint64_t cursor = poll_cursor(poll->ts, channel->total);
+    struct answer answer;
+    if (cursor > channel->total)
+        inbox->mode->poll_ahead(inbox, channel, poll);
+    else if (cursor == channel->total && poll->may_wait)
+        poll_park(channel, poll);
+    else if (cursor == channel->total)
+        poll_answer_empty(inbox, channel, poll);
+    else if (answer_from_memory(inbox, channel, poll, &answer))
+        poll_answer(inbox, poll, &answer);
+    else if (!read_for_poll(inbox, channel, poll))
+        poll_fail(inbox, poll, STORE_FAILED);
+}
+
+/* Takes each poll out of `polls` and visits it. */
+static void visit_all(struct inbox *inbox, struct channel *channel, struct list *polls,
+                      void (*visit)(struct inbox *, struct channel *, struct poll *)) {
+    struct list all;
+    list_init(&all);
+    list_splice(&all, polls);
+    channel->pins++;
+    for (struct list *link; (link = list_shift(&all));)
+        visit(inbox, channel, container_of(link, struct poll, link));
+    channel->pins--;
+}
+
+void polls_decide(struct inbox *inbox, struct channel *channel, struct list *polls) {
+    visit_all(inbox, channel, polls, poll_decide);
+}
+
+static void decide_parked(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    poll_unpark(poll);
+    poll_decide(inbox, channel, poll);
+}
+
+/* Where the counter has passed the poll's cursor again, the poll goes on from its cursor: it loses
+ * nothing of what came since. */
+static void reset_parked(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    poll_unpark(poll);
+    uint64_t ts = (uint64_t)poll->ts < channel->total ? (uint64_t)poll->ts : channel->total;
+    struct answer answer = {.reset = true, .ts = ts, .total = channel->total};
+    poll_answer(inbox, poll, &answer);
+}
+
+void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset) {
+    channel_drop_recents(channel);
+    channel->gone = 0;
+    channel->total = total;
+    visit_all(inbox, channel, &channel->polls, is_reset ? reset_parked : decide_parked);
+}
+
+/* --- Waking ----------------------------------------------------------------------------------- */
+
+/* Wakes up to `budget` polls of the channel. They share an answer while they ask for the same. */
+static void wake_some(struct inbox *inbox, struct channel *channel, int *budget) {
+    struct answer answer = {0};
+    bool has_answer = false;
+    int64_t ts = 0;
+    uint32_t limit = 0;
+    for (; *budget > 0 && has_new(channel); --*budget) {
+        struct poll *poll = container_of(channel->polls.next, struct poll, link);
+        poll_unpark(poll);
+        if (!has_answer || poll->ts != ts || poll->limit != limit) {
+            if (has_answer)
+                inbox->events.answer_end(&answer);
+            ts = poll->ts;
+            limit = poll->limit;
+            has_answer = answer_from_memory(inbox, channel, poll, &answer);
+        }
+        if (has_answer)
+            finish(inbox, poll, &answer);
+        else if (!read_for_poll(inbox, channel, poll))
+            inbox->mode->poll_unread(inbox, poll);
+    }
+    if (has_answer)
+        inbox->events.answer_end(&answer);
+}
+
+void polls_wake_slice(struct turn_task *task) {
+    struct inbox *inbox = container_of(task, struct inbox, wake);
+    int budget = WAKE_SLICE;
+    while (budget > 0 && !list_empty(&inbox->waking)) {
+        struct channel *channel = container_of(inbox->waking.next, struct channel, wake_link);
+        wake_some(inbox, channel, &budget);
+        list_remove(&channel->wake_link);
+        if (has_new(channel))
+            list_append(&inbox->waking, &channel->wake_link);
+        else
+            trim_recents(inbox, channel);
+    }
+    if (!list_empty(&inbox->waking))
+        turn_next(task);
+    cache_trim(inbox);
+}
+
+void polls_wake(struct inbox *inbox, struct channel *channel) {
+    if (!has_new(channel) || !list_empty(&channel->wake_link))
+        return;
+    list_append(&inbox->waking, &channel->wake_link);
+    turn_end(&inbox->wake);
+}

@@ -1,0 +1,55 @@
+#include "inbox/parts.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { READS_MAX = 4096 }; /* under way in the store: the next poll that needs one is refused */
+
+static void on_read(struct store_op *op) {
+    struct inbox *inbox = op->context;
+    struct store_read *read = container_of(op, struct store_read, op);
+    struct channel *channel =
+        cache_find(inbox, read->hash, (struct slice){read->name, read->name_len});
+    assert(channel && channel->pins);
+    inbox->reads--;
+    inbox->mode->read_done(inbox, channel, read);
+    channel->pins--;
+    if (!channel->is_loaded && !channel->watched && !channel->pins)
+        cache_forget(inbox, channel);
+    for (uint32_t i = 0; i < read->count; i++)
+        update_unref(read->updates[i]);
+    free(read->updates);
+    free(read);
+    cache_trim(inbox);
+}
+
+struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
+                              uint32_t limit, struct poll *owner) {
+    if (inbox->reads >= READS_MAX)
+        return NULL;
+    struct store_read *read = calloc(1, sizeof *read + channel->name_len);
+    if (!read)
+        return NULL;
+    read->op.done = on_read;
+    read->op.context = inbox;
+    read->owner = owner;
+    read->after_ts = after_ts;
+    read->limit = limit;
+    read->hash = channel->node.hash;
+    read->name_len = channel->name_len;
+    memcpy(read->name, channel->name, channel->name_len);
+    channel->pins++;
+    inbox->reads++;
+    store_read(inbox->store, read);
+    return read;
+}
+
+bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    struct store_read *read = read_start(inbox, channel, poll->ts, poll->limit, poll);
+    if (!read)
+        return false;
+    poll->state = POLL_READING;
+    poll->read = read;
+    return true;
+}
