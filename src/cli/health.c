@@ -1,5 +1,5 @@
 #include "cli/health.h"
-#include "http/server.h"
+#include "base/address.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -59,8 +59,11 @@ bool health_ask(const char *listen, char *line, size_t line_size) {
     struct sockaddr_storage address;
     socklen_t address_len;
     char reply[4096];
-    if (!server_first_address(listen, &address, &address_len)) {
-        snprintf(line, line_size, "no such host: %s", listen);
+    struct slice rest = slice_of(listen), first;
+    slice_cut(&rest, ',', &first);
+    const char *why = address_resolve(first, &address, &address_len);
+    if (why) {
+        snprintf(line, line_size, "no such host: %s: %s", listen, why);
         return false;
     }
     int64_t end_us = now_us() + (int64_t)HEALTH_TIMEOUT_S * 1000000;

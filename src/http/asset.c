@@ -20,42 +20,31 @@ const struct asset *asset_find(struct slice path) {
     return NULL;
 }
 
-/* Takes the next element off a comma-separated list; false at its end. */
-static bool next_element(struct slice *list, struct slice *element) {
-    if (!list->len)
-        return false;
-    const char *comma = memchr(list->data, ',', list->len);
-    size_t len = comma ? (size_t)(comma - list->data) : list->len;
-    *element = slice_trim((struct slice){list->data, len});
-    len += comma != NULL;
-    *list = (struct slice){list->data + len, list->len - len};
-    return true;
-}
-
-/* Whether an element of Accept-Encoding is that coding, with a weight other than 0. */
+/* Whether an element of Accept-Encoding names `coding`, with a weight other than 0 (RFC 9110, 12.5.3). */
 static bool is_accepted(struct slice element, struct slice coding) {
-    const char *semicolon = memchr(element.data, ';', element.len);
-    size_t len = semicolon ? (size_t)(semicolon - element.data) : element.len;
-    if (!slice_equal_nocase(slice_trim((struct slice){element.data, len}), coding))
+    struct slice name;
+    slice_cut(&element, ';', &name);
+    if (!slice_equal_nocase(slice_trim(name), coding))
         return false;
-    for (size_t i = len; i < element.len; i++)
+    for (size_t i = 0; i < element.len; i++)
         if (element.data[i] >= '1' && element.data[i] <= '9')
             return true;
-    return !semicolon;
+    return !element.data;
 }
 
 static bool takes_gzip(struct slice accepted) {
-    for (struct slice element; next_element(&accepted, &element);)
+    for (struct slice element; slice_cut(&accepted, ',', &element);)
         if (is_accepted(element, SLICE("gzip")))
             return true;
     return false;
 }
 
-/* Whether If-None-Match names the ETag; a proxy may have made it weak (W/"…"). */
+/* Whether If-None-Match names the ETag, which a proxy may have made weak: W/"…". */
 static bool is_known(struct slice known, struct slice etag) {
-    for (struct slice element; next_element(&known, &element);) {
-        if (element.len > 2 && memcmp(element.data, "W/", 2) == 0)
-            element = (struct slice){element.data + 2, element.len - 2};
+    for (struct slice element; slice_cut(&known, ',', &element);) {
+        element = slice_trim(element);
+        if (slice_starts_with(element, SLICE("W/")))
+            element = slice_after(element, 2);
         if (slice_equal(element, etag) || slice_equal(element, SLICE("*")))
             return true;
     }

@@ -36,13 +36,15 @@ struct sending {
     struct reply *reply;
 };
 
-static struct conn_shared *shared; /* a process has one loop of connections */
-
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf);
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf);
 
 static struct conn *conn_of(struct exchange *exchange) {
     return container_of(exchange, struct conn, exchange);
+}
+
+static struct conn_shared *shared_of(const struct conn *conn) {
+    return conn->handle.data;
 }
 
 /* --- Buffers ---------------------------------------------------------------------------------- */
@@ -93,12 +95,14 @@ static void free_request(struct conn *conn) {
 
 static void on_closed(uv_handle_t *handle) {
     struct conn *conn = container_of(handle, struct conn, handle);
+    struct conn_shared *shared = handle->data;
     free(conn);
     shared->open--;
-    shared->on_closed();
+    shared->on_closed(shared->on_closed_context);
 }
 
 static void conn_close(struct conn *conn) {
+    struct conn_shared *shared = shared_of(conn);
     if (conn->state == CONN_CLOSED)
         return;
     bool is_waiting = conn->state == CONN_WAITING;
@@ -113,7 +117,7 @@ static void conn_close(struct conn *conn) {
 }
 
 static void set_deadline(struct conn *conn, uint64_t after_ms) {
-    wheel_set(&shared->wheel, &conn->deadline, wheel_now_ms() + after_ms);
+    wheel_set(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + after_ms);
 }
 
 /* Reads again after a pause. */
@@ -141,6 +145,7 @@ static void linger(struct conn *conn) {
 
 /* The reply is out: the next request, if there is one. */
 static void reply_sent(struct conn *conn, bool close) {
+    struct conn_shared *shared = shared_of(conn);
     if (close) {
         linger(conn);
         return;
@@ -194,7 +199,7 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
         return;
     }
     conn->unsent = (uint32_t)(reply->len - sent);
-    set_deadline(conn, shared->request_timeout_ms);
+    set_deadline(conn, shared_of(conn)->request_timeout_ms);
 }
 
 void exchange_reply(struct exchange *exchange, struct reply *reply) {
@@ -222,11 +227,13 @@ void exchange_error(struct exchange *exchange, enum http_error error, struct sli
 
 void exchange_wait(struct exchange *exchange, uint64_t due_ms) {
     exchange->is_waiting = true;
-    wheel_set(&shared->wheel, &conn_of(exchange)->deadline, due_ms);
+    struct conn *conn = conn_of(exchange);
+    wheel_set(&shared_of(conn)->wheel, &conn->deadline, due_ms);
 }
 
 unsigned exchange_flags(const struct exchange *exchange) {
-    bool close = exchange->close || shared->is_draining;
+    const struct conn *conn = container_of(exchange, struct conn, exchange);
+    bool close = exchange->close || shared_of(conn)->is_draining;
     return (close ? REPLY_CLOSE : 0) | (exchange->is_head ? REPLY_HEAD : 0);
 }
 
@@ -261,33 +268,26 @@ static void refuse(struct conn *conn, enum http_error error) {
 static void send_continue(struct conn *conn) {
     static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     uv_buf_t bytes = uv_buf_init(text, sizeof text - 1);
-    uv_try_write(&conn->stream, &bytes,
-                 1); /* if the socket cannot take it, the client sends anyway */
+    /* If the socket cannot take it, the client sends anyway. */
+    uv_try_write(&conn->stream, &bytes, 1);
 }
 
 /* Keeps a request that has come in part, with room for the rest of it. */
 static void keep_partial(struct conn *conn, struct request *request, const char *data,
                          size_t used) {
+    struct conn_shared *shared = shared_of(conn);
     bool is_first = conn->request != request;
     if (is_first) {
         conn->request = request;
         shared->spare_request = NULL;
         set_deadline(conn, shared->request_timeout_ms);
     }
-    /* As much again as has come: a length that is only announced takes no memory. */
-    size_t cap = 2 * used + 2048;
-    size_t length = request->head_complete ? request_content_length(request) : 0;
-    if (length && cap > used - request->body.len + length)
-        cap = used - request->body.len + length;
-    size_t most =
-        shared->body_max_bytes + 2 * REQUEST_HEAD_MAX_BYTES; /* and no more than a request has */
-    if (cap > most && most >= used + 1024)
-        cap = most;
     assert(data);
     bool is_own = conn->in != NULL; /* then `data` lies in it */
     if (is_own)
         memmove(conn->in, data, used);
-    if (conn->in_cap < used + 1024 && !reserve_in(conn, cap)) {
+    if (conn->in_cap < used + REQUEST_READ_MIN_BYTES &&
+        !reserve_in(conn, request_buffer_size(request, used))) {
         refuse(conn, ERROR_BUSY);
         return;
     }
@@ -305,6 +305,7 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
 
 /* The request for the next bytes: the one that is begun, else a fresh one; NULL when memory is out. */
 static struct request *current_request(struct conn *conn) {
+    struct conn_shared *shared = shared_of(conn);
     if (conn->request)
         return conn->request;
     if (!shared->spare_request)
@@ -320,7 +321,7 @@ static void handle(struct conn *conn, struct request *request) {
         !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
     conn->exchange.is_head = request->parser.method == HTTP_HEAD;
     conn->exchange.is_waiting = false;
-    shared->handler->request(&conn->exchange, request);
+    shared_of(conn)->handler->request(&conn->exchange, request);
 }
 
 /* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not complete. */
@@ -370,13 +371,13 @@ static void run(struct conn *conn, char *data, size_t len) {
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
-    (void)suggested;
     struct conn *conn = container_of(handle, struct conn, handle);
     bool is_partial = conn->state == CONN_READING && conn->request;
     if (is_partial && conn->in_cap > conn->in_len)
         *buf = uv_buf_init(conn->in + conn->in_len, conn->in_cap - conn->in_len);
     else
-        *buf = uv_buf_init(shared->read_buffer, CONN_READ_BYTES);
+        *buf = uv_buf_init(shared_of(conn)->read_buffer,
+                           suggested < CONN_READ_BYTES ? (unsigned)suggested : CONN_READ_BYTES);
 }
 
 /* Keeps bytes behind those that are there already; false when there is no room. */
@@ -443,7 +444,7 @@ static void on_resume(struct turn_task *task) {
 
 static void expire(struct conn *conn) {
     conn->exchange.is_waiting = false;
-    shared->handler->expire(&conn->exchange);
+    shared_of(conn)->handler->expire(&conn->exchange);
 }
 
 static void on_due(struct wheel_node *node) {
@@ -461,7 +462,7 @@ static void on_due(struct wheel_node *node) {
         bool is_moving = unsent < conn->unsent;
         conn->unsent = (uint32_t)unsent;
         if (is_moving)
-            set_deadline(conn, shared->request_timeout_ms);
+            set_deadline(conn, shared_of(conn)->request_timeout_ms);
         else
             conn_close(conn);
         break;
@@ -472,18 +473,18 @@ static void on_due(struct wheel_node *node) {
 
 /* --- All connections -------------------------------------------------------------------------- */
 
-bool conn_accept(struct conn_shared *connections, uv_stream_t *listener, bool is_unix) {
+bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix) {
     struct conn *conn = calloc(1, sizeof *conn);
     if (!conn)
         return false;
     if (is_unix)
-        uv_pipe_init(connections->loop, &conn->pipe, 0);
+        uv_pipe_init(shared->loop, &conn->pipe, 0);
     else
-        uv_tcp_init(connections->loop, &conn->tcp);
-    conn->handle.data = connections;
+        uv_tcp_init(shared->loop, &conn->tcp);
+    conn->handle.data = shared;
     wheel_node_init(&conn->deadline);
     turn_task_init(&conn->resume, on_resume);
-    connections->open++;
+    shared->open++;
     counters.connections_accepted++;
     if (uv_accept(listener, &conn->stream) != 0) {
         conn_close(conn);
@@ -496,12 +497,8 @@ bool conn_accept(struct conn_shared *connections, uv_stream_t *listener, bool is
     return true;
 }
 
-static void for_each(void (*visit)(uv_handle_t *handle, void *context)) {
-    uv_walk(shared->loop, visit, shared);
-}
-
-static void drain(uv_handle_t *handle, void *context) {
-    if (handle->data != context || uv_is_closing(handle))
+static void drain(uv_handle_t *handle, void *shared) {
+    if (handle->data != shared || uv_is_closing(handle))
         return;
     struct conn *conn = container_of(handle, struct conn, handle);
     if (conn->state == CONN_WAITING)
@@ -510,33 +507,31 @@ static void drain(uv_handle_t *handle, void *context) {
         conn_close(conn);
 }
 
-void conn_drain_all(struct conn_shared *connections) {
-    connections->is_draining = true;
-    for_each(drain);
+void conn_drain_all(struct conn_shared *shared) {
+    shared->is_draining = true;
+    uv_walk(shared->loop, drain, shared);
 }
 
-static void close_one(uv_handle_t *handle, void *context) {
-    if (handle->data == context)
+static void close_one(uv_handle_t *handle, void *shared) {
+    if (handle->data == shared)
         conn_close(container_of(handle, struct conn, handle));
 }
 
-void conn_close_all(struct conn_shared *connections) {
-    (void)connections;
-    for_each(close_one);
+void conn_close_all(struct conn_shared *shared) {
+    uv_walk(shared->loop, close_one, shared);
 }
 
-bool conn_shared_init(struct conn_shared *connections, uv_loop_t *loop) {
-    connections->loop = loop;
-    connections->read_buffer = malloc(CONN_READ_BYTES);
-    if (!connections->read_buffer)
+bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
+    shared->loop = loop;
+    shared->read_buffer = malloc(CONN_READ_BYTES);
+    if (!shared->read_buffer)
         return false;
-    wheel_init(&connections->wheel, loop, on_due);
-    shared = connections;
+    wheel_init(&shared->wheel, loop, on_due);
     return true;
 }
 
-void conn_shared_deinit(struct conn_shared *connections) {
-    wheel_deinit(&connections->wheel);
-    free(connections->spare_request);
-    free(connections->read_buffer);
+void conn_shared_deinit(struct conn_shared *shared) {
+    wheel_deinit(&shared->wheel);
+    free(shared->spare_request);
+    free(shared->read_buffer);
 }

@@ -18,7 +18,11 @@
 #include <stdint.h>
 #include <uv.h>
 
-enum { CONN_AHEAD_MAX_BYTES = 65536, CONN_READ_BYTES = 65536, CONN_LINGER_MS = 2000 };
+enum {
+    CONN_AHEAD_MAX_BYTES = 65536, /* of later requests, kept while one is served */
+    CONN_READ_BYTES = 65536,      /* read at once, into a buffer that all connections share */
+    CONN_LINGER_MS = 2000,
+};
 
 enum { EXCHANGE_STATE_BYTES = 72 };
 
@@ -59,7 +63,8 @@ struct conn_shared {
     uint32_t body_max_bytes;
     bool is_draining;
     uint64_t open;                 /* connections */
-    void (*on_closed)(void);       /* after each connection that is gone */
+    void (*on_closed)(void *context); /* after each connection that is gone */
+    void *on_closed_context;
     struct request *spare_request; /* for requests that arrive in one piece */
     char *read_buffer;             /* CONN_READ_BYTES */
 };

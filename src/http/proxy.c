@@ -36,24 +36,14 @@ static bool add_network(struct proxy_trust *trust, struct slice text) {
     if (trust->count == NETWORKS_MAX)
         return false;
     struct network *network = &trust->networks[trust->count];
-    const char *slash = memchr(text.data, '/', text.len);
-    struct slice ip = {text.data, slash ? (size_t)(slash - text.data) : text.len};
+    struct slice ip;
     bool is_v4;
-    if (!parse_ip(ip, network->ip, &is_v4))
+    if (!slice_cut(&text, '/', &ip) || !parse_ip(ip, network->ip, &is_v4))
         return false;
-    int max_bits = is_v4 ? 32 : 128;
-    network->bits = max_bits;
-    if (slash) {
-        char digits[4] = "";
-        size_t len = text.len - ip.len - 1;
-        if (!len || len >= sizeof digits || strspn(slash + 1, "0123456789") < len)
-            return false;
-        memcpy(digits, slash + 1, len);
-        network->bits = atoi(digits);
-        if (network->bits > max_bits)
-            return false;
-    }
-    network->bits += 128 - max_bits;
+    uint64_t max_bits = is_v4 ? 32 : 128, bits = max_bits;
+    if (text.data && !slice_number(text, max_bits, &bits))
+        return false;
+    network->bits = (int)(bits + 128 - max_bits);
     trust->count++;
     return true;
 }
@@ -73,29 +63,18 @@ static bool add_word(struct proxy_trust *trust, struct slice word) {
         if (!slice_equal_nocase(word, names[i].name))
             continue;
         for (int j = 0; j < 5 && names[i].networks[j]; j++)
-            if (!add_network(trust,
-                             (struct slice){names[i].networks[j], strlen(names[i].networks[j])}))
+            if (!add_network(trust, slice_of(names[i].networks[j])))
                 return false;
         return true;
     }
     return add_network(trust, word);
 }
 
-/* Takes the next of a list separated by commas; false at its end. */
-static bool next_item(struct slice *list, struct slice *item) {
-    if (!list->data)
-        return false;
-    const char *comma = memchr(list->data, ',', list->len);
-    size_t len = comma ? (size_t)(comma - list->data) : list->len;
-    *item = slice_trim((struct slice){list->data, len});
-    *list = comma ? (struct slice){comma + 1, list->len - len - 1} : (struct slice){NULL, 0};
-    return true;
-}
-
 struct proxy_trust *proxy_trust_new(const char *list, char *error, size_t error_size) {
     struct proxy_trust *trust = calloc(1, sizeof *trust);
-    struct slice rest = {list, strlen(list)}, word;
-    while (trust && next_item(&rest, &word))
+    struct slice rest = slice_of(list), word;
+    while (trust && slice_cut(&rest, ',', &word)) {
+        word = slice_trim(word);
         if (word.len && !add_word(trust, word)) {
             snprintf(
                 error, error_size,
@@ -104,6 +83,7 @@ struct proxy_trust *proxy_trust_new(const char *list, char *error, size_t error_
             free(trust);
             return NULL;
         }
+    }
     if (!trust)
         snprintf(error, error_size, "out of memory");
     return trust;

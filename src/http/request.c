@@ -285,6 +285,17 @@ size_t request_content_length(const struct request *request) {
     return is_chunked ? 0 : request->parser.content_length + request->body.len;
 }
 
+size_t request_buffer_size(const struct request *request, size_t used) {
+    size_t size = 2 * used + 2 * REQUEST_READ_MIN_BYTES;
+    size_t body_len = request->head_complete ? request_content_length(request) : 0;
+    if (body_len && size > used - request->body.len + body_len)
+        size = used - request->body.len + body_len;
+    size_t max = request->body_max_bytes + 2 * REQUEST_HEAD_MAX_BYTES;
+    if (size > max && max >= used + REQUEST_READ_MIN_BYTES)
+        size = max;
+    return size;
+}
+
 struct slice request_header(const struct request *request, enum header_name name) {
     if (!request->counts[name])
         return (struct slice){"", 0};

@@ -17,6 +17,7 @@ enum {
     REQUEST_TARGET_MAX_BYTES = 8192, /* 414 */
     REQUEST_BLANK_MAX_BYTES = 8,     /* of empty lines before the request */
     REQUEST_HEADERS_MAX = 128,       /* 431 */
+    REQUEST_READ_MIN_BYTES = 1024,   /* a buffer with less room than this is made larger */
 };
 
 /* Bytes of the buffer, counted from the request's first one. */
@@ -74,6 +75,13 @@ void request_init(struct request *request, uint32_t body_max_bytes);
  */
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used);
+
+/*
+ * The size of the buffer that a request of which `used` bytes came needs next: twice what came, so that a
+ * length that is only announced takes no memory, but no more than is announced or a request may have; and
+ * room for REQUEST_READ_MIN_BYTES more in any case. Pure.
+ */
+size_t request_buffer_size(const struct request *request, size_t used);
 
 /* The length of the body as announced, 0 when it is chunked or there is none. Needs head_complete. */
 size_t request_content_length(const struct request *request);

@@ -25,10 +25,6 @@ void server_raise_limits(void);
 /* Whether `listen` is well-formed; else `error` holds one line. */
 bool server_check_listen(const char *listen, char *error, size_t error_size);
 
-/* What a client on this machine connects to: the first address of the well-formed `listen`. False when its
- * host is not known. */
-bool server_first_address(const char *listen, struct sockaddr_storage *address, socklen_t *len);
-
 /* Listens and takes signals. False on failure, with one line in `error`. */
 bool server_start(uv_loop_t *loop, const struct server_options *options, char *error,
                   size_t error_size);
