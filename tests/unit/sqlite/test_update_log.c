@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "sqlite/log_file.h"
 #include "sqlite/update_log.h"
 #include "support.h"
 
