@@ -1,10 +1,11 @@
 /*
- * The checkpoint: writes the rows of the channels that have changed, in slices, each within somebody
- * else's transaction.
+ * The checkpoint: writes the rows of the channels that have changed, in slices, each within
+ * somebody else's transaction.
  *
- * Opening one takes all dirty entries. Once their rows are written, `meta` gets the last seq of the
- * time of opening: the rows of `channel` include the log up to there. An entry that changes before its
- * row is written is written as it is then; one that changes later waits for the next checkpoint.
+ * Opening a checkpoint takes all dirty entries. Once their rows are written, `meta` gets the last
+ * seq of the time of opening: the rows of `channel` include the log up to there. An entry that
+ * changes before its row is written is written as it is then; one that changes later waits for the
+ * next checkpoint.
  */
 #pragma once
 
@@ -43,8 +44,8 @@ static inline void checkpoint_slice_init(struct checkpoint_slice *slice) {
     slice->is_last = false;
 }
 
-/* Writes up to `max_rows` rows of the open checkpoint within the open transaction. False on failure;
- * either way one of the next two must follow. */
+/* Writes up to `max_rows` rows of the open checkpoint within the open transaction. False on
+ * failure; either way one of the next two must follow. */
 bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
                       struct checkpoint_slice *slice);
 void checkpoint_committed(struct checkpoint *checkpoint, struct checkpoint_slice *slice);

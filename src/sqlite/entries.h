@@ -1,9 +1,9 @@
 /*
- * What the log knows of its channels, in memory: one entry for each that has changed since its row was
- * written (dirty), and for those used lately (clean).
+ * What the log knows of its channels, in memory: one entry for each that has changed since its row
+ * was written (dirty), and for those used lately (clean).
  *
- * A dirty entry stays until a checkpoint has written its row; it is in `dirty`, or in the checkpoint's
- * own list once one has taken it. Clean entries are a cache of bounded size.
+ * A dirty entry stays until a checkpoint has written its row; it is in `dirty`, or in the
+ * checkpoint's own list once one has taken it. Clean entries are a cache of bounded size.
  */
 #pragma once
 
@@ -44,8 +44,8 @@ static inline struct slice entry_name(const struct entry *entry) {
 }
 
 /*
- * Finds the entry of a channel, or makes it from its row. For a channel that is not known, `*entry` is
- * a new one without an id if `create`, else NULL. False on failure.
+ * Finds the entry of a channel, or makes it from its row. For a channel that is not known, `*entry`
+ * is a new one without an id if `create`, else NULL. False on failure.
  */
 bool entries_find(struct entries *entries, uint64_t hash, struct slice name, bool create,
                   struct entry **entry);

@@ -208,7 +208,8 @@ static bool create_tables(struct log_file *file) {
            execute(file, "COMMIT");
 }
 
-/* Creates the tables in a new file. False, with `error`, for a file that is not ours or of another version. */
+/* Creates the tables in a new file. False, with `error`, for a file that is not ours or of
+ * another version. */
 static bool check_schema(struct log_file *file, const struct store_options *options, char *error,
                          size_t error_size) {
     int64_t application = -1, version = -1, tables = -1;

@@ -5,9 +5,9 @@
  *     update_log(seq, channel, ts, prev, skip, at, size, name, body, raw, method, query, headers)
  *     meta(key, value)
  *
- * One connection, used by one thread. Whoever needs a statement prepares it here and uses it until the
- * file is closed, which finalizes them all. A function that returns false leaves SQLite's reason
- * behind: log_file_note_error() logs it, log_file_explain() tells whoever starts longline.
+ * One connection, used by one thread. Whoever needs a statement prepares it here and uses it until
+ * the file is closed, which finalizes them all. A function that returns false leaves SQLite's
+ * reason behind: log_file_note_error() logs it, log_file_explain() tells whoever starts longline.
  */
 #pragma once
 
@@ -28,14 +28,14 @@ struct log_file {
     uint64_t error_logged_at; /* uv_hrtime() */
 };
 
-/* Opens the file or creates it. False, with one line in `error`, when it cannot be opened, is not ours
- * or has another version. Call log_file_close() in either case. */
+/* Opens the file or creates it. False, with one line in `error`, when it cannot be opened, is
+ * not ours or has another version. Call log_file_close() in either case. */
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size);
 void log_file_close(struct log_file *file);
 
-/* Brings the rows of `channel` up to the end of the log, in one transaction, and fills `state`. After
- * a failure the file can only be closed. */
+/* Brings the rows of `channel` up to the end of the log, in one transaction, and fills `state`.
+ * After a failure the file can only be closed. */
 bool log_file_replay(struct log_file *file, int64_t channel_max, struct log_state *state);
 
 bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const char *sql);

@@ -1,8 +1,8 @@
 /*
- * What the log holds and how far it has come: numbers in memory, the newest first in line for `meta`.
+ * Where the log ends and what it holds, in numbers.
  *
- * Beside the entries of the channels (entries.h), this is all that a transaction changes. So a
- * transaction that fails puts one struct back.
+ * Besides the entries of the channels (entries.h), this is all that a transaction changes in
+ * memory. So a transaction that fails puts one struct back.
  */
 #pragma once
 
@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 /*
- * Rows past the bound on their channel's count. Every append to a full channel makes one. A pass of
- * the sweeper sees only what the last checkpoint includes, so these rows move through four stages.
+ * Rows past the bound on their channel's count: every append to a full channel makes one. A pass of
+ * the sweeper sees only what the last checkpoint includes, so they move through four stages.
  */
 struct log_excess {
     int64_t fresh;         /* since the last checkpoint was opened */

@@ -7,7 +7,7 @@
 
 #include "sqlite/log_file.h"
 
-/* A row of `channel`: what the log knows of a channel. The row lags behind the log (update_log.h). */
+/* A row of `channel`: what the log knows of a channel. */
 struct channel_row {
     int64_t id; /* 0: none yet */
     uint64_t total;

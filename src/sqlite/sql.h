@@ -1,6 +1,6 @@
 /*
- * Small steps with a prepared statement. Each leaves it reset, so that none stays open over a COMMIT,
- * but sql_column(): its bytes are SQLite's and valid until the reset.
+ * Small steps with a prepared statement. Each leaves it reset, so that none stays open over a
+ * COMMIT. Only sql_column() does not: its bytes are SQLite's, valid until the reset.
  */
 #pragma once
 
@@ -22,7 +22,7 @@ static inline int64_t sql_number(sqlite3_stmt *statement) {
     return number;
 }
 
-/* Binds bytes that must stay until the statement has run. No bytes are an empty blob, never NULL. */
+/* Binds bytes that must stay until the statement has run. No bytes are an empty blob, not NULL. */
 static inline void sql_bind_bytes(sqlite3_stmt *statement, int index, struct slice bytes) {
     sqlite3_bind_blob64(statement, index, bytes.len ? bytes.data : "", bytes.len, SQLITE_STATIC);
 }

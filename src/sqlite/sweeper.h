@@ -1,10 +1,11 @@
 /*
- * The sweeper: deletes updates past the bounds on age, bytes and count, in slices, each within somebody
- * else's transaction.
+ * The sweeper: deletes updates past the bounds on age, bytes and count, in slices, each within
+ * somebody else's transaction.
  *
- * The oldest rows, past the bound on age or bytes, go from the old end of the log. Rows past the bound
- * on their channel's count lie anywhere: once enough of them have gathered (struct log_excess), a pass
- * walks the log and deletes them. Nothing is deleted that the last checkpoint does not include.
+ * The oldest rows, past the bound on age or bytes, go from the old end of the log. Rows past the
+ * bound on their channel's count lie anywhere: once enough of them have gathered (struct
+ * log_excess), a pass walks the log and deletes them. Nothing is deleted that the last checkpoint
+ * does not include.
  */
 #pragma once
 
@@ -33,8 +34,8 @@ enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle)
 /* Whether a checkpoint would let the sweeper delete something. None may be open. */
 bool sweeper_needs_checkpoint(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle);
 
-/* Deletes a slice of at most `max_rows` rows within the open transaction. False on failure: then the
- * transaction must be undone, log_state with it. */
+/* Deletes a slice of at most `max_rows` rows within the open transaction. False on failure: then
+ * the transaction must be undone, log_state with it. */
 bool sweeper_sweep(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms, int64_t max_rows);
 
 /* The log has been appended to. */
@@ -42,7 +43,7 @@ void sweeper_appended(struct sweeper *sweeper);
 /* A transaction that may have deleted rows has been undone. */
 void sweeper_undone(struct sweeper *sweeper);
 
-/* --- Decisions, for the tests ------------------------------------------------------------------ */
+/* --- Decisions, for the tests ----------------------------------------------------------------- */
 
 /* How many deletable rows are worth a pass over a log of `rows`. */
 int64_t sweep_threshold(int64_t rows, bool is_idle);

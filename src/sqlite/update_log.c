@@ -37,8 +37,8 @@ static struct moment look_at_clock(const struct update_log *log) {
     return (struct moment){.now_ms = now_ms, .cutoff_ms = now_ms - log->options.ttl_ms};
 }
 
-/* The `at` of new rows. It never goes back, even if the clock does: the old end of the log must hold
- * its oldest updates. */
+/* The `at` of new rows. It never goes back, even if the clock does: the old end of the log must
+ * hold its oldest updates. */
 static int64_t next_at(const struct update_log *log, struct moment moment) {
     return moment.now_ms > log->state.last_at ? moment.now_ms : log->state.last_at;
 }
@@ -75,8 +75,8 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
 
-/* What keeps the log in order is done within append transactions as well, so that it keeps up with any
- * load. Then a slice grows with the number of appends. */
+/* What keeps the log in order is done within append transactions as well, so that it keeps up
+ * with any load. Then a slice grows with the number of appends. */
 static size_t slice_rows(size_t appends) {
     return appends > MAINTENANCE_ROWS ? appends : MAINTENANCE_ROWS;
 }

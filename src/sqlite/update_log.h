@@ -1,19 +1,20 @@
 /*
- * The log of updates in an SQLite file, used by one thread. It ties together the file (log_file.h), its
- * rows (rows.h), what is in memory of the channels (entries.h), and what keeps it in order: checkpoint,
- * sweeper, forget, wal.
+ * The log of updates in an SQLite file, used by one thread. It ties together the file (log_file.h),
+ * its rows (rows.h), what is in memory of the channels (entries.h), and what keeps it in order:
+ * checkpoint, sweeper, forget, wal.
  *
  * Invariants:
  *  1. Appends are sequential in seq, the only key. seq, channel ids and ts are never reused.
- *  2. `prev` is the seq of the channel's previous update; `skip` that of its newest earlier update whose
- *     ts is a multiple of LOG_SKIP: a reader finds any ts in few steps. Updates of a channel are
- *     deleted oldest first, so a missing prev means that nothing older is left.
- *  3. A row of `channel` may lag behind the log. meta's checkpoint is a seq up to which all rows are
- *     complete; opening replays the log from there. The first update of a channel carries its name, so
- *     that the replay can make its row. What the checkpoint does not include is never deleted.
+ *  2. `prev` is the seq of the channel's previous update; `skip` that of its newest earlier update
+ *     whose ts is a multiple of LOG_SKIP: a reader finds any ts in few steps. Updates of a channel
+ *     are deleted oldest first, so a missing prev means that nothing older is left.
+ *  3. A row of `channel` may lag behind the log. meta's checkpoint is a seq up to which all rows
+ *     are complete; opening replays the log from there. The first update of a channel carries its
+ *     name, so that the replay can make its row. What the checkpoint does not include is never
+ *     deleted.
  *  4. What changed since the checkpoint is in memory (dirty entries). A checkpoint is written in
- *     slices, by update_log_maintain() or within append transactions. A row written early is harmless:
- *     the replay applies only what is newer than the row's head.
+ *     slices, by update_log_maintain() or within append transactions. A row written early is
+ *     harmless: the replay applies only what is newer than the row's head.
  *  5. A transaction that fails leaves no trace: entries and log_state are put back as they were.
  *  6. Retention: reads apply the bounds on count and age exactly; the sweeper deletes later.
  */
@@ -27,8 +28,8 @@ struct update_log;
 struct update_log *update_log_open(const struct store_options *options, char *error,
                                    size_t error_size);
 
-/* Stores the appends of `batch` in one transaction and sets `error` of each: all are stored, or none
- * is. They must not be answered before this returns. Does some maintenance along the way. */
+/* Stores the appends of `batch` in one transaction and sets `error` of each: all are stored, or
+ * none is. They must not be answered before this returns. Does some maintenance along the way. */
 void update_log_append(struct update_log *log, struct list *batch);
 
 /* Does one read, bounded by READ_MAX_UPDATES and READ_MAX_BYTES. */
