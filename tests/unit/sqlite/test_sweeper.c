@@ -130,6 +130,29 @@ static void test_seqs_are_never_reused(void **state) {
     }
 }
 
+/* Invariant 3: a checkpoint of so many channels takes two transactions; until the second is
+ * committed, only the log knows some of them, so it must not be swept. */
+static void test_nothing_goes_before_its_checkpoint(void **state) {
+    (void)state;
+    enum { CHANNELS = 1500 };
+    char name[32];
+    open_log();
+    for (int i = 0; i < CHANNELS; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        assert_int_equal(push(name), 1);
+    }
+    now_ms += (int64_t)8 * DAY_MS;
+    assert_true(update_log_maintain(the_log, true));
+    assert_int_equal(stats().updates, CHANNELS);
+    crash();
+    for (int i = 0; i < CHANNELS; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        assert_int_equal(total_of(name), 1);
+    }
+    maintain();
+    assert_int_equal(stats().updates, 0);
+}
+
 /* Nothing past its age stays on the disk of a server that has nothing else to do. */
 static void test_expired_updates_are_deleted_when_idle(void **state) {
     (void)state;
@@ -240,6 +263,7 @@ int main(void) {
         LOG_TEST(test_ids_are_never_reused),
         cmocka_unit_test_teardown(test_seqs_are_never_reused, tear_down),
         LOG_TEST(test_expired_updates_are_deleted_when_idle),
+        LOG_TEST(test_nothing_goes_before_its_checkpoint),
         LOG_TEST(test_bytes_bound),
         LOG_TEST(test_clock_set_back),
         cmocka_unit_test(test_threshold),
