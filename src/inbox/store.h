@@ -180,8 +180,3 @@ struct redis_options;
  * no time mends, and `error` holds one line. */
 struct store *store_redis_open(uv_loop_t *loop, const struct store_options *options,
                                const struct redis_options *redis, char *error, size_t error_size);
-
-/* Opens the SQLite store (with path NULL: the memory provider, the same code). NULL on failure, and
- * `error` holds one line. */
-struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
-                                size_t error_size);

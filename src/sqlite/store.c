@@ -1,25 +1,19 @@
 /*
- * The SQLite store: an update_log (update_log.h) on a thread of its own.
+ * The loop thread collects the operations of a turn and hands them over at its end. The store
+ * thread takes all that wait, reads for a bounded time, commits one batch of appends, and hands
+ * both back. While it commits, the next batch gathers: that is the group commit. Between the
+ * threads are two lists under one lock, and a uv_async_t.
  *
- * The loop thread collects the operations of a turn and hands them over at its end; the store thread
- * takes all that wait, reads for a bounded time, then commits one batch of appends, and hands both back.
- * While it commits, the next batch gathers: that is the group commit. Between the threads there are two
- * lists under one lock, and a uv_async_t.
- *
- * In memory there is nothing to wait for, so there is no thread: the loop does the same work itself at
- * the end of its turn, which spares every operation two switches of thread.
+ * In memory there is nothing to wait for, so there is no thread: the loop does the same work itself
+ * at the end of its turn, which saves every operation two switches of thread.
  */
-#include "inbox/store.h"
+#include "sqlite/store.h"
+#include "base/turn.h"
+#include "sqlite/data_lock.h"
 #include "sqlite/update_log.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -33,17 +27,15 @@ enum {
 struct sqlite_store {
     struct store base;
     struct update_log *log; /* the store thread's, once that runs */
-    bool has_thread;   /* false in memory, where nothing blocks: the loop does the work itself */
+    bool has_thread;
     uint64_t stats_at; /* the store thread's */
-    int lock_fd;       /* of the lock file; -1 for none */
+    int lock_fd;       /* -1: none */
 
     /* The loop thread's. */
     struct list new_appends, new_reads;
-    uv_prepare_t prepare;
-    uv_check_t check;
+    struct turn_task hand_over;
     uv_async_t async;
-    uv_timer_t maintenance; /* without a thread; idle too */
-    uv_idle_t idle;
+    uv_timer_t maintenance; /* without a thread */
     uv_thread_t thread;
     int open_handles;
     void (*closed)(void *context);
@@ -53,7 +45,7 @@ struct sqlite_store {
     uv_mutex_t mutex;
     uv_cond_t wake;
     struct list appends, reads; /* to be done */
-    struct list done;           /* to be answered, in the order in which it was done */
+    struct list done;           /* to be answered, in the order in which they were done */
     bool is_waiting, stop;
     struct store_stats stats;
 };
@@ -64,8 +56,8 @@ static struct sqlite_store *store_of(struct store *store) {
 
 /* --- The store thread ------------------------------------------------------------------------- */
 
-/* Waits for work, if it may; takes what is to be read, and the next batch to be appended. False at the
- * end, when there is nothing left to do. */
+/* Waits for work, if it may; takes all reads and the next batch of appends. False at the end, when
+ * nothing is left to do. */
 static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch,
                       bool may_wait) {
     uv_mutex_lock(&store->mutex);
@@ -88,7 +80,7 @@ static bool take_work(struct sqlite_store *store, struct list *reads, struct lis
     return !is_over;
 }
 
-/* Hands the operations of `done` back to the loop. */
+/* Hands the operations of `done`, and the figures, back to the loop. */
 static void hand_back(struct sqlite_store *store, struct list *done, struct store_stats *stats) {
     static const uint64_t stats_ns = (uint64_t)STATS_MS * 1000000;
     uint64_t now = uv_hrtime();
@@ -106,7 +98,7 @@ static void hand_back(struct sqlite_store *store, struct list *done, struct stor
         uv_async_send(&store->async);
 }
 
-/* Does reads until their turn is over; those done move to `done`. */
+/* Does reads until their time is up; those done move to `done`. */
 static void do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
                      struct store_stats *stats) {
     uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
@@ -123,14 +115,13 @@ static void run_store(void *context) {
     list_init(&reads);
     list_init(&batch);
     list_init(&done);
-    bool is_busy = false; /* maintenance waits, or reads do */
+    bool is_busy = false; /* reads or maintenance are left over */
     uint64_t maintained_at = 0;
     while (take_work(store, &reads, &batch, !is_busy)) {
         bool had_work = !list_empty(&reads) || !list_empty(&batch);
-        if (!list_empty(&reads)) {
+        if (!list_empty(&reads)) { /* before the commit: reads need not wait for the disk */
             do_reads(store, &reads, &done, &stats);
-            hand_back(store, &done,
-                      &stats); /* before the commit: reads need not wait for the disk */
+            hand_back(store, &done, &stats);
         }
         if (!list_empty(&batch)) {
             update_log_append(store->log, &batch);
@@ -152,11 +143,15 @@ static void run_store(void *context) {
 /* --- The loop thread -------------------------------------------------------------------------- */
 
 static void queue_append(struct store *base, struct store_append *append) {
-    list_append(&store_of(base)->new_appends, &append->op.link);
+    struct sqlite_store *store = store_of(base);
+    list_append(&store->new_appends, &append->op.link);
+    turn_end(&store->hand_over);
 }
 
 static void queue_read(struct store *base, struct store_read *read) {
-    list_append(&store_of(base)->new_reads, &read->op.link);
+    struct sqlite_store *store = store_of(base);
+    list_append(&store->new_reads, &read->op.link);
+    turn_end(&store->hand_over);
 }
 
 static void answer(struct list *done) {
@@ -166,12 +161,12 @@ static void answer(struct list *done) {
     }
 }
 
-static void on_idle(uv_idle_t *idle) {
-    (void)idle;
+static bool has_new(const struct sqlite_store *store) {
+    return !list_empty(&store->new_appends) || !list_empty(&store->new_reads);
 }
 
-/* Without a thread: does the operations of this turn. What their answers bring, and reads that take too long, keep
- * the loop turning. */
+/* Without a thread: does the operations of this turn. Reads that take too long, and what the
+ * answers bring, are left for the next turn. */
 static void work_on_loop(struct sqlite_store *store) {
     struct list done;
     list_init(&done);
@@ -181,10 +176,9 @@ static void work_on_loop(struct sqlite_store *store) {
     if (!list_empty(&done))
         update_log_append(store->log, &done);
     answer(&done);
-    if (list_empty(&store->new_appends) && list_empty(&store->new_reads))
-        uv_idle_stop(&store->idle);
-    else
-        uv_idle_start(&store->idle, on_idle);
+    turn_cancel(&store->hand_over);
+    if (has_new(store))
+        turn_next(&store->hand_over);
 }
 
 static void on_maintenance(uv_timer_t *timer) {
@@ -194,28 +188,23 @@ static void on_maintenance(uv_timer_t *timer) {
         ;
 }
 
-/* Hands the operations of this turn to the store thread. */
-static void hand_over(struct sqlite_store *store) {
-    if (list_empty(&store->new_appends) && list_empty(&store->new_reads))
-        return;
-    if (!store->has_thread) {
-        work_on_loop(store);
-        return;
-    }
+/* Hands the operations of this turn to the store thread. `stop`: they are the last. */
+static void hand_to_thread(struct sqlite_store *store, bool stop) {
     uv_mutex_lock(&store->mutex);
     list_splice(&store->appends, &store->new_appends);
     list_splice(&store->reads, &store->new_reads);
+    store->stop |= stop;
     if (store->is_waiting)
         uv_cond_signal(&store->wake);
     uv_mutex_unlock(&store->mutex);
 }
 
-static void on_prepare(uv_prepare_t *prepare) {
-    hand_over(container_of(prepare, struct sqlite_store, prepare));
-}
-
-static void on_check(uv_check_t *check) {
-    hand_over(container_of(check, struct sqlite_store, check));
+static void on_turn_end(struct turn_task *task) {
+    struct sqlite_store *store = container_of(task, struct sqlite_store, hand_over);
+    if (store->has_thread)
+        hand_to_thread(store, false);
+    else
+        work_on_loop(store);
 }
 
 static void on_handle_closed(uv_handle_t *handle) {
@@ -233,11 +222,8 @@ static void on_handle_closed(uv_handle_t *handle) {
 }
 
 static void close_handles(struct sqlite_store *store) {
-    uv_close((uv_handle_t *)&store->prepare, on_handle_closed);
-    uv_close((uv_handle_t *)&store->check, on_handle_closed);
     uv_close((uv_handle_t *)&store->async, on_handle_closed);
     uv_close((uv_handle_t *)&store->maintenance, on_handle_closed);
-    uv_close((uv_handle_t *)&store->idle, on_handle_closed);
 }
 
 /* Answers what is done; true when the store is stopping. */
@@ -273,52 +259,58 @@ static void get_stats(struct store *base, struct store_stats *stats) {
     stats->up = 1;
 }
 
-static void close_store(struct store *base, void (*closed)(void *), void *context) {
+static void close_store(struct store *base, void (*closed)(void *context), void *context) {
     struct sqlite_store *store = store_of(base);
-    hand_over(store);
     store->closed = closed;
     store->closed_context = context;
-    if (!store->has_thread) {
-        while (!list_empty(&store->new_appends) || !list_empty(&store->new_reads))
-            work_on_loop(store);
-        update_log_close(store->log);
-        close_handles(store);
+    turn_cancel(&store->hand_over);
+    if (store->has_thread) {
+        hand_to_thread(store, true);
         return;
     }
-    uv_mutex_lock(&store->mutex);
-    store->stop = true;
-    uv_cond_signal(&store->wake);
-    uv_mutex_unlock(&store->mutex);
+    while (has_new(store))
+        work_on_loop(store);
+    turn_cancel(&store->hand_over);
+    update_log_close(store->log);
+    close_handles(store);
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-/* Makes sure that no other process has the file open: a lock on a file beside it, for this process's life. */
-static bool lock_data(struct sqlite_store *store, const char *path, char *error,
-                      size_t error_size) {
-    char lock_path[PATH_MAX + 8], real_path[PATH_MAX];
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || !realpath(path, real_path)) { /* one file, one lock, whatever its name */
-        snprintf(error, error_size, "cannot open %s: %s", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return false;
+static void init_lists(struct sqlite_store *store) {
+    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends, &store->reads,
+                            &store->done};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        list_init(lists[i]);
+}
+
+static void init_handles(struct sqlite_store *store, uv_loop_t *loop) {
+    turn_task_init(&store->hand_over, on_turn_end);
+    uv_async_init(loop, &store->async, on_async);
+    uv_timer_init(loop, &store->maintenance);
+    store->async.data = store->maintenance.data = store;
+    store->open_handles = 2;
+}
+
+static void start_work(struct sqlite_store *store) {
+    if (!store->has_thread)
+        uv_timer_start(&store->maintenance, on_maintenance, MAINTENANCE_MS, MAINTENANCE_MS);
+    else if (uv_thread_create(&store->thread, run_store, store) != 0)
+        abort(); /* a process that cannot start its second thread cannot serve */
+}
+
+/* Takes the lock, where there is a file, and opens the log. */
+static bool open_log(struct sqlite_store *store, const struct store_options *options, char *error,
+                     size_t error_size) {
+    if (options->path) {
+        store->lock_fd = data_lock(options->path, error, error_size);
+        if (store->lock_fd < 0)
+            return false;
     }
-    close(fd);
-    if ((size_t)snprintf(lock_path, sizeof lock_path, "%s-lock", real_path) >= sizeof lock_path) {
-        snprintf(error, error_size, "the data path is too long");
-        return false;
-    }
-    store->lock_fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (store->lock_fd < 0) {
-        snprintf(error, error_size, "cannot open %s: %s", lock_path, strerror(errno));
-        return false;
-    }
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        snprintf(error, error_size, "%s is in use by another longline process", path);
-        return false;
-    }
-    return true;
+    store->log = update_log_open(options, error, error_size);
+    if (!store->log && store->lock_fd >= 0)
+        close(store->lock_fd);
+    return store->log != NULL;
 }
 
 struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
@@ -332,36 +324,17 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     }
     store->base.ops = &ops;
     store->lock_fd = -1;
-    if (!options->path || lock_data(store, options->path, error, error_size))
-        store->log = update_log_open(options, error, error_size);
-    if (!store->log) {
-        if (store->lock_fd >= 0)
-            close(store->lock_fd);
+    store->has_thread = options->path != NULL;
+    if (!open_log(store, options, error, error_size)) {
         free(store);
         return NULL;
     }
-    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends, &store->reads,
-                            &store->done};
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        list_init(lists[i]);
     update_log_stats(store->log, &store->stats);
     update_log_count_bytes(store->log, &store->stats);
     uv_mutex_init(&store->mutex);
     uv_cond_init(&store->wake);
-    uv_prepare_init(loop, &store->prepare);
-    uv_check_init(loop, &store->check);
-    uv_async_init(loop, &store->async, on_async);
-    uv_timer_init(loop, &store->maintenance);
-    uv_idle_init(loop, &store->idle);
-    store->open_handles = 5;
-    store->prepare.data = store->check.data = store->async.data = store->maintenance.data = store;
-    store->idle.data = store;
-    uv_prepare_start(&store->prepare, on_prepare);
-    uv_check_start(&store->check, on_check);
-    store->has_thread = options->path != NULL;
-    if (!store->has_thread)
-        uv_timer_start(&store->maintenance, on_maintenance, MAINTENANCE_MS, MAINTENANCE_MS);
-    else if (uv_thread_create(&store->thread, run_store, store) != 0)
-        abort(); /* a process that cannot start its second thread cannot serve */
+    init_lists(store);
+    init_handles(store, loop);
+    start_work(store);
     return &store->base;
 }

@@ -1,0 +1,87 @@
+#include "sqlite/checkpoint.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What makes a checkpoint due. */
+enum {
+    DIRTY_MAX = 65536,    /* channels to be written */
+    APPENDS_MAX = 200000, /* updates: the bound on the replay */
+    AGE_MS = 5000,        /* of the oldest change */
+};
+
+static struct entry *entry_at(struct list *link) {
+    return container_of(link, struct entry, link);
+}
+
+void checkpoint_init(struct checkpoint *checkpoint, struct log_file *file, struct entries *entries,
+                     struct log_state *state, int64_t channel_max) {
+    *checkpoint = (struct checkpoint){
+        .file = file, .entries = entries, .state = state, .channel_max = channel_max};
+    list_init(&checkpoint->writing);
+}
+
+bool checkpoint_is_due(const struct checkpoint *checkpoint, int64_t now_ms) {
+    const struct entries *entries = checkpoint->entries;
+    return entries->dirty_count >= DIRTY_MAX || checkpoint->appends >= APPENDS_MAX ||
+           (entries->dirty_since && now_ms - entries->dirty_since >= AGE_MS);
+}
+
+static int by_name(const void *a, const void *b) {
+    struct slice x = entry_name(*(struct entry *const *)a);
+    struct slice y = entry_name(*(struct entry *const *)b);
+    int order = memcmp(x.data, y.data, x.len < y.len ? x.len : y.len);
+    return order ? order : (x.len > y.len) - (x.len < y.len);
+}
+
+/* Brings `writing` into the order of the index on names, so that each of its pages is written once.
+ * Without memory for it the order stays as it is. */
+static void sort_writing(struct checkpoint *checkpoint) {
+    struct entry **sorted = malloc(checkpoint->entries->dirty_count * sizeof(struct entry *));
+    if (!sorted)
+        return;
+    size_t count = 0;
+    for (struct list *link; (link = list_shift(&checkpoint->writing));)
+        sorted[count++] = entry_at(link);
+    qsort(sorted, count, sizeof *sorted, by_name);
+    for (size_t i = 0; i < count; i++)
+        list_append(&checkpoint->writing, &sorted[i]->link);
+    free(sorted);
+}
+
+void checkpoint_open(struct checkpoint *checkpoint) {
+    entries_take_dirty(checkpoint->entries, &checkpoint->writing);
+    sort_writing(checkpoint);
+    checkpoint->seq = checkpoint->state->last_seq;
+    checkpoint->appends = 0;
+    checkpoint->is_open = true;
+    log_excess_checkpoint_opened(&checkpoint->state->excess);
+}
+
+bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
+                      struct checkpoint_slice *slice) {
+    for (struct list *link; max_rows && (link = list_shift(&checkpoint->writing)); max_rows--) {
+        struct entry *entry = entry_at(link);
+        list_append(&slice->entries, link);
+        if (!rows_put_channel(checkpoint->entries->rows, entry_name(entry), &entry->now))
+            return false;
+    }
+    slice->is_last = list_empty(&checkpoint->writing);
+    return !slice->is_last || log_file_put_checkpoint(checkpoint->file, checkpoint->state,
+                                                      checkpoint->seq, checkpoint->channel_max);
+}
+
+void checkpoint_committed(struct checkpoint *checkpoint, struct checkpoint_slice *slice) {
+    for (struct list *link; (link = list_shift(&slice->entries));)
+        entries_set_clean(checkpoint->entries, entry_at(link));
+    entries_trim(checkpoint->entries);
+    if (!slice->is_last)
+        return;
+    checkpoint->is_open = false;
+    checkpoint->state->checkpoint_seq = checkpoint->seq;
+    log_excess_checkpoint_done(&checkpoint->state->excess);
+}
+
+void checkpoint_failed(struct checkpoint *checkpoint, struct checkpoint_slice *slice) {
+    list_splice(&checkpoint->writing, &slice->entries);
+}

@@ -1,0 +1,12 @@
+/*
+ * The lock that keeps two processes off one data file: an flock() on a file beside it, NAME-lock.
+ *
+ * The file lock goes with the process, however it ends; the lock file stays.
+ */
+#pragma once
+
+#include <stddef.h>
+
+/* Takes the lock for the data file `path`, which is created if it is missing. Returns a
+ * descriptor to be closed when the file is; -1 on failure, with one line in `error`. */
+int data_lock(const char *path, char *error, size_t error_size);

@@ -1,0 +1,82 @@
+/*
+ * Where the log ends and what it holds, in numbers.
+ *
+ * Besides the entries of the channels (entries.h), this is all that a transaction changes in
+ * memory. So a transaction that fails puts one struct back.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * Rows past the bound on their channel's count: every append to a full channel makes one. A pass of
+ * the sweeper sees only what the last checkpoint includes, so they move through four stages.
+ */
+struct log_excess {
+    int64_t fresh;         /* since the last checkpoint was opened */
+    int64_t in_checkpoint; /* the open checkpoint will include them */
+    int64_t ready;         /* included: a pass would delete them */
+    int64_t in_pass;       /* the open pass deletes them */
+};
+
+/* A pass of the sweeper over the log, in slices. */
+struct log_pass {
+    int64_t next_seq; /* where the next slice begins */
+    int64_t end_seq;  /* the last seq of the pass */
+    bool is_open;
+};
+
+struct log_state {
+    int64_t last_seq;
+    int64_t last_channel_id;
+    int64_t last_at;        /* of the newest row */
+    int64_t checkpoint_seq; /* rows of `channel` include every update up to here */
+    int64_t rows;
+    uint64_t swept; /* rows deleted since the start */
+    struct log_excess excess;
+    struct log_pass pass;
+};
+
+static inline int64_t log_excess_total(const struct log_excess *excess) {
+    return excess->fresh + excess->in_checkpoint + excess->ready + excess->in_pass;
+}
+
+static inline void log_excess_checkpoint_opened(struct log_excess *excess) {
+    excess->in_checkpoint += excess->fresh;
+    excess->fresh = 0;
+}
+
+static inline void log_excess_checkpoint_done(struct log_excess *excess) {
+    excess->ready += excess->in_checkpoint;
+    excess->in_checkpoint = 0;
+}
+
+static inline void log_excess_pass_opened(struct log_excess *excess) {
+    excess->in_pass = excess->ready;
+    excess->ready = 0;
+}
+
+static inline void log_excess_pass_done(struct log_excess *excess) {
+    excess->in_pass = 0;
+}
+
+/* What the last process left in `meta`. */
+struct log_meta {
+    int64_t checkpoint;   /* log_state.checkpoint_seq */
+    int64_t last_channel; /* log_state.last_channel_id, as of the checkpoint */
+    int64_t channel_max;  /* its bound on a channel's updates */
+    int64_t counted_seq;  /* rows and excess are those of the log up to here */
+    int64_t rows, excess;
+};
+
+/* What the log and the rows of `channel` say themselves, once the log is replayed. */
+struct log_found {
+    int64_t last_seq, last_at;      /* of the newest row, 0 for none */
+    int64_t last_channel_id;        /* the highest in `channel` */
+    int64_t rows_after, full_after; /* rows behind counted_seq; those appended to a full channel */
+};
+
+/* The state after a replay, when the rows of `channel` include the whole log. */
+struct log_state log_state_at_start(const struct log_meta *meta, const struct log_found *found,
+                                    int64_t channel_max);

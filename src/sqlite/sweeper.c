@@ -1,0 +1,149 @@
+#include "sqlite/sweeper.h"
+#include "sqlite/sql.h"
+
+enum {
+    PASS_MIN_ROWS = 1024, /* a pass is for so many deletable rows, or for a quarter of all */
+    IDLE_ROWS = 65536,    /* an idle log of up to so many rows is swept for a single one */
+};
+
+bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_state *state,
+                  const struct store_options *options) {
+    *sweeper = (struct sweeper){.file = file, .state = state, .options = options};
+    return log_file_prepare(file, &sweeper->find_oldest,
+                            "SELECT seq, at FROM update_log ORDER BY seq LIMIT 1") &&
+           log_file_prepare(
+               file, &sweeper->find_slice_end,
+               "SELECT max(seq) FROM"
+               " (SELECT seq FROM update_log WHERE seq >= ?1 ORDER BY seq LIMIT ?2)") &&
+           log_file_prepare(
+               file, &sweeper->delete_oldest,
+               "DELETE FROM update_log WHERE seq IN"
+               " (SELECT seq FROM update_log WHERE seq <= ?2 ORDER BY seq LIMIT ?3) AND at < ?1") &&
+           log_file_prepare(
+               file, &sweeper->delete_excess,
+               "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
+               " ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3");
+}
+
+/* --- What is due ------------------------------------------------------------------------------ */
+
+int64_t sweep_threshold(int64_t rows, bool is_idle) {
+    if (is_idle && rows <= IDLE_ROWS)
+        return 1;
+    return rows / 4 > PASS_MIN_ROWS ? rows / 4 : PASS_MIN_ROWS;
+}
+
+/* False when the log has no row, or cannot be read. */
+static bool find_oldest(struct sweeper *sweeper) {
+    if (!sweeper->oldest.is_known) {
+        int status = sqlite3_step(sweeper->find_oldest);
+        sweeper->oldest.is_known = status == SQLITE_ROW || status == SQLITE_DONE;
+        sweeper->oldest.seq =
+            status == SQLITE_ROW ? sqlite3_column_int64(sweeper->find_oldest, 0) : 0;
+        sweeper->oldest.at =
+            status == SQLITE_ROW ? sqlite3_column_int64(sweeper->find_oldest, 1) : 0;
+        sqlite3_reset(sweeper->find_oldest);
+    }
+    return sweeper->oldest.seq != 0;
+}
+
+enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle) {
+    const struct log_state *state = sweeper->state;
+    int64_t max_bytes = (int64_t)sweeper->options->max_bytes;
+    if (!find_oldest(sweeper))
+        return SWEEP_NOTHING;
+    if (sweeper->oldest.at < cutoff_ms)
+        return SWEEP_AGE;
+    if (max_bytes && log_file_used_bytes(sweeper->file) > max_bytes)
+        return SWEEP_BYTES;
+    bool is_worth_it = state->excess.ready >= sweep_threshold(state->rows, is_idle);
+    return state->pass.is_open || is_worth_it ? SWEEP_COUNT : SWEEP_NOTHING;
+}
+
+bool sweeper_needs_checkpoint(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle) {
+    const struct log_state *state = sweeper->state;
+    if (state->excess.fresh >= sweep_threshold(state->rows, false))
+        return true;
+    return sweeper_due(sweeper, cutoff_ms, is_idle) != SWEEP_NOTHING &&
+           sweeper->oldest.seq > state->checkpoint_seq;
+}
+
+/* --- Deleting --------------------------------------------------------------------------------- */
+
+int64_t sweep_rows_over(int64_t used_bytes, int64_t max_bytes, int64_t rows, int64_t max_rows) {
+    int64_t bytes_per_row = used_bytes / (rows > 0 ? rows : 1) + 1;
+    int64_t enough = (used_bytes - max_bytes) / bytes_per_row + 1;
+    return enough < 1 ? 1 : enough < max_rows ? enough : max_rows;
+}
+
+static bool delete_oldest(struct sweeper *sweeper, int64_t cutoff_ms, int64_t max_rows) {
+    sqlite3_bind_int64(sweeper->delete_oldest, 1, cutoff_ms);
+    sqlite3_bind_int64(sweeper->delete_oldest, 2, sweeper->state->checkpoint_seq);
+    sqlite3_bind_int64(sweeper->delete_oldest, 3, max_rows);
+    return sql_run(sweeper->delete_oldest);
+}
+
+static void open_pass(struct sweeper *sweeper) {
+    struct log_state *state = sweeper->state;
+    state->pass = (struct log_pass){
+        .next_seq = sweeper->oldest.seq, .end_seq = state->checkpoint_seq, .is_open = true};
+    log_excess_pass_opened(&state->excess);
+}
+
+/* The last seq of a slice of `max_rows` rows. */
+static int64_t find_slice_end(struct sweeper *sweeper, int64_t max_rows) {
+    const struct log_pass *pass = &sweeper->state->pass;
+    sqlite3_bind_int64(sweeper->find_slice_end, 1, pass->next_seq);
+    sqlite3_bind_int64(sweeper->find_slice_end, 2, max_rows);
+    int64_t end = sql_number(sweeper->find_slice_end);
+    return end && end < pass->end_seq ? end : pass->end_seq;
+}
+
+static bool delete_excess(struct sweeper *sweeper, int64_t max_rows) {
+    struct log_state *state = sweeper->state;
+    if (!state->pass.is_open)
+        open_pass(sweeper);
+    int64_t end = find_slice_end(sweeper, max_rows);
+    sqlite3_bind_int64(sweeper->delete_excess, 1, state->pass.next_seq);
+    sqlite3_bind_int64(sweeper->delete_excess, 2, end);
+    sqlite3_bind_int64(sweeper->delete_excess, 3, (int64_t)sweeper->options->channel_max_updates);
+    if (!sql_run(sweeper->delete_excess))
+        return false;
+    state->pass.next_seq = end + 1;
+    if (end >= state->pass.end_seq) {
+        state->pass.is_open = false;
+        log_excess_pass_done(&state->excess);
+    }
+    return true;
+}
+
+static bool delete_rows(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms,
+                        int64_t max_rows) {
+    if (sweep == SWEEP_COUNT)
+        return delete_excess(sweeper, max_rows);
+    if (sweep == SWEEP_AGE)
+        return delete_oldest(sweeper, cutoff_ms, max_rows);
+    int64_t rows =
+        sweep_rows_over(log_file_used_bytes(sweeper->file), (int64_t)sweeper->options->max_bytes,
+                        sweeper->state->rows, max_rows);
+    return delete_oldest(sweeper, INT64_MAX, rows);
+}
+
+bool sweeper_sweep(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms, int64_t max_rows) {
+    if (!delete_rows(sweeper, sweep, cutoff_ms, max_rows))
+        return false;
+    int64_t deleted = sqlite3_changes(sweeper->file->db);
+    sweeper->state->rows -= deleted;
+    sweeper->state->swept += (uint64_t)deleted;
+    sweeper->oldest.is_known = false;
+    return !deleted || log_file_put_counts(sweeper->file, sweeper->state);
+}
+
+void sweeper_appended(struct sweeper *sweeper) {
+    if (!sweeper->oldest.seq)
+        sweeper->oldest.is_known = false;
+}
+
+void sweeper_undone(struct sweeper *sweeper) {
+    sweeper->oldest.is_known = false;
+}

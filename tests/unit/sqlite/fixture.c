@@ -1,0 +1,218 @@
+#include "fixture.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <unistd.h>
+
+int64_t now_ms;
+char dir[32], path[128];
+struct store_options options;
+struct update_log *the_log;
+
+static int64_t test_clock(void) {
+    return now_ms;
+}
+
+void open_log(void) {
+    char error[512] = "";
+    the_log = update_log_open(&options, error, sizeof error);
+    if (!the_log)
+        fail_msg("%s", error);
+}
+
+void close_log(void) {
+    update_log_close(the_log);
+    the_log = NULL;
+}
+
+void reopen(void) {
+    close_log();
+    open_log();
+}
+
+int set_up_all(void **state) {
+    (void)state;
+    hash_init();
+    log_init(LOG_LEVEL_ERROR + 1, false); /* failures are what some tests are about */
+    return 0;
+}
+
+int set_up(void **state) {
+    (void)state;
+    strcpy(dir, "/tmp/longline-test-XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(path, sizeof path, "%s/log.db", dir);
+    now_ms = 1700000000000;
+    options = (struct store_options){.path = path,
+                                     .sync = SYNC_NEVER,
+                                     .channel_max_updates = 1000000,
+                                     .ttl_ms = (int64_t)7 * DAY_MS,
+                                     .clock_ms = test_clock};
+    the_log = NULL;
+    return 0;
+}
+
+int tear_down(void **state) {
+    (void)state;
+    if (the_log)
+        update_log_close(the_log);
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    return system(command);
+}
+
+struct store_append *append_new(struct slice channel, struct slice body) {
+    struct store_append *append = calloc(1, sizeof *append + channel.len);
+    struct update_parts parts = {.body = body, .method = SLICE("POST")};
+    append->update = update_new(&parts);
+    append->hash = hash_of(channel);
+    append->name_len = (uint16_t)channel.len;
+    memcpy(append->name, channel.data, channel.len);
+    return append;
+}
+
+void append_free(struct store_append *append) {
+    update_unref(append->update);
+    free(append);
+}
+
+uint64_t push_body(const char *channel, struct slice body) {
+    struct store_append *append = append_new(slice_of(channel), body);
+    struct list batch;
+    list_init(&batch);
+    list_append(&batch, &append->op.link);
+    update_log_append(the_log, &batch);
+    assert_false(list_empty(&batch));
+    uint64_t ts = !append->error ? append->update->ts : 0;
+    append_free(append);
+    return ts;
+}
+
+uint64_t push(const char *channel) {
+    return push_body(channel, SLICE("{}"));
+}
+
+bool push_many(const char *channel, uint64_t first_ts, int count) {
+    assert_true(count > 0);
+    struct store_append **appends = calloc((size_t)count, sizeof *appends);
+    struct list batch;
+    list_init(&batch);
+    for (int i = 0; i < count; i++) {
+        char body[32];
+        snprintf(body, sizeof body, "[%llu]", (unsigned long long)first_ts + (unsigned)i);
+        appends[i] = append_new(slice_of(channel), slice_of(body));
+        list_append(&batch, &appends[i]->op.link);
+    }
+    update_log_append(the_log, &batch);
+    bool ok = !appends[0]->error;
+    for (int i = 0; i < count; i++) {
+        assert_int_equal(!appends[i]->error, ok);
+        if (ok)
+            assert_int_equal(appends[i]->update->ts, first_ts + (unsigned)i);
+        append_free(appends[i]);
+    }
+    free(appends);
+    return ok;
+}
+
+struct store_read *read_new(struct slice channel, int64_t after_ts, uint32_t limit) {
+    struct store_read *read = calloc(1, sizeof *read + channel.len);
+    read->after_ts = after_ts;
+    read->limit = limit;
+    read->hash = hash_of(channel);
+    read->name_len = (uint16_t)channel.len;
+    memcpy(read->name, channel.data, channel.len);
+    update_log_read(the_log, read);
+    return read;
+}
+
+void read_free(struct store_read *read) {
+    for (uint32_t i = 0; i < read->count; i++)
+        update_unref(read->updates[i]);
+    free(read->updates);
+    free(read);
+}
+
+struct store_read *read_channel(const char *channel, int64_t after_ts) {
+    return read_new(slice_of(channel), after_ts, READ_MAX_UPDATES);
+}
+
+uint64_t total_of(const char *channel) {
+    struct store_read *read = read_channel(channel, INT64_MAX);
+    assert_false(read->error);
+    assert_int_equal(read->count, 0);
+    uint64_t total = read->total;
+    read_free(read);
+    return total;
+}
+
+void check_read_at(const char *channel, int64_t after_ts, uint32_t limit, uint64_t total,
+                   uint64_t first, uint64_t last, const char *file, int line) {
+    struct store_read *read = read_new(slice_of(channel), after_ts, limit);
+    uint64_t count = last < first ? 0 : last - first + 1;
+    if (read->error || read->total != total || read->count != count) {
+        print_error(
+            "after %lld, limit %u: ok %d, total %llu, %u updates; wanted %llu, %llu updates\n",
+            (long long)after_ts, limit, !read->error, (unsigned long long)read->total, read->count,
+            (unsigned long long)total, (unsigned long long)count);
+        _fail(file, line);
+    }
+    for (uint32_t i = 0; i < read->count; i++)
+        if (read->updates[i]->ts != first + i || read->updates[i]->refs != 1) {
+            print_error("update %u has ts %llu\n", i, (unsigned long long)read->updates[i]->ts);
+            _fail(file, line);
+        }
+    if (count && read->gone >= first)
+        _fail(file, line);
+    if (read->gone > total)
+        _fail(file, line);
+    read_free(read);
+}
+
+void maintain(void) {
+    for (int i = 0; update_log_maintain(the_log, true); i++)
+        assert_true(i < 100000);
+}
+
+void settle(void) {
+    maintain();
+    now_ms += 10000;
+    maintain();
+    now_ms += 10000;
+    maintain();
+}
+
+struct store_stats stats(void) {
+    struct store_stats stats = {0};
+    update_log_stats(the_log, &stats);
+    update_log_count_bytes(the_log, &stats);
+    return stats;
+}
+
+static void copy_file(const char *from, const char *to) {
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    assert_non_null(out);
+    char block[65536];
+    for (size_t len; in && (len = fread(block, 1, sizeof block, in));)
+        assert_int_equal(fwrite(block, 1, len, out), len);
+    if (in)
+        fclose(in);
+    fclose(out);
+}
+
+void crash(void) {
+    char copy[sizeof path], wal[160], copy_wal[160];
+    static int number;
+    snprintf(copy, sizeof copy, "%s/crash-%d.db", dir, ++number);
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    snprintf(copy_wal, sizeof copy_wal, "%s-wal", copy);
+    copy_file(path, copy);
+    copy_file(wal, copy_wal);
+    update_log_close(the_log);
+    unlink(path);
+    unlink(wal);
+    memcpy(path, copy, sizeof path);
+    open_log();
+}

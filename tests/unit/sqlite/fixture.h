@@ -1,0 +1,62 @@
+/*
+ * What the tests of the log share: a log on a file in a temporary directory, with a clock that the
+ * test moves. A crash is a copy of the files, taken while the log is open.
+ */
+#pragma once
+
+#include "support.h"
+
+#include "base/config.h"
+#include "sqlite/update_log.h"
+
+enum { HOUR_MS = 3600 * 1000, DAY_MS = 24 * HOUR_MS };
+
+extern int64_t now_ms;
+extern char dir[32], path[128];      /* of the log, in a directory of the test's own */
+extern struct store_options options; /* used by the next open_log() */
+extern struct update_log *the_log;
+
+/* Fixtures for cmocka: for all tests of a file, and around each of them. */
+int set_up_all(void **state);
+int set_up(void **state);
+int tear_down(void **state);
+
+#define LOG_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+void open_log(void);
+void close_log(void);
+void reopen(void);
+/* As if the process had been killed: goes on with a copy of the files as they are now. */
+void crash(void);
+
+struct store_append *append_new(struct slice channel, struct slice body);
+void append_free(struct store_append *append);
+
+/* Push one update; its ts, 0 when it failed. */
+uint64_t push_body(const char *channel, struct slice body);
+uint64_t push(const char *channel);
+
+/* Pushes `count` updates in one transaction, at least one; the body of each is the ts that it must
+ * get, from `first_ts`. False when they failed. */
+bool push_many(const char *channel, uint64_t first_ts, int count);
+
+/* A read that is done. */
+struct store_read *read_new(struct slice channel, int64_t after_ts, uint32_t limit);
+struct store_read *read_channel(const char *channel, int64_t after_ts);
+void read_free(struct store_read *read);
+
+uint64_t total_of(const char *channel);
+
+/* A read gives exactly the updates `first` to `last` (none when last < first), without a gap. */
+#define check_read(channel, after, limit, total, first, last)                                      \
+    check_read_at(channel, after, limit, total, first, last, __FILE__, __LINE__)
+void check_read_at(const char *channel, int64_t after_ts, uint32_t limit, uint64_t total,
+                   uint64_t first, uint64_t last, const char *file, int line);
+
+/* Does maintenance until there is none left to do. */
+void maintain(void);
+
+/* Enough time and turns for a checkpoint, and for all that the sweeper wants to do after it. */
+void settle(void);
+
+struct store_stats stats(void);

@@ -1,0 +1,96 @@
+/* What a start makes of `meta` and the log, and the stages of rows past a channel's bound. */
+#include "support.h"
+
+#include "sqlite/log_state.h"
+
+static void test_new_file(void **state) {
+    (void)state;
+    struct log_meta meta = {.channel_max = 100};
+    struct log_found found = {0};
+    struct log_state got = log_state_at_start(&meta, &found, 100);
+    assert_int_equal(got.last_seq, 0);
+    assert_int_equal(got.checkpoint_seq, 0);
+    assert_int_equal(got.last_channel_id, 0);
+    assert_int_equal(got.rows, 0);
+    assert_int_equal(log_excess_total(&got.excess), 0);
+    assert_false(got.pass.is_open);
+}
+
+/* The log behind the counts is added to them, and the rows of `channel` include it now. */
+static void test_log_ahead_of_checkpoint(void **state) {
+    (void)state;
+    struct log_meta meta = {.checkpoint = 50,
+                            .last_channel = 3,
+                            .channel_max = 100,
+                            .counted_seq = 60,
+                            .rows = 40,
+                            .excess = 5};
+    struct log_found found = {
+        .last_seq = 90, .last_at = 1234, .last_channel_id = 7, .rows_after = 30, .full_after = 2};
+    struct log_state got = log_state_at_start(&meta, &found, 100);
+    assert_int_equal(got.last_seq, 90);
+    assert_int_equal(got.checkpoint_seq, 90);
+    assert_int_equal(got.last_channel_id, 7);
+    assert_int_equal(got.last_at, 1234);
+    assert_int_equal(got.rows, 70);
+    assert_int_equal(got.excess.ready, 7);
+    assert_int_equal(log_excess_total(&got.excess), 7);
+}
+
+/* Where everything is deleted, only `meta` knows which seqs and ids are used. */
+static void test_emptied_log(void **state) {
+    (void)state;
+    struct log_meta meta = {
+        .checkpoint = 90, .last_channel = 7, .channel_max = 100, .counted_seq = 90};
+    struct log_found found = {0};
+    struct log_state got = log_state_at_start(&meta, &found, 100);
+    assert_int_equal(got.last_seq, 90);
+    assert_int_equal(got.checkpoint_seq, 90);
+    assert_int_equal(got.last_channel_id, 7);
+    assert_int_equal(got.rows, 0);
+}
+
+static void test_bound_on_count_changed(void **state) {
+    (void)state;
+    struct log_meta meta = {.channel_max = 100, .rows = 40, .excess = 5};
+    struct log_found found = {.rows_after = 30, .full_after = 2};
+    assert_int_equal(log_state_at_start(&meta, &found, 99).excess.ready, 5 + 2 + 70);
+    assert_int_equal(log_state_at_start(&meta, &found, 101).excess.ready, 5 + 2);
+}
+
+static void check_excess(const struct log_excess *excess, int64_t fresh, int64_t in_checkpoint,
+                         int64_t ready, int64_t in_pass) {
+    assert_int_equal(excess->fresh, fresh);
+    assert_int_equal(excess->in_checkpoint, in_checkpoint);
+    assert_int_equal(excess->ready, ready);
+    assert_int_equal(excess->in_pass, in_pass);
+    assert_int_equal(log_excess_total(excess), fresh + in_checkpoint + ready + in_pass);
+}
+
+/* A pass deletes what was ready when it was opened, whatever comes meanwhile. */
+static void test_stages(void **state) {
+    (void)state;
+    struct log_excess excess = {.fresh = 10};
+    log_excess_checkpoint_opened(&excess);
+    check_excess(&excess, 0, 10, 0, 0);
+    excess.fresh += 3;
+    log_excess_checkpoint_done(&excess);
+    check_excess(&excess, 3, 0, 10, 0);
+    log_excess_pass_opened(&excess);
+    check_excess(&excess, 3, 0, 0, 10);
+    log_excess_checkpoint_opened(&excess);
+    excess.fresh += 2;
+    log_excess_checkpoint_done(&excess);
+    check_excess(&excess, 2, 0, 3, 10);
+    log_excess_pass_done(&excess);
+    check_excess(&excess, 2, 0, 3, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_new_file),    cmocka_unit_test(test_log_ahead_of_checkpoint),
+        cmocka_unit_test(test_emptied_log), cmocka_unit_test(test_bound_on_count_changed),
+        cmocka_unit_test(test_stages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
