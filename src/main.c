@@ -28,8 +28,8 @@ static const char usage[] =
     "\n"
     "Usage:\n"
     "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
-    "  longline health [--SETTING VALUE]...  ask the server with these settings whether it serves\n"
-    "  longline new [BASE_URL]               print a fresh secret address\n"
+    "  longline health [--SETTING VALUE]...  check whether the server with these settings serves\n"
+    "  longline new [BASE_URL]               print a new secret address\n"
     "  longline --help | --version\n"
     "\n"
     "Try it:\n"
@@ -193,10 +193,10 @@ static int ask_health(int argc, char **argv) {
     char line[4096];
     if (argc && strcmp(argv[0], "--help") == 0) {
         puts("Usage: longline health [--SETTING VALUE]...\n\n"
-             "Asks GET /-/health of the first address in LISTEN, prints the answer, and exits with "
-             "0 when\n"
-             "the server serves, with 1 when it does not. The settings are those of `longline "
-             "serve`.");
+             "Asks the first address in LISTEN for /-/health and prints the answer. Exits with 0 "
+             "if\n"
+             "the server serves, and with 1 if it does not. The settings are those of\n"
+             "`longline serve`.");
         return EXIT_SUCCESS;
     }
     if (!config_load(&app.config, argc, argv, line, sizeof line) ||
@@ -210,8 +210,8 @@ static int ask_health(int argc, char **argv) {
 /* 128 random bits as 22 characters that need no escape in an address. */
 static int print_new(int argc, char **argv) {
     if (argc && strcmp(argv[0], "--help") == 0) {
-        puts("Usage: longline new [BASE_URL]\n\nPrints a fresh secret address, e.g. of "
-             "https://example.com.");
+        puts("Usage: longline new [BASE_URL]\n\nPrints a new secret address below BASE_URL, "
+             "for example https://example.com.");
         return EXIT_SUCCESS;
     }
     if (argc > 1 || (argc && argv[0][0] == '-'))

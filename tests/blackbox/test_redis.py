@@ -461,10 +461,8 @@ def test_a_user_who_may_not_write_is_said(locked_redis, start, rule):
 
 def documented_rights(*more):
     """What docs/operations.md says that a user needs, as words of ACL SETUSER; `more` are the cases that it names."""
-    row = next(line for line in OPERATIONS.read_text().splitlines() if line.startswith("| ACLs"))
-    always, *cases = re.split(r"(in a cluster|with `REDIS_WAIT`)", row)
-    parts = [always, *(rights for case, rights in zip(cases[::2], cases[1::2]) if case in more)]
-    words = re.findall(r"[~&+]\S+", " ".join(code for part in parts for code in re.findall(r"`(.*?)`", part)))
+    rows = re.findall(r"^\| (always|in a cluster|with `REDIS_WAIT`) \| `(.*)` \|$", OPERATIONS.read_text(), re.M)
+    words = " ".join(rights for case, rights in rows if case in ("always", *more)).split()
     return [word.replace("{prefix}", P).replace("\\|", "|") for word in words]
 
 

@@ -1,0 +1,79 @@
+"""The Markdown files: every relative link and anchor works, and prose has one sentence per line."""
+
+import re
+import subprocess
+
+import pytest
+
+from longline_server import REPOSITORY
+
+LIST = ["git", "ls-files", "*.md"]
+FILES = subprocess.check_output(LIST, cwd=REPOSITORY, text=True).split()
+
+FENCE = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# A sentence ends, and the next one begins on the same line.
+SENTENCES = re.compile(r"[a-z0-9`)\"*][.!?][)\"*]* +[\"(*`\[]*(?:[A-Z]|longline)")
+# Where a line of prose may end although the paragraph goes on.
+ENDS = re.compile(r"[.!?:][)\"*]*$")
+
+
+def prose(path):
+    """The text of a file. Its blocks of code are emptied, so that lines keep their numbers."""
+    return FENCE.sub(lambda block: "\n" * block[0].count("\n"), (REPOSITORY / path).read_text("utf-8"))
+
+
+def anchor(heading):
+    """The anchor that GitHub gives a heading."""
+    words = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return words.replace(" ", "-")
+
+
+def anchors(path):
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", prose(path), re.M)}
+
+
+def broken_links(path):
+    for link in LINK.findall(prose(path)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, fragment = link.partition("#")
+        file = (REPOSITORY / path).parent / target if target else REPOSITORY / path
+        if not file.exists() or (fragment and fragment not in anchors(file)):
+            yield link
+
+
+def broken_lines(text):
+    """The lines with more than one sentence, or that end within one; not in tables and code."""
+    before = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = re.sub(r"^ *([-*]|\d+\.) ", "", line)
+        is_item = words != line
+        if line.lstrip().startswith(("|", "#")) or (line.startswith("    ") and not is_item):
+            words = ""
+        words = re.sub(r"`[^`]*`", "`X`", words)
+        if SENTENCES.search(words):
+            yield number
+        if before and words and not is_item and not ENDS.search(before):
+            yield number - 1
+        before = words
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_every_link_of_a_document_works(path):
+    assert not list(broken_links(path))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_document_has_one_sentence_per_line(path):
+    assert not list(broken_lines(prose(path)))
+
+
+def test_a_line_with_two_sentences_is_noticed():
+    text = "One.\n1. It is 2.5 MiB of `Ab. C`.\n| A cell. Two. |\n    code. Code\n- One (so). *Two*.\n"
+    assert list(broken_lines(text)) == [5]
+
+
+def test_a_sentence_on_two_lines_is_noticed():
+    text = "# Heading\n- An item\n- and another:\n  it is whole.\n\nA sentence\nthat goes on.\n"
+    assert list(broken_lines(text)) == [6]
