@@ -143,38 +143,54 @@ static void write_members(struct buf *out, const struct fields *fields, bool is_
 /* --- Merging the query into a JSON object ----------------------------------------------------- */
 
 struct merge {
-    struct slice body;
+    struct slice body; /* an object */
     struct fields *fields;
     struct buf *out;
-    size_t copied; /* bytes of the body that are in `out` */
-    size_t max;    /* of `out`: many members of one name would multiply its value */
-    bool has_members;
+    struct buf scratch; /* for keys */
+    size_t copied;      /* bytes of the body that are in `out` */
 };
 
 /* A member whose name is in the query gets its value from there, where it stands. */
-static void on_member(void *context, struct slice key, struct json_span value) {
-    struct merge *merge = context;
-    merge->has_members = true;
-    uint32_t *slot = find_slot(merge->fields, key);
+static void merge_member(struct merge *merge, const struct json_member *member) {
+    struct slice name = json_unescape(member->key, &merge->scratch);
+    uint32_t *slot = find_slot(merge->fields, name);
     if (!*slot)
         return;
     struct field *field = &merge->fields->list[*slot - 1];
     field->in_body = true;
-    if (merge->out->len > merge->max)
-        return;
-    buf_append(merge->out, merge->body.data + merge->copied, value.at - merge->copied);
+    size_t value_at = (size_t)(member->value.data - merge->body.data);
+    buf_append(merge->out, merge->body.data + merge->copied, value_at - merge->copied);
     json_write_string(merge->out, field_value(merge->fields, field));
-    merge->copied = value.at + value.len;
+    merge->copied = value_at + member->value.len;
 }
 
 /* The rest of the body, with the other fields before its closing brace. */
-static void finish_merge(struct merge *merge) {
+static void finish_merge(struct merge *merge, bool is_empty) {
     size_t brace = merge->body.len - 1;
     while (merge->body.data[brace] != '}')
         brace--;
     buf_append(merge->out, merge->body.data + merge->copied, brace - merge->copied);
-    write_members(merge->out, merge->fields, !merge->has_members);
+    write_members(merge->out, merge->fields, is_empty);
     buf_append(merge->out, merge->body.data + brace, merge->body.len - brace);
+}
+
+/* Writes the object `body` with the fields as members. */
+static enum http_error merge_fields(struct buf *out, struct slice body, struct fields *fields) {
+    struct merge merge = {.body = body, .fields = fields, .out = out};
+    /* Many members of one name would multiply its value. */
+    size_t max = body.len + 6 * (fields->text.len + 64);
+    struct slice rest = body;
+    bool is_empty = true;
+    for (struct json_member member; out->len <= max && json_next_member(&rest, &member);) {
+        merge_member(&merge, &member);
+        is_empty = false;
+    }
+    out->failed |= merge.scratch.failed;
+    buf_deinit(&merge.scratch);
+    if (out->len > max)
+        return ERROR_MERGE_SIZE;
+    finish_merge(&merge, is_empty);
+    return HTTP_NO_ERROR;
 }
 
 /* --- The kinds of body ------------------------------------------------------------------------ */
@@ -246,29 +262,18 @@ static enum http_error write_body(struct buf *out, struct slice *body, enum medi
     struct slice text = without_bom(*body);
     enum json_kind kind = JSON_INVALID;
     if (may_be_json(text)) {
-        struct merge merge = {.body = text,
-                              .fields = query,
-                              .out = out,
-                              .max = text.len + 6 * (query->text.len + 64)};
-        kind = json_check(text, query->count ? on_member : NULL, &merge);
-        if (kind == JSON_NO_MEMORY)
-            return ERROR_BUSY;
+        kind = json_check(text);
         if (kind == JSON_TOO_DEEP)
             return ERROR_JSON_DEPTH;
-        if (kind == JSON_OBJECT && out->len > merge.max)
-            return ERROR_MERGE_SIZE;
         if (kind == JSON_OBJECT && query->count)
-            finish_merge(&merge);
-        else if (kind == JSON_ARRAY && query->count)
+            return merge_fields(out, text, query);
+        if (kind == JSON_ARRAY && query->count)
             write_wrapped(out, "body", text, write_verbatim, query);
         else
             *body = text;
         if (kind != JSON_INVALID)
             return HTTP_NO_ERROR;
-        buf_reset(out, SIZE_MAX); /* members written before the mistake was met */
     }
-    for (size_t i = 0; i < query->count; i++)
-        query->list[i].in_body = false;
     if (media == MEDIA_JSON)
         return ERROR_JSON;
     if (media == MEDIA_OTHER) {

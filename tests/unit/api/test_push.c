@@ -45,7 +45,7 @@ static void check_at(const char *type, struct slice body, struct slice query, st
     assert_slices_at(update_method(update), SLICE("POST"), __FILE__, line);
     if (update->has_raw != !slice_equal(body, wanted) || update->refs != 1 || update->headers_len)
         _fail(__FILE__, line);
-    enum json_kind kind = json_check(update_body(update), NULL, NULL);
+    enum json_kind kind = json_check(update_body(update));
     if (kind != JSON_OBJECT && kind != JSON_ARRAY)
         _fail(__FILE__, line);
     update_unref(update);
@@ -382,7 +382,7 @@ static struct update *with_headers(const char *lines) {
     assert_int_equal(update_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
     parsed_deinit(&parsed);
     buf_deinit(&text);
-    assert_int_equal(json_check(update_headers(update), NULL, NULL), JSON_OBJECT);
+    assert_int_equal(json_check(update_headers(update)), JSON_OBJECT);
     assert_true(update->headers_len <= UPDATE_HEADERS_MAX_BYTES);
     return update;
 }
