@@ -205,6 +205,20 @@ static void test_strings_at_every_offset(void **state) {
             }
 }
 
+static void test_every_escape(void **state) {
+    (void)state;
+    for (int byte = 0; byte < 256; byte++) {
+        char text[] = "[\"\\xaaaa\"]", digit[] = "[\"\\u00x0\"]";
+        text[3] = digit[6] = (char)byte;
+        bool is_escape = byte && strchr("\"\\/bfnrtu", byte);
+        check_kind_at((struct slice){text, sizeof text - 1}, is_escape ? JSON_ARRAY : JSON_INVALID,
+                      __LINE__);
+        bool is_digit = byte && strchr("0123456789abcdefABCDEF", byte);
+        check_kind_at((struct slice){digit, sizeof digit - 1}, is_digit ? JSON_ARRAY : JSON_INVALID,
+                      __LINE__);
+    }
+}
+
 /* --- Members ---------------------------------------------------------------------------------- */
 
 /* The members of a copy of `text`, as `key=value;` each, the keys unescaped. */
@@ -387,6 +401,7 @@ int main(void) {
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_cut_off),
         cmocka_unit_test(test_strings_at_every_offset),
+        cmocka_unit_test(test_every_escape),
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_escaped_keys),
         cmocka_unit_test(test_surrogates_in_keys),
