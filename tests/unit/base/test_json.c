@@ -296,6 +296,7 @@ static void test_surrogates_in_keys(void **state) {
     check_members("{\"\\ud83d\\n\":1}", "\xEF\xBF\xBD\n=1;");
     check_members("{\"\\ud83d\\u0061\":1}", "\xEF\xBF\xBD\x61=1;");
     check_members("{\"\\ud83d\\ud83d\\ude00\":1}", "\xEF\xBF\xBD\xF0\x9F\x98\x80=1;");
+    check_members("{\"\\ud83d\\ue000\":1}", "\xEF\xBF\xBD\xEE\x80\x80=1;");
     check_members("{\"\\ude00\\ude00\":1}", "\xEF\xBF\xBD\xEF\xBF\xBD=1;");
     check_members("{\"\\ude00\\ud83d\":1}", "\xEF\xBF\xBD\xEF\xBF\xBD=1;");
     check_members("{\"\\ud83d\xF0\x9F\x98\x80\":1}", "\xEF\xBF\xBD\xF0\x9F\x98\x80=1;");
