@@ -16,7 +16,7 @@ need() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
-BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev node-llhttp libsqlite3-dev libyajl-dev
+BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev node-llhttp libsqlite3-dev
     libsodium-dev libhiredis-dev libssl-dev)
 
 # Builds into the directory $1 with the further meson options; quiet unless it fails.

@@ -5,37 +5,52 @@
 /* --- Merging the query into a JSON object ----------------------------------------------------- */
 
 struct merge {
-    struct slice body;
+    struct slice body; /* an object */
     struct fields *fields;
     struct buf *out;
-    size_t copied; /* bytes of the body that are in `out` */
-    size_t max;    /* of `out`: a member that is repeated would multiply the query's value */
-    bool has_members;
+    struct buf scratch; /* for keys */
+    size_t copied;      /* bytes of the body that are in `out` */
 };
 
 /* A member whose name is in the query gets the query's value, in its place. */
-static void on_member(void *context, struct slice key, struct json_span value) {
-    struct merge *merge = context;
-    merge->has_members = true;
-    struct field *field = fields_find(merge->fields, key);
+static void merge_member(struct merge *merge, const struct json_member *member) {
+    struct field *field = fields_find(merge->fields, json_unescape(member->key, &merge->scratch));
     if (!field)
         return;
     field->is_placed = true;
-    if (merge->out->len > merge->max)
-        return;
-    buf_append(merge->out, merge->body.data + merge->copied, value.at - merge->copied);
+    size_t value_at = (size_t)(member->value.data - merge->body.data);
+    buf_append(merge->out, merge->body.data + merge->copied, value_at - merge->copied);
     json_write_string(merge->out, fields_value(merge->fields, field));
-    merge->copied = value.at + value.len;
+    merge->copied = value_at + member->value.len;
 }
 
 /* Writes the rest of the body, with the query's other fields before its closing brace. */
-static void finish_merge(struct merge *merge) {
+static void finish_merge(struct merge *merge, bool is_empty) {
     size_t brace = merge->body.len - 1;
     while (merge->body.data[brace] != '}')
         brace--;
     buf_append(merge->out, merge->body.data + merge->copied, brace - merge->copied);
-    fields_write_members(merge->fields, merge->out, !merge->has_members);
+    fields_write_members(merge->fields, merge->out, is_empty);
     buf_append(merge->out, merge->body.data + brace, merge->body.len - brace);
+}
+
+/* Writes the object `body` with the fields as members. */
+static enum http_error merge_fields(struct buf *out, struct slice body, struct fields *fields) {
+    struct merge merge = {.body = body, .fields = fields, .out = out};
+    /* A member that is repeated would multiply the query's value. */
+    size_t max = body.len + 6 * (fields->text.len + 64);
+    struct slice rest = body;
+    bool is_empty = true;
+    for (struct json_member member; out->len <= max && json_next_member(&rest, &member);) {
+        merge_member(&merge, &member);
+        is_empty = false;
+    }
+    out->failed |= merge.scratch.failed;
+    buf_deinit(&merge.scratch);
+    if (out->len > max)
+        return ERROR_MERGE_SIZE;
+    finish_merge(&merge, is_empty);
+    return HTTP_NO_ERROR;
 }
 
 /* --- The kinds of body ------------------------------------------------------------------------ */
@@ -79,29 +94,6 @@ static void write_wrapped(struct buf *out, struct slice key, struct slice value,
     buf_putc(out, '}');
 }
 
-/* Writes the JSON object or array `*body`, unless it stays as it is. */
-static enum http_error write_json(struct buf *out, struct slice text, enum json_kind *kind,
-                                  struct fields *query) {
-    struct merge merge = {
-        .body = text,
-        .fields = query,
-        .out = out,
-        .max = text.len + 6 * (query->text.len + 64),
-    };
-    *kind = json_check(text, query->count ? on_member : NULL, &merge);
-    if (*kind == JSON_NO_MEMORY)
-        return ERROR_BUSY;
-    if (*kind == JSON_TOO_DEEP)
-        return ERROR_JSON_DEPTH;
-    if (*kind == JSON_OBJECT && out->len > merge.max)
-        return ERROR_MERGE_SIZE;
-    if (*kind == JSON_OBJECT && query->count)
-        finish_merge(&merge);
-    if (*kind == JSON_ARRAY && query->count)
-        write_wrapped(out, SLICE("body"), text, write_verbatim, query);
-    return HTTP_NO_ERROR;
-}
-
 /* Writes the fields of a form and those of the query, which win. */
 static enum http_error write_form(struct buf *out, struct slice body, const struct fields *query) {
     struct fields form;
@@ -128,16 +120,17 @@ enum http_error body_write(struct buf *out, struct slice *body, struct slice con
     if (!body->len)
         return write_form(out, *body, query);
     struct slice text = without_bom(*body);
-    if (may_be_json(text)) {
-        enum json_kind kind;
-        enum http_error error = write_json(out, text, &kind, query);
-        if (kind != JSON_INVALID) {
-            *body = text;
-            return error;
-        }
-        buf_reset(out, SIZE_MAX); /* members may have been written before the mistake */
-        for (size_t i = 0; i < query->count; i++)
-            query->list[i].is_placed = false;
+    enum json_kind kind = may_be_json(text) ? json_check(text) : JSON_INVALID;
+    if (kind == JSON_TOO_DEEP)
+        return ERROR_JSON_DEPTH;
+    if (kind != JSON_INVALID) {
+        *body = text;
+        if (!query->count)
+            return HTTP_NO_ERROR;
+        if (kind == JSON_OBJECT)
+            return merge_fields(out, text, query);
+        write_wrapped(out, SLICE("body"), text, write_verbatim, query);
+        return HTTP_NO_ERROR;
     }
     switch (media_of(content_type)) {
     case MEDIA_JSON: return ERROR_JSON;

@@ -1,6 +1,4 @@
-/*
- * Pushes: how a request becomes an update, and its way into the inbox.
- */
+/* Pushes: from a request to the inbox, and back to the reply. */
 #pragma once
 
 #include "http/conn.h"
@@ -12,10 +10,3 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
 
 /* inbox_events.push_done: `owner` is the exchange. */
 void push_done(void *owner, const struct update *update, enum store_error error);
-
-/*
- * Builds the update of a complete push. On an error `*update` is untouched; running out of memory is
- * ERROR_BUSY. Loop thread only.
- */
-enum http_error push_build(const struct request *request, struct slice query, bool capture_headers,
-                           struct update **update);

@@ -1,196 +1,289 @@
 #include "base/json.h"
 #include "base/utf8.h"
 
-#include <assert.h>
+#include <endian.h>
 #include <sodium.h>
-#include <stdlib.h>
-#include <yajl/yajl_parse.h>
+
+/* --- Tokens (RFC 8259, sections 2, 3, 6 and 7) ------------------------------------------------ */
 
 /*
- * yajl allocates a handful of small blocks for each text and keeps nothing between two. They come from
- * this block, which is forgotten as a whole; what does not fit comes from the heap.
+ * What is left of a text, and what is open in it. The functions are inline so that a reader lives
+ * in registers while a value is read; that makes them twice as fast.
  */
-struct arena {
-    size_t used;
-    _Alignas(max_align_t) char bytes[4096];
+struct reader {
+    const char *at, *end;
+    char *closers; /* the brackets still to come, the innermost last */
+    int depth;     /* how many of them */
 };
 
-struct check {
-    yajl_handle parser;
-    struct slice text;
-    json_member *on_member;
-    void *context;
-    int depth;
-    size_t end; /* of the outermost object or array */
-    bool too_deep;
-    struct slice key;
-    size_t after_key;
-    size_t value_at;
-    struct buf key_copy;
-};
-
-static void *arena_alloc(void *context, size_t size) {
-    struct arena *arena = context;
-    size_t aligned = (size + 15) & ~(size_t)15;
-    if (aligned > sizeof arena->bytes - arena->used)
-        return malloc(size);
-    void *block = arena->bytes + arena->used;
-    arena->used += aligned;
-    return block;
+/* The next byte. At the end it is NUL, which no token begins with. */
+static inline char peek(const struct reader *in) {
+    return in->at < in->end ? *in->at : '\0';
 }
 
-static bool is_in_arena(const struct arena *arena, const void *block) {
-    return (const char *)block >= arena->bytes &&
-           (const char *)block < arena->bytes + sizeof arena->bytes;
+static inline bool take(struct reader *in, char c) {
+    if (peek(in) != c)
+        return false;
+    in->at++;
+    return true;
 }
 
-static void arena_free(void *context, void *block) {
-    if (block && !is_in_arena(context, block))
-        free(block);
+static inline void pass_blank(struct reader *in) {
+    while (peek(in) == ' ' || peek(in) == '\n' || peek(in) == '\r' || peek(in) == '\t')
+        in->at++;
 }
 
-static void *arena_realloc(void *context, void *block, size_t size) {
-    struct arena *arena = context;
-    if (!block)
-        return arena_alloc(context, size);
-    if (!is_in_arena(arena, block))
-        return realloc(block, size);
-    void *moved = arena_alloc(context, size);
-    if (moved) {
-        /* The old size is not known; whatever lies behind the block in the arena is harmless to copy. */
-        size_t behind = (size_t)(arena->bytes + sizeof arena->bytes - (char *)block);
-        memmove(moved, block, size < behind ? size : behind);
+static inline bool take_word(struct reader *in, struct slice word) {
+    if ((size_t)(in->end - in->at) < word.len || memcmp(in->at, word.data, word.len) != 0)
+        return false;
+    in->at += word.len;
+    return true;
+}
+
+static inline bool take_digits(struct reader *in) {
+    const char *start = in->at;
+    while (peek(in) >= '0' && peek(in) <= '9')
+        in->at++;
+    return in->at > start;
+}
+
+static inline bool take_number(struct reader *in) {
+    take(in, '-');
+    if (!take(in, '0') && !take_digits(in))
+        return false;
+    if (take(in, '.') && !take_digits(in))
+        return false;
+    if (!take(in, 'e') && !take(in, 'E'))
+        return true;
+    if (!take(in, '+'))
+        take(in, '-');
+    return take_digits(in);
+}
+
+/* The value of a hexadecimal digit, or -1. */
+static inline int hex_value(char c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static inline bool take_escape(struct reader *in) {
+    if (!take(in, '\\'))
+        return false;
+    if (!take(in, 'u')) {
+        bool is_known = peek(in) && strchr("\"\\/bfnrt", peek(in));
+        in->at += is_known;
+        return is_known;
     }
-    return moved;
+    for (int i = 0; i < 4; i++, in->at++)
+        if (hex_value(peek(in)) < 0)
+            return false;
+    return true;
 }
 
-static int value_ends(struct check *check) {
-    if (check->depth == 1 && check->key.data) {
-        size_t end = yajl_get_bytes_consumed(check->parser);
-        check->on_member(check->context, check->key,
-                         (struct json_span){check->value_at, end - check->value_at});
-        check->key.data = NULL;
+static inline bool is_ascii(char c) {
+    return (unsigned char)c < 0x80;
+}
+
+/* An escape, or a character that is not ASCII. */
+static inline bool take_character(struct reader *in) {
+    if (is_ascii(peek(in)))
+        return take_escape(in);
+    size_t len = utf8_sequence((struct slice){in->at, (size_t)(in->end - in->at)});
+    in->at += len;
+    return len > 0;
+}
+
+/* A character of a single byte that stands for itself. */
+static inline bool is_plain(char c) {
+    return is_ascii(c) && c >= ' ' && c != '"' && c != '\\';
+}
+
+/* Skips plain bytes, eight at a time. */
+static inline void skip_plain(struct reader *in) {
+    static const uint64_t ones = 0x0101010101010101;
+    while (in->end - in->at >= 8) {
+        uint64_t word;
+        memcpy(&word, in->at, sizeof word);
+        word = le64toh(word);
+        /* Sets the high bit of every byte that is not plain. Borrows may set more of them, but only
+         * above such a byte: the lowest is right. */
+        uint64_t stops = (word ^ ones * '"') - ones;
+        stops |= (word ^ ones * '\\') - ones;
+        stops |= word - ones * ' ';
+        stops = (stops | word) & ones * 0x80;
+        if (stops) {
+            in->at += __builtin_ctzll(stops) / 8;
+            return;
+        }
+        in->at += 8;
     }
-    return 1;
+    while (is_plain(peek(in)))
+        in->at++;
 }
 
-static int value_opens(void *context) {
-    struct check *check = context;
-    if (++check->depth > JSON_DEPTH_MAX) {
-        check->too_deep = true;
-        return 0;
+static inline bool take_string(struct reader *in) {
+    if (!take(in, '"'))
+        return false;
+    for (;;) {
+        skip_plain(in);
+        if (take(in, '"'))
+            return true;
+        do { /* such characters come in runs */
+            if (!take_character(in))
+                return false;
+        } while (peek(in) == '\\' || !is_ascii(peek(in)));
     }
-    return 1;
 }
 
-static int value_closes(void *context) {
-    struct check *check = context;
-    if (--check->depth == 0)
-        check->end = yajl_get_bytes_consumed(check->parser);
-    return value_ends(check);
+/* --- The grammar ------------------------------------------------------------------------------ */
+
+/* What must come next, or how the reading has ended. */
+enum state { VALUE, KEY, AFTER_VALUE, DONE, BAD, TOO_DEEP };
+
+static inline enum state read_opening(struct reader *in) {
+    if (in->depth == JSON_DEPTH_MAX)
+        return TOO_DEEP;
+    char opener = *in->at++, closer = opener == '{' ? '}' : ']';
+    in->closers[in->depth++] = closer;
+    pass_blank(in);
+    if (peek(in) == closer)
+        return AFTER_VALUE; /* as if the last of its values had just been read */
+    return opener == '{' ? KEY : VALUE;
 }
 
-static int on_null(void *context) {
-    return value_ends(context);
+static inline enum state read_value(struct reader *in) {
+    pass_blank(in);
+    bool is_good;
+    switch (peek(in)) {
+    case '{':
+    case '[': return read_opening(in);
+    case '"': is_good = take_string(in); break;
+    case 't': is_good = take_word(in, SLICE("true")); break;
+    case 'f': is_good = take_word(in, SLICE("false")); break;
+    case 'n': is_good = take_word(in, SLICE("null")); break;
+    default: is_good = take_number(in);
+    }
+    return is_good ? AFTER_VALUE : BAD;
 }
 
-static int on_boolean(void *context, int value) {
-    (void)value;
-    return value_ends(context);
+static inline enum state read_key(struct reader *in) {
+    pass_blank(in);
+    if (!take_string(in))
+        return BAD;
+    pass_blank(in);
+    return take(in, ':') ? VALUE : BAD;
 }
 
-static int on_number(void *context, const char *text, size_t len) {
-    (void)text, (void)len;
-    return value_ends(context);
+static inline enum state read_after_value(struct reader *in) {
+    if (!in->depth)
+        return DONE;
+    char closer = in->closers[in->depth - 1];
+    pass_blank(in);
+    if (take(in, closer)) {
+        in->depth--;
+        return AFTER_VALUE;
+    }
+    if (take(in, ','))
+        return closer == '}' ? KEY : VALUE;
+    return BAD;
 }
 
-static int on_string(void *context, const unsigned char *text, size_t len) {
-    (void)text, (void)len;
-    return value_ends(context);
+/* Takes one value and everything in it off the front of `text`. Returns DONE, BAD or TOO_DEEP. */
+static enum state read_whole_value(struct reader *text) {
+    char closers[JSON_DEPTH_MAX];
+    struct reader in = {.at = text->at, .end = text->end, .closers = closers};
+    enum state state = VALUE;
+    while (state < DONE) {
+        if (state == VALUE)
+            state = read_value(&in);
+        else if (state == KEY)
+            state = read_key(&in);
+        else
+            state = read_after_value(&in);
+    }
+    text->at = in.at;
+    return state;
 }
 
-/* Notes where the value behind a top-level key begins: after the colon and the white space around it. */
-static int on_key(void *context, const unsigned char *key, size_t len) {
-    struct check *check = context;
-    if (check->depth != 1)
-        return 1;
-    buf_reset(&check->key_copy, SIZE_MAX);
-    buf_append(&check->key_copy, key, len);
-    if (check->key_copy.failed)
-        return 0;
-    check->key = (struct slice){len ? check->key_copy.data : "", len};
-    size_t at = yajl_get_bytes_consumed(check->parser);
-    while (at < check->text.len && strchr(" \t\r\n:", check->text.data[at]) && check->text.data[at])
-        at++;
-    check->value_at = at;
-    return 1;
-}
-
-static const yajl_callbacks member_callbacks = {
-    .yajl_null = on_null,
-    .yajl_boolean = on_boolean,
-    .yajl_number = on_number,
-    .yajl_string = on_string,
-    .yajl_start_map = value_opens,
-    .yajl_map_key = on_key,
-    .yajl_end_map = value_closes,
-    .yajl_start_array = value_opens,
-    .yajl_end_array = value_closes,
-};
-
-static const yajl_callbacks depth_callbacks = {
-    .yajl_start_map = value_opens,
-    .yajl_end_map = value_closes,
-    .yajl_start_array = value_opens,
-    .yajl_end_array = value_closes,
-};
-
-static bool is_blank(struct slice text) {
-    size_t at = 0;
-    while (at < text.len && memchr(" \t\r\n", text.data[at], 4))
-        at++;
-    return at == text.len;
-}
-
-enum json_kind json_check(struct slice text, json_member *on_member, void *context) {
-    /* yajl takes form feed and vertical tab between tokens for white space; JSON allows them nowhere. */
-    if (memchr(text.data, '\f', text.len) || memchr(text.data, '\v', text.len) ||
-        !utf8_is_valid(text))
+enum json_kind json_check(struct slice text) {
+    struct reader in = {.at = text.data, .end = text.data + text.len};
+    pass_blank(&in);
+    char first = peek(&in);
+    enum state state = read_whole_value(&in);
+    pass_blank(&in);
+    if (state == TOO_DEEP)
+        return JSON_TOO_DEEP;
+    if (state == BAD || in.at < in.end)
         return JSON_INVALID;
+    return first == '{' ? JSON_OBJECT : first == '[' ? JSON_ARRAY : JSON_SCALAR;
+}
 
-    struct arena arena;
-    arena.used = 0;
-    yajl_alloc_funcs funcs = {arena_alloc, arena_realloc, arena_free, &arena};
-    struct check check = {.text = text, .on_member = on_member, .context = context};
-    check.parser = yajl_alloc(on_member ? &member_callbacks : &depth_callbacks, &funcs, &check);
-    if (!check.parser)
-        return JSON_NO_MEMORY;
-    yajl_config(check.parser, yajl_dont_validate_strings, 1);
-    yajl_status status = yajl_parse(check.parser, (const unsigned char *)text.data, text.len);
-    if (status == yajl_status_ok)
-        status = yajl_complete_parse(check.parser);
-    yajl_free(check.parser);
+bool json_next_member(struct slice *rest, struct json_member *member) {
+    struct reader in = {.at = rest->data, .end = rest->data + rest->len};
+    pass_blank(&in);
+    if (!take(&in, '{') && !take(&in, ','))
+        return false;
+    pass_blank(&in);
+    const char *key = in.at + 1;
+    if (!take_string(&in))
+        return false;
+    member->key = (struct slice){key, (size_t)(in.at - 1 - key)};
+    pass_blank(&in);
+    if (!take(&in, ':'))
+        return false;
+    pass_blank(&in);
+    const char *value = in.at;
+    if (read_whole_value(&in) != DONE)
+        return false;
+    member->value = (struct slice){value, (size_t)(in.at - value)};
+    *rest = (struct slice){in.at, (size_t)(in.end - in.at)};
+    return true;
+}
 
-    enum json_kind kind = JSON_INVALID;
-    if (check.key_copy.failed)
-        kind = JSON_NO_MEMORY;
-    else if (check.too_deep)
-        kind = JSON_TOO_DEEP;
-    else if (status == yajl_status_ok) {
-        size_t at = 0;
-        while (at < text.len && strchr(" \t\r\n", text.data[at]))
-            at++;
-        kind = at == text.len         ? JSON_INVALID
-               : text.data[at] == '{' ? JSON_OBJECT
-               : text.data[at] == '[' ? JSON_ARRAY
-                                      : JSON_SCALAR;
-        /* yajl does not see a string that begins behind the text and never ends. */
-        if (kind != JSON_SCALAR &&
-            !is_blank((struct slice){text.data + check.end, text.len - check.end}))
-            kind = JSON_INVALID;
+/* --- Strings ---------------------------------------------------------------------------------- */
+
+/* The UTF-16 code unit of the escape at `at`. */
+static uint32_t escaped_unit(const char *at) {
+    static const char letters[] = "bfnrt", units[] = "\b\f\n\r\t";
+    if (at[1] != 'u') {
+        const char *letter = strchr(letters, at[1]);
+        return (uint32_t)(letter ? units[letter - letters] : at[1]);
     }
-    buf_deinit(&check.key_copy);
-    return kind;
+    uint32_t unit = 0;
+    for (int i = 2; i < 6; i++)
+        unit = unit << 4 | (uint32_t)hex_value(at[i]);
+    return unit;
+}
+
+/* Takes an escape, or the two of a surrogate pair, and returns the character. */
+static uint32_t take_escaped(struct reader *in) {
+    uint32_t unit = escaped_unit(in->at);
+    take_escape(in);
+    if (unit < 0xD800 || unit > 0xDFFF)
+        return unit;
+    uint32_t low = unit < 0xDC00 && peek(in) == '\\' ? escaped_unit(in->at) : 0;
+    if (low < 0xDC00 || low > 0xDFFF)
+        return 0xFFFD;
+    take_escape(in);
+    return 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+}
+
+struct slice json_unescape(struct slice string, struct buf *scratch) {
+    if (!memchr(string.data, '\\', string.len))
+        return string;
+    buf_reset(scratch, SIZE_MAX);
+    struct reader in = {.at = string.data, .end = string.data + string.len};
+    while (in.at < in.end) {
+        const char *escape = memchr(in.at, '\\', (size_t)(in.end - in.at));
+        const char *plain_end = escape ? escape : in.end;
+        buf_append(scratch, in.at, (size_t)(plain_end - in.at));
+        in.at = plain_end;
+        if (escape)
+            utf8_put(scratch, take_escaped(&in));
+    }
+    return (struct slice){scratch->data, scratch->len};
 }
 
 /* A quote, a backslash or a control character. */

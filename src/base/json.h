@@ -1,42 +1,55 @@
 /*
- * JSON text in and out. Reading is yajl's: it checks the grammar and says where the members are;
- * nothing is ever parsed into a tree, so that texts pass through byte for byte.
+ * JSON text (RFC 8259) in and out. Nothing is parsed into a tree: a text is checked, and its
+ * members are slices of it. What is stored and delivered are the sender's own bytes.
  */
 #pragma once
 
 #include "base/buf.h"
 #include "base/slice.h"
-#include <stdint.h>
 
-/* Deeper texts are refused: the parsers of PHP, Python and Lua give up at 512 to 1,000 levels, and an
- * update that a consumer cannot read would block its channel. */
+/*
+ * The deepest nesting accepted. The parsers of PHP, Python and Lua give up at 512 to 1,000 levels,
+ * and an update that a consumer cannot read would block its channel.
+ */
 enum { JSON_DEPTH_MAX = 500 };
 
-/* Where something stands in a text. */
-struct json_span {
-    size_t at, len;
-};
-
-/* A member of the top-level object: its value's span. */
-typedef void json_member(void *context, struct slice key, struct json_span value);
-
 enum json_kind {
-    JSON_INVALID, /* no JSON text, or not UTF-8 */
+    JSON_INVALID, /* not a JSON text, or not UTF-8 */
     JSON_TOO_DEEP,
     JSON_SCALAR,
     JSON_ARRAY,
     JSON_OBJECT,
-    JSON_NO_MEMORY,
 };
 
 /*
- * Checks that `text` is one JSON text (RFC 8259, strict UTF-8) and says what it is. For an object,
- * `on_member`, if not NULL, is called for every member in order, with its decoded key (valid during the
- * call); duplicates are reported each. An escaped surrogate without its pair reads as `?` in a key.
+ * Says what `text` is. A valid text is one JSON value in strict UTF-8, without a byte-order mark.
+ * As in RFC 8259, numbers have any size and precision, keys may repeat, and an escape may be half a
+ * surrogate pair. Checking stops at the first mistake, or where the text gets too deep. Nothing is
+ * allocated.
  */
-enum json_kind json_check(struct slice text, json_member *on_member, void *context);
+enum json_kind json_check(struct slice text);
 
-/* Writes `text` as a JSON string with its quotes. What is not UTF-8 becomes U+FFFD. */
+/* A member of an object, as slices of the object's text. */
+struct json_member {
+    struct slice key; /* between its quotes, still escaped: see json_unescape() */
+    struct slice value;
+};
+
+/*
+ * Takes the next member off the front of `rest`; start with a text that is a JSON_OBJECT. False
+ * when there are no more. Members come in the order of the text; a repeated key is reported each
+ * time.
+ */
+bool json_next_member(struct slice *rest, struct json_member *member);
+
+/*
+ * The text that a JSON string, given without its quotes, stands for: the string itself if it has no
+ * escapes, otherwise a slice of `scratch`, which is overwritten. Half a surrogate pair becomes
+ * U+FFFD. Check scratch->failed for lack of memory.
+ */
+struct slice json_unescape(struct slice string, struct buf *scratch);
+
+/* Writes `text` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD. */
 void json_write_string(struct buf *out, struct slice text);
 
 /* Writes `bytes` as a JSON string of base64 (RFC 4648, padded). */

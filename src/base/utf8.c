@@ -1,31 +1,5 @@
 #include "base/utf8.h"
 
-#include <stdint.h>
-
-static bool is_continuation(unsigned char byte) {
-    return (byte & 0xC0) == 0x80;
-}
-
-size_t utf8_sequence(struct slice text) {
-    if (!text.len)
-        return 0;
-    const unsigned char *s = (const unsigned char *)text.data;
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] < 0xC2 || s[0] > 0xF4)
-        return 0;
-    size_t len = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
-    if (text.len < len)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if (!is_continuation(s[i]))
-            return 0;
-    bool overlong = (s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xF0 && s[1] < 0x90);
-    bool surrogate = s[0] == 0xED && s[1] > 0x9F;
-    bool too_large = s[0] == 0xF4 && s[1] > 0x8F;
-    return overlong || surrogate || too_large ? 0 : len;
-}
-
 bool utf8_is_valid(struct slice text) {
     while (text.len) {
         uint64_t word;
@@ -44,6 +18,19 @@ bool utf8_is_valid(struct slice text) {
         text.len -= len;
     }
     return true;
+}
+
+void utf8_put(struct buf *out, uint32_t point) {
+    if (point < 0x80) {
+        buf_putc(out, (char)point);
+        return;
+    }
+    size_t len = point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    char bytes[4];
+    for (size_t i = len - 1; i > 0; i--, point >>= 6)
+        bytes[i] = (char)(0x80 | (point & 0x3F));
+    bytes[0] = (char)(0xF00 >> len | point);
+    buf_append(out, bytes, len);
 }
 
 void utf8_append(struct buf *out, struct slice text) {

@@ -62,7 +62,7 @@ struct conn_shared {
     uint64_t request_timeout_ms, idle_timeout_ms;
     uint32_t body_max_bytes;
     bool is_draining;
-    uint64_t open;                 /* connections */
+    uint64_t open;                    /* connections */
     void (*on_closed)(void *context); /* after each connection that is gone */
     void *on_closed_context;
     struct request *spare_request; /* for requests that arrive in one piece */

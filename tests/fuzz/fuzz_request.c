@@ -1,7 +1,7 @@
 /*
- * Fuzzes the reading of requests. The input is what a client sends. It is read whole, then in pieces cut
- * where a hash of it says, and, when it is short, byte by byte: the result must be the same. Each piece
- * is read from a buffer that has just moved and is no longer than what it holds.
+ * Fuzzes the reading of requests. The input is what a client sends. It is read whole, then in
+ * pieces cut where a hash of it says, and, when it is short, byte by byte: the result must be the
+ * same. Each piece is read from a buffer that has just moved and is no longer than what it holds.
  */
 #include "http/request.h"
 

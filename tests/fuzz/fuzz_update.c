@@ -1,10 +1,11 @@
 /*
- * Fuzzes the way from a request to its update. The input is a line with the Content-Type, a line with the
- * query, and the body. The update must be valid JSON; a body of JSON must come through byte for byte when
- * there is no query; and with one, its fields must be the members of their names.
+ * Fuzzes the way from a request to its update. The input is a line with the Content-Type, a line
+ * with the query, and the body. The update must be valid JSON; a body of JSON must come through
+ * byte for byte when there is no query; and with one, its fields must be the members of their
+ * names.
  */
 #include "api/headers.h"
-#include "api/push.h"
+#include "api/make_update.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -23,18 +24,18 @@ static struct slice take_line(struct slice *input) {
     return line;
 }
 
-struct expected {
-    struct slice name, value; /* decoded; as JSON */
-    const char *text;         /* in which a member's value stands */
-    bool found;
-};
-
-static void on_member(void *context, struct slice key, struct json_span value) {
-    struct expected *expected = context;
-    if (!slice_equal(key, expected->name))
-        return;
-    expected->found = true;
-    assert(slice_equal((struct slice){expected->text + value.at, value.len}, expected->value));
+/* The object `body` has the member `name`, and each of that name has `value`. */
+static void check_member(struct slice body, struct slice name, struct slice value) {
+    bool found = false;
+    struct buf scratch = {0};
+    for (struct json_member member; json_next_member(&body, &member);) {
+        if (!slice_equal(json_unescape(member.key, &scratch), name))
+            continue;
+        found = true;
+        assert(slice_equal(member.value, value));
+    }
+    assert(found);
+    buf_deinit(&scratch);
 }
 
 /* Every field of the query is a member of the object `body`, with its last value. */
@@ -55,14 +56,11 @@ static void check_query(struct slice query, struct slice body) {
             text_decode_form(&value, later.value);
         }
         json_write_string(&written, (struct slice){value.data, value.len});
-        struct expected expected = {
-            .name = {name.data, name.len}, .value = {written.data, written.len}, .text = body.data};
-        bool is_plain = utf8_is_valid(expected.name) && name.len &&
-                        !memmem(name.data, name.len, "\xEF\xBF\xBD", 3);
-        if (is_plain) { /* else it is not the member's name to the byte, or not the only one that becomes it */
-            json_check(body, on_member, &expected);
-            assert(expected.found);
-        }
+        /* A name of other bytes is not the member's to the byte, and not the only one to become it.
+         * */
+        struct slice name_text = {name.data, name.len};
+        if (name.len && utf8_is_valid(name_text) && !memmem(name.data, name.len, "\xEF\xBF\xBD", 3))
+            check_member(body, name_text, (struct slice){written.data, written.len});
         buf_deinit(&name);
         buf_deinit(&value);
         buf_deinit(&written);
@@ -72,12 +70,12 @@ static void check_query(struct slice query, struct slice body) {
 
 static void check_update(const struct update *update, struct slice query, struct slice raw) {
     struct slice body = update_body(update);
-    enum json_kind kind = json_check(body, NULL, NULL);
+    enum json_kind kind = json_check(body);
     assert(kind == JSON_OBJECT || kind == JSON_ARRAY);
     assert(slice_equal(update_raw(update), raw));
     assert(slice_equal(update_query(update), query));
     assert(update->headers_len <= HEADERS_MAX_BYTES);
-    assert(json_check(update_headers(update), NULL, NULL) == JSON_OBJECT);
+    assert(json_check(update_headers(update)) == JSON_OBJECT);
     struct text_pair pair;
     struct slice pairs = query;
     bool has_query = text_next_pair(&pairs, &pair);
@@ -88,7 +86,7 @@ static void check_update(const struct update *update, struct slice query, struct
     }
     if (raw.len >= 3 && memcmp(raw.data, "\xEF\xBB\xBF", 3) == 0)
         raw = (struct slice){raw.data + 3, raw.len - 3};
-    enum json_kind raw_kind = json_check(raw, NULL, NULL);
+    enum json_kind raw_kind = json_check(raw);
     if (raw_kind == JSON_OBJECT || raw_kind == JSON_ARRAY)
         assert(slice_equal(body, raw));
 }
@@ -119,7 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     query.data = query_copy;
     if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
         struct update *update = NULL;
-        enum http_error error = push_build(&request, query, true, &update);
+        enum http_error error = make_update(&request, query, true, &update);
         assert(!error == (update != NULL));
         assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH ||
                error == ERROR_MERGE_SIZE);

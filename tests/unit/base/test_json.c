@@ -2,26 +2,21 @@
 #include "base/json.h"
 #include "support.h"
 
-/* A copy of the exact size, so that reading beyond the text is seen. */
-static enum json_kind check(struct slice text, json_member *on_member, void *context) {
+/* Checks a copy of the exact size, so that reading beyond the text is seen. */
+static enum json_kind check(struct slice text) {
     char *copy = malloc(text.len + !text.len);
     memcpy(copy, text.data, text.len);
-    enum json_kind kind = json_check((struct slice){copy, text.len}, on_member, context);
+    enum json_kind kind = json_check((struct slice){copy, text.len});
     free(copy);
     return kind;
 }
 
-static void ignore_member(void *context, struct slice key, struct json_span value) {
-    (void)context, (void)key, (void)value;
-}
-
 static void check_kind_at(struct slice text, enum json_kind wanted, int line) {
-    enum json_kind kinds[] = {check(text, NULL, NULL), check(text, ignore_member, NULL)};
-    for (int i = 0; i < 2; i++)
-        if (kinds[i] != wanted) {
-            print_error("%.*s: got %d, wanted %d\n", (int)text.len, text.data, kinds[i], wanted);
-            _fail(__FILE__, line);
-        }
+    enum json_kind kind = check(text);
+    if (kind != wanted) {
+        print_error("%.*s: got %d, wanted %d\n", (int)text.len, text.data, kind, wanted);
+        _fail(__FILE__, line);
+    }
 }
 
 #define check_kind(text, wanted) check_kind_at(SLICE(text), wanted, __LINE__)
@@ -46,7 +41,7 @@ static void test_kinds(void **state) {
     check_kind("{\"\\u0061\\ud83d\\ude00\\\"\\\\\\/\\b\\f\\n\\r\\t\":\"\\u0000\"}", JSON_OBJECT);
     check_kind("{\"\xC3\xA9\":\"\xF0\x9F\x98\x80 \x7f\"}", JSON_OBJECT);
     check_kind("{\"a\":1,\"a\":2}", JSON_OBJECT);
-    check_kind("{\"a\":\"\\ud800\"}", JSON_OBJECT); /* RFC 8259 allows lone surrogates as escapes */
+    check_kind("{\"a\":\"\\ud800\"}", JSON_OBJECT); /* RFC 8259 lets half a pair be escaped */
 }
 
 static void test_malformed(void **state) {
@@ -179,27 +174,78 @@ static void test_depth(void **state) {
     free(out);
 }
 
+/* Every beginning of a text is malformed, unless it is one already. */
+static void test_cut_off(void **state) {
+    (void)state;
+    static const struct slice texts[] = {
+        SLICE("{\"a\":[true,false,null],\"b\\u00e9\\n\":-10.25e+3}"),
+        SLICE("[{},[],[[\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\"]],0.5,\"a long string\"]"),
+        SLICE("\"\\ud83d\\ude00 and more of it\""),
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        for (size_t len = 0; len < texts[i].len; len++)
+            check_kind_at((struct slice){texts[i].data, len}, JSON_INVALID, __LINE__);
+        assert_int_not_equal(check(texts[i]), JSON_INVALID);
+    }
+}
+
+/* Each byte at each place of strings of many lengths: they are read eight bytes at a time. */
+static void test_strings_at_every_offset(void **state) {
+    (void)state;
+    for (size_t len = 1; len <= 20; len++)
+        for (size_t at = 0; at < len; at++)
+            for (int byte = 0; byte < 256; byte++) {
+                char text[24] = "\"";
+                memset(text + 1, byte % 2 ? ' ' : '\x7f', len);
+                text[1 + at] = (char)byte;
+                text[1 + len] = '"';
+                bool is_good = byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+                check_kind_at((struct slice){text, len + 2}, is_good ? JSON_SCALAR : JSON_INVALID,
+                              __LINE__);
+            }
+}
+
+static void test_every_escape(void **state) {
+    (void)state;
+    for (int byte = 0; byte < 256; byte++) {
+        char text[] = "[\"\\xaaaa\"]", digit[] = "[\"\\u00x0\"]";
+        text[3] = digit[6] = (char)byte;
+        bool is_escape = byte && strchr("\"\\/bfnrtu", byte);
+        check_kind_at((struct slice){text, sizeof text - 1}, is_escape ? JSON_ARRAY : JSON_INVALID,
+                      __LINE__);
+        bool is_digit = byte && strchr("0123456789abcdefABCDEF", byte);
+        check_kind_at((struct slice){digit, sizeof digit - 1}, is_digit ? JSON_ARRAY : JSON_INVALID,
+                      __LINE__);
+    }
+}
+
 /* --- Members ---------------------------------------------------------------------------------- */
 
-struct members {
-    struct slice text;
-    struct buf found;
-};
-
-static void note_member(void *context, struct slice key, struct json_span value) {
-    struct members *members = context;
-    assert_true(value.at + value.len <= members->text.len);
-    buf_append(&members->found, key.data, key.len);
-    buf_putc(&members->found, '=');
-    buf_append(&members->found, members->text.data + value.at, value.len);
-    buf_putc(&members->found, ';');
+/* The members of a copy of `text`, as `key=value;` each, the keys unescaped. */
+static struct buf members_of(struct slice text) {
+    struct buf found = {0}, scratch = {0};
+    char *copy = malloc(text.len);
+    memcpy(copy, text.data, text.len);
+    struct slice rest = {copy, text.len};
+    for (struct json_member member; json_next_member(&rest, &member);) {
+        assert_true(member.key.data > copy && rest.data + rest.len == copy + text.len);
+        assert_ptr_equal(rest.data, member.value.data + member.value.len);
+        struct slice key = json_unescape(member.key, &scratch);
+        buf_append(&found, key.data, key.len);
+        buf_putc(&found, '=');
+        buf_append(&found, member.value.data, member.value.len);
+        buf_putc(&found, ';');
+    }
+    free(copy);
+    buf_deinit(&scratch);
+    return found;
 }
 
 static void check_members_at(struct slice text, struct slice wanted, int line) {
-    struct members members = {.text = text};
-    assert_int_equal(check(text, note_member, &members), JSON_OBJECT);
-    assert_slices_at((struct slice){members.found.data, members.found.len}, wanted, __FILE__, line);
-    buf_deinit(&members.found);
+    check_kind_at(text, JSON_OBJECT, line);
+    struct buf found = members_of(text);
+    assert_slices_at((struct slice){found.data, found.len}, wanted, __FILE__, line);
+    buf_deinit(&found);
 }
 
 #define check_members(text, wanted) check_members_at(SLICE(text), SLICE(wanted), __LINE__)
@@ -207,6 +253,7 @@ static void check_members_at(struct slice text, struct slice wanted, int line) {
 static void test_members(void **state) {
     (void)state;
     check_members("{}", "");
+    check_members(" { } ", "");
     check_members("{\"a\":1}", "a=1;");
     check_members("{\"a\":1,\"b\":2}", "a=1;b=2;");
     check_members("{\"a\":1,\"a\":2}", "a=1;a=2;");
@@ -222,13 +269,37 @@ static void test_members(void **state) {
                   "a={};b=[];c={\"d\":{\"a\":1}};e=[{\"a\":1},[2]];");
     check_members("{\"a\": { \"b\" : [ 1 , 2 ] } ,\"c\": [ { } ] }",
                   "a={ \"b\" : [ 1 , 2 ] };c=[ { } ];");
-    check_members("{\"\\u0061\":1,\"\\\"\":2,\"\\\\\":3,\"\\/\":4,\"\\n\":5}",
-                  "a=1;\"=2;\\=3;/=4;\n=5;");
-    check_members("{\"\\u0000\":1,\"a\\u0000b\":2}", "\0=1;a\0b=2;");
-    check_members("{\"\\u00e9\":1,\"\xC3\xA9\":2,\"\\u20ac\":3,\"\\ud83d\\ude00\":4}",
-                  "\xC3\xA9=1;\xC3\xA9=2;\xE2\x82\xAC=3;\xF0\x9F\x98\x80=4;");
     check_members("{\":\":\":\",\",\":\",\"}", ":=\":\";,=\",\";");
     check_members("{\"a\":\"}\",\"b\":\"{\"}", "a=\"}\";b=\"{\";");
+}
+
+static void test_escaped_keys(void **state) {
+    (void)state;
+    check_members("{\"\\u0061\":1,\"\\\"\":2,\"\\\\\":3,\"\\/\":4,\"\\n\":5}",
+                  "a=1;\"=2;\\=3;/=4;\n=5;");
+    check_members("{\"x\\by\\fz\\r\\t\":1}", "x\by\fz\r\t=1;");
+    check_members("{\"\\u0000\":1,\"a\\u0000b\":2}", "\0=1;a\0b=2;");
+    check_members("{\"\\u007f\\u0080\\u07FF\\u0800\\uffff\":1}",
+                  "\x7f\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF=1;");
+    check_members("{\"\\u00e9\":1,\"\xC3\xA9\":2,\"\\u20ac\":3}",
+                  "\xC3\xA9=1;\xC3\xA9=2;\xE2\x82\xAC=3;");
+}
+
+/* A pair is one character; a half without the other is U+FFFD. */
+static void test_surrogates_in_keys(void **state) {
+    (void)state;
+    check_members("{\"\\ud83d\\ude00\":1}", "\xF0\x9F\x98\x80=1;");
+    check_members("{\"\\uD800\\uDC00\\uDBFF\\uDFFF\":1}", "\xF0\x90\x80\x80\xF4\x8F\xBF\xBF=1;");
+    check_members("{\"\\ud83d\":1}", "\xEF\xBF\xBD=1;");
+    check_members("{\"\\ude00\":1}", "\xEF\xBF\xBD=1;");
+    check_members("{\"\\ud83dx\":1}", "\xEF\xBF\xBDx=1;");
+    check_members("{\"\\ud83d\\n\":1}", "\xEF\xBF\xBD\n=1;");
+    check_members("{\"\\ud83d\\u0061\":1}", "\xEF\xBF\xBD\x61=1;");
+    check_members("{\"\\ud83d\\ud83d\\ude00\":1}", "\xEF\xBF\xBD\xF0\x9F\x98\x80=1;");
+    check_members("{\"\\ud83d\\ue000\":1}", "\xEF\xBF\xBD\xEE\x80\x80=1;");
+    check_members("{\"\\ude00\\ude00\":1}", "\xEF\xBF\xBD\xEF\xBF\xBD=1;");
+    check_members("{\"\\ude00\\ud83d\":1}", "\xEF\xBF\xBD\xEF\xBF\xBD=1;");
+    check_members("{\"\\ud83d\xF0\x9F\x98\x80\":1}", "\xEF\xBF\xBD\xF0\x9F\x98\x80=1;");
 }
 
 static void test_long_key_and_value(void **state) {
@@ -242,11 +313,10 @@ static void test_long_key_and_value(void **state) {
     memset(at, 'v', LEN);
     at += LEN;
     at += sprintf(at, "\"}");
-    struct members members = {.text = {text, (size_t)(at - text)}};
-    assert_int_equal(check(members.text, note_member, &members), JSON_OBJECT);
-    assert_int_equal(members.found.len, 1 + LEN + 1 + 1 + LEN + 1 + 1);
-    assert_memory_equal(members.found.data, "kkk", 3);
-    buf_deinit(&members.found);
+    struct buf found = members_of((struct slice){text, (size_t)(at - text)});
+    assert_int_equal(found.len, 1 + LEN + 1 + 1 + LEN + 1 + 1);
+    assert_memory_equal(found.data, "kkk", 3);
+    buf_deinit(&found);
     free(text);
 }
 
@@ -292,12 +362,11 @@ static void test_strings_read_back(void **state) {
         buf_putc(&out, '{');
         json_write_string(&out, (struct slice){text, 8});
         buf_puts(&out, ":1}");
-        struct members members = {.text = {out.data, out.len}};
-        assert_int_equal(check(members.text, note_member, &members), JSON_OBJECT);
+        assert_int_equal(check((struct slice){out.data, out.len}), JSON_OBJECT);
+        struct buf found = members_of((struct slice){out.data, out.len});
         if (i < 512 && byte < 0x80)
-            assert_slices(((struct slice){members.found.data, members.found.len - 3}),
-                          ((struct slice){text, 8}));
-        buf_deinit(&members.found);
+            assert_slices(((struct slice){found.data, found.len - 3}), ((struct slice){text, 8}));
+        buf_deinit(&found);
         buf_deinit(&out);
     }
 }
@@ -332,7 +401,12 @@ int main(void) {
         cmocka_unit_test(test_white_space),
         cmocka_unit_test(test_malformed_utf8),
         cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_strings_at_every_offset),
+        cmocka_unit_test(test_every_escape),
         cmocka_unit_test(test_members),
+        cmocka_unit_test(test_escaped_keys),
+        cmocka_unit_test(test_surrogates_in_keys),
         cmocka_unit_test(test_long_key_and_value),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_strings_read_back),

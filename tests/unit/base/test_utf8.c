@@ -1,4 +1,4 @@
-/* UTF-8 against a table of good and bad sequences, and against a decoder that is written differently. */
+/* UTF-8: tables of good and bad sequences, and every code point. */
 #include "base/utf8.h"
 #include "support.h"
 
@@ -102,11 +102,48 @@ static void test_every_code_point(void **state) {
     }
 }
 
+/* What utf8_put() writes is valid and has the code point's bits. */
+static void test_put(void **state) {
+    (void)state;
+    struct buf out = {0};
+    for (uint32_t point = 0; point <= 0x10FFFF; point++) {
+        if (point == 0xD800)
+            point = 0xE000;
+        buf_reset(&out, SIZE_MAX);
+        utf8_put(&out, point);
+        const unsigned char *s = (const unsigned char *)out.data;
+        uint32_t read = s[0] < 0x80 ? s[0] : s[0] & (0x7Fu >> out.len);
+        for (size_t i = 1; i < out.len; i++)
+            read = read * 64 + s[i] % 64;
+        if (read != point || utf8_sequence((struct slice){out.data, out.len}) != out.len)
+            fail_msg("U+%04X", point);
+    }
+    buf_deinit(&out);
+}
+
+static void check_appended(struct slice text, const char *wanted) {
+    struct buf out = {0};
+    utf8_append(&out, text);
+    assert_text(((struct slice){out.data, out.len}), wanted);
+    buf_deinit(&out);
+}
+
+#define REPLACED "\xEF\xBF\xBD"
+
+static void test_append(void **state) {
+    (void)state;
+    check_appended(SLICE(""), "");
+    check_appended(SLICE("a\xC3\xA9\xF0\x9F\x98\x80"), "a\xC3\xA9\xF0\x9F\x98\x80");
+    check_appended(SLICE("a\xE9o"), "a" REPLACED "o");
+    check_appended(SLICE("\xE2\x82"), REPLACED REPLACED);
+    check_appended(SLICE("\xED\xA0\x80"), REPLACED REPLACED REPLACED);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences),
-        cmocka_unit_test(test_at_every_offset),
-        cmocka_unit_test(test_every_code_point),
+        cmocka_unit_test(test_sequences),        cmocka_unit_test(test_at_every_offset),
+        cmocka_unit_test(test_every_code_point), cmocka_unit_test(test_put),
+        cmocka_unit_test(test_append),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

