@@ -30,6 +30,12 @@ NAME = "hooks.example.com"
 MIB = 1 << 20
 
 
+def has_http2_directive():
+    """nginx 1.25.1 and later warn of `http2` in a `listen`, and older ones know nothing else."""
+    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr
+    return tuple(map(int, re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said).groups())) >= (1, 25, 1)
+
+
 class Proxy:
     """A proxy with its configuration, in front of the port `upstream`; it speaks TLS where there is an authority."""
 
@@ -51,9 +57,12 @@ class Proxy:
         (self.directory / path.split("/")[1]).write_text(text)
 
     def _nginx(self, connections):
+        listen = f"listen {self.address};"
+        if self.authority:
+            listen = f"listen {self.address} ssl; http2 on;" if has_http2_directive() else f"listen {self.address} ssl http2;"
         changes = {
             "127.0.0.1:3000": self.upstream,
-            "listen 443 ssl http2;": f"listen {self.address}{' ssl http2' if self.authority else ''};",
+            "listen 443 ssl http2;": listen,
             "listen [::]:443 ssl http2;": "",
             "/var/log/nginx": self.directory,
         }
