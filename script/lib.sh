@@ -1,17 +1,22 @@
 # What the scripts share. Source it; the working directory becomes the repository's root.
 set -Eeuo pipefail
-trap 'echo "$0 stopped at line $LINENO: $BASH_COMMAND" >&2' ERR
+trap 'echo "$0 stopped: ${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 is_installed() {
     dpkg-query -W -f='${Status}\n' "$1" 2>/dev/null | grep -qx 'install ok installed'
 }
 
-# The package to install for "a|b": the first one that this release of Debian has.
+# Whether this release of Debian has the package.
+is_known() {
+    is_installed "$1" || apt-cache show "$1" >/dev/null 2>&1
+}
+
+# The package to install for "a|b": the first one that is known.
 choose() {
     local package
     for package in ${1//|/ }; do
-        if is_installed "$package" || apt-cache show "$package" >/dev/null 2>&1; then
+        if is_known "$package"; then
             break
         fi
     done
@@ -43,7 +48,10 @@ quietly() {
     local log status=0
     log=$(mktemp)
     "$@" >"$log" 2>&1 || status=$?
-    [ "$status" -eq 0 ] || cat "$log" >&2
+    if [ "$status" -ne 0 ]; then
+        cat "$log" >&2
+        echo "FAILED: $*" >&2
+    fi
     rm -f "$log"
     return "$status"
 }
