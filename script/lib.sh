@@ -2,6 +2,7 @@
 set -Eeuo pipefail
 trap 'echo "$0 stopped: ${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PATH:/usr/sbin:/sbin" # where nginx and haproxy are, and where an ordinary user does not look
 
 is_installed() {
     dpkg-query -W -f='${Status}\n' "$1" 2>/dev/null | grep -qx 'install ok installed'
