@@ -121,28 +121,31 @@ static bool is_line_sound(const struct request *request) {
 }
 
 /*
- * Whether the lines from `from` to `to` are in the strict form that llhttp does not insist on: each
- * ends in CRLF, CR and LF are nowhere else, and no line goes on in the next one.
+ * The end of the empty line behind `from`, or `to` when none comes before it. NULL when a line is
+ * not in the strict form that llhttp does not insist on: each ends in CRLF, CR and LF are nowhere
+ * else, and no line goes on in the next one.
  */
-static bool are_lines_strict(const char *from, const char *to) {
-    for (const char *lf = from; (lf = memchr(lf, '\n', (size_t)(to - lf))); lf++) {
-        bool is_folded = lf + 1 < to && (lf[1] == ' ' || lf[1] == '\t');
-        if (lf[-1] != '\r' || is_folded)
-            return false;
+static const char *strict_lines_end(const char *from, const char *to) {
+    for (const char *at = from; at < to;) {
+        const char *lf = memchr(at, '\n', (size_t)(to - at));
+        const char *cr = memchr(at, '\r', (size_t)((lf ? lf : to) - at));
+        if (!lf)
+            return !cr || cr + 1 == to ? to : NULL;
+        bool is_folded = cr != at && lf + 1 < to && (lf[1] == ' ' || lf[1] == '\t');
+        if (cr != lf - 1 || is_folded)
+            return NULL;
+        if (cr == at)
+            return lf + 1;
+        at = lf + 1;
     }
-    for (const char *cr = from; (cr = memchr(cr, '\r', (size_t)(to - cr))); cr++)
-        if (cr + 1 < to && cr[1] != '\n')
-            return false;
-    return true;
+    return to;
 }
 
 /* The length of the complete head, with its empty line; 0 when a line is not strict. */
 static size_t strict_head_len(const struct request *request) {
-    const char *base = request->base, *end = base + request->fed_len;
-    const char *text = base + request->target.at, *at = text;
-    while ((at = memchr(at, '\n', (size_t)(end - at))) && !(at[-1] == '\r' && at[-2] == '\n'))
-        at++;
-    return at && are_lines_strict(text, at + 1) ? (size_t)(at + 1 - base) : 0;
+    const char *base = request->base;
+    const char *end = strict_lines_end(base + request->target.at, base + request->fed_len);
+    return end ? (size_t)(end - base) : 0;
 }
 
 static bool is_version(const llhttp_t *parser, int major, int minor) {
@@ -258,7 +261,7 @@ static enum http_error parser_error(const struct request *request, llhttp_errno_
         return request->error;
     const char *text = request->base + request->target.at;
     if (status == HPE_INVALID_TRANSFER_ENCODING &&
-        are_lines_strict(text, llhttp_get_error_pos(&request->parser)))
+        strict_lines_end(text, llhttp_get_error_pos(&request->parser)))
         return ERROR_TRANSFER_ENCODING;
     bool is_version = status == HPE_PAUSED_H2_UPGRADE ||
                       (status == HPE_INVALID_VERSION && has_unknown_version(request, to));
