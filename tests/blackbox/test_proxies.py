@@ -42,6 +42,7 @@ class Proxy:
     def __init__(self, kind, directory, upstream, authority=None, connections=1000):
         self.kind, self.directory, self.authority = kind, directory, authority
         self.port = free_port()
+        self.ports = [self.port]
         self.address, self.upstream = f"{HOST}:{self.port}", f"{HOST}:{upstream}"
         self.certificate, self.key = authority.issue(f"DNS:{NAME}") if authority else (None, None)
         self.environment = {**os.environ, "HOME": str(directory)}
@@ -101,6 +102,8 @@ class Proxy:
     def _caddy(self, _):
         # Its ports beside that of the site.
         self.redirect_port = free_port()
+        if self.authority:  # it sends those who come without TLS to the port with it
+            self.ports.append(self.redirect_port)
         ports = f"admin off\n\tdefault_bind {HOST}\n\thttp_port {self.redirect_port}"
         self._configure("caddy/Caddyfile", {"\n{\n": f"\n{{\n\t{ports}\n"})
         self.environment |= {
@@ -119,13 +122,14 @@ class Proxy:
                 self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=console, stderr=console
             )
 
-        def listens():
+        def listens(port):
             assert self.process.poll() is None, console_path.read_text()
             with contextlib.suppress(OSError):
-                socket.create_connection((HOST, self.port)).close()
+                socket.create_connection((HOST, port)).close()
                 return True
 
-        wait_until(listens, f"{self.kind} to listen")
+        for port in self.ports:
+            wait_until(lambda port=port: listens(port), f"{self.kind} to listen on {port}")
         return self
 
     def finish(self):
