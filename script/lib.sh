@@ -1,33 +1,71 @@
 # What the scripts share. Source it; the working directory becomes the repository's root.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "$0 stopped: ${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PATH="$PATH:/usr/sbin:/sbin" # where nginx and haproxy are, and where an ordinary user does not look
+
+is_installed() {
+    dpkg-query -W -f='${Status}\n' "$1" 2>/dev/null | grep -qx 'install ok installed'
+}
+
+# Whether this release of Debian has the package.
+is_known() {
+    is_installed "$1" || apt-cache show "$1" >/dev/null 2>&1
+}
+
+# The package to install for "a|b": the first one that is known.
+choose() {
+    local package
+    for package in ${1//|/ }; do
+        if is_known "$package"; then
+            break
+        fi
+    done
+    echo "$package"
+}
 
 # Installs those of the named Debian packages that are missing; as root, or with sudo.
 need() {
-    local missing=() package
+    local missing=() as_root=() package
     for package in "$@"; do
-        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+        is_installed "$(choose "$package")" || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
-    local as_root=()
     [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    echo "Installing: ${missing[*]}" >&2
     "${as_root[@]}" apt-get update -q >&2
+    mapfile -t missing < <(for package in "${missing[@]}"; do choose "$package"; done)
+    echo "Installing: ${missing[*]}" >&2
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
-BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev node-llhttp libsqlite3-dev
+BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev "libllhttp-dev|node-llhttp" libsqlite3-dev
     libsodium-dev libhiredis-dev libssl-dev)
+# The same versions on every Debian, or they disagree about the same source.
+CLANG_FORMAT=clang-format-19
+CLANG_TIDY=clang-tidy-19
 
-# Builds into the directory $1 with the further meson options; quiet unless it fails.
-build_in() {
-    local dir=$1 log
-    shift
+# Runs a command, and shows what it said only if it fails.
+quietly() {
+    local log status=0
     log=$(mktemp)
-    if ! { { [ -f "$dir/build.ninja" ] || meson setup "$dir" "$@"; } && ninja -C "$dir"; } >"$log" 2>&1; then
+    "$@" >"$log" 2>&1 || status=$?
+    if [ "$status" -ne 0 ]; then
         cat "$log" >&2
-        rm -f "$log"
-        return 1
+        echo "FAILED: $*" >&2
     fi
     rm -f "$log"
+    return "$status"
+}
+
+# Builds into the directory $1 with the further meson options.
+build_in() {
+    [ -f "$1/build.ninja" ] || quietly meson setup "$@"
+    quietly ninja -C "$1"
+}
+
+# Installs what the tests need from npm.
+need_node_modules() {
+    command -v npm >/dev/null || need npm
+    [ tests/node_modules/.package-lock.json -nt tests/package-lock.json ] ||
+        quietly npm --prefix tests ci --no-audit --no-fund
 }

@@ -24,11 +24,11 @@ struct setting {
 static const int64_t TIB = (int64_t)1 << 40;
 
 #define TEXT_SETTING(env, member, value, help)                                                     \
-    { env, NULL, TEXT, AT(member), value, 0, 0, NULL, help }
+    {env, NULL, TEXT, AT(member), value, 0, 0, NULL, help}
 #define NUMBER_SETTING(env, member, value, min, max, help)                                         \
-    { env, NULL, NUMBER, AT(member), value, min, max, NULL, help }
+    {env, NULL, NUMBER, AT(member), value, min, max, NULL, help}
 #define CHOICE_SETTING(env, member, value, choices, help)                                          \
-    { env, NULL, CHOICE, AT(member), value, 0, 0, choices, help }
+    {env, NULL, CHOICE, AT(member), value, 0, 0, choices, help}
 
 static const struct setting settings[] = {
     TEXT_SETTING("LISTEN", listen, "0.0.0.0:3000",

@@ -14,7 +14,7 @@ struct list {
 };
 
 /* The struct of type `type` whose member `member` is at `node`. */
-#define container_of(node, type, member) ((type *)((char *)(node)-offsetof(type, member)))
+#define container_of(node, type, member) ((type *)((char *)(node) - offsetof(type, member)))
 
 static inline void list_init(struct list *list) {
     list->prev = list->next = list;

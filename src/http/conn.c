@@ -4,8 +4,10 @@
 #include "http/budget.h"
 
 #include <assert.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 enum conn_state { CONN_READING, CONN_WAITING, CONN_SENDING, CONN_LINGERING, CONN_CLOSED };
 
@@ -177,6 +179,15 @@ static void on_written(uv_write_t *write, int status) {
         reply_sent(conn, close);
 }
 
+/* What the peer does not have yet: the kernel holds up to megabytes, and asks for more in large steps. */
+static uint32_t unsent_bytes(const struct conn *conn) {
+    uv_os_fd_t fd;
+    int in_kernel = 0;
+    if (uv_fileno(&conn->handle, &fd) != 0 || ioctl(fd, SIOCOUTQ, &in_kernel) != 0)
+        in_kernel = 0;
+    return (uint32_t)(uv_stream_get_write_queue_size(&conn->stream) + (size_t)in_kernel);
+}
+
 /* Lets libuv send what the socket did not take. */
 static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     struct sending *sending = malloc(sizeof *sending);
@@ -198,7 +209,7 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
         conn_close(conn);
         return;
     }
-    conn->unsent = (uint32_t)(reply->len - sent);
+    conn->unsent = unsent_bytes(conn);
     set_deadline(conn, shared_of(conn)->request_timeout_ms);
 }
 
@@ -458,9 +469,9 @@ static void on_due(struct wheel_node *node) {
         break;
     case CONN_WAITING: expire(conn); break;
     case CONN_SENDING: {
-        size_t unsent = uv_stream_get_write_queue_size(&conn->stream);
+        uint32_t unsent = unsent_bytes(conn);
         bool is_moving = unsent < conn->unsent;
-        conn->unsent = (uint32_t)unsent;
+        conn->unsent = unsent;
         if (is_moving)
             set_deadline(conn, shared_of(conn)->request_timeout_ms);
         else

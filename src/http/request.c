@@ -22,6 +22,12 @@ static bool is_head_too_large(const struct request *request, const char *at) {
     return at - request->base > REQUEST_HEAD_MAX_BYTES;
 }
 
+/* Later versions of llhttp know methods that version 8 does not; none of them is ours. */
+static int on_method_complete(llhttp_t *parser) {
+    bool is_new = parser->method > HTTP_FLUSH;
+    return is_new ? fail(request_of(parser), ERROR_MALFORMED_REQUEST) : 0;
+}
+
 static int on_url(llhttp_t *parser, const char *at, size_t len) {
     struct request *request = request_of(parser);
     extend(request, &request->target, at, len);
@@ -43,18 +49,11 @@ static int on_header_field(llhttp_t *parser, const char *at, size_t len) {
     return 0;
 }
 
-static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
-    struct request *request = request_of(parser);
-    if (!request->head_complete && is_head_too_large(request, at + len))
-        return fail(request, ERROR_HEAD_SIZE);
-    extend(request, &current_header(request)->value, at, len);
-    return 0;
-}
-
 static enum header_name name_of(struct slice name) {
     static const struct slice names[HEADER_NAME_COUNT] = {
         [HEADER_HOST] = SLICE("host"),
         [HEADER_CONTENT_TYPE] = SLICE("content-type"),
+        [HEADER_CONTENT_LENGTH] = SLICE("content-length"),
         [HEADER_CONTENT_ENCODING] = SLICE("content-encoding"),
         [HEADER_TRANSFER_ENCODING] = SLICE("transfer-encoding"),
         [HEADER_EXPECT] = SLICE("expect"),
@@ -65,6 +64,30 @@ static enum header_name name_of(struct slice name) {
         if (slice_equal_nocase(name, names[i]))
             return i;
     return HEADER_OTHER;
+}
+
+/*
+ * Refuses a length beside a coding, and both of them in a trailer, where the name ends. llhttp would
+ * refuse them later, and each version of it at another place.
+ */
+static int on_header_field_complete(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    request->name = name_of(request_slice(request, current_header(request)->name));
+    bool is_length = request->name == HEADER_CONTENT_LENGTH;
+    bool is_coding = request->name == HEADER_TRANSFER_ENCODING;
+    bool is_refused = request->head_complete
+                          ? is_length || is_coding || request->name == HEADER_HOST
+                          : (is_length && request->counts[HEADER_TRANSFER_ENCODING]) ||
+                                (is_coding && request->counts[HEADER_CONTENT_LENGTH]);
+    return is_refused ? fail(request, ERROR_MALFORMED_REQUEST) : 0;
+}
+
+static int on_header_value(llhttp_t *parser, const char *at, size_t len) {
+    struct request *request = request_of(parser);
+    if (!request->head_complete && is_head_too_large(request, at + len))
+        return fail(request, ERROR_HEAD_SIZE);
+    extend(request, &current_header(request)->value, at, len);
+    return 0;
 }
 
 /* Whether the value goes on in a further line: there is a line break before its end. */
@@ -79,17 +102,13 @@ static int on_header_value_complete(llhttp_t *parser) {
     struct header *header = current_header(request);
     if (!header->name.len || is_folded(request, header))
         return fail(request, ERROR_MALFORMED_REQUEST);
-    struct slice text = request_slice(request, header->name);
-    enum header_name name = name_of(text);
     if (request->head_complete) {
-        bool is_framing = name == HEADER_HOST || name == HEADER_TRANSFER_ENCODING ||
-                          slice_equal_nocase(text, SLICE("content-length"));
         request->trailer = (struct header){0};
         request->trailer_count++;
-        return is_framing ? fail(request, ERROR_MALFORMED_REQUEST) : 0;
+        return 0;
     }
-    request->counts[name]++;
-    request->last_of[name] = (uint8_t)request->header_count++;
+    request->counts[request->name]++;
+    request->last_of[request->name] = (uint8_t)request->header_count++;
     if (request->header_count < REQUEST_HEADERS_MAX)
         request->headers[request->header_count] = (struct header){0};
     return 0;
@@ -102,28 +121,40 @@ static bool is_line_sound(const struct request *request) {
 }
 
 /*
- * The length of the head, which is complete: up to and with its empty line. 0 when it is not in the strict form
- * that llhttp does not insist on: every line ends in CRLF, CR and LF are nowhere else, and no line goes on in
- * the next one.
+ * The end of the empty line behind `from`, or `to` when none comes before it. NULL when a line is
+ * not in the strict form that llhttp does not insist on: each ends in CRLF, CR and LF are nowhere
+ * else, and no line goes on in the next one.
  */
-static size_t strict_head_len(const struct request *request) {
-    const char *base = request->base, *end = base + request->fed_len;
-    const char *at = base + request->target.at;
-    for (; (at = memchr(at, '\n', (size_t)(end - at))); at++) {
-        if (at[-1] != '\r')
-            return 0;
-        if (at[-2] == '\n')
-            break;
-        bool is_folded = at + 1 < end && (at[1] == ' ' || at[1] == '\t');
-        if (is_folded)
-            return 0;
+static const char *strict_lines_end(const char *from, const char *to) {
+    for (const char *at = from; at < to;) {
+        const char *lf = memchr(at, '\n', (size_t)(to - at));
+        const char *cr = memchr(at, '\r', (size_t)((lf ? lf : to) - at));
+        if (!lf)
+            return !cr || cr + 1 == to ? to : NULL;
+        bool is_folded = cr != at && lf + 1 < to && (lf[1] == ' ' || lf[1] == '\t');
+        if (cr != lf - 1 || is_folded)
+            return NULL;
+        if (cr == at)
+            return lf + 1;
+        at = lf + 1;
     }
-    size_t len = at ? (size_t)(at + 1 - base) : 0;
-    const char *text = base + request->target.at;
-    for (const char *cr = text; len && (cr = memchr(cr, '\r', (size_t)(base + len - cr))); cr++)
-        if (cr[1] != '\n')
-            return 0;
-    return len;
+    return to;
+}
+
+/* The length of the complete head, with its empty line; 0 when a line is not strict. */
+static size_t strict_head_len(const struct request *request) {
+    const char *base = request->base;
+    const char *end = strict_lines_end(base + request->target.at, base + request->fed_len);
+    return end ? (size_t)(end - base) : 0;
+}
+
+static bool is_version(const llhttp_t *parser, int major, int minor) {
+    return parser->http_major == major && parser->http_minor == minor;
+}
+
+static int on_version_complete(llhttp_t *parser) {
+    bool is_known = is_version(parser, 1, 1) || is_version(parser, 1, 0);
+    return is_known ? 0 : fail(request_of(parser), ERROR_VERSION);
 }
 
 static enum http_error check_head(struct request *request) {
@@ -135,9 +166,7 @@ static enum http_error check_head(struct request *request) {
         return ERROR_MALFORMED_REQUEST;
     if (request->head_len > REQUEST_HEAD_MAX_BYTES)
         return ERROR_HEAD_SIZE;
-    bool is_1_1 = parser->http_major == 1 && parser->http_minor == 1;
-    if (!is_1_1 && !(parser->http_major == 1 && parser->http_minor == 0))
-        return ERROR_VERSION;
+    bool is_1_1 = is_version(parser, 1, 1);
     if (request->counts[HEADER_HOST] > 1 || (is_1_1 && !request->counts[HEADER_HOST]))
         return ERROR_HOST;
     if (request->counts[HEADER_TRANSFER_ENCODING]) {
@@ -145,8 +174,6 @@ static enum http_error check_head(struct request *request) {
             !slice_equal_nocase(slice_trim(request_header(request, HEADER_TRANSFER_ENCODING)),
                                 SLICE("chunked")))
             return ERROR_TRANSFER_ENCODING;
-        if (parser->flags & F_CONTENT_LENGTH)
-            return ERROR_MALFORMED_REQUEST;
     }
     if (request->counts[HEADER_EXPECT]) {
         if (!slice_equal_nocase(slice_trim(request_header(request, HEADER_EXPECT)),
@@ -194,8 +221,11 @@ static int on_message_complete(llhttp_t *parser) {
 }
 
 static const llhttp_settings_t callbacks = {
+    .on_method_complete = on_method_complete,
     .on_url = on_url,
+    .on_version_complete = on_version_complete,
     .on_header_field = on_header_field,
+    .on_header_field_complete = on_header_field_complete,
     .on_header_value = on_header_value,
     .on_header_value_complete = on_header_value_complete,
     .on_headers_complete = on_headers_complete,
@@ -212,22 +242,30 @@ void request_init(struct request *request, uint32_t body_max_bytes) {
     request->body_max_bytes = body_max_bytes;
 }
 
-/* Whether a version stands behind the target, if not one that llhttp knows. */
-static bool has_version(const struct request *request, size_t to) {
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+
+/* Whether a version stands behind the target, one that llhttp does not know. */
+static bool has_unknown_version(const struct request *request, size_t to) {
     size_t at = request->target.at + request->target.len;
     const char *text = request->base + at;
-    return to - at >= 9 && memcmp(text, " HTTP/", 6) == 0 && text[7] == '.' &&
-           (to - at == 9 || text[9] == '\r');
+    bool has_version = to - at >= 9 && memcmp(text, " HTTP/", 6) == 0 && is_digit(text[6]) &&
+                       text[7] == '.' && is_digit(text[8]);
+    return has_version && memcmp(text, " HTTP/1.0", 9) != 0 && memcmp(text, " HTTP/1.1", 9) != 0;
 }
 
 static enum http_error parser_error(const struct request *request, llhttp_errno_t status,
                                     size_t to) {
     if (request->error)
         return request->error;
-    if (status == HPE_INVALID_TRANSFER_ENCODING)
+    const char *text = request->base + request->target.at;
+    if (status == HPE_INVALID_TRANSFER_ENCODING &&
+        strict_lines_end(text, llhttp_get_error_pos(&request->parser)))
         return ERROR_TRANSFER_ENCODING;
-    bool is_version = status == HPE_INVALID_VERSION && has_version(request, to);
-    return is_version || status == HPE_PAUSED_H2_UPGRADE ? ERROR_VERSION : ERROR_MALFORMED_REQUEST;
+    bool is_version = status == HPE_PAUSED_H2_UPGRADE ||
+                      (status == HPE_INVALID_VERSION && has_unknown_version(request, to));
+    return is_version ? ERROR_VERSION : ERROR_MALFORMED_REQUEST;
 }
 
 /* Before a request there may be a few empty lines, and nothing else. */
@@ -270,6 +308,8 @@ enum request_progress request_feed(struct request *request, char *base, size_t f
     if (!count_framing(request, end - from - (request->body.len - body_len)))
         return refuse(request, ERROR_HEAD_SIZE);
     *used = end;
+    if (is_complete && request->is_in_trailers && base[end - 2] != '\r')
+        return refuse(request, ERROR_MALFORMED_REQUEST); /* llhttp 8 takes a bare LF there */
     if (is_complete)
         return REQUEST_COMPLETE;
     if (!request->head_complete && to > REQUEST_HEAD_MAX_BYTES)

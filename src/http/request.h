@@ -10,7 +10,7 @@
 
 #include "base/slice.h"
 #include "http/status.h"
-#include <llhttp/llhttp.h>
+#include <llhttp.h>
 
 enum {
     REQUEST_HEAD_MAX_BYTES = 32768,  /* request line and headers: 431 */
@@ -34,6 +34,7 @@ enum header_name {
     HEADER_OTHER,
     HEADER_HOST,
     HEADER_CONTENT_TYPE,
+    HEADER_CONTENT_LENGTH,
     HEADER_CONTENT_ENCODING,
     HEADER_TRANSFER_ENCODING,
     HEADER_EXPECT,
@@ -57,6 +58,7 @@ struct request {
     uint8_t
         last_of[HEADER_NAME_COUNT]; /* index of the last such header, valid where counts[] > 0 */
     uint32_t header_count;
+    enum header_name name; /* of the header that is being read */
     struct span target, body;
     bool is_in_trailers;
     uint32_t trailer_count;

@@ -1,4 +1,8 @@
-"""Certificates for tests: an authority of a test's own, and what it certifies. Needs the openssl command."""
+"""
+Certificates for tests: an authority of a test's own, and what it certifies. Needs the openssl command.
+
+They have all the extensions that RFC 5280 wants: Python 3.13 insists on them.
+"""
 
 import subprocess
 from pathlib import Path
@@ -12,13 +16,20 @@ class Authority:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.certificate = directory / "ca.crt"
         self.key = directory / "ca.key"
-        self._openssl("req", "-x509", *self._new_key(self.key), "-subj", f"/CN={name}", "-days", "2", "-out", self.certificate)
+        self._openssl(
+            "req", "-x509", *self._new_key(self.key), "-subj", f"/CN={name}", "-days", "2", "-out", self.certificate,
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
 
     def issue(self, *names):
         """A certificate for these subject alternative names ("DNS:localhost", "IP:127.0.0.1"): (certificate, key)."""
         stem = "".join(c if c.isalnum() else "-" for c in names[0])
         certificate, key, request, extensions = (self.directory / f"{stem}.{end}" for end in ("crt", "key", "csr", "ext"))
-        extensions.write_text(f"subjectAltName={','.join(names)}\n")
+        extensions.write_text(
+            f"subjectAltName={','.join(names)}\n"
+            "keyUsage=critical,digitalSignature\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         self._openssl("req", "-new", *self._new_key(key), "-subj", "/CN=redis", "-out", request)
         self._openssl(
             "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial",

@@ -4,6 +4,7 @@ Every class has settings(**more): what longline needs to be told to keep its upd
 """
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -15,6 +16,9 @@ from pathlib import Path
 from longline_server import wait_until
 
 HOST = "127.0.0.1"
+
+# What stands in front of -server, -sentinel, -cli and -check-aof: redis or valkey.
+KIND = os.environ.get("LONGLINE_TEST_REDIS", "redis")
 
 # What a client of longline is told about Redis.
 UNREACHABLE = "Redis cannot be reached; nothing was stored"
@@ -107,7 +111,7 @@ class RedisServer:
     what Redis or a Sentinel rewrites in it outlives restart(), as it does for an operator.
     """
 
-    program = "redis-server"
+    program = f"{KIND}-server"
 
     def __init__(self, directory: Path, **settings):
         self.directory = directory
@@ -151,7 +155,7 @@ class RedisServer:
         """Cuts a transaction that it was killed in the midst of."""
         manifest = self.directory / "appendonlydir/appendonly.aof.manifest"
         if manifest.exists():
-            done = subprocess.run(["redis-check-aof", "--fix", manifest], input="y\n", capture_output=True, text=True)
+            done = subprocess.run([f"{KIND}-check-aof", "--fix", manifest], input="y\n", capture_output=True, text=True)
             assert done.returncode == 0, done.stdout
 
     def _answers(self, ready):
@@ -284,7 +288,7 @@ class RedisServers:
 
 
 class Sentinel(RedisServer):
-    program = "redis-sentinel"
+    program = f"{KIND}-sentinel"
 
     def __init__(self, directory, name, master, down_after_ms, password=None):
         self.watched = {

@@ -30,12 +30,19 @@ NAME = "hooks.example.com"
 MIB = 1 << 20
 
 
+def has_http2_directive():
+    """nginx 1.25.1 and later warn of `http2` in a `listen`, and older ones know nothing else."""
+    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr
+    return tuple(map(int, re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said).groups())) >= (1, 25, 1)
+
+
 class Proxy:
     """A proxy with its configuration, in front of the port `upstream`; it speaks TLS where there is an authority."""
 
     def __init__(self, kind, directory, upstream, authority=None, connections=1000):
         self.kind, self.directory, self.authority = kind, directory, authority
         self.port = free_port()
+        self.ports = [self.port]
         self.address, self.upstream = f"{HOST}:{self.port}", f"{HOST}:{upstream}"
         self.certificate, self.key = authority.issue(f"DNS:{NAME}") if authority else (None, None)
         self.environment = {**os.environ, "HOME": str(directory)}
@@ -51,9 +58,12 @@ class Proxy:
         (self.directory / path.split("/")[1]).write_text(text)
 
     def _nginx(self, connections):
+        listen = f"listen {self.address};"
+        if self.authority:
+            listen = f"listen {self.address} ssl; http2 on;" if has_http2_directive() else f"listen {self.address} ssl http2;"
         changes = {
             "127.0.0.1:3000": self.upstream,
-            "listen 443 ssl http2;": f"listen {self.address}{' ssl http2' if self.authority else ''};",
+            "listen 443 ssl http2;": listen,
             "listen [::]:443 ssl http2;": "",
             "/var/log/nginx": self.directory,
         }
@@ -92,6 +102,8 @@ class Proxy:
     def _caddy(self, _):
         # Its ports beside that of the site.
         self.redirect_port = free_port()
+        if self.authority:  # it sends those who come without TLS to the port with it
+            self.ports.append(self.redirect_port)
         ports = f"admin off\n\tdefault_bind {HOST}\n\thttp_port {self.redirect_port}"
         self._configure("caddy/Caddyfile", {"\n{\n": f"\n{{\n\t{ports}\n"})
         self.environment |= {
@@ -110,13 +122,14 @@ class Proxy:
                 self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=console, stderr=console
             )
 
-        def listens():
+        def listens(port):
             assert self.process.poll() is None, console_path.read_text()
             with contextlib.suppress(OSError):
-                socket.create_connection((HOST, self.port)).close()
+                socket.create_connection((HOST, port)).close()
                 return True
 
-        wait_until(listens, f"{self.kind} to listen")
+        for port in self.ports:
+            wait_until(lambda port=port: listens(port), f"{self.kind} to listen on {port}")
         return self
 
     def finish(self):

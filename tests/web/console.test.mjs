@@ -155,7 +155,7 @@ pageTest('an update is shown whole: time, id, sender, event, query, headers, and
 
     // It folds, and what is deep opens on demand.
     assert.ok(!json.includes('"f": 1'));
-    for (const key of ['"c": ', '"d": ', '"e": ']) await detail.locator('summary', { hasText: key }).last().click();
+    for (const key of ['"c"', '"d"', '"e"']) await detail.locator(`.json summary:has(> .name:text-is('${key}'))`).click();
     await detail.getByText('"f": 1').waitFor();
     await detail.locator('.json > details > summary').click();
     await detail.getByText('"price": 1.10').waitFor({ state: 'hidden' });

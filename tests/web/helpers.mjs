@@ -140,10 +140,11 @@ export async function untilIds(page, ids) {
     });
 }
 
-/** The text of an element, once it holds that. */
+/** The text of an element, once it holds that; what it says a moment later is not looked at. */
 export async function untilText(page, selector, text) {
-    await page.locator(selector).filter({ hasText: text }).waitFor();
-    return page.locator(selector).innerText();
+    const element = page.locator(selector).filter({ hasText: text });
+    await element.waitFor();
+    return element.innerText();
 }
 
 /** From now on: how long the page's main thread did not answer, at the most, in ms. Read it with longestBlock. */

@@ -478,6 +478,31 @@ static void test_bad(void **state) {
     check_bad(CHUNKED "fffffffffffffffff\r\n", ERROR_MALFORMED_REQUEST);
 }
 
+/* What the versions of llhttp would answer differently, or at different places. */
+static void test_bad_in_every_llhttp(void **state) {
+    (void)state;
+#define POST "POST / HTTP/1.1\r\nHost: h\r\n"
+#define LENGTH "Content-Length: 1\r\n"
+    check_bad(POST LENGTH "Transfer-Encoding: gzip\r\n\r\nx", ERROR_MALFORMED_REQUEST);
+    check_bad(POST "Transfer-Encoding: gzip\r\n" LENGTH "\r\nx", ERROR_MALFORMED_REQUEST);
+    check_bad(POST LENGTH "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+              ERROR_MALFORMED_REQUEST);
+    check_bad(POST "Transfer-Encoding:\r\n chunked\r\n" LENGTH "\r\n0\r\n\r\n",
+              ERROR_MALFORMED_REQUEST);
+    check_bad(POST "Transfer-Encoding:\r\n chunked,\n gzip\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("POST / HTTP/1.1\nHost: h\r\nTransfer-Encoding: chunked\r\n"
+              "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+              ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "0\r\nTransfer-Encoding: gzip\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\n\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.1\rHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.2 x\r\nHost: h\r\n\r\n", ERROR_VERSION);
+    check_bad("GET  / HTTP/2.0\r\nHost: h\r\n\r\n", ERROR_VERSION);
+    check_bad("QUERY / HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+#undef LENGTH
+#undef POST
+}
+
 /* What is not complete is neither good nor bad. */
 static void test_partial(void **state) {
     (void)state;
@@ -586,6 +611,7 @@ int main(void) {
         cmocka_unit_test(test_header_count_limit),
         cmocka_unit_test(test_body_limit),
         cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_bad_in_every_llhttp),
         cmocka_unit_test(test_partial),
         cmocka_unit_test(test_bad_request_files),
         cmocka_unit_test(test_ends_at_inaccessible_page),
