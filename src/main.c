@@ -47,7 +47,8 @@ static struct {
 } app;
 
 static void on_store_closed(void *context) {
-    (void)context;
+    struct store **store = context;
+    *store = NULL;
     log_info("stopped", NULL);
 }
 
@@ -58,7 +59,7 @@ static void on_drain(void) {
 static void on_drained(void) {
     conn_shared_deinit(&app.connections);
     inbox_stop(api.inbox);
-    store_close(app.store, on_store_closed, NULL);
+    store_close(app.store, on_store_closed, &app.store);
 }
 
 static const char *provider_name(void) {

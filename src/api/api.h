@@ -1,6 +1,6 @@
 /*
- * What longline answers: the route table, from a request to its handler. docs/protocol.md describes it
- * for users; the handlers are push.h, poll.h, report.h and http/asset.h.
+ * What longline answers: the route table, from a request to its handler. docs/protocol.md describes
+ * it for users; the handlers are push.h, poll.h, report.h and http/asset.h.
  */
 #pragma once
 

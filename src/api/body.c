@@ -80,7 +80,8 @@ static void write_verbatim(struct buf *out, struct slice text) {
     buf_append(out, text.data, text.len);
 }
 
-/* Writes `{"<key>":<value as `write` puts it>, <the query>}`; a field of the query called `key` wins. */
+/* Writes `{"<key>":<value as `write` puts it>, <the query>}`; a field of the query called `key`
+ * wins. */
 static void write_wrapped(struct buf *out, struct slice key, struct slice value,
                           void (*write)(struct buf *, struct slice), const struct fields *query) {
     buf_putc(out, '{');

@@ -11,8 +11,9 @@
 #include "http/status.h"
 
 /*
- * Writes the update's text to `out`, which is empty; or leaves `out` empty when the text is `*body` as it
- * came (then without its byte-order mark). Running out of memory is ERROR_BUSY, or sets out->failed.
+ * Writes the update's text to `out`, which is empty; or leaves `out` empty when the text is `*body`
+ * as it came (then without its byte-order mark). Running out of memory is ERROR_BUSY, or sets
+ * out->failed.
  */
 enum http_error body_write(struct buf *out, struct slice *body, struct slice content_type,
                            struct fields *query);

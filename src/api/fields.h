@@ -1,6 +1,6 @@
 /*
- * The fields of a query or a form, decoded: each name once, with its last value, in the order in which
- * the names first appear.
+ * The fields of a query or a form, decoded: each name once, with its last value, in the order in
+ * which the names first appear.
  */
 #pragma once
 
@@ -40,6 +40,6 @@ static inline struct slice fields_value(const struct fields *fields, const struc
     return (struct slice){fields->text.data + field->value_at, field->value_len};
 }
 
-/* Writes those that are not placed as members of a JSON object, with a comma before each; before the
- * first of them only unless `is_first`. */
+/* Writes those that are not placed as members of a JSON object, with a comma before each; before
+ * the first of them only unless `is_first`. */
 void fields_write_members(const struct fields *fields, struct buf *out, bool is_first);

@@ -26,7 +26,8 @@ static bool decode_value(struct slice value, char out[32]) {
     return strlen(out) == (size_t)len;
 }
 
-/* Reads a whole number, perhaps with a minus. `21.0` is one too: some languages print it like that. */
+/* Reads a whole number, perhaps with a minus. `21.0` is one too: some languages print it like
+ * that. */
 static bool parse_ts(const char *text, int64_t *ts) {
     bool is_negative = *text == '-';
     struct slice rest = slice_of(text + is_negative), whole;

@@ -1,7 +1,8 @@
 /*
  * Polls: their parameters, and the reply that an answer of the inbox becomes.
  *
- * Polls that are woken together share one reply: poll_done() keeps what it built in the answer's memos.
+ * Polls that are woken together share one reply: poll_done() keeps what it built in the answer's
+ * memos.
  */
 #pragma once
 
@@ -13,7 +14,8 @@ enum { SLEEP_MAX_MS = 60000 };
 /* Handles a poll of `channel`; `query` is what follows the `?` of the target. */
 void poll_handle(struct exchange *exchange, struct slice channel, struct slice query);
 
-/* The time of the exchange's poll is over, or the server is stopping. Harmless when there is none. */
+/* The time of the exchange's poll is over, or the server is stopping. Harmless when there is
+ * none. */
 void poll_expire(struct exchange *exchange);
 
 /* inbox_events.poll_done and .answer_end */

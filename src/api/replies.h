@@ -1,5 +1,6 @@
 /*
- * What the handlers of the API have in common: the state of a request under way, header lines, errors.
+ * What the handlers of the API have in common: the state of a request under way, header lines,
+ * errors.
  */
 #pragma once
 

@@ -54,8 +54,8 @@ struct config {
 
 /*
  * Fills `config` from defaults, environment and `argv` (the flags only, without program and
- * subcommand). Strings point into argv, the environment or static memory. On a mistake it returns false
- * and `error` holds one line that names the setting and what it takes.
+ * subcommand). Strings point into argv, the environment or static memory. On a mistake it returns
+ * false and `error` holds one line that names the setting and what it takes.
  */
 bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size);
 

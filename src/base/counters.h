@@ -1,6 +1,6 @@
 /*
- * What the process counts, for its metrics (api/report.h). Plain numbers of the loop thread; what the
- * store counts stands in inbox/store.h.
+ * What the process counts, for its metrics (api/report.h). Plain numbers of the loop thread; what
+ * the store counts stands in inbox/store.h.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  *
  *     2026-11-24T06:25:19.123Z info  listening address=127.0.0.1:3000
  *
- * A secret, such as a channel's name, never comes here: log_secret() stands for it. A value is quoted where
- * it holds a space or anything that could forge a line. Safe from both threads.
+ * A secret, such as a channel's name, never comes here: log_secret() stands for it. A value is
+ * quoted where it holds a space or anything that could forge a line. Safe from both threads.
  */
 #pragma once
 
@@ -19,8 +19,8 @@ void log_init(enum log_level level, bool json);
 bool log_enabled(enum log_level level);
 
 /*
- * `event` is a short phrase, the same for every such event. Then pairs of a key and a value, each value
- * as `const char *`, ended by NULL:
+ * `event` is a short phrase, the same for every such event. Then pairs of a key and a value, each
+ * value as `const char *`, ended by NULL:
  *
  *     log_write(LOG_LEVEL_INFO, "listening", "address", address, NULL);
  */
@@ -39,6 +39,6 @@ struct log_text {
 /* A number as text, for a log value. */
 struct log_text log_number(uint64_t number);
 
-/* Eight hex digits that stand for a secret in this process's log; keyed, so that they neither reveal it
- * nor match those of another process. */
+/* Eight hex digits that stand for a secret in this process's log; keyed, so that they neither
+ * reveal it nor match those of another process. */
 struct log_text log_secret(struct slice secret);

@@ -38,7 +38,8 @@ static inline struct slice slice_trim(struct slice s) {
     return s;
 }
 
-/* Without the blanks in front: spaces, tabs and line breaks, the white space of JSON (RFC 8259, 2). */
+/* Without the blanks in front: spaces, tabs and line breaks, the white space of JSON (RFC 8259,
+ * 2). */
 static inline struct slice skip_blank(struct slice s) {
     while (s.len && (*s.data == ' ' || *s.data == '\t' || *s.data == '\r' || *s.data == '\n'))
         s.data++, s.len--;
@@ -55,8 +56,9 @@ static inline bool slice_starts_with(struct slice s, struct slice start) {
 }
 
 /*
- * Takes the next item off the front of `list`: what stands before `separator`, or all that is left. A
- * list has one item more than it has separators. False after the last one, when list->data is NULL.
+ * Takes the next item off the front of `list`: what stands before `separator`, or all that is left.
+ * A list has one item more than it has separators. False after the last one, when list->data is
+ * NULL.
  */
 static inline bool slice_cut(struct slice *list, char separator, struct slice *item) {
     if (!list->data)

@@ -1,9 +1,9 @@
 /*
- * An intrusive hash table that grows one bucket at a time (linear hashing), so that no insertion ever
- * stops the loop to move everything.
+ * An intrusive hash table that grows one bucket at a time (linear hashing), so that no insertion
+ * ever stops the loop to move everything.
  *
- * The table owns its bucket array, never the nodes. Keys are the caller's: it passes the full 64-bit
- * hash and a function that compares a node with a key.
+ * The table owns its bucket array, never the nodes. Keys are the caller's: it passes the full
+ * 64-bit hash and a function that compares a node with a key.
  */
 #pragma once
 

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 /*
- * Decodes %XX into `out`, which has room for text.len bytes and may be where `text` is. Returns the new
- * length, or -1 when two hex digits do not follow a %.
+ * Decodes %XX into `out`, which has room for text.len bytes and may be where `text` is. Returns the
+ * new length, or -1 when two hex digits do not follow a %.
  */
 long text_decode_percent(struct slice text, char *out);
 

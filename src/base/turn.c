@@ -1,8 +1,8 @@
 #include "base/turn.h"
 
 /*
- * libuv's order within a turn: timers, idle, prepare, sockets, check, closed handles. The handles are
- * active only while a task is due, so an idle loop pays nothing for them.
+ * libuv's order within a turn: timers, idle, prepare, sockets, check, closed handles. The handles
+ * are active only while a task is due, so an idle loop pays nothing for them.
  */
 static struct {
     struct list now;   /* run when the sockets have been looked at, or before */

@@ -1,10 +1,10 @@
 /*
  * Turns of the loop: work that waits for the end of this turn, or for the next one.
  *
- * A turn waits for its sockets and timers, calls back for each that is ready, and ends. Whoever must
- * not act in the middle of a callback, or wants to act once for all that a turn brings (one lock, one
- * write), asks for the turn's end; whoever has done enough for one turn asks for the next, and the
- * loop looks at its sockets in between, without waiting.
+ * A turn waits for its sockets and timers, calls back for each that is ready, and ends. Whoever
+ * must not act in the middle of a callback, or wants to act once for all that a turn brings (one
+ * lock, one write), asks for the turn's end; whoever has done enough for one turn asks for the
+ * next, and the loop looks at its sockets in between, without waiting.
  *
  * A task is embedded in its owner. Asking again while it is due changes nothing, nothing allocates.
  * A process has one loop, and its turns stand here.

@@ -1,10 +1,10 @@
 /*
  * A wheel of deadlines: setting, moving and clearing one costs no allocation and no search.
  *
- * Time is cut into ticks of WHEEL_TICK_MS; a node waits in the slot of its tick. A deadline is never
- * reported early, and late by less than one tick plus what the loop is busy with. Moving a deadline
- * further away only notes it: the node moves when its old slot comes by, so a connection that is
- * busy never touches the lists. One uv_timer sleeps until the next slot that is not empty.
+ * Time is cut into ticks of WHEEL_TICK_MS; a node waits in the slot of its tick. A deadline is
+ * never reported early, and late by less than one tick plus what the loop is busy with. Moving a
+ * deadline further away only notes it: the node moves when its old slot comes by, so a connection
+ * that is busy never touches the lists. One uv_timer sleeps until the next slot that is not empty.
  */
 #pragma once
 
@@ -42,7 +42,8 @@ static inline void wheel_node_init(struct wheel_node *node) {
     list_init(&node->link);
 }
 
-/* Sets or moves the deadline of `node`, in milliseconds of the monotonic clock of wheel_now_ms(). */
+/* Sets or moves the deadline of `node`, in milliseconds of the monotonic clock of
+ * wheel_now_ms(). */
 void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms);
 /* Takes `node` out; harmless when it is not in the wheel. */
 void wheel_clear(struct wheel *wheel, struct wheel_node *node);

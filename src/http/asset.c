@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Scripts and styles come from the page's own server and from nowhere else, and no text becomes markup. */
+/* Scripts and styles come from the page's own server and from nowhere else, and no text becomes
+ * markup. */
 #define POLICY                                                                                     \
     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src "   \
     "'self'; "                                                                                     \
@@ -20,7 +21,8 @@ const struct asset *asset_find(struct slice path) {
     return NULL;
 }
 
-/* Whether an element of Accept-Encoding names `coding`, with a weight other than 0 (RFC 9110, 12.5.3). */
+/* Whether an element of Accept-Encoding names `coding`, with a weight other than 0 (RFC 9110,
+ * 12.5.3). */
 static bool is_accepted(struct slice element, struct slice coding) {
     struct slice name;
     slice_cut(&element, ';', &name);

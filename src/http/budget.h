@@ -1,6 +1,6 @@
 /*
- * The budget of BUFFER_SIZE: how much memory requests that came in part, pushes under way and unsent
- * replies may take together. Loop thread only.
+ * The budget of BUFFER_SIZE: how much memory requests that came in part, pushes under way and
+ * unsent replies may take together. Loop thread only.
  */
 #pragma once
 

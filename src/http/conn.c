@@ -58,7 +58,8 @@ static void free_in(struct conn *conn) {
     conn->in_len = conn->in_cap = conn->fed = 0;
 }
 
-/* Makes room for `cap` bytes in all; false when there is no memory for it, or none left of BUFFER_SIZE. */
+/* Makes room for `cap` bytes in all; false when there is no memory for it, or none left of
+ * BUFFER_SIZE. */
 static bool reserve_in(struct conn *conn, size_t cap) {
     if (cap <= conn->in_cap)
         return true;
@@ -179,7 +180,8 @@ static void on_written(uv_write_t *write, int status) {
         reply_sent(conn, close);
 }
 
-/* What the peer does not have yet: the kernel holds up to megabytes, and asks for more in large steps. */
+/* What the peer does not have yet: the kernel holds up to megabytes, and asks for more in large
+ * steps. */
 static uint32_t unsent_bytes(const struct conn *conn) {
     uv_os_fd_t fd;
     int in_kernel = 0;
@@ -314,7 +316,8 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
     }
 }
 
-/* The request for the next bytes: the one that is begun, else a fresh one; NULL when memory is out. */
+/* The request for the next bytes: the one that is begun, else a fresh one; NULL when memory is
+ * out. */
 static struct request *current_request(struct conn *conn) {
     struct conn_shared *shared = shared_of(conn);
     if (conn->request)
@@ -335,7 +338,8 @@ static void handle(struct conn *conn, struct request *request) {
     shared_of(conn)->handler->request(&conn->exchange, request);
 }
 
-/* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not complete. */
+/* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not
+ * complete. */
 static void run(struct conn *conn, char *data, size_t len) {
     size_t start = 0, fed = conn->fed;
     turn_cancel(&conn->resume);
@@ -424,8 +428,8 @@ static void received(struct conn *conn, char *data, size_t len) {
     }
 }
 
-/* A client that sends nothing more: one that waits for an update has hung up; any other may still want
- * its reply. */
+/* A client that sends nothing more: one that waits for an update has hung up; any other may
+ * still want its reply. */
 static void ended(struct conn *conn) {
     conn->is_eof = true;
     bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.is_waiting;

@@ -1,11 +1,11 @@
 /*
- * One HTTP/1.1 connection, from accept to close: it reads, llhttp parses, one request at a time goes to
- * the handler, one reply comes back.
+ * One HTTP/1.1 connection, from accept to close: it reads, llhttp parses, one request at a time
+ * goes to the handler, one reply comes back.
  *
  * States: reading (also idle: no byte of a request yet) → waiting (the handler has the request) →
- * sending (the socket did not take the whole reply) → reading again, or lingering (the reply said close;
- * what the client still sends is thrown away, so that it can read the reply) → closed. Bytes of later,
- * pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops.
+ * sending (the socket did not take the whole reply) → reading again, or lingering (the reply said
+ * close; what the client still sends is thrown away, so that it can read the reply) → closed. Bytes
+ * of later, pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops.
  *
  * A connection at rest is a small struct and no buffer. There is one way to its end, conn_close().
  */
@@ -29,8 +29,8 @@ enum { EXCHANGE_STATE_BYTES = 72 };
 /* One request and its one reply, embedded in its connection. The handler owns it from
  * handler.request() to exchange_reply(). */
 struct exchange {
-    /* The handler's, for what it has under way. Zeroed when the connection is made, and left alone from
-     * one request to the next. */
+    /* The handler's, for what it has under way. Zeroed when the connection is made, and left
+     * alone from one request to the next. */
     _Alignas(8) unsigned char state[EXCHANGE_STATE_BYTES];
     bool is_head;    /* a HEAD request */
     bool close;      /* the connection ends with this reply */
@@ -39,7 +39,8 @@ struct exchange {
 
 /* What happens to requests. All is called on the loop thread. */
 struct handler {
-    /* A complete request; its bytes are valid during the call. exchange_reply() must follow, now or later. */
+    /* A complete request; its bytes are valid during the call. exchange_reply() must follow, now
+     * or later. */
     void (*request)(struct exchange *exchange, const struct request *request);
     /* The time of exchange_wait() is over, or the server is stopping: reply now. */
     void (*expire)(struct exchange *exchange);
@@ -74,7 +75,8 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop);
 /* All connections must be closed. */
 void conn_shared_deinit(struct conn_shared *shared);
 
-/* Accepts a connection from `listener` (uv_tcp_t, or uv_pipe_t of a unix socket); false on failure. */
+/* Accepts a connection from `listener` (uv_tcp_t, or uv_pipe_t of a unix socket); false on
+ * failure. */
 bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix);
 
 /* For all open ones: idle ones close, waiting ones expire, the others end with their request. */

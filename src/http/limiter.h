@@ -1,7 +1,7 @@
 /*
  * The rate limit: how many requests a client may make in a window of time. The window of a client
- * begins with its first request. At most LIMITER_MAX_CLIENTS are remembered; beyond that the one whose
- * window began first is forgotten.
+ * begins with its first request. At most LIMITER_MAX_CLIENTS are remembered; beyond that the one
+ * whose window began first is forgotten.
  */
 #pragma once
 
@@ -24,6 +24,6 @@ void limiter_free(struct limiter *limiter);
 
 uint64_t limiter_limit(const struct limiter *limiter);
 
-/* Counts a request of the client at `ip` (IPv4 as ::ffff:a.b.c.d; IPv6 counts by /64) at `now_ms` of the
- * monotonic clock. Without memory it allows. */
+/* Counts a request of the client at `ip` (IPv4 as ::ffff:a.b.c.d; IPv6 counts by /64) at
+ * `now_ms` of the monotonic clock. Without memory it allows. */
 struct limiter_verdict limiter_take(struct limiter *limiter, const uint8_t ip[16], uint64_t now_ms);

@@ -27,15 +27,15 @@ struct reply {
 };
 
 /*
- * Builds a reply. `headers` are further header lines, each with its CRLF; `content_type` is NULL where
- * there is no body. NULL when memory is out. One reference is the caller's.
+ * Builds a reply. `headers` are further header lines, each with its CRLF; `content_type` is NULL
+ * where there is no body. NULL when memory is out. One reference is the caller's.
  */
 struct reply *reply_new(enum http_status status, unsigned flags, const char *content_type,
                         struct slice headers, struct slice body);
 
 /*
- * The same in two steps, for a large body that is written in place: a reply with `body_len` bytes of body to
- * be filled in at `*body`.
+ * The same in two steps, for a large body that is written in place: a reply with `body_len` bytes
+ * of body to be filled in at `*body`.
  */
 struct reply *reply_new_uninitialized(enum http_status status, unsigned flags,
                                       const char *content_type, struct slice headers,

@@ -11,7 +11,8 @@ static int fail(struct request *request, enum http_error error) {
     return HPE_USER;
 }
 
-/* Adds the `len` bytes at `at` to a span: llhttp reports one in pieces when the input comes in pieces. */
+/* Adds the `len` bytes at `at` to a span: llhttp reports one in pieces when the input comes in
+ * pieces. */
 static void extend(struct request *request, struct span *span, const char *at, size_t len) {
     if (!span->len)
         span->at = (uint32_t)(at - request->base);
@@ -67,8 +68,8 @@ static enum header_name name_of(struct slice name) {
 }
 
 /*
- * Refuses a length beside a coding, and both of them in a trailer, where the name ends. llhttp would
- * refuse them later, and each version of it at another place.
+ * Refuses a length beside a coding, and both of them in a trailer, where the name ends. llhttp
+ * would refuse them later, and each version of it at another place.
  */
 static int on_header_field_complete(llhttp_t *parser) {
     struct request *request = request_of(parser);
@@ -216,7 +217,7 @@ static int on_body(llhttp_t *parser, const char *at, size_t len) {
 }
 
 static int on_message_complete(llhttp_t *parser) {
-    (void)parser;
+    llhttp_set_error_reason(parser, "complete");
     return HPE_PAUSED;
 }
 

@@ -1,10 +1,11 @@
 /*
  * One HTTP/1.1 request, read by llhttp from a buffer that the connection owns.
  *
- * The bytes of a request stay where they were read: target, headers and body are spans of that buffer,
- * kept as offsets from the request's first byte, so that the buffer may move between two feeds. A
- * chunked body is pushed together in place. Everything that a client can make large has a limit here,
- * and what is ambiguous (two lengths, a length and a coding, a doubled Host) is refused.
+ * The bytes of a request stay where they were read: target, headers and body are spans of that
+ * buffer, kept as offsets from the request's first byte, so that the buffer may move between two
+ * feeds. A chunked body is pushed together in place. Everything that a client can make large has a
+ * limit here, and what is ambiguous (two lengths, a length and a coding, a doubled Host) is
+ * refused.
  */
 #pragma once
 
@@ -70,22 +71,23 @@ struct request {
 void request_init(struct request *request, uint32_t body_max_bytes);
 
 /*
- * Reads the bytes from `from` to `to` of the buffer whose byte 0 is the request's first. All bytes before
- * `from` must have been fed already and be at `base` still. `*used` becomes: on REQUEST_COMPLETE, the end
- * of the request, behind which the next one begins; on REQUEST_PARTIAL, the bytes that must be kept
- * at `base`: the next feed goes on from there.
+ * Reads the bytes from `from` to `to` of the buffer whose byte 0 is the request's first. All bytes
+ * before `from` must have been fed already and be at `base` still. `*used` becomes: on
+ * REQUEST_COMPLETE, the end of the request, behind which the next one begins; on REQUEST_PARTIAL,
+ * the bytes that must be kept at `base`: the next feed goes on from there.
  */
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used);
 
 /*
- * The size of the buffer that a request of which `used` bytes came needs next: twice what came, so that a
- * length that is only announced takes no memory, but no more than is announced or a request may have; and
- * room for REQUEST_READ_MIN_BYTES more in any case. Pure.
+ * The size of the buffer that a request of which `used` bytes came needs next: twice what came, so
+ * that a length that is only announced takes no memory, but no more than is announced or a request
+ * may have; and room for REQUEST_READ_MIN_BYTES more in any case. Pure.
  */
 size_t request_buffer_size(const struct request *request, size_t used);
 
-/* The length of the body as announced, 0 when it is chunked or there is none. Needs head_complete. */
+/* The length of the body as announced, 0 when it is chunked or there is none. Needs
+ * head_complete. */
 size_t request_content_length(const struct request *request);
 
 static inline struct slice request_slice(const struct request *request, struct span span) {

@@ -53,8 +53,8 @@ static bool has_room(const struct server *server) {
     return server->options.connections->open < server->max_connections;
 }
 
-/* When there are too many connections, libuv holds one that it has accepted and stops looking for more;
- * the others wait in the kernel. */
+/* When there are too many connections, libuv holds one that it has accepted and stops looking
+ * for more; the others wait in the kernel. */
 static void accept_if_room(struct listener *listener) {
     struct server *server = listener->server;
     struct conn_shared *connections = server->options.connections;

@@ -1,6 +1,6 @@
 /*
- * The statuses of HTTP (RFC 9110, 15) that longline answers with, and the one table of all errors that a
- * client can see.
+ * The statuses of HTTP (RFC 9110, 15) that longline answers with, and the one table of all errors
+ * that a client can see.
  */
 #pragma once
 

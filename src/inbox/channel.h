@@ -1,8 +1,9 @@
 /*
  * A channel in memory: its newest updates, and who waits for the next.
  *
- * The inbox's own (parts.h), which decides what is done with it. `recent` is a ring of the newest updates,
- * without a gap up to `total`. The memory of all channels is counted in counters.cache_bytes.
+ * The inbox's own (parts.h), which decides what is done with it. `recent` is a ring of the newest
+ * updates, without a gap up to `total`. The memory of all channels is counted in
+ * counters.cache_bytes.
  */
 #pragma once
 
@@ -50,7 +51,8 @@ static inline struct update *channel_recent(const struct channel *channel, uint3
     return channel->recent[(channel->recent_first + index) & (channel->recent_cap - 1)];
 }
 
-/* Adds the newest update. When memory is out all are dropped: they are read from the store later. */
+/* Adds the newest update. When memory is out all are dropped: they are read from the store
+ * later. */
 void channel_remember(struct channel *channel, struct update *update);
 /* Drops the oldest until `max` are left. */
 void channel_trim(struct channel *channel, uint64_t max);

@@ -36,8 +36,8 @@ struct watched {
     struct list check_link;   /* in follow->unchecked */
     struct store_read *read;  /* the read of it that is under way */
     uint64_t loading_ms;
-    /* Moments: of its last poll; of the last thing heard of it; of the start of the last read that was
-     * answered, and of the one under way. */
+    /* Moments: of its last poll; of the last thing heard of it; of the start of the last read
+     * that was answered, and of the one under way. */
     uint64_t polled_at, heard_at, verified_at, read_at;
     uint64_t check_due_ms;       /* while in follow->unchecked */
     uint64_t retry_ms, pause_ms; /* after a read that failed */
@@ -87,8 +87,8 @@ static void make_due(struct watched *watched) {
 }
 
 /*
- * Where the next read of the channel begins: with its newest update, so that it can be recognized, or
- * behind it. Before the total is known, where the first poll that waits for it wants to begin.
+ * Where the next read of the channel begins: with its newest update, so that it can be recognized,
+ * or behind it. Before the total is known, where the first poll that waits for it wants to begin.
  */
 static int64_t read_after(struct watched *watched) {
     struct channel *channel = watched->channel;
@@ -426,8 +426,8 @@ static void answer_unread(struct inbox *inbox, struct poll *poll) {
     poll_answer_empty(inbox, poll->channel, poll);
 }
 
-/* An update that was acknowledged before the channel's last poll may still be on its way here: one read
- * for all whose time is over now. */
+/* An update that was acknowledged before the channel's last poll may still be on its way here:
+ * one read for all whose time is over now. */
 static bool look_again(struct channel *channel, struct poll *poll) {
     struct watched *watched = channel->watched;
     bool may_lag = watched->is_on && watched->verified_at < watched->polled_at;
@@ -450,8 +450,8 @@ const struct inbox_mode follow_mode = {
 
 /* --- The tick --------------------------------------------------------------------------------- */
 
-/* A counter can go back without a word (a flush, an expiry), and its channel is silent then. Where polls
- * have come since a channel was last heard of, it is read once. */
+/* A counter can go back without a word (a flush, an expiry), and its channel is silent then.
+ * Where polls have come since a channel was last heard of, it is read once. */
 static void check_counters(struct follow *follow, uint64_t now_ms) {
     while (!list_empty(&follow->unchecked)) {
         struct watched *watched = container_of(follow->unchecked.next, struct watched, check_link);
@@ -478,7 +478,8 @@ static void fail_late_loads(struct follow *follow, uint64_t now_ms) {
     }
 }
 
-/* Forgets channels that nobody has waited on for a while. Those in use go to the end of the list. */
+/* Forgets channels that nobody has waited on for a while. Those in use go to the end of the
+ * list. */
 static void forget_idle(struct inbox *inbox, uint64_t now_ms) {
     for (int i = 0; i < UNWATCHED_SLICE && !list_empty(&inbox->by_use); i++) {
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);

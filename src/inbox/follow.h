@@ -1,11 +1,12 @@
 /*
  * Following: the inbox over a store that others write to as well, where memory can be behind.
  *
- * A poll that does not wait is read from the store, always: it wants all that anybody acknowledged. A
- * poll that waits makes its channel watched: the store tells of every new update from some moment on,
- * and what came before is read. Then the channel is loaded, and its polls are answered from memory. When
- * the store loses a watched channel its parked polls stay; as soon as the store tells of it again, the
- * channel is re-read from what was known. docs/decisions/2026-11-24-shared-store.md says why.
+ * A poll that does not wait is read from the store, always: it wants all that anybody acknowledged.
+ * A poll that waits makes its channel watched: the store tells of every new update from some moment
+ * on, and what came before is read. Then the channel is loaded, and its polls are answered from
+ * memory. When the store loses a watched channel its parked polls stay; as soon as the store tells
+ * of it again, the channel is re-read from what was known.
+ * docs/decisions/2026-11-24-shared-store.md says why.
  *
  * Used by inbox.c alone.
  */

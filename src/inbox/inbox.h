@@ -1,18 +1,19 @@
 /*
  * The inbox: channels, the polls that wait on them, and their recent updates in memory.
  *
- * It knows neither HTTP nor SQL. It lives on the loop thread alone, which is what makes this true: a
- * poll looks at its channel's total and parks with nothing in between, so no update slips through.
+ * It knows neither HTTP nor SQL. It lives on the loop thread alone, which is what makes this true:
+ * a poll looks at its channel's total and parks with nothing in between, so no update slips
+ * through.
  *
  * Life of a poll: idle → (loading: its channel is being read for the first time) → one of
  *   answered            what it asks for is in memory, or it asks not to wait;
  *   reading → answered  what it asks for is on disk;
  *   parked  → answered  by the next push (inbox_events.poll_done), or taken out by inbox_cancel().
  *
- * Life of a channel: made by the first poll or push that names it; it stays in memory while polls wait
- * on it, else as long as the cache has room (CACHE_SIZE), least recently used first. Its polls stand in
- * the order of their cursors: a push wakes them from the front, in slices, until the one at the front
- * has seen everything; whoever parks meanwhile stands behind.
+ * Life of a channel: made by the first poll or push that names it; it stays in memory while polls
+ * wait on it, else as long as the cache has room (CACHE_SIZE), least recently used first. Its polls
+ * stand in the order of their cursors: a push wakes them from the front, in slices, until the one
+ * at the front has seen everything; whoever parks meanwhile stands behind.
  */
 #pragma once
 
@@ -29,8 +30,8 @@ struct channel;
 
 enum poll_state { POLL_IDLE, POLL_LOADING, POLL_READING, POLL_PARKED };
 
-/* A poll, embedded in whatever asks; the inbox holds on to it from inbox_poll() to its answer. Zeroed
- * is idle. */
+/* A poll, embedded in whatever asks; the inbox holds on to it from inbox_poll() to its answer.
+ * Zeroed is idle. */
 struct poll {
     struct list link; /* in its channel, while loading or parked */
     union {
@@ -64,7 +65,8 @@ struct inbox_events {
     void (*poll_done)(struct poll *poll, struct answer *answer);
     /* After the last poll_done() of an answer: free its memos. */
     void (*answer_end)(struct answer *answer);
-    /* `owner` as given to inbox_push(), NULL if it was cancelled; `update` is valid during the call. */
+    /* `owner` as given to inbox_push(), NULL if it was cancelled; `update` is valid during the
+     * call. */
     void (*push_done)(void *owner, const struct update *update, enum store_error error);
 };
 
@@ -72,22 +74,22 @@ struct inbox_options {
     uint64_t channel_max_updates;
     int64_t ttl_ms;
     uint64_t cache_max_bytes;
-    uint64_t
-        load_max_ms; /* of a shared store: so long a poll waits for its channel to be watched and read */
+    uint64_t load_max_ms; /* how long a poll waits for its channel, on a shared store */
     int64_t (*clock_ms)(void);
 };
 
 /* NULL when memory is out. `store` is used, not owned. */
 struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox_options *options,
                         const struct inbox_events *events);
-/* The store is about to be closed: it is not asked for anything any more. No poll and no push may be under way. */
+/* The store is about to be closed: it is not asked for anything any more. No poll and no push
+ * may be under way. */
 void inbox_stop(struct inbox *inbox);
 void inbox_free(struct inbox *inbox);
 
 /*
- * Stores `update`, whose reference passes to the inbox, and later calls push_done(). The handle is for
- * inbox_cancel_push() and is valid until then. NULL when memory is out: nothing is stored, the update is
- * freed, push_done() is not called.
+ * Stores `update`, whose reference passes to the inbox, and later calls push_done(). The handle is
+ * for inbox_cancel_push() and is valid until then. NULL when memory is out: nothing is stored, the
+ * update is freed, push_done() is not called.
  */
 struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
                                 void *owner);
@@ -96,8 +98,8 @@ struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struc
 void inbox_cancel_push(struct store_append *push);
 
 /*
- * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, limit and may_wait must
- * be set. False when memory is out: poll_done() is not called.
+ * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, limit and
+ * may_wait must be set. False when memory is out: poll_done() is not called.
  */
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
 
@@ -105,7 +107,7 @@ bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
 void inbox_cancel(struct poll *poll);
 
 /*
- * The time of a parked poll is over: it is answered without updates. `may_look`: on a shared store it may be read once more,
- * where news could be late.
+ * The time of a parked poll is over: it is answered without updates. `may_look`: on a shared store
+ * it may be read once more, where news could be late.
  */
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look);

@@ -25,10 +25,11 @@ struct inbox_mode {
     void (*poll_ahead)(struct inbox *inbox, struct channel *channel, struct poll *poll);
     /* A parked poll was woken, and no read could be started for it. */
     void (*poll_unread)(struct inbox *inbox, struct poll *poll);
-    /* Takes over an update of this process that is durable now. NULL: the store tells of it, as it does of
-     * everybody's. */
+    /* Takes over an update of this process that is durable now. NULL: the store tells of it, as
+     * it does of everybody's. */
     void (*stored)(struct inbox *inbox, struct store_append *append);
-    /* The time of a parked poll is over: true when it goes on for one more look at the store. NULL: never. */
+    /* The time of a parked poll is over: true when it goes on for one more look at the store.
+     * NULL: never. */
     bool (*look_again)(struct channel *channel, struct poll *poll);
     /* The channel leaves memory. NULL: nothing to do. */
     void (*forgotten)(struct inbox *inbox, struct channel *channel);
@@ -59,13 +60,14 @@ struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name)
 void cache_touch(struct inbox *inbox, struct channel *channel);
 /* Frees the channel; nobody may be using it. */
 void cache_forget(struct inbox *inbox, struct channel *channel);
-/* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded time. */
+/* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded
+ * time. */
 void cache_trim(struct inbox *inbox);
 
 /* --- reads.c ---------------------------------------------------------------------------------- */
 
-/* Reads a channel for `owner`, or for itself where that is NULL. NULL when memory is out, or too many
- * reads are under way. */
+/* Reads a channel for `owner`, or for itself where that is NULL. NULL when memory is out, or too
+ * many reads are under way. */
 struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
                               uint32_t limit, struct poll *owner);
 /* Reads what the poll asks for; false as above. */
@@ -81,7 +83,8 @@ void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll
 /* The same for all polls of `polls`, which is emptied. */
 void polls_decide(struct inbox *inbox, struct channel *channel, struct list *polls);
 
-/* Parks it at the channel's end, or before all others: its cursor stays, and is the furthest behind. */
+/* Parks it at the channel's end, or before all others: its cursor stays, and is the furthest
+ * behind. */
 void poll_park(struct channel *channel, struct poll *poll);
 void poll_park_first(struct channel *channel, struct poll *poll);
 void poll_unpark(struct poll *poll);
@@ -101,8 +104,8 @@ void poll_wait_for_load(struct channel *channel, struct poll *poll);
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update);
 /* Keeps what was read, if it is the newest of the channel and nothing is in memory yet. */
 void channel_take_read(struct inbox *inbox, struct channel *channel, const struct store_read *read);
-/* The channel has begun anew, at `total`: what is in memory of it is void. With `is_reset` its parked
- * polls have seen what does not exist any more, whatever the new total is. */
+/* The channel has begun anew, at `total`: what is in memory of it is void. With `is_reset` its
+ * parked polls have seen what does not exist any more, whatever the new total is. */
 void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset);
 
 /* Wakes the polls that wait for what is new, a slice a turn. */

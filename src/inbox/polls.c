@@ -103,8 +103,8 @@ static bool is_too_old(const struct update *update, int64_t cutoff) {
 }
 
 /*
- * Builds the answer of a poll whose cursor is behind the channel from the updates in memory; false when
- * they do not reach back far enough. The answer is valid until the next one is built.
+ * Builds the answer of a poll whose cursor is behind the channel from the updates in memory; false
+ * when they do not reach back far enough. The answer is valid until the next one is built.
  */
 static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
                                const struct poll *poll, struct answer *answer) {

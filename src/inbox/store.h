@@ -5,13 +5,13 @@
  * never block it; each operation is answered by its `done`, on the loop thread, after the call that
  * started it has returned.
  *
- * A store is this process's own (SQLite, memory): then answers come in the order in which the work was done,
- * so that a read's answer never misses an update whose append was answered before. Or it is shared with other
- * processes (Redis): then anybody may append at any time, answers come in any order, and whoever wants to know of
- * new updates watches their channel.
+ * A store is this process's own (SQLite, memory): then answers come in the order in which the work
+ * was done, so that a read's answer never misses an update whose append was answered before. Or it
+ * is shared with other processes (Redis): then anybody may append at any time, answers come in any
+ * order, and whoever wants to know of new updates watches their channel.
  *
- * The caller allocates an operation and owns it again from `done` on; in between it belongs to the store.
- * Channel names reach the store only here and are never logged.
+ * The caller allocates an operation and owns it again from `done` on; in between it belongs to the
+ * store. Channel names reach the store only here and are never logged.
  */
 #pragma once
 
@@ -78,7 +78,8 @@ struct store_read {
     char name[];
 };
 
-/* A channel whose new updates are to be told; embedded in whatever wants to know. The name must stay. */
+/* A channel whose new updates are to be told; embedded in whatever wants to know. The name must
+ * stay. */
 struct store_watch {
     struct list link; /* the store's */
     void *place;      /* the store's, and so is state */
@@ -145,8 +146,8 @@ static inline void store_stats(struct store *store, struct store_stats *stats) {
     store->ops->stats(store, stats);
 }
 
-/* Answers what is under way, makes everything durable, closes, frees, and calls `closed` on the loop.
- * No operation may be started any more. */
+/* Answers what is under way, makes everything durable, closes, frees, and calls `closed` on the
+ * loop. No operation may be started any more. */
 static inline void store_close(struct store *store, void (*closed)(void *context), void *context) {
     store->ops->close(store, closed, context);
 }
@@ -169,14 +170,15 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* Whether the store works; of a shared one, `line` (or NULL) gets what it promises, or why it does not. */
+/* Whether the store works; of a shared one, `line` (or NULL) gets what it promises, or why it
+ * does not. */
 static inline enum store_error store_health(struct store *store, struct buf *line) {
     return store->ops->health ? store->ops->health(store, line) : STORE_OK;
 }
 
 struct redis_options;
 
-/* Opens the Redis store; `redis` must stay. It connects by itself, now and whenever it has to. NULL on a failure that
- * no time mends, and `error` holds one line. */
+/* Opens the Redis store; `redis` must stay. It connects by itself, now and whenever it has to.
+ * NULL on a failure that no time mends, and `error` holds one line. */
 struct store *store_redis_open(uv_loop_t *loop, const struct store_options *options,
                                const struct redis_options *redis, char *error, size_t error_size);

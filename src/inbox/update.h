@@ -1,9 +1,9 @@
 /*
  * An update: what a push leaves behind. Immutable, and shared by everyone who still needs it.
  *
- * It holds the text that is delivered and the request as it came. The reference count belongs to the
- * loop thread. The store thread reads an update, and sets its ts and at_ms, only while the loop waits
- * for it to be stored.
+ * It holds the text that is delivered and the request as it came. The reference count belongs to
+ * the loop thread. The store thread reads an update, and sets its ts and at_ms, only while the loop
+ * waits for it to be stored.
  */
 #pragma once
 

@@ -1,6 +1,9 @@
 #include "sqlite/wal.h"
 #include "base/config.h"
 
+#include <assert.h>
+#include <string.h>
+
 enum {
     IDLE_BYTES = 4 << 20,
     MAX_BYTES = 64 << 20,
@@ -8,8 +11,8 @@ enum {
 };
 
 static int on_commit(void *context, sqlite3 *db, const char *name, int pages) {
-    (void)db, (void)name;
     struct wal *wal = context;
+    assert(db == wal->file->db && strcmp(name, "main") == 0);
     wal->pages = pages;
     wal->is_unsynced = true;
     return SQLITE_OK;

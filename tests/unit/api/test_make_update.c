@@ -1,4 +1,5 @@
-/* From a request to its update: every kind of body, the merge of the query, and the headers that are kept. */
+/* From a request to its update: every kind of body, the merge of the query, and the headers that
+ * are kept. */
 #include "api/headers.h"
 #include "api/make_update.h"
 #include "base/hash.h"
@@ -227,7 +228,8 @@ static void test_merge_of_keys(void **state) {
     check(JSON_TYPE, "{\"\":1}", "=x", "{\"\":\"x\"}");
     check(JSON_TYPE, "{\"A\":1}", "a=x", "{\"A\":1,\"a\":\"x\"}");
     check(JSON_TYPE, "{\"aa\":1}", "a=x", "{\"aa\":1,\"a\":\"x\"}");
-    /* Each of the same keys in the body is replaced; of those in the query the last wins, at its first place. */
+    /* Each of the same keys in the body is replaced; of those in the query the last wins, at its
+     * first place. */
     check(JSON_TYPE, "{\"a\":1,\"b\":2,\"a\":3}", "a=x", "{\"a\":\"x\",\"b\":2,\"a\":\"x\"}");
     check(JSON_TYPE, "{}", "a=1&b=2&a=3", "{\"a\":\"3\",\"b\":\"2\"}");
     check(JSON_TYPE, "{\"b\":0}", "a=1&%61=2&b=3&a=4", "{\"b\":\"3\",\"a\":\"4\"}");

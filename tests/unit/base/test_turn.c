@@ -107,7 +107,8 @@ static void on_socket(uv_async_t *async) {
     uv_close((uv_handle_t *)async, NULL);
 }
 
-/* What a timer asks for is done before the loop waits; what a socket asks of the next turn, in that. */
+/* What a timer asks for is done before the loop waits; what a socket asks of the next turn, in
+ * that. */
 static void test_order(void **state) {
     (void)state;
     turn_task_init(&a, say_a);

@@ -1,6 +1,6 @@
 /*
- * The wheel of deadlines on a real loop. "Late" is measured against a time stamp taken when the loop last
- * waited, so that a busy machine does not count as lateness.
+ * The wheel of deadlines on a real loop. "Late" is measured against a time stamp taken when the
+ * loop last waited, so that a busy machine does not count as lateness.
  */
 #include "base/wheel.h"
 #include "support.h"
@@ -215,8 +215,8 @@ static void test_far_deadlines(void **state) {
 }
 
 /*
- * Far deadlines are waited for by turning the wheel's own clock: with the epoch moved back by `ms`, the
- * loop finds that so much time has passed.
+ * Far deadlines are waited for by turning the wheel's own clock: with the epoch moved back by `ms`,
+ * the loop finds that so much time has passed.
  */
 static void pass_time(uint64_t ms) {
     wheel.epoch_ms -= ms;
@@ -290,7 +290,8 @@ static void move_far_away(struct item *item) {
         wheel_set(&wheel, &item->node, wheel_now_ms() + 75000);
 }
 
-/* As a reply does that sets the idle timeout of its connection: the near deadlines of others stay. */
+/* As a reply does that sets the idle timeout of its connection: the near deadlines of others
+ * stay. */
 static void test_far_deadline_from_within(void **state) {
     (void)state;
     also = move_far_away;
