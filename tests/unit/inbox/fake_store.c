@@ -1,0 +1,252 @@
+#include "fake_store.h"
+#include "base/hash.h"
+
+struct fake_store fake;
+
+struct news {
+    struct list link;
+    struct fake_channel *channel;
+    struct update *update;
+};
+
+/* --- What the inbox calls --------------------------------------------------------------------- */
+
+static void on_append(struct store *store, struct store_append *append) {
+    (void)store;
+    list_append(&fake.appends, &append->op.link);
+}
+
+static void on_read(struct store *store, struct store_read *read) {
+    (void)store;
+    assert_in_range(read->limit, 1, READ_MAX_UPDATES);
+    fake.reads_made++;
+    list_append(&fake.asked, &read->op.link);
+}
+
+static void on_listen(struct store *store, const struct store_events *events) {
+    (void)store;
+    fake.events = events;
+}
+
+static struct fake_channel *find(struct slice name) {
+    for (int i = 0; i < fake.channel_count; i++)
+        if (slice_equal(slice_of(fake.channels[i].name), name))
+            return &fake.channels[i];
+    assert_true(fake.channel_count < FAKE_CHANNELS_MAX);
+    struct fake_channel *channel = &fake.channels[fake.channel_count++];
+    assert_true(name.len < sizeof channel->name);
+    *channel = (struct fake_channel){0};
+    memcpy(channel->name, name.data, name.len);
+    return channel;
+}
+
+static void on_watch(struct store *store, struct store_watch *watch) {
+    (void)store;
+    struct fake_channel *channel = find((struct slice){watch->name, watch->name_len});
+    assert_null(channel->watch);
+    channel->watch = watch;
+}
+
+static void on_unwatch(struct store *store, struct store_watch *watch) {
+    (void)store;
+    struct fake_channel *channel = find((struct slice){watch->name, watch->name_len});
+    assert_ptr_equal(channel->watch, watch);
+    channel->watch = NULL;
+    channel->is_on = false;
+}
+
+static const struct store_ops own_ops = {.append = on_append, .read = on_read};
+static const struct store_ops shared_ops = {.append = on_append,
+                                            .read = on_read,
+                                            .listen = on_listen,
+                                            .watch = on_watch,
+                                            .unwatch = on_unwatch};
+
+/* --- What is stored --------------------------------------------------------------------------- */
+
+void fake_init(bool is_shared) {
+    memset(&fake, 0, sizeof fake);
+    fake.store.ops = is_shared ? &shared_ops : &own_ops;
+    fake.is_shared = is_shared;
+    fake.keep = UINT64_MAX;
+    fake.now_ms = 1700000000000;
+    list_init(&fake.appends);
+    list_init(&fake.asked);
+    list_init(&fake.done);
+    list_init(&fake.news);
+}
+
+static void drop_updates(struct fake_channel *channel) {
+    for (uint64_t i = 0; i < channel->total; i++)
+        update_unref(channel->updates[i]);
+    channel->total = channel->gone = 0;
+}
+
+void fake_deinit(void) {
+    while (!list_empty(&fake.news))
+        fake_lose_one();
+    for (int i = 0; i < fake.channel_count; i++) {
+        struct fake_channel *channel = &fake.channels[i];
+        for (uint64_t j = 0; j < channel->total; j++)
+            assert_int_equal(channel->updates[j]->refs, 1);
+        drop_updates(channel);
+        free(channel->updates);
+    }
+}
+
+struct fake_channel *fake_channel(const char *name) {
+    return find(slice_of(name));
+}
+
+static void store_update(struct fake_channel *channel, struct update *update) {
+    update->ts = channel->total + 1;
+    update->at_ms = fake.now_ms;
+    if (channel->total == channel->capacity) {
+        channel->capacity = 2 * channel->capacity + 8;
+        channel->updates = realloc(channel->updates, channel->capacity * sizeof(struct update *));
+    }
+    channel->updates[channel->total++] = update_ref(update);
+    if (!channel->is_on)
+        return;
+    struct news *news = malloc(sizeof *news);
+    *news = (struct news){.channel = channel, .update = update_ref(update)};
+    list_append(&fake.news, &news->link);
+}
+
+void fake_add(const char *name, int count) {
+    struct fake_channel *channel = fake_channel(name);
+    for (int i = 0; i < count; i++) {
+        char body[64];
+        snprintf(body, sizeof body, "{\"life\":%d,\"n\":%llu}", channel->life,
+                 (unsigned long long)channel->total + 1);
+        struct update_parts parts = {.body = slice_of(body), .method = SLICE("POST")};
+        struct update *update = update_new(&parts);
+        store_update(channel, update);
+        update_unref(update);
+    }
+}
+
+void fake_restart(const char *name, uint64_t total) {
+    struct fake_channel *channel = fake_channel(name);
+    bool is_on = channel->is_on;
+    channel->is_on = false;
+    drop_updates(channel);
+    channel->life++;
+    fake.now_ms++;
+    fake_add(name, (int)total);
+    channel->is_on = is_on;
+}
+
+/* --- Answers ---------------------------------------------------------------------------------- */
+
+void fake_answer_append(enum store_error error) {
+    struct list *link = list_shift(&fake.appends);
+    assert_non_null(link);
+    struct store_append *append = container_of(link, struct store_append, op.link);
+    struct slice name = {append->name, append->name_len};
+    assert_int_equal(append->hash, hash_of(name));
+    append->error = error;
+    if (!error)
+        store_update(find(name), append->update);
+    append->op.done(&append->op);
+}
+
+void fake_do_read(void) {
+    struct list *link = list_shift(&fake.asked);
+    if (!link)
+        return;
+    struct store_read *read = container_of(link, struct store_read, op.link);
+    struct slice name = {read->name, read->name_len};
+    assert_int_equal(read->hash, hash_of(name));
+    struct fake_channel *channel = find(name);
+    int64_t total = (int64_t)channel->total;
+    int64_t after = read->after_ts < 0 ? total + read->after_ts : read->after_ts;
+    read->total = channel->total;
+    read->gone = channel->gone;
+    if (channel->total > fake.keep && read->gone < channel->total - fake.keep)
+        read->gone = channel->total - fake.keep;
+    if (after < (int64_t)read->gone)
+        after = (int64_t)read->gone;
+    read->updates = malloc((read->limit + 1) * sizeof(struct update *));
+    while (after < total && read->count < read->limit)
+        read->updates[read->count++] = update_ref(channel->updates[after++]);
+    list_append(&fake.done, link);
+}
+
+void fake_answer_read(enum store_error error) {
+    struct list *link = list_shift(&fake.done);
+    if (!link)
+        return;
+    struct store_read *read = container_of(link, struct store_read, op.link);
+    read->error = error;
+    if (error) {
+        while (read->count)
+            update_unref(read->updates[--read->count]);
+        read->total = read->gone = 0;
+    }
+    read->op.done(&read->op);
+}
+
+void fake_serve_read(enum store_error error) {
+    assert_false(list_empty(&fake.asked));
+    assert_true(list_empty(&fake.done));
+    fake_do_read();
+    fake_answer_read(error);
+}
+
+void fake_serve_reads(void) {
+    while (!list_empty(&fake.asked) || !list_empty(&fake.done)) {
+        fake_do_read();
+        fake_answer_read(STORE_OK);
+    }
+}
+
+/* --- Telling ---------------------------------------------------------------------------------- */
+
+void fake_turn_on(void) {
+    for (int i = 0; i < fake.channel_count; i++) {
+        struct fake_channel *channel = &fake.channels[i];
+        if (!channel->watch || channel->is_on)
+            continue;
+        channel->is_on = true;
+        fake.events->watched(channel->watch);
+    }
+}
+
+void fake_turn_off(void) {
+    while (!list_empty(&fake.news))
+        fake_lose_one();
+    for (int i = 0; i < fake.channel_count; i++) {
+        struct fake_channel *channel = &fake.channels[i];
+        if (!channel->watch || !channel->is_on)
+            continue;
+        channel->is_on = false;
+        fake.events->lost(channel->watch);
+    }
+}
+
+static void end_news(bool arrive) {
+    struct list *link = list_shift(&fake.news);
+    if (!link)
+        return;
+    struct news *news = container_of(link, struct news, link);
+    if (arrive && news->channel->watch && news->channel->is_on)
+        fake.events->news(news->channel->watch, news->update);
+    update_unref(news->update);
+    free(news);
+}
+
+void fake_tell_one(void) {
+    end_news(true);
+}
+
+void fake_lose_one(void) {
+    end_news(false);
+}
+
+bool fake_is_still(void) {
+    bool is_still = list_empty(&fake.asked) && list_empty(&fake.done) && list_empty(&fake.news);
+    for (int i = 0; i < fake.channel_count; i++)
+        is_still &= !fake.channels[i].watch || fake.channels[i].is_on;
+    return is_still;
+}

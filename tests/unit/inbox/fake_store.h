@@ -1,0 +1,81 @@
+/*
+ * A store that answers when the test says so: appends, reads, news and losses can come in every order.
+ *
+ * It is this process's own, or shared with others, who append with fake_add(). A shared one has one
+ * subscription for all watched channels, and one queue of news.
+ */
+#pragma once
+
+#include "base/list.h"
+#include "inbox/store.h"
+#include "support.h"
+
+struct fake_channel {
+    char name[16];
+    uint64_t total, gone; /* updates up to `gone` have been deleted */
+    struct update **updates;
+    uint64_t capacity;
+    int life; /* tells the updates of one life of the channel from those of the next */
+    struct store_watch *watch;
+    bool is_on; /* its updates are told */
+};
+
+enum { FAKE_CHANNELS_MAX = 600 };
+
+struct fake_store {
+    struct store store;
+    struct fake_channel channels[FAKE_CHANNELS_MAX];
+    int channel_count;
+    struct list appends; /* that wait */
+    struct list asked;   /* reads that were asked for */
+    struct list done;    /* reads that were done, but not answered */
+    struct list news;    /* told by the store, but not here yet */
+    int reads_made;
+    uint64_t keep; /* updates that a channel keeps */
+    int64_t now_ms;
+    const struct store_events *events;
+    bool is_shared;
+};
+
+/* The one store of the test. */
+extern struct fake_store fake;
+
+/* Empties it; every channel keeps everything at first. */
+void fake_init(bool is_shared);
+/* Frees the updates. Fails when anybody else still holds one. */
+void fake_deinit(void);
+
+/* The channel; an empty one when it is new. */
+struct fake_channel *fake_channel(const char *name);
+
+/* Appends `count` updates that the inbox did not push. A watched channel's are news. */
+void fake_add(const char *name, int count);
+/* The channel's counter goes back, and then on to `total`: with other updates, and nobody is told. */
+void fake_restart(const char *name, uint64_t total);
+
+/* --- Answers ---------------------------------------------------------------------------------- */
+
+/* Does the oldest append that waits, and answers it. There must be one. */
+void fake_answer_append(enum store_error error);
+
+/* Does the oldest read that was asked for: it finds what there is now. */
+void fake_do_read(void);
+/* Answers the oldest read that was done. */
+void fake_answer_read(enum store_error error);
+/* Both at once. There must be one. */
+void fake_serve_read(enum store_error error);
+/* Serves all reads, also those that their answers lead to. */
+void fake_serve_reads(void);
+
+/* --- Telling, of a shared store --------------------------------------------------------------- */
+
+/* The subscription begins: what is appended to watched channels from now on is told. */
+void fake_turn_on(void);
+/* It ends, and the news on their way are lost. */
+void fake_turn_off(void);
+/* The oldest news arrive, or are lost; without news nothing happens. */
+void fake_tell_one(void);
+void fake_lose_one(void);
+
+/* Whether nothing is on its way, and every watched channel's updates are told. */
+bool fake_is_still(void);

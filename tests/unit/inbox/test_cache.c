@@ -1,0 +1,61 @@
+/* What stays in memory. */
+#include "waiters.h"
+
+static void test_cache_is_trimmed(void **state) {
+    (void)state;
+    options.cache_max_bytes = 100000;
+    make_inbox();
+    char body[1000], name[16];
+    memset(body, ' ', sizeof body);
+    wait_for(0, "waiting", 0);
+    fake_serve_read(STORE_OK);
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < 500; i++) {
+            snprintf(name, sizeof name, "c%d", i);
+            push_body(name, (struct slice){body, sizeof body});
+            fake_answer_append(STORE_OK);
+            assert_true(counters.cache_bytes <= options.cache_max_bytes);
+        }
+    assert_true(counters.cache_bytes > options.cache_max_bytes / 2); /* and not for nothing */
+    assert_in_range(counters.channels_resident, 10, 200);
+    /* The recently used are there, the others are read again; nothing is lost. */
+    check_answer(ask(1, "c499", 2), 3, 3, 3, 0);
+    struct waiter *waiter = ask(1, "c0", 0);
+    assert_int_equal(waiter->answers, 0);
+    fake_serve_read(STORE_OK);
+    check_answer(waiter, 1, 3, 3, 0);
+    /* A channel with a poll stays. */
+    assert_int_equal(waiters[0].poll.state, POLL_PARKED);
+    push_durable("waiting", 1);
+    run_wakes();
+    check_answer(&waiters[0], 1, 1, 1, 0);
+}
+
+/* Polls that wait keep their channels, but a burst on them is delivered even when the cache is too small. */
+static void test_cache_too_small(void **state) {
+    (void)state;
+    options.cache_max_bytes = 1;
+    options.channel_max_updates = 3; /* the store does not have all of it any more */
+    make_inbox();
+    for (int i = 0; i < 700; i++) {
+        wait_for(i, "a", 0);
+        if (i == 0)
+            fake_serve_read(STORE_OK);
+    }
+    push_durable("a", 20);
+    run_wakes();
+    fake_serve_reads();
+    for (int i = 0; i < 700; i++)
+        check_answer(&waiters[i], 1, 20, 20, 0);
+    struct waiter *waiter = ask(0, "a", 19);
+    fake_serve_reads();
+    check_answer(waiter, 20, 20, 20, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        INBOX_TEST(test_cache_is_trimmed),
+        INBOX_TEST(test_cache_too_small),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,111 @@
+/* Pushes into a store of our own, also while their channel is being loaded. */
+#include "waiters.h"
+
+static void test_push(void **state) {
+    (void)state;
+    make_inbox();
+    assert_non_null(push("a"));
+    assert_int_equal(pushes_done, 0);
+    fake_answer_append(STORE_OK);
+    assert_int_equal(pushes_done, 1);
+    assert_int_equal(last_pushed_ts, 1);
+    assert_int_equal(counters.pushes, 1);
+    struct waiter *waiter = wait_for(0, "a", 1);
+    assert_int_equal(counters.polls_parked, 1);
+    push("a");
+    fake_answer_append(STORE_FAILED);
+    run_wakes();
+    assert_int_equal(pushes_failed, 1);
+    assert_int_equal(counters.pushes, 1);
+    assert_int_equal(waiter->answers, 0); /* what is not stored is not delivered */
+    push("a");
+    turn();
+    assert_int_equal(waiter->answers, 0); /* nor is it before it is stored */
+    fake_answer_append(STORE_OK);
+    run_wakes();
+    check_answer(waiter, 2, 2, 2, 0);
+    inbox_cancel_push(push("a"));
+    fake_answer_append(STORE_OK);
+    assert_int_equal(pushes_without_owner, 1);
+    check_answer(ask(0, "a", 2), 3, 3, 3, 0);
+}
+
+static void test_channels_are_apart(void **state) {
+    (void)state;
+    make_inbox();
+    wait_for(0, "a", 0);
+    wait_for(1, "b", 0);
+    fake_serve_read(STORE_OK);
+    fake_serve_read(STORE_OK);
+    push_durable("b", 1);
+    run_wakes();
+    assert_int_equal(waiters[0].answers, 0);
+    check_answer(&waiters[1], 1, 1, 1, 0);
+    assert_int_equal(counters.polls_parked, 1);
+}
+
+static void test_push_while_loading(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 3);
+    wait_for(0, "a", 0); /* makes the load */
+    wait_for(1, "a", 0);
+    wait_for(2, "a", 3);
+    wait_for(3, "a", 4);
+    wait_for(4, "a", 2);
+    push_durable("a", 1); /* the store did this before the read */
+    fake_serve_reads();
+    run_wakes();
+    check_answer(&waiters[0], 1, 4, 4, 0);
+    check_answer(&waiters[1], 1, 4, 4, 0);
+    check_answer(&waiters[2], 4, 4, 4, 0);
+    check_answer(&waiters[4], 3, 4, 4, 0);
+    assert_int_equal(waiters[3].answers, 0);
+    assert_int_equal(counters.polls_parked, 1);
+    push_durable("a", 1);
+    run_wakes();
+    check_answer(&waiters[3], 5, 5, 5, 0);
+}
+
+/* The read was done first, then the append: whoever waits for the next one gets it. */
+static void test_push_behind_the_load(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 3);
+    wait_for(0, "a", 3);
+    wait_for(1, "a", -1);
+    push("a");
+    fake_serve_reads();
+    check_answer(&waiters[1], 3, 3, 3, 0);
+    assert_int_equal(waiters[0].answers, 0);
+    fake_answer_append(STORE_OK);
+    run_wakes();
+    check_answer(&waiters[0], 4, 4, 4, 0);
+}
+
+/* A load that fails behind a push: the channel is known through the push. */
+static void test_failed_load_behind_a_push(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 3);
+    wait_for(0, "a", 4);
+    wait_for(1, "a", 4);
+    push_durable("a", 1);
+    fake_serve_read(STORE_FAILED);
+    check_error(&waiters[0], STORE_FAILED);
+    assert_int_equal(waiters[1].answers, 0);
+    push_durable("a", 1);
+    run_wakes();
+    check_answer(&waiters[1], 5, 5, 5, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        INBOX_TEST(test_push),
+        INBOX_TEST(test_channels_are_apart),
+        INBOX_TEST(test_push_while_loading),
+        INBOX_TEST(test_push_behind_the_load),
+        INBOX_TEST(test_failed_load_behind_a_push),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

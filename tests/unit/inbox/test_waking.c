@@ -1,0 +1,126 @@
+/* Waking the polls that wait: who shares an answer, how many a turn, and what happens in between. */
+#include "waiters.h"
+
+/* All that wait for the same share one answer; they are woken in the order in which they parked. */
+static void test_shared_answer(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    for (int i = 0; i < 300; i++)
+        wait_for(i, "a", 1);
+    push_durable("a", 1);
+    run_wakes();
+    assert_int_equal(answers_made, 1);
+    for (int i = 0; i < 300; i++) {
+        check_answer(&waiters[i], 2, 2, 2, 0);
+        assert_int_equal(waiters[i].order, i);
+    }
+    for (int i = 0; i < 20; i++)
+        start(i, "a", 2, i < 10 ? 1 : 2, true);
+    push_durable("a", 2);
+    run_wakes();
+    assert_int_equal(answers_made, 3);
+    for (int i = 0; i < 20; i++)
+        check_answer(&waiters[i], 3, i < 10 ? 3 : 4, 4, 0);
+}
+
+/* Many are woken in slices, a bounded number in a turn of the loop. */
+static void test_slices(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    for (int i = 0; i < 2000; i++)
+        wait_for(i, "a", 1);
+    push_durable("a", 1);
+    int turns = 0, before = polls_done;
+    for (; uv_loop_alive(&loop); turns++) {
+        turn();
+        assert_true(polls_done - before <= 512);
+        before = polls_done;
+    }
+    assert_true(turns >= 4);
+    for (int i = 0; i < 2000; i++)
+        check_answer(&waiters[i], 2, 2, 2, 0);
+    assert_int_equal(counters.polls_parked, 0);
+}
+
+/* A small channel does not wait for a large one's end. */
+static void test_slices_are_fair(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    push_durable("b", 1);
+    for (int i = 0; i < 2500; i++)
+        wait_for(i, "a", 1);
+    wait_for(2500, "b", 1);
+    push_durable("a", 1);
+    push_durable("b", 1);
+    turn();
+    turn();
+    assert_int_equal(waiters[2500].answers, 1);
+    assert_true(polls_done < 2000);
+}
+
+/* Between two slices more is pushed, some hang up, and others park: nobody misses or doubles anything. */
+static void test_between_slices(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    for (int i = 0; i < 1500; i++)
+        wait_for(i, "a", 1);
+    push_durable("a", 1);
+    turn();
+    turn();
+    assert_true(polls_done > 0 && polls_done < 1500);
+    for (int i = 1400; i < 1450; i++)
+        cancel(i);
+    wait_for(2000, "a", 2); /* parks behind those that are not woken yet */
+    assert_int_equal(waiters[2000].answers, 0);
+    check_answer(ask(2001, "a", 1), 2, 2, 2, 0);
+    push_durable("a", 1);
+    run_wakes();
+    for (int i = 0; i < 1500; i++) {
+        if (i >= 1400 && i < 1450) {
+            assert_int_equal(waiters[i].answers, 0);
+            continue;
+        }
+        assert_int_equal(waiters[i].answers, 1);
+        assert_int_equal(waiters[i].first, 2);
+        assert_int_equal(waiters[i].missed, 0);
+        assert_in_range(waiters[i].last, 2, 3);
+    }
+    assert_int_equal(waiters[1499].last, 3);
+    check_answer(&waiters[2000], 3, 3, 3, 0);
+    assert_int_equal(counters.polls_parked, 0);
+}
+
+/* More updates in one go than a channel keeps: whoever waited gets them all. */
+static void test_burst_beyond_the_bound(void **state) {
+    (void)state;
+    options.channel_max_updates = 3;
+    make_inbox();
+    push_durable("a", 1);
+    for (int i = 0; i < 1200; i++)
+        wait_for(i, "a", 1);
+    push_durable("a", 400);
+    run_wakes();
+    for (int i = 0; i < 1200; i++)
+        check_answer(&waiters[i], 2, 401, 401, 0);
+    /* Afterwards the bound holds again. */
+    struct waiter *waiter = ask(0, "a", 1);
+    fake_serve_reads();
+    check_answer(waiter, 399, 401, 401, 397);
+    push_durable("a", 1);
+    waiter = ask(0, "a", 1);
+    fake_serve_reads();
+    check_answer(waiter, 400, 402, 402, 398);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        INBOX_TEST(test_shared_answer),          INBOX_TEST(test_slices),
+        INBOX_TEST(test_slices_are_fair),        INBOX_TEST(test_between_slices),
+        INBOX_TEST(test_burst_beyond_the_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

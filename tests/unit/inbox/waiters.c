@@ -1,0 +1,269 @@
+#include "waiters.h"
+#include "base/hash.h"
+#include "base/turn.h"
+
+uv_loop_t loop;
+struct inbox *inbox;
+struct inbox_options options;
+struct waiter waiters[WAITERS_MAX];
+int polls_done, answers_made;
+int pushes_done, pushes_failed, pushes_without_owner;
+uint64_t last_pushed_ts;
+uint64_t seed;
+
+static int answers_alive;
+
+/* --- What the inbox tells --------------------------------------------------------------------- */
+
+/* Nothing is passed over without a word. */
+static void check_continuity(const struct waiter *waiter, const struct answer *answer) {
+    for (uint32_t i = 1; i < answer->count; i++)
+        assert_int_equal(answer->updates[i]->ts, answer->updates[i - 1]->ts + 1);
+    if (answer->count)
+        assert_int_equal(answer->updates[answer->count - 1]->ts, answer->ts);
+    if (waiter->from < 0 || answer->reset)
+        return;
+    uint64_t from = (uint64_t)waiter->from;
+    assert_int_equal(answer->ts, from + answer->missed + answer->count);
+    if (fake.is_shared) /* where nothing is too old or too much */
+        assert_true(!answer->missed ||
+                    from + answer->missed <= fake_channel(waiter->channel)->gone);
+}
+
+static void note_answer(struct waiter *waiter, const struct answer *answer) {
+    waiter->is_polling = false;
+    waiter->answers++;
+    waiter->order = polls_done++;
+    waiter->error = answer->error;
+    waiter->reset = answer->reset;
+    waiter->ts = answer->ts;
+    waiter->total = answer->total;
+    waiter->missed = answer->missed;
+    waiter->count = answer->count;
+    waiter->first = answer->count ? answer->updates[0]->ts : 0;
+    waiter->last = answer->count ? answer->updates[answer->count - 1]->ts : 0;
+}
+
+static void on_poll_done(struct poll *poll, struct answer *answer) {
+    struct waiter *waiter = container_of(poll, struct waiter, poll);
+    assert_int_equal(poll->state, POLL_IDLE);
+    assert_true(waiter->is_polling);
+    if (!answer->memos[0]) {
+        int *number = malloc(sizeof *number);
+        *number = ++answers_made;
+        answer->memos[0] = number;
+        answers_alive++;
+    }
+    waiter->answer = *(int *)answer->memos[0];
+    note_answer(waiter, answer);
+    waiter->errors += answer->error != STORE_OK;
+    if (answer->error)
+        return;
+    check_continuity(waiter, answer);
+    waiter->resets += answer->reset;
+    waiter->seen += answer->count;
+    waiter->all_missed += answer->missed;
+    waiter->cursor = answer->ts;
+}
+
+static void on_answer_end(struct answer *answer) {
+    assert_non_null(answer->memos[0]); /* no answer is made for nobody */
+    free(answer->memos[0]);
+    answers_alive--;
+}
+
+static void on_push_done(void *owner, const struct update *update, enum store_error error) {
+    pushes_done++;
+    pushes_failed += error != STORE_OK;
+    pushes_without_owner += !owner;
+    if (!error)
+        last_pushed_ts = update->ts;
+}
+
+/* --- Making and freeing ----------------------------------------------------------------------- */
+
+static int64_t fake_clock(void) {
+    return fake.now_ms;
+}
+
+void make_inbox(void) {
+    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done};
+    if (!fake.is_shared)
+        fake.keep = options.channel_max_updates;
+    inbox = inbox_new(&loop, &fake.store, &options, &events);
+    assert_non_null(inbox);
+}
+
+static void begin(bool is_shared) {
+    hash_init();
+    uv_loop_init(&loop);
+    turn_init(&loop);
+    fake_init(is_shared);
+    memset(waiters, 0, sizeof waiters);
+    memset(&counters, 0, sizeof counters);
+    polls_done = answers_made = answers_alive = 0;
+    pushes_done = pushes_failed = pushes_without_owner = 0;
+    options = (struct inbox_options){.channel_max_updates = 1000,
+                                     .ttl_ms = 1000000,
+                                     .cache_max_bytes = 64 << 20,
+                                     .load_max_ms = 100000,
+                                     .clock_ms = fake_clock};
+    inbox = NULL;
+}
+
+int set_up(void **state) {
+    (void)state;
+    begin(false);
+    return 0;
+}
+
+int set_up_shared(void **state) {
+    (void)state;
+    begin(true);
+    make_inbox();
+    return 0;
+}
+
+int tear_down(void **state) {
+    (void)state;
+    for (int i = 0; i < WAITERS_MAX; i++)
+        cancel(i);
+    while (!list_empty(&fake.appends))
+        fake_answer_append(STORE_OK);
+    if (fake.is_shared)
+        settle();
+    fake_serve_reads();
+    run_wakes();
+    assert_int_equal(counters.polls_parked, 0);
+    inbox_stop(inbox);
+    inbox_free(inbox);
+    turn_deinit();
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(answers_alive, 0);
+    assert_int_equal(counters.cache_bytes, 0);
+    fake_deinit();
+    return uv_loop_close(&loop);
+}
+
+/* --- Polling and pushing ---------------------------------------------------------------------- */
+
+struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
+    struct waiter *waiter = &waiters[i];
+    assert_int_equal(waiter->poll.state, POLL_IDLE);
+    *waiter = (struct waiter){
+        .poll = {.ts = ts, .limit = limit, .may_wait = may_wait},
+        .channel = channel,
+        .from = ts,
+        .is_polling = true,
+        .errors = waiter->errors,
+        .resets = waiter->resets,
+        .cursor = waiter->cursor,
+        .seen = waiter->seen,
+        .all_missed = waiter->all_missed,
+    };
+    assert_true(inbox_poll(inbox, slice_of(channel), &waiter->poll));
+    return waiter;
+}
+
+struct waiter *wait_for(int i, const char *channel, int64_t ts) {
+    return start(i, channel, ts, READ_MAX_UPDATES, true);
+}
+
+struct waiter *ask(int i, const char *channel, int64_t ts) {
+    return start(i, channel, ts, READ_MAX_UPDATES, false);
+}
+
+void cancel(int i) {
+    inbox_cancel(&waiters[i].poll);
+    assert_int_equal(waiters[i].poll.state, POLL_IDLE);
+    waiters[i].is_polling = false;
+}
+
+struct store_append *push_body(const char *channel, struct slice body) {
+    struct update_parts parts = {.body = body, .method = SLICE("POST")};
+    static int owner;
+    return inbox_push(inbox, slice_of(channel), update_new(&parts), &owner);
+}
+
+struct store_append *push(const char *channel) {
+    return push_body(channel, SLICE("{}"));
+}
+
+void push_durable(const char *channel, int count) {
+    for (int i = 0; i < count; i++)
+        assert_non_null(push(channel));
+    for (int i = 0; i < count; i++)
+        fake_answer_append(STORE_OK);
+}
+
+/* --- Time ------------------------------------------------------------------------------------- */
+
+void turn(void) {
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+void run_wakes(void) {
+    while (uv_loop_alive(&loop))
+        turn();
+}
+
+/* Nothing is on its way, and whoever polls waits at the end. */
+static bool is_settled(void) {
+    if (!fake_is_still())
+        return false;
+    for (int i = 0; i < WAITERS_MAX; i++) {
+        const struct waiter *waiter = &waiters[i];
+        if (waiter->is_polling &&
+            (waiter->poll.state != POLL_PARKED ||
+             (uint64_t)waiter->poll.ts != fake_channel(waiter->channel)->total))
+            return false;
+    }
+    return true;
+}
+
+static void on_alive(uv_timer_t *timer) {
+    (void)timer;
+}
+
+void settle(void) {
+    uv_timer_t alive; /* keeps the loop turning: what failed is tried again after a pause */
+    uv_timer_init(&loop, &alive);
+    uv_timer_start(&alive, on_alive, 1, 1);
+    uint64_t end = uv_hrtime() + (uint64_t)5 * 1000000000;
+    do {
+        fake_turn_on();
+        while (!list_empty(&fake.news))
+            fake_tell_one();
+        while (!list_empty(&fake.asked))
+            fake_do_read();
+        while (!list_empty(&fake.done))
+            fake_answer_read(STORE_OK);
+        uv_run(&loop, UV_RUN_ONCE);
+    } while (!is_settled() && uv_hrtime() < end);
+    uv_close((uv_handle_t *)&alive, NULL);
+    run_wakes();
+}
+
+uint32_t random_below(uint32_t bound) {
+    seed = seed * 6364136223846793005 + 1442695040888963407;
+    return (uint32_t)(seed >> 33) % bound;
+}
+
+/* --- Checking --------------------------------------------------------------------------------- */
+
+void check_answer_at(const struct waiter *waiter, uint64_t first, uint64_t last, uint64_t total,
+                     uint64_t missed, int line, const char *file) {
+    uint64_t count = last < first ? 0 : last - first + 1;
+    if (waiter->answers == 1 && !waiter->error && !waiter->reset && waiter->count == count &&
+        waiter->total == total && waiter->missed == missed &&
+        (!count || (waiter->first == first && waiter->last == last)) &&
+        waiter->ts == (count ? last : total))
+        return;
+    print_error("answers %d, error %d, reset %d, %u updates %llu..%llu, ts %llu, total %llu, "
+                "missed %llu\n",
+                waiter->answers, waiter->error, waiter->reset, waiter->count,
+                (unsigned long long)waiter->first, (unsigned long long)waiter->last,
+                (unsigned long long)waiter->ts, (unsigned long long)waiter->total,
+                (unsigned long long)waiter->missed);
+    _fail(file, line);
+}

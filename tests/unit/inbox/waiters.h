@@ -1,0 +1,85 @@
+/* The inbox over the fake store, and those who poll it and push into it. */
+#pragma once
+
+#include "base/counters.h"
+#include "fake_store.h"
+#include "inbox/inbox.h"
+#include <uv.h>
+
+enum { WAITERS_MAX = 3000 };
+
+struct waiter {
+    struct poll poll;
+    const char *channel;
+    int64_t from; /* the cursor that the poll began with */
+    bool is_polling;
+    /* The answer to its last poll: */
+    int answers;
+    enum store_error error;
+    bool reset;
+    uint64_t ts, total, missed;
+    uint32_t count;
+    uint64_t first, last; /* of the updates */
+    int answer;           /* which answer it was */
+    int order;            /* how many polls had been answered before */
+    /* Of all its polls: */
+    int errors, resets;
+    uint64_t cursor, seen, all_missed; /* the last cursor; how many updates it got, and missed */
+};
+
+extern uv_loop_t loop;
+extern struct inbox *inbox;
+extern struct inbox_options
+    options; /* set_up() sets them; a test may change them before make_inbox() */
+extern struct waiter waiters[WAITERS_MAX];
+extern int polls_done, answers_made;
+extern int pushes_done, pushes_failed, pushes_without_owner;
+extern uint64_t last_pushed_ts;
+
+/* For a store of our own; the test calls make_inbox(). */
+int set_up(void **state);
+/* For a shared store; the inbox is made. */
+int set_up_shared(void **state);
+/* Ends all polls, frees the inbox, and looks for what is left. */
+int tear_down(void **state);
+void make_inbox(void);
+
+#define INBOX_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define SHARED_TEST(test) cmocka_unit_test_setup_teardown(test, set_up_shared, tear_down)
+
+/* --- Polling and pushing ---------------------------------------------------------------------- */
+
+/* Waiter `i` polls. */
+struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait);
+/* The same without a limit: it waits, or does not. */
+struct waiter *wait_for(int i, const char *channel, int64_t ts);
+struct waiter *ask(int i, const char *channel, int64_t ts);
+void cancel(int i);
+
+struct store_append *push_body(const char *channel, struct slice body);
+struct store_append *push(const char *channel);
+/* Pushes `count` updates that the store has taken when this returns. */
+void push_durable(const char *channel, int count);
+
+/* --- Time ------------------------------------------------------------------------------------- */
+
+/* One turn of the loop. */
+void turn(void);
+/* Turns the loop until all who are to be woken have been. */
+void run_wakes(void);
+/* A shared store: all that is under way comes to its end, or some seconds pass. */
+void settle(void);
+
+uint32_t random_below(uint32_t bound);
+extern uint64_t seed;
+
+/* --- Checking --------------------------------------------------------------------------------- */
+
+/* The waiter has got exactly the updates `first` to `last` of `total` (none when last < first). */
+#define check_answer(waiter, first, last, total, missed)                                           \
+    check_answer_at(waiter, first, last, total, missed, __LINE__, __FILE__)
+void check_answer_at(const struct waiter *waiter, uint64_t first, uint64_t last, uint64_t total,
+                     uint64_t missed, int line, const char *file);
+/* Its poll, the only one, was answered with an error. */
+#define check_error(waiter, wanted)                                                                \
+    (assert_int_equal((waiter)->answers, 1), assert_int_equal((waiter)->error, wanted))
