@@ -7,7 +7,7 @@ sys.dont_write_bytecode = True
 
 import pytest
 
-pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis_server", "storm", "load")
+pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis_server", "crowd", "storm", "load")
 
 from longline_server import BINARY, Server
 from redis_server import RedisServers

@@ -1,4 +1,4 @@
-"""No update is missed and none is doubled, whatever races with whatever.
+"""No update is missed and none is doubled, whatever races with what.
 
 RACES says how many polls end before the storm does; script/torture asks for a million and more.
 """
@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from crowd import Record
 from longline_server import SLOW, wait_until
 from storm import Storm
 
@@ -23,7 +24,7 @@ def test_no_poll_misses_or_doubles_an_update(serve):
 
 
 def finish(storm, servers, channel):
-    """What is left is what the storm saw, and it saw some of everything."""
+    """What is stored is what the storm saw, and the storm had some of each outcome."""
     for server in servers:
         server.wait_for_parked(0)
         server.wait_for_metric("longline_connections", 1)
@@ -31,7 +32,7 @@ def finish(storm, servers, channel):
     assert total >= storm.acknowledged > 0
     for server in servers:
         for id_, update in server.read_all(channel, ts=max(0, total - 1000)):
-            storm.saw(id_, update["p"], update["n"])
+            storm.record.saw(channel, id_, (update["p"], update["n"]), "stored")
     print(f"seed {SEED}: {total} updates, {dict(storm.outcomes)}")
     for outcome in ("update", "deadline", "hang-up"):
         assert storm.outcomes[outcome] > storm.races() / 100, storm.outcomes
@@ -51,11 +52,11 @@ def test_no_poll_misses_or_doubles_an_update_across_two_servers_on_redis(shared_
 
 
 def test_the_storm_notices_a_doubled_and_a_swapped_update():
-    storm = Storm.__new__(Storm)
-    storm.update_of, storm.id_of = {}, {}
-    storm.saw(1, 0, 1)
-    storm.saw(1, 0, 1)
-    with pytest.raises(AssertionError):
-        storm.saw(2, 0, 1)
-    with pytest.raises(AssertionError):
-        storm.saw(1, 0, 2)
+    record = Record()
+    record.saw("/a", 1, (0, 1))
+    record.saw("/a", 1, (0, 1))
+    record.saw("/b", 2, (0, 1))
+    with pytest.raises(AssertionError, match="has the ids 1 and 2"):
+        record.saw("/a", 2, (0, 1))
+    with pytest.raises(AssertionError, match="id 1 was"):
+        record.saw("/a", 1, (0, 2))

@@ -1,6 +1,10 @@
-"""Fixtures: the real server, the stand-in, and every driver of every client."""
+"""Fixtures: the real server, the stand-in, every driver, and what the tests of one client share."""
 
+import asyncio
+import contextlib
 import os
+import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -11,11 +15,14 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("LONGLINE", "build/longline")
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
 
-pytest.register_assert_rewrite("longline_server", "http_client", "drivers", "standin")
+pytest.register_assert_rewrite("longline_server", "http_client", "drivers", "standin", "lua_script", "python_client")
 
+from authority import Authority
 from drivers import DRIVERS, STDERR
 from longline_server import BINARY, Server
-from standin import StandIn
+from lua_script import game, interpreter, lua, odd_updates, start_script  # fixtures
+from python_client import Channel, push_async, push_sync
+from standin import StandIn, bound_socket, tls_context
 
 
 def pytest_report_header():
@@ -101,3 +108,70 @@ def shared_server(tmp_path_factory):
 def server(shared_server):
     assert shared_server.process.poll() is None, f"an earlier test ended the server:\n{shared_server.log_tail()}"
     return shared_server
+
+
+# --- addresses ---
+
+
+@pytest.fixture
+def url(server):
+    """A fresh channel of the real server."""
+    return server.url(server.channel())
+
+
+@pytest.fixture
+def four_updates(server):
+    """A channel with the updates {"n":1} to {"n":4}."""
+    channel = server.channel()
+    for n in range(1, 5):
+        server.push(channel, b'{"n":%d}' % n)
+    return server.url(channel)
+
+
+@pytest.fixture
+def refused_url():
+    """An address that refuses connections."""
+    with bound_socket(0) as sock:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/channel"
+
+
+@pytest.fixture
+def silent_url():
+    """An address where a connect neither succeeds nor fails: its queue is full."""
+    with bound_socket(0) as sock, contextlib.ExitStack() as held:
+        sock.listen(0)
+        for _ in range(4):
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(sock.getsockname())
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/channel"
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def tls(authority):
+    """(the context of a server at 127.0.0.1, the context of a client that trusts it)."""
+    return tls_context(authority, "IP:127.0.0.1"), ssl.create_default_context(cafile=str(authority.certificate))
+
+
+# --- the Python client ---
+
+
+@pytest.fixture
+def channel(url):
+    """The Python client's channel of the real server."""
+    with Channel(url) as channel:
+        yield channel
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def push(request):
+    """push(url, update): with both halves of the Python client."""
+    return push_sync if request.param == "sync" else lambda *a, **kw: asyncio.run(push_async(*a, **kw))

@@ -16,12 +16,36 @@ Every request after the script's end is held until the stand-in ends.
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from urllib.parse import parse_qs, urlsplit
 
 PATIENCE_S = 15
 TARGET = "/conformance-channel"
+
+# The entries of a script, the short way.
+
+
+def reply(ts, *updates, **fields):
+    return {"reply": {"json": {"ok": True, "ts": ts, **fields, "updates": list(updates)}}}
+
+
+def pushed(ts, **more):
+    return {"reply": {"headers": {"X-Total-Updates": str(ts)}, "text": "OK", **more}}
+
+
+def refusal(status, description="No", **headers):
+    body = {"ok": False, "error_code": status, "error_description": description}
+    return {"reply": {"status": status, "headers": {n.replace("_", "-"): v for n, v in headers.items()}, "json": body}}
+
+
+def tls_context(authority, *names):
+    """The SSLContext of a server with these names ("DNS:localhost", "IP:127.0.0.1")."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(*names))
+    return context
+
 
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 

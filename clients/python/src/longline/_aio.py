@@ -1,6 +1,6 @@
 """The client for programs with asyncio: HTTP/1.1 over asyncio's streams.
 
-stop() cancels the task that a subscription waits with; nothing here waits without one.
+Everything that waits here does so in a task, which stop() cancels.
 """
 
 from __future__ import annotations
@@ -10,40 +10,12 @@ import contextlib
 import inspect
 import ssl
 import time
-import weakref
-from collections import deque
 from types import TracebackType
-from typing import (
-    Any,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Deque,
-    Dict,
-    Generic,
-    List,
-    Mapping,
-    Optional,
-    Tuple,
-    Type,
-    TypeVar,
-)
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
-from ._protocol import (
-    BACKOFF_FIRST_S,
-    IDLE_MAX_S,
-    Address,
-    Cursor,
-    Entry,
-    LonglineError,
-    Page,
-    Reply,
-    log_error,
-    log_missed,
-    log_reset,
-    push_body,
-    pushed_ts,
-)
+from ._channel import ChannelBase, ConnectionBase, SubscriptionBase
+from ._feed import Ask, Feed, Give, Rest, Tell
+from ._protocol import Address, Entry, LonglineError, Reply, no_reply, push_body, pushed_ts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,82 +24,29 @@ HEAD_MAX = 65536
 READ_SIZE = 65536
 
 
-class AsyncChannel:
-    """Channel for asyncio. The arguments are the same; callbacks may be functions or coroutine functions.
+class AsyncChannel(ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "AsyncSubscription[Entry]"]):
+    """Channel for asyncio: the same arguments, and callbacks may also be coroutine functions.
 
-    All calls are for the event loop's thread; from another one: loop.call_soon_threadsafe(channel.stop).
+    Call it from the event loop's thread only. To stop it from another one:
+    loop.call_soon_threadsafe(channel.stop).
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout: float = 15.0,
-        headers: Optional[Mapping[str, str]] = None,
-        context: Optional[ssl.SSLContext] = None,
-    ) -> None:
-        self._address = Address(url)
-        self._timeout = timeout
-        self._headers = self._address.headers(headers or {})
-        self._context = (context or ssl.create_default_context()) if self._address.tls else None
-        self._idle: List[AsyncConnection] = []
-        self._subscriptions: weakref.WeakSet[AsyncSubscription[Any]] = weakref.WeakSet()
-        self._closed = False
-
     async def push(self, update: object) -> int:
-        """Stores an update and returns its ts; as Channel.push."""
+        """Stores an update and returns its ts. See Channel.push."""
         body = push_body(update)
-        if self._closed:
-            raise LonglineError(0, "the channel has been closed")
-        connection = self._idle.pop() if self._idle else self._connection()
+        connection = self._take_connection()
         reply = await connection.request("POST", self._address.target(), body, self._timeout)
-        if self._idle or self._closed:
+        if not self._keep_connection(connection):
             connection.abort()
-        else:
-            self._idle.append(connection)
         return pushed_ts(reply)
 
-    def updates(
-        self,
-        ts: int = 0,
-        sleep: float = 60,
-        limit: int = 100,
-        *,
-        on_missed: Optional[Callable[[int], object]] = None,
-        on_reset: Optional[Callable[[int], object]] = None,
-        on_error: Optional[Callable[[LonglineError], object]] = None,
-        backoff: float = BACKOFF_FIRST_S,
-    ) -> AsyncSubscription[Any]:
-        """As Channel.updates, for `async for`."""
-        cursor = Cursor(ts, sleep, limit, False, backoff)
-        return self._subscribe(cursor, lambda entry: entry.update, on_missed, on_reset, on_error)
-
-    def entries(
-        self,
-        ts: int = 0,
-        sleep: float = 60,
-        limit: int = 100,
-        *,
-        full: bool = False,
-        on_missed: Optional[Callable[[int], object]] = None,
-        on_reset: Optional[Callable[[int], object]] = None,
-        on_error: Optional[Callable[[LonglineError], object]] = None,
-        backoff: float = BACKOFF_FIRST_S,
-    ) -> AsyncSubscription[Entry]:
-        """As Channel.entries, for `async for`."""
-        cursor = Cursor(ts, sleep, limit, full, backoff)
-        return self._subscribe(cursor, lambda entry: entry, on_missed, on_reset, on_error)
-
-    def stop(self) -> None:
-        """Ends every subscription of the channel, also those that wait, and at once."""
-        for subscription in list(self._subscriptions):
-            subscription.stop()
-
     async def close(self) -> None:
-        """stop(), and the end of the channel's connections. A push after it raises; a subscription is over at once."""
-        self._closed = True
-        idle, self._idle = self._idle, []
-        ends = [subscription.close() for subscription in self._subscriptions]
+        """Calls stop() and closes the channel's connections.
+
+        After that push() raises, and a new subscription ends at once.
+        """
+        idle, subscriptions = self._shut()
+        ends = [subscription.close() for subscription in subscriptions]
         await asyncio.gather(*ends, *(connection.close() for connection in idle))
 
     async def __aenter__(self) -> AsyncChannel:
@@ -138,98 +57,47 @@ class AsyncChannel:
     ) -> None:
         await self.close()
 
-    def _connection(self) -> AsyncConnection:
+    def _connect(self) -> AsyncConnection:
         return AsyncConnection(self._address, self._timeout, self._headers, self._context)
 
-    def _subscribe(
-        self,
-        cursor: Cursor,
-        pick: Callable[[Entry], Item],
-        on_missed: Optional[Callable[[int], object]],
-        on_reset: Optional[Callable[[int], object]],
-        on_error: Optional[Callable[[LonglineError], object]],
-    ) -> AsyncSubscription[Item]:
-        subscription = AsyncSubscription(
-            self._connection(), self._address, cursor, self._timeout, pick, on_missed, on_reset, on_error
-        )
-        self._subscriptions.add(subscription)
-        if self._closed:
-            subscription.stop()
-        return subscription
+    def _subscription(self, feed: Feed[Item]) -> AsyncSubscription[Item]:
+        return AsyncSubscription(self._connect(), feed)
 
 
-class AsyncSubscription(Generic[Item], AsyncIterator[Item]):
-    """The iterator of AsyncChannel's updates() and entries(). A context manager too: its end is the subscription's."""
+class AsyncSubscription(SubscriptionBase[Item, "AsyncConnection"], AsyncIterator[Item]):
+    """What AsyncChannel's updates() and entries() return: an iterator, and a context manager."""
 
-    def __init__(
-        self,
-        connection: AsyncConnection,
-        address: Address,
-        cursor: Cursor,
-        timeout: float,
-        pick: Callable[[Entry], Item],
-        on_missed: Optional[Callable[[int], object]],
-        on_reset: Optional[Callable[[int], object]],
-        on_error: Optional[Callable[[LonglineError], object]],
-    ) -> None:
-        self._connection = connection
-        self._address = address
-        self._cursor = cursor
-        self._timeout = timeout
-        self._pick = pick
-        self._on_missed = on_missed
-        self._on_reset = on_reset
-        self._on_error = on_error
-        self._events: Deque[Tuple[Callable[[int], object], int]] = deque()
-        self._entries: Deque[Entry] = deque()
-        self._page_ts: Optional[int] = None
-        self._given: Optional[int] = None
+    def __init__(self, connection: AsyncConnection, feed: Feed[Item]) -> None:
+        super().__init__(connection, feed)
         self._stopped = False
         self._waits: Optional[asyncio.Future[Any]] = None
-
-    @property
-    def ts(self) -> int:
-        """The last update that was handled: start with it the next time.
-
-        It moves on when the next update is asked for. Inside the loop that is the one before the update at hand.
-        """
-        return self._cursor.ts
 
     def __aiter__(self) -> AsyncSubscription[Item]:
         return self
 
     async def __anext__(self) -> Item:
-        if self._given is not None:
-            self._cursor.ts, self._given = self._given, None
+        self._feed.resume()
         while not self._stopped:
-            if self._events:
-                callback, number = self._events.popleft()
-                await call(callback, number)
-            elif self._entries:
-                entry = self._entries.popleft()
-                self._given = entry.ts
-                return self._pick(entry)
-            elif self._page_ts is not None:
-                self._cursor.ts, self._page_ts = self._page_ts, None
+            step = self._feed.next()
+            if isinstance(step, Give):
+                return step.item
+            if isinstance(step, Tell):
+                await call(step.callback, step.argument)
+            elif isinstance(step, Rest):
+                await self._until_stopped(asyncio.sleep(step.seconds))
             else:
-                try:
-                    page = await self._poll()
-                except asyncio.CancelledError:
-                    self._connection.abort()
-                    raise
-                if page is not None:
-                    self._take(page)
+                await self._poll(step)
         self._connection.abort()
         raise StopAsyncIteration
 
     def stop(self) -> None:
-        """Ends the subscription, also while it waits, and at once."""
+        """Ends the subscription at once, also while it waits."""
         self._stopped = True
         if self._waits is not None:
             self._waits.cancel()
 
     async def close(self) -> None:
-        """stop(), and the end of the connection."""
+        """Calls stop() and closes the connection."""
         self.stop()
         await self._connection.close()
 
@@ -241,74 +109,55 @@ class AsyncSubscription(Generic[Item], AsyncIterator[Item]):
     ) -> None:
         await self.close()
 
-    async def _poll(self) -> Optional[Page]:
-        """One poll; None where it came to nothing and the wait after that is over, or where stop() was called."""
-        target = self._address.target(self._cursor.query())
-        began = time.monotonic()
+    async def _poll(self, ask: Ask) -> None:
         try:
-            reply = await self._until_stopped(
-                self._connection.request("GET", target, None, self._cursor.sleep + self._timeout)
-            )
-            if reply is None:
-                return None
-            page = self._cursor.page(reply)
-            delay = self._cursor.rest(page, time.monotonic() - began)
-            if not delay:
-                return page
+            reply = await self._until_stopped(self._connection.request("GET", ask.target, None, ask.timeout_s))
         except LonglineError as error:
-            delay = self._cursor.delay(error)
-            if self._on_error is None:
-                log_error(error, delay)
-            else:
-                await call(self._on_error, error)
-        await self._until_stopped(asyncio.sleep(delay))
-        return None
+            self._feed.failed(error)
+        else:
+            if reply is not None:
+                self._feed.replied(reply)
 
     async def _until_stopped(self, work: Awaitable[Result]) -> Optional[Result]:
-        """The work's result; None where stop() cancelled it."""
+        """The work's result, or None if stop() cancelled it.
+
+        If the caller is cancelled, the connection is closed.
+        """
         task = asyncio.ensure_future(work)
         if self._stopped:
             task.cancel()
         self._waits = task
         try:
             await done(task)
+        except asyncio.CancelledError:
+            self._connection.abort()
+            raise
         finally:
             self._waits = None
         return None if task.cancelled() else task.result()
 
-    def _take(self, page: Page) -> None:
-        self._page_ts = page.ts
-        self._entries.extend(page.entries)
-        if page.entries and self._cursor.ts < 0:  # what "the last K" are is known now
-            self._cursor.ts = page.ts - len(page.entries)
-        if page.reset:
-            self._events.append((self._on_reset or log_reset, page.ts))
-        if page.missed:
-            self._events.append((self._on_missed or log_missed, page.missed))
 
-
-class AsyncConnection:
-    """One HTTP connection that is kept, and made again where it broke."""
+class AsyncConnection(ConnectionBase):
+    """A connection over asyncio's streams."""
 
     def __init__(
         self, address: Address, timeout: float, headers: Dict[str, str], context: Optional[ssl.SSLContext]
     ) -> None:
-        self._address = address
-        self._timeout = timeout
-        self._headers = headers
-        self._context = context
+        super().__init__(address, timeout, headers, context)
         self._reader: Optional[asyncio.StreamReader] = None
         self._writer: Optional[asyncio.StreamWriter] = None
-        self._used_at = 0.0
 
     async def request(self, method: str, target: str, body: Optional[bytes], timeout: float) -> Reply:
-        """The reply. Raises LonglineError with status 0 where there is no whole one."""
+        """Sends a request and returns the reply.
+
+        Raises LonglineError with status 0 if no complete reply comes.
+        """
         try:
             if not self._fresh():
                 self.abort()
                 await within(self._open(), self._timeout)
             assert self._reader and self._writer
-            self._writer.write(request_bytes(method, target, self._headers, body))
+            self._writer.write(request_bytes(method, target, self._fields(body), body))
             await within(self._writer.drain(), timeout)
             reply, stays = await read_reply(self._reader, timeout)
             self._used_at = time.monotonic()
@@ -319,21 +168,21 @@ class AsyncConnection:
             raise LonglineError(0, "the server does not answer") from error
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
             self.abort()
-            raise LonglineError(0, str(error) or type(error).__name__) from error
+            raise no_reply(error) from error
         except BaseException:
             self.abort()
             raise
         return reply
 
     def abort(self) -> Optional[asyncio.StreamWriter]:
-        """Ends the connection; its socket is closed soon after. Returns its writer, where there was one."""
+        """Drops the connection; its socket is closed soon after. Returns its writer, if any."""
         writer, self._reader, self._writer = self._writer, None, None
         if writer is not None:
             writer.transport.abort()
         return writer
 
     async def close(self) -> None:
-        """Ends the connection; its socket has been closed then."""
+        """Drops the connection and waits until its socket is closed."""
         writer = self.abort()
         if writer is not None:
             with contextlib.suppress(OSError):
@@ -345,19 +194,19 @@ class AsyncConnection:
             self._address.port,
             ssl=self._context,
             limit=HEAD_MAX,
-            # An address that does not answer holds up those behind it no longer than this.
+            # How long to wait for one address before the next one is tried.
             happy_eyeballs_delay=0.25,
         )
 
     def _fresh(self) -> bool:
-        """Whether the kept connection still looks good: not idle for long, and not ended by the server."""
-        if self._reader is None or self._writer is None or time.monotonic() - self._used_at > IDLE_MAX_S:
+        """Whether the connection can be reused: recently used, and not closed by the server."""
+        if self._reader is None or self._writer is None or not self._is_young():
             return False
         return not (self._reader.at_eof() or self._reader.exception() or self._writer.is_closing())
 
 
 async def done(task: asyncio.Future[Any], timeout: Optional[float] = None) -> None:
-    """Waits for the task. It does not outlive the wait: not the time, and not the caller, who may be cancelled."""
+    """Waits for the task. It ends with the wait: when the time is up or the caller is cancelled."""
     try:
         await asyncio.wait({task}, timeout=timeout)
     finally:
@@ -367,7 +216,10 @@ async def done(task: asyncio.Future[Any], timeout: Optional[float] = None) -> No
 
 
 async def within(work: Awaitable[Result], timeout: float) -> Result:
-    """The work's result, or asyncio.TimeoutError. (asyncio.wait_for can swallow a cancellation, up to Python 3.11.)"""
+    """The work's result. Raises asyncio.TimeoutError when the time is up.
+
+    Up to Python 3.11 asyncio.wait_for may swallow a cancellation.
+    """
     task = asyncio.ensure_future(work)
     await done(task, timeout)
     if task.cancelled():
@@ -384,13 +236,16 @@ async def call(callback: Callable[[Any], object], argument: object) -> None:
 def request_bytes(method: str, target: str, headers: Mapping[str, str], body: Optional[bytes]) -> bytes:
     fields = dict(headers)
     if body is not None:
-        fields.update({"Content-Type": "application/json", "Content-Length": str(len(body))})
+        fields["Content-Length"] = str(len(body))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + (body or b"")
 
 
 async def read_reply(reader: asyncio.StreamReader, timeout: float) -> Tuple[Reply, bool]:
-    """The next reply, and whether the connection stays. `timeout` is for each time that the server is waited for."""
+    """Reads a reply; also returns whether the connection stays open.
+
+    `timeout` limits each wait for the server, not the whole reply.
+    """
     status = 100
     while 100 <= status < 200:
         head = await within(reader.readuntil(b"\r\n\r\n"), timeout)
@@ -420,7 +275,7 @@ def parse_head(head: bytes) -> Tuple[str, int, Dict[str, str]]:
 
 
 async def read_exactly(reader: asyncio.StreamReader, size: Optional[int], timeout: float) -> bytes:
-    """So many bytes, or all until the connection's end."""
+    """Reads that many bytes, or everything up to the connection's end."""
     parts = []
     left = size
     while left is None or left > 0:

@@ -1,15 +1,14 @@
-"""What both clients know of longline's protocol. Nothing here reads, writes or waits.
+"""What both clients know about longline's protocol. Nothing here reads, writes or waits.
 
-A subscription is a Cursor. It says what to ask for next, makes a Page of a reply, and decides after an error
-whether to try again and when:
+A Cursor is the position of a subscription. It says what to ask for next, turns a reply into a Page,
+and decides after an error whether to try again, and when:
 
-    good reply        the next cursor is the reply's ts; the backoff begins anew
-    429, 503          after Retry-After (at most 60 s), where there is one
-    408, 5xx, no or a broken reply
-                      after 0.5 s, 1, 2, ... 30, each times 0.5 to 1
-    anything else     the error is the caller's
-    nothing new, and at once
-                      after as long as after a first error
+    good reply              at once, with the reply's ts; the backoff starts over
+    429, 503                after Retry-After (at most 60 s), if there is one
+    408, 5xx, no reply or a broken one
+                            after 0.5 s, 1, 2, ... 30, each times 0.5 to 1
+    any other status        never: the error is raised
+    empty reply, at once    after as long as after a first error
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 RETRY_AFTER_MAX_S = 60.0
 
-# A kept connection is not used again when it has been idle for longer: the server, or a proxy, may just be closing it.
+# A connection that has been idle for longer is not reused: the server, or a proxy, may be about to
+# close it.
 IDLE_MAX_S = 30.0
-
 
 log = logging.getLogger("longline")
 
@@ -40,9 +39,9 @@ log = logging.getLogger("longline")
 class LonglineError(Exception):
     """A request that failed.
 
-    status       the reply's status; 0 when there was no whole reply (`__cause__` then says why)
-    description  the server's words, or the client's
-    retry_after  the seconds that the server asks to wait, where it does
+    status       the reply's status; 0 if no complete reply came (`__cause__` then says why)
+    description  what the server said, or the client's own words
+    retry_after  how many seconds the server asks us to wait; None if it does not
     """
 
     def __init__(self, status: int, description: str, retry_after: Optional[float] = None) -> None:
@@ -57,13 +56,13 @@ class LonglineError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One update. What stands below `text` is there with full=True only."""
+    """One update. The fields below `text` are only set with full=True."""
 
     ts: int
     update: Any
-    #: The update's JSON exactly as the server keeps it: key order, duplicate keys, number text, escapes.
+    #: The update's JSON exactly as stored: key order, duplicate keys, numbers as written, escapes.
     text: str
-    #: When it was stored: milliseconds since 1970; 0 where that is not known.
+    #: When it was stored, in milliseconds since 1970; 0 if unknown.
     at: Optional[int] = None
     method: Optional[str] = None
     #: The query of the push, undecoded.
@@ -76,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole HTTP reply; header names in lower case."""
+    """A complete HTTP reply; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -98,7 +97,7 @@ _header_value = re.compile(r"[\t -~\x80-\xff]*")
 
 
 class Address:
-    """A channel's address, taken apart. Its query belongs to the pushes: the server merges it into each update."""
+    """A channel's address in its parts. The server merges its query into every update pushed."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -114,12 +113,12 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """For the Host header."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host.encode("idna").decode("ascii")
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     def headers(self, more: Mapping[str, str]) -> Dict[str, str]:
-        """Those of every request. Raises ValueError for one that HTTP cannot say."""
+        """The headers of every request. Raises ValueError for one that HTTP cannot carry."""
         for name, value in more.items():
             if not _header_name.fullmatch(name) or not _header_value.fullmatch(value):
                 raise ValueError(f"the header {name!r} cannot be sent")
@@ -131,7 +130,7 @@ class Address:
 
 
 class Cursor:
-    """Where a subscription is, and how patient it has become."""
+    """How far a subscription has come, and how long its next backoff is."""
 
     def __init__(self, ts: SupportsIndex, sleep: float, limit: int, full: bool, backoff: float) -> None:
         if not 0 < sleep <= SLEEP_MAX_S:
@@ -150,7 +149,7 @@ class Cursor:
         return f"ts={self.ts:d}{self._rest}"
 
     def page(self, reply: Reply) -> Page:
-        """What the reply says; raises LonglineError where that is nothing good."""
+        """The page that a reply holds. Raises LonglineError if it holds none."""
         if not 200 <= reply.status < 300:
             raise error_of(reply)
         try:
@@ -161,15 +160,17 @@ class Cursor:
         return page
 
     def rest(self, page: Page, took_s: float) -> float:
-        """The seconds to wait after a reply that says nothing and came at once (from a server that ends, or a proxy
-        that does not wait), so as not to spin; 0 after any other, which is to be handed on.
+        """The seconds to wait before the next poll; 0 unless the reply was empty and came at once.
+
+        A server that is shutting down, or a proxy that does not wait, answers like that. Without a
+        pause the client would spin.
         """
         if took_s < self._first and page == Page(self.ts, 0, False, []):
             return jitter(self._first)
         return 0
 
     def delay(self, error: LonglineError) -> float:
-        """The seconds to wait before the same question is asked again. Raises the error when it must not be."""
+        """The seconds to wait before asking again. Raises the error if asking again cannot help."""
         if error.status in (429, 503) and error.retry_after:
             return min(error.retry_after, RETRY_AFTER_MAX_S)
         if error.status in (0, 408, 429) or error.status >= 500:
@@ -180,7 +181,7 @@ class Cursor:
 
 
 def jitter(seconds: float) -> float:
-    """Half to all of it: clients that failed together must not come back together."""
+    """Between half and all of it: clients that failed together must not come back together."""
     return seconds * random.uniform(0.5, 1)
 
 
@@ -189,12 +190,12 @@ def push_body(update: object) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
-        # Half a surrogate pair in a string: JSON can say it, UTF-8 cannot.
+        # A string holds half a surrogate pair, which JSON can express and UTF-8 cannot.
         return json.dumps(update, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def pushed_ts(reply: Reply) -> int:
-    """The id that a push got; raises LonglineError where it got none."""
+    """The ts that a push was given. Raises LonglineError if it was given none."""
     if reply.status != 200:
         raise error_of(reply)
     total = reply.headers.get("x-total-updates", "")
@@ -211,12 +212,17 @@ def error_of(reply: Reply) -> LonglineError:
     if not isinstance(description, str):
         description = f"the server answered with status {reply.status}"
         if 300 <= reply.status < 400:
-            # Of where it leads to only the host is told: the path is the channel's secret.
+            # Name only the host that it leads to: the path is the channel's secret.
             where = re.match(r"https?://[^/?#@]+", reply.headers.get("location", ""))
             description += "; redirects are not followed, give the address that it leads to"
             description += f", at {where[0]}" if where else ""
     after = reply.headers.get("retry-after", "").strip()
     return LonglineError(reply.status, description, float(after) if is_digits(after) else None)
+
+
+def no_reply(cause: BaseException) -> LonglineError:
+    """The error for a request that got no complete reply."""
+    return LonglineError(0, str(cause) or type(cause).__name__)
 
 
 def is_digits(text: str) -> bool:
@@ -235,9 +241,9 @@ def log_reset(ts: int) -> None:
     log.warning("the channel has begun anew; going on from ts %d", ts)
 
 
-# --- JSON, with each update's own text ---
+# --- parsing JSON so that each update keeps its exact text ---
 
-#: A value and its own text.
+#: A value and its text.
 Cut = Tuple[Any, str]
 
 
@@ -245,7 +251,8 @@ def parse_int(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        # Python refuses to make an int of thousands of digits. One such update must not end a subscription.
+        # Python refuses to parse an int of thousands of digits. Such an update must not end a
+        # subscription.
         return decimal.Decimal(text)
 
 
@@ -254,7 +261,7 @@ _space = re.compile(r"[ \t\n\r]*")
 
 
 def parse_page(text: str, full: bool = False) -> Page:
-    """Takes a reply apart. Raises ValueError, TypeError or KeyError where it is none."""
+    """Parses a reply. Raises ValueError, TypeError or KeyError if it is not longline's."""
     fields, end = cut_object(text, skip_space(text, 0), array="updates")
     if skip_space(text, end) != len(text):
         raise ValueError("there is text behind the reply")
@@ -275,9 +282,9 @@ def full_entry(ts: int, item: Any, text: str) -> Entry:
 
 
 def cut_object(text: str, at: int, array: str = "") -> Tuple[Dict[str, Cut], int]:
-    """The members of the object at `at`, each with its own text, and where the object ends.
+    """The members of the object at `at`, each with its text, and where the object ends.
 
-    An array that is the member `array` is taken apart in turn: its value is that of cut_array.
+    If the member named `array` is an array, it is cut too: its value is what cut_array returns.
     """
     found: Dict[str, Cut] = {}
     at = step_over("{", text, at)
@@ -296,7 +303,7 @@ def cut_object(text: str, at: int, array: str = "") -> Tuple[Dict[str, Cut], int
 
 
 def cut_array(text: str, at: int) -> Tuple[List[Cut], int]:
-    """The elements of the array at `at`, each with its own text, and where the array ends."""
+    """The elements of the array at `at`, each with its text, and where the array ends."""
     found: List[Cut] = []
     at = step_over("[", text, at)
     while text[at : at + 1] != "]":
@@ -307,13 +314,13 @@ def cut_array(text: str, at: int) -> Tuple[List[Cut], int]:
 
 
 def next_item(text: str, at: int, closing: str) -> int:
-    """From the end of an item to the next one, or to the closing bracket."""
+    """Goes from the end of an item to the next item, or to the closing bracket."""
     at = skip_space(text, at)
     return at if text[at : at + 1] == closing else step_over(",", text, at)
 
 
 def step_over(character: str, text: str, at: int) -> int:
-    """Steps over the character and the space behind it."""
+    """Steps over the character and the white space after it."""
     if text[at : at + 1] != character:
         raise ValueError(f"{character!r} is missing")
     return skip_space(text, at + 1)

@@ -1,0 +1,33 @@
+"""The Python client, imported from its folder, and what its tests share."""
+
+import sys
+
+from drivers import REPOSITORY
+
+CLIENT = REPOSITORY / "clients/python"
+sys.path.insert(0, str(CLIENT / "src"))
+
+from longline import AsyncChannel, Channel, Entry, LonglineError
+from longline import _feed as feed
+from longline import _protocol as protocol
+from longline._sync import Stopped
+
+__all__ = ["AsyncChannel", "Channel", "Entry", "LonglineError", "Stopped", "feed", "protocol"]
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+async def take_async(iterator, count):
+    return [await iterator.__anext__() for _ in range(count)]
+
+
+async def push_async(url, update, **options):
+    async with AsyncChannel(url, **options) as channel:
+        return await channel.push(update)
+
+
+def push_sync(url, update, **options):
+    with Channel(url, **options) as channel:
+        return channel.push(update)
