@@ -65,6 +65,8 @@ const char *http_status_reason(enum http_status status);
       "Stored, but not replicated: fewer replicas have it than REDIS_WAIT asks for")               \
     X(ERROR_STORE_READ_ONLY, HTTP_SERVICE_UNAVAILABLE,                                             \
       "Redis is a read-only replica; nothing was stored")                                          \
+    X(ERROR_STORE_TOO_FEW_REPLICAS, HTTP_SERVICE_UNAVAILABLE,                                      \
+      "Redis has too few replicas (min-replicas-to-write); nothing was stored")                    \
     X(ERROR_STORE_LOADING, HTTP_SERVICE_UNAVAILABLE,                                               \
       "Redis is loading its data; nothing was stored")                                             \
     X(ERROR_STORE_OUT_OF_MEMORY, HTTP_SERVICE_UNAVAILABLE,                                         \

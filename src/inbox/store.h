@@ -38,6 +38,7 @@ enum store_error {
     STORE_UNSURE, /* no answer in time: stored, or not */
     STORE_NOT_REPLICATED,
     STORE_READ_ONLY,
+    STORE_TOO_FEW_REPLICAS,
     STORE_LOADING,
     STORE_OUT_OF_MEMORY,
     STORE_CLUSTER_DOWN,

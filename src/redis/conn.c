@@ -64,8 +64,9 @@ static void drop_link(struct redis_conn *conn) {
 static void drop(struct redis_conn *conn) {
     drop_link(conn);
     conn->state = REDIS_CONN_DOWN;
-    conn->is_pinging = false;
+    conn->is_pinging = conn->is_held = false;
     buf_reset(&conn->out, 0);
+    buf_reset(&conn->held, 0);
     struct list calls;
     list_init(&calls);
     list_splice(&calls, &conn->calls);
@@ -165,6 +166,21 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     *buf = uv_buf_init(memory, sizeof memory);
 }
 
+static void take(struct redis_link *link, struct slice bytes) {
+    if (link->tls)
+        feed_tls(link, bytes);
+    else
+        feed(link, bytes);
+}
+
+static void hold(struct redis_conn *conn, struct slice bytes) {
+    conn->is_held = true;
+    uv_read_stop(&conn->link->stream);
+    buf_append(&conn->held, bytes.data, bytes.len);
+    if (conn->held.failed)
+        redis_conn_fail(conn, "out of memory");
+}
+
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
     struct redis_link *link = container_of(stream, struct redis_link, stream);
     struct redis_conn *conn = link->conn;
@@ -174,12 +190,32 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
         redis_conn_fail(conn, len == UV_EOF ? "closed by Redis" : uv_strerror((int)len));
         return;
     }
-    conn->heard_ms = uv_now(conn->loop);
     struct slice bytes = {buf->base, (size_t)len};
-    if (link->tls)
-        feed_tls(link, bytes);
+    uint64_t silent_ms = uv_now(conn->loop) - conn->heard_ms;
+    conn->heard_ms = uv_now(conn->loop);
+    bool was_silent = conn->state == REDIS_CONN_READY && silent_ms > REDIS_SILENCE_MS;
+    bool must_hold = was_silent && conn->events->silent && conn->events->silent(conn);
+    if (!link->conn)
+        return;
+    if (must_hold)
+        hold(conn, bytes);
     else
-        feed(link, bytes);
+        take(link, bytes);
+}
+
+void redis_conn_release(struct redis_conn *conn) {
+    if (!conn->is_held)
+        return;
+    struct redis_link *link = conn->link;
+    struct buf held = conn->held;
+    conn->held = (struct buf){0};
+    conn->is_held = false;
+    conn->heard_ms = uv_now(conn->loop);
+    take(link, (struct slice){held.data, held.len});
+    buf_deinit(&held);
+    int status = link->conn ? uv_read_start(&link->stream, on_alloc, on_read) : 0;
+    if (status < 0)
+        redis_conn_fail(conn, uv_strerror(status));
 }
 
 /* --- Writing ---------------------------------------------------------------------------------- */
@@ -469,7 +505,7 @@ bool redis_conn_is_behind(const struct redis_conn *conn, uint64_t now_ms) {
 }
 
 void redis_conn_tick(struct redis_conn *conn, uint64_t now_ms) {
-    if (!conn->is_open)
+    if (!conn->is_open || conn->is_held)
         return;
     uint64_t since = owes_since(conn);
     if (conn->state == REDIS_CONN_DOWN) {
@@ -513,4 +549,5 @@ void redis_conn_close(struct redis_conn *conn) {
     conn->is_open = false;
     drop(conn);
     buf_deinit(&conn->out);
+    buf_deinit(&conn->held);
 }

@@ -8,6 +8,9 @@
  *
  * Nothing blocks. Redis is asked for a sign of life when it has said nothing for REDIS_PING_MS. Commands are gathered
  * and written by redis_conn_flush(); the protocol is read by hiredis' reader.
+ *
+ * A Redis that says nothing for REDIS_SILENCE_MS was frozen, or cut off: another one may have taken its place by now.
+ * What it says next can be held back until the owner knows better; nothing is read meanwhile.
  */
 #pragma once
 
@@ -25,7 +28,8 @@ enum {
     REDIS_BACKOFF_MIN_MS = 50,
     REDIS_BACKOFF_MAX_MS = 1000,
     REDIS_STABLE_MS = 2000, /* a connection that held for so long begins anew with the backoff */
-    REDIS_PING_MS = 1000,
+    REDIS_PING_MS = 500,
+    REDIS_SILENCE_MS = 750, /* an idle Redis answers a ping well before that */
     REDIS_UNSENT_MAX_BYTES = 8 << 20,
 };
 
@@ -45,6 +49,8 @@ struct redis_conn_events {
     void (*down)(struct redis_conn *conn, const char *reason);
     /* NULL: replies belong to calls. Else the connection is one for pub/sub, and every reply comes here. */
     void (*message)(struct redis_conn *conn, const redisReply *reply);
+    /* The first bytes have come after a silence. True: hold them back until redis_conn_release(). May be NULL. */
+    bool (*silent)(struct redis_conn *conn);
 };
 
 enum redis_conn_state {
@@ -66,9 +72,10 @@ struct redis_conn {
     int64_t db;
     uint64_t stall_ms; /* while it owes a reply, Redis may be silent for so long */
     enum redis_conn_state state;
-    bool is_open;
+    bool is_open, is_held;
     struct redis_link *link; /* NULL while down */
     struct buf out;          /* commands that have not been written yet */
+    struct buf held;         /* what came, and is held back */
     struct list calls;       /* struct redis_call, in the order in which they were sent */
     uint64_t heard_ms, tried_ms, ready_ms, retry_ms, backoff_ms, pinged_ms;
     unsigned tries;
@@ -90,6 +97,9 @@ void redis_conn_close(struct redis_conn *conn);
 
 /* Breaks the connection, which then tries again. */
 void redis_conn_fail(struct redis_conn *conn, const char *reason);
+
+/* Hands on what is held back, and reads on. Harmless when nothing is. */
+void redis_conn_release(struct redis_conn *conn);
 
 /* Begins a command of `argc` arguments; redis_conn_argument() follows so many times, then redis_conn_sent(). */
 void redis_conn_command(struct redis_conn *conn, int argc);

@@ -110,6 +110,10 @@ static struct slice channel_of(const struct op *op) {
                          : (struct slice){read_of(op)->name, read_of(op)->name_len};
 }
 
+static enum redis_lane lane_of(const struct op *op) {
+    return op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ;
+}
+
 /* --- Answering -------------------------------------------------------------------------------- */
 
 /* Gives the operation back to who asked; the struct stays until its reply has come. */
@@ -191,6 +195,7 @@ static enum store_error error_of(const char *text) {
         enum store_error error;
     } codes[] = {
         {"READONLY", STORE_READ_ONLY},
+        {"NOREPLICAS", STORE_TOO_FEW_REPLICAS},
         {"LOADING", STORE_LOADING},
         {"OOM", STORE_OUT_OF_MEMORY},
         {"CLUSTERDOWN", STORE_CLUSTER_DOWN},
@@ -214,7 +219,8 @@ static enum store_error error_of(const char *text) {
 /* Whether it is worth another try: the cluster or Sentinel may be about to name another master. */
 static bool may_pass(const struct redis_store *store, enum store_error error) {
     bool has_others = redis_topology_may_fail_over(&store->topology);
-    return error == STORE_CLUSTER_DOWN || (error == STORE_READ_ONLY && has_others);
+    return error == STORE_CLUSTER_DOWN ||
+           (has_others && (error == STORE_READ_ONLY || error == STORE_TOO_FEW_REPLICAS));
 }
 
 static void got_error(struct op *op, const char *text) {
@@ -331,6 +337,12 @@ static bool take_read(struct op *op, const redisReply *reply) {
     return read->updates && (read->count || !bodies->elements);
 }
 
+/* Whether the node that has answered is still, or again, the one to ask. One that a slot is moving to serves it not yet. */
+static bool is_believed(const struct op *op) {
+    return redis_node_is_trusted(op->node, lane_of(op)) &&
+           (op->was_redirected || redis_topology_is_serving(op->node));
+}
+
 static void got_reply(struct redis_call *call, const redisReply *reply) {
     struct op *op = container_of(call, struct op, call);
     struct redis_store *store = op->store;
@@ -344,6 +356,11 @@ static void got_reply(struct redis_call *call, const redisReply *reply) {
         got_error(op, reply->str);
     } else if (!op->caller) {
         op_free(op);
+    } else if (!is_believed(op)) { /* it may be lost with the node; what is read may be old */
+        if (op->is_append)
+            finish(op, STORE_UNSURE);
+        else
+            make_pending(op, STORE_AWAY);
     } else if (!(op->is_append ? take_append(op, reply) : take_read(op, reply))) {
         log_failure(op, "not the reply of the script");
         finish(op, STORE_FAILED);
@@ -436,9 +453,8 @@ static bool send_op(struct op *op) {
         op->ask_node ? op->ask_node : redis_topology_node(&store->topology, channel_of(op));
     if (!node && store->topology.slots)
         op->error = STORE_CLUSTER_DOWN;
-    struct redis_conn *conn =
-        node ? &node->lanes[op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ] : NULL;
-    if (!conn || !redis_conn_is_ready(conn) ||
+    struct redis_conn *conn = node ? &node->lanes[lane_of(op)] : NULL;
+    if (!conn || !redis_node_is_ready(node, lane_of(op)) ||
         redis_conn_is_behind(conn, uv_now(store->topology.loop)))
         return false;
     if (op->is_append && node->is_waiting)
@@ -516,8 +532,17 @@ static void on_wait_reply(struct redis_call *call, const redisReply *reply) {
     struct list appends;
     list_init(&appends);
     list_splice(&appends, &node->unreplicated);
-    for (struct list *link; (link = list_shift(&appends));)
-        finish(container_of(link, struct op, pending_link), error);
+    for (struct list *link; (link = list_shift(&appends));) {
+        struct op *op = container_of(link, struct op, pending_link);
+        finish(op, error == STORE_OK && !is_believed(op) ? STORE_UNSURE : error);
+    }
+}
+
+/* The connection is lost before WAIT was sent, or answered. */
+static void forget_waits(struct redis_node *node) {
+    node->wants_wait = false;
+    for (struct list *link; (link = list_shift(&node->unreplicated));)
+        finish(container_of(link, struct op, pending_link), STORE_UNSURE);
 }
 
 static void send_waits(struct redis_store *store) {
@@ -544,7 +569,7 @@ static void send_waits(struct redis_store *store) {
 /* --- Watching --------------------------------------------------------------------------------- */
 
 static bool can_subscribe(const struct redis_node *node) {
-    return redis_conn_is_ready(&node->lanes[REDIS_LANE_NEWS]);
+    return redis_node_is_ready(node, REDIS_LANE_NEWS);
 }
 
 /* Subscribes to the channels of up to `count` watches from `link` on. */
@@ -588,9 +613,9 @@ static void subscribe_all(struct redis_store *store, struct redis_node *node) {
 
 static void unsubscribe(struct redis_store *store, const struct store_watch *watch) {
     struct redis_node *node = watch->place;
-    if (!node || watch->state == WATCH_OFF || !can_subscribe(node))
+    struct redis_conn *conn = node ? &node->lanes[REDIS_LANE_NEWS] : NULL;
+    if (!conn || watch->state == WATCH_OFF || !redis_conn_is_ready(conn))
         return;
-    struct redis_conn *conn = &node->lanes[REDIS_LANE_NEWS];
     redis_conn_command(conn, 2);
     redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SUNSUBSCRIBE")
                                                                 : SLICE("UNSUBSCRIBE"));
@@ -719,6 +744,8 @@ static void on_ready(struct redis_node *node, enum redis_lane lane) {
 }
 
 static void on_down(struct redis_node *node, enum redis_lane lane) {
+    if (lane == REDIS_LANE_APPEND)
+        forget_waits(node);
     if (lane != REDIS_LANE_NEWS)
         return;
     for (struct list *link = node->watches.next; link != &node->watches; link = link->next)

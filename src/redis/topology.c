@@ -10,6 +10,9 @@ enum {
         100, /* from one question for the slots to the next, when something hints at a change */
     ASK_MS = 5000, /* ... and when nothing does */
     SENTINEL_MS = 200,
+    SENTINEL_STALL_MS = 500, /* a sentinel that does not answer for so long is passed over */
+    SLOTS_STALL_MS = 200,    /* another node is asked when one does not answer for so long */
+    ELECTORATE_MIN = 3,      /* fewer masters cannot elect another */
     PROMISE_MS = 10000,
     NODES_MS = 1000,
     NODE_IDLE_MS = 5000, /* a node that serves nothing is closed after so long */
@@ -25,6 +28,7 @@ static const struct redis_conn_events lane_events[REDIS_LANES];
 static void on_info(struct redis_call *call, const redisReply *reply);
 static void on_config(struct redis_call *call, const redisReply *reply);
 static void on_nodes(struct redis_call *call, const redisReply *reply);
+static void on_slots(struct redis_call *call, const redisReply *reply);
 
 /* NULL when memory is out. */
 static struct redis_node *node_new(struct redis_topology *topology,
@@ -38,6 +42,7 @@ static struct redis_node *node_new(struct redis_topology *topology,
     node->info_call.done = on_info;
     node->config_call.done = on_config;
     node->nodes_call.done = on_nodes;
+    node->slots_call.done = on_slots;
     list_init(&node->watches);
     list_init(&node->unreplicated);
     list_append(&topology->nodes, &node->link);
@@ -55,6 +60,7 @@ static void node_open(struct redis_node *node) {
 }
 
 static void node_close(struct redis_node *node) {
+    node->is_announced = false;
     for (int lane = 0; lane < REDIS_LANES; lane++) {
         bool was_ready = redis_conn_is_ready(&node->lanes[lane]);
         redis_conn_close(&node->lanes[lane]);
@@ -73,21 +79,28 @@ static struct redis_node *find_node(struct redis_topology *topology,
     return NULL;
 }
 
-/* The node at `address`, made where there is none; NULL when memory is out or there are too many. */
+/* The node at `address`, open, made where there is none; NULL when memory is out or there are too many. */
 static struct redis_node *get_node(struct redis_topology *topology,
                                    const struct redis_address *address) {
     struct redis_node *node = find_node(topology, address);
-    if (node)
-        return node;
-    node = topology->node_count < NODES_MAX ? node_new(topology, address) : NULL;
-    if (node)
+    if (!node && topology->node_count < NODES_MAX)
+        node = node_new(topology, address);
+    if (node && !node->lanes[0].is_open)
         node_open(node);
     return node;
 }
 
+bool redis_node_is_trusted(const struct redis_node *node, enum redis_lane lane) {
+    return !node->doubts[lane] || !redis_topology_may_fail_over(node->topology);
+}
+
+bool redis_node_is_ready(const struct redis_node *node, enum redis_lane lane) {
+    return redis_conn_is_ready(&node->lanes[lane]) && redis_node_is_trusted(node, lane);
+}
+
 static bool is_node_ready(const struct redis_node *node) {
     for (int lane = 0; lane < REDIS_LANES; lane++)
-        if (!redis_conn_is_ready(&node->lanes[lane]))
+        if (!redis_node_is_ready(node, (enum redis_lane)lane))
             return false;
     return true;
 }
@@ -111,8 +124,6 @@ static void close_idle(struct redis_topology *topology, uint64_t now_ms) {
         if (redis_topology_is_serving(node) || node == topology->home || !is_unused(node)) {
             node->idle_ms = now_ms;
         } else if (now_ms - node->idle_ms > NODE_IDLE_MS) {
-            if (topology->asked == node)
-                topology->asked = NULL;
             list_remove(&node->link);
             topology->node_count--;
             node_close(node);
@@ -166,9 +177,81 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
     buf_deinit(&line);
 }
 
-/* --- Lanes ------------------------------------------------------------------------------------ */
+/* --- Doubts ----------------------------------------------------------------------------------- */
 
 static void ask_slots(struct redis_topology *topology, uint64_t now_ms);
+static void ask_sentinel(struct redis_topology *topology, uint64_t now_ms);
+
+/* Asks who serves what, unless a question is under way; whoever answers is asked again where that is needed. */
+static void ask(struct redis_topology *topology) {
+    uint64_t now_ms = uv_now(topology->loop);
+    if (topology->options->sentinel_count)
+        ask_sentinel(topology, now_ms);
+    else if (topology->slots || !topology->is_known)
+        ask_slots(topology, now_ms);
+}
+
+static void doubt(struct redis_node *node, enum redis_lane lane) {
+    struct redis_topology *topology = node->topology;
+    node->doubts[lane] = topology->questions + 1;
+    if (!redis_node_is_trusted(node, lane))
+        ask(topology);
+}
+
+/* Whether the doubts about a node matter: something is to be sent there. */
+static bool is_needed(const struct redis_node *node) {
+    return redis_topology_is_serving(node) || node->holds;
+}
+
+static bool is_any_in_doubt(const struct redis_topology *topology) {
+    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
+        const struct redis_node *node = container_of(link, struct redis_node, link);
+        for (int lane = 0; is_needed(node) && lane < REDIS_LANES; lane++)
+            if (redis_conn_is_ready(&node->lanes[lane]) && node->doubts[lane])
+                return true;
+    }
+    return false;
+}
+
+/* A node that serves nothing stays in doubt, but what it said is handed on: errors still mean something. */
+static void settle_lane(struct redis_node *node, enum redis_lane lane) {
+    struct redis_conn *conn = &node->lanes[lane];
+    bool is_over = is_needed(node);
+    if (is_over)
+        node->doubts[lane] = 0;
+    redis_conn_release(conn);
+    if (is_over && redis_node_is_ready(node, lane))
+        node->topology->events->ready(node, lane);
+}
+
+static unsigned count_masters(const struct redis_topology *topology) {
+    unsigned masters = 0;
+    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next)
+        masters += redis_topology_is_serving(container_of(link, struct redis_node, link));
+    return masters;
+}
+
+/* A question has been answered, by `witness` or (NULL) by a Sentinel, and what it said has been taken over. */
+static void settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
+                          uint64_t question) {
+    bool may_elect = topology->slots && count_masters(topology) >= ELECTORATE_MIN;
+    if (may_elect && !redis_topology_is_serving(witness))
+        return; /* it may be a master under another name */
+    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
+        struct redis_node *node = container_of(link, struct redis_node, link);
+        if (may_elect && node == witness)
+            continue; /* it cannot speak for itself */
+        for (int lane = 0; lane < REDIS_LANES; lane++)
+            if (node->doubts[lane] && node->doubts[lane] <= question)
+                settle_lane(node, (enum redis_lane)lane);
+    }
+    if (redis_topology_is_up(topology))
+        *topology->away = '\0';
+    if (is_any_in_doubt(topology))
+        ask(topology);
+}
+
+/* --- Lanes ------------------------------------------------------------------------------------ */
 
 /* Logs that something is away: the same address and reason, or others of the same outage, only some seconds later. */
 static void note_away(struct redis_topology *topology, const struct redis_address *address,
@@ -195,10 +278,11 @@ static void lane_ready(struct redis_conn *conn, struct redis_node *node, enum re
         topology->reconnects++;
     if (lane == REDIS_LANE_READ)
         ask_promise(node, uv_now(topology->loop));
-    if (!topology->is_known && lane == REDIS_LANE_READ && !topology->options->sentinel_count &&
-        !topology->is_asking)
-        ask_slots(topology, uv_now(topology->loop));
-    topology->events->ready(node, lane);
+    doubt(node, lane);
+    if (!topology->is_known)
+        ask(topology);
+    if (redis_node_is_trusted(node, lane))
+        topology->events->ready(node, lane);
     if (redis_topology_is_up(topology))
         *topology->away = '\0';
 }
@@ -212,6 +296,12 @@ static void lane_down(struct redis_node *node, enum redis_lane lane, const char 
     topology->events->down(node, lane);
 }
 
+/* What comes is held back, but for the answers to questions and reads, which can be done again. */
+static bool lane_silent(struct redis_node *node, enum redis_lane lane) {
+    doubt(node, lane);
+    return !redis_node_is_trusted(node, lane) && lane != REDIS_LANE_READ;
+}
+
 static void append_ready(struct redis_conn *conn) {
     lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]),
                REDIS_LANE_APPEND);
@@ -220,6 +310,11 @@ static void append_ready(struct redis_conn *conn) {
 static void append_down(struct redis_conn *conn, const char *reason) {
     lane_down(container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]), REDIS_LANE_APPEND,
               reason);
+}
+
+static bool append_silent(struct redis_conn *conn) {
+    return lane_silent(container_of(conn, struct redis_node, lanes[REDIS_LANE_APPEND]),
+                       REDIS_LANE_APPEND);
 }
 
 static void read_ready(struct redis_conn *conn) {
@@ -232,6 +327,11 @@ static void read_down(struct redis_conn *conn, const char *reason) {
               reason);
 }
 
+static bool read_silent(struct redis_conn *conn) {
+    return lane_silent(container_of(conn, struct redis_node, lanes[REDIS_LANE_READ]),
+                       REDIS_LANE_READ);
+}
+
 static void news_ready(struct redis_conn *conn) {
     lane_ready(conn, container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]),
                REDIS_LANE_NEWS);
@@ -242,15 +342,20 @@ static void news_down(struct redis_conn *conn, const char *reason) {
               reason);
 }
 
+static bool news_silent(struct redis_conn *conn) {
+    return lane_silent(container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]),
+                       REDIS_LANE_NEWS);
+}
+
 static void news_message(struct redis_conn *conn, const redisReply *reply) {
     struct redis_node *node = container_of(conn, struct redis_node, lanes[REDIS_LANE_NEWS]);
     node->topology->events->message(node, reply);
 }
 
 static const struct redis_conn_events lane_events[REDIS_LANES] = {
-    [REDIS_LANE_APPEND] = {append_ready, append_down, NULL},
-    [REDIS_LANE_READ] = {read_ready, read_down, NULL},
-    [REDIS_LANE_NEWS] = {news_ready, news_down, news_message},
+    [REDIS_LANE_APPEND] = {append_ready, append_down, NULL, append_silent},
+    [REDIS_LANE_READ] = {read_ready, read_down, NULL, read_silent},
+    [REDIS_LANE_NEWS] = {news_ready, news_down, news_message, news_silent},
 };
 
 /* --- Slots on their way ----------------------------------------------------------------------- */
@@ -293,7 +398,8 @@ static bool set_address(struct redis_address *address, const struct redis_node *
     return true;
 }
 
-static bool take_range(struct redis_topology *topology, const redisReply *range) {
+static bool take_range(struct redis_node *asked, const redisReply *range) {
+    struct redis_topology *topology = asked->topology;
     if (range->type != REDIS_REPLY_ARRAY || range->elements < 3)
         return false;
     long long first = range->element[0]->integer, last = range->element[1]->integer;
@@ -304,7 +410,7 @@ static bool take_range(struct redis_topology *topology, const redisReply *range)
     const redisReply *host = master->element[0];
     struct redis_address address;
     bool has_host = host->type == REDIS_REPLY_STRING;
-    if (!set_address(&address, topology->asked, has_host ? host->str : "", has_host ? host->len : 0,
+    if (!set_address(&address, asked, has_host ? host->str : "", has_host ? host->len : 0,
                      master->element[1]->integer))
         return false;
     struct redis_node *node = get_node(topology, &address);
@@ -322,7 +428,8 @@ static void count_slots(struct redis_topology *topology) {
 }
 
 /* Takes the map over; true when it differs from the one before. */
-static bool take_slots(struct redis_topology *topology, const redisReply *reply) {
+static bool take_slots(struct redis_node *asked, const redisReply *reply) {
+    struct redis_topology *topology = asked->topology;
     size_t size = REDIS_SLOTS * sizeof(struct redis_node *);
     struct redis_node **before = topology->slots;
     topology->slots = calloc(1, size);
@@ -333,7 +440,7 @@ static bool take_slots(struct redis_topology *topology, const redisReply *reply)
     if (!before)
         log_info("redis cluster", "ranges", log_number(reply->elements).text, NULL);
     for (size_t i = 0; i < reply->elements; i++)
-        take_range(topology, reply->element[i]);
+        take_range(asked, reply->element[i]);
     count_slots(topology);
     const char *brace = strchr(topology->options->prefix, '{');
     const char *close = brace ? strchr(brace, '}') : NULL;
@@ -348,44 +455,57 @@ static bool take_slots(struct redis_topology *topology, const redisReply *reply)
 }
 
 static void on_slots(struct redis_call *call, const redisReply *reply) {
-    struct redis_topology *topology = container_of(call, struct redis_topology, slots_call);
-    topology->is_asking = false;
-    if (!reply || !topology->asked)
+    struct redis_node *node = container_of(call, struct redis_node, slots_call);
+    struct redis_topology *topology = node->topology;
+    node->is_asking_slots = false;
+    if (!reply)
         return;
-    bool was_known = topology->is_known;
+    bool has_changed = !topology->is_known;
     if (reply->type == REDIS_REPLY_ARRAY) {
-        bool differs = take_slots(topology, reply);
-        if (!differs && !topology->has_moved)
-            return;
+        has_changed = take_slots(node, reply) || topology->has_moved;
         topology->has_moved = false;
     } else if (!topology->slots) { /* it says that it is in no cluster, or may not say */
         topology->is_known = true;
     }
-    if (topology->slots || !was_known)
+    if (has_changed)
         topology->events->changed(topology);
+    bool is_late = uv_now(topology->loop) - call->sent_ms > REDIS_SILENCE_MS;
+    if (topology->slots && reply->type == REDIS_REPLY_ARRAY && !is_late)
+        settle_doubts(topology, node, node->slots_question);
 }
 
-/* Asks one ready node after the other. */
+static bool is_asking_slots(const struct redis_topology *topology, uint64_t now_ms) {
+    if (now_ms - topology->asked_ms > SLOTS_STALL_MS)
+        return false;
+    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next)
+        if (container_of(link, struct redis_node, link)->is_asking_slots)
+            return true;
+    return false;
+}
+
+/* Asks the ready node that has not been asked for the longest time. */
 static void ask_slots(struct redis_topology *topology, uint64_t now_ms) {
+    struct redis_node *chosen = NULL;
+    if (is_asking_slots(topology, now_ms))
+        return;
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
-        struct redis_conn *conn = &node->lanes[REDIS_LANE_READ];
-        if (!redis_conn_is_ready(conn))
-            continue;
-        list_remove(&node->link); /* the next question goes to the next node */
-        list_append(&topology->nodes, &node->link);
-        topology->asked = node;
-        topology->is_asking = true;
-        topology->is_suspect = false;
-        topology->asked_ms = now_ms;
-        redis_conn_words(conn, &topology->slots_call, "CLUSTER", "SLOTS", NULL);
-        return;
+        if (redis_conn_is_ready(&node->lanes[REDIS_LANE_READ]) && !node->is_asking_slots &&
+            (!chosen || node->slots_question < chosen->slots_question))
+            chosen = node;
     }
+    if (!chosen)
+        return;
+    chosen->slots_question = ++topology->questions;
+    chosen->is_asking_slots = true;
+    topology->is_suspect = false;
+    topology->asked_ms = now_ms;
+    redis_conn_words(&chosen->lanes[REDIS_LANE_READ], &chosen->slots_call, "CLUSTER", "SLOTS",
+                     NULL);
 }
 
 static void tick_slots(struct redis_topology *topology, uint64_t now_ms) {
-    if (topology->options->sentinel_count || (topology->is_known && !topology->slots) ||
-        topology->is_asking)
+    if (topology->options->sentinel_count || (topology->is_known && !topology->slots))
         return;
     bool is_suspect = topology->is_suspect || !redis_topology_is_up(topology);
     if (now_ms - topology->asked_ms >= (is_suspect ? ASK_SOON_MS : ASK_MS))
@@ -427,8 +547,11 @@ static void set_home(struct redis_topology *topology, const struct redis_address
     if (home && redis_address_equal(&home->address, address))
         return;
     log_info("redis master", "address", redis_address_text(address).text, NULL);
-    topology->home = get_node(topology, address); /* the old one closes when it is idle */
+    topology->home = get_node(topology, address);
     topology->is_known = topology->home != NULL;
+    if (home)
+        node_close(
+            home); /* what it has not said yet counts for nothing; it is freed when it is idle */
     topology->events->changed(topology);
 }
 
@@ -453,7 +576,21 @@ static void on_epoch(struct redis_call *call, const redisReply *reply) {
     topology->told_epoch = epoch ? atoll(epoch) : 0;
 }
 
-/* A sentinel that has not heard of a failover yet names the old master: its epoch is lower. */
+/* Whether what the sentinel says is no older than what is known. One that has not heard of a failover yet names the old
+ * master: its epoch is lower. When most of them say so for long, they have been set up anew. */
+static bool is_current(struct redis_topology *topology) {
+    if (topology->told_epoch < topology->epoch) {
+        topology->outdated |= 1U << topology->sentinel_index;
+        bool is_home_well = uv_now(topology->loop) - topology->home_well_ms < HOME_AWAY_MS;
+        unsigned votes = (unsigned)__builtin_popcount(topology->outdated);
+        if (is_home_well || votes * 2 <= topology->options->sentinel_count)
+            return false;
+    }
+    topology->outdated = 0;
+    topology->epoch = topology->told_epoch;
+    return true;
+}
+
 static void on_master(struct redis_call *call, const redisReply *reply) {
     struct redis_topology *topology = container_of(call, struct redis_topology, sentinel_call);
     topology->is_asking = false;
@@ -464,11 +601,12 @@ static void on_master(struct redis_call *call, const redisReply *reply) {
         reply->element[1]->type == REDIS_REPLY_STRING) {
         struct redis_address address = {.port = (uint16_t)atoi(reply->element[1]->str)};
         snprintf(address.host, sizeof address.host, "%s", reply->element[0]->str);
-        bool is_home_well = uv_now(topology->loop) - topology->home_well_ms < HOME_AWAY_MS;
-        if (topology->told_epoch < topology->epoch && is_home_well)
-            return; /* else the sentinels may have been set up anew */
-        topology->epoch = topology->told_epoch;
+        if (!is_current(topology)) {
+            redis_conn_fail(&topology->sentinel, "the sentinel has not heard of the last failover");
+            return;
+        }
         set_home(topology, &address);
+        settle_doubts(topology, NULL, topology->questions);
         return;
     }
     char reason[160];
@@ -478,7 +616,7 @@ static void on_master(struct redis_call *call, const redisReply *reply) {
 }
 
 static void sentinel_ready(struct redis_conn *conn) {
-    of_sentinel(conn)->is_suspect = true;
+    ask_sentinel(of_sentinel(conn), uv_now(conn->loop));
 }
 
 static void sentinel_down(struct redis_conn *conn, const char *reason) {
@@ -491,16 +629,19 @@ static void sentinel_down(struct redis_conn *conn, const char *reason) {
             uv_now(conn->loop) + REDIS_BACKOFF_MIN_MS; /* another one may answer at once */
 }
 
-static const struct redis_conn_events sentinel_events = {sentinel_ready, sentinel_down, NULL};
+/* What it says may be as old as the silence, or this process was frozen itself: another one knows better. */
+static bool sentinel_silent(struct redis_conn *conn) {
+    redis_conn_fail(conn, "the sentinel was silent");
+    return true;
+}
 
-static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
-    if (!topology->options->sentinel_count)
+static const struct redis_conn_events sentinel_events = {sentinel_ready, sentinel_down, NULL,
+                                                         sentinel_silent};
+
+static void ask_sentinel(struct redis_topology *topology, uint64_t now_ms) {
+    if (topology->is_asking || !redis_conn_is_ready(&topology->sentinel))
         return;
-    redis_conn_tick(&topology->sentinel, now_ms);
-    uint64_t wait_ms = topology->is_suspect ? ASK_SOON_MS : SENTINEL_MS;
-    if (topology->is_asking || !redis_conn_is_ready(&topology->sentinel) ||
-        now_ms - topology->asked_ms < wait_ms)
-        return;
+    topology->questions++;
     topology->is_asking = true;
     topology->is_suspect = false;
     topology->asked_ms = now_ms;
@@ -509,6 +650,15 @@ static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
                      NULL);
     redis_conn_words(&topology->sentinel, &topology->sentinel_call, "SENTINEL",
                      "get-master-addr-by-name", master, NULL);
+}
+
+static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
+    if (!topology->options->sentinel_count)
+        return;
+    redis_conn_tick(&topology->sentinel, now_ms);
+    uint64_t wait_ms = topology->is_suspect ? ASK_SOON_MS : SENTINEL_MS;
+    if (now_ms - topology->asked_ms >= wait_ms || is_any_in_doubt(topology))
+        ask_sentinel(topology, now_ms);
 }
 
 /* --- The whole -------------------------------------------------------------------------------- */
@@ -578,7 +728,6 @@ bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
         .options = options,
         .events = events,
         .layout = {.prefix = options->prefix, .db = options->db},
-        .slots_call.done = on_slots,
         .epoch_call.done = on_epoch,
         .sentinel_call.done = on_master,
     };
@@ -592,6 +741,8 @@ bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
     redis_conn_init(&topology->sentinel, loop, options, topology->tls, &sentinel_events);
     topology->sentinel.pass = *options->sentinel_pass ? options->sentinel_pass : NULL;
     topology->sentinel.db = 0;
+    if (topology->sentinel.stall_ms > SENTINEL_STALL_MS)
+        topology->sentinel.stall_ms = SENTINEL_STALL_MS;
     return true;
 }
 

@@ -4,7 +4,13 @@
  * A node is a Redis that is talked to over three connections, its lanes: appends, reads, and news (pub/sub). That there
  * is a cluster is found out by asking; its map of slots is asked for again whenever something hints that it is old
  * (MOVED, a node that is away) and every few seconds. Sentinel is asked five times a second. A node that serves nothing
- * any more is closed some seconds after the last who waited for it.
+ * any more is closed some seconds after the last who waited for it; an old master of Sentinel's at once.
+ *
+ * A master that was frozen or cut off, and comes back, does not know that another has taken its place: it takes updates
+ * that will be wiped. So a lane is in doubt when it has become ready, and when its Redis was silent. The doubt ends when
+ * a Sentinel, or another node of the cluster, answers a question that was asked after the doubt began, and still names
+ * the node as a master. Nothing is sent on a lane in doubt, and what comes is not believed: appends and news are held
+ * back, reads are done again. A lone Redis is never doubted, for there is nobody to ask.
  */
 #pragma once
 
@@ -23,10 +29,14 @@ struct redis_node {
     struct redis_topology *topology;
     struct redis_address address;
     struct redis_conn lanes[REDIS_LANES];
-    unsigned slots;   /* of the cluster's, that it serves */
-    uint64_t idle_ms; /* since when it serves nothing */
+    uint64_t
+        doubts[REDIS_LANES]; /* the first question whose answer ends the doubt; 0: there is none */
+    unsigned slots;          /* of the cluster's, that it serves */
+    uint64_t idle_ms;        /* since when it serves nothing */
     struct redis_promise promise;
-    struct redis_call info_call, config_call, nodes_call;
+    struct redis_call info_call, config_call, nodes_call, slots_call;
+    uint64_t slots_question; /* the last question for the slots that it was asked */
+    bool is_asking_slots;
     uint64_t nodes_asked_ms;
     bool is_asking_nodes;
     bool
@@ -43,6 +53,7 @@ struct redis_node {
 };
 
 struct redis_topology_events {
+    /* The lane can be used. */
     void (*ready)(struct redis_node *node, enum redis_lane lane);
     void (*down)(struct redis_node *node, enum redis_lane lane);
     void (*message)(struct redis_node *node, const redisReply *reply);
@@ -62,13 +73,14 @@ struct redis_topology {
     struct redis_node **slots; /* of a cluster: REDIS_SLOTS */
     bool is_known;             /* whether there is a cluster is known */
     bool is_suspect;           /* ask soon */
-    bool is_asking;
-    bool has_moved; /* a node has said that another one serves a slot */
+    bool is_asking;            /* a Sentinel */
+    uint64_t questions;        /* asked so far */
+    bool has_moved;            /* a node has said that another one serves a slot */
     uint64_t asked_ms, home_well_ms;
-    struct redis_call slots_call;
-    struct redis_node *asked;
     struct redis_conn sentinel; /* open while there are sentinels */
     unsigned sentinel_index;
+    unsigned
+        outdated; /* a bit for each sentinel that named an older configuration since the last that did not */
     long long told_epoch; /* of the configuration, as the sentinel says */
     long long epoch;      /* the newest that any of them said */
     struct redis_call epoch_call, sentinel_call;
@@ -99,6 +111,12 @@ struct redis_node *redis_topology_redirect(struct redis_topology *topology, stru
 
 /* Whether the node is the master of some channels. */
 bool redis_topology_is_serving(const struct redis_node *node);
+
+/* Whether nobody may know better than the node itself that it is a master. */
+bool redis_node_is_trusted(const struct redis_node *node, enum redis_lane lane);
+
+/* Whether commands may be sent. */
+bool redis_node_is_ready(const struct redis_node *node, enum redis_lane lane);
 
 /* Whether another Redis may take the master's place. */
 bool redis_topology_may_fail_over(const struct redis_topology *topology);

@@ -24,6 +24,7 @@ KIND = os.environ.get("LONGLINE_TEST_REDIS", "redis")
 UNREACHABLE = "Redis cannot be reached; nothing was stored"
 NO_ANSWER = "Redis did not answer in time; whether this was stored is not known"
 NOT_REPLICATED = "Stored, but not replicated: fewer replicas have it than REDIS_WAIT asks for"
+TOO_FEW_REPLICAS = "Redis has too few replicas (min-replicas-to-write); nothing was stored"
 READ_ONLY = "Redis is a read-only replica; nothing was stored"
 LOADING = "Redis is loading its data; nothing was stored"
 OUT_OF_MEMORY = "Redis is out of memory (maxmemory); nothing was stored"
