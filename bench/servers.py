@@ -1,6 +1,7 @@
-"""The servers that the benchmark compares: each started on a free loopback port, in a directory of its own.
+"""The servers that the benchmark compares.
 
-Every server is stopped by the pid that started it, and dies with the benchmark should that be killed.
+Each runs on a free loopback port, in a directory of its own. It is stopped by its pid, and ends with
+the benchmark if that is killed.
 """
 
 import ctypes
@@ -20,7 +21,8 @@ DESCRIPTORS_WANTED = 20000
 
 NGINX_MODULES = "/usr/lib/nginx/modules"
 
-# One worker: with two, nchan is slower in every line here, for each publish then crosses between processes.
+# One worker: with two, nchan is slower in every line here, because each publish then has to cross
+# from one process to the other.
 NGINX_CONF = """
 load_module {modules}/ngx_nchan_module.so;
 {user}
@@ -90,7 +92,7 @@ def free_port():
 
 
 def wait_until(condition, what, log):
-    """Waits for condition() to be true; a server that does not come up is an error that shows its log."""
+    """Waits until condition() is true and returns it; fails with the server's log."""
     deadline = time.monotonic() + START_SECONDS
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -106,6 +108,16 @@ def accepts(port):
         return True
     except OSError:
         return False
+
+
+def ask(port, request):
+    """Sends a request and returns all that comes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), 5) as conn:
+        conn.sendall(request)
+        reply = b""
+        while piece := conn.recv(65536):
+            reply += piece
+    return reply
 
 
 def children_of(parent):
@@ -134,15 +146,16 @@ def before_exec():
 
 
 class Server:
-    """One server under test: maybe several processes. Used as a context manager."""
+    """One server under test, which may be several processes. Use it as a context manager."""
 
     name = dialect = None
 
     def __init__(self, directory, keep):
         self.directory = directory
         self.keep = keep  # updates kept a channel
-        self.port = self.publish_port = None  # publish_port: where another front end on the same store takes pushes
-        self.redis_port = self.redis = None  # its redis-server, where it has one of its own
+        self.port = None
+        self.publish_port = None  # of another front end on the same store, which takes the pushes
+        self.redis_port = self.redis = None  # of its redis-server, if it has one
         self.log = os.path.join(directory, "log")
         self.processes = []
 
@@ -164,12 +177,8 @@ class Server:
         wait_until(lambda: accepts(self.redis_port), "redis-server", self.log)
 
     def redis_stats(self):
-        """What redis has done so far: CPU time, scripts called, commands run (those inside scripts too)."""
-        with socket.create_connection(("127.0.0.1", self.redis_port), 5) as conn:
-            conn.sendall(b"INFO all\r\nQUIT\r\n")
-            reply = b""
-            while piece := conn.recv(65536):
-                reply += piece
+        """What redis has done so far: CPU time, scripts called, commands run (in scripts too)."""
+        reply = ask(self.redis_port, b"INFO all\r\nQUIT\r\n")
         info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
         return {"cpu_us": (float(info["used_cpu_user"]) + float(info["used_cpu_sys"])) * 1e6,
                 "evalsha": int(re.match(r"calls=(\d+)", info.get("cmdstat_evalsha", "calls=0"))[1]),
@@ -185,7 +194,7 @@ class Server:
         return [pid for process in self.processes for pid in (process.pid, *children_of(process.pid))]
 
     def front_pids(self):
-        """All but redis, which never forks with this REDIS_CONF."""
+        """All but redis, which never forks with the REDIS_CONF above."""
         return [pid for pid in self.pids() if not self.redis or pid != self.redis.pid]
 
     def cpu_seconds(self):
@@ -232,6 +241,7 @@ class Longline(Server):
         self.port = wait_until(self.listening, self.name, self.log)
 
     def listening(self):
+        """The port that it listens on, or None."""
         if self.processes[-1].poll() is not None:
             raise RuntimeError(f"{self.name} ended:\n{open(self.log).read()[-2000:]}")
         with open(self.log, errors="replace") as log:
@@ -283,19 +293,14 @@ class Nchan(Server):
             descriptors=descriptors, connections=descriptors - 500, dir=self.directory, keep=self.keep,
             port=self.port, upstream=upstream, redis_pass=redis_pass))
         master = self.spawn("/usr/sbin/nginx", "-c", conf, "-e", os.path.join(self.directory, "error.log"))
-        # The socket accepts before there is a worker, whose CPU and memory would then not be counted.
+        # The socket accepts before the worker exists, and the worker's CPU and memory must count.
         wait_until(lambda: len(children_of(master.pid)) >= self.workers, self.name, self.log)
         wait_until(self.status, self.name, self.log)
-
 
     def status(self):
         """The status page, or nothing while no worker answers."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as conn:
-                conn.sendall(b"GET /status HTTP/1.0\r\n\r\n")
-                reply = b""
-                while piece := conn.recv(65536):
-                    reply += piece
+            reply = ask(self.port, b"GET /status HTTP/1.0\r\n\r\n")
         except OSError:
             return b""
         return reply if b"nchan version" in reply else b""
@@ -315,7 +320,7 @@ class NchanRedis(Nchan):
 
 
 class Pair(Server):
-    """Two front ends on one redis-server: polls go to the first, pushes to the second."""
+    """Two front ends on one redis-server: the first takes the polls, the second the pushes."""
 
     kind = None
 

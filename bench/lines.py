@@ -1,0 +1,301 @@
+"""The lines of the benchmark, in the order of the report. A new line is one more function here.
+
+The function measures one server and returns its figures. Its decorator says what the line is about,
+which servers it measures, which figures the progress shows, and which rows the report gets.
+"""
+
+from measure import CHANNELS, Line
+from servers import (LonglineMemory, LonglineRedis, LonglineRedisPair, LonglineSqlite, Nchan, NchanRedis,
+                     NchanRedisPair)
+from table import BYTES, COUNT, MEBIBYTES, MICROSECONDS, MILLISECONDS, RATE, Row, compare
+
+CACHE_BYTES = 64 * 2**20  # longline's default CACHE_SIZE
+WRK_SHOWS = ("rate", "cpu_us", "p50_us", "p99_us")
+WAKE_SHOWS = ("wake_p50_us", "wake_p99_us", "wake_max_us")
+WINDOW = 64  # publishes out at once, to see the CPU of a busy server
+
+LINES = []
+
+
+def line(name, about, servers, **more):
+    """Adds a line to the benchmark; the decorated function is its measure(). See Line."""
+    def add(measure):
+        LINES.append(Line(name, about, servers, measure, **more))
+        return measure
+
+    return add
+
+
+# --- the rows ---
+
+
+def ratio(what, figure, unit, ours, peer, at_least=None, at_most=None):
+    """A row: our figure and the peer's. Its goal, if any, bounds their ratio."""
+    def row(of):
+        return compare(f"{of.text(what)}; {ours.name} : {peer.name}", unit, of(ours, figure),
+                       of(peer, figure), at_least, at_most)
+
+    return row
+
+
+def within(bound, what, figure, unit, ours, peer):
+    """The same, with a goal that bounds our figure alone."""
+    def row(of):
+        row = ratio(what, figure, unit, ours, peer)(of)
+        row.goal, row.met = f"≤ {unit.goal(bound)}", of(ours, figure) <= bound
+        return row
+
+    return row
+
+
+# --- requests, with wrk ---
+
+
+def post(connections, rate_goal=None, redis_goal=None, cpu_goal=None):
+    """The settings of a line that measures POST over that many connections."""
+    load = f"{connections} connections"
+    return {
+        "servers": (LonglineSqlite, LonglineMemory, Nchan, NchanRedis),
+        "rates": f"POST, {load}",
+        "shows": WRK_SHOWS,
+        "rows": [
+            ratio(f"durable POST, {load}", "rate", RATE, LonglineSqlite, Nchan, at_least=rate_goal),
+            ratio(f"durable POST, {load}", "rate", RATE, LonglineSqlite, NchanRedis, at_least=redis_goal),
+            ratio(f"CPU per durable POST, {load}", "cpu_us", MICROSECONDS, LonglineSqlite, Nchan,
+                  at_most=cpu_goal),
+        ],
+    }
+
+
+def measure_post(bench, start, connections):
+    with start() as server:
+        bench.wrk(server, "post.lua", connections, seconds=1)  # creates the channels
+        return bench.wrk(server, "post.lua", connections)
+
+
+@line("post256", "POST of 200 bytes over 1,000 channels, 256 connections",
+      **post(256, rate_goal=0.9, redis_goal=5, cpu_goal=1.2))
+def post256(bench, start):
+    return measure_post(bench, start, 256)
+
+
+@line("post64", "the same with 64 connections (no goal)", **post(64))
+def post64(bench, start):
+    return measure_post(bench, start, 64)
+
+
+@line("get64", "GET of the one update that waits in each of 1,000 channels, 64 connections",
+      (LonglineSqlite, LonglineMemory, Nchan), rates="GET, 64 connections", shows=WRK_SHOWS, rows=[
+          ratio("GET with one update waiting, 64 connections", "rate", RATE, LonglineSqlite, Nchan, at_least=1.0),
+          ratio("CPU per GET, 64 connections", "cpu_us", MICROSECONDS, LonglineSqlite, Nchan),
+      ])
+def get64(bench, start):
+    with start() as server:
+        bench.polls(server, "write", channels=CHANNELS)
+        bench.wrk(server, "get.lua", 64, seconds=1)
+        return bench.wrk(server, "get.lua", 64)
+
+
+# --- the disk ---
+
+
+class Disk:
+    """Stands for a server in the lines that measure the disk itself."""
+
+    name = "disk"
+
+
+def fsync_us(of, p):
+    return of(Disk, f"overwrite_{p}_us", "fsync")
+
+
+def fsync_row(p):
+    return lambda of: Row(f"one fsync of 4 KiB over old bytes, {p}", MILLISECONDS(fsync_us(of, p)))
+
+
+@line("fsync", "4 KiB and fdatasync on this disk (also measured by spread)", (Disk,), rounds=3, quick_rounds=3,
+      shows=("overwrite_p50_us", "overwrite_p99_us", "append_p50_us", "append_p99_us"),
+      rows=[fsync_row("p50"), fsync_row("p99")])
+def fsync(bench, _start):
+    return bench.fsync()
+
+
+# --- polls ---
+
+
+def spread_rows(p):
+    """The rows of one percentile. A durable push may take one fsync longer than one to memory."""
+    what, figure = f"{{polls}} polls, each on its own channel: wake-up {p}", f"wake_{p}_us"
+
+    def nchan_and_fsync(of):
+        row = ratio(what, figure, MILLISECONDS, LonglineSqlite, Nchan)(of)
+        bound = 1.15 * of(Nchan, figure) + fsync_us(of, p)
+        row.goal = f"≤ 1.15 × nchan + one fsync = {MILLISECONDS(bound)}"
+        row.met = of(LonglineSqlite, figure) <= bound
+        return row
+
+    def memory_and_fsync(of):
+        return compare(f"{of.text(what)}; {LonglineSqlite.name} : {LonglineMemory.name} + one fsync",
+                       MILLISECONDS, of(LonglineSqlite, figure), of(LonglineMemory, figure) + fsync_us(of, p))
+
+    return [
+        ratio(what, figure, MILLISECONDS, LonglineMemory, Nchan, at_most=1.15),
+        nchan_and_fsync,
+        memory_and_fsync,
+        ratio(what, figure, MILLISECONDS, LonglineSqlite, NchanRedis),
+    ]
+
+
+def record_fsync(bench):
+    bench.figures.record("fsync", Disk.name, bench.fsync())
+
+
+@line("spread", "15,000 polls on 15,000 channels, one publish each, one after the other: wake-up latency",
+      (LonglineSqlite, LonglineMemory, Nchan, NchanRedis), before_round=record_fsync,
+      shows=(*WAKE_SHOWS, "cpu_us_per_push"), rows=[*spread_rows("p50"), *spread_rows("p99")])
+def spread(bench, start):
+    with start() as server:
+        return bench.polls(server, "spread", polls=bench.options.polls)
+
+
+@line("fanout", "15,000 polls on one channel, one publish, again and again: wakes per second",
+      (LonglineSqlite, LonglineMemory, Nchan),
+      shows=("wakes_per_second", "cpu_us_per_wake", "wake_p50_us", "wake_p99_us"), rows=[
+          ratio("{polls} polls on one channel, wakes/s", "wakes_per_second", RATE, ours, Nchan, at_least=1.3)
+          for ours in (LonglineSqlite, LonglineMemory)
+      ])
+def fanout(bench, start):
+    with start() as server:
+        return bench.polls(server, "fanout", polls=bench.options.polls, rounds=3 if bench.options.quick else 10)
+
+
+@line("memory", "RSS before and after 15,000 polls are parked", (LonglineSqlite, Nchan), rounds=3, quick_rounds=1,
+      shows=("spread_bytes", "one_bytes"), rows=[
+          within(700, "RSS per parked poll, each on its own channel", "spread_bytes", BYTES, LonglineSqlite, Nchan),
+          within(700, "RSS per parked poll, all on one channel", "one_bytes", BYTES, LonglineSqlite, Nchan),
+      ])
+def memory(bench, start):
+    figures = {}
+    for figure, channels in (("spread_bytes", bench.options.polls), ("one_bytes", 1)):
+        with start() as server:
+            parked = bench.polls(server, "park", polls=bench.options.polls, channels=channels)
+        figures[figure] = parked["rss_per_poll_bytes"]
+    return figures
+
+
+# --- very many channels ---
+
+
+def channels_rss(of):
+    rss, bound = of(LonglineSqlite, "rss_bytes"), CACHE_BYTES + 64 * 2**20
+    return Row(of.text("{channels} channels written once: RSS"), MEBIBYTES(rss), goal=f"≤ {MEBIBYTES(bound)}",
+               met=rss <= bound)
+
+
+def channels_growth(cost, key):
+    """The cost of the last 100,000 appends compared with the first."""
+    def row(of):
+        what = of.text(f"{{channels}} channels written once: {cost} per append, the last 100,000 : the first")
+        last, first = (of(LonglineSqlite, f"{end}_{key}_us") for end in ("last", "first"))
+        return compare(what, MICROSECONDS, last, first, at_most=1.2)
+
+    return row
+
+
+@line("channels", "1,000,000 channels with random 22-character names written once each, 256 connections",
+      (LonglineSqlite,), rounds=3, quick_rounds=1,
+      shows=("rss_bytes", "first_wall_us", "last_wall_us", "all_wall_us", "first_cpu_us", "last_cpu_us", "all_cpu_us"),
+      rows=[channels_rss, channels_growth("time", "wall"), channels_growth("CPU", "cpu")])
+def channels(bench, start):
+    with start() as server:
+        return bench.polls(server, "write", channels=bench.options.channels, connections=256, names="secret",
+                           deadline=900)
+
+
+# --- over redis ---
+
+
+def over_redis(what, figure, unit, **goal):
+    return ratio(what, figure, unit, LonglineRedis, NchanRedis, **goal)
+
+
+def one_script(of):
+    row = over_redis("EVALSHA per POST, 64 connections", "redis_evalsha", COUNT)(of)
+    row.goal, row.met = "1", round(of(LonglineRedis, "redis_evalsha"), 2) == 1
+    return row
+
+
+@line("redis-post",
+      "over redis: POST of 200 bytes over 1,000 channels, 64 connections; CPU on each side, redis' commands",
+      (LonglineRedis, NchanRedis), rates="POST, 64 connections",
+      shows=(*WRK_SHOWS, "front_cpu_us", "redis_cpu_us", "redis_evalsha", "redis_commands"), rows=[
+          over_redis("POST over redis, 64 connections", "rate", RATE, at_least=3),
+          within(15, "front end's CPU per POST over redis, 64 connections", "front_cpu_us", MICROSECONDS,
+                 LonglineRedis, NchanRedis),
+          over_redis("redis' CPU per POST, 64 connections", "redis_cpu_us", MICROSECONDS),
+          one_script,
+          over_redis("commands run in redis per POST, those of the script too, 64 connections", "redis_commands",
+                     COUNT),
+      ])
+def redis_post(bench, start):
+    with start() as server:
+        bench.wrk(server, "post.lua", 64, seconds=1)  # creates the channels
+        before = server.redis_stats()
+        figures = bench.wrk(server, "post.lua", 64)
+        for what, count in server.redis_stats().items():
+            figures[f"redis_{what}"] = (count - before[what]) / figures["requests"]
+        figures["front_cpu_us"] = figures["cpu_us"] - figures["redis_cpu_us"]
+        return figures
+
+
+WAKE = "{polls} polls on one front end, publishes on another"
+BUSY = f"{WAKE}, {WINDOW} out at once"
+
+
+@line("redis-wake",
+      "15,000 polls on one front end, one publish to each on another, over one redis: latency, CPU on each side",
+      (LonglineRedisPair, NchanRedisPair),
+      shows=(*WAKE_SHOWS, "busy_rate", "pushes_cpu_us", "polls_cpu_us", "redis_cpu_us"), rows=[
+          over_redis(f"{WAKE}: wake-up p50", "wake_p50_us", MILLISECONDS, at_most=1.0),
+          over_redis(f"{WAKE}: wake-up p99", "wake_p99_us", MILLISECONDS),
+          over_redis(f"{BUSY}: rate", "busy_rate", RATE),
+          over_redis(f"{BUSY}: CPU per publish where it is made", "pushes_cpu_us", MICROSECONDS),
+          over_redis(f"{BUSY}: CPU per wake where it is polled", "polls_cpu_us", MICROSECONDS),
+          over_redis(f"{BUSY}: redis' CPU per publish", "redis_cpu_us", MICROSECONDS),
+      ])
+def redis_wake(bench, start):
+    polls = bench.options.polls
+    with start() as server:
+        figures = bench.polls(server, "spread", polls=polls)
+    with start() as server:
+        roles = server.pids_by_role()
+        pids = [pid for members in roles.values() for pid in members]
+        busy = bench.polls(server, "spread", pids, polls=polls, window=WINDOW)
+    cpu_us = dict(zip(pids, busy["cpu_us_per_push_each"]))
+    for role, members in roles.items():
+        figures[f"{role}_cpu_us"] = sum(cpu_us[pid] for pid in members)
+    figures["busy_rate"] = polls / busy["seconds"]
+    return figures
+
+
+FIRST_POLL = "per first poll, each on its own channel"
+
+
+@line("redis-park",
+      "over redis: what 15,000 first polls, each on its own channel, cost: RSS on each side, redis' CPU",
+      (LonglineRedis, NchanRedis), rounds=3, quick_rounds=1, shows=("front_bytes", "redis_bytes", "redis_cpu_us"),
+      rows=[
+          over_redis(f"front end's RSS {FIRST_POLL}", "front_bytes", BYTES),
+          over_redis(f"redis' RSS {FIRST_POLL}", "redis_bytes", BYTES),
+          over_redis(f"redis' CPU {FIRST_POLL}", "redis_cpu_us", MICROSECONDS),
+      ])
+def redis_park(bench, start):
+    polls, figures = bench.options.polls, {}
+    for part in ("front", "redis"):
+        with start() as server:
+            pids = server.front_pids() if part == "front" else [server.redis.pid]
+            before = server.redis_stats()
+            parked = bench.polls(server, "park", pids, polls=polls, names="secret")
+            figures[f"{part}_bytes"] = parked["rss_per_poll_bytes"]
+            figures["redis_cpu_us"] = (server.redis_stats()["cpu_us"] - before["cpu_us"]) / polls
+    return figures
