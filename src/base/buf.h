@@ -1,8 +1,8 @@
 /*
  * A growable byte buffer.
  *
- * Running out of memory is sticky: the buffer then takes no more bytes, `failed` is set, and one
- * check at the end of the writing is enough.
+ * Running out of memory is sticky: the buffer sets `failed` and takes no more bytes, so that one
+ * check after all the writing is enough.
  */
 #pragma once
 

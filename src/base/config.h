@@ -1,6 +1,6 @@
 /*
- * The settings. One table in config.c names each of them once: environment variable, flag, default,
- * bounds and help; it makes the parser and `--help`.
+ * The settings. One table in config.c names each of them once: environment variable, default,
+ * bounds and help. The parser and `--help` are made from it.
  *
  * A flag beats the environment. The flag of an environment variable is its name in lower case with
  * dashes: CACHE_SIZE is --cache-size.

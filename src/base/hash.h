@@ -1,5 +1,5 @@
-/* The hash of everything that clients name: keyed per process, so that nobody can make names
- * collide. */
+/* The hash of everything that clients name. Its key is this process's own, so that nobody can make
+ * names collide. */
 #pragma once
 
 #include "base/slice.h"

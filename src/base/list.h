@@ -1,8 +1,8 @@
 /*
  * An intrusive, circular, doubly linked list.
  *
- * A head and a node are the same struct. A node that is in no list is linked to itself
- * (list_init, list_remove) and list_empty() tells so. No function fails or allocates.
+ * A head and a node are the same struct. A node that is in no list is linked to itself (list_init,
+ * list_remove), and list_empty() is true of it. No function fails or allocates.
  */
 #pragma once
 

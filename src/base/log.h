@@ -1,5 +1,5 @@
 /*
- * The log: one line an event on standard error, as text or as JSON.
+ * The log: one line per event on standard error, as text or as JSON.
  *
  *     2026-11-24T06:25:19.123Z info  listening address=127.0.0.1:3000
  *
@@ -19,8 +19,8 @@ void log_init(enum log_level level, bool json);
 bool log_enabled(enum log_level level);
 
 /*
- * `event` is a short phrase, the same for every such event. Then pairs of a key and a value, each
- * value as `const char *`, ended by NULL:
+ * Writes a line. `event` is a short phrase, always the same for one kind of event. Pairs of a key
+ * and a value follow, all `const char *`, ended by NULL:
  *
  *     log_write(LOG_LEVEL_INFO, "listening", "address", address, NULL);
  */

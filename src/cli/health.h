@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { HEALTH_TIMEOUT_S = 3 }; /* until the whole answer is there; looking a name up comes on top */
+enum { HEALTH_TIMEOUT_S = 3 }; /* for the whole answer; resolving a name is not included */
 
 /*
  * Asks GET /-/health of the first address in `listen`, which is well-formed. True when the server

@@ -1,5 +1,5 @@
 /*
- * The files of web/ (the console, the chat and what they load), which are part of the program:
+ * The files of web/: the console, the chat and what they load. They are part of the program;
  * web/embed.py writes them into its source, plain and compressed.
  */
 #pragma once
@@ -17,6 +17,6 @@ struct asset {
 /* NULL when there is none at this path. */
 const struct asset *asset_find(struct slice path);
 
-/* The asset in the encoding that the request takes, or 304 when the client has it. NULL when
- * memory is out. */
+/* Replies with the asset in an encoding that the request accepts, or 304 if the client has it. NULL
+ * when memory is out. */
 struct reply *asset_reply(const struct asset *asset, const struct request *request, unsigned flags);

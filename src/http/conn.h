@@ -7,7 +7,7 @@
  * close; what the client still sends is thrown away, so that it can read the reply) → closed. Bytes
  * of later, pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops.
  *
- * A connection at rest is a small struct and no buffer. There is one way to its end, conn_close().
+ * A connection at rest is a small struct without a buffer. It ends in one way only: conn_close().
  */
 #pragma once
 
@@ -93,7 +93,7 @@ void exchange_reply(struct exchange *exchange, struct reply *reply);
 /* Replies with an error; `headers` as in reply_new(). */
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
 
-/* handler.expire() is to be called at `due_ms` of wheel_now_ms(), unless the reply comes before. */
+/* Calls handler.expire() at `due_ms` of wheel_now_ms(), unless the reply comes before. */
 void exchange_wait(struct exchange *exchange, uint64_t due_ms);
 
 /* The flags for reply_new(). */

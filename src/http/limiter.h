@@ -1,7 +1,7 @@
 /*
- * The rate limit: how many requests a client may make in a window of time. The window of a client
- * begins with its first request. At most LIMITER_MAX_CLIENTS are remembered; beyond that the one
- * whose window began first is forgotten.
+ * The rate limit: how many requests a client may make in a window of time, which begins with its
+ * first request. It remembers at most LIMITER_MAX_CLIENTS, and then forgets the one whose window
+ * began first.
  */
 #pragma once
 

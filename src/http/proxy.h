@@ -1,6 +1,4 @@
-/*
- * Whose X-Forwarded-For is believed: the client's address behind trusted proxies.
- */
+/* Which peers' X-Forwarded-For we trust, and so the address of a client behind proxies. */
 #pragma once
 
 #include "base/slice.h"
@@ -18,8 +16,8 @@ struct proxy_trust *proxy_trust_new(const char *list, char *error, size_t error_
 void proxy_trust_free(struct proxy_trust *trust);
 
 /*
- * Replaces `ip` (IPv4 as ::ffff:a.b.c.d; all zero, a unix socket, is trusted) by the client's: the
- * rightmost address in `forwarded_for` that is not a trusted proxy's, as long as the one before is.
- * Returns whether all were: then the header before this one, if there is one, tells more.
+ * Walks `forwarded_for` from its right end, and replaces `ip` by each address in turn as long as
+ * `ip` is a trusted proxy. `ip` is an IPv4 as ::ffff:a.b.c.d, or all zero for a unix socket, which
+ * is trusted. Returns whether all addresses were trusted: then an earlier header may tell more.
  */
 bool proxy_client_ip(const struct proxy_trust *trust, struct slice forwarded_for, uint8_t ip[16]);

@@ -1,8 +1,7 @@
 /*
  * A reply: its bytes, head and body, built once and shared by every connection that sends it.
  *
- * Reference-counted on the loop thread. The memory of replies that are not sent yet counts into
- * BUFFER_SIZE.
+ * Reference-counted on the loop thread. The memory of unsent replies counts into BUFFER_SIZE.
  */
 #pragma once
 
@@ -11,10 +10,9 @@
 #include <stdint.h>
 
 enum {
-    REPLY_CLOSE = 1, /* Connection: close; the connection ends with this reply */
-    REPLY_HEAD = 2,  /* to a HEAD request: the body is announced, not sent */
-    REPLY_REVALIDATED =
-        4, /* may be kept by caches that ask whether it is still so; all else is no-store */
+    REPLY_CLOSE = 1,       /* Connection: close; the connection ends with this reply */
+    REPLY_HEAD = 2,        /* to a HEAD request: the body is announced, not sent */
+    REPLY_REVALIDATED = 4, /* caches may keep it and ask whether it has changed; else no-store */
 };
 
 struct reply {
@@ -27,15 +25,15 @@ struct reply {
 };
 
 /*
- * Builds a reply. `headers` are further header lines, each with its CRLF; `content_type` is NULL
- * where there is no body. NULL when memory is out. One reference is the caller's.
+ * Builds a reply. `headers` are further header lines, each with its CRLF; `content_type` is NULL if
+ * there is no body. Returns NULL when memory is out. The caller owns one reference.
  */
 struct reply *reply_new(enum http_status status, unsigned flags, const char *content_type,
                         struct slice headers, struct slice body);
 
 /*
- * The same in two steps, for a large body that is written in place: a reply with `body_len` bytes
- * of body to be filled in at `*body`.
+ * The same in two steps, for a large body that is written in place: the caller fills in `body_len`
+ * bytes at `*body`, which is NULL if no body is sent.
  */
 struct reply *reply_new_uninitialized(enum http_status status, unsigned flags,
                                       const char *content_type, struct slice headers,

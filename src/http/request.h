@@ -3,9 +3,8 @@
  *
  * The bytes of a request stay where they were read: target, headers and body are spans of that
  * buffer, kept as offsets from the request's first byte, so that the buffer may move between two
- * feeds. A chunked body is pushed together in place. Everything that a client can make large has a
- * limit here, and what is ambiguous (two lengths, a length and a coding, a doubled Host) is
- * refused.
+ * feeds. A chunked body is joined in place. Everything that a client can make large has a limit
+ * here, and ambiguous requests (two lengths, a length and a coding, two Host headers) are refused.
  */
 #pragma once
 
@@ -56,8 +55,7 @@ struct request {
     uint32_t head_len;     /* with its empty line; known when the head is complete */
     bool expects_continue; /* the client waits for 100 Continue before it sends the body */
     uint8_t counts[HEADER_NAME_COUNT];
-    uint8_t
-        last_of[HEADER_NAME_COUNT]; /* index of the last such header, valid where counts[] > 0 */
+    uint8_t last_of[HEADER_NAME_COUNT]; /* index of the last such header; valid if counts[] > 0 */
     uint32_t header_count;
     enum header_name name; /* of the header that is being read */
     struct span target, body;
@@ -71,18 +69,18 @@ struct request {
 void request_init(struct request *request, uint32_t body_max_bytes);
 
 /*
- * Reads the bytes from `from` to `to` of the buffer whose byte 0 is the request's first. All bytes
- * before `from` must have been fed already and be at `base` still. `*used` becomes: on
- * REQUEST_COMPLETE, the end of the request, behind which the next one begins; on REQUEST_PARTIAL,
- * the bytes that must be kept at `base`: the next feed goes on from there.
+ * Reads the bytes from `from` to `to` of the buffer at `base`, which begins with the request. All
+ * bytes before `from` must have been fed already and still be there. Sets `*used`: on
+ * REQUEST_COMPLETE to the end of the request, where the next one begins; on REQUEST_PARTIAL to the
+ * number of bytes that must stay at `base`, from which the next feed continues.
  */
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used);
 
 /*
- * The size of the buffer that a request of which `used` bytes came needs next: twice what came, so
- * that a length that is only announced takes no memory, but no more than is announced or a request
- * may have; and room for REQUEST_READ_MIN_BYTES more in any case. Pure.
+ * How large a buffer a request needs of which `used` bytes have come. Twice that, so that a length
+ * that is only announced takes no memory; but not more than was announced or a request may have. In
+ * any case it has room for REQUEST_READ_MIN_BYTES more. Pure.
  */
 size_t request_buffer_size(const struct request *request, size_t used);
 

@@ -1,6 +1,6 @@
 /*
- * The server: listens, accepts as many connections as there is room for, and drains on SIGTERM and
- * SIGINT: it stops accepting, lets every request come to its end, and closes.
+ * The server: listens, and accepts as many connections as there is room for. On SIGTERM and SIGINT
+ * it drains: it stops accepting, lets every request end, and closes.
  */
 #pragma once
 

@@ -1,19 +1,18 @@
 /*
  * The inbox: channels, the polls that wait on them, and their recent updates in memory.
  *
- * It knows neither HTTP nor SQL. It lives on the loop thread alone, which is what makes this true:
- * a poll looks at its channel's total and parks with nothing in between, so no update slips
- * through.
+ * It knows neither HTTP nor SQL. It lives on the loop thread alone: a poll looks at its channel's
+ * total and parks with nothing in between, so no update slips through.
  *
  * Life of a poll: idle → (loading: its channel is being read for the first time) → one of
  *   answered            what it asks for is in memory, or it asks not to wait;
  *   reading → answered  what it asks for is on disk;
  *   parked  → answered  by the next push (inbox_events.poll_done), or taken out by inbox_cancel().
  *
- * Life of a channel: made by the first poll or push that names it; it stays in memory while polls
- * wait on it, else as long as the cache has room (CACHE_SIZE), least recently used first. Its polls
- * stand in the order of their cursors: a push wakes them from the front, in slices, until the one
- * at the front has seen everything; whoever parks meanwhile stands behind.
+ * Life of a channel: the first poll or push that names it makes it. It stays in memory while polls
+ * wait on it. Otherwise the least recently used channels go when the cache (CACHE_SIZE) is full.
+ * Its polls stand in the order of their cursors: a push wakes them from the front, in slices, until
+ * the one at the front has seen everything. A poll that parks meanwhile stands behind.
  */
 #pragma once
 
@@ -30,8 +29,8 @@ struct channel;
 
 enum poll_state { POLL_IDLE, POLL_LOADING, POLL_READING, POLL_PARKED };
 
-/* A poll, embedded in whatever asks; the inbox holds on to it from inbox_poll() to its answer.
- * Zeroed is idle. */
+/* A poll, embedded in whatever asks. The inbox uses it from inbox_poll() to its answer. A zeroed
+ * poll is idle. */
 struct poll {
     struct list link; /* in its channel, while loading or parked */
     union {
@@ -48,17 +47,16 @@ struct poll {
 
 enum { ANSWER_MEMOS = 4 };
 
-/* What a poll gets. The polls that are woken together and ask for the same share one. */
+/* What a poll gets. Polls that wake together and ask for the same share one answer. */
 struct answer {
     enum store_error error;
     bool reset;      /* the cursor was ahead of the channel */
     uint64_t ts;     /* the new cursor */
     uint64_t total;  /* the channel's newest ts */
-    uint64_t missed; /* updates after the cursor that are not kept any more */
+    uint64_t missed; /* updates after the cursor that are no longer kept */
     uint32_t count;
-    struct update **updates; /* oldest first; the inbox's */
-    void *
-        memos[ANSWER_MEMOS]; /* for poll_done to keep what it makes of this answer; NULL at first */
+    struct update **updates;   /* oldest first; the inbox's */
+    void *memos[ANSWER_MEMOS]; /* for what poll_done makes of this answer; NULL at first */
 };
 
 struct inbox_events {
@@ -81,8 +79,7 @@ struct inbox_options {
 /* NULL when memory is out. `store` is used, not owned. */
 struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox_options *options,
                         const struct inbox_events *events);
-/* The store is about to be closed: it is not asked for anything any more. No poll and no push
- * may be under way. */
+/* The store is about to close: asks it for nothing more. No poll and no push may be under way. */
 void inbox_stop(struct inbox *inbox);
 void inbox_free(struct inbox *inbox);
 
@@ -94,7 +91,7 @@ void inbox_free(struct inbox *inbox);
 struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
                                 void *owner);
 
-/* Its owner is gone: the update is stored all the same, push_done() gets no owner. */
+/* The owner is gone: the update is still stored, but push_done() gets no owner. */
 void inbox_cancel_push(struct store_append *push);
 
 /*
@@ -103,11 +100,11 @@ void inbox_cancel_push(struct store_append *push);
  */
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
 
-/* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle one. */
+/* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle poll. */
 void inbox_cancel(struct poll *poll);
 
 /*
- * The time of a parked poll is over: it is answered without updates. `may_look`: on a shared store
- * it may be read once more, where news could be late.
+ * The time of a parked poll is up: answers it without updates. With `may_look`, a shared store is
+ * read one last time if news could be late.
  */
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look);

@@ -1,14 +1,14 @@
 /*
  * The store: updates in their channels' order, durable, and reading them back.
  *
- * An interface with one implementation a provider. All functions are called on the loop thread and
- * never block it; each operation is answered by its `done`, on the loop thread, after the call that
- * started it has returned.
+ * An interface with one implementation per provider. All functions are called on the loop thread
+ * and never block it. Each operation is answered by its `done`, on the loop thread, after the call
+ * that started it has returned.
  *
- * A store is this process's own (SQLite, memory): then answers come in the order in which the work
- * was done, so that a read's answer never misses an update whose append was answered before. Or it
- * is shared with other processes (Redis): then anybody may append at any time, answers come in any
- * order, and whoever wants to know of new updates watches their channel.
+ * A store may be this process's own (SQLite, memory). Its answers come in the order in which the
+ * work was done, so the answer of a read never misses an update whose append was answered before.
+ * Or it is shared with other processes (Redis). Then anybody may append at any time, answers come
+ * in any order, and whoever wants to know of new updates watches their channel.
  *
  * The caller allocates an operation and owns it again from `done` on; in between it belongs to the
  * store. Channel names reach the store only here and are never logged.
@@ -70,7 +70,7 @@ struct store_read {
     uint32_t limit;   /* 1 to READ_MAX_UPDATES */
     enum store_error error;
     uint64_t total;          /* the channel's newest ts, 0 for an unknown channel */
-    uint64_t gone;           /* updates up to this ts are certainly not kept any more */
+    uint64_t gone;           /* updates up to this ts are certainly gone */
     struct update **updates; /* `count` of them with one reference each, the array from malloc() */
     uint32_t count;
     void *owner;
@@ -79,8 +79,8 @@ struct store_read {
     char name[];
 };
 
-/* A channel whose new updates are to be told; embedded in whatever wants to know. The name must
- * stay. */
+/* A watched channel: the store reports its new updates. Embedded in whatever wants to know. The
+ * name must stay valid. */
 struct store_watch {
     struct list link; /* the store's */
     void *place;      /* the store's, and so is state */
@@ -94,11 +94,11 @@ struct store_events {
     void *context;
     /* The watch of a channel, NULL when there is none. */
     struct store_watch *(*find)(void *context, struct slice channel);
-    /* From now on every new update is told; those before must be read. */
+    /* From now on the store reports every new update; earlier ones must be read. */
     void (*watched)(struct store_watch *watch);
-    /* Updates may go untold until the next `watched`. */
+    /* Updates may go unreported until the next `watched`. */
     void (*lost)(struct store_watch *watch);
-    /* A new update, perhaps one that has been read already. It is valid during the call. */
+    /* A new update, perhaps one that was read already. It is valid during the call. */
     void (*news)(struct store_watch *watch, struct update *update);
 };
 
@@ -148,7 +148,7 @@ static inline void store_stats(struct store *store, struct store_stats *stats) {
 }
 
 /* Answers what is under way, makes everything durable, closes, frees, and calls `closed` on the
- * loop. No operation may be started any more. */
+ * loop. No operation may be started after this. */
 static inline void store_close(struct store *store, void (*closed)(void *context), void *context) {
     store->ops->close(store, closed, context);
 }
@@ -157,7 +157,7 @@ static inline bool store_is_shared(const struct store *store) {
     return store->ops->watch != NULL;
 }
 
-/* Who is told of watched channels; before the first watch. */
+/* Sets who hears of watched channels. Before the first watch. */
 static inline void store_listen(struct store *store, const struct store_events *events) {
     store->ops->listen(store, events);
 }
@@ -171,8 +171,8 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* Whether the store works; of a shared one, `line` (or NULL) gets what it promises, or why it
- * does not. */
+/* Whether the store works. For a shared store, `line` (if not NULL) gets what it promises, or why
+ * it does not work. */
 static inline enum store_error store_health(struct store *store, struct buf *line) {
     return store->ops->health ? store->ops->health(store, line) : STORE_OK;
 }

@@ -1,6 +1,6 @@
 /*
- * A store of our own and many who poll on from where they were, in a random order of everything that can
- * happen: what each gets follows without a gap.
+ * A store of our own and many who poll on from where they were, in a random order of everything
+ * that can happen: what each gets follows without a gap.
  */
 #include "waiters.h"
 

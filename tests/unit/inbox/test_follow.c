@@ -1,6 +1,6 @@
 /*
- * The inbox over a store that others append to as well: what is told, read, lost and answered comes in
- * every order that two connections to one Redis can bring.
+ * The inbox over a store that others append to as well: what is told, read, lost and answered comes
+ * in every order that two connections to one Redis can bring.
  */
 #include "waiters.h"
 
@@ -149,7 +149,8 @@ static void test_a_failed_read_fails_those_who_wait_for_it(void **state) {
     assert_int_equal(waiters[0].poll.state, POLL_PARKED);
 }
 
-/* --- Everything at random ---------------------------------------------------------------------- */
+/* --- Everything at random
+ * ---------------------------------------------------------------------- */
 
 enum { WAITERS = 40, ROUNDS = 39, STEPS = 20000 };
 

@@ -1,4 +1,5 @@
-/* The Redis store's parts that need no Redis: settings, keys, slots, records, and what a Redis promises. */
+/* The Redis store's parts that need no Redis: settings, keys, slots, records, and what a Redis
+ * promises. */
 #include "redis/layout.h"
 #include "redis/options.h"
 #include "redis/promise.h"
