@@ -10,7 +10,8 @@ from load import Load, refusal
 from longline_server import wait_until
 from redis_server import CLUSTER_DOWN, HOST, KIND, NO_ANSWER, UNREACHABLE, Cluster
 from swarm import Swarm
-from test_redis import P, check_serves, documented_rights, healthy, push_when_it_can
+from test_redis import P, check_serves, healthy, push_when_it_can
+from test_redis_access import documented_rights
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
