@@ -1,7 +1,7 @@
 // What the modes share: subscribers whose polls are parked, pushes that wake them, and latencies.
 //
-// Everything runs on one thread and one epoll. A latency is the time from the send() of a push until
-// the last byte of the subscriber's reply was read, on one clock.
+// Everything runs on one thread and one epoll. A latency is the time from the send() of a push
+// until the last byte of the subscriber's reply was read, on one clock.
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
 

@@ -1,4 +1,4 @@
--- What the wrk scripts share. Requests are made once, before the run; the summary is one line of JSON.
+-- What the wrk scripts share: requests that are made once, before the run, and a summary in JSON.
 -- The arguments after wrk's `--` are the dialect (longline or nchan) and the number of channels.
 local common = {}
 

@@ -1,5 +1,5 @@
-// The load client of script/bench. It holds many long polls, publishes, and prints what that took as
-// one line of JSON. It speaks to longline or to nchan (--dialect).
+// The load client of script/bench. It holds many long polls, publishes, and prints what that took
+// as one line of JSON. It speaks to longline or to nchan (--dialect).
 #include "client.h"
 #include "modes.h"
 #include "options.h"
