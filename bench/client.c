@@ -15,7 +15,7 @@
 
 enum {
     EVENTS_MAX = 1024,
-    READ_SIZE = 1 << 20, // a whole longline reply fits: it stops at 1 MiB
+    READ_SIZE = 1 << 20, // longline's longest reply fits
     PARTIAL_MAX = 4 << 20,
 };
 
@@ -65,7 +65,7 @@ void client_open(struct client *client, struct client_conn *conn,
         die("connect: %s", strerror(errno));
     const int on = 1;
     setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    // Closing resets: thousands of sockets in TIME_WAIT would be in the way of the next run.
+    // Reset on close: thousands of sockets in TIME_WAIT would disturb the next run.
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
     setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     if (fcntl(conn->fd, F_SETFL, O_NONBLOCK) < 0)
@@ -107,7 +107,7 @@ bool reply_header(const struct reply *reply, const char *name, char *out, size_t
     return false;
 }
 
-// Reads the reply at the start of bytes. Returns its size, or 0 while it is not complete.
+// Parses the reply at the start of bytes. Returns its size, or 0 if it is incomplete.
 static size_t parse_reply(const char *bytes, size_t size, struct reply *reply) {
     const char *head_end = memmem(bytes, size, "\r\n\r\n", 4);
     if (!head_end)
@@ -138,7 +138,7 @@ static void keep_partial(struct client_conn *conn, const char *bytes, size_t siz
     conn->partial_size += size;
 }
 
-// Takes what was read; returns true if it completed a reply.
+// Takes what was read. Returns true if that completed a reply.
 static bool take(struct client_conn *conn, const char *bytes, size_t size) {
     if (!conn->busy)
         die("bytes without a request: %.*s", (int)(size < 80 ? size : 80), bytes);
@@ -165,7 +165,7 @@ static bool take(struct client_conn *conn, const char *bytes, size_t size) {
     return true;
 }
 
-// The sockets are edge-triggered: reading stops only at a short read or at EAGAIN.
+// The sockets are edge-triggered: read until a short read or EAGAIN.
 static size_t read_conn(struct client *client, struct client_conn *conn) {
     size_t replies = 0;
     for (;;) {

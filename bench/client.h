@@ -1,6 +1,6 @@
-// Many keep-alive HTTP/1.1 connections on one epoll, with one request at a time on each.
+// Many keep-alive HTTP/1.1 connections on one epoll, each with one request at a time.
 //
-// This is a measuring client: whatever it did not expect (a closed connection, a reply it cannot read, a
+// This client measures: anything unexpected (a closed connection, a reply that it cannot read, a
 // request that does not fit the socket's buffer) ends the program with one line on stderr.
 #ifndef BENCH_CLIENT_H
 #define BENCH_CLIENT_H
@@ -13,7 +13,7 @@
 struct client;
 struct client_conn;
 
-// A reply as it stands in the read buffer; it is gone when the callback returns.
+// A reply in the read buffer. It is gone when the callback returns.
 struct reply {
     int status;
     const char *head;
@@ -31,7 +31,7 @@ struct client_conn {
     size_t index; // the caller's
     void *data;   // the caller's
     client_on_reply on_reply;
-    char *partial; // what came of a reply that arrives in pieces
+    char *partial; // the part of a reply that has arrived so far, if it comes in pieces
     size_t partial_size;
 };
 
@@ -41,21 +41,21 @@ uint64_t now_ns(void);
 // Prints one line on stderr and exits with 1.
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-// malloc that does not fail; the bytes are zero.
+// Zeroed memory. Dies if there is none.
 void *allocate(size_t count, size_t size);
 
 struct client *client_new(void);
 
-// Connects, waiting for it, and puts the connection on the client's epoll.
+// Connects, which blocks, and adds the connection to the client's epoll.
 void client_open(struct client *client, struct client_conn *conn, const struct sockaddr_in *server);
 
-// Sends one request; the reply comes to conn->on_reply out of client_turn.
+// Sends one request. client_turn() will pass the reply to conn->on_reply.
 void client_send(struct client_conn *conn, const char *request, size_t size);
 
-// One epoll_wait of at most timeout_ms and the callbacks of what it brought; returns how many replies.
+// Waits at most timeout_ms and handles what has arrived. Returns the number of replies.
 size_t client_turn(struct client *client, int timeout_ms);
 
-// Copies the value of a header into out (ended by a NUL); returns false if the reply has no such header.
+// Copies the value of a header into out, with a NUL. Returns false if the reply has no such header.
 bool reply_header(const struct reply *reply, const char *name, char *out, size_t size);
 
 #endif

@@ -1,5 +1,5 @@
--- What the wrk scripts share: the requests are made once, before the run, and the summary is one line of JSON.
--- Arguments after wrk's `--`: the dialect (longline or nchan) and the number of channels.
+-- What the wrk scripts share: requests that are made once, before the run, and a summary in JSON.
+-- The arguments after wrk's `--` are the dialect (longline or nchan) and the number of channels.
 local common = {}
 
 function common.arguments(args)
@@ -8,13 +8,13 @@ function common.arguments(args)
     return dialect, tonumber(args[2] or 1000)
 end
 
--- A JSON object of exactly the size asked for, the same that polls.c pushes.
+-- A JSON object of exactly that size, the same that bench.c pushes.
 function common.body(size)
     local head, tail = '{"update_id":10000,"text":"', '"}'
     return head .. string.rep("x", size - #head - #tail) .. tail
 end
 
--- Every thread walks all channels, from a place of its own.
+-- Every thread walks all channels, each from its own place.
 local threads = 0
 function setup(thread)
     thread:set("place", threads * 509)

@@ -4,15 +4,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Both servers get the same headers from every client.
+// Both servers get the same headers.
 #define HEADERS "Host: 127.0.0.1\r\nUser-Agent: longline-bench\r\nAccept: */*\r\n"
 
-// The number after a text in a reply's body; dies if it is not there.
+// The number after a text in a reply's body. Dies if the text is not there.
 static size_t number_after(const struct reply *reply, const char *text) {
     const char *at = memmem(reply->body, reply->body_size, text, strlen(text));
     if (!at)
         die("no \"%s\" in a reply with status %d", text, reply->status);
     return strtoul(at + strlen(text), NULL, 10);
+}
+
+static size_t write_push(char *out, size_t size, const char *path, const char *channel,
+                         const char *body) {
+    return (size_t)snprintf(out, size,
+                            "POST %s%s HTTP/1.1\r\n" HEADERS
+                            "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                            path, channel, strlen(body), body);
+}
+
+static void expect_200(const struct reply *reply) {
+    if (reply->status != 200)
+        die("a poll was answered %d: %.*s", reply->status, (int)reply->body_size, reply->body);
 }
 
 static size_t longline_poll(char *out, size_t size, const char *channel,
@@ -22,10 +35,7 @@ static size_t longline_poll(char *out, size_t size, const char *channel,
 }
 
 static size_t longline_push(char *out, size_t size, const char *channel, const char *body) {
-    return (size_t)snprintf(out, size,
-                            "POST /%s HTTP/1.1\r\n" HEADERS
-                            "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                            channel, strlen(body), body);
+    return write_push(out, size, "/", channel, body);
 }
 
 static size_t longline_status(char *out, size_t size) {
@@ -33,8 +43,7 @@ static size_t longline_status(char *out, size_t size) {
 }
 
 static bool longline_advance(const struct reply *reply, struct cursor *cursor) {
-    if (reply->status != 200)
-        die("a poll was answered %d: %.*s", reply->status, (int)reply->body_size, reply->body);
+    expect_200(reply);
     cursor->ts = number_after(reply, "\"ts\":");
     return !memmem(reply->body, reply->body_size, "\"updates\":[]", 12);
 }
@@ -53,10 +62,7 @@ static size_t nchan_poll(char *out, size_t size, const char *channel, const stru
 }
 
 static size_t nchan_push(char *out, size_t size, const char *channel, const char *body) {
-    return (size_t)snprintf(out, size,
-                            "POST /pub?id=%s HTTP/1.1\r\n" HEADERS
-                            "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                            channel, strlen(body), body);
+    return write_push(out, size, "/pub?id=", channel, body);
 }
 
 static size_t nchan_status(char *out, size_t size) {
@@ -66,8 +72,7 @@ static size_t nchan_status(char *out, size_t size) {
 static bool nchan_advance(const struct reply *reply, struct cursor *cursor) {
     if (reply->status == 304 || reply->status == 408)
         return false;
-    if (reply->status != 200)
-        die("a poll was answered %d: %.*s", reply->status, (int)reply->body_size, reply->body);
+    expect_200(reply);
     if (!reply_header(reply, "Last-Modified", cursor->last_modified,
                       sizeof cursor->last_modified) ||
         !reply_header(reply, "Etag", cursor->etag, sizeof cursor->etag))

@@ -1,10 +1,10 @@
-// What the two servers call the same things: how a poll, a push and the count of parked polls are asked for.
+// What differs between the two servers: how to poll, how to push, how to count parked polls.
 #ifndef BENCH_DIALECT_H
 #define BENCH_DIALECT_H
 
 #include "client.h"
 
-// Where a subscriber stands in its channel: longline counts, nchan has two headers.
+// Where a subscriber is in its channel: longline has a number, nchan two headers.
 struct cursor {
     uint64_t ts;
     char last_modified[40];
@@ -14,7 +14,7 @@ struct cursor {
 struct dialect {
     const char *name;
 
-    // Each writes one request into out and returns its size.
+    // Each of these writes one request into out and returns its size.
     size_t (*poll)(char *out, size_t size, const char *channel, const struct cursor *cursor);
     size_t (*push)(char *out, size_t size, const char *channel, const char *body);
     size_t (*status)(char *out, size_t size);
@@ -22,7 +22,7 @@ struct dialect {
     // Moves the cursor past a poll's reply; returns false if the reply holds no update.
     bool (*advance)(const struct reply *reply, struct cursor *cursor);
 
-    // How many polls are parked, out of the reply to a status request.
+    // How many polls are parked, according to the reply to a status request.
     size_t (*parked)(const struct reply *reply);
 };
 

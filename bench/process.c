@@ -31,7 +31,7 @@ static FILE *open_proc(pid_t pid, const char *name) {
     return file;
 }
 
-// schedstat counts the same time as stat's utime + stime, in nanoseconds instead of ticks of 10 ms.
+// schedstat counts the same time as utime + stime in stat, but in nanoseconds instead of ticks.
 uint64_t process_cpu_ns(pid_t pid) {
     uint64_t sum_ns = 0;
     char path[64];
@@ -62,7 +62,7 @@ uint64_t processes_cpu_ns(const struct processes *processes) {
     return sum_ns;
 }
 
-// smaps_rollup is exact; VmRSS in status lags behind by some pages a processor.
+// smaps_rollup is exact; VmRSS in status lags behind by some pages per processor.
 struct memory processes_memory(const struct processes *processes) {
     struct memory sum = {0};
     for (size_t i = 0; i < processes->count; i++) {

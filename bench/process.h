@@ -1,4 +1,4 @@
-// What other processes cost, out of /proc: CPU time and resident memory, summed over all of a server's.
+// What other processes cost, according to /proc: CPU time and resident memory.
 #ifndef BENCH_PROCESS_H
 #define BENCH_PROCESS_H
 
@@ -15,13 +15,13 @@ struct processes {
 
 struct memory {
     uint64_t rss_bytes;
-    uint64_t pss_bytes; // shared pages counted once over all processes
+    uint64_t pss_bytes; // a page that several share counts once
 };
 
 // Reads "12,34"; dies on anything else.
 void processes_parse(struct processes *processes, const char *text);
 
-// User and system time so far: of all threads of one process, and of all processes.
+// User and system time so far, of all threads.
 uint64_t process_cpu_ns(pid_t pid);
 uint64_t processes_cpu_ns(const struct processes *processes);
 
