@@ -1,13 +1,14 @@
--- The Lua client of longline: push updates to a channel, and get every update of it, in order, once.
+-- The Lua client of longline: pushes updates to a channel, and gets each of its updates once, in
+-- order.
 --
 --     local longline = require "longline"                  -- Garry's Mod: include("longline.lua")
 --     local client = longline.new("https://lp.example.com/SecretPath")
 --     client:subscribe(function(update, ts) print(ts, update.key) end)
 --     client:publish({ key = "value" })
 --
--- Runs on Lua 5.1 and LuaJIT over copas, luasocket and cjson (luasec for https), and in Garry's Mod over HTTP,
--- timer.Simple and util. All that is of one environment stands behind six functions of the module, set at the end of
--- this file; another environment can plug its own in:
+-- It runs on Lua 5.1 and LuaJIT over copas, luasocket and cjson (luasec for https), and in Garry's
+-- Mod. What differs between them is in six functions, set at the end of this file. Another
+-- environment can set its own:
 --
 --     longline.http_get(url, request)         → body, status, headers | false, error
 --     longline.http_post(url, body, request)  → the same
@@ -16,24 +17,27 @@
 --     longline.json_encode(table)             → text | nil, error, or throws
 --     longline.json_decode(text)              → table | nil, error, or throws
 --
--- `headers` has lower-case names; it may be nil. `request` is a table or nil. Its `timeout` is how long the reply may
--- take, in seconds. The function may set its `cancel`, which stop() calls to end the wait early.
+-- `headers` may be nil; its names are in lower case. `request` may be nil; its `timeout` is how
+-- many seconds the reply may take. The function may set its `cancel`, which stop() calls to end the
+-- wait.
 --
--- A subscription is one thread (run, below): poll, deliver, poll again; after an error pause and poll with the same
--- ts. Its cursor is the id of the last update that was handled, and only moves after the handler returned. client.ts is
--- the newest subscription's: after stop() and subscribe() an older one may still be in its handler.
+-- A subscription is one thread (see run): poll, deliver, poll again; after an error pause and ask
+-- again. Its cursor is the last update that was handled, and moves only after the handler has
+-- returned. client.ts is the cursor of the newest subscription: an older one may still be in its
+-- handler.
 
 local longline = { _VERSION = "longline 0.1.0" }
 
 local SLEEP_MAX_S = 60         -- The server waits no longer.
-local REPLY_GRACE_S = 15       -- So much longer than `sleep` a reply may take.
+local REPLY_GRACE_S = 15       -- How much longer than `sleep` a reply may take.
 local PUBLISH_TIMEOUT_S = 30
 local RETRY_AFTER_MAX_S = 60
 local PAGE = 100               -- Updates in one reply.
 
 local unpack = unpack or table.unpack
+local clock = os.time -- An environment may have a finer one.
 
--- A pcall and an xpcall that handlers may yield in. Plain Lua 5.1 needs coxpcall for that, see over_copas.
+-- A pcall and an xpcall in which handlers may yield. Plain Lua 5.1 needs coxpcall: see over_copas.
 local pcall, xpcall = pcall, xpcall
 
 local function can_yield_in_pcall()
@@ -43,31 +47,32 @@ end
 local Client = {}
 Client.__index = Client
 
--- A client of one channel. `url` may have a query: it is merged into every update that is published.
+-- A client of one channel. If `url` has a query, it is merged into every update that is published.
 function longline.new(url)
   assert(type(url) == "string", "longline.new: the URL of a channel is expected")
   return setmetatable({ url = url:match("^[^#]*"), backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
 end
 
--- ----------------------------------------------------------------------------------------------- telling the user
+-- -------------------------------------------------------------------------------- telling the user
 
--- The URL's path is the channel's secret: it is in no message.
+-- The URL's path is the channel's secret, so no message has it.
 function Client:log(format, ...)
   local host = self.url:match("^%a+://([^/?#]+)") or "?"
   print(("longline (%s): "):format(host:gsub("^.*@", "")) .. format:format(...))
 end
 
--- Calls f and returns true and its results, or false and the error with a traceback.
+-- Calls f. Returns true and its results, or false and the error with a traceback.
 local function call(f, ...)
   local arguments, count = { ... }, select("#", ...)
   return xpcall(function() return f(unpack(arguments, 1, count)) end, function(err)
     local text = tostring(err)
-    -- coxpcall has added the traceback already.
+    -- coxpcall has already added the traceback.
     return text:find("\nstack traceback:", 1, true) and text or debug.traceback(text, 2)
   end)
 end
 
--- The same for what waits. Where the interpreter cannot catch its error, that ends the thread.
+-- The same for a function that waits. If the interpreter cannot catch its error, that ends the
+-- thread.
 local function call_waiting(f, ...)
   if can_yield_in_pcall() then return call(f, ...) end
   return true, f(...)
@@ -79,7 +84,7 @@ local defaults = {
   on_error = function(self, err, _, final) self:log("%s%s", err, final and " (the subscription has ended)" or "") end,
 }
 
--- Calls the user's on_… field, or prints a line where there is none.
+-- Calls the user's on_… field, or prints a line if it is not set.
 local function tell(self, name, ...)
   local callback = self[name]
   if not callback then return defaults[name](self, ...) end
@@ -88,52 +93,38 @@ local function tell(self, name, ...)
   if name == "on_error" then self:log("on_error: %s", err) else tell(self, "on_error", name .. ": " .. err) end
 end
 
--- ----------------------------------------------------------------------------------------------- publish
+-- ----------------------------------------------------------------------------------------- publish
 
--- The JSON text with U+FFFD for every \ud800 to \udfff that is no half of a pair. JSON allows such strings, the server
--- hands them on as they came, and some decoders refuse a whole reply for one of them.
+-- The JSON text with U+FFFD for every \ud800 to \udfff that is not half of a pair. JSON allows such
+-- strings and the server passes them on, but some decoders refuse a whole reply because of one.
 local function without_half_pairs(text)
-  local parts, from, at = {}, 1, 1
-  while true do
-    at = text:find("\\", at, true)
-    if not at then break end
-    if text:find("^u[dD][89abAB]%x%x\\u[dD][c-fC-F]%x%x", at + 1) then
-      at = at + 12
-    elseif text:find("^u[dD][89a-fA-F]%x%x", at + 1) then
-      parts[#parts + 1] = text:sub(from, at - 1) .. "\\ufffd"
-      at = at + 6
-      from = at
-    else
-      at = at + 2 -- The escaped character may be a backslash.
-    end
-  end
-  return table.concat(parts) .. text:sub(from)
+  text = text:gsub("\\\\", "\1") -- JSON has no control characters, so these marks are free.
+  text = text:gsub("\\(u[dD][89abAB]%x%x)\\(u[dD][c-fC-F]%x%x)", "\2%1\2%2")
+  text = text:gsub("\\u[dD][89a-fA-F]%x%x", "\\ufffd")
+  return (text:gsub("[\1\2]", { ["\1"] = "\\\\", ["\2"] = "\\" }))
 end
 
--- The table that a JSON text is, or nil.
+-- The table that the JSON text describes, or nil.
 local function decode(text)
   local ok, value = pcall(longline.json_decode, text)
   if not ok or type(value) ~= "table" then ok, value = pcall(longline.json_decode, without_half_pairs(text)) end
   return ok and type(value) == "table" and value or nil
 end
 
-local function is_redirect(status)
-  return type(status) == "number" and status >= 300 and status < 400
-end
-
--- What an error's reply says of it, or "".
+-- What an error's reply says about it, or "".
 local function description(body, status, headers)
   local reply = decode(body)
   local text = reply and reply.error_description
   if type(text) == "string" then return text end
-  if not is_redirect(status) then return "" end
-  -- Of where it leads to only the host is told: the path is the channel's secret.
+  if type(status) ~= "number" or status < 300 or status >= 400 then return "" end
+  -- Name only the host that it leads to: the path is the channel's secret.
   local host = tostring(headers and headers.location or ""):match("^https?://[^/?#@]+")
   return "redirects are not followed, set the URL that it leads to" .. (host and ", at " .. host or "")
 end
 
--- Stores the table as one update. Returns true, 200 and its ts, or false, the status and what the server said of it,
--- or false and an error. It is not tried again: without a reply it may have been stored all the same.
+-- Stores the table as one update. Returns true, 200 and its ts; or false, the status and the
+-- server's words; or false and an error. It never tries again, because without a reply it may have
+-- been stored.
 function Client:publish(update)
   local encoded, text, err = pcall(longline.json_encode, update)
   if not encoded or not text then return false, "cannot be written as JSON: " .. tostring(encoded and err or text) end
@@ -145,7 +136,7 @@ function Client:publish(update)
   return false, status, description(body, status, headers)
 end
 
--- The same in a thread of its own; callback(ok, code, …) gets what publish returns.
+-- The same in its own thread. callback(ok, code, …) gets what publish returns.
 function Client:publish_async(update, callback)
   longline.thread_new(function()
     local result = { self:publish(update) }
@@ -155,9 +146,9 @@ function Client:publish_async(update, callback)
   end)
 end
 
--- ----------------------------------------------------------------------------------------------- get
+-- --------------------------------------------------------------------------------------------- get
 
--- One poll. Returns the reply and its text, or false, an error and, where there was a reply, its status and headers.
+-- One poll. Returns the reply and its text, or false, an error, and the status and headers, if any.
 local function poll(self, query, request)
   local separator = self.url:find("?", 1, true) and "&" or "?"
   local body, status, headers = longline.http_get(self.url .. separator .. query, request)
@@ -173,42 +164,35 @@ local function poll(self, query, request)
   return reply, body
 end
 
-local function seconds_text(seconds)
-  return ("%.14g"):format(seconds)
-end
-
 local function reply_timeout(sleep)
   return math.min(math.max(sleep, 0), SLEEP_MAX_S) + REPLY_GRACE_S
 end
 
--- One poll: the updates after `ts` (-K: the last K; nil: all that are kept), waiting for one up to `timeout` seconds.
--- Returns the reply { ts =, updates =, missed =, reset = } and its text, or false, an error and the status.
+-- One poll: the updates after `ts` (-K: the last K; nil: all that are kept), waiting up to
+-- `timeout` seconds for one. Returns the reply { ts =, updates =, missed =, reset = } and its text,
+-- or false, an error and the status.
 function Client:get(ts, timeout)
-  local query = "ts=" .. (ts and ("%.0f"):format(ts) or "") .. "&sleep=" .. (timeout and seconds_text(timeout) or "")
+  local query = "ts=" .. (ts and ("%.0f"):format(ts) or "") .. "&sleep=" .. (timeout and ("%.14g"):format(timeout) or "")
   local reply, body, status = poll(self, query, { timeout = reply_timeout(timeout or 0) })
   return reply, body, status
 end
 
--- ----------------------------------------------------------------------------------------------- subscribe
+-- --------------------------------------------------------------------------------------- subscribe
 
--- A number from 0 to 1, of a generator of the client's own: the program's math.random may be unseeded, and is not
--- the client's to seed. The address of a new table differs from program to program.
-local function random(self)
-  if not self.random then
-    local seed = 1
-    for byte in (tostring({}) .. self.url):gmatch(".") do seed = (seed * 31 + byte:byte()) % 2147483647 end
-    self.random = math.max(seed, 1)
-  end
-  self.random = self.random * 16807 % 2147483647
-  return self.random / 2147483647
-end
-
--- Half to all of it: clients that failed together must not come back together.
+-- Between half and all of it: clients that failed together must not come back together. The client
+-- has its own generator, because math.random may be unseeded and is not ours to seed. The address
+-- of a new table differs between programs.
 local function jitter(self, seconds)
-  return seconds * (0.5 + 0.5 * random(self))
+  local last = self.random
+  if not last then
+    last = 1
+    for byte in (tostring({}) .. self.url):gmatch(".") do last = (last * 31 + byte:byte()) % 2147483647 end
+  end
+  self.random = math.max(last, 1) * 16807 % 2147483647
+  return seconds * (0.5 + 0.5 * self.random / 2147483647)
 end
 
--- How long to wait after the error that is the `failures`th in a row.
+-- How long to wait after the `failures`th error in a row.
 local function backoff(self, failures, status, headers)
   if status == 429 or status == 503 then
     local told = tostring(headers and headers["retry-after"] or ""):match("^%s*(%d+)%s*$")
@@ -217,27 +201,27 @@ local function backoff(self, failures, status, headers)
   return jitter(self, math.min(self.backoff * 2 ^ math.min(failures - 1, 30), self.backoff_max))
 end
 
--- Of an error with this status it is no use to try again.
+-- Whether trying again cannot help after an error with this status.
 local function is_final(status)
   return status ~= nil and status >= 300 and status < 500 and status ~= 408 and status ~= 429
 end
 
--- `by`: the subscription.
-local function move(self, by, ts)
-  if by.ts == ts then return end
-  by.ts = ts
-  if self.current ~= by then return end
+-- Moves the cursor.
+local function move(self, subscription, ts)
+  if subscription.ts == ts then return end
+  subscription.ts = ts
+  if self.current ~= subscription then return end
   self.ts = ts
   if not self.save then return end
   local ok, err = call(self.save, ts)
   if not ok then tell(self, "on_error", "save: " .. err) end
 end
 
--- Hands a reply's updates to the handler, one after the other, as long as nobody calls stop().
+-- Hands a reply's updates to the handler, one by one, until stop() is called.
 local function deliver(self, subscription, reply)
   local function stopped() return subscription.stopped end
   local count = #reply.updates
-  -- What "the last K" are is known now.
+  -- Now we know where "the last K" begin.
   if subscription.ts < 0 and count > 0 then move(self, subscription, reply.ts - count) end
   if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
   if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
@@ -251,8 +235,8 @@ local function deliver(self, subscription, reply)
   if not stopped() then move(self, subscription, reply.ts) end
 end
 
--- Where to start: what load() returns, else the ts that subscribe got, else 0. Returns nil when load() fails, since
--- starting anywhere else would lose or repeat updates.
+-- Where to start: what load() returns, or else the ts passed to subscribe, or else 0. Returns nil
+-- if load() fails, since starting anywhere else would lose or repeat updates.
 local function start(self, ts)
   if self.load then
     local ok, loaded = call(self.load)
@@ -266,14 +250,14 @@ local function start(self, ts)
   return ts or 0
 end
 
--- A subscription's thread, from its start to stop() or to an error that is final.
+-- A subscription's thread, from its start until stop() or a final error.
 local function run(self, subscription, ts, sleep)
   subscription.ts = start(self, ts)
   if self.current == subscription then self.ts = subscription.ts end
   local failures = 0
   while subscription.ts and not subscription.stopped do
-    local asked, asked_at = subscription.ts, os.time()
-    local query = ("ts=%.0f&sleep=%s&limit=%d"):format(asked, seconds_text(sleep), PAGE)
+    local asked, asked_at = subscription.ts, clock()
+    local query = ("ts=%.0f&sleep=%.14g&limit=%d"):format(asked, sleep, PAGE)
     subscription.request = { timeout = reply_timeout(sleep) }
     local ok, reply, err, status, headers = call_waiting(poll, self, query, subscription.request)
     if subscription.stopped then break end
@@ -282,9 +266,9 @@ local function run(self, subscription, ts, sleep)
     if reply then
       failures = 0
       deliver(self, subscription, reply)
-      -- Nothing, and at once (sleep 0, a server that ends, a proxy that does not wait): do not spin. Whole seconds are
-      -- all that every environment can tell, and will do.
-      if subscription.ts == asked and os.time() - asked_at < self.backoff then pause = jitter(self, self.backoff) end
+      -- An empty reply at once (sleep 0, a server that ends, a proxy that does not wait): do not
+      -- spin.
+      if subscription.ts == asked and clock() - asked_at < self.backoff then pause = jitter(self, self.backoff) end
     else
       failures = failures + 1
       local final = is_final(status)
@@ -304,9 +288,9 @@ local function run(self, subscription, ts, sleep)
   self.subscriptions[subscription] = nil
 end
 
--- Calls handler(update, ts) for every update after `ts`, in order, from a thread of its own, until stop(). Each poll
--- waits up to `timeout` seconds (60). See `start` for where it begins. Of a client one subscription should run at a
--- time, as it has one cursor.
+-- Calls handler(update, ts) for every update after `ts`, in order and in its own thread, until
+-- stop(). Each poll waits up to `timeout` seconds (60). See `start` for where it begins. A client
+-- should have one subscription at a time, because it has one cursor.
 function Client:subscribe(handler, ts, timeout)
   assert(type(handler) == "function", "subscribe: a handler is expected")
   local subscription = { handler = handler, request = {}, stopped = false }
@@ -317,7 +301,7 @@ function Client:subscribe(handler, ts, timeout)
   end)
 end
 
--- Ends what subscribe began: a poll that waits is given up, and no handler is called any more.
+-- Ends the subscriptions: a waiting poll is abandoned, and no handler is called any more.
 function Client:stop()
   local subscriptions = self.subscriptions
   self.subscriptions = {}
@@ -328,59 +312,58 @@ function Client:stop()
   end
 end
 
--- ----------------------------------------------------------------------------------------------- Garry's Mod
+-- ------------------------------------------------------------------------------------- Garry's Mod
+
+-- Sets the two functions of an environment that has one for both: http(method, url, body, request).
+local function set_http(http)
+  function longline.http_get(url, request) return http("GET", url, nil, request) end
+  function longline.http_post(url, body, request) return http("POST", url, body, request) end
+end
+
+local function resume(co, ...)
+  local ok, err = coroutine.resume(co, ...)
+  if not ok then error(debug.traceback(co, tostring(err)), 0) end
+end
+
+-- Calls begin(done) and returns, in this thread, what done(…) is first called with.
+local function await(begin)
+  local co = coroutine.running()
+  if not co then error("longline: only a thread can wait; use publish_async, or longline.thread_new", 4) end
+  local result, over, waiting
+  begin(function(...)
+    if over then return end
+    over, result = true, { n = select("#", ...), ... }
+    if waiting then resume(co) end
+  end)
+  if not over then
+    waiting = true
+    coroutine.yield()
+  end
+  local got = result
+  result = nil -- A timer may hold `done` for a minute; it must not hold the body.
+  return unpack(got, 1, got.n)
+end
 
 -- Needs HTTP, timer.Simple, util.TableToJSON and util.JSONToTable.
 local function over_garrysmod(G)
   local HTTP, timer, util = G.HTTP, G.timer, G.util
+  clock = rawget(G, "SysTime") or clock
 
-  local function resume(co, ...)
-    local ok, err = coroutine.resume(co, ...)
-    if not ok then error(debug.traceback(co, tostring(err)), 0) end
-  end
-
-  -- Calls begin(done) and returns, in this thread, what done(…) is called with. Only the first call of it counts.
-  local function await(begin)
-    local co = coroutine.running()
-    if not co then error("longline: only a thread can wait; use publish_async, or longline.thread_new", 4) end
-    local result, over, waiting
-    begin(function(...)
-      if over then return end
-      over, result = true, { n = select("#", ...), ... }
-      if waiting then resume(co) end
-    end)
-    if not over then
-      waiting = true
-      coroutine.yield()
-    end
-    local got = result
-    result = nil -- A timer may hold on to `done` for a minute; not to the body.
-    return unpack(got, 1, got.n)
-  end
-
-  local function http(parameters, request)
+  set_http(function(method, url, body, request)
     local timeout = request and request.timeout or PUBLISH_TIMEOUT_S
     return await(function(done)
-      function parameters.success(status, body, headers)
+      local parameters = { method = method, url = url, body = body, type = body and "application/json", timeout = timeout }
+      function parameters.success(status, reply, headers)
         local lower = {}
         for name, value in pairs(headers or {}) do lower[tostring(name):lower()] = value end
-        done(body or "", status, lower)
+        done(reply or "", status, lower)
       end
       function parameters.failed(err) done(false, tostring(err or "failed")) end
-      parameters.timeout = timeout
       if request then request.cancel = function() done(false, "stopped") end end
       timer.Simple(timeout + 5, function() done(false, "no reply in time") end)
       if HTTP(parameters) == false then done(false, "HTTP() failed") end
     end)
-  end
-
-  function longline.http_get(url, request)
-    return http({ method = "GET", url = url }, request)
-  end
-
-  function longline.http_post(url, body, request)
-    return http({ method = "POST", url = url, body = body, type = "application/json" }, request)
-  end
+  end)
 
   function longline.thread_new(f, ...)
     local co = coroutine.create(f)
@@ -397,15 +380,14 @@ local function over_garrysmod(G)
 
   longline.json_encode = util.TableToJSON
 
-  -- Without the limit on how much is read, and without making numbers of keys that look like one.
-  function longline.json_decode(text)
-    return util.JSONToTable(text, true, true)
-  end
+  -- Without the limit on the length, and without turning keys that look like numbers into numbers.
+  function longline.json_decode(text) return util.JSONToTable(text, true, true) end
 end
 
--- ----------------------------------------------------------------------------------------------- JSON over cjson
+-- --------------------------------------------------------------------------------- JSON over cjson
 
--- cjson writes 14 digits of a number, too few for an id of more than 46 bits, so this is done here.
+-- cjson writes 14 digits of a number, too few for an id of more than 46 bits. So we encode
+-- ourselves.
 local encode
 
 local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
@@ -421,7 +403,7 @@ local function encode_number(number)
   return tonumber(text) == number and text or ("%.17g"):format(number)
 end
 
--- The length of a table that is an array (a few holes allowed, as in cjson), or nil.
+-- The length of a table that is an array (it may have a few holes, as in cjson), or nil.
 local function array_length(t)
   local count, length = 0, 0
   for key in pairs(t) do
@@ -457,21 +439,21 @@ function encode(value, depth)
   error("a " .. kind .. " is no JSON", 0)
 end
 
--- ----------------------------------------------------------------------------------------------- copas and luasocket
+-- ----------------------------------------------------------------------------- copas and luasocket
 
--- The certificates of common systems, for longline.tls.cafile.
+-- Where common systems have their certificates, for longline.tls.cafile.
 local CA_FILES = {
   "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem",
   "/usr/local/share/certs/ca-root-nss.crt",
 }
 
--- What luasec's ssl.wrap gets for https.
+-- The settings for luasec's ssl.wrap.
 longline.tls = {
   mode = "client", protocol = "any", verify = "peer",
   options = { "all", "no_sslv2", "no_sslv3", "no_tlsv1", "no_tlsv1_1" },
 }
 
--- Splits http(s)://[user:password@]host[:port][/path][?query]; returns nil for anything else.
+-- Splits http(s)://[user:password@]host[:port][/path][?query]. Returns nil for anything else.
 local function parse_url(url)
   local scheme, authority, target = url:match("^(%a+)://([^/?#]+)([^#]*)")
   scheme = scheme and scheme:lower()
@@ -489,14 +471,14 @@ local function parse_url(url)
   }
 end
 
--- Whether a certificate's name, which may begin with "*.", is the host's.
+-- Whether a certificate's name, which may begin with "*.", matches the host.
 local function name_fits(name, host)
   name, host = name:lower(), host:lower()
   if name == host then return true end
   return name:sub(1, 2) == "*." and name:sub(2) == host:match("^[^.]+(%..+)$")
 end
 
--- luasec checks who signed a certificate, not whose it is.
+-- luasec checks who signed a certificate, but not whom it was issued to.
 local function certificate_fits(certificate, host)
   local names = certificate and certificate:extensions()["2.5.29.17"] or {}
   for _, kind in ipairs({ "dNSName", "iPAddress" }) do
@@ -507,20 +489,10 @@ local function certificate_fits(certificate, host)
   return false
 end
 
--- A function wait(socket, "read" or "write", seconds, request) → true | nil, "timeout" or "stopped".
--- In the main program, outside of every coroutine, it blocks; elsewhere the coroutine must be copas'. Without a
--- socket it only waits.
---
--- copas' own waits have no end in its older releases (Debian's has no timers at all), and cannot be given up. So what
--- copas gets to wait for is an object of our own: copas.receive and copas.connect try it once, are told "timeout",
--- yield until select says that it is ready, and try again. select asks it for its descriptor, and whether it is
--- "dirty", which is: ready in any case.
-local function waiting_over(copas, socket)
-  local idle = assert((socket.udp4 or socket.udp)()) -- Never ready to be read, always ready to be written.
-  local after -- after(seconds, f) → cancel()
-
+-- copas' timers: a function after(seconds, f) → cancel(). Debian's copas has none of its own.
+local function timers_over(copas, socket)
   if copas.sleep then
-    function after(seconds, f)
+    return function(seconds, f)
       local live = true
       local thread = copas.addthread(function()
         if live then copas.sleep(seconds) end
@@ -531,27 +503,39 @@ local function waiting_over(copas, socket)
         copas.wakeup(thread)
       end
     end
-  else
-    -- This copas has no timers. They are run before each step of its loop, which then waits no longer than for the next.
-    local timers, step = {}, copas.step
-    function after(seconds, f)
-      local timer = { at = socket.gettime() + seconds, f = f }
-      timers[timer] = true
-      return function() timers[timer] = nil end
-    end
-    function copas.step(timeout)
-      local now, due, next_s = socket.gettime(), {}, nil
-      for timer in pairs(timers) do
-        if timer.at <= now then due[#due + 1] = timer else next_s = math.min(next_s or math.huge, timer.at - now) end
-      end
-      for _, timer in ipairs(due) do
-        if timers[timer] then timers[timer] = nil; timer.f() end
-      end
-      if #due > 0 then next_s = 0 end -- What they did may have set others.
-      if next_s and (not timeout or timeout < 0 or next_s < timeout) then timeout = next_s end
-      return step(timeout)
-    end
   end
+  -- Run them before each step of copas' loop, which then waits no longer than until the next one.
+  local timers, step = {}, copas.step
+  function copas.step(timeout)
+    local now, due, next_s = socket.gettime(), {}, nil
+    for timer in pairs(timers) do
+      if timer.at <= now then due[#due + 1] = timer else next_s = math.min(next_s or math.huge, timer.at - now) end
+    end
+    for _, timer in ipairs(due) do
+      if timers[timer] then timers[timer] = nil; timer.f() end
+    end
+    if #due > 0 then next_s = 0 end -- They may have set others.
+    if next_s and (not timeout or timeout < 0 or next_s < timeout) then timeout = next_s end
+    return step(timeout)
+  end
+  return function(seconds, f)
+    local timer = { at = socket.gettime() + seconds, f = f }
+    timers[timer] = true
+    return function() timers[timer] = nil end
+  end
+end
+
+-- A function wait(socket, "read" or "write", seconds, request) → true | nil, "timeout" or
+-- "stopped". In the main program, outside of every coroutine, it blocks; any other coroutine must
+-- be copas'. Without a socket it only waits.
+--
+-- copas' own waits cannot be ended, and older releases do not limit them. So copas gets an object
+-- of ours to wait for: copas.receive and copas.connect try it once, are told "timeout", yield until
+-- select says that it is ready, and try again. select asks it for its descriptor, and whether it is
+-- "dirty", which means: ready in any case.
+local function waiting_over(copas, socket)
+  local idle = assert((socket.udp4 or socket.udp)()) -- Never readable, always writable.
+  local after = timers_over(copas, socket)
 
   local function block(skt, what, seconds)
     if not skt then
@@ -585,7 +569,8 @@ local function waiting_over(copas, socket)
   end
 end
 
--- One HTTP request on a connection of its own. Errors are thrown as { message }; `exchange` catches them.
+-- One HTTP request on its own connection. It throws errors as { message }, which over_copas
+-- catches.
 local Connection = {}
 Connection.__index = Connection
 
@@ -594,7 +579,7 @@ local function try(value, err, ...)
   error({ tostring(err or "failed") }, 0)
 end
 
--- Calls attempt() until it is done, waiting in between as its error says; `patience_s` is for each wait.
+-- Calls attempt() until it is done, and waits in between as its error says, `patience_s` at a time.
 function Connection:repeat_until_done(what, patience_s, attempt)
   while true do
     local value, err = attempt()
@@ -608,8 +593,8 @@ function Connection:repeat_until_done(what, patience_s, attempt)
   end
 end
 
--- Connects to the first address of the host that takes it: luasocket's own connect, when it may not block, stays
--- with the last one, and "localhost" is often two.
+-- Connects to the first address of the host that accepts. (A connect of luasocket's that may not
+-- block stays with the last address, and "localhost" often has two.)
 function Connection:connect(socket, where)
   local list = socket.dns.getaddrinfo and try(socket.dns.getaddrinfo(where.host)) or { { addr = where.host } }
   local err
@@ -665,7 +650,7 @@ function Connection:send(data)
   end)
 end
 
--- A line, or so many bytes, or ("*a") all until the end.
+-- A line, or that many bytes, or ("*a") everything up to the end.
 function Connection:receive(pattern)
   local part
   return self:repeat_until_done("read", self.request.timeout or PUBLISH_TIMEOUT_S, function()
@@ -742,10 +727,11 @@ end
 
 local function over_copas(copas, socket)
   local wait = waiting_over(copas, socket)
+  clock = socket.gettime
   local has_coxpcall, coxpcall = pcall(require, "coxpcall")
   if has_coxpcall then pcall, xpcall = coxpcall.pcall, coxpcall.xpcall end
 
-  local function exchange(method, url, body, request)
+  set_http(function(method, url, body, request)
     local where = parse_url(url)
     if not where then return false, "the URL is not one of http or https" end
     local connection = setmetatable({ wait = wait, request = request or {} }, Connection)
@@ -759,26 +745,15 @@ local function over_copas(copas, socket)
     if ok then return reply, status, headers end
     if type(reply) == "table" then return false, reply[1] end
     error(reply, 0)
-  end
-
-  function longline.http_get(url, request)
-    return exchange("GET", url, nil, request)
-  end
-
-  function longline.http_post(url, body, request)
-    return exchange("POST", url, body, request)
-  end
+  end)
 
   longline.thread_new = copas.addthread
-
-  function longline.thread_pause(seconds, request)
-    wait(nil, "read", seconds, request)
-  end
+  function longline.thread_pause(seconds, request) wait(nil, "read", seconds, request) end
 end
 
--- ----------------------------------------------------------------------------------------------- which environment
+-- ------------------------------------------------------------------------------- which environment
 
--- Garry's Mod is told by what is used of it: GM and GAMEMODE are not there yet when lua/autorun runs.
+-- Recognises Garry's Mod by what we use of it: GM and GAMEMODE do not exist yet in lua/autorun.
 local function is_garrysmod(G)
   local function has(module, name)
     return type(rawget(G, module)) == "table" and type(rawget(G, module)[name]) == "function"
