@@ -10,6 +10,7 @@
 #include "http/budget.h"
 #include "http/server.h"
 #include "redis/options.h"
+#include "redis/store.h"
 #include "sqlite/store.h"
 #include "version.h"
 

@@ -176,10 +176,3 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
 static inline enum store_error store_health(struct store *store, struct buf *line) {
     return store->ops->health ? store->ops->health(store, line) : STORE_OK;
 }
-
-struct redis_options;
-
-/* Opens the Redis store; `redis` must stay. It connects by itself, now and whenever it has to.
- * NULL on a failure that no time mends, and `error` holds one line. */
-struct store *store_redis_open(uv_loop_t *loop, const struct store_options *options,
-                               const struct redis_options *redis, char *error, size_t error_size);

@@ -161,9 +161,9 @@ static void feed_tls(struct redis_link *link, struct slice bytes) {
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
-    (void)handle, (void)suggested;
-    static char memory[READ_BYTES]; /* emptied before the next read */
-    *buf = uv_buf_init(memory, sizeof memory);
+    static char memory[READ_BYTES]; /* emptied before the next read, whatever `handle` it is of */
+    *buf = uv_buf_init(handle ? memory : NULL,
+                       suggested < READ_BYTES ? (unsigned)suggested : READ_BYTES);
 }
 
 static void take(struct redis_link *link, struct slice bytes) {
@@ -255,7 +255,9 @@ static void send_bytes(struct redis_conn *conn, struct slice bytes) {
     }
 }
 
-void redis_conn_flush(struct redis_conn *conn) {
+/* turn_task: sends what this turn has written. */
+static void on_flush(struct turn_task *task) {
+    struct redis_conn *conn = container_of(task, struct redis_conn, flush);
     if (!conn->out.len)
         return;
     if (conn->out.failed) {
@@ -299,6 +301,7 @@ void redis_conn_number(struct redis_conn *conn, int64_t number) {
 }
 
 void redis_conn_sent(struct redis_conn *conn, struct redis_call *call) {
+    turn_end(&conn->flush);
     if (!call)
         return;
     call->sent_ms = uv_now(conn->loop);
@@ -536,6 +539,7 @@ void redis_conn_init(struct redis_conn *conn, uv_loop_t *loop, const struct redi
         .ping.done = on_pong,
     };
     list_init(&conn->calls);
+    turn_task_init(&conn->flush, on_flush);
 }
 
 void redis_conn_open(struct redis_conn *conn, const struct redis_address *address) {
@@ -548,6 +552,7 @@ void redis_conn_open(struct redis_conn *conn, const struct redis_address *addres
 void redis_conn_close(struct redis_conn *conn) {
     conn->is_open = false;
     drop(conn);
+    turn_cancel(&conn->flush);
     buf_deinit(&conn->out);
     buf_deinit(&conn->held);
 }

@@ -1,22 +1,26 @@
 /*
- * One connection to a Redis: it connects (again and again), says who it is, sends commands and hands the replies to
- * those who wait for them, in order.
+ * One connection to a Redis: it connects (again and again), says who it is, sends commands and
+ * hands the replies to those who wait for them, in order.
  *
- * States: down (waits for its next try) → connecting (resolving, connecting, TLS) → greeting (AUTH, SELECT, PING) →
- * ready → down again when the connection breaks, when Redis does not answer in time, or on redis_conn_fail(). From down
- * it tries again after REDIS_BACKOFF_MIN_MS, each time twice as long, up to REDIS_BACKOFF_MAX_MS, with jitter.
+ * States: down (waits for its next try) → connecting (resolving, connecting, TLS) → greeting (AUTH,
+ * SELECT, PING) → ready → down again when the connection breaks, when Redis does not answer in
+ * time, or on redis_conn_fail(). From down it tries again after REDIS_BACKOFF_MIN_MS, each time
+ * twice as long, up to REDIS_BACKOFF_MAX_MS, with jitter.
  *
- * Nothing blocks. Redis is asked for a sign of life when it has said nothing for REDIS_PING_MS. Commands are gathered
- * and written by redis_conn_flush(); the protocol is read by hiredis' reader.
+ * Nothing blocks. Redis is asked for a sign of life when it has said nothing for REDIS_PING_MS.
+ * Commands are gathered and written at the end of the turn; the protocol is read by hiredis'
+ * reader.
  *
- * A Redis that says nothing for REDIS_SILENCE_MS was frozen, or cut off: another one may have taken its place by now.
- * What it says next can be held back until the owner knows better; nothing is read meanwhile.
+ * A Redis that says nothing for REDIS_SILENCE_MS was frozen, or cut off: another one may have taken
+ * its place by now. What it says next can be held back until the owner knows better; nothing is
+ * read meanwhile.
  */
 #pragma once
 
 #include "base/buf.h"
 #include "base/list.h"
 #include "base/slice.h"
+#include "base/turn.h"
 #include "redis/options.h"
 #include "redis/tls.h"
 #include <hiredis/hiredis.h>
@@ -47,9 +51,11 @@ struct redis_conn_events {
     void (*ready)(struct redis_conn *conn);
     /* From ready or from a failed try; all calls have been answered with NULL. */
     void (*down)(struct redis_conn *conn, const char *reason);
-    /* NULL: replies belong to calls. Else the connection is one for pub/sub, and every reply comes here. */
+    /* NULL: replies belong to calls. Else the connection is one for pub/sub, and every reply
+     * comes here. */
     void (*message)(struct redis_conn *conn, const redisReply *reply);
-    /* The first bytes have come after a silence. True: hold them back until redis_conn_release(). May be NULL. */
+    /* The first bytes have come after a silence. True: hold them back until
+     * redis_conn_release(). May be NULL. */
     bool (*silent)(struct redis_conn *conn);
 };
 
@@ -76,7 +82,8 @@ struct redis_conn {
     struct redis_link *link; /* NULL while down */
     struct buf out;          /* commands that have not been written yet */
     struct buf held;         /* what came, and is held back */
-    struct list calls;       /* struct redis_call, in the order in which they were sent */
+    struct turn_task flush;
+    struct list calls; /* struct redis_call, in the order in which they were sent */
     uint64_t heard_ms, tried_ms, ready_ms, retry_ms, backoff_ms, pinged_ms;
     unsigned tries;
     uint8_t greeted;
@@ -85,14 +92,16 @@ struct redis_conn {
     char reason[160]; /* why it is down */
 };
 
-/* The caller may change `pass`, `db` and `stall_ms`, which come from the options, before it opens. */
+/* The caller may change `pass`, `db` and `stall_ms`, which come from the options, before it
+ * opens. */
 void redis_conn_init(struct redis_conn *conn, uv_loop_t *loop, const struct redis_options *options,
                      struct tls_context *tls, const struct redis_conn_events *events);
 
 /* Connects to `address` and stays connected. */
 void redis_conn_open(struct redis_conn *conn, const struct redis_address *address);
 
-/* Ends it; calls are answered with NULL, `down` is not called. It may be opened again. The struct may be freed. */
+/* Ends it; calls are answered with NULL, `down` is not called. It may be opened again. The
+ * struct may be freed. */
 void redis_conn_close(struct redis_conn *conn);
 
 /* Breaks the connection, which then tries again. */
@@ -101,17 +110,20 @@ void redis_conn_fail(struct redis_conn *conn, const char *reason);
 /* Hands on what is held back, and reads on. Harmless when nothing is. */
 void redis_conn_release(struct redis_conn *conn);
 
-/* Begins a command of `argc` arguments; redis_conn_argument() follows so many times, then redis_conn_sent(). */
+/* Begins a command of `argc` arguments; redis_conn_argument() follows so many times, then
+ * redis_conn_sent(). */
 void redis_conn_command(struct redis_conn *conn, int argc);
 void redis_conn_argument(struct redis_conn *conn, struct slice argument);
 void redis_conn_number(struct redis_conn *conn, int64_t number);
 /* `call` may be NULL where the reply is a message. */
 void redis_conn_sent(struct redis_conn *conn, struct redis_call *call);
 
-/* Whether Redis is so far behind with its replies, or with reading, that nothing more should be sent. */
+/* Whether Redis is so far behind with its replies, or with reading, that nothing more should be
+ * sent. */
 bool redis_conn_is_behind(const struct redis_conn *conn, uint64_t now_ms);
 
-/* What Redis says of a failure, as it may be logged and shown: without the arguments, which may be a secret. */
+/* What Redis says of a failure, as it may be logged and shown: without the arguments, which may
+ * be a secret. */
 struct redis_reason {
     char text[160];
 };
@@ -120,9 +132,6 @@ struct redis_reason redis_reason(const char *said);
 /* A whole command of words, ended by NULL. */
 __attribute__((sentinel)) void redis_conn_words(struct redis_conn *conn, struct redis_call *call,
                                                 ...);
-
-/* Writes the commands so far. At the end of each turn of the loop. */
-void redis_conn_flush(struct redis_conn *conn);
 
 /* Looks at the clock; every 50 ms or so. */
 void redis_conn_tick(struct redis_conn *conn, uint64_t now_ms);

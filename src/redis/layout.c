@@ -6,10 +6,11 @@
 #include <stdlib.h>
 
 /*
- * What costs Redis time is the number of commands, and what they add to its append-only file. So lists are trimmed
- * when they are a sixteenth over the bound; what is too old is deleted with every eighth push, up to 16; and the TTL is
- * set to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the bounds exactly.
- * An update of upstream's, which has no record, goes by count.
+ * What costs Redis time is the number of commands, and what they add to its append-only file. So
+ * lists are trimmed when they are a sixteenth over the bound; what is too old is deleted with every
+ * eighth push, up to 16; and the TTL is set to a hundredth more than is asked for, and again when
+ * that hundredth has passed. Reads apply the bounds exactly. An update of upstream's, which has no
+ * record, goes by count.
  */
 struct redis_script redis_script_append = {
     .text =
@@ -43,9 +44,9 @@ struct redis_script redis_script_append = {
 };
 
 /*
- * Items are fetched a few at a time, as long as the bytes so far allow: nobody holds Redis up for more than one page.
- * Where there is a record for every update, records are read along with their updates. Else (upstream has pushed) they
- * are looked for from the place on where they would stand.
+ * Items are fetched a few at a time, as long as the bytes so far allow: nobody holds Redis up for
+ * more than one page. Where there is a record for every update, records are read along with their
+ * updates. Else (upstream has pushed) they are looked for from the place on where they would stand.
  */
 struct redis_script redis_script_read = {
     .text =
@@ -270,4 +271,18 @@ bool redis_record_parse(struct slice text, struct redis_record *record) {
               take_bytes(&text, numbers[6], &record->parts.method);
     record->rest = text;
     return ok;
+}
+
+struct update *redis_record_update(const struct redis_record *record, struct slice body,
+                                   uint64_t ts) {
+    struct update_parts parts = {.method = SLICE("POST")};
+    if (record)
+        parts = record->parts;
+    parts.body = body;
+    struct update *update = update_new(&parts);
+    if (update) {
+        update->ts = ts;
+        update->at_ms = record ? record->at_ms : 0;
+    }
+    return update;
 }

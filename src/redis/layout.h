@@ -4,15 +4,16 @@
  * The layout is lua-long-polling's, so that its data is served as it stands:
  *
  *     {prefix}total:{channel}     the newest ts
- *     {prefix}updates:{channel}   a list of JSON texts, the newest last; its last item is the update `total`
- *     {prefix}meta:{channel}      a list of records, one for each update that longline wrote; upstream knows nothing of it
+ *     {prefix}updates:{channel}   a list of JSON texts; its last item is the update `total`
+ *     {prefix}meta:{channel}      a list of records, one for each update that longline wrote
  *     {prefix}news:{channel}      pub/sub: the record and the body of each new update
  *
- * In a cluster the channel is the hash tag: `{prefix}total:{` channel `}`, with %, { and } in its name
- * percent-encoded. A database other than 0 has `news@N:`, because pub/sub knows no databases.
+ * In a cluster the channel is the hash tag: `{prefix}total:{` channel `}`, with %, { and } in its
+ * name percent-encoded. A database other than 0 has `news@N:`, because pub/sub knows no databases.
  *
- * A record is text, then bytes: "TS AT BODY RAW QUERY HEADERS METHOD\n", numbers all, lengths from the third on (RAW is
- * -1 where the request's body is the same bytes as the update), then raw, query, headers and method.
+ * A record is text, then bytes: "TS AT BODY RAW QUERY HEADERS METHOD\n", numbers all, lengths from
+ * the third on (RAW is -1 where the request's body is the same bytes as the update), then raw,
+ * query, headers and method.
  */
 #pragma once
 
@@ -31,15 +32,19 @@ struct redis_script {
 };
 
 /*
- * KEYS: total, updates, meta. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE, milliseconds an
- * update is kept, a hundredth more than that, milliseconds the counter is kept, PUBLISH or SPUBLISH, news. Returns
- * {ts, at, what Redis said against telling of it}. All keys are declared, so that a cluster that is moving them refuses the whole script, never a part of it;
+ * KEYS: total, updates, meta. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE,
+ * milliseconds an update is kept, a hundredth more than that, milliseconds the counter is kept,
+ * PUBLISH or SPUBLISH, news. Returns {ts, at, what Redis said against telling of it}. All keys are
+ * declared, so that a cluster that is moving them refuses the whole script, never a part of it;
  * news is none of them, because a key that does not exist would be refused too.
  */
 extern struct redis_script redis_script_append;
 
-/* KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes, CHANNEL_STORAGE_MAXSIZE,
- * milliseconds an update is kept. Returns {total, gone, the first ts, bodies, records}. */
+/*
+ * KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes,
+ * CHANNEL_STORAGE_MAXSIZE, milliseconds an update is kept. Returns {total, gone, the first ts,
+ * bodies, records}.
+ */
 extern struct redis_script redis_script_read;
 
 /* Computes the hashes; before anything else. */
@@ -57,7 +62,8 @@ struct redis_layout {
 void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum redis_key key,
                       struct slice channel);
 
-/* The channel of a news channel's name, decoded into `out`, which has room for name.len bytes. False: it is none. */
+/* The channel of a news channel's name, decoded into `out`, which has room for name.len bytes.
+ * False: it is none. */
 bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out,
                           size_t *len);
 
@@ -77,3 +83,8 @@ struct redis_record {
 
 /* False for what is no record. The slices point into `text`. */
 bool redis_record_parse(struct slice text, struct redis_record *record);
+
+/* The update with this record and body; without a record (NULL) it is lua-long-polling's. NULL when
+ * memory is out. */
+struct update *redis_record_update(const struct redis_record *record, struct slice body,
+                                   uint64_t ts);

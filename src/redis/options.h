@@ -1,7 +1,8 @@
 /*
  * How the Redis of DATA_PROVIDER=redis is reached: the REDIS_* settings, checked and taken apart.
  *
- * REDIS_URL beats REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASS, REDIS_DB and REDIS_TLS where it says them.
+ * REDIS_URL beats REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASS, REDIS_DB and REDIS_TLS where it
+ * says them.
  */
 #pragma once
 

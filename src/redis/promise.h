@@ -22,7 +22,8 @@ void redis_promise_read_info(struct redis_promise *promise, struct slice info);
 /* The reply to CONFIG GET appendfsync. */
 void redis_promise_read_config(struct redis_promise *promise, const redisReply *reply);
 
-/* Appends one line: `redis 7.0.15: appendonly yes, appendfsync always, 0 replicas, maxmemory-policy noeviction`. */
+/* Appends one line: `redis 7.0.15: appendonly yes, appendfsync always, 0 replicas,
+ * maxmemory-policy noeviction`. */
 void redis_promise_write(const struct redis_promise *promise, struct buf *line);
 
 /* How acknowledged updates could be lost; NULL: they could not. */

@@ -1,24 +1,20 @@
 #include "redis/topology.h"
 #include "base/log.h"
+#include "redis/sentinel.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    ASK_SOON_MS =
-        100, /* from one question for the slots to the next, when something hints at a change */
-    ASK_MS = 5000, /* ... and when nothing does */
-    SENTINEL_MS = 200,
-    SENTINEL_STALL_MS = 500, /* a sentinel that does not answer for so long is passed over */
-    SLOTS_STALL_MS = 200,    /* another node is asked when one does not answer for so long */
-    ELECTORATE_MIN = 3,      /* fewer masters cannot elect another */
+    ASK_MS = 5000, /* from one question for the slots to the next, when nothing hints at a change */
+    SLOTS_STALL_MS = 200, /* another node is asked when one does not answer for so long */
+    ELECTORATE_MIN = 3,   /* fewer masters cannot elect another */
     PROMISE_MS = 10000,
     NODES_MS = 1000,
     NODE_IDLE_MS = 5000, /* a node that serves nothing is closed after so long */
     NODES_MAX = 2000,
-    HOME_AWAY_MS = 3000, /* a master that has been away for so long is not held on to */
-    AWAY_LOG_MS = 5000,  /* another reason of the same outage is logged after so long */
+    AWAY_LOG_MS = 5000, /* another reason of the same outage is logged after so long */
 };
 
 static const struct redis_conn_events lane_events[REDIS_LANES];
@@ -59,7 +55,7 @@ static void node_open(struct redis_node *node) {
         redis_conn_open(&node->lanes[lane], &node->address);
 }
 
-static void node_close(struct redis_node *node) {
+void topology_close_node(struct redis_node *node) {
     node->is_announced = false;
     for (int lane = 0; lane < REDIS_LANES; lane++) {
         bool was_ready = redis_conn_is_ready(&node->lanes[lane]);
@@ -79,9 +75,10 @@ static struct redis_node *find_node(struct redis_topology *topology,
     return NULL;
 }
 
-/* The node at `address`, open, made where there is none; NULL when memory is out or there are too many. */
-static struct redis_node *get_node(struct redis_topology *topology,
-                                   const struct redis_address *address) {
+/* The node at `address`, open, made where there is none; NULL when memory is out or there are
+ * too many. */
+struct redis_node *topology_get_node(struct redis_topology *topology,
+                                     const struct redis_address *address) {
     struct redis_node *node = find_node(topology, address);
     if (!node && topology->node_count < NODES_MAX)
         node = node_new(topology, address);
@@ -126,7 +123,7 @@ static void close_idle(struct redis_topology *topology, uint64_t now_ms) {
         } else if (now_ms - node->idle_ms > NODE_IDLE_MS) {
             list_remove(&node->link);
             topology->node_count--;
-            node_close(node);
+            topology_close_node(node);
             free(node);
         }
     }
@@ -180,13 +177,13 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
 /* --- Doubts ----------------------------------------------------------------------------------- */
 
 static void ask_slots(struct redis_topology *topology, uint64_t now_ms);
-static void ask_sentinel(struct redis_topology *topology, uint64_t now_ms);
 
-/* Asks who serves what, unless a question is under way; whoever answers is asked again where that is needed. */
+/* Asks who serves what, unless a question is under way; whoever answers is asked again where
+ * that is needed. */
 static void ask(struct redis_topology *topology) {
     uint64_t now_ms = uv_now(topology->loop);
     if (topology->options->sentinel_count)
-        ask_sentinel(topology, now_ms);
+        sentinel_ask(topology, now_ms);
     else if (topology->slots || !topology->is_known)
         ask_slots(topology, now_ms);
 }
@@ -203,7 +200,7 @@ static bool is_needed(const struct redis_node *node) {
     return redis_topology_is_serving(node) || node->holds;
 }
 
-static bool is_any_in_doubt(const struct redis_topology *topology) {
+bool topology_has_doubts(const struct redis_topology *topology) {
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         const struct redis_node *node = container_of(link, struct redis_node, link);
         for (int lane = 0; is_needed(node) && lane < REDIS_LANES; lane++)
@@ -213,7 +210,8 @@ static bool is_any_in_doubt(const struct redis_topology *topology) {
     return false;
 }
 
-/* A node that serves nothing stays in doubt, but what it said is handed on: errors still mean something. */
+/* A node that serves nothing stays in doubt, but what it said is handed on: errors still mean
+ * something. */
 static void settle_lane(struct redis_node *node, enum redis_lane lane) {
     struct redis_conn *conn = &node->lanes[lane];
     bool is_over = is_needed(node);
@@ -231,9 +229,10 @@ static unsigned count_masters(const struct redis_topology *topology) {
     return masters;
 }
 
-/* A question has been answered, by `witness` or (NULL) by a Sentinel, and what it said has been taken over. */
-static void settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
-                          uint64_t question) {
+/* A question has been answered, by `witness` or (NULL) by a Sentinel, and what it said has been
+ * taken over. */
+void topology_settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
+                            uint64_t question) {
     bool may_elect = topology->slots && count_masters(topology) >= ELECTORATE_MIN;
     if (may_elect && !redis_topology_is_serving(witness))
         return; /* it may be a master under another name */
@@ -247,15 +246,16 @@ static void settle_doubts(struct redis_topology *topology, const struct redis_no
     }
     if (redis_topology_is_up(topology))
         *topology->away = '\0';
-    if (is_any_in_doubt(topology))
+    if (topology_has_doubts(topology))
         ask(topology);
 }
 
 /* --- Lanes ------------------------------------------------------------------------------------ */
 
-/* Logs that something is away: the same address and reason, or others of the same outage, only some seconds later. */
-static void note_away(struct redis_topology *topology, const struct redis_address *address,
-                      const char *reason) {
+/* Logs that something is away: the same address and reason, or others of the same outage, only
+ * some seconds later. */
+void topology_note_away(struct redis_topology *topology, const struct redis_address *address,
+                        const char *reason) {
     struct redis_address_text text = redis_address_text(address);
     bool is_new = !*topology->away;
     bool is_same =
@@ -292,7 +292,7 @@ static void lane_down(struct redis_node *node, enum redis_lane lane, const char 
     node->is_announced = false;
     topology->is_suspect = true;
     if (redis_topology_is_serving(node) || !topology->is_known)
-        note_away(topology, &node->address, reason);
+        topology_note_away(topology, &node->address, reason);
     topology->events->down(node, lane);
 }
 
@@ -413,7 +413,7 @@ static bool take_range(struct redis_node *asked, const redisReply *range) {
     if (!set_address(&address, asked, has_host ? host->str : "", has_host ? host->len : 0,
                      master->element[1]->integer))
         return false;
-    struct redis_node *node = get_node(topology, &address);
+    struct redis_node *node = topology_get_node(topology, &address);
     for (long long slot = first; node && slot <= last; slot++)
         topology->slots[slot] = node;
     return true;
@@ -471,7 +471,7 @@ static void on_slots(struct redis_call *call, const redisReply *reply) {
         topology->events->changed(topology);
     bool is_late = uv_now(topology->loop) - call->sent_ms > REDIS_SILENCE_MS;
     if (topology->slots && reply->type == REDIS_REPLY_ARRAY && !is_late)
-        settle_doubts(topology, node, node->slots_question);
+        topology_settle_doubts(topology, node, node->slots_question);
 }
 
 static bool is_asking_slots(const struct redis_topology *topology, uint64_t now_ms) {
@@ -508,7 +508,7 @@ static void tick_slots(struct redis_topology *topology, uint64_t now_ms) {
     if (topology->options->sentinel_count || (topology->is_known && !topology->slots))
         return;
     bool is_suspect = topology->is_suspect || !redis_topology_is_up(topology);
-    if (now_ms - topology->asked_ms >= (is_suspect ? ASK_SOON_MS : ASK_MS))
+    if (now_ms - topology->asked_ms >= (is_suspect ? TOPOLOGY_ASK_SOON_MS : ASK_MS))
         ask_slots(topology, now_ms);
 }
 
@@ -527,138 +527,13 @@ struct redis_node *redis_topology_redirect(struct redis_topology *topology, stru
     if (!set_address(&address, from, error + host_at, (size_t)(colon - error) - (size_t)host_at,
                      port))
         return NULL;
-    struct redis_node *node = get_node(topology, &address);
+    struct redis_node *node = topology_get_node(topology, &address);
     if (node && is_moved && topology->slots) {
         topology->slots[slot] = node;
         count_slots(topology);
         topology->is_suspect = topology->has_moved = true;
     }
     return node;
-}
-
-/* --- Sentinel --------------------------------------------------------------------------------- */
-
-static struct redis_topology *of_sentinel(struct redis_conn *conn) {
-    return container_of(conn, struct redis_topology, sentinel);
-}
-
-static void set_home(struct redis_topology *topology, const struct redis_address *address) {
-    struct redis_node *home = topology->home;
-    if (home && redis_address_equal(&home->address, address))
-        return;
-    log_info("redis master", "address", redis_address_text(address).text, NULL);
-    topology->home = get_node(topology, address);
-    topology->is_known = topology->home != NULL;
-    if (home)
-        node_close(
-            home); /* what it has not said yet counts for nothing; it is freed when it is idle */
-    topology->events->changed(topology);
-}
-
-static void next_sentinel(struct redis_topology *topology) {
-    topology->sentinel_index =
-        (topology->sentinel_index + 1) % (unsigned)topology->options->sentinel_count;
-    topology->sentinel.address = topology->options->sentinels[topology->sentinel_index];
-}
-
-/* The value of a field of a reply that is a list of names and values; NULL when there is none. */
-static const char *field_of(const redisReply *reply, const char *name) {
-    for (size_t i = 0; i + 1 < reply->elements; i += 2)
-        if (reply->element[i]->str && strcmp(reply->element[i]->str, name) == 0)
-            return reply->element[i + 1]->str;
-    return NULL;
-}
-
-static void on_epoch(struct redis_call *call, const redisReply *reply) {
-    struct redis_topology *topology = container_of(call, struct redis_topology, epoch_call);
-    const char *epoch =
-        reply && reply->type == REDIS_REPLY_ARRAY ? field_of(reply, "config-epoch") : NULL;
-    topology->told_epoch = epoch ? atoll(epoch) : 0;
-}
-
-/* Whether what the sentinel says is no older than what is known. One that has not heard of a failover yet names the old
- * master: its epoch is lower. When most of them say so for long, they have been set up anew. */
-static bool is_current(struct redis_topology *topology) {
-    if (topology->told_epoch < topology->epoch) {
-        topology->outdated |= 1U << topology->sentinel_index;
-        bool is_home_well = uv_now(topology->loop) - topology->home_well_ms < HOME_AWAY_MS;
-        unsigned votes = (unsigned)__builtin_popcount(topology->outdated);
-        if (is_home_well || votes * 2 <= topology->options->sentinel_count)
-            return false;
-    }
-    topology->outdated = 0;
-    topology->epoch = topology->told_epoch;
-    return true;
-}
-
-static void on_master(struct redis_call *call, const redisReply *reply) {
-    struct redis_topology *topology = container_of(call, struct redis_topology, sentinel_call);
-    topology->is_asking = false;
-    if (!reply)
-        return;
-    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-        reply->element[0]->type == REDIS_REPLY_STRING &&
-        reply->element[1]->type == REDIS_REPLY_STRING) {
-        struct redis_address address = {.port = (uint16_t)atoi(reply->element[1]->str)};
-        snprintf(address.host, sizeof address.host, "%s", reply->element[0]->str);
-        if (!is_current(topology)) {
-            redis_conn_fail(&topology->sentinel, "the sentinel has not heard of the last failover");
-            return;
-        }
-        set_home(topology, &address);
-        settle_doubts(topology, NULL, topology->questions);
-        return;
-    }
-    char reason[160];
-    snprintf(reason, sizeof reason, "the sentinel knows no master named \"%s\"",
-             topology->options->master);
-    redis_conn_fail(&topology->sentinel, reply->type == REDIS_REPLY_ERROR ? reply->str : reason);
-}
-
-static void sentinel_ready(struct redis_conn *conn) {
-    ask_sentinel(of_sentinel(conn), uv_now(conn->loop));
-}
-
-static void sentinel_down(struct redis_conn *conn, const char *reason) {
-    struct redis_topology *topology = of_sentinel(conn);
-    if (!topology->home || !redis_topology_is_up(topology))
-        note_away(topology, &conn->address, reason);
-    next_sentinel(topology);
-    if (conn->retry_ms > uv_now(conn->loop) + REDIS_BACKOFF_MIN_MS && topology->sentinel_index)
-        conn->retry_ms =
-            uv_now(conn->loop) + REDIS_BACKOFF_MIN_MS; /* another one may answer at once */
-}
-
-/* What it says may be as old as the silence, or this process was frozen itself: another one knows better. */
-static bool sentinel_silent(struct redis_conn *conn) {
-    redis_conn_fail(conn, "the sentinel was silent");
-    return true;
-}
-
-static const struct redis_conn_events sentinel_events = {sentinel_ready, sentinel_down, NULL,
-                                                         sentinel_silent};
-
-static void ask_sentinel(struct redis_topology *topology, uint64_t now_ms) {
-    if (topology->is_asking || !redis_conn_is_ready(&topology->sentinel))
-        return;
-    topology->questions++;
-    topology->is_asking = true;
-    topology->is_suspect = false;
-    topology->asked_ms = now_ms;
-    const char *master = topology->options->master;
-    redis_conn_words(&topology->sentinel, &topology->epoch_call, "SENTINEL", "MASTER", master,
-                     NULL);
-    redis_conn_words(&topology->sentinel, &topology->sentinel_call, "SENTINEL",
-                     "get-master-addr-by-name", master, NULL);
-}
-
-static void tick_sentinel(struct redis_topology *topology, uint64_t now_ms) {
-    if (!topology->options->sentinel_count)
-        return;
-    redis_conn_tick(&topology->sentinel, now_ms);
-    uint64_t wait_ms = topology->is_suspect ? ASK_SOON_MS : SENTINEL_MS;
-    if (now_ms - topology->asked_ms >= wait_ms || is_any_in_doubt(topology))
-        ask_sentinel(topology, now_ms);
 }
 
 /* --- The whole -------------------------------------------------------------------------------- */
@@ -706,17 +581,8 @@ void redis_topology_tick(struct redis_topology *topology, uint64_t now_ms) {
     if (topology->home && is_node_ready(topology->home))
         topology->home_well_ms = now_ms;
     tick_slots(topology, now_ms);
-    tick_sentinel(topology, now_ms);
+    sentinel_tick(topology, now_ms);
     close_idle(topology, now_ms);
-}
-
-void redis_topology_flush(struct redis_topology *topology) {
-    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
-        struct redis_node *node = container_of(link, struct redis_node, link);
-        for (int lane = 0; lane < REDIS_LANES; lane++)
-            redis_conn_flush(&node->lanes[lane]);
-    }
-    redis_conn_flush(&topology->sentinel);
 }
 
 bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
@@ -728,8 +594,6 @@ bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
         .options = options,
         .events = events,
         .layout = {.prefix = options->prefix, .db = options->db},
-        .epoch_call.done = on_epoch,
-        .sentinel_call.done = on_master,
     };
     list_init(&topology->nodes);
     redis_layout_init();
@@ -738,11 +602,7 @@ bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
         if (!topology->tls)
             return false;
     }
-    redis_conn_init(&topology->sentinel, loop, options, topology->tls, &sentinel_events);
-    topology->sentinel.pass = *options->sentinel_pass ? options->sentinel_pass : NULL;
-    topology->sentinel.db = 0;
-    if (topology->sentinel.stall_ms > SENTINEL_STALL_MS)
-        topology->sentinel.stall_ms = SENTINEL_STALL_MS;
+    sentinel_init(topology);
     return true;
 }
 
@@ -750,14 +610,14 @@ void redis_topology_start(struct redis_topology *topology) {
     if (topology->options->sentinel_count)
         redis_conn_open(&topology->sentinel, &topology->options->sentinels[0]);
     else
-        topology->home = get_node(topology, &topology->options->address);
+        topology->home = topology_get_node(topology, &topology->options->address);
 }
 
 void redis_topology_deinit(struct redis_topology *topology) {
     redis_conn_close(&topology->sentinel);
     for (struct list *link; (link = list_shift(&topology->nodes));) {
         struct redis_node *node = container_of(link, struct redis_node, link);
-        node_close(node);
+        topology_close_node(node);
         free(node);
     }
     free(topology->slots);

@@ -1,15 +1,18 @@
 /*
- * Which Redis serves which channel: one server, the master that Sentinel names, or the nodes of a cluster.
+ * Which Redis serves which channel: one server, the master that Sentinel names, or the nodes of a
+ * cluster.
  *
- * A node is a Redis that is talked to over three connections, its lanes: appends, reads, and news (pub/sub). That there
- * is a cluster is found out by asking; its map of slots is asked for again whenever something hints that it is old
- * (MOVED, a node that is away) and every few seconds. Sentinel is asked five times a second. A node that serves nothing
- * any more is closed some seconds after the last who waited for it; an old master of Sentinel's at once.
+ * A node is a Redis that is talked to over three connections, its lanes: appends, reads, and news
+ * (pub/sub). That there is a cluster is found out by asking; its map of slots is asked for again
+ * whenever something hints that it is old (MOVED, a node that is away) and every few seconds.
+ * Sentinel is asked five times a second. A node that serves nothing any more is closed some seconds
+ * after the last who waited for it; an old master of Sentinel's at once.
  *
- * A master that was frozen or cut off, and comes back, does not know that another has taken its place: it takes updates
- * that will be wiped. So a lane is in doubt when it has become ready, and when its Redis was silent. The doubt ends when
- * a Sentinel, or another node of the cluster, answers a question that was asked after the doubt began, and still names
- * the node as a master. Nothing is sent on a lane in doubt, and what comes is not believed: appends and news are held
+ * A master that was frozen or cut off, and comes back, does not know that another has taken its
+ * place: it takes updates that will be wiped. So a lane is in doubt when it has become ready, and
+ * when its Redis was silent. The doubt ends when a Sentinel, or another node of the cluster,
+ * answers a question that was asked after the doubt began, and still names the node as a master.
+ * Nothing is sent on a lane in doubt, and what comes is not believed: appends and news are held
  * back, reads are done again. A lone Redis is never doubted, for there is nobody to ask.
  */
 #pragma once
@@ -39,8 +42,7 @@ struct redis_node {
     bool is_asking_slots;
     uint64_t nodes_asked_ms;
     bool is_asking_nodes;
-    bool
-        is_migrating; /* it gives a slot away: pushes may be done, and told of, by the node that gets it */
+    bool is_migrating; /* it gives a slot away: pushes may go to the node that gets it */
     uint64_t asked_ms; /* for its promise */
     bool is_asking;
     bool is_announced; /* the log has said what it promises */
@@ -79,8 +81,7 @@ struct redis_topology {
     uint64_t asked_ms, home_well_ms;
     struct redis_conn sentinel; /* open while there are sentinels */
     unsigned sentinel_index;
-    unsigned
-        outdated; /* a bit for each sentinel that named an older configuration since the last that did not */
+    unsigned outdated;    /* a bit per Sentinel that named an older configuration lately */
     long long told_epoch; /* of the configuration, as the sentinel says */
     long long epoch;      /* the newest that any of them said */
     struct redis_call epoch_call, sentinel_call;
@@ -92,7 +93,8 @@ struct redis_topology {
     uint64_t told_ms;
 };
 
-/* False, with one line in `error`, when the certificates of REDIS_TLS_CA cannot be read or memory is out. */
+/* False, with one line in `error`, when the certificates of REDIS_TLS_CA cannot be read or
+ * memory is out. */
 bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
                          const struct redis_options *options,
                          const struct redis_topology_events *events, char *error,
@@ -104,8 +106,8 @@ void redis_topology_deinit(struct redis_topology *topology);
 /* The node of a channel; NULL while that is not known. */
 struct redis_node *redis_topology_node(struct redis_topology *topology, struct slice channel);
 
-/* Takes note of what `MOVED SLOT ADDRESS` or `ASK SLOT ADDRESS` says, replied by `from`. Returns the node that is named;
- * NULL when that cannot be read. */
+/* Takes note of what `MOVED SLOT ADDRESS` or `ASK SLOT ADDRESS` says, replied by `from`. Returns
+ * the node that is named; NULL when that cannot be read. */
 struct redis_node *redis_topology_redirect(struct redis_topology *topology, struct redis_node *from,
                                            const char *error);
 
@@ -128,4 +130,3 @@ void redis_topology_suspect(struct redis_topology *topology);
 bool redis_topology_is_up(const struct redis_topology *topology);
 
 void redis_topology_tick(struct redis_topology *topology, uint64_t now_ms);
-void redis_topology_flush(struct redis_topology *topology);

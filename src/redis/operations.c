@@ -1,0 +1,522 @@
+/*
+ * Operations: appends and reads, each a script of one command (layout.h), on a connection of the
+ * node that serves the channel (topology.h).
+ *
+ * Life of an operation: pending (its node is not ready, or not known) → sent → answered. If a node
+ * says that another one serves the channel, the operation is sent there; what a node cannot do yet
+ * is pending again. Whatever its state, after REDIS_TIMEOUT it is answered: an append that was sent
+ * with STORE_UNSURE, all else with the last obstacle.
+ *
+ * With REDIS_WAIT, one WAIT follows the appends of a turn of the loop, and its reply answers them.
+ * Appends that come while it is under way are sent after it.
+ */
+#include "base/log.h"
+#include "redis/parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    RETRY_MS = 50, /* until an operation that a cluster cannot do yet is tried again */
+    REDIRECTS_MAX = 8,
+};
+
+/* A command that belongs to no one operation: ASKING, WAIT. */
+struct side_call {
+    struct redis_call call;
+    struct redis_node *node;
+};
+
+/* --- Answering -------------------------------------------------------------------------------- */
+
+/* Gives the operation back to who asked; the struct stays until its reply has come. */
+static void answer(struct op *op, enum store_error error) {
+    struct store_op *caller = op->caller;
+    if (op->is_append)
+        append_of(op)->error = error;
+    else
+        read_of(op)->error = error;
+    op->store->stats.errors += error != STORE_OK;
+    if (op->is_append) {
+        op->store->refused = error;
+        op->store->refused_ms = uv_now(op->store->topology.loop);
+    }
+    op->caller = NULL;
+    list_remove(&op->link);
+    caller->done(caller);
+}
+
+/* The node to which ASK redirects, or none; it stays while it is held. */
+static void set_ask_node(struct op *op, struct redis_node *node) {
+    if (op->ask_node)
+        op->ask_node->holds--;
+    op->ask_node = node;
+    if (node)
+        node->holds++;
+}
+
+static void op_free(struct op *op) {
+    set_ask_node(op, NULL);
+    list_remove(&op->link);
+    list_remove(&op->pending_link);
+    free(op);
+}
+
+static void finish(struct op *op, enum store_error error) {
+    if (op->caller)
+        answer(op, error);
+    op_free(op);
+}
+
+static void make_pending(struct op *op, enum store_error error) {
+    op->error = error;
+    op->is_sent = false;
+    if (!op->caller) {
+        op_free(op);
+        return;
+    }
+    list_append(&op->store->pending, &op->pending_link);
+}
+
+/* --- Replies ---------------------------------------------------------------------------------- */
+
+static void log_failure(struct op *op, const char *said) {
+    struct redis_store *store = op->store;
+    if (op->is_append)
+        redis_store_log(store, &store->append_log, "redis refused an append", said);
+    else
+        redis_store_log(store, &store->read_log, "redis refused a read", said);
+}
+
+/* What an error reply means for the operation, where it is no redirection. */
+enum store_error operations_error_of(const char *text) {
+    static const struct {
+        const char *code;
+        enum store_error error;
+    } codes[] = {
+        {"READONLY", STORE_READ_ONLY},
+        {"NOREPLICAS", STORE_TOO_FEW_REPLICAS},
+        {"LOADING", STORE_LOADING},
+        {"OOM", STORE_OUT_OF_MEMORY},
+        {"CLUSTERDOWN", STORE_CLUSTER_DOWN},
+        {"TRYAGAIN", STORE_CLUSTER_DOWN},
+        {"MASTERDOWN", STORE_READ_ONLY},
+        {"NOAUTH", STORE_REFUSED},
+        {"WRONGPASS", STORE_REFUSED},
+        {"NOPERM", STORE_REFUSED},
+        {"invalid password", STORE_REFUSED},
+        {"can't run this command", STORE_REFUSED},
+        {"can't access", STORE_REFUSED},
+        {"invalid username", STORE_REFUSED},
+        {"without any password configured", STORE_REFUSED},
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (strstr(text, codes[i].code))
+            return codes[i].error;
+    return STORE_FAILED;
+}
+
+/* Whether it is worth another try: the cluster or Sentinel may be about to name another master. */
+static bool may_pass(const struct redis_store *store, enum store_error error) {
+    bool has_others = redis_topology_may_fail_over(&store->topology);
+    return error == STORE_CLUSTER_DOWN ||
+           (has_others && (error == STORE_READ_ONLY || error == STORE_TOO_FEW_REPLICAS));
+}
+
+static void got_error(struct op *op, const char *text) {
+    struct redis_store *store = op->store;
+    bool is_ask = strncmp(text, "ASK ", 4) == 0;
+    if (strstr(text, "NOSCRIPT")) {
+        op->needs_script = true;
+        make_pending(op, STORE_FAILED);
+        return;
+    }
+    enum store_error error = operations_error_of(text);
+    if (is_ask || strncmp(text, "MOVED ", 6) == 0) {
+        struct redis_node *node = redis_topology_redirect(&store->topology, op->node, text);
+        error = STORE_CLUSTER_DOWN;
+        if (op->redirects++ < REDIRECTS_MAX) {
+            set_ask_node(op, is_ask ? node : NULL);
+            make_pending(op, error);
+            return;
+        }
+        op->redirects = 0; /* they point at one another: a little later */
+    }
+    if (may_pass(store, error)) {
+        redis_topology_suspect(&store->topology);
+        op->retry_ms = uv_now(store->topology.loop) + RETRY_MS;
+        make_pending(op, error);
+        return;
+    }
+    if (op->caller)
+        log_failure(op, text);
+    finish(op, error);
+}
+
+static bool is_integer(const redisReply *reply) {
+    return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
+}
+
+/* A list of strings, and of nothing else. */
+static bool is_texts(const redisReply *reply) {
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return false;
+    for (size_t i = 0; i < reply->elements; i++)
+        if (reply->element[i]->type != REDIS_REPLY_STRING)
+            return false;
+    return true;
+}
+
+static bool take_append(struct op *op, const redisReply *reply) {
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+        !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
+        reply->element[2]->type != REDIS_REPLY_STRING)
+        return false;
+    if (reply->element[2]->len)
+        redis_store_log(op->store, &op->store->tell_log,
+                        "redis stored an update, but may not tell of it", reply->element[2]->str);
+    struct update *update = append_of(op)->update;
+    update->ts = (uint64_t)reply->element[0]->integer;
+    update->at_ms = reply->element[1]->integer;
+    op->store->stats.commits++;
+    op->store->stats.commit_ns += uv_hrtime() - op->sent_ns;
+    return true;
+}
+
+/* The news of an update that went to a node which does not serve the slot yet: nobody is
+ * subscribed there. */
+static void tell_own(struct redis_store *store, struct op *op) {
+    struct store_watch *watch = store->events->find(store->events->context, channel_of(op));
+    if (watch && watch->state == WATCH_ON)
+        store->events->news(watch, append_of(op)->update);
+}
+
+/* {total, gone, first, bodies, records}: both lists have the order of ts, records may have
+ * holes. */
+static bool take_read(struct op *op, const redisReply *reply) {
+    struct store_read *read = read_of(op);
+    op->store->stats.reads++;
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5 ||
+        !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
+        !is_integer(reply->element[2]) || !is_texts(reply->element[3]) ||
+        !is_texts(reply->element[4]))
+        return false;
+    const redisReply *bodies = reply->element[3], *records = reply->element[4];
+    read->total = (uint64_t)reply->element[0]->integer;
+    read->gone = (uint64_t)reply->element[1]->integer;
+    read->updates = malloc((bodies->elements + 1) * sizeof(struct update *));
+    struct redis_record record = {0};
+    size_t next = 0;
+    for (size_t i = 0; read->updates && i < bodies->elements; i++) {
+        uint64_t ts = (uint64_t)reply->element[2]->integer + i;
+        while (record.ts < ts && next < records->elements) {
+            const redisReply *text = records->element[next++];
+            if (!redis_record_parse((struct slice){text->str, text->len}, &record))
+                record.ts = 0;
+        }
+        struct slice body = {bodies->element[i]->str, bodies->element[i]->len};
+        bool is_its = record.ts == ts && record.body_len == body.len;
+        struct update *update = redis_record_update(is_its ? &record : NULL, body, ts);
+        if (!update)
+            break; /* the rest with the next poll */
+        read->updates[read->count++] = update;
+    }
+    return read->updates && (read->count || !bodies->elements);
+}
+
+/* Whether the node that has answered is still, or again, the one to ask. One that a slot is
+ * moving to serves it not yet. */
+static bool is_believed(const struct op *op) {
+    return redis_node_is_trusted(op->node, lane_of(op)) &&
+           (op->was_redirected || redis_topology_is_serving(op->node));
+}
+
+static void got_reply(struct redis_call *call, const redisReply *reply) {
+    struct op *op = container_of(call, struct op, call);
+    struct redis_store *store = op->store;
+    turn_end(&store->flush);
+    op->is_sent = false;
+    if (!reply) { /* a read is asked again; an append may have been done */
+        if (op->is_append && op->caller)
+            finish(op, STORE_UNSURE);
+        else
+            make_pending(op, STORE_AWAY);
+    } else if (reply->type == REDIS_REPLY_ERROR) {
+        got_error(op, reply->str);
+    } else if (!op->caller) {
+        op_free(op);
+    } else if (!is_believed(op)) { /* it may be lost with the node; what is read may be old */
+        if (op->is_append)
+            finish(op, STORE_UNSURE);
+        else
+            make_pending(op, STORE_AWAY);
+    } else if (!(op->is_append ? take_append(op, reply) : take_read(op, reply))) {
+        log_failure(op, "not the reply of the script");
+        finish(op, STORE_FAILED);
+    } else if (op->is_append && op->was_redirected && store->events &&
+               !store->redis->wait_replicas) {
+        tell_own(store, op);
+        finish(op, STORE_OK);
+    } else if (op->is_append && store->redis->wait_replicas) {
+        op->error = STORE_NOT_REPLICATED;
+        list_append(&op->node->unreplicated, &op->pending_link);
+    } else {
+        finish(op, STORE_OK);
+    }
+}
+
+/* --- Sending ---------------------------------------------------------------------------------- */
+
+static void on_side_reply(struct redis_call *call, const redisReply *reply) {
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        log_debug("redis refused ASKING", "reason", redis_reason(reply->str).text, NULL);
+    free(container_of(call, struct side_call, call));
+}
+
+/* Sends the command that must go before one that was redirected by ASK. */
+static void send_asking(struct redis_conn *conn) {
+    struct side_call *side = calloc(1, sizeof *side);
+    if (!side)
+        return; /* the node will redirect once more */
+    side->call.done = on_side_reply;
+    redis_conn_words(conn, &side->call, "ASKING", NULL);
+}
+
+/* EVALSHA hash keys, or EVAL text keys. */
+static void begin_script(struct op *op, struct redis_conn *conn, const struct redis_script *script,
+                         int keys, int arguments) {
+    redis_conn_command(conn, 3 + keys + arguments);
+    if (op->needs_script) {
+        redis_conn_argument(conn, SLICE("EVAL"));
+        redis_conn_argument(conn, (struct slice){script->text, strlen(script->text)});
+    } else {
+        redis_conn_argument(conn, SLICE("EVALSHA"));
+        redis_conn_argument(conn, (struct slice){script->sha, 40});
+    }
+    redis_conn_number(conn, keys);
+    for (int key = 0; key < keys; key++)
+        redis_store_put_key(op->store, conn, (enum redis_key)key, channel_of(op));
+}
+
+static void send_append(struct op *op, struct redis_conn *conn) {
+    struct redis_store *store = op->store;
+    const struct update *update = append_of(op)->update;
+    begin_script(op, conn, &redis_script_append, 3, 8);
+    redis_conn_argument(conn, update_body(update));
+    buf_reset(&store->record, 65536);
+    redis_record_write(&store->record, update);
+    redis_conn_argument(conn, (struct slice){store->record.data, store->record.len});
+    int64_t year_ms = (int64_t)365 * 86400 * 1000, ttl_ms = store->options.ttl_ms;
+    int64_t longer_ms = ttl_ms + ttl_ms / 100 + 1;
+    redis_conn_number(conn, (int64_t)store->options.channel_max_updates);
+    redis_conn_number(conn, ttl_ms);
+    redis_conn_number(conn, longer_ms);
+    redis_conn_number(conn, longer_ms > year_ms ? longer_ms : year_ms);
+    redis_conn_argument(conn,
+                        store->topology.layout.is_cluster ? SLICE("SPUBLISH") : SLICE("PUBLISH"));
+    redis_store_put_key(store, conn, REDIS_KEY_NEWS, channel_of(op));
+    op->node->wants_wait = true;
+}
+
+static void send_read(struct op *op, struct redis_conn *conn) {
+    struct redis_store *store = op->store;
+    const struct store_read *read = read_of(op);
+    begin_script(op, conn, &redis_script_read, 3, 5);
+    redis_conn_number(conn, read->after_ts);
+    redis_conn_number(conn, read->limit);
+    redis_conn_number(conn, READ_MAX_BYTES);
+    redis_conn_number(conn, (int64_t)store->options.channel_max_updates);
+    redis_conn_number(conn, store->options.ttl_ms);
+}
+
+/* False while its node is not ready, or has enough to do. */
+static bool send_op(struct op *op) {
+    struct redis_store *store = op->store;
+    struct redis_node *node =
+        op->ask_node ? op->ask_node : redis_topology_node(&store->topology, channel_of(op));
+    if (!node && store->topology.slots)
+        op->error = STORE_CLUSTER_DOWN;
+    struct redis_conn *conn = node ? &node->lanes[lane_of(op)] : NULL;
+    if (!conn || !redis_node_is_ready(node, lane_of(op)) ||
+        redis_conn_is_behind(conn, uv_now(store->topology.loop)))
+        return false;
+    if (op->is_append && node->is_waiting)
+        return false;
+    op->was_redirected = op->ask_node != NULL;
+    if (op->ask_node)
+        send_asking(conn);
+    set_ask_node(op, NULL);
+    op->node = node;
+    op->is_sent = true;
+    op->sent_ns = uv_hrtime();
+    if (op->is_append)
+        send_append(op, conn);
+    else
+        send_read(op, conn);
+    redis_conn_sent(conn, &op->call);
+    return true;
+}
+
+void operations_send(struct redis_store *store) {
+    struct list waiting;
+    list_init(&waiting);
+    list_splice(&waiting, &store->pending);
+    uint64_t now_ms = uv_now(store->topology.loop);
+    for (struct list *link; (link = list_shift(&waiting));) {
+        struct op *op = container_of(link, struct op, pending_link);
+        if (op->retry_ms > now_ms || !send_op(op))
+            list_append(&store->pending, &op->pending_link);
+    }
+}
+
+static void start(struct redis_store *store, struct store_op *caller, bool is_append) {
+    turn_end(&store->flush);
+    struct op *op = malloc(sizeof *op);
+    if (!op) {
+        list_append(&store->failed, &caller->link);
+        return;
+    }
+    *op = (struct op){
+        .call.done = got_reply,
+        .store = store,
+        .caller = caller,
+        .is_append = is_append,
+        .error = STORE_AWAY,
+        .due_ms = uv_now(store->topology.loop) + (uint64_t)store->redis->timeout_ms,
+    };
+    if (is_append)
+        op->due_ms += (uint64_t)store->redis->wait_ms;
+    list_init(&op->pending_link);
+    list_append(is_append ? &store->appends : &store->reads, &op->link);
+    list_append(&store->pending, &op->pending_link);
+}
+
+void operations_append(struct store *base, struct store_append *append) {
+    append->error = STORE_FAILED;
+    start(store_of(base), &append->op, true);
+}
+
+void operations_read(struct store *base, struct store_read *read) {
+    read->error = STORE_FAILED;
+    read->updates = NULL;
+    read->count = 0;
+    start(store_of(base), &read->op, false);
+}
+
+/* WAIT has been answered: so have all appends before it on this connection, and they wait for
+ * this. */
+static void on_wait_reply(struct redis_call *call, const redisReply *reply) {
+    struct side_call *side = container_of(call, struct side_call, call);
+    struct redis_node *node = side->node;
+    struct redis_store *store = of_topology(node->topology);
+    free(side);
+    turn_end(&store->flush);
+    node->is_waiting = false;
+    bool is_done = reply && reply->type == REDIS_REPLY_INTEGER &&
+                   reply->integer >= store->redis->wait_replicas;
+    enum store_error error = is_done ? STORE_OK : reply ? STORE_NOT_REPLICATED : STORE_UNSURE;
+    struct list appends;
+    list_init(&appends);
+    list_splice(&appends, &node->unreplicated);
+    for (struct list *link; (link = list_shift(&appends));) {
+        struct op *op = container_of(link, struct op, pending_link);
+        finish(op, error == STORE_OK && !is_believed(op) ? STORE_UNSURE : error);
+    }
+}
+
+/* The connection is lost before WAIT was sent, or answered. */
+void operations_forget_waits(struct redis_node *node) {
+    node->wants_wait = false;
+    for (struct list *link; (link = list_shift(&node->unreplicated));)
+        finish(container_of(link, struct op, pending_link), STORE_UNSURE);
+}
+
+void operations_send_waits(struct redis_store *store) {
+    struct list *nodes = &store->topology.nodes;
+    for (struct list *link = nodes->next; link != nodes; link = link->next) {
+        struct redis_node *node = container_of(link, struct redis_node, link);
+        struct redis_conn *conn = &node->lanes[REDIS_LANE_APPEND];
+        struct side_call *side = node->wants_wait ? malloc(sizeof *side) : NULL;
+        if (!side || !redis_conn_is_ready(conn)) {
+            free(side);
+            continue;
+        }
+        *side = (struct side_call){.call.done = on_wait_reply, .node = node};
+        node->wants_wait = false;
+        node->is_waiting = true;
+        redis_conn_command(conn, 3);
+        redis_conn_argument(conn, SLICE("WAIT"));
+        redis_conn_number(conn, store->redis->wait_replicas);
+        redis_conn_number(conn, store->redis->wait_ms);
+        redis_conn_sent(conn, &side->call);
+    }
+}
+
+/* --- Giving up -------------------------------------------------------------------------------- */
+
+enum store_error operations_away_error(const struct redis_store *store) {
+    enum store_error error = operations_error_of(store->topology.away);
+    return error == STORE_FAILED ? STORE_AWAY : error;
+}
+
+/* Answers an operation whose time is over. */
+static void give_up(struct op *op) {
+    enum store_error error = op->error;
+    if (op->is_append && op->is_sent)
+        error = STORE_UNSURE;
+    else if (error == STORE_AWAY)
+        error = operations_away_error(op->store);
+    if (op->is_sent)
+        answer(op, error); /* the reply will free it */
+    else
+        finish(op, error);
+}
+
+static void give_up_late(struct list *ops, uint64_t now_ms) {
+    while (!list_empty(ops)) {
+        if (container_of(ops->next, struct op, link)->due_ms > now_ms)
+            return;
+        give_up(container_of(list_shift(ops), struct op, link));
+    }
+}
+
+/* When Redis has been away for long, nobody waits for it. */
+static void give_up_pending(struct redis_store *store, uint64_t now_ms) {
+    if (now_ms - store->up_ms < (uint64_t)store->redis->timeout_ms)
+        return;
+    struct list pending;
+    list_init(&pending);
+    list_splice(&pending, &store->pending);
+    for (struct list *link; (link = list_shift(&pending));) {
+        struct op *op = container_of(link, struct op, pending_link);
+        if (op->retry_ms > now_ms)
+            list_append(&store->pending, &op->pending_link);
+        else
+            give_up(op);
+    }
+}
+
+void operations_give_up(struct redis_store *store, uint64_t now_ms) {
+    give_up_late(&store->appends, now_ms);
+    give_up_late(&store->reads, now_ms);
+    operations_send(store);
+    give_up_pending(store, now_ms);
+}
+
+void operations_answer_failed(struct redis_store *store) {
+    for (struct list *link; (link = list_shift(&store->failed));) {
+        struct store_op *caller = container_of(link, struct store_op, link);
+        caller->done(caller);
+    }
+}
+
+static void answer_all(struct list *ops) {
+    for (struct list *link; (link = list_shift(ops));)
+        give_up(container_of(link, struct op, link));
+}
+
+void operations_end(struct redis_store *store) {
+    answer_all(&store->appends);
+    answer_all(&store->reads);
+    operations_answer_failed(store);
+}

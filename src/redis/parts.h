@@ -1,0 +1,140 @@
+/*
+ * What the parts of the Redis store share; nobody outside src/redis includes it.
+ *
+ *   store.c        opening, closing, the tick, health
+ *   operations.c   appends and reads: sending, replies, retries, giving up
+ *   watches.c      watched channels and their news
+ */
+#pragma once
+
+#include "base/turn.h"
+#include "inbox/store.h"
+#include "redis/layout.h"
+#include "redis/topology.h"
+
+/* store_watch.state */
+enum { WATCH_OFF, WATCH_ASKED, WATCH_ON };
+
+/* When a kind of failure was logged, and how many were not since. */
+struct log_budget {
+    uint64_t told_ms, left_out;
+};
+
+struct redis_store {
+    struct store base;
+    const struct redis_options *redis;
+    struct store_options options;
+    const struct store_events *events;
+    struct redis_topology topology;
+    uv_timer_t tick;
+    struct turn_task flush;     /* what this turn asked for goes out */
+    struct list appends, reads; /* all struct op that have not been answered, by due_ms */
+    struct list pending;        /* struct op: those that are to be sent */
+    struct list failed;         /* struct store_op: those that there is no memory for */
+    struct list homeless;       /* struct store_watch: those whose node is not known */
+    struct buf key, record;
+    struct store_stats stats;
+    uint64_t up_ms; /* when all was well the last time */
+    uint64_t migration_ms;
+    uint64_t resubscribe_ms; /* 0: no subscription has been refused */
+    struct log_budget append_log, read_log, news_log, tell_log;
+    enum store_error refused; /* what the last append came to */
+    uint64_t refused_ms;
+    void (*closed)(void *context);
+    void *closed_context;
+};
+
+/* One operation under way. */
+struct op {
+    struct redis_call call;
+    struct list link;         /* in store->appends or store->reads, until it is answered */
+    struct list pending_link; /* in store->pending, or in its node's unreplicated */
+    struct redis_store *store;
+    struct redis_node *node; /* where it was sent */
+    struct store_op *caller; /* NULL: answered already */
+    bool is_append;
+    bool is_sent;        /* its reply is to come */
+    bool needs_script;   /* the node does not know the script */
+    bool was_redirected; /* sent to a node that does not serve the slot yet */
+    uint8_t redirects;
+    enum store_error error; /* what it is answered with when its time is over */
+    uint64_t due_ms, retry_ms, sent_ns;
+    struct redis_node *ask_node; /* ASK: only this once; held */
+};
+
+static inline struct redis_store *store_of(struct store *store) {
+    return container_of(store, struct redis_store, base);
+}
+
+static inline struct redis_store *of_topology(struct redis_topology *topology) {
+    return container_of(topology, struct redis_store, topology);
+}
+
+static inline struct store_append *append_of(const struct op *op) {
+    return container_of(op->caller, struct store_append, op);
+}
+
+static inline struct store_read *read_of(const struct op *op) {
+    return container_of(op->caller, struct store_read, op);
+}
+
+static inline struct slice channel_of(const struct op *op) {
+    return op->is_append ? (struct slice){append_of(op)->name, append_of(op)->name_len}
+                         : (struct slice){read_of(op)->name, read_of(op)->name_len};
+}
+
+static inline enum redis_lane lane_of(const struct op *op) {
+    return op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ;
+}
+
+/* --- store.c ---------------------------------------------------------------------------------- */
+
+/* Logs a failure of one kind; those that follow within some seconds are only counted. */
+void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
+                     const char *said);
+/* Appends the key of a channel as an argument of a command. */
+void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,
+                         struct slice channel);
+
+/* --- operations.c ----------------------------------------------------------------------------- */
+
+/* store_ops.append and .read */
+void operations_append(struct store *base, struct store_append *append);
+void operations_read(struct store *base, struct store_read *read);
+
+/* Answers those that there was no memory for. */
+void operations_answer_failed(struct redis_store *store);
+/* Sends what is pending, where its node is ready. */
+void operations_send(struct redis_store *store);
+/* Sends a WAIT after the appends of this turn. */
+void operations_send_waits(struct redis_store *store);
+/* A connection for appends is lost: those that wait for replicas are answered with "not known". */
+void operations_forget_waits(struct redis_node *node);
+/* Answers those whose time is up; and all that are pending, when Redis has been away for long. */
+void operations_give_up(struct redis_store *store, uint64_t now_ms);
+/* Answers all, before the store closes. */
+void operations_end(struct redis_store *store);
+
+/* What a reply's error text, or the reason of an outage, means. */
+enum store_error operations_error_of(const char *text);
+/* Why nothing can be done at the moment. */
+enum store_error operations_away_error(const struct redis_store *store);
+
+/* --- watches.c -------------------------------------------------------------------------------- */
+
+/* store_ops.watch, .unwatch and .listen */
+void watches_start(struct store *base, struct store_watch *watch);
+void watches_stop(struct store *base, struct store_watch *watch);
+void watches_listen(struct store *base, const struct store_events *events);
+
+/* The connection for news of a node is ready, or lost. */
+void watches_subscribe(struct redis_store *store, struct redis_node *node);
+void watches_lose(struct redis_store *store, struct redis_node *node);
+/* A message came on it. */
+void watches_on_message(struct redis_node *node, const redisReply *reply);
+/* Puts all watches where their channels are served now. */
+void watches_settle(struct redis_store *store);
+/* Asks again for subscriptions that were refused; reads watched channels whose slot is moving. */
+void watches_tick(struct redis_store *store, uint64_t now_ms);
+/* Lets go of all; the watches are the caller's. */
+void watches_leave(struct redis_store *store);
