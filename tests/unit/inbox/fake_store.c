@@ -49,6 +49,7 @@ static void on_watch(struct store *store, struct store_watch *watch) {
 
 static void on_unwatch(struct store *store, struct store_watch *watch) {
     (void)store;
+    assert_false(fake.is_closing);
     struct fake_channel *channel = find((struct slice){watch->name, watch->name_len});
     assert_ptr_equal(channel->watch, watch);
     channel->watch = NULL;
@@ -69,6 +70,7 @@ void fake_init(bool is_shared) {
     fake.store.ops = is_shared ? &shared_ops : &own_ops;
     fake.is_shared = is_shared;
     fake.keep = UINT64_MAX;
+    fake.page = UINT32_MAX;
     fake.now_ms = 1700000000000;
     list_init(&fake.appends);
     list_init(&fake.asked);
@@ -168,7 +170,7 @@ void fake_do_read(void) {
     if (after < (int64_t)read->gone)
         after = (int64_t)read->gone;
     read->updates = malloc((read->limit + 1) * sizeof(struct update *));
-    while (after < total && read->count < read->limit)
+    while (after < total && read->count < read->limit && read->count < fake.page)
         read->updates[read->count++] = update_ref(channel->updates[after++]);
     list_append(&fake.done, link);
 }

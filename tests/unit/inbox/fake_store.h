@@ -33,9 +33,11 @@ struct fake_store {
     struct list news;    /* told by the store, but not here yet */
     int reads_made;
     uint64_t keep; /* updates that a channel keeps */
+    uint32_t page; /* updates that one read brings, whatever its limit */
     int64_t now_ms;
     const struct store_events *events;
     bool is_shared;
+    bool is_closing; /* nothing may be asked any more */
 };
 
 /* The one store of the test. */

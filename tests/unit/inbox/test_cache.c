@@ -53,10 +53,33 @@ static void test_cache_too_small(void **state) {
     check_answer(waiter, 20, 20, 20, 0);
 }
 
+/* What is pushed to, or polled, stays; of what is not, the oldest goes. */
+static void test_least_recently_used_goes(void **state) {
+    (void)state;
+    options.cache_max_bytes = 20000;
+    options.channel_max_updates = 3;
+    make_inbox();
+    char body[1000], name[16];
+    memset(body, ' ', sizeof body);
+    push_durable("polled", 1);
+    for (int i = 0; i < 200; i++) {
+        snprintf(name, sizeof name, "c%d", i);
+        push_body(name, (struct slice){body, sizeof body});
+        fake_answer_append(STORE_OK);
+        push_durable("pushed", 1);
+        check_answer(ask(0, "polled", 0), 1, 1, 1, 0);
+    }
+    check_answer(ask(0, "pushed", 199), 200, 200, 200, 0);
+    assert_int_equal(fake.reads_made, 0);
+    ask(0, "c0", 0);
+    assert_int_equal(fake.reads_made, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_cache_is_trimmed),
         INBOX_TEST(test_cache_too_small),
+        INBOX_TEST(test_least_recently_used_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

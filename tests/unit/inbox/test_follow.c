@@ -11,6 +11,7 @@ static void poll_on(int i, bool may_wait) {
 
 static void test_a_poll_waits_for_the_subscription_then_reads(void **state) {
     (void)state;
+    make_inbox();
     fake_add("c", 1);
     waiters[0].cursor = 1;
     poll_on(0, true);
@@ -25,6 +26,7 @@ static void test_a_poll_waits_for_the_subscription_then_reads(void **state) {
 
 static void test_news_told_during_the_read_are_not_lost(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     fake_turn_on();
     fake_do_read();
@@ -38,6 +40,7 @@ static void test_news_told_during_the_read_are_not_lost(void **state) {
 
 static void test_a_wake_needs_no_read(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     settle();
     assert_int_equal(waiters[0].poll.state, POLL_PARKED);
@@ -50,6 +53,7 @@ static void test_a_wake_needs_no_read(void **state) {
 
 static void test_a_gap_leads_to_a_read(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     settle();
     fake_add("c", 2);
@@ -63,6 +67,7 @@ static void test_a_gap_leads_to_a_read(void **state) {
 
 static void test_parked_polls_outlive_the_loss_of_the_store(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     settle();
     fake_turn_off();
@@ -74,6 +79,7 @@ static void test_parked_polls_outlive_the_loss_of_the_store(void **state) {
 
 static void test_a_counter_that_went_back_is_said(void **state) {
     (void)state;
+    make_inbox();
     fake_add("c", 7);
     waiters[0].cursor = waiters[1].cursor = 7;
     poll_on(0, true);
@@ -90,6 +96,7 @@ static void test_a_counter_that_went_back_is_said(void **state) {
 
 static void test_a_counter_that_went_back_and_on_is_said(void **state) {
     (void)state;
+    make_inbox();
     fake_add("c", 5);
     waiters[0].cursor = 4;
     poll_on(0, true);
@@ -100,10 +107,12 @@ static void test_a_counter_that_went_back_and_on_is_said(void **state) {
     fake_restart("c", 8); /* the updates of another life */
     settle();
     assert_int_equal(waiters[0].resets, 1);
+    assert_int_equal(waiters[0].cursor, 5); /* it loses nothing of what came since */
 }
 
 static void test_polls_whose_time_is_over_look_once_more(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     poll_on(1, true);
     settle();
@@ -126,6 +135,7 @@ static void test_polls_whose_time_is_over_look_once_more(void **state) {
 
 static void test_a_cursor_ahead_of_the_news_is_no_reset(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     settle();
     fake_add("c", 1); /* told later; another process has answered the push with its ts */
@@ -133,6 +143,7 @@ static void test_a_cursor_ahead_of_the_news_is_no_reset(void **state) {
     poll_on(1, true);
     fake_serve_read(STORE_OK);
     assert_int_equal(waiters[1].answers, 0);
+    assert_int_equal(waiters[1].poll.state, POLL_LOADING); /* with one read for all such */
     settle();
     assert_int_equal(waiters[1].answers, 0);
     assert_int_equal(waiters[1].poll.state, POLL_PARKED);
@@ -140,6 +151,7 @@ static void test_a_cursor_ahead_of_the_news_is_no_reset(void **state) {
 
 static void test_a_failed_read_fails_those_who_wait_for_it(void **state) {
     (void)state;
+    make_inbox();
     poll_on(0, true);
     fake_turn_on();
     fake_serve_read(STORE_AWAY);
@@ -147,6 +159,248 @@ static void test_a_failed_read_fails_those_who_wait_for_it(void **state) {
     poll_on(0, true);
     settle();
     assert_int_equal(waiters[0].poll.state, POLL_PARKED);
+}
+
+/* --- What is read, and when
+ * -------------------------------------------------------------------- */
+
+static void test_a_load_begins_where_its_poll_does(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 900);
+    waiters[0].cursor = 890;
+    poll_on(0, true);
+    fake_turn_on();
+    struct store_read *read = container_of(fake.asked.next, struct store_read, op.link);
+    assert_int_equal(read->after_ts, 890);
+    fake_serve_read(STORE_OK);
+    assert_int_equal(waiters[0].cursor, 900);
+}
+
+static void test_news_that_were_read_need_no_read(void **state) {
+    (void)state;
+    make_inbox();
+    poll_on(0, true);
+    fake_turn_on();
+    fake_add("c", 1);
+    fake_serve_read(STORE_OK);
+    assert_int_equal(waiters[0].cursor, 1);
+    fake_tell_one();
+    assert_true(list_empty(&fake.asked));
+}
+
+/* A page may have room for the newest update alone, which it begins with: it is not read for
+ * ever. */
+static void test_pages_of_one_update(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 2);
+    waiters[0].cursor = 2;
+    poll_on(0, true);
+    settle();
+    fake_turn_off();
+    fake_add("c", 3);
+    fake.page = 1;
+    fake_turn_on();
+    for (int i = 0; i < 20; i++) {
+        fake_do_read();
+        fake_answer_read(STORE_OK);
+    }
+    assert_true(list_empty(&fake.asked));
+    run_wakes();
+    assert_int_equal(waiters[0].cursor, 5);
+}
+
+/* The channel is re-read, and some of what came meanwhile is gone. */
+static void test_a_gap_that_is_gone(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 3);
+    poll_on(0, true);
+    settle();
+    poll_on(0, true);
+    fake_turn_off();
+    fake_add("c", 5);
+    fake_channel("c")->gone = 5;
+    fake_turn_on();
+    fake_serve_reads();
+    run_wakes();
+    check_answer(&waiters[0], 6, 8, 8, 2);
+    fake_serve_reads();
+}
+
+/* While the store is away nobody is answered from memory: it may be old. */
+static void test_polls_wait_while_the_store_is_away(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 3);
+    poll_on(0, true);
+    settle();
+    fake_turn_off();
+    wait_for(1, "c", 3);
+    wait_for(2, "c", 1);
+    assert_int_equal(waiters[1].poll.state, POLL_LOADING);
+    assert_int_equal(waiters[2].poll.state, POLL_LOADING);
+}
+
+static void test_catch_ups_are_bounded(void **state) {
+    (void)state;
+    enum { CHANNELS = 300, CATCH_UPS_MAX = 256 };
+    static char names[CHANNELS][8];
+    make_inbox();
+    for (int i = 0; i < CHANNELS; i++) {
+        snprintf(names[i], sizeof names[i], "c%d", i);
+        fake_add(names[i], 1);
+        wait_for(i, names[i], 0);
+    }
+    fake_turn_on();
+    assert_int_equal(fake.reads_made, CATCH_UPS_MAX);
+    fake_serve_read(STORE_OK);
+    assert_int_equal(fake.reads_made, CATCH_UPS_MAX + 1);
+    settle();
+    for (int i = 0; i < CHANNELS; i++)
+        check_answer(&waiters[i], 1, 1, 1, 0);
+}
+
+/* --- Another life, recognized
+ * ------------------------------------------------------------------ */
+
+/* The newest update was told, not read. */
+static void test_another_life_after_news(void **state) {
+    (void)state;
+    make_inbox();
+    poll_on(0, true);
+    settle();
+    fake_add("c", 1);
+    settle();
+    poll_on(0, true);
+    fake_turn_off();
+    fake_restart("c", 4);
+    fake_turn_on();
+    fake_serve_reads();
+    assert_int_equal(waiters[0].resets, 1);
+    assert_int_equal(waiters[0].cursor, 1);
+}
+
+/* What was known of the life before is forgotten with it. */
+static void test_one_reset_a_life(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 5);
+    waiters[0].cursor = 4;
+    poll_on(0, true);
+    settle();
+    poll_on(0, true);
+    fake_turn_off();
+    fake_restart("c", 3);
+    settle();
+    assert_int_equal(waiters[0].resets, 1);
+    for (int i = 0; i < 2; i++) {
+        poll_on(0, true);
+        fake_turn_off();
+        if (i == 0)
+            fake_add("c", 2); /* the old total again */
+        settle();
+    }
+    assert_int_equal(waiters[0].resets, 1);
+    assert_int_equal(waiters[0].cursor, 5);
+    assert_int_equal(waiters[0].poll.state, POLL_PARKED);
+}
+
+/* --- Looking once more
+ * ------------------------------------------------------------------------- */
+
+/* Waiter `i` parks on a channel that was read before it came. */
+static void park_again(int i) {
+    poll_on(i, true);
+    settle();
+    cancel(i);
+    poll_on(i, true);
+    assert_int_equal(waiters[i].poll.state, POLL_PARKED);
+}
+
+static void test_a_look_that_finds_nothing(void **state) {
+    (void)state;
+    make_inbox();
+    park_again(0);
+    inbox_expire(inbox, &waiters[0].poll, true);
+    fake_serve_read(STORE_OK);
+    check_answer(&waiters[0], 1, 0, 0, 0);
+    /* The channel has been read since the last poll came: no need to look. */
+    poll_on(0, true);
+    inbox_expire(inbox, &waiters[0].poll, true);
+    assert_int_equal(waiters[0].answers, 0);
+    poll_on(1, true);
+    fake_serve_reads();
+    check_answer(&waiters[0], 1, 0, 0, 0);
+}
+
+static void test_no_look_at_what_was_just_read(void **state) {
+    (void)state;
+    make_inbox();
+    poll_on(0, true);
+    settle();
+    inbox_expire(inbox, &waiters[0].poll, true);
+    check_answer(&waiters[0], 1, 0, 0, 0);
+    assert_true(list_empty(&fake.asked));
+}
+
+/* A read that began before a poll's time was over may miss what was acknowledged in between. */
+static void test_a_look_must_begin_late_enough(void **state) {
+    (void)state;
+    make_inbox();
+    park_again(0);
+    park_again(1);
+    inbox_expire(inbox, &waiters[0].poll, true);
+    fake_do_read();
+    fake_add("c", 1); /* told late */
+    inbox_expire(inbox, &waiters[1].poll, true);
+    fake_answer_read(STORE_OK);
+    check_answer(&waiters[0], 1, 0, 0, 0);
+    assert_int_equal(waiters[1].answers, 0);
+    fake_serve_read(STORE_OK);
+    check_answer(&waiters[1], 1, 1, 1, 0);
+}
+
+/* Whoever has waited long does not learn of the store's trouble. */
+static void test_a_look_that_fails(void **state) {
+    (void)state;
+    make_inbox();
+    park_again(0);
+    inbox_expire(inbox, &waiters[0].poll, true);
+    fake_serve_read(STORE_AWAY);
+    check_answer(&waiters[0], 1, 0, 0, 0);
+}
+
+/* Nor when what the look found has no room in memory, and its own read fails. */
+static void test_a_look_whose_read_fails(void **state) {
+    (void)state;
+    make_inbox();
+    park_again(0);
+    fake_add("c", 300);
+    inbox_expire(inbox, &waiters[0].poll, true);
+    fake_serve_read(STORE_OK);
+    assert_int_equal(waiters[0].poll.state, POLL_READING);
+    fake_serve_read(STORE_AWAY);
+    assert_int_equal(waiters[0].answers, 1);
+    assert_int_equal(waiters[0].error, STORE_OK);
+    assert_int_equal(waiters[0].ts, 0);
+}
+
+/* A cursor ahead of the news, which come while it is being read for. */
+static void test_news_overtake_a_read_ahead(void **state) {
+    (void)state;
+    make_inbox();
+    poll_on(0, true);
+    settle();
+    fake_add("c", 1);
+    waiters[1].cursor = 1;
+    poll_on(1, true);
+    fake_do_read();
+    fake_tell_one();
+    fake_answer_read(STORE_OK);
+    assert_int_equal(waiters[1].poll.state, POLL_PARKED);
+    assert_true(list_empty(&fake.asked));
 }
 
 /* --- Everything at random
@@ -200,6 +454,7 @@ static void check_waiters(void) {
 
 static void test_no_order_of_events_loses_an_update(void **state) {
     (void)state;
+    make_inbox();
     for (uint64_t round = 1; round <= ROUNDS; round++) {
         seed = round;
         for (int i = 0; i < STEPS; i++)
@@ -225,6 +480,20 @@ int main(void) {
         SHARED_TEST(test_polls_whose_time_is_over_look_once_more),
         SHARED_TEST(test_a_cursor_ahead_of_the_news_is_no_reset),
         SHARED_TEST(test_a_failed_read_fails_those_who_wait_for_it),
+        SHARED_TEST(test_a_load_begins_where_its_poll_does),
+        SHARED_TEST(test_news_that_were_read_need_no_read),
+        SHARED_TEST(test_pages_of_one_update),
+        SHARED_TEST(test_a_gap_that_is_gone),
+        SHARED_TEST(test_polls_wait_while_the_store_is_away),
+        SHARED_TEST(test_catch_ups_are_bounded),
+        SHARED_TEST(test_another_life_after_news),
+        SHARED_TEST(test_one_reset_a_life),
+        SHARED_TEST(test_a_look_that_finds_nothing),
+        SHARED_TEST(test_no_look_at_what_was_just_read),
+        SHARED_TEST(test_a_look_must_begin_late_enough),
+        SHARED_TEST(test_a_look_that_fails),
+        SHARED_TEST(test_a_look_whose_read_fails),
+        SHARED_TEST(test_news_overtake_a_read_ahead),
         SHARED_TEST(test_no_order_of_events_loses_an_update),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -87,6 +87,7 @@ static void test_failed_load(void **state) {
         check_error(&waiters[i], STORE_FAILED);
     }
     assert_int_equal(counters.polls_parked, 0);
+    assert_int_equal(counters.channels_resident, 0);
     /* The next one tries again. */
     struct waiter *waiter = ask(0, "a", 0);
     assert_int_equal(fake.reads_made, 2);
@@ -131,6 +132,16 @@ static void test_missed(void **state) {
     waiter = ask(0, "b", 3);
     fake_serve_reads();
     check_answer(waiter, 16, 25, 25, 12);
+    /* What is gone is known: nothing is read for it. */
+    int reads_made = fake.reads_made;
+    check_answer(ask(0, "a", 2), 26, 30, 30, 23);
+    assert_int_equal(fake.reads_made, reads_made);
+    /* Neither does the poll that loads the channel miss anything of the last K. */
+    fake_add("d", 30);
+    fake_channel("d")->gone = 25;
+    waiter = ask(0, "d", -10);
+    fake_serve_read(STORE_OK);
+    check_answer(waiter, 26, 30, 30, 0);
     /* All of it is gone. */
     fake_add("c", 8);
     fake_channel("c")->gone = 8;
@@ -153,6 +164,9 @@ static void test_expired_in_memory(void **state) {
     check_answer(ask(0, "a", -9), 6, 10, 10, 0);
     fake.now_ms += 1000;
     check_answer(ask(0, "a", 4), 11, 10, 10, 6);
+    /* What has no time is not too old. */
+    fake_channel("a")->updates[8]->at_ms = 0;
+    check_answer(ask(0, "a", 4), 9, 10, 10, 4);
 }
 
 static void test_reset(void **state) {
@@ -166,6 +180,29 @@ static void test_reset(void **state) {
     assert_int_equal(waiter->count, 0);
     waiter = wait_for(0, "a", INT64_MAX);
     assert_true(waiter->reset);
+}
+
+/* A channel that the store has forgotten begins anew; a read shows it. */
+static void test_restart_seen_by_a_read(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 900);
+    fake_channel("a")->gone = 2;
+    wait_for(0, "a", 900);
+    fake_serve_read(STORE_OK);
+    fake_restart("a", 3);
+    ask(1, "a", 10);
+    ask(2, "a", -899);
+    fake_serve_read(STORE_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_true(waiters[i].answers == 1 && waiters[i].reset);
+        assert_int_equal(waiters[i].ts, 3);
+        assert_int_equal(waiters[i].total, 3);
+    }
+    assert_int_equal(counters.polls_parked, 0);
+    fake_serve_read(STORE_OK);
+    check_answer(&waiters[2], 1, 3, 3, 0);
+    check_answer(ask(0, "a", 0), 1, 3, 3, 0); /* what was read is in memory */
 }
 
 static void test_limit_and_bytes_in_memory(void **state) {
@@ -189,6 +226,28 @@ static void test_limit_and_bytes_in_memory(void **state) {
     fake_answer_append(STORE_OK);
     check_answer(ask(0, "c", 0), 1, 1, 2, 0);
     free(body);
+}
+
+/* A bounded number of reads is under way. */
+static void test_too_many_reads(void **state) {
+    (void)state;
+    enum { READS_MAX = 4096 };
+    make_inbox();
+    fake_add("a", 900);
+    ask(0, "a", 900);
+    fake_serve_read(STORE_OK);
+    for (int i = 0; i < READS_MAX; i++)
+        assert_int_equal(start(i, "a", 10, 1, false)->poll.state, POLL_READING);
+    check_error(ask(READS_MAX, "a", 10), STORE_FAILED);
+    struct poll poll = {.ts = 0, .limit = 1};
+    assert_false(inbox_poll(inbox, SLICE("b"), &poll));
+    assert_int_equal(counters.channels_resident, 1);
+    fake_serve_reads();
+    for (int i = 0; i < READS_MAX; i++)
+        assert_int_equal(waiters[i].ts, 11);
+    struct waiter *waiter = start(0, "a", 10, 1, false);
+    fake_serve_read(STORE_OK);
+    check_answer(waiter, 11, 11, 900, 0);
 }
 
 static void test_cancel_in_each_state(void **state) {
@@ -238,7 +297,9 @@ int main(void) {
         INBOX_TEST(test_missed),
         INBOX_TEST(test_expired_in_memory),
         INBOX_TEST(test_reset),
+        INBOX_TEST(test_restart_seen_by_a_read),
         INBOX_TEST(test_limit_and_bytes_in_memory),
+        INBOX_TEST(test_too_many_reads),
         INBOX_TEST(test_cancel_in_each_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,22 @@ static void test_failed_load_behind_a_push(void **state) {
     check_answer(&waiters[1], 5, 5, 5, 0);
 }
 
+/* A channel that the store has forgotten begins anew; a push shows it. */
+static void test_restart_seen_by_a_push(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 3);
+    fake_channel("a")->gone = 2;
+    wait_for(0, "a", 3);
+    fake_serve_read(STORE_OK);
+    fake_restart("a", 0);
+    push_durable("a", 1);
+    run_wakes();
+    assert_true(waiters[0].answers == 1 && waiters[0].reset);
+    assert_int_equal(waiters[0].ts, 0);
+    check_answer(ask(0, "a", 0), 1, 1, 1, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_push),
@@ -106,6 +122,7 @@ int main(void) {
         INBOX_TEST(test_push_while_loading),
         INBOX_TEST(test_push_behind_the_load),
         INBOX_TEST(test_failed_load_behind_a_push),
+        INBOX_TEST(test_restart_seen_by_a_push),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

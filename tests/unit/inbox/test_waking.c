@@ -104,8 +104,10 @@ static void test_burst_beyond_the_bound(void **state) {
     push_durable("a", 1);
     for (int i = 0; i < 1200; i++)
         wait_for(i, "a", 1);
+    uint64_t bytes = counters.cache_bytes;
     push_durable("a", 400);
     run_wakes();
+    assert_true(counters.cache_bytes < bytes + 512 * sizeof(void *) + 1000); /* the burst is gone */
     for (int i = 0; i < 1200; i++)
         check_answer(&waiters[i], 2, 401, 401, 0);
     /* Afterwards the bound holds again. */

@@ -120,7 +120,6 @@ int set_up(void **state) {
 int set_up_shared(void **state) {
     (void)state;
     begin(true);
-    make_inbox();
     return 0;
 }
 
@@ -136,6 +135,7 @@ int tear_down(void **state) {
     run_wakes();
     assert_int_equal(counters.polls_parked, 0);
     inbox_stop(inbox);
+    fake.is_closing = true;
     inbox_free(inbox);
     turn_deinit();
     uv_run(&loop, UV_RUN_DEFAULT);

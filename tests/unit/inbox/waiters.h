@@ -6,7 +6,7 @@
 #include "inbox/inbox.h"
 #include <uv.h>
 
-enum { WAITERS_MAX = 3000 };
+enum { WAITERS_MAX = 5000 };
 
 struct waiter {
     struct poll poll;
@@ -24,7 +24,8 @@ struct waiter {
     int order;            /* how many polls had been answered before */
     /* Of all its polls: */
     int errors, resets;
-    uint64_t cursor, seen, all_missed; /* the last cursor; how many updates it got, and missed */
+    uint64_t cursor;           /* its last */
+    uint64_t seen, all_missed; /* how many updates it got, and did not get */
 };
 
 extern uv_loop_t loop;
@@ -36,9 +37,8 @@ extern int polls_done, answers_made;
 extern int pushes_done, pushes_failed, pushes_without_owner;
 extern uint64_t last_pushed_ts;
 
-/* For a store of our own; the test calls make_inbox(). */
+/* For a store of our own, or a shared one. The test calls make_inbox(). */
 int set_up(void **state);
-/* For a shared store; the inbox is made. */
 int set_up_shared(void **state);
 /* Ends all polls, frees the inbox, and looks for what is left. */
 int tear_down(void **state);

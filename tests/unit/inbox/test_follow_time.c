@@ -1,0 +1,129 @@
+/* A shared store, and what the inbox does as time passes: retries, checks, late loads, idle
+ * channels. */
+#include "waiters.h"
+
+static void on_handle(uv_handle_t *handle, void *context) {
+    (void)context;
+    if (handle->type == UV_TIMER && uv_is_active(handle))
+        ((uv_timer_t *)handle)->timer_cb((uv_timer_t *)handle);
+}
+
+/* The inbox's tick, `ms` later. The loop has its own clock again as soon as it runs. */
+static void tick_after(uint64_t ms) {
+    loop.time += ms;
+    uv_walk(&loop, on_handle, NULL);
+}
+
+static void test_failed_reads_are_tried_again(void **state) {
+    (void)state;
+    static const uint64_t pauses[] = {100, 200, 400, 800, 1600, 3200, 5000, 5000};
+    make_inbox();
+    for (size_t i = 0; i < sizeof pauses / sizeof *pauses; i++) {
+        wait_for(0, "c", 0);
+        fake_turn_on();
+        fake_serve_read(STORE_AWAY);
+        check_error(&waiters[0], STORE_AWAY);
+        tick_after(pauses[i] - 1);
+        assert_true(list_empty(&fake.asked));
+        tick_after(1);
+    }
+    fake_serve_read(STORE_OK);
+    /* A read that succeeds makes the pause short again. */
+    wait_for(0, "c", 0);
+    fake_turn_off();
+    fake_turn_on();
+    fake_serve_read(STORE_AWAY);
+    tick_after(99);
+    assert_true(list_empty(&fake.asked));
+    tick_after(1);
+    fake_serve_read(STORE_OK);
+}
+
+/* Nothing has been heard since a poll came: the channel may have been flushed. */
+static void test_silence_is_checked(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 3);
+    wait_for(0, "c", 3);
+    settle();
+    fake_restart("c", 0);
+    wait_for(1, "c", 3);
+    tick_after(999);
+    assert_true(list_empty(&fake.asked));
+    tick_after(1);
+    fake_serve_read(STORE_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(waiters[i].answers, 1);
+        assert_true(waiters[i].reset);
+    }
+    tick_after(5000); /* once */
+    assert_true(list_empty(&fake.asked));
+}
+
+static void test_what_was_heard_is_not_checked(void **state) {
+    (void)state;
+    make_inbox();
+    wait_for(0, "c", 0);
+    settle();
+    wait_for(1, "c", 0);
+    fake_add("c", 1);
+    fake_tell_one();
+    wait_for(2, "c", 1);
+    fake_add("c", 1);
+    fake_tell_one();
+    tick_after(5000);
+    assert_true(list_empty(&fake.asked));
+    run_wakes();
+}
+
+static void test_late_loads_fail(void **state) {
+    (void)state;
+    options.load_max_ms = 3000;
+    make_inbox();
+    wait_for(0, "c", 0); /* nobody tells of it */
+    tick_after(2999);
+    assert_int_equal(waiters[0].answers, 0);
+    tick_after(1);
+    check_error(&waiters[0], STORE_AWAY);
+    /* The next has its own time. */
+    wait_for(0, "c", 0);
+    tick_after(2999);
+    assert_int_equal(waiters[0].answers, 0);
+    tick_after(1);
+    check_error(&waiters[0], STORE_AWAY);
+}
+
+static void test_idle_channels_are_forgotten(void **state) {
+    (void)state;
+    make_inbox();
+    wait_for(0, "a", 0);
+    wait_for(1, "b", 0);
+    settle();
+    cancel(0);
+    wait_for(0, "a", 0); /* now */
+    cancel(0);
+    cancel(1);
+    wait_for(1, "b", 0);
+    tick_after(9999);
+    assert_non_null(fake_channel("a")->watch);
+    tick_after(1);
+    assert_null(fake_channel("a")->watch);
+    assert_non_null(fake_channel("b")->watch);
+    assert_int_equal(counters.channels_resident, 1);
+    fake_serve_reads(); /* b was silent */
+    cancel(1);
+    tick_after(9999);
+    assert_non_null(fake_channel("b")->watch);
+    tick_after(1);
+    assert_null(fake_channel("b")->watch);
+    assert_int_equal(counters.channels_resident, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        SHARED_TEST(test_failed_reads_are_tried_again),  SHARED_TEST(test_silence_is_checked),
+        SHARED_TEST(test_what_was_heard_is_not_checked), SHARED_TEST(test_late_loads_fail),
+        SHARED_TEST(test_idle_channels_are_forgotten),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
