@@ -14,7 +14,7 @@ CASES = json.loads((Path(__file__).resolve().parents[2] / "clients/conformance.j
 SCRIPTED = [case for case in CASES if not case.get("real")]
 
 STOP_MS = 100
-STOP_TRIES = 5
+STOP_TRIES = 20
 
 
 def same(a, b):
@@ -196,7 +196,7 @@ def test_ten_thousand(run, server, ten_thousand):
 
 
 def check_stops_at_once(start_and_wait):
-    """Closing stdin ends a wait within 100 ms. On a machine with other work the best of five counts."""
+    """Closing stdin ends a wait within 100 ms. On a machine with other work the best of many tries counts."""
     times_ms = []
     for _ in range(STOP_TRIES):
         stopped, seconds = start_and_wait().stop()
