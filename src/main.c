@@ -195,9 +195,8 @@ static int ask_health(int argc, char **argv) {
     char line[4096];
     if (argc && strcmp(argv[0], "--help") == 0) {
         puts("Usage: longline health [--SETTING VALUE]...\n\n"
-             "Asks the first address in LISTEN for /-/health and prints the answer. Exits with 0 "
-             "if\n"
-             "the server serves, and with 1 if it does not. The settings are those of\n"
+             "Asks the first address in LISTEN for /-/health and prints the answer. Exits with 0\n"
+             "if the server serves, and with 1 if it does not. The settings are those of\n"
              "`longline serve`.");
         return EXIT_SUCCESS;
     }

@@ -61,9 +61,8 @@ bool health_ask(const char *listen, char *line, size_t line_size) {
     char reply[4096];
     struct slice rest = slice_of(listen), first;
     slice_cut(&rest, ',', &first);
-    const char *why = address_resolve(first, &address, &address_len);
-    if (why) {
-        snprintf(line, line_size, "no such host: %s: %s", listen, why);
+    if (address_resolve(first, &address, &address_len)) {
+        snprintf(line, line_size, "no such host: %s", listen);
         return false;
     }
     int64_t end_us = now_us() + (int64_t)HEALTH_TIMEOUT_S * 1000000;

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+_Static_assert((int)HTTP_STATUS_COUNT <= COUNTERS_STATUSES_MAX, "each status is counted");
+
 enum conn_state { CONN_READING, CONN_WAITING, CONN_SENDING, CONN_LINGERING, CONN_CLOSED };
 
 struct conn {
@@ -27,7 +29,7 @@ struct conn {
     uint32_t fed;    /* bytes of `in` that the parser has seen */
     uint32_t unsent; /* while sending: what was left at the last look */
     uint8_t state;
-    bool is_running; /* conn_run() is at work: a reply must not start it again */
+    bool is_running; /* run() is at work: a reply must not start it again */
     bool is_paused;  /* does not read */
     bool is_eof;     /* the client sends nothing more */
 };
@@ -157,7 +159,7 @@ static void reply_sent(struct conn *conn, bool close) {
     set_deadline(conn, shared->idle_timeout_ms);
     if (conn->in_len && !conn->is_running) {
         /* Not at once: whoever replies may be in the middle of something. */
-        turn_end(&conn->resume);
+        turn_next(&conn->resume);
     } else if ((conn->is_eof || shared->is_draining) && !conn->is_running) {
         conn_close(conn);
     }
@@ -391,8 +393,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     if (is_partial && conn->in_cap > conn->in_len)
         *buf = uv_buf_init(conn->in + conn->in_len, conn->in_cap - conn->in_len);
     else
-        *buf = uv_buf_init(shared_of(conn)->read_buffer,
-                           suggested < CONN_READ_BYTES ? (unsigned)suggested : CONN_READ_BYTES);
+        *buf = uv_buf_init(shared_of(conn)->read_buffer, (unsigned)suggested);
 }
 
 /* Keeps bytes behind those that are there already; false when there is no room. */

@@ -41,7 +41,7 @@ static bool add_network(struct proxy_trust *trust, struct slice text) {
     if (!slice_cut(&text, '/', &ip) || !parse_ip(ip, network->ip, &is_v4))
         return false;
     uint64_t max_bits = is_v4 ? 32 : 128, bits = max_bits;
-    if (text.data && !slice_number(text, max_bits, &bits))
+    if (text.data && (text.len > 3 || !slice_number(text, max_bits, &bits)))
         return false;
     network->bits = (int)(bits + 128 - max_bits);
     trust->count++;

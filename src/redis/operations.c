@@ -342,6 +342,10 @@ static bool send_op(struct op *op) {
         return false;
     if (op->is_append && node->is_waiting)
         return false;
+    /* A refused append waits for the answer of the Sentinels: were it under way when they name another
+     * master, nobody could tell whether it was done. */
+    if (op->is_append && op->retry_ms && store->topology.is_asking)
+        return false;
     op->was_redirected = op->ask_node != NULL;
     if (op->ask_node)
         send_asking(conn);
