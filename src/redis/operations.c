@@ -342,8 +342,8 @@ static bool send_op(struct op *op) {
         return false;
     if (op->is_append && node->is_waiting)
         return false;
-    /* A refused append waits for the answer of the Sentinels: were it under way when they name another
-     * master, nobody could tell whether it was done. */
+    /* A refused append waits for the Sentinel's answer: if it were under way when another master
+     * is named, nobody could tell whether it was done. */
     if (op->is_append && op->retry_ms && store->topology.is_asking)
         return false;
     op->was_redirected = op->ask_node != NULL;
