@@ -1,4 +1,4 @@
-/* From a request to its update: every kind of body, the merge of the query, and the headers that are kept. */
+/* From a request to its update: kinds of body, the merged query, the headers that are kept. */
 #include "api/headers.h"
 #include "api/push.h"
 #include "base/hash.h"

@@ -31,7 +31,7 @@ static void test_cache_is_trimmed(void **state) {
     check_answer(&waiters[0], 1, 1, 1, 0);
 }
 
-/* Polls that wait keep their channels, but a burst on them is delivered even when the cache is too small. */
+/* A burst reaches all polls that wait, even when the cache is too small for it. */
 static void test_cache_too_small(void **state) {
     (void)state;
     options.cache_max_bytes = 1;

@@ -1,4 +1,4 @@
-/* A shared store, and what the inbox does as time passes: retries, checks, late loads, idle channels. */
+/* Over a shared store, as time passes: retries, checks, late loads, idle channels. */
 #include "waiters.h"
 
 static void on_handle(uv_handle_t *handle, void *context) {
@@ -111,7 +111,7 @@ static void test_a_load_begins_with_its_poll(void **state) {
     check_error(&waiters[1], STORE_AWAY);
 }
 
-/* Polls look once more one after the other, so that there is always one that waits. None is late. */
+/* Polls look once more, one after the other: there is always one that waits. None is late. */
 static void test_many_looks_are_not_late(void **state) {
     (void)state;
     enum { POLLS = 100 };
