@@ -160,6 +160,14 @@ static void take_over(struct watched *watched, const struct store_read *read) {
         make_due(watched);
 }
 
+/* The time of the polls in channel->loading begins now. */
+static void begin_loading(struct watched *watched) {
+    struct follow *follow = watched->follow;
+    list_remove(&watched->loading_link);
+    list_append(&follow->loading, &watched->loading_link);
+    watched->loading_ms = uv_now(follow->inbox->loop);
+}
+
 /* Decides for the polls that came before the read began. For the others the channel is re-read. */
 static void decide_loading(struct watched *watched) {
     struct channel *channel = watched->channel;
@@ -171,10 +179,11 @@ static void decide_loading(struct watched *watched) {
         bool is_ready = container_of(link, struct poll, link)->asked_at < watched->read_at;
         list_append(is_ready ? &ready : &channel->loading, link);
     }
-    if (list_empty(&channel->loading))
-        list_remove(&watched->loading_link);
-    else
+    list_remove(&watched->loading_link);
+    if (!list_empty(&channel->loading)) {
+        begin_loading(watched);
         make_due(watched);
+    }
     polls_decide(watched->follow->inbox, channel, &ready);
 }
 
@@ -284,13 +293,11 @@ static void unwatch(struct inbox *inbox, struct channel *channel) {
 
 /* Lets the poll wait until its channel is loaded. */
 static void wait_for_load(struct watched *watched, struct poll *poll) {
-    struct follow *follow = watched->follow;
+    bool is_first = list_empty(&watched->channel->loading);
     poll_wait_for_load(watched->channel, poll);
-    poll->asked_at = ++follow->moment;
-    if (list_empty(&watched->loading_link)) {
-        watched->loading_ms = uv_now(follow->inbox->loop);
-        list_append(&follow->loading, &watched->loading_link);
-    }
+    poll->asked_at = ++watched->follow->moment;
+    if (is_first)
+        begin_loading(watched);
 }
 
 static struct watched *watched_of(struct store_watch *watch) {

@@ -1,5 +1,4 @@
-/* From a request to its update: every kind of body, the merge of the query, and the headers that
- * are kept. */
+/* From a request to its update: kinds of body, the merged query, the headers that are kept. */
 #include "api/headers.h"
 #include "api/make_update.h"
 #include "base/hash.h"
@@ -228,8 +227,7 @@ static void test_merge_of_keys(void **state) {
     check(JSON_TYPE, "{\"\":1}", "=x", "{\"\":\"x\"}");
     check(JSON_TYPE, "{\"A\":1}", "a=x", "{\"A\":1,\"a\":\"x\"}");
     check(JSON_TYPE, "{\"aa\":1}", "a=x", "{\"aa\":1,\"a\":\"x\"}");
-    /* Each of the same keys in the body is replaced; of those in the query the last wins, at its
-     * first place. */
+    /* Equal keys in the body are all replaced; in the query the last wins, at the first's place. */
     check(JSON_TYPE, "{\"a\":1,\"b\":2,\"a\":3}", "a=x", "{\"a\":\"x\",\"b\":2,\"a\":\"x\"}");
     check(JSON_TYPE, "{}", "a=1&b=2&a=3", "{\"a\":\"3\",\"b\":\"2\"}");
     check(JSON_TYPE, "{\"b\":0}", "a=1&%61=2&b=3&a=4", "{\"b\":\"3\",\"a\":\"4\"}");

@@ -1,7 +1,7 @@
 /*
- * Reading requests. Whatever the pieces in which a request arrives, it must read the same: every
- * one is fed whole, byte by byte, and cut in two at every place, each time from a buffer that moves
- * between the feeds and is no longer than what it holds.
+ * Reading requests. A request must read the same in whatever pieces it arrives: each is fed whole,
+ * byte by byte, and cut in two at every place, from a buffer that moves between the feeds and is no
+ * longer than what it holds.
  */
 #include "base/buf.h"
 #include "http/request.h"
@@ -13,8 +13,7 @@
 
 enum { BODY_MAX = 100000 };
 
-/* What came out: a text that says everything about the request, and how much of the input is
- * left. */
+/* The result: a text that says everything about the request, and how much input is left. */
 struct outcome {
     enum request_progress progress;
     enum http_error error;
@@ -232,8 +231,7 @@ static void test_many_chunks(void **state) {
     buf_deinit(&body);
 }
 
-/* Of a chunked body only the data is kept: a client that sends it slowly costs no more than
- * that. */
+/* Only the data of a chunked body is kept: a client that sends it slowly costs no more. */
 static void test_chunked_keeps_only_data(void **state) {
     (void)state;
     struct request request;
@@ -520,8 +518,7 @@ static void test_partial(void **state) {
         assert_int_equal(read_all_ways(inputs[i], BODY_MAX).progress, REQUEST_PARTIAL);
 }
 
-/* What a file of tests/badrequests, whose name says which statuses are right, is read as: ""
- * when that is right. */
+/* How a file of tests/badrequests is read; "" when that is a status its name allows. */
 static const char *judge(const char *name, struct slice text) {
     struct outcome whole = feed(text, (size_t[]){text.len}, BODY_MAX);
     bool is_complete = whole.progress == REQUEST_COMPLETE;

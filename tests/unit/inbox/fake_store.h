@@ -1,6 +1,5 @@
 /*
- * A store that answers when the test says so: appends, reads, news and losses can come in every
- * order.
+ * A store that answers when the test says so: appends, reads, news and losses come in any order.
  *
  * It is this process's own, or shared with others, who append with fake_add(). A shared one has one
  * subscription for all watched channels, and one queue of news.
@@ -53,8 +52,7 @@ struct fake_channel *fake_channel(const char *name);
 
 /* Appends `count` updates that the inbox did not push. A watched channel's are news. */
 void fake_add(const char *name, int count);
-/* The channel's counter goes back, and then on to `total`: with other updates, and nobody is
- * told. */
+/* Resets the channel's counter, then appends `total` other updates. Nobody is told. */
 void fake_restart(const char *name, uint64_t total);
 
 /* --- Answers ---------------------------------------------------------------------------------- */

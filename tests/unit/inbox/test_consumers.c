@@ -1,6 +1,6 @@
 /*
- * A store of our own and many who poll on from where they were, in a random order of everything
- * that can happen: what each gets follows without a gap.
+ * Many consumers poll a store of our own, each from where it was, in a random order of everything
+ * that can happen. None gets a gap.
  */
 #include "waiters.h"
 
@@ -40,7 +40,7 @@ static void finish_all(void) {
     }
 }
 
-/* That nothing is passed over or comes twice, every answer's check_continuity() looks. */
+/* check_continuity() sees to it that no answer leaves a gap or repeats an update. */
 static void run_consumers(uint64_t cache_max_bytes, uint64_t first_seed) {
     options.cache_max_bytes = cache_max_bytes;
     options.channel_max_updates = 1000000;

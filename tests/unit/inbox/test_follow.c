@@ -161,8 +161,7 @@ static void test_a_failed_read_fails_those_who_wait_for_it(void **state) {
     assert_int_equal(waiters[0].poll.state, POLL_PARKED);
 }
 
-/* --- What is read, and when
- * -------------------------------------------------------------------- */
+/* --- What is read, and when ------------------------------------------------------------------- */
 
 static void test_a_load_begins_where_its_poll_does(void **state) {
     (void)state;
@@ -189,8 +188,7 @@ static void test_news_that_were_read_need_no_read(void **state) {
     assert_true(list_empty(&fake.asked));
 }
 
-/* A page may have room for the newest update alone, which it begins with: it is not read for
- * ever. */
+/* A page may hold nothing but the newest known update: it must not be re-read for ever. */
 static void test_pages_of_one_update(void **state) {
     (void)state;
     make_inbox();
@@ -262,8 +260,7 @@ static void test_catch_ups_are_bounded(void **state) {
         check_answer(&waiters[i], 1, 1, 1, 0);
 }
 
-/* --- Another life, recognized
- * ------------------------------------------------------------------ */
+/* --- Another life, recognized ----------------------------------------------------------------- */
 
 /* The newest update was told, not read. */
 static void test_another_life_after_news(void **state) {
@@ -307,8 +304,7 @@ static void test_one_reset_a_life(void **state) {
     assert_int_equal(waiters[0].poll.state, POLL_PARKED);
 }
 
-/* --- Looking once more
- * ------------------------------------------------------------------------- */
+/* --- Looking once more ------------------------------------------------------------------------ */
 
 /* Waiter `i` parks on a channel that was read before it came. */
 static void park_again(int i) {
@@ -403,8 +399,7 @@ static void test_news_overtake_a_read_ahead(void **state) {
     assert_true(list_empty(&fake.asked));
 }
 
-/* --- Everything at random
- * ---------------------------------------------------------------------- */
+/* --- Everything at random --------------------------------------------------------------------- */
 
 enum { WAITERS = 40, ROUNDS = 39, STEPS = 20000 };
 

@@ -1,5 +1,4 @@
-/* A shared store, and what the inbox does as time passes: retries, checks, late loads, idle
- * channels. */
+/* Over a shared store, as time passes: retries, checks, late loads, idle channels. */
 #include "waiters.h"
 
 static void on_handle(uv_handle_t *handle, void *context) {
@@ -93,6 +92,50 @@ static void test_late_loads_fail(void **state) {
     check_error(&waiters[0], STORE_AWAY);
 }
 
+/* A load's time is that of the polls that wait for it now, not of those that are gone. */
+static void test_a_load_begins_with_its_poll(void **state) {
+    (void)state;
+    options.load_max_ms = 3000;
+    make_inbox();
+    wait_for(0, "a", 0);
+    loop.time += 1000;
+    wait_for(1, "b", 0);
+    cancel(1);
+    loop.time += 1500;
+    wait_for(1, "b", 0);
+    tick_after(500);
+    check_error(&waiters[0], STORE_AWAY);
+    tick_after(2499);
+    assert_int_equal(waiters[1].answers, 0);
+    tick_after(1);
+    check_error(&waiters[1], STORE_AWAY);
+}
+
+/* Polls look once more, one after the other: there is always one that waits. None is late. */
+static void test_many_looks_are_not_late(void **state) {
+    (void)state;
+    enum { POLLS = 100 };
+    options.load_max_ms = 3000;
+    make_inbox();
+    wait_for(0, "c", 0);
+    settle();
+    for (int i = 1; i < POLLS; i++)
+        wait_for(i, "c", 0);
+    inbox_expire(inbox, &waiters[0].poll, true);
+    for (int i = 1; i < POLLS; i++) {
+        wait_for(POLLS, "c", 0);
+        fake_do_read();
+        inbox_expire(inbox, &waiters[i].poll, true);
+        fake_answer_read(STORE_OK);
+        check_answer(&waiters[i - 1], 1, 0, 0, 0);
+        tick_after(100);
+        assert_int_equal(waiters[i].answers, 0);
+        cancel(POLLS);
+    }
+    fake_serve_read(STORE_OK);
+    check_answer(&waiters[POLLS - 1], 1, 0, 0, 0);
+}
+
 static void test_idle_channels_are_forgotten(void **state) {
     (void)state;
     make_inbox();
@@ -123,6 +166,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         SHARED_TEST(test_failed_reads_are_tried_again),  SHARED_TEST(test_silence_is_checked),
         SHARED_TEST(test_what_was_heard_is_not_checked), SHARED_TEST(test_late_loads_fail),
+        SHARED_TEST(test_a_load_begins_with_its_poll),   SHARED_TEST(test_many_looks_are_not_late),
         SHARED_TEST(test_idle_channels_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

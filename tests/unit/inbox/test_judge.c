@@ -1,5 +1,4 @@
-/* The decisions of the inbox that need no inbox: where a poll stands, and what a read says of a
- * channel. */
+/* The inbox's pure decisions: where a poll stands, and what a read says about a channel. */
 #include "base/hash.h"
 #include "inbox/follow.h"
 #include "inbox/parts.h"

@@ -104,9 +104,11 @@ static void test_restart_seen_by_a_push(void **state) {
     (void)state;
     make_inbox();
     fake_add("a", 3);
-    fake_channel("a")->gone = 2;
-    wait_for(0, "a", 3);
+    fake_channel("a")->gone = 1;
+    struct waiter *waiter = ask(0, "a", 0);
     fake_serve_read(STORE_OK);
+    check_answer(waiter, 2, 3, 3, 1);
+    wait_for(0, "a", 3);
     fake_restart("a", 0);
     push_durable("a", 1);
     run_wakes();

@@ -1,5 +1,4 @@
-/* Waking the polls that wait: who shares an answer, how many a turn, and what happens in
- * between. */
+/* Waking parked polls: who shares an answer, how many a turn, what happens in between. */
 #include "waiters.h"
 
 /* All that wait for the same share one answer; they are woken in the order in which they parked. */
@@ -62,8 +61,7 @@ static void test_slices_are_fair(void **state) {
     assert_true(polls_done < 2000);
 }
 
-/* Between two slices more is pushed, some hang up, and others park: nobody misses or doubles
- * anything. */
+/* Pushes, cancels and new polls between two slices: nobody misses an update or gets it twice. */
 static void test_between_slices(void **state) {
     (void)state;
     make_inbox();
