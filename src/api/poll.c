@@ -99,7 +99,6 @@ void poll_handle(struct exchange *exchange, struct slice channel, struct slice q
         reply_error(exchange, error);
         return;
     }
-    ask->poll.was_parked = false;
     ask->poll.may_wait = sleep_ms && !exchange->is_head && !api.is_draining;
     if (ask->poll.may_wait)
         exchange_wait(exchange, wheel_now_ms() + sleep_ms);

@@ -138,6 +138,7 @@ void inbox_cancel_push(struct store_append *push) {
 /* --- Polls ------------------------------------------------------------------------------------ */
 
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {
+    poll->was_parked = false;
     return inbox->mode->poll(inbox, hash_of(channel), channel, poll);
 }
 
