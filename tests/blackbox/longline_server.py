@@ -99,6 +99,11 @@ class Server:
         wait_until(listening, "the line that says it listens")
         return self
 
+    def keep_address(self):
+        """From now on it listens on the same port after a restart."""
+        self.settings["LISTEN"] = ",".join(self.addresses)
+        return self
+
     def _limit_descriptors(self):
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
@@ -165,6 +170,9 @@ class Server:
     @property
     def port(self):
         return self.address[1]
+
+    def url(self, target):
+        return f"http://{self.addresses[0]}{target}"
 
     def log(self, start=0):
         with open(self.log_path, "rb") as log:

@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from http_client import request_bytes
-from longline_server import SLOW, wait_until
+from longline_server import wait_until
 from swarm import push_all
 
 MIB = 1 << 20

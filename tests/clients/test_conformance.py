@@ -45,7 +45,7 @@ def check_event(event, wanted, driver):
 
 
 def check_events(run, wanted):
-    assert len(run.events) == len(wanted), f"{len(run.events)} events in place of {len(wanted)}\n{run.told()}"
+    assert len(run.events) == len(wanted), f"{len(run.events)} events in place of {len(wanted)}\n{run.describe()}"
     for event, one in zip(run.events, wanted):
         check_event(event, one, run.driver)
 
@@ -56,14 +56,14 @@ def test_script(case, run, stand_in):
     client = run(server.url, ts=case["ts"], sleep=case["sleep"])
     events = case["events"]
     if events and "error" in events[-1]:
-        assert client.exit_code() == 3, client.told()
+        assert client.wait() == 3, client.describe()
         assert len(server.requests) == len(case["script"]), server.requests
     else:
         try:
-            server.wait_for_held(client.alive)
+            server.wait_for_held(lambda: client.is_alive)
             client.wait_for_events(len(events))
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{server.problems}\n{client.told()}") from None
+            raise AssertionError(f"{error}\n{server.problems}\n{client.describe()}") from None
         took_ms = (server.requests[-1].at - server.requests[0].at) * 1000
         stopped, _ = client.stop()
         assert stopped.get("ts") == case["end_ts"], stopped
@@ -224,7 +224,7 @@ def test_stop_in_backoff(run, stand_in):
     def start_and_wait():
         server = stand_in([refusal(503, Retry_After="60")])
         client = run(server.url)
-        server.wait_for_requests(1, client.alive)
+        server.wait_for_requests(1, lambda: client.is_alive)
         return client
 
     check_driver_stops_at_once(start_and_wait)

@@ -32,8 +32,8 @@ def test_garrysmod_publishes_and_subscribes_without_require(game, server, tmp_pa
     assert(#gmod.errors == 0)
     """
     script = game(source, URL=server.url(channel), BASE=server.url("/%zz"), AUTORUN=autorun)
-    script.wait_for(6)
-    script.tell()
+    script.wait_for_told(6)
+    script.say()
     told = script.finish()
     assert told[0][0] == "threw" and "use publish_async" in told[0][1]
     assert ["async", True, 200, 1] in told
@@ -87,11 +87,11 @@ def test_garrysmod_stop_ignores_the_late_reply(game, server):
     """
     script = game(source, URL=server.url(channel))
     server.wait_for_parked(1)
-    script.tell()
-    script.wait_for(1)
+    script.say()
+    script.wait_for_told(1)
     server.push(channel)
     server.wait_for_parked(0)
-    script.tell()
+    script.say()
     assert script.finish() == [["dead", None]]
 
 

@@ -2,8 +2,7 @@
 
 import re
 
-from longline_server import wait_until
-from lua_script import CLIENT, ODD, ODD_UPDATES, PATIENCE_S, THROWS, check_odd, check_throws
+from lua_script import CLIENT, ODD, ODD_UPDATES, THROWS, check_odd, check_throws
 from stops import check_stops_at_once
 
 # --- subscribe ---
@@ -20,10 +19,10 @@ def test_upstreams_script_works_unchanged(lua, server):
     copas.loop()
     """
     script = lua(source, URL=server.url(channel))
-    wait_until(lambda: script.printed, "what the script prints", PATIENCE_S)
+    script.wait_for_printed(1)
     server.wait_for_parked(1)
     server.push(channel, b'{"key":"another"}')
-    wait_until(lambda: len(script.printed) == 2, "the second update", PATIENCE_S)
+    script.wait_for_printed(2)
     assert script.printed == ["value", "another"]
 
 
@@ -64,7 +63,7 @@ def test_the_readmes_example(lua, server):
     [example] = re.findall(r"```lua\n(.*?)```", (CLIENT / "README.md").read_text("utf-8"), re.DOTALL)
     assert "https://lp.example.com/SecretPath" in example
     script = lua(example.replace("https://lp.example.com/SecretPath", server.url(channel)))
-    wait_until(lambda: len(script.printed) == 2, "what the example prints", PATIENCE_S)
+    script.wait_for_printed(2)
     assert sorted(script.printed) == ["1\tvalue", "true\t200\t1"]
 
 
@@ -240,11 +239,11 @@ def check_script_stops_at_once(start):
 
     def stop():
         script, check = start()
-        script.tell()
-        wait_until(lambda: script.told and script.told[-1][0] == "ms", "the stop", PATIENCE_S)
+        script.say()
+        script.wait_for(lambda _: script.told and script.told[-1][0] == "ms", "the stop")
         seconds = script.told[-1][1] / 1000
         check()
-        script.tell()
+        script.say()
         script.finish()
         assert [one[0] for one in script.told] in (["ms"], ["error", "ms"]), script.told
         return seconds
@@ -272,7 +271,7 @@ def test_stop_while_waiting(lua, server):
 def test_stop_in_backoff(lua, refused_url):
     def start():
         script = lua(STOPS, URL=refused_url)
-        script.wait_for(1)
+        script.wait_for_told(1)
         return script, lambda: None
 
     check_script_stops_at_once(start)

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from drivers import PYTHON
+from program import PYTHON
 from longline_server import wait_until
 from python_client import CLIENT, AsyncChannel, Channel, LonglineError, Stopped, push_sync
 from standin import bound_socket, refusal, reply

@@ -26,9 +26,7 @@ def pytest_report_header():
 @pytest.fixture
 def server(tmp_path):
     """A server of the test's own. It keeps its port over a restart."""
-    server = Server(tmp_path / "server")
-    server.start()
-    server.settings["LISTEN"] = server.addresses[0]
+    server = Server(tmp_path / "server").start().keep_address()
     yield server
     server.finish()
 
@@ -36,7 +34,7 @@ def server(tmp_path):
 @pytest.fixture
 def address(server):
     """address() is a fresh channel's address."""
-    return lambda: f"http://{server.addresses[0]}{server.channel()}"
+    return lambda: server.url(server.channel())
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_what_was_missed_is_answered_once(server, url, target, tmp_path, sender,
         wait_until(lambda: server.get(target).ts == number, "the webhook to be pushed")
 
     def answered(program, number):
-        wait_until(lambda: cursor.exists() and cursor.read_text() == str(number), f"the cursor {number}\n{program.told()}")
+        wait_until(lambda: cursor.exists() and cursor.read_text() == str(number), f"the cursor {number}\n{program.describe()}")
 
     bot = start_half(half, ALPHA, "alpha")
     write(1)
@@ -177,7 +177,7 @@ def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, targe
         assert [len(each) for each in times] == [4, 1, 2]
         assert all(later - earlier > pause for earlier, later, pause in zip(times[0], times[0][1:], (1, 2, 4)))
         for number, status in ((int(half), "502"), (int(half) + 2, "403")):
-            assert any(f"update {number}" in line and status in line for line in bot.stderr.splitlines()), bot.told()
+            assert any(f"update {number}" in line and status in line for line in bot.stderr.splitlines()), bot.describe()
         assert f"update {int(half) + 4}" not in bot.stderr and len(bot.lines) == 1
 
 
