@@ -1,4 +1,4 @@
-"""A program that a test starts, speaks to, listens to and ends: a client's driver, a script, an example."""
+"""A program that a test starts, speaks to, listens to and ends: a driver, a script, an example."""
 
 import contextlib
 import os

@@ -68,7 +68,7 @@ def stand_in():
 
 @pytest.fixture
 def start_server(tmp_path):
-    """start_server(SETTING=value, …): a real server of the test's own."""
+    """start_server(SETTING=value, …) starts the test's own real server."""
     servers = []
 
     def start(**settings):
@@ -83,7 +83,7 @@ def start_server(tmp_path):
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory):
-    """One real server for all tests that neither end it nor need settings. Use a channel of your own."""
+    """One real server for all tests that need no settings. Do not stop it; use your own channel."""
     settings = {"DATA_PROVIDER": "memory", "CHANNEL_STORAGE_MAXSIZE": 20000}
     server = Server(tmp_path_factory.mktemp("server"), **settings).start()
     yield server
@@ -123,7 +123,7 @@ def refused_url():
 
 @pytest.fixture
 def silent_url():
-    """An address where a connect neither succeeds nor fails: its queue is full."""
+    """An address where a connect neither succeeds nor fails, because the queue is full."""
     with bound_socket(0) as sock, contextlib.ExitStack() as held:
         sock.listen(0)
         for _ in range(4):

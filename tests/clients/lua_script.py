@@ -8,7 +8,7 @@ from program import REPOSITORY, Program
 CLIENT = REPOSITORY / "clients/lua"
 
 
-# What every script begins with. out(…) is how it tells the test something; copas' loop is run until(condition).
+# The start of every script. out(…) tells the test something; until_(condition) runs copas' loop.
 PRELUDE = """
 io.stdout:setvbuf("line")
 local longline, copas
@@ -108,11 +108,11 @@ def lua(start_script, interpreter):
 
 @pytest.fixture
 def game(start_script):
-    """game(source, …) starts a script in the Garry's Mod double; the source runs outside, with `gmod` and `longline`."""
+    """game(source, …) starts a script beside the Garry's Mod double, with `gmod` and `longline`."""
     return lambda source, **variables: start_script("luajit", GMOD + source, copas=False, **variables)
 
 
-# JSON that the server takes and that some decoder may not.
+# JSON that the server accepts and some decoders may not.
 ODD_UPDATES = [
     r'{"s":"\ud83d"}',
     r'{"s":"\\\ud83d \\ud83d \uD83D\uDE00 \udfff \ud83d\ud83d\ude00 \\\\ud83d"}',

@@ -1,6 +1,6 @@
 """Every case of clients/conformance.json with every driver of every client.
 
-The drivers' calls and lines, and the format of a case, are described in tests/clients/README.md.
+tests/clients/README.md describes what a driver does and what a case looks like.
 """
 
 import json
@@ -17,7 +17,7 @@ SCRIPTED = [case for case in CASES if not case.get("real")]
 
 
 def same(a, b):
-    """Equality of JSON values that can tell true from 1 and a rounded number from an exact one."""
+    """Equality of JSON values that tells true from 1, and a rounded number from an exact one."""
     if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -28,7 +28,7 @@ def same(a, b):
 
 
 def check_event(event, wanted, driver):
-    """An event must be the wanted one; `text` is compared where the client gives it, an error's words are not."""
+    """Compares an event with the wanted one: `text` if the client has it, not an error's words."""
     if "error" in wanted:
         assert event.get("status") == wanted["status"] and event.get("error"), (event, wanted)
         return
@@ -195,7 +195,7 @@ def test_ten_thousand(run, server, ten_thousand):
 
 
 def check_driver_stops_at_once(start_and_wait):
-    """Closing the stdin of a driver ends its wait at once. start_and_wait() returns one that waits."""
+    """Closing a driver's stdin ends its wait at once. start_and_wait() returns one that waits."""
 
     def stop():
         stopped, seconds = start_and_wait().stop()

@@ -72,7 +72,8 @@ def test_a_poll_that_does_not_wait_is_not_repeated_at_once(lua, stand_in):
     server = stand_in([empty])
     lua("longline.new(URL):subscribe(print, 0, 0) copas.loop()", URL=server.url)
     server.wait_for_held()
-    assert server.requests[1].at - server.requests[0].at >= 0.24  # half of the backoff, and clocks that differ
+    # Half of the backoff; the clocks differ a bit.
+    assert server.requests[1].at - server.requests[0].at >= 0.24
     assert not server.problems
 
 
@@ -167,7 +168,7 @@ out("end", client.ts)
 
 def test_the_cursor_is_kept_across_restarts(lua, server, four_updates, tmp_path):
     kept = tmp_path / "cursor"
-    # -3 counts in the first run only, and stop() from within the handler takes effect before the next update.
+    # -3 counts only in the first run, and a handler's stop() takes effect before the next update.
     assert lua(KEEPS, URL=four_updates, FILE=kept, COUNT=1).finish() == [[2, 2], ["end", 2]]
     assert kept.read_text() == "2"
     assert lua(KEEPS, URL=four_updates, FILE=kept, COUNT=2).finish() == [[3, 3], [4, 4], ["end", 4]]
@@ -235,7 +236,7 @@ until_(line_is_there)
 
 
 def check_script_stops_at_once(start):
-    """start() returns a script that waits for a line, and what to check when it has stopped."""
+    """start() returns a script that waits for a line, and a check for after the stop."""
 
     def stop():
         script, check = start()
@@ -260,7 +261,7 @@ def test_stop_while_waiting(lua, server):
         server.wait_for_parked(1)
 
         def after():
-            # The connection is gone while the program goes on, and nothing is delivered any more.
+            # The program goes on without the connection, and nothing is delivered any more.
             server.wait_for_parked(0)
 
         return script, after

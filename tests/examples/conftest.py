@@ -1,4 +1,4 @@
-"""Fixtures: a real server, a fresh address, and programs that run until the test is over."""
+"""Fixtures: a real server, a fresh address, and programs that end with the test."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ def pytest_report_header():
 
 @pytest.fixture
 def server(tmp_path):
-    """A server of the test's own. It keeps its port over a restart."""
+    """The test's own server. It keeps its port over a restart."""
     server = Server(tmp_path / "server").start().keep_address()
     yield server
     server.finish()
@@ -44,13 +44,13 @@ def url(address):
 
 @pytest.fixture
 def target(url):
-    """What the server's own calls name the channel at `url`."""
+    """The channel at `url`, as Server's methods name it."""
     return "/" + url.rsplit("/", 1)[1]
 
 
 @pytest.fixture
 def run(tmp_path):
-    """run(command…, cwd=, **environment) starts a program; it has ended when the test has."""
+    """run(command…, cwd=, **environment) starts a program, which ends with the test."""
     programs = []
 
     def start(*command, cwd=tmp_path, **environment):
@@ -64,7 +64,10 @@ def run(tmp_path):
 
 @pytest.fixture
 def stand_in():
-    """stand_in(answer) is the address of another server: answer(body) gives a reply's status and body, or None for no reply."""
+    """stand_in(answer) is the address of another server.
+
+    answer(body) returns the status and the body of the reply, or None for no reply.
+    """
     servers = []
 
     def start(answer):
