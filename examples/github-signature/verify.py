@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Acts on the webhooks that GitHub signed with your secret, and refuses all others.
+"""Acts on webhooks that GitHub has signed with your secret, and refuses all others.
 
     GITHUB_SECRET=… verify.py URL CURSOR_FILE
 """
@@ -11,26 +11,26 @@ import os
 import sys
 from pathlib import Path
 
-# The client of this checkout; with `pip install` this line goes.
+# The client of this checkout. Delete this line if you have installed it with pip.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
 from longline import Channel
 
 
 def is_signed(raw, signature, secret):
-    """Whether `signature`, the header's text, is GitHub's for exactly these bytes."""
+    """Whether `signature`, the header's value, is GitHub's for exactly these bytes."""
     expected = "sha256=" + hmac.new(secret, raw, hashlib.sha256).hexdigest()
-    # Compared as bytes: of text, compare_digest takes only ASCII, and a forger sends what he likes.
+    # Compare bytes: compare_digest only takes ASCII text, and a forger may send anything.
     return hmac.compare_digest(expected.encode(), signature.encode())
 
 
 def act(event, payload):
-    """Your part. Only `payload` is signed: the event's name is as good as a hint."""
+    """Your code goes here. Only `payload` is signed; the event's name is no more than a hint."""
     repository = payload.get("repository") or {}
     print("accepted", event, payload.get("action", "-"), repository.get("full_name", "-"), flush=True)
 
 
 def payload_of(raw):
-    """The signed object, or None: a webhook's content type has to be application/json."""
+    """The signed object, or None. The webhook's content type must be application/json."""
     try:
         payload = json.loads(raw)
     except ValueError:
@@ -39,7 +39,7 @@ def payload_of(raw):
 
 
 def save(cursor, ts):
-    """The file holds the old ts or the new one, never half of it."""
+    """Writes the file so that it has the old ts or the new one, never half of it."""
     new = cursor.with_name(cursor.name + ".new")
     new.write_text(str(ts))
     new.replace(cursor)
@@ -58,7 +58,7 @@ def main(url, cursor_file):
             print(f"REFUSED {entry.ts}: no signature", flush=True)
         elif not is_signed(entry.raw, signature, secret):
             print(f"REFUSED {entry.ts}: the signature is wrong", flush=True)
-        # Not entry.update: the address's query is merged into that, and nobody signed the query.
+        # Not entry.update: the query of the address is merged into it, and nobody signed the query.
         elif (payload := payload_of(entry.raw)) is None:
             print(f"REFUSED {entry.ts}: no JSON object", flush=True)
         else:

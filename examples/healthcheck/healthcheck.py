@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Servers that watch each other: each tells the others that it is alive, and reports whoever falls silent.
+"""Servers that watch each other: each says that it is alive, and reports those that fall silent.
 
     healthcheck.py NAME URL
 """
@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-# The client of this checkout; with `pip install` this line goes.
+# The client of this checkout. Delete this line if you have installed it with pip.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
 from longline import Channel, LonglineError
 
@@ -18,16 +18,16 @@ SILENT_BEATS = 3
 
 
 def report(message):
-    """Your part: a message to you, in place of this line."""
+    """Your code goes here: send yourself a message instead."""
     print(message, flush=True)
 
 
 class Watch:
-    """Who was heard when.
+    """Who was heard, and when.
 
-    A server's own beats come back to it like those of the others, and they are its clock: a peer is silent when more
-    than three of them came without one of the peer's in between. While the line to longline is down there are no beats
-    at all, so nobody is called down for that, however long it takes.
+    A server receives its own beats like those of the others, and they are its clock: a peer is silent
+    if more than three of them came with none of the peer's in between. While longline cannot be
+    reached there are no beats at all, so nobody is reported, however long that takes.
     """
 
     def __init__(self, name):
@@ -67,7 +67,7 @@ def keep_beating(channel, name):
     next_at = time.monotonic()
     while True:
         next_at += BEAT_S
-        # A beat that was late is not made up for.
+        # Do not make up for a late beat.
         next_at = max(next_at, time.monotonic())
         time.sleep(max(0, next_at - time.monotonic()))
         beat(channel, name)
@@ -75,12 +75,12 @@ def keep_beating(channel, name):
 
 def main(name, url):
     channel = Channel(url, timeout=3)
-    # What was said before is no sign of life: it hears from its own first beat on.
+    # Older beats are no sign of life: listen from our own first beat on.
     while (ts := beat(channel, name)) is None:
         time.sleep(BEAT_S)
     threading.Thread(target=keep_beating, args=(channel, name), daemon=True).start()
     watch = Watch(name)
-    # With its own beats every poll is over in a second: one that lasts longer hangs on a dead connection.
+    # Our own beats end every poll within a second. If one lasts longer, its connection is dead.
     for update in channel.updates(ts=ts, sleep=3):
         if isinstance(update, dict) and isinstance(update.get("alive"), str):
             watch.hear(update["alive"])

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The Python half of a Telegram bot: it answers /sum. What it does not know is for the other half.
+"""The Python half of a Telegram bot. It answers /sum and leaves the rest to the other half.
 
     BOT_TOKEN=… bot.py URL APPNAME CURSOR_FILE
 
-APPNAME tells the bots on one address apart: it stands in the webhook's address, URL?appname=APPNAME.
-TELEGRAM is another Bot API than Telegram's, for trying it out.
+APPNAME tells the bots on one address apart. It is in the webhook's address: URL?appname=APPNAME.
+Set TELEGRAM to try it with another Bot API.
 """
 
 import json
@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-# The client of this checkout; with `pip install` this line goes.
+# The client of this checkout. Delete this line if you have installed it with pip.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python/src"))
 from longline import Channel
 
@@ -36,19 +36,19 @@ COMMANDS = {"/sum": sum_of}
 
 
 def answer_to(text):
-    """The answer to a message, or None when it is no command of this half. In groups a command is /sum@the_bot."""
+    """The answer to a message, or None if it is not for us. In groups a command is /sum@the_bot."""
     command, *words = text.split()
     handler = COMMANDS.get(command.partition("@")[0])
     return handler and handler(words)
 
 
 def is_refused(error):
-    """Whether Telegram would say the same again: it does not know the chat, say. 429 is only "too many"."""
+    """Whether Telegram would refuse it again, as for an unknown chat. 429 only means "too many"."""
     return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
 
 
 def send_message(chat_id, text):
-    """Tries again after each of the pauses; then it raises the last error."""
+    """Tries again after each of the pauses, and then raises the last error."""
     body = json.dumps({"chat_id": chat_id, "text": text}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{API}/bot{TOKEN}/sendMessage", body, headers)
@@ -62,7 +62,7 @@ def send_message(chat_id, text):
 
 
 def handle(update, appname):
-    """Updates of other kinds (edits, buttons) and of other bots are not for us."""
+    """Ignores other kinds of updates (edits, buttons) and those for other bots."""
     if update.get("appname") != appname or "text" not in update.get("message", {}):
         return
     message = update["message"]
@@ -73,7 +73,7 @@ def handle(update, appname):
 
 
 def save(cursor, ts):
-    """The file holds the old ts or the new one, never half of it."""
+    """Writes the file so that it has the old ts or the new one, never half of it."""
     new = cursor.with_name(cursor.name + ".new")
     new.write_text(str(ts))
     new.replace(cursor)
@@ -85,7 +85,7 @@ def main(url, appname, cursor_file):
     for entry in Channel(url).entries(ts=ts):
         try:
             handle(entry.update, appname)
-        except Exception as error:  # One bad update must not hold up the rest.
+        except Exception as error:  # One bad update must not stop the rest.
             print(f"update {entry.ts} is not answered: {error!r}", file=sys.stderr, flush=True)
         save(cursor, entry.ts)
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A stand-in for Telegram: a Bot API with setWebhook and sendMessage, and a user who writes to the bots.
+"""A stand-in for Telegram: a Bot API with setWebhook and sendMessage, and a user of the bots.
 
     sender.py [PORT]
 
-Each line of stdin is `TOKEN TEXT`: the user writes TEXT to that bot, and it is posted to the bot's webhook as Telegram
-would. Each answer of a bot is a line on stdout: {"bot":TOKEN,"chat_id":…,"text":…}.
+Each line of stdin is `TOKEN TEXT`: the user writes TEXT to that bot, and it is posted to the bot's
+webhook as Telegram would post it. Each answer of a bot is a line on stdout:
+{"bot":TOKEN,"chat_id":…,"text":…}.
 """
 
 import json
@@ -36,7 +37,7 @@ class Telegram:
         }
 
     def write(self, token, text):
-        """The user writes; the update is posted until it is taken."""
+        """The user writes. The update is posted until the webhook accepts it."""
         message = self.message(text)
         if text.startswith("/"):
             message["entities"] = [{"offset": 0, "length": len(text.split()[0]), "type": "bot_command"}]
@@ -55,7 +56,7 @@ class Telegram:
                 time.sleep(pause)
 
     def call(self, token, method, parameters):
-        """A call of the Bot API: returns the status and the reply."""
+        """A call of the Bot API. Returns the status and the reply."""
         if method == "setWebhook":
             self.webhooks[token] = parameters["url"]
             return 200, {"ok": True, "result": True, "description": "Webhook was set"}
@@ -68,7 +69,7 @@ class Telegram:
 
 
 def bot_api(telegram):
-    """The HTTP side: /bot<token>/<method> with its parameters in the query, a form or JSON."""
+    """Serves /bot<token>/<method>, with the parameters in the query, a form or JSON."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

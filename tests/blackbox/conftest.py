@@ -12,8 +12,9 @@ pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis
 from longline_server import BINARY, Server
 from redis_server import RedisServers
 
-# Every provider that keeps the protocol's promises. Tests that need more than the protocol use `start` and say so;
-# tests that a provider has no part in leave it out with `pytest.mark.providers(...)` and say so.
+# Every provider that keeps the protocol's promises. A test that needs more than the protocol uses
+# `start`, and a test that some providers cannot run names the others with
+# `pytest.mark.providers(...)`. Both say why.
 PROVIDERS = ("sqlite", "memory", "redis")
 
 
@@ -44,7 +45,7 @@ class Servers:
 
 
 def pytest_generate_tests(metafunc):
-    """Whatever uses `provider` runs once for each, or for each that its marker names."""
+    """Runs a test that uses `provider` once for each, or once for each that its marker names."""
     if "provider" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("providers")
         metafunc.parametrize("provider", marker.args if marker else PROVIDERS, indirect=True, scope="module")
@@ -58,14 +59,17 @@ def provider(request):
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory):
-    """One Redis for all servers of the suite that run on redis. Each has a prefix of its own, and it is nobody's to stop."""
+    """One Redis for all servers of the suite that run on redis, each with its own prefix.
+
+    No test may stop it.
+    """
     with RedisServers(tmp_path_factory.mktemp("redis") / "servers") as servers:
         yield servers.start()
 
 
 @pytest.fixture(scope="module")
 def provider_settings(request, provider):
-    """provider_settings(): what chooses the provider, for a server that has nothing in common with any other."""
+    """provider_settings() chooses the provider, for a server that shares nothing with any other."""
     if provider != "redis":
         return lambda: {"DATA_PROVIDER": provider}
     redis = request.getfixturevalue("shared_redis")
@@ -74,7 +78,7 @@ def provider_settings(request, provider):
 
 @pytest.fixture
 def start(tmp_path):
-    """start(SETTING=value, …) starts a server with those settings (SQLite unless told)."""
+    """start(SETTING=value, …) starts a server with those settings, on SQLite by default."""
     servers = Servers(tmp_path)
     yield servers.start
     servers.finish()
@@ -82,7 +86,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def serve(start, provider_settings):
-    """serve(SETTING=value, …): as start, on each provider in turn."""
+    """serve(SETTING=value, …) does the same on each provider in turn."""
     return lambda **settings: start(**provider_settings(), **settings)
 
 
@@ -95,7 +99,7 @@ def module_server(tmp_path_factory, provider, provider_settings):
 
 @pytest.fixture
 def server(module_server):
-    """The module's server with default settings, on each provider. Use a channel of your own on it."""
+    """The module's server, with default settings, on each provider. Use your own channel on it."""
     assert module_server.process.poll() is None, f"an earlier test ended the server:\n{module_server.log_tail()}"
     return module_server
 
@@ -107,12 +111,12 @@ def channel(server):
 
 @pytest.fixture
 def redis_servers(tmp_path):
-    """Redis servers of the test's own: .start(setting=value, …), or .add(…) for one that is not started yet."""
+    """The test's own Redis servers: .start(setting=value, …), or .add(…) to start one later."""
     with RedisServers(tmp_path / "redis") as servers:
         yield servers
 
 
 @pytest.fixture
 def redis(redis_servers):
-    """A Redis of the test's own. It is started before, and ended after, every longline of the test."""
+    """The test's own Redis. It starts before, and ends after, every longline of the test."""
     return redis_servers.start()

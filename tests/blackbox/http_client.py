@@ -1,6 +1,6 @@
-"""A small HTTP/1.1 client that sends exactly what it is told to.
+"""A small HTTP/1.1 client that sends exactly what it is told to send.
 
-http.client tidies requests up; these tests need to see what the server does with untidy ones.
+http.client tidies requests up, and these tests need to see what the server does with untidy ones.
 """
 
 import json
@@ -64,7 +64,7 @@ class Reply:
 
 
 def take_reply(buffer: bytearray, has_body=True):
-    """Cuts one whole reply off the front of `buffer`; None while it is not all there."""
+    """Takes one complete reply off the front of `buffer`. Returns None while it is incomplete."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -123,12 +123,12 @@ def connect(address, timeout=TIMEOUT_S, receive_buffer=None):
 
 
 def reset_on_close(sock):
-    """close() will now send RST instead of FIN, as a crashed client's kernel would."""
+    """Makes close() send RST instead of FIN, as the kernel of a crashed client would."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def request_bytes(method, target, body=None, headers=None, version="HTTP/1.1"):
-    """A plain, correct request. `headers` is a dict; Host and Content-Length are added where missing."""
+    """A plain, correct request. Adds Host and Content-Length if `headers`, a dict, lacks them."""
     fields = dict(headers or {})
     names = {name.lower() for name in fields}
     if "host" not in names:
@@ -147,7 +147,7 @@ def chunked(*parts: bytes, end=b"0\r\n\r\n"):
 
 
 class Client:
-    """One blocking connection, kept alive between requests."""
+    """One blocking connection that is kept alive between requests."""
 
     def __init__(self, address, timeout=TIMEOUT_S, receive_buffer=None, on_target=None):
         self.sock = connect(address, timeout, receive_buffer)
@@ -196,7 +196,7 @@ class Client:
         return self.request("POST", target, body if body is not None else b"", headers)
 
     def read_to_end(self):
-        """Everything up to the server's close; a reset counts as one."""
+        """Everything up to the server's close. A reset counts as a close."""
         data = bytes(self.buffer)
         self.buffer.clear()
         while True:

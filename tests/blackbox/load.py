@@ -139,7 +139,7 @@ class Load(Crowd):
             return done.result()
 
     def settle(self):
-        """Stops publishing; ends when all pushes are answered and all followers have seen it all."""
+        """Stops publishing; ends when every push is answered and every follower has seen it all."""
         self.publishing = False
         self.run(lambda: all(publisher.idle for publisher in self.publishers), "the last pushes to be answered")
         total = {channel: self._total(channel) for channel in self.channels}

@@ -1,4 +1,4 @@
-"""One longline server of a test's own: started, talked to, watched, ended, and checked afterwards."""
+"""A test's own longline server: started, talked to, watched, stopped, and checked afterwards."""
 
 import os
 import re
@@ -16,9 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = REPOSITORY / os.environ.get("LONGLINE", "build-asan/longline")
 SLOW = os.environ.get("LONGLINE_SLOW", "0" if "LONGLINE" in os.environ else "1") == "1"
 
-# How long a condition may take before the test says that it never came.
+# How long a test waits for a condition before it gives up.
 PATIENCE_S = 40 if SLOW else 15
-# A stop is done within 5 seconds; LeakSanitizer looks through the heap after that.
+# A stop takes at most 5 seconds. After that LeakSanitizer scans the heap.
 STOP_S = 15 if SLOW else 5
 
 # The line that says where it listens, as text or as JSON.
@@ -39,7 +39,7 @@ def wait_until(condition, what="the condition", timeout_s=PATIENCE_S):
 
 
 def environment(settings):
-    """The settings as environment variables, on top of a few that every test wants."""
+    """The settings as environment variables, added to those that every program needs."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LONGLINE")}
     return {**clean, **{name: str(value) for name, value in settings.items()}}
 
@@ -52,7 +52,7 @@ def parse_address(text):
 
 
 class Server:
-    """`longline serve` in a directory of its own, on a free port."""
+    """`longline serve` in its own directory, on a free port."""
 
     def __init__(self, directory: Path, flags=(), descriptors=None, **settings):
         self.directory = directory
@@ -75,7 +75,7 @@ class Server:
     # --- start and end ---
 
     def start(self):
-        """Starts it and returns once it listens. May be called again after stop() or kill9()."""
+        """Starts it and waits until it listens. It may be started again after stop() or kill9()."""
         assert self.process is None
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
@@ -99,6 +99,11 @@ class Server:
         wait_until(listening, "the line that says it listens")
         return self
 
+    def keep_address(self):
+        """From now on it listens on the same port after a restart."""
+        self.settings["LISTEN"] = ",".join(self.addresses)
+        return self
+
     def _limit_descriptors(self):
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
@@ -115,7 +120,7 @@ class Server:
         return code
 
     def stop(self, number=signal.SIGTERM):
-        """Ends it as an operator would; it must exit with 0."""
+        """Stops it as an operator would. It must exit with 0."""
         self.send_signal(number)
         code = self.wait_for_exit()
         assert code == 0, f"exit code {code}:\n{self.log_tail()}"
@@ -139,7 +144,7 @@ class Server:
             self._client = None
 
     def finish(self):
-        """Teardown: whatever the test did, the server must have been clean."""
+        """Stops it and checks it: whatever the test did, the server must have behaved."""
         try:
             if self.process:
                 assert self.process.poll() is None, f"the server died: {self.process.returncode}\n{self.log_tail()}"
@@ -165,6 +170,9 @@ class Server:
     @property
     def port(self):
         return self.address[1]
+
+    def url(self, target):
+        return f"http://{self.addresses[0]}{target}"
 
     def log(self, start=0):
         with open(self.log_path, "rb") as log:
@@ -199,11 +207,11 @@ class Server:
         self.channels.add(unquote(name))
 
     def client(self, **options):
-        """A new connection; the caller closes it (it is a context manager)."""
+        """A new connection, which the caller must close. It is a context manager."""
         return Client(options.pop("address", self.address), on_target=self.saw_target, **options)
 
     def request(self, method, target, body=None, headers=None):
-        """One request on the server's own kept-alive connection."""
+        """One request on a connection that this object keeps alive."""
         kept_alive = self._client is not None
         if not kept_alive:
             self._client = self.client()
@@ -213,7 +221,7 @@ class Server:
             self._hang_up()
             if not kept_alive:
                 raise
-            # The server may have closed it since the last request: once more, on a new one.
+            # The server may have closed it since the last request: try once more on a new one.
             return self.request(method, target, body, headers)
         if reply.closes:
             self._hang_up()
@@ -226,13 +234,13 @@ class Server:
         return self.request("POST", target, body, headers)
 
     def push(self, target, body=b"{}", headers=None):
-        """A push that must be taken; returns the update's id."""
+        """A push that must succeed. Returns the update's id."""
         reply = self.post(target, body, headers)
         assert (reply.status, reply.body) == (200, b"OK"), reply
         return reply.total
 
     def read_all(self, target, ts=0):
-        """Every update after `ts`, page by page, as [(id, update)]; nothing may be missed."""
+        """Every update after `ts`, page by page, as [(id, update)]. None may be missing."""
         found = []
         while True:
             page = self.get(f"{target}?ts={ts}").json()
@@ -244,7 +252,7 @@ class Server:
             ts = page["ts"]
 
     def metrics(self):
-        """Every sample by its name with labels, and the sum of each name with labels under the name alone."""
+        """Every sample by its full name. A name without its labels has the sum over all labels."""
         samples = {}
         for line in self.get("/-/metrics").text.splitlines():
             if not line or line.startswith("#"):

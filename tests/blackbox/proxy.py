@@ -1,4 +1,4 @@
-"""A line between longline and a Redis that fails in every way that a network can."""
+"""A line between longline and a Redis that fails in every way a network can."""
 
 import contextlib
 import queue
@@ -10,11 +10,11 @@ from redis_server import HOST
 
 
 class Proxy:
-    """Stands between longline and a Redis, and cuts, stalls or delays what passes: a network's part in an outage."""
+    """Stands between longline and a Redis, and cuts, stalls or delays what passes."""
 
     def __init__(self, address, delay_s=0, news_delay_s=0):
         self.address = address
-        self.delay_s = delay_s  # each way, on the lines that no news comes over
+        self.delay_s = delay_s  # each way, on the lines that carry no news
         self.news_delay_s = news_delay_s
         self.listener = socket.create_server((HOST, 0))
         self.port = self.listener.getsockname()[1]
@@ -39,7 +39,7 @@ class Proxy:
         return {"DATA_PROVIDER": "redis", "REDIS_HOST": HOST, "REDIS_PORT": self.port, **more}
 
     def open_lines(self, subscribed=None):
-        """The lines that are open; only those that news comes over, or that no news comes over, if told."""
+        """The open lines; with `subscribed` only those that carry news, or that do not."""
         return [line for line in self.lines if line.is_open and subscribed in (None, line.subscribed)]
 
 
@@ -73,7 +73,7 @@ class ProxiedLine:
         self.cut()
 
     def stall(self):
-        """Nothing passes any more, and neither end is told."""
+        """Lets nothing pass any more, without telling either end."""
         self.flows.clear()
 
     def cut(self):

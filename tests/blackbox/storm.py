@@ -96,7 +96,7 @@ class Storm(Crowd):
                 self.round()
 
     def round(self):
-        """Lets every publisher publish at its own moment; ends when every poller has seen it all."""
+        """Lets each publisher publish at its own moment; ends when every poller has seen it all."""
         waiting = len(self.publishers)
 
         def publish(publisher):

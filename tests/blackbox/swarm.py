@@ -12,7 +12,7 @@ from http_client import connect, reset_on_close, take_reply
 class Wire:
     """One non-blocking keep-alive connection of a Swarm.
 
-    on_reply(wire, reply) is called for every reply, on_close(wire) once if the server closes.
+    on_reply(wire, reply) is called for every reply, and on_close(wire) once if the server closes.
     """
 
     def __init__(self, swarm, sock, on_reply, on_close):
@@ -24,7 +24,7 @@ class Wire:
         self.outgoing = bytearray()
 
     def send(self, data: bytes):
-        """Sends now what the kernel takes, the rest when it is writable."""
+        """Sends what the kernel takes now, and the rest when the socket is writable."""
         if self.outgoing:
             self.outgoing += data
             return
@@ -40,7 +40,7 @@ class Wire:
             self.swarm.poller.modify(self.sock, select.EPOLLIN | select.EPOLLOUT)
 
     def close(self, reset=False):
-        """Hangs up; on_close is not called."""
+        """Hangs up. on_close is not called."""
         if self.sock is None:
             return
         self.swarm.forget(self.sock)
@@ -113,7 +113,7 @@ class Swarm:
         self.poller.close()
 
     def open(self, on_reply, on_close=None, address=None):
-        """A connection to `address`, or to the swarm's own."""
+        """A connection to `address`, by default to the swarm's own."""
         sock = connect(address or self.address)
         sock.setblocking(False)
         wire = Wire(self, sock, on_reply, on_close)
@@ -129,7 +129,7 @@ class Swarm:
         heapq.heappush(self.timers, (time.monotonic() + seconds, next(self.order), callback))
 
     def run(self, until, timeout_s, what="the swarm"):
-        """Turns the loop until until() is true; fails after `timeout_s` without it."""
+        """Runs the loop until until() is true. Fails after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not until():
             now = time.monotonic()
@@ -144,10 +144,10 @@ class Swarm:
 
 
 def push_all(address, requests, connections=16, depth=64, timeout_s=600):
-    """Sends every request of an iterable over pipelined connections; returns the replies, in no particular order.
+    """Sends every request of an iterable over pipelined connections. Returns unordered replies.
 
-    Requests of one connection are answered in order, but which connection takes which is not fixed:
-    give each channel's requests to one call with connections=1 where their order matters.
+    The requests of one connection are answered in order, but any connection may take any request.
+    If the order matters, use connections=1.
     """
     pending = iter(requests)
     replies = []

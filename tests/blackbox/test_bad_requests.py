@@ -1,4 +1,7 @@
-"""Malformed and ambiguous requests: refused with their status, the connection closed, nothing stored, no one else harmed."""
+"""Malformed and ambiguous requests: each is refused with its status, and the connection closed.
+
+Nothing is stored, and nobody else is harmed.
+"""
 
 import re
 
@@ -15,12 +18,12 @@ pytestmark = pytest.mark.providers("sqlite", "memory")
 
 
 def statuses_of(file):
-    """The statuses that the file's name begins with."""
+    """The statuses at the start of the file's name."""
     return {int(status) for status in re.match(r"((?:\d{3}-)+)", file.name)[1].strip("-").split("-")}
 
 
 def refused(server, send, statuses):
-    """send(client) sends a bad request; it must get one error and the close, and leave the server as it was."""
+    """send(client) sends a bad request. It must get one error and a close, and change nothing."""
     pushes = server.metric("longline_pushes_total")
     with server.client() as client:
         send(client)
@@ -47,7 +50,7 @@ def test_a_bad_request_is_refused(server, file):
 
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_a_bad_request_is_refused_when_it_comes_behind_a_good_one(server, file, channel):
-    """On a kept-alive connection with pipelining, where smuggling would happen: the good one counts, the rest does not."""
+    """Pipelining on a kept-alive connection, where smuggling happens: only the good one counts."""
     data = file.read_bytes()
     with server.client() as client:
         client.send(request_bytes("POST", channel, b'{"good":1}') + data + request_bytes("POST", channel, b'{"smuggled":1}'))
@@ -74,7 +77,7 @@ def test_a_bad_request_is_refused_byte_by_byte(server, file):
         try:
             reply = client.read_reply()
         except Closed as closed:
-            # It closed while we were still sending: the rest of our bytes may have reset the connection.
+            # It closed while we were sending, and our last bytes may have reset the connection.
             assert "reset" in str(closed)
         else:
             assert reply.status in statuses_of(file) and reply.closes
@@ -82,7 +85,7 @@ def test_a_bad_request_is_refused_byte_by_byte(server, file):
     assert server.get(CHANNEL).total == 0
 
 
-# --- too big to keep as files ---
+# --- too big to be kept as files ---
 
 
 def test_64_kib_of_headers_in_one_field(server):

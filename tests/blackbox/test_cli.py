@@ -1,4 +1,4 @@
-"""The command line: help, `new`, `health`, settings by environment and by flag, and starts that fail with one clear line."""
+"""The command line: help, `new`, `health`, settings, and starts that fail with one clear line."""
 
 import contextlib
 import re
@@ -25,7 +25,7 @@ def flag_of(setting):
 
 
 def run(*arguments, **settings):
-    """Runs longline to its end."""
+    """Runs longline until it ends."""
     return subprocess.run(
         [BINARY, *map(str, arguments)],
         env=environment(settings),
@@ -37,7 +37,7 @@ def run(*arguments, **settings):
 
 
 def is_refused(ended, code=2):
-    """Whether it ended with this code, nothing on stdout and one line on stderr; returns the line."""
+    """Checks that it ended with this code, no stdout, and one line on stderr, which it returns."""
     assert ended.returncode == code, ended
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -368,7 +368,7 @@ def test_several_addresses(start, tmp_path):
 
 
 def test_the_data_file_is_for_its_owner_alone(start):
-    """It holds secrets: channel names, signatures, whatever was pushed."""
+    """It contains secrets: channel names, signatures, whatever was pushed."""
     server = start()
     server.push(server.channel())
     for file in server.directory.glob("longline.db*"):

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of the data file of a running server: its commands are run as they stand there."""
+"""What docs/operations.md says about the data file of a running server, its commands run as is."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def shell(server, script):
 
 
 class Pusher:
-    """Pushes {"n":1}, {"n":2}, … to a channel as fast as it goes, as long as it is open."""
+    """Pushes {"n":1}, {"n":2}, … to a channel as fast as it can, for as long as it is open."""
 
     def __init__(self, server, channel):
         self.server, self.channel, self.acknowledged, self.stops = server, channel, 0, False
@@ -62,7 +62,7 @@ def test_a_backup_of_a_live_server_and_its_restore(start, backup):
     newest = pusher.acknowledged
     assert (server.directory / "copy.db").stat().st_mode & 0o077 == 0, "it holds secrets"
 
-    # The write-ahead log is left behind, as after a crash: it must not get into the restored data.
+    # The write-ahead log stays behind, as after a crash. It must not get into the restored data.
     server.kill9()
     shell(server, RESTORE)
     server.start()
@@ -86,7 +86,7 @@ def test_looking_into_the_data(start):
         done = shell(server, f"sqlite3 -readonly -json longline.db <<'SQL'\n{sql}\nSQL\n")
         return json.loads(done or "[]")
 
-    # The channel's row comes with the next checkpoint.
+    # The next checkpoint writes the channel's row.
     found = wait_until(lambda: len(got := rows(newest)) == 4 and got, "the checkpoint")
     assert [(row["ts"], row["event"], row["body"]) for row in found] == [
         (4, None, '{"appname":"twilio"}'),
@@ -101,7 +101,7 @@ def test_looking_into_the_data(start):
 
 
 def test_the_disk_that_an_update_takes(start):
-    """The figure of the document, from the metrics that it names."""
+    """The document's figure, computed from the metrics that it names."""
     server = start(CHANNEL_STORAGE_MAXSIZE=1_000_000)
     body = json.dumps({"x": "y" * (188 - len('{"x": ""}'))})
     assert len(body) == 188

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: nobody is left waiting, nothing acknowledged is lost, exit 0 within five seconds."""
+"""SIGTERM and SIGINT: the server exits with 0 within five seconds.
+
+Nobody is left waiting, and nothing that was acknowledged is lost.
+"""
 
 import signal
 import socket
@@ -15,7 +18,7 @@ BOTH_SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT]
 
 
 def stops(server, number=signal.SIGTERM):
-    """Sends the signal and waits for the exit, which must be 0 and in time."""
+    """Sends the signal and waits for the exit, which must be in time and with 0."""
     began = time.monotonic()
     server.stop(number)
     assert time.monotonic() - began < STOP_S
@@ -46,7 +49,10 @@ def test_parked_polls_get_an_empty_200_and_the_close(serve, number):
 @BOTH_SIGNALS
 @pytest.mark.providers("redis")
 def test_a_signal_during_the_start_ends_it_as_one_later_would(number):
-    """It waits for a Redis that is not there, for so long. As process 1 of a container it would not get a signal that it does not wait for."""
+    """It keeps waiting for a Redis that is not there.
+
+    As process 1 of a container it gets no signal that it has no handler for.
+    """
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         settings = {"DATA_PROVIDER": "redis", "REDIS_PORT": nobody.getsockname()[1], "REDIS_TIMEOUT": 1000, "LISTEN": "127.0.0.1:0"}
@@ -100,7 +106,7 @@ def test_a_client_that_never_reads_does_not_keep_it(serve):
 
 
 def test_pushes_in_flight_are_answered_or_not_taken_for_granted(start):
-    """Under a storm of pushes: each that was acknowledged is there after the next start, each in its order."""
+    """In a storm of pushes: all that were acknowledged are there after the next start, in order."""
     server = start(CHANNEL_STORAGE_MAXSIZE=1_000_000, LOG_LEVEL="info")
     channel = server.channel()
     for _ in range(3):
@@ -131,7 +137,7 @@ def test_pushes_in_flight_are_answered_or_not_taken_for_granted(start):
         server.start()
         stored = {id_: (u["w"], u["n"]) for id_, u in server.read_all(channel, total_before)}
         assert {id_: stored.get(id_) for id_ in acknowledged} == acknowledged
-        # A clean stop answers what it stored: nothing is stored that no one was told of.
+        # A clean stop answers everything it stored, so nothing is stored that was not acknowledged.
         assert len(stored) == len(acknowledged)
 
 
@@ -156,7 +162,7 @@ def test_a_push_sent_right_before_the_signal_is_acknowledged_or_refused(start):
 
 
 def test_a_push_that_wakes_a_poll_during_the_drain_loses_no_one(start):
-    """Whether the poll got the update or the empty answer: its ts leads to the rest after the restart."""
+    """With or without an update in its answer, the poll's ts leads to the rest afterwards."""
     server = start()
     channel = server.channel()
     with server.client() as poller, server.client() as pusher:

@@ -1,6 +1,6 @@
-"""What was acknowledged is there afterwards: after kill -9, after a stop, on a start that goes wrong.
+"""What was acknowledged survives: kill -9, a stop, and a start that goes wrong.
 
-ROUNDS says how many times the server is killed; script/torture asks for a thousand.
+ROUNDS says how often the server is killed. script/torture sets it to a thousand.
 """
 
 import json
@@ -44,7 +44,7 @@ class Writers:
             for writer in range(len(self.next_n)):
                 self.start(swarm, writer)
             swarm.after(after_s, self.server.kill9)
-            # Replies that had left the server before it died are still in the sockets: they count.
+            # Replies that left the server before it died are still in the sockets. They count.
             swarm.run(lambda: self.open_wires == 0, 60, "the kill")
 
     def start(self, swarm, writer):
@@ -66,7 +66,10 @@ class Writers:
 
 
 def check_channel(server, channel, acknowledged, ts=0):
-    """All that was acknowledged is there under its id, in each writer's order, with no gap; returns the last id."""
+    """Everything acknowledged is there under its id, in each writer's order and without a gap.
+
+    Returns the last id.
+    """
     updates = server.read_all(channel, ts)
     stored = {id_: (update["w"], update["n"]) for id_, update in updates}
     for id_, update in acknowledged.items():
@@ -89,7 +92,7 @@ def test_kill_dash_nine_loses_nothing_that_was_acknowledged(start):
         writers = Writers(server, channels, rng)
         writers.run_until_killed(rng.random() * 0.4)
         server.start()
-        # Writer numbers start anew in each round; a marker ends what this round wrote to the lasting channel.
+        # Writer numbers start over in each round: a marker in the lasting channel ends the round.
         for channel in channels:
             ts = lasting_total if channel == lasting else 0
             last = check_channel(server, channel, writers.acknowledged[channel], ts)
@@ -102,7 +105,7 @@ def test_kill_dash_nine_loses_nothing_that_was_acknowledged(start):
 
 
 def test_kills_in_a_row_without_a_clean_stop_between(start):
-    """A start that replays the log may be killed as well."""
+    """A start may be killed too, while it replays the log."""
     server = start(**KEEP_ALL)
     channel = server.channel()
     for i in range(1, 200):
@@ -217,7 +220,7 @@ def check_data(server, channels, updates):
 
 
 def first_answer_s(server):
-    """Starts the server; how long until it has answered a poll of a channel that holds something."""
+    """Starts the server. Returns how long it took to answer a poll of a channel with updates."""
     began = time.monotonic()
     server.start()
     assert server.get("/restart-7").total > 0
@@ -253,11 +256,11 @@ def test_a_restart_after_a_million_updates_answers_within_two_seconds(start):
         assert after_kill < 2 and after_stop < 2, (after_kill, after_stop)
 
 
-# --- starts that must not be ---
+# --- starts that must fail ---
 
 
 def failed_start(**settings):
-    """A start that must end by itself: its exit code and its lines on stderr."""
+    """A start that must end by itself. Returns its exit code and its lines on stderr."""
     settings = {"LISTEN": "127.0.0.1:0", **settings}
     ended = subprocess.run(
         [BINARY, "serve"], env=environment(settings), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S

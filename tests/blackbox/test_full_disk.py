@@ -1,4 +1,4 @@
-"""A full disk: pushes get 503, nothing acknowledged is lost, and it goes on when there is room again."""
+"""A full disk: pushes get 503, nothing acknowledged is lost, and room makes it work again."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def as_root(*command):
 
 @pytest.fixture
 def small_disk(tmp_path, request):
-    """A file system of eight mebibytes (or as many as the test's parameter says)."""
+    """A file system of eight mebibytes, or of as many as the test's parameter says."""
     path = tmp_path / "disk"
     path.mkdir()
     size_mib = getattr(request, "param", 8)
@@ -37,7 +37,7 @@ def push(server, channel, n, size=8000):
 
 
 def fill_up(server, channel, acknowledged):
-    """Pushes until a push is refused; every acknowledged one goes into `acknowledged` by its id."""
+    """Pushes until a push is refused. Records the others in `acknowledged`, by id."""
     n = max(acknowledged, default=0)
     while True:
         n += 1
@@ -66,7 +66,7 @@ def test_a_full_disk_refuses_pushes_and_loses_nothing(start, small_disk):
     assert len(acknowledged) > 20
     wait_until(lambda: server.metric("longline_store_errors_total") >= 1, "the failure to be counted")
 
-    # Reading and waiting go on; what was refused was seen by no one.
+    # Polls still work, and nobody has seen what was refused.
     assert stored(server, channel) == acknowledged
     with server.client() as client:
         client.send_request("GET", f"{channel}?ts={len(acknowledged)}&sleep=60")

@@ -18,7 +18,7 @@ def prepare(server, before):
 
 
 def expected_of(step):
-    """What longline must answer: upstream's answer, or the difference that was decided."""
+    """What longline must answer: what upstream answers, or the difference that we decided on."""
     upstream = step["lua_long_polling"]
     expected = step.get("longline", {k: v for k, v in upstream.items() if k != "content_type"})
     if "same_plus" in expected:

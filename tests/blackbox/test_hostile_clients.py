@@ -1,4 +1,4 @@
-"""Slow, greedy, silent and countless clients: each costs a bounded amount, and the others are served."""
+"""Slow, greedy, silent and countless clients: the cost of each is bounded, others are served."""
 
 import json
 import random
@@ -14,12 +14,12 @@ from longline_server import SLOW, wait_until
 
 MIB = 1 << 20
 
-# What a client may cost is settled before any store is asked.
+# The store has no part in what a client may cost.
 pytestmark = pytest.mark.providers("sqlite", "memory")
 
 
 def fill_with_a_mebibyte(server):
-    """A channel whose one page is about a mebibyte."""
+    """A channel whose only page has about a mebibyte."""
     channel = server.channel()
     server.push(channel, json.dumps({"x": "y" * (MIB - 100)}))
     return channel
@@ -81,7 +81,7 @@ def test_a_request_that_is_never_finished_is_408(serve, part):
 
 
 def test_dripping_does_not_put_the_deadline_off(serve):
-    """Slowloris: a few bytes now and then are no progress; the whole request has one deadline."""
+    """Slowloris: a few bytes now and then do not help, since the whole request has one deadline."""
     server = serve(REQUEST_TIMEOUT=2)
     clients = [server.client() for _ in range(20)]
     began = time.monotonic()
@@ -120,7 +120,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(serve):
 
 
 def exchange(client, data, count):
-    """Sends all of `data` while it reads `count` replies, so that neither side can block the other for good."""
+    """Sends all of `data` while reading `count` replies, so that neither side blocks the other."""
     client.sock.setblocking(False)
     replies, buffer, view = [], bytearray(), memoryview(data)
     deadline = time.monotonic() + 60
@@ -153,7 +153,7 @@ def test_1000_pipelined_requests_are_answered_in_order(server, channel):
 
 
 def test_1000_pipelined_polls_of_a_mebibyte_do_not_pile_up(serve):
-    """Nobody reads the gigabyte that was asked for; the server must not hold it."""
+    """Nobody reads the gigabyte that was asked for, and the server must not hold it in memory."""
     server = serve()
     channel = fill_with_a_mebibyte(server)
     memory = server.rss_bytes()
@@ -173,7 +173,7 @@ def test_1000_pipelined_polls_of_a_mebibyte_do_not_pile_up(serve):
 
 def test_clients_that_never_read_are_bounded_and_dropped(serve):
     buffer_mib = 8
-    # REQUEST_TIMEOUT drops those whose replies are stuck, IDLE_TIMEOUT those that were refused for want of buffers.
+    # REQUEST_TIMEOUT drops those whose replies are stuck, IDLE_TIMEOUT those without a buffer.
     server = serve(BUFFER_SIZE=buffer_mib, REQUEST_TIMEOUT=2, IDLE_TIMEOUT=2)
     channel = fill_with_a_mebibyte(server)
     quick = server.channel()
@@ -203,7 +203,7 @@ def test_clients_that_never_read_are_bounded_and_dropped(serve):
 
 
 def test_a_slow_reader_that_reads_is_not_dropped(serve):
-    """REQUEST_TIMEOUT is about no progress at all, not about a slow line."""
+    """REQUEST_TIMEOUT limits how long there is no progress at all. A slow line is fine."""
     server = serve(REQUEST_TIMEOUT=1)
     channel = fill_with_a_mebibyte(server)
     count = 12
@@ -224,7 +224,7 @@ def test_a_slow_reader_that_reads_is_not_dropped(serve):
 
 
 def test_bodies_beyond_the_buffers_get_503_and_the_rest_is_served(serve):
-    """Many half-sent bodies: what BUFFER_SIZE does not cover is refused at once, not kept waiting."""
+    """Many half-sent bodies: what exceeds BUFFER_SIZE is refused at once instead of waiting."""
     server = serve(BUFFER_SIZE=4, REQUEST_TIMEOUT=30)
     body = b"x" * (MIB - 1)
     clients = [server.client() for _ in range(12)]
@@ -254,7 +254,7 @@ def answered_now(client):
 
 
 def crowd(server, count):
-    """`count` connections that have each asked for something; the kernel takes them, the server perhaps not."""
+    """`count` connections with a request each. The kernel accepts them; the server may not."""
     clients = []
     for _ in range(count):
         client = server.client()
@@ -267,7 +267,7 @@ def crowd(server, count):
 
 
 def accept_pauses_and_goes_on(server, clients):
-    """Some of the crowd are not served for want of descriptors; they are as soon as others go."""
+    """Some of the crowd get no descriptor. They are served as soon as others leave."""
     served = []
 
     def all_that_can_be_served():
@@ -281,7 +281,7 @@ def accept_pauses_and_goes_on(server, clients):
     assert server.cpu_seconds() - before < 0.3, "it spins while it has no descriptor"
     waiting = [client for client in clients if client not in served]
     assert waiting, "everyone was served: this test tests nothing"
-    # Those who were served still are.
+    # Those that were served before still are.
     assert served[0].get("/-/health").status == 200
     while waiting:
         gone = [served.pop() for _ in range(min(len(served), 5))]
@@ -302,7 +302,7 @@ def test_no_descriptor_left_from_the_start(start):
 
 
 def test_no_descriptor_left_all_of_a_sudden(start):
-    """The limit is lowered under the server, so that accept() itself fails: newcomers may be turned away, nothing else."""
+    """Lowers the server's limit so that accept() fails. Only newcomers may be turned away."""
     server = start()
     channel = server.channel()
     with server.client() as waiting:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 itself: methods, headers, versions, keep-alive, pipelining, bodies in pieces, and refusals."""
+"""HTTP/1.1 itself: methods, headers, versions, keep-alive, pipelining, bodies in pieces, errors."""
 
 import json
 
@@ -10,7 +10,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def raw_reply(server, data, closed=None):
-    """Sends bytes on a new connection and returns the one reply; checks what happens to the connection."""
+    """Sends bytes on a new connection. Returns the only reply; checks if the connection closes."""
     with server.client() as client:
         client.send(data)
         reply = client.read_reply()
@@ -24,7 +24,7 @@ def raw_reply(server, data, closed=None):
 
 
 def is_error(reply, status):
-    """Whether it is the JSON error of this status, with the fields that every error has."""
+    """Checks that it is the JSON error of this status, with the fields that every error has."""
     error = reply.json()
     assert error.keys() == {"ok", "error_code", "error_description"}
     assert error["ok"] is False and error["error_description"]

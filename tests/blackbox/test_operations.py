@@ -1,4 +1,4 @@
-"""What an operator looks at: health, metrics and the log. None of it tells a channel's name."""
+"""What an operator looks at: health, metrics and the log. None of it contains a channel's name."""
 
 import json
 import re
@@ -61,10 +61,10 @@ def test_metrics_count_what_happens(serve, provider):
     assert grown("longline_store_commit_seconds_count") == grown("longline_store_commits_total") >= 1
     assert grown('longline_http_requests_total{status="400"}') == 1
     assert grown('longline_http_requests_total{status="200"}') >= 6
-    if provider != "redis":  # which does not count what all its servers keep
+    if provider != "redis":  # which cannot count what all its servers keep
         server.wait_for_metric("longline_store_updates", 3)
     assert after["longline_connections"] == 1
-    if provider != "redis":  # which keeps in memory only those on which somebody waits
+    if provider != "redis":  # which keeps only channels with a waiting poll in memory
         assert after["longline_channels_resident"] >= 1
     assert after["longline_store_errors_total"] == 0
     assert after["longline_buffer_bytes"] < 1 << 20
@@ -108,7 +108,7 @@ def test_a_quieter_log(start):
 
 
 def test_a_channel_name_is_told_by_nothing(serve):
-    """Teardown looks through the log; this looks at all else, on every way a request can go."""
+    """A server's log is checked when it stops. This checks all else, for all kinds of requests."""
     server = serve(RATE_LIMIT_LIMIT=12, MAX_BODY=1000)
     channel = server.channel()
     secret = channel[1:]

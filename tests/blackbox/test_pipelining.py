@@ -1,4 +1,4 @@
-"""Requests that come while an earlier one still waits: none is lost, doubled or mangled."""
+"""Requests that arrive while an earlier one waits: none is lost, doubled or mangled."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from longline_server import wait_until
 
 
 def test_many_requests_behind_a_parked_poll_are_all_answered(server, channel):
-    """More than the server reads ahead: it stops reading, and goes on where a request is cut in two."""
+    """More than the server reads ahead: it stops reading, and later goes on in mid-request."""
     count = 1500
     server.push(channel)
     request = request_bytes("GET", channel, None, {"X-Padding": "a" * 80})
@@ -19,7 +19,7 @@ def test_many_requests_behind_a_parked_poll_are_all_answered(server, channel):
 
 
 def test_a_request_that_dribbles_in_behind_a_poll_while_that_is_answered(server):
-    """The bytes of the second request come before, while and after the first one's reply goes out."""
+    """The second request arrives before, during and after the reply to the first."""
     body = json.dumps({"k": "x" * 3000})
     for _ in range(40):
         polled, pushed = server.channel(), server.channel()

@@ -1,4 +1,4 @@
-"""GET: what a poll answers, and how far it reads. Waiting has its own file."""
+"""GET: what a poll returns, and how much. Waiting is in test_waiting.py."""
 
 import json
 import sqlite3
@@ -19,7 +19,7 @@ def numbers(reply):
 
 @pytest.fixture
 def five(server, channel):
-    """A channel that holds {"i":1} to {"i":5}."""
+    """A channel with {"i":1} to {"i":5}."""
     fill(server, channel, 5)
     return channel
 
@@ -208,7 +208,7 @@ def test_missed_says_how_many_are_gone(serve):
 
 
 def test_cold_channels_are_read_back_from_the_store(serve):
-    """Far more than CACHE_SIZE: most channels are out of memory when they are asked for."""
+    """Far more than CACHE_SIZE: most channels are not in memory when they are polled."""
     server = serve(CACHE_SIZE=1)
     channels = [server.channel() for _ in range(600)]
     filler = "x" * 3000

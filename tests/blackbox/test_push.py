@@ -1,4 +1,4 @@
-"""POST: a request becomes an update, whatever its format."""
+"""POST: any request becomes an update, whatever its format."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ BINARY = {"Content-Type": "application/octet-stream"}
 
 
 def stored_text(server, channel):
-    """The newest update of the channel, byte for byte as the reply holds it."""
+    """The newest update of the channel, byte for byte as in the reply."""
     body = server.get(f"{channel}?ts=-1").text
     start = body.index('"updates":[') + len('"updates":[')
     return body[start : body.rindex("]")]
@@ -306,6 +306,6 @@ def test_a_body_of_a_mebibyte_by_default(server, channel):
 
 
 def test_a_client_that_sends_all_of_a_refused_body_still_reads_its_413(server, channel):
-    """A reset would take the answer away from it."""
+    """A reset would discard the answer before the client reads it."""
     reply = server.post(channel, b"x" * (3 << 20), TEXT)
     assert reply.status == 413

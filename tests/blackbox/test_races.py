@@ -1,6 +1,6 @@
 """No update is missed and none is doubled, whatever races with what.
 
-RACES says how many polls end before the storm does; script/torture asks for a million and more.
+RACES says how many polls must end before the storm does. script/torture sets it to a million.
 """
 
 import os
@@ -39,7 +39,7 @@ def finish(storm, servers, channel):
 
 
 def test_no_poll_misses_or_doubles_an_update_across_two_servers_on_redis(shared_redis, start):
-    """Each publishes and polls on one of two servers that share a Redis."""
+    """Everyone publishes to and polls one of two servers that share a Redis."""
     prefix = f"races-{SEED}:"
     servers = [start(LOG_LEVEL="info", **shared_redis.settings(REDIS_PREFIX=prefix)) for _ in range(2)]
     for server in servers:

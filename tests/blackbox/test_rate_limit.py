@@ -1,10 +1,10 @@
-"""The rate limit: whom it counts, what it says, and what it leaves alone."""
+"""The rate limit: which clients it counts, what it answers, and what it leaves alone."""
 
 import pytest
 
 from longline_server import wait_until
 
-# The limit is settled before any store is asked.
+# The store has no part in the rate limit.
 pytestmark = pytest.mark.providers("sqlite", "memory")
 
 
@@ -119,7 +119,7 @@ def test_a_garbage_forwarded_for_never_fails_a_request(limited, garbage):
 
 
 def test_each_proxy_may_add_a_header_of_its_own(limited):
-    """The client's forged one stands before those of the proxies and is not looked at."""
+    """The client's forged address stands before those of the proxies, and is ignored."""
     channel = limited.channel()
 
     def ask(*forwarded):

@@ -1,4 +1,7 @@
-"""Webhooks as services send them: GitHub (every example of @octokit/webhooks-examples), Telegram, Slack, Twilio."""
+"""Webhooks as services send them: Telegram, Slack, Twilio, and GitHub.
+
+GitHub's are all the examples in @octokit/webhooks-examples.
+"""
 
 import hashlib
 import hmac
@@ -28,7 +31,7 @@ def github_payloads():
 
 
 def read_texts(server, channel, count):
-    """The texts of all updates of a channel whose pages hold one update each."""
+    """The texts of all updates of a channel, read one update a page."""
     texts = []
     for ts in range(count):
         body = server.get(f"{channel}?ts={ts}&limit=1").text
@@ -72,7 +75,7 @@ def test_github_payloads_read_in_pages_with_their_raw_text_and_event(serve):
 
 
 def test_a_github_form_webhook(server, channel):
-    """GitHub's other content type: the JSON in one form field."""
+    """GitHub's other content type: the JSON in a form field."""
     _, text = max(github_payloads(), key=lambda payload: len(payload[1]))
     server.push(channel, urlencode({"payload": text}), {"Content-Type": "application/x-www-form-urlencoded"})
     (update,) = server.get(channel).updates

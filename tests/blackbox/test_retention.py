@@ -1,4 +1,4 @@
-"""What is kept, for how long, and that the file stops growing."""
+"""What is kept and for how long, and that the file stops growing."""
 
 import json
 import sqlite3
@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from http_client import request_bytes
-from longline_server import SLOW, wait_until
+from longline_server import wait_until
 from swarm import push_all
 
 MIB = 1 << 20
@@ -35,7 +35,7 @@ def test_at_most_channel_storage_maxsize_updates_are_kept(serve):
     assert "missed" not in server.get(other).json()
 
 
-# Redis lets go at once, and has no sweeper (test_redis.py looks at its lists).
+# Redis forgets at once, without a sweeper (test_redis.py checks its lists).
 @pytest.mark.providers("sqlite", "memory")
 def test_the_store_lets_go_of_what_is_past_the_count(serve):
     server = serve(CHANNEL_STORAGE_MAXSIZE=10, LOG_LEVEL="info")
@@ -76,9 +76,9 @@ def test_a_smaller_count_counts_from_the_next_start(start):
 
 
 def wait_until_forgotten(server, provider, channel):
-    """Waits until the channel's updates are too old, and not stored any more either."""
+    """Waits until the channel's updates are too old, and no longer stored either."""
     wait_until(lambda: server.get(channel).updates == [], "the updates to be too old")
-    if provider != "redis":  # which does not count what all its servers keep
+    if provider != "redis":  # which cannot count what all its servers keep
         server.wait_for_metric("longline_store_updates", 0)
 
 
@@ -131,7 +131,7 @@ def test_upstreams_name_for_the_ttl_is_accepted(start):
 # --- bytes ---
 
 
-# A Redis has its own bound, maxmemory.
+# A Redis has its own limit, maxmemory.
 @pytest.mark.providers("sqlite", "memory")
 def test_over_data_max_bytes_the_oldest_go_and_nothing_is_refused(serve):
     server = serve(DATA_MAX_BYTES=MIB, LOG_LEVEL="info")
@@ -142,7 +142,7 @@ def test_over_data_max_bytes_the_oldest_go_and_nothing_is_refused(serve):
     wait_until(lambda: server.metric("longline_store_bytes") <= MIB, "the sweeper")
     assert numbers(server.get(last + "?ts=149")) == [150]
     if server.data_path.exists():
-        server.restart()  # what is in memory still may be read, though it is not stored any more
+        server.restart()  # what is still in memory may be read, although it is no longer stored
         gone = server.get(first)
         assert gone.updates == [] and gone.json()["missed"] == 150
         kept = server.get(last)
@@ -151,7 +151,8 @@ def test_over_data_max_bytes_the_oldest_go_and_nothing_is_refused(serve):
     assert numbers(server.get(first + "?ts=150")) == [151]
 
 
-WAL_MAX_BYTES = 72 * MIB  # it is copied into the database at 64 MiB at the latest, between two commits
+# The log is copied into the database at 64 MiB at the latest, between two commits.
+WAL_MAX_BYTES = 72 * MIB
 
 
 @pytest.mark.parametrize("bound", [{"CHANNEL_STORAGE_MAXSIZE": 20}, {"DATA_MAX_BYTES": 2 * MIB}], ids=["count", "bytes"])
@@ -167,7 +168,7 @@ def test_the_file_stops_growing_under_a_steady_load(start, bound):
         sizes.append(server.data_path.stat().st_size)
         wal = server.data_path.with_name(server.data_path.name + "-wal")
         assert wal.stat().st_size < WAL_MAX_BYTES
-    # It grows until the sweeper has come round once, then it stays, but for what the sweeper is late by: 1 MiB a round, of 60.
+    # It grows until the first sweep. Then only the sweeper's lag counts: 1 MiB a round, of 60.
     third = len(sizes) // 3
     assert max(sizes[2 * third :]) <= 1.3 * max(sizes[third : 2 * third]) + 2 * MIB, f"it grows: {sizes}"
     for channel in channels:

@@ -1,4 +1,4 @@
-"""Polls that wait: everyone is woken, no one else is, and no one wakes early."""
+"""Polls that wait: all of them wake, nobody else does, and nobody wakes early."""
 
 import time
 
@@ -27,7 +27,7 @@ def close(clients):
 
 
 def nothing_to_read(clients):
-    """Whether no client has been sent anything."""
+    """Checks that the server has sent nothing to any client."""
     for client in clients:
         client.sock.setblocking(False)
         try:
@@ -159,7 +159,7 @@ def test_a_crowd_of_5000_is_woken_and_others_are_served_meanwhile(serve):
 
 
 def lateness(server, sleeps):
-    """Polls with all these sleeps at once; how late each was answered (negative: early), in seconds."""
+    """Polls with all these sleeps at once. Returns how many seconds late each answer was."""
     channel = server.channel()
     started, late = {}, []
     with Swarm(server.address) as swarm:
@@ -187,7 +187,7 @@ def test_deadlines_are_never_early_and_hardly_late(server):
         worst.append(max(late))
         return worst[-1] <= LATE_S
 
-    # Another process may have kept the core from us once; the server is late only if it is late every time.
+    # Another process may have had the core once. The server is late only if it is late every time.
     assert any(punctual() for _ in range(3)), f"late by {worst} s"
 
 
@@ -230,7 +230,7 @@ def test_a_sleep_over_60_seconds_is_60_seconds(serve):
 
 
 def test_polls_survive_a_quiet_time_longer_than_the_idle_timeout(serve):
-    """Waiting is not idling: a parked poll is not closed by IDLE_TIMEOUT or REQUEST_TIMEOUT."""
+    """A waiting poll is not idle: neither IDLE_TIMEOUT nor REQUEST_TIMEOUT closes it."""
     server = serve(IDLE_TIMEOUT=1, REQUEST_TIMEOUT=1)
     channel = server.channel()
     with server.client() as client, server.client() as idle:

@@ -1,4 +1,4 @@
-"""The files of the page: how they are served, how large they are, and that they load nothing from elsewhere."""
+"""The page's files: how they are served, their size, and that they load nothing from elsewhere."""
 
 import gzip
 import re
@@ -7,7 +7,7 @@ import pytest
 
 from longline_server import REPOSITORY
 
-# The provider has no part in this.
+# The store has no part in this.
 pytestmark = pytest.mark.providers("memory")
 
 TYPES = {

@@ -15,10 +15,10 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("LONGLINE", "build/longline")
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
 
-pytest.register_assert_rewrite("longline_server", "http_client", "drivers", "standin", "lua_script", "python_client")
+pytest.register_assert_rewrite("longline_server", "http_client", "program", "drivers", "standin", "lua_script", "python_client")
 
 from authority import Authority
-from drivers import DRIVERS, STDERR
+from drivers import DRIVERS
 from longline_server import BINARY, Server
 from lua_script import game, interpreter, lua, odd_updates, start_script  # fixtures
 from python_client import Channel, push_async, push_sync
@@ -36,22 +36,20 @@ def driver(request):
 
 @pytest.fixture
 def run(driver, tmp_path):
-    """run(url, ts=, sleep=, backoff_ms=) starts the driver; it has ended when the test has.
+    """run(url, ts=, sleep=, backoff_ms=) starts the driver; it ends with the test.
 
-    run.errors_told() is how many errors it has told of; it may be asked before there is one.
+    run.errors_told() is how many errors it has reported; it may be called before the driver runs.
     """
     runs = []
 
     def start(url, **options):
-        directory = tmp_path / f"driver-{len(runs)}"
-        directory.mkdir()
-        runs.append(driver.start(directory, url, **options))
+        runs.append(driver.start(tmp_path / f"driver-{len(runs)}", url, **options))
         return runs[-1]
 
-    start.errors_told = lambda: sum(path.read_bytes().count(b"\n") for path in tmp_path.glob(f"*/{STDERR}"))
+    start.errors_told = lambda: sum(each.stderr.count("\n") for each in runs)
     yield start
     for each in runs:
-        each.finish()
+        each.kill()
 
 
 @pytest.fixture
@@ -68,27 +66,15 @@ def stand_in():
         each.end()
 
 
-class RealServer(Server):
-    """A server that keeps its port over a restart."""
-
-    def start(self):
-        super().start()
-        self.settings["LISTEN"] = self.addresses[0]
-        return self
-
-    def url(self, target):
-        return f"http://{self.addresses[0]}{target}"
-
-
 @pytest.fixture
 def start_server(tmp_path):
-    """start_server(SETTING=value, …): a real server of the test's own."""
+    """start_server(SETTING=value, …) starts the test's own real server."""
     servers = []
 
     def start(**settings):
-        server = RealServer(tmp_path / f"server-{len(servers)}", **settings)
+        server = Server(tmp_path / f"server-{len(servers)}", **settings)
         servers.append(server)
-        return server.start()
+        return server.start().keep_address()
 
     yield start
     for each in servers:
@@ -97,9 +83,9 @@ def start_server(tmp_path):
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory):
-    """One real server for all tests that neither end it nor need settings. Use a channel of your own."""
+    """One real server for all tests that need no settings. Do not stop it; use your own channel."""
     settings = {"DATA_PROVIDER": "memory", "CHANNEL_STORAGE_MAXSIZE": 20000}
-    server = RealServer(tmp_path_factory.mktemp("server"), **settings).start()
+    server = Server(tmp_path_factory.mktemp("server"), **settings).start()
     yield server
     server.finish()
 
@@ -137,7 +123,7 @@ def refused_url():
 
 @pytest.fixture
 def silent_url():
-    """An address where a connect neither succeeds nor fails: its queue is full."""
+    """An address where a connect neither succeeds nor fails, because the queue is full."""
     with bound_socket(0) as sock, contextlib.ExitStack() as held:
         sock.listen(0)
         for _ in range(4):

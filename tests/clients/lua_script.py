@@ -1,18 +1,14 @@
 """Lua scripts over the Lua client, in each interpreter and in a double of Garry's Mod."""
 
 import json
-import subprocess
-import threading
 
 import pytest
-from drivers import REPOSITORY
-from longline_server import wait_until
+from program import REPOSITORY, Program
 
 CLIENT = REPOSITORY / "clients/lua"
-PATIENCE_S = 30
 
 
-# What every script begins with. out(…) is how it tells the test something; copas' loop is run until(condition).
+# The start of every script. out(…) tells the test something; until_(condition) runs copas' loop.
 PRELUDE = """
 io.stdout:setvbuf("line")
 local longline, copas
@@ -40,65 +36,50 @@ local longline = gmod.include(CLIENT .. "/longline.lua")
 """
 
 
-class Script:
-    """A Lua script that runs. `told` is what it has given to out(…), each a list."""
+class Script(Program):
+    """A Lua script that runs.
 
-    def __init__(self, interpreter, path, source, variables, copas=True):
+    `told` is what it has passed to out(…), each a list; `printed` is everything else it has written.
+    """
+
+    patience_s = 30
+
+    def __init__(self, directory, interpreter, source, variables, copas=True):
         head = "".join(f"{name} = {json.dumps(str(value))}\n" for name, value in {**variables, "CLIENT": CLIENT}.items())
         head += f"COPAS = {'true' if copas else 'false'}\n"
+        path = directory.with_suffix(".lua")
         path.write_text(head + PRELUDE + source)
-        self.told, self.printed = [], []
-        self.process = subprocess.Popen(
-            [interpreter, path],
-            env={"PATH": "/usr/bin:/bin", "LUA_PATH": f"{CLIENT}/?.lua;;"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._readers = [threading.Thread(target=self._read, daemon=True), threading.Thread(target=self._errors, daemon=True)]
-        self.stderr = ""
-        for reader in self._readers:
-            reader.start()
+        self._told, self._printed = [], []
+        super().__init__(directory, [interpreter, path], environment={"LUA_PATH": f"{CLIENT}/?.lua;;"})
 
-    def _read(self):
-        for line in self.process.stdout:
-            if line.startswith('{"values":'):
-                values = json.loads(line)["values"]
-                self.told.append(list(values) if isinstance(values, list) else [])
-            else:
-                self.printed.append(line.rstrip("\n"))
+    def hear(self, line):
+        super().hear(line)
+        if line.startswith('{"values":'):
+            values = json.loads(line)["values"]
+            self._told.append(list(values) if isinstance(values, list) else [])
+        else:
+            self._printed.append(line)
 
-    def _errors(self):
-        self.stderr = self.process.stderr.read()
+    @property
+    def told(self):
+        self.listen()
+        return self._told
 
-    def wait_for(self, count):
-        def enough():
-            assert len(self.told) >= count or self.process.poll() is None, (self.told, self.printed, self.stderr)
-            return len(self.told) >= count
+    @property
+    def printed(self):
+        self.listen()
+        return self._printed
 
-        wait_until(enough, f"{count} lines; there are {self.told}, {self.printed}", PATIENCE_S)
+    def wait_for_told(self, count):
+        self.wait_for(lambda _: len(self.told) >= count, f"{count} calls of out()")
 
-    def tell(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+    def wait_for_printed(self, count):
+        self.wait_for(lambda _: len(self.printed) >= count, f"{count} printed lines")
 
     def finish(self):
-        """Waits for its end, which must be a clean one; returns what it told."""
-        try:
-            code = self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end: {self.told}, {self.printed}") from None
-        for reader in self._readers:
-            reader.join(PATIENCE_S)
-        assert code == 0 and self.stderr == "", (code, self.stderr, self.told, self.printed)
+        """Waits for its end, which must be a clean one. Returns what it told."""
+        assert self.wait() == 0 and self.stderr == "", self.describe()
         return self.told
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
 
 
 @pytest.fixture(params=["lua5.1", "luajit"])
@@ -111,12 +92,12 @@ def start_script(tmp_path):
     scripts = []
 
     def start(interpreter, source, copas=True, **variables):
-        scripts.append(Script(interpreter, tmp_path / f"script-{len(scripts)}.lua", source, variables, copas))
+        scripts.append(Script(tmp_path / f"script-{len(scripts)}", interpreter, source, variables, copas))
         return scripts[-1]
 
     yield start
     for script in scripts:
-        script.end()
+        script.kill()
 
 
 @pytest.fixture
@@ -127,11 +108,11 @@ def lua(start_script, interpreter):
 
 @pytest.fixture
 def game(start_script):
-    """game(source, …) starts a script in the Garry's Mod double; the source runs outside, with `gmod` and `longline`."""
+    """game(source, …) starts a script beside the Garry's Mod double, with `gmod` and `longline`."""
     return lambda source, **variables: start_script("luajit", GMOD + source, copas=False, **variables)
 
 
-# JSON that the server takes and that some decoder may not.
+# JSON that the server accepts and some decoders may not.
 ODD_UPDATES = [
     r'{"s":"\ud83d"}',
     r'{"s":"\\\ud83d \\ud83d \uD83D\uDE00 \udfff \ud83d\ud83d\ude00 \\\\ud83d"}',

@@ -2,7 +2,7 @@
 
 import sys
 
-from drivers import REPOSITORY
+from longline_server import REPOSITORY
 
 CLIENT = REPOSITORY / "clients/python"
 sys.path.insert(0, str(CLIENT / "src"))

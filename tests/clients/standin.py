@@ -1,16 +1,17 @@
-"""A server that plays a script: what a client meets on a bad day, one entry a request.
+"""A server that plays a script: everything that a client meets on a bad day, one entry a request.
 
-The script of a case of clients/conformance.json is a list of entries. Each has one of
+The script of a case in clients/conformance.json is a list of entries. Each has one of
 
-    "reply"   {"status", "headers", "json" or "text", "chunked"}: a whole reply; the connection stays,
-              but for the header Connection: close
-    "cut"     these bytes and then the end of the connection
-    "close"   the end of the connection, without a byte
-    "refuse"  the end of all connections; and from then on they are refused, until the client has told of so many
+    "reply"   {"status", "headers", "json" or "text", "chunked"}: a complete reply; the connection
+              stays open, unless the headers say Connection: close
+    "cut"     these bytes, and then the connection closes
+    "close"   the connection closes without a byte
+    "refuse"  all connections close, and new ones are refused until the client has reported that
+              many refusals
 
-and may have "expect" (what the request's query must hold), "within_ms" (the request must come so soon after the one
-before it) and "delay_ms" (the time before the answer).
-Every request after the script's end is held until the stand-in ends.
+and may have "expect" (what the request's query must contain), "within_ms" (how soon the request must
+follow the one before it) and "delay_ms" (the time before the answer).
+After the script's end every request is held until the stand-in ends.
 """
 
 import json
@@ -21,10 +22,12 @@ import threading
 import time
 from urllib.parse import parse_qs, urlsplit
 
+from longline_server import wait_until
+
 PATIENCE_S = 15
 TARGET = "/conformance-channel"
 
-# The entries of a script, the short way.
+# Short ways to write the entries of a script.
 
 
 def reply(ts, *updates, **fields):
@@ -51,7 +54,7 @@ CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Request:
-    """One request as it came, and when."""
+    """A request as it came, and when it came."""
 
     def __init__(self, head: bytes, body: bytes):
         self.at = time.monotonic()
@@ -67,9 +70,10 @@ class Request:
 
 
 class StandIn:
-    """Plays `script`. `requests` is what came, `problems` what should not have. `tls`: an SSLContext, to speak TLS.
+    """Plays `script`. `requests` is what came, and `problems` what was wrong with it.
 
-    `errors_told`, for "refuse": returns how many errors the client has told of so far.
+    `tls` is an SSLContext, to speak TLS. "refuse" needs `errors_told`, which returns how many errors
+    the client has reported so far.
     """
 
     def __init__(self, script, tls=None, errors_told=None):
@@ -101,16 +105,16 @@ class StandIn:
     # --- what a test waits for ---
 
     def wait_for_requests(self, count, alive=lambda: True):
-        """Returns once `count` requests have come; gives up when `alive` says that none will."""
-        deadline = time.monotonic() + PATIENCE_S
-        with self._changed:
-            while len(self.requests) < count:
-                assert alive(), f"the client ended; {len(self.requests)} of {count} requests came: {self.requests}"
-                assert time.monotonic() < deadline, f"{len(self.requests)} of {count} requests came: {self.requests}"
-                self._changed.wait(0.05)
+        """Waits until `count` requests have come, or until `alive` says that no more will."""
+
+        def came():
+            assert len(self.requests) >= count or alive(), f"the client ended after {self.requests}"
+            return len(self.requests) >= count
+
+        wait_until(came, f"{count} requests", PATIENCE_S)
 
     def wait_for_held(self, alive=lambda: True):
-        """Returns once the script is over and the client has come back for more."""
+        """Waits until the script is over and the client has asked for more."""
         self.wait_for_requests(len(self.script) + 1, alive)
 
     # --- the server ---
@@ -152,7 +156,7 @@ class StandIn:
             stream.close()
 
     def _answer(self, connection, request):
-        """Answers by the script; returns whether the connection stays."""
+        """Answers according to the script. Returns whether the connection stays open."""
         with self._changed:
             entry = self.script[len(self.requests)] if len(self.requests) < len(self.script) else None
             self._check(request, entry)
@@ -186,16 +190,16 @@ class StandIn:
             self.problems.append(f"{where}: ts is not a whole number")
 
     def _refuse(self, count):
-        """Ends all connections and refuses new ones, until the client has told of that and of `count` refusals.
+        """Closes all connections, then refuses new ones until the client has reported `count`.
 
-        The client counts, as the kernel's count of refused connects is the whole machine's.
+        The client must count them, because the kernel counts those of the whole machine.
         """
         stop_listening(self._listener)
         self._listener = bound_socket(self.port)
         enough = self.errors_told() + 1 + count
         with self._changed:
             connections = list(self._connections)
-        for each in connections:  # a client may keep more than the one that it asked on
+        for each in connections:  # a client may have kept more than one
             hang_up(each)
         deadline = time.monotonic() + PATIENCE_S
         while self.errors_told() < enough and time.monotonic() < deadline and not self._ended:
@@ -206,7 +210,7 @@ class StandIn:
 
 
 def bound_socket(port):
-    """A socket that has the port and does not listen yet: connections to it are refused."""
+    """A socket that has the port but does not listen, so that connections are refused."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         sock = socket.socket()
@@ -215,7 +219,7 @@ def bound_socket(port):
             sock.bind(("127.0.0.1", port))
             return sock
         except OSError:
-            # Its predecessor's accept() has not come back yet.
+            # The accept() of the socket before it has not returned yet.
             sock.close()
             if time.monotonic() > deadline:
                 raise
@@ -235,7 +239,7 @@ def hang_up(sock):
 
 
 def read_request(connection, buffer):
-    """The next request and what follows it; (None, b"") when the client is done."""
+    """The next request and what follows it, or (None, b"") if the client is done."""
     while b"\r\n\r\n" not in buffer:
         data = connection.recv(65536)
         if not data:

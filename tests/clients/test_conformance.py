@@ -1,6 +1,6 @@
 """Every case of clients/conformance.json with every driver of every client.
 
-The drivers' calls and lines, and the format of a case, are described in tests/clients/README.md.
+tests/clients/README.md describes what a driver does and what a case looks like.
 """
 
 import json
@@ -17,7 +17,7 @@ SCRIPTED = [case for case in CASES if not case.get("real")]
 
 
 def same(a, b):
-    """Equality of JSON values that can tell true from 1 and a rounded number from an exact one."""
+    """Equality of JSON values that tells true from 1, and a rounded number from an exact one."""
     if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -28,7 +28,7 @@ def same(a, b):
 
 
 def check_event(event, wanted, driver):
-    """An event must be the wanted one; `text` is compared where the client gives it, an error's words are not."""
+    """Compares an event with the wanted one: `text` if the client has it, not an error's words."""
     if "error" in wanted:
         assert event.get("status") == wanted["status"] and event.get("error"), (event, wanted)
         return
@@ -45,7 +45,7 @@ def check_event(event, wanted, driver):
 
 
 def check_events(run, wanted):
-    assert len(run.events) == len(wanted), f"{len(run.events)} events in place of {len(wanted)}\n{run.told()}"
+    assert len(run.events) == len(wanted), f"{len(run.events)} events in place of {len(wanted)}\n{run.describe()}"
     for event, one in zip(run.events, wanted):
         check_event(event, one, run.driver)
 
@@ -56,14 +56,14 @@ def test_script(case, run, stand_in):
     client = run(server.url, ts=case["ts"], sleep=case["sleep"])
     events = case["events"]
     if events and "error" in events[-1]:
-        assert client.exit_code() == 3, client.told()
+        assert client.wait() == 3, client.describe()
         assert len(server.requests) == len(case["script"]), server.requests
     else:
         try:
-            server.wait_for_held(client.alive)
+            server.wait_for_held(lambda: client.is_alive)
             client.wait_for_events(len(events))
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{server.problems}\n{client.told()}") from None
+            raise AssertionError(f"{error}\n{server.problems}\n{client.describe()}") from None
         took_ms = (server.requests[-1].at - server.requests[0].at) * 1000
         stopped, _ = client.stop()
         assert stopped.get("ts") == case["end_ts"], stopped
@@ -195,7 +195,7 @@ def test_ten_thousand(run, server, ten_thousand):
 
 
 def check_driver_stops_at_once(start_and_wait):
-    """Closing the stdin of a driver ends its wait at once. start_and_wait() returns one that waits."""
+    """Closing a driver's stdin ends its wait at once. start_and_wait() returns one that waits."""
 
     def stop():
         stopped, seconds = start_and_wait().stop()
@@ -224,7 +224,7 @@ def test_stop_in_backoff(run, stand_in):
     def start_and_wait():
         server = stand_in([refusal(503, Retry_After="60")])
         client = run(server.url)
-        server.wait_for_requests(1, client.alive)
+        server.wait_for_requests(1, lambda: client.is_alive)
         return client
 
     check_driver_stops_at_once(start_and_wait)

@@ -122,7 +122,7 @@ def test_localhost_whatever_it_resolves_to(lua, server):
 
 
 def test_a_fragment_in_the_url(lua, four_updates):
-    """It is not the server's, and must not take the query along."""
+    """It is not for the server, and it must not swallow the query."""
     told = lua('out(longline.new(URL .. "#part"):get(2, 0))', URL=four_updates).finish()
     assert told[0][0]["updates"] == [{"n": 3}, {"n": 4}]
 
@@ -144,7 +144,7 @@ def test_redirects_are_not_followed(lua, stand_in, location, where):
 
 
 def test_a_reply_that_does_not_come(lua, stand_in):
-    """The time that a reply may take is kept to, in copas' loop and in the main program."""
+    """A reply's time limit is kept, in copas' loop and in the main program."""
     source = """
     out(longline.http_get(URL, { timeout = 0.05 }))
     local done
@@ -202,7 +202,7 @@ def tls_port(authority, server):
             raw.close()
             return
         upstream = socket.create_connection(server.address)
-        # One thread for a direction: a TLS socket is not for two at once, so the request is read whole first.
+        # Two threads must not share a TLS socket, so read the complete request first.
         request = b""
         while b"\r\n\r\n" not in request:
             request += client.recv(65536)

@@ -1,4 +1,4 @@
-"""The Lua client: Garry's Mod, and what else it can be plugged into."""
+"""The Lua client: Garry's Mod and other environments."""
 
 from lua_script import ODD, ODD_UPDATES, THROWS, check_odd, check_throws
 
@@ -32,8 +32,8 @@ def test_garrysmod_publishes_and_subscribes_without_require(game, server, tmp_pa
     assert(#gmod.errors == 0)
     """
     script = game(source, URL=server.url(channel), BASE=server.url("/%zz"), AUTORUN=autorun)
-    script.wait_for(6)
-    script.tell()
+    script.wait_for_told(6)
+    script.say()
     told = script.finish()
     assert told[0][0] == "threw" and "use publish_async" in told[0][1]
     assert ["async", True, 200, 1] in told
@@ -87,11 +87,11 @@ def test_garrysmod_stop_ignores_the_late_reply(game, server):
     """
     script = game(source, URL=server.url(channel))
     server.wait_for_parked(1)
-    script.tell()
-    script.wait_for(1)
+    script.say()
+    script.wait_for_told(1)
     server.push(channel)
     server.wait_for_parked(0)
-    script.tell()
+    script.say()
     assert script.finish() == [["dead", None]]
 
 
@@ -110,7 +110,7 @@ def test_garrysmod_keeps_keys_that_look_like_numbers(game, server):
 
 
 def test_functions_of_another_environment(game, server):
-    """Upstream's own functions for Garry's Mod: they return a body and a status, and know of no request."""
+    """Upstream's functions for Garry's Mod: they return a body and a status, without a request."""
     source = """
     function longline.thread_new(f, ...)
       local co = coroutine.create(f)
@@ -171,7 +171,7 @@ def test_an_environment_whose_functions_throw(lua, four_updates):
 
 
 def test_an_environment_that_cannot_yield_in_a_pcall(lua):
-    """As plain Lua 5.1 without coxpcall: http_get can wait all the same."""
+    """As in plain Lua 5.1 without coxpcall. http_get can still wait."""
     source = """
     local function no_yield(f, ...)
       local co = coroutine.create(function(...) return f(...) end)
@@ -194,7 +194,7 @@ def test_an_environment_that_cannot_yield_in_a_pcall(lua):
 
 
 def test_a_program_that_lets_copas_time_things_itself(lua, server, refused_url):
-    """Newer releases of copas have sleep and wakeup, which the client uses then; here they are added to Debian's."""
+    """Newer copas has sleep and wakeup, which the client uses. We add them to Debian's here."""
     source = """
     local sleepers = {}
     function copas.sleep(seconds)

@@ -2,8 +2,7 @@
 
 import re
 
-from longline_server import wait_until
-from lua_script import CLIENT, ODD, ODD_UPDATES, PATIENCE_S, THROWS, check_odd, check_throws
+from lua_script import CLIENT, ODD, ODD_UPDATES, THROWS, check_odd, check_throws
 from stops import check_stops_at_once
 
 # --- subscribe ---
@@ -20,10 +19,10 @@ def test_upstreams_script_works_unchanged(lua, server):
     copas.loop()
     """
     script = lua(source, URL=server.url(channel))
-    wait_until(lambda: script.printed, "what the script prints", PATIENCE_S)
+    script.wait_for_printed(1)
     server.wait_for_parked(1)
     server.push(channel, b'{"key":"another"}')
-    wait_until(lambda: len(script.printed) == 2, "the second update", PATIENCE_S)
+    script.wait_for_printed(2)
     assert script.printed == ["value", "another"]
 
 
@@ -64,7 +63,7 @@ def test_the_readmes_example(lua, server):
     [example] = re.findall(r"```lua\n(.*?)```", (CLIENT / "README.md").read_text("utf-8"), re.DOTALL)
     assert "https://lp.example.com/SecretPath" in example
     script = lua(example.replace("https://lp.example.com/SecretPath", server.url(channel)))
-    wait_until(lambda: len(script.printed) == 2, "what the example prints", PATIENCE_S)
+    script.wait_for_printed(2)
     assert sorted(script.printed) == ["1\tvalue", "true\t200\t1"]
 
 
@@ -73,7 +72,8 @@ def test_a_poll_that_does_not_wait_is_not_repeated_at_once(lua, stand_in):
     server = stand_in([empty])
     lua("longline.new(URL):subscribe(print, 0, 0) copas.loop()", URL=server.url)
     server.wait_for_held()
-    assert server.requests[1].at - server.requests[0].at >= 0.24  # half of the backoff, and clocks that differ
+    # Half of the backoff; the clocks differ a bit.
+    assert server.requests[1].at - server.requests[0].at >= 0.24
     assert not server.problems
 
 
@@ -168,7 +168,7 @@ out("end", client.ts)
 
 def test_the_cursor_is_kept_across_restarts(lua, server, four_updates, tmp_path):
     kept = tmp_path / "cursor"
-    # -3 counts in the first run only, and stop() from within the handler takes effect before the next update.
+    # -3 counts only in the first run, and a handler's stop() takes effect before the next update.
     assert lua(KEEPS, URL=four_updates, FILE=kept, COUNT=1).finish() == [[2, 2], ["end", 2]]
     assert kept.read_text() == "2"
     assert lua(KEEPS, URL=four_updates, FILE=kept, COUNT=2).finish() == [[3, 3], [4, 4], ["end", 4]]
@@ -236,15 +236,15 @@ until_(line_is_there)
 
 
 def check_script_stops_at_once(start):
-    """start() returns a script that waits for a line, and what to check when it has stopped."""
+    """start() returns a script that waits for a line, and a check for after the stop."""
 
     def stop():
         script, check = start()
-        script.tell()
-        wait_until(lambda: script.told and script.told[-1][0] == "ms", "the stop", PATIENCE_S)
+        script.say()
+        script.wait_for(lambda _: script.told and script.told[-1][0] == "ms", "the stop")
         seconds = script.told[-1][1] / 1000
         check()
-        script.tell()
+        script.say()
         script.finish()
         assert [one[0] for one in script.told] in (["ms"], ["error", "ms"]), script.told
         return seconds
@@ -261,7 +261,7 @@ def test_stop_while_waiting(lua, server):
         server.wait_for_parked(1)
 
         def after():
-            # The connection is gone while the program goes on, and nothing is delivered any more.
+            # The program goes on without the connection, and nothing is delivered any more.
             server.wait_for_parked(0)
 
         return script, after
@@ -272,7 +272,7 @@ def test_stop_while_waiting(lua, server):
 def test_stop_in_backoff(lua, refused_url):
     def start():
         script = lua(STOPS, URL=refused_url)
-        script.wait_for(1)
+        script.wait_for_told(1)
         return script, lambda: None
 
     check_script_stops_at_once(start)

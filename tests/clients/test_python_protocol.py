@@ -67,7 +67,7 @@ def test_the_backoff():
     assert cursor.delay(LonglineError(500, "")) <= 0.5
     assert cursor.delay(LonglineError(429, "", 7)) == 7
     assert cursor.delay(LonglineError(503, "", 3600)) == 60
-    # A server that says 0 must not be asked without a pause.
+    # Even if a server says 0, ask it only after a pause.
     assert cursor.delay(LonglineError(503, "", 0)) > 0
     assert cursor.delay(LonglineError(500, "", 7)) <= 2
     for status in (400, 401, 404, 405, 413, 301, 304):

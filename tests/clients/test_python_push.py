@@ -159,10 +159,10 @@ def test_push_of_a_task_that_is_cancelled(stand_in):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            # The reply to it must not be taken for the reply to the next one.
+            # Its reply must not be taken for the reply to the next push.
             return await channel.push([2])
 
-    # The first reply comes late, on a connection that is not used any more.
+    # The first reply comes late, on a connection that is no longer used.
     server = stand_in([{**pushed(1), "delay_ms": 200}, pushed(2)])
     assert asyncio.run(run()) == 2
 

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from drivers import PYTHON
+from program import PYTHON
 from longline_server import wait_until
 from python_client import CLIENT, AsyncChannel, Channel, LonglineError, Stopped, push_sync
 from standin import bound_socket, refusal, reply
@@ -140,7 +140,7 @@ def test_a_connect_that_is_not_answered(silent_url, push):
 
 
 def stop_async(url, ready, **options):
-    """Seconds that a waiting loop takes to end. ready() is called in a thread and returns once it waits."""
+    """How many seconds a waiting loop takes to end. ready() blocks, in a thread, until it waits."""
 
     async def run():
         channel = AsyncChannel(url, **options)
@@ -269,7 +269,7 @@ def test_close_of_a_loop_that_waits(server, url):
 
 @pytest.mark.parametrize("end", ["channel", "updates"])
 def test_close_from_a_callback(stand_in, end):
-    """The loop is at work on the connection then, and closes it itself."""
+    """The loop is using the connection then, and closes it itself."""
     channel = Channel(stand_in([reply(5, [5], missed=4)]).url)
     held = []
 
@@ -285,7 +285,7 @@ def test_close_from_a_callback(stand_in, end):
 
 
 def at_every_line(begin):
-    """Does what begin() returns, (work, handler, check), with handler() called before each of its lines in turn."""
+    """begin() returns (work, handler, check). Runs work() with handler() before each line."""
     source = (str(CLIENT / "src"), threading.__file__)
     nth = lines = 0
     while lines >= nth:
@@ -323,7 +323,7 @@ def at_every_line(begin):
 
 
 def test_a_signals_handler_may_call_close(url):
-    """Whatever the thread that it interrupts is about to do."""
+    """It does not matter what the interrupted thread is about to do."""
 
     def subscribe():
         channel = Channel(url)
@@ -380,7 +380,7 @@ def test_ctrl_c_ends_at_once(stand_in, program, state):
     script = [reply(1, [1])] + ([] if state == "waiting" else [refusal(503, Retry_After="60")])
     server = stand_in(script)
     command = [PYTHON, "-B", "-W", "error", "-c", program.format(source=str(CLIENT / "src")), server.url]
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job ignores it
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
     ) as process:

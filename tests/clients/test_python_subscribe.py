@@ -92,7 +92,7 @@ def test_entries(channel):
 
 
 def test_numbers_that_python_will_not_make_an_int_of(server, url):
-    """They must not hold up the subscription; the text has them."""
+    """They must not stop the subscription. The text has them."""
     target = url[url.rindex("/") :]
     digits = "7" * 5000
     server.push(target, f'{{"n":{digits}}}'.encode())

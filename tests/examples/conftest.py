@@ -1,4 +1,4 @@
-"""Fixtures: a real server, a fresh address, and programs that run until the test is over."""
+"""Fixtures: a real server, a fresh address, and programs that end with the test."""
 
 import os
 import sys
@@ -25,10 +25,8 @@ def pytest_report_header():
 
 @pytest.fixture
 def server(tmp_path):
-    """A server of the test's own. It keeps its port over a restart."""
-    server = Server(tmp_path / "server")
-    server.start()
-    server.settings["LISTEN"] = server.addresses[0]
+    """The test's own server. It keeps its port over a restart."""
+    server = Server(tmp_path / "server").start().keep_address()
     yield server
     server.finish()
 
@@ -36,7 +34,7 @@ def server(tmp_path):
 @pytest.fixture
 def address(server):
     """address() is a fresh channel's address."""
-    return lambda: f"http://{server.addresses[0]}{server.channel()}"
+    return lambda: server.url(server.channel())
 
 
 @pytest.fixture
@@ -46,13 +44,13 @@ def url(address):
 
 @pytest.fixture
 def target(url):
-    """What the server's own calls name the channel at `url`."""
+    """The channel at `url`, as Server's methods name it."""
     return "/" + url.rsplit("/", 1)[1]
 
 
 @pytest.fixture
 def run(tmp_path):
-    """run(command…, cwd=, **environment) starts a program; it has ended when the test has."""
+    """run(command…, cwd=, **environment) starts a program, which ends with the test."""
     programs = []
 
     def start(*command, cwd=tmp_path, **environment):
@@ -66,7 +64,10 @@ def run(tmp_path):
 
 @pytest.fixture
 def stand_in():
-    """stand_in(answer) is the address of another server: answer(body) gives a reply's status and body, or None for no reply."""
+    """stand_in(answer) is the address of another server.
+
+    answer(body) returns the status and the body of the reply, or None for no reply.
+    """
     servers = []
 
     def start(answer):

@@ -1,4 +1,4 @@
-"""A payment that is pushed into the game, exactly once."""
+"""A payment reaches the game exactly once."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("luajit"), reason="no luajit")
 
 @pytest.fixture
 def ledger(tmp_path, url):
-    """The ledger's path, in a data folder that has the address."""
+    """The path of the ledger, in a data folder with the address."""
     folder = tmp_path / "data/donate"
     folder.mkdir(parents=True)
     (folder / "address.txt").write_text(url + "\n")
@@ -48,7 +48,7 @@ def booked(ledger):
 
 
 class LosesReplies:
-    """Stands before the server, hands each request on, and hangs up on the first so many instead of the reply."""
+    """Passes requests on to the server, but hangs up instead of replying to the first few."""
 
     def __init__(self, address, lost):
         self.address = address
@@ -64,7 +64,7 @@ class LosesReplies:
             except OSError:
                 return
             with client, socket.create_connection(self.address) as server:
-                # A request of curl's is one small packet.
+                # curl sends a request as one small packet.
                 server.sendall(client.recv(65536))
                 reply = server.recv(65536)
                 if self.lost:

@@ -1,4 +1,4 @@
-"""GitHub's webhooks, signed, forged, altered and not signed."""
+"""GitHub's webhooks: signed, forged, altered and unsigned."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ EXAMPLE_PAYLOADS = REPOSITORY / "tests/node_modules/@octokit/webhooks-examples/a
 
 
 def payloads():
-    """One payload of each event, as (event, text), in the two ways that texts differ."""
+    """One payload of each event, as (event, text), compact and pretty-printed."""
     assert EXAMPLE_PAYLOADS.exists(), f"no payloads: run `npm ci` in {REPOSITORY / 'tests'}"
     for event in json.loads(EXAMPLE_PAYLOADS.read_text()):
         example = event["examples"][0]
@@ -35,7 +35,7 @@ def verify(run, url):
 
 @pytest.fixture
 def push(server, target):
-    """push(text, signature=None, query="") as GitHub, or somebody who says so; returns the update's id."""
+    """push(text, signature=None, query="") as GitHub or a forger. Returns the update's id."""
 
     def push(text, signature=None, query="", event="pull_request"):
         headers = {"Content-Type": "application/json", "X-GitHub-Event": event}
@@ -50,7 +50,7 @@ PULL_REQUEST = json.dumps({"action": "opened", "number": 1.10, "repository": {"f
 
 
 def test_githubs_own_vector():
-    """From GitHub's documentation of webhook validation."""
+    """The example in GitHub's documentation."""
     expected = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     assert signature("Hello, World!") == expected
 
@@ -113,7 +113,7 @@ def test_without_a_signature_it_is_refused(push, verify):
 
 
 def test_the_query_changes_nothing_of_what_was_signed(push, verify):
-    """Whoever knows the address can push a signed text again, and have a query of his own merged into the update."""
+    """Whoever knows the address can push a signed text again, and merge a query into the update."""
     push(PULL_REQUEST, signature(PULL_REQUEST), query="?action=closed&repository=evil")
     program = verify()
     program.wait_for_line("accepted pull_request opened Codertocat/Hello-World")

@@ -17,7 +17,7 @@ def start(run, name, url):
 
 
 def start_all(run, url):
-    """All three, once each has heard each."""
+    """All three, once they have all heard each other."""
     peers = {name: start(run, name, url) for name in PEER_NAMES}
     for name, peer in peers.items():
         for other in PEER_NAMES:
@@ -52,10 +52,10 @@ def test_nobody_is_called_down_when_the_line_is(server, url, run):
     stopped_at = time.monotonic()
     for peer in peers.values():
         peer.wait_for_note("cannot tell that I am alive")
-    # Longer than silence may last, for the case to be one.
+    # Longer than the silence that is tolerated.
     wait_until(lambda: time.monotonic() - stopped_at > 3.5)
     server.start()
-    # Once a death is reported again, whatever would have been reported of the outage is there.
+    # Once another death is reported, any report about the outage would be there too.
     peers["tokyo"].kill()
     for name, other in (("paris", "lima"), ("lima", "paris")):
         peers[name].wait_for_line("tokyo is DOWN")

@@ -1,4 +1,4 @@
-"""Code that is pushed runs in the programs that listen."""
+"""Pushed code runs in the programs that listen."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def lua(request):
 
 
 class Code:
-    """The addresses of code and of answers."""
+    """The addresses for code and for answers."""
 
     def __init__(self, server, address):
         self.server = server
@@ -35,7 +35,7 @@ class Code:
         return self.server.get("/" + self.answers_url.rsplit("/", 1)[1]).updates
 
     def wait_for_answers(self, count):
-        """The first `count` answers, without those that say that a program listens."""
+        """The first `count` answers, without those that say that a program is listening."""
 
         def answers():
             found = [answer for answer in self.answers() if answer.get("result") != "listening"]

@@ -1,4 +1,4 @@
-"""A bot in two halves, a second bot on the same address, and what was missed."""
+"""A bot in two halves, a second bot on the same address, and missed updates."""
 
 import json
 import shutil
@@ -59,7 +59,10 @@ def lua(request):
 
 @pytest.fixture
 def start_half(run, url, sender):
-    """start_half(interpreter, token, appname): bot.py with Python's, bot.lua with Lua's. Its cursor file is APPNAME-INTERPRETER.ts."""
+    """start_half(interpreter, token, appname) starts bot.py or bot.lua.
+
+    Its cursor file is APPNAME-INTERPRETER.ts.
+    """
 
     def start(interpreter, token, appname):
         program = BOT / ("bot.py" if interpreter == PYTHON else "bot.lua")
@@ -73,7 +76,7 @@ def test_both_halves_answer_each_its_own(sender, start_half, lua):
     halves = [start_half(lua, ALPHA, "alpha"), start_half(PYTHON, ALPHA, "alpha")]
     for text in ("/ping", "/sum 1 2 39", "/unknown", "no command", "/id", "/sum@alpha_bot a", "/ping@alpha_bot"):
         sender.write(ALPHA, text)
-    # Each half answers in order; the two do not wait for each other.
+    # Each half answers in order, but they do not wait for each other.
     sender.program.wait_for(lambda _: len(sender.answers(ALPHA)) == 5, "five answers")
     answers = sender.answers(ALPHA)
     assert [answer for answer in answers if answer in ("pong", str(USER_ID))] == ["pong", str(USER_ID), "pong"]
@@ -107,7 +110,7 @@ def test_what_was_missed_is_answered_once(server, url, target, tmp_path, sender,
         wait_until(lambda: server.get(target).ts == number, "the webhook to be pushed")
 
     def answered(program, number):
-        wait_until(lambda: cursor.exists() and cursor.read_text() == str(number), f"the cursor {number}\n{program.told()}")
+        wait_until(lambda: cursor.exists() and cursor.read_text() == str(number), f"the cursor {number}\n{program.describe()}")
 
     bot = start_half(half, ALPHA, "alpha")
     write(1)
@@ -146,13 +149,13 @@ def test_updates_of_other_kinds_do_not_stop_it(server, target, sender, start_hal
     server.push(target, b"[1,2]")
     sender.write(ALPHA, "/sum 7" if interpreter == PYTHON else "/id")
     sender.wait_for_answer(ALPHA, "7" if interpreter == PYTHON else str(USER_ID))
-    # Telegram refused the answer to a chat that it does not know, and it was said so.
+    # Telegram refused the answer to an unknown chat, and the bot logged that.
     assert "400" in bot.stderr
 
 
 @pytest.mark.skipif(not shutil.which("lua5.1"), reason="no lua5.1")
 def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, target, run, stand_in):
-    # What Telegram answers to the answers 10 to 12 of the Lua half, 20 to 22 of Python's; then it takes all.
+    # How Telegram treats answers 10 to 12 of the Lua half and 20 to 22 of Python's. It takes the rest.
     statuses = {f"{half}{i}": each[:] for half in "12" for i, each in enumerate(([500, 429, None, 502], [403], [500]))}
     calls = []
 
@@ -167,7 +170,7 @@ def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, targe
         half: run(*command, url, "alpha", f"{half}.ts", BOT_TOKEN=ALPHA, TELEGRAM=api)
         for half, command in {"1": ("lua5.1", BOT / "bot.lua"), "2": (PYTHON, BOT / "bot.py")}.items()
     }
-    for i in range(3):  # For the Lua half updates 1, 3 and 5, for Python's 2, 4 and 6.
+    for i in range(3):  # Updates 1, 3 and 5 are for the Lua half, and 2, 4 and 6 for Python's.
         for text in ("/id", f"/sum 2{i}"):
             message = {"message_id": 1, "from": {"id": 10 + i}, "chat": {"id": 1}, "text": text}
             server.push(target + "?appname=alpha", json.dumps({"message": message}).encode())
@@ -177,7 +180,7 @@ def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, targe
         assert [len(each) for each in times] == [4, 1, 2]
         assert all(later - earlier > pause for earlier, later, pause in zip(times[0], times[0][1:], (1, 2, 4)))
         for number, status in ((int(half), "502"), (int(half) + 2, "403")):
-            assert any(f"update {number}" in line and status in line for line in bot.stderr.splitlines()), bot.told()
+            assert any(f"update {number}" in line and status in line for line in bot.stderr.splitlines()), bot.describe()
         assert f"update {int(half) + 4}" not in bot.stderr and len(bot.lines) == 1
 
 

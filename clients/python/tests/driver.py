@@ -1,4 +1,4 @@
-"""The driver program of the conformance tests (tests/clients): driver.py [--asyncio] URL TS SLEEP."""
+"""The driver of the conformance tests (tests/clients): driver.py [--asyncio] URL TS SLEEP."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from longline import AsyncChannel, Channel, LonglineError
 
 
 def say(**line):
-    # A number of thousands of digits comes as a Decimal.
+    # A number with thousands of digits is a Decimal.
     print(json.dumps(line, default=str), flush=True)
 
 
