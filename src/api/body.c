@@ -63,8 +63,7 @@ static bool ends_with(struct slice text, struct slice end) {
 
 static enum media media_of(struct slice content_type) {
     struct slice type;
-    slice_cut(&content_type, ';', &type);
-    type = slice_trim(type);
+    type = slice_cut(&content_type, ';', &type) ? slice_trim(type) : SLICE("");
     if (!type.len || ends_with(type, SLICE("/json")) || ends_with(type, SLICE("+json")))
         return MEDIA_JSON;
     return slice_equal_nocase(type, SLICE("application/x-www-form-urlencoded")) ? MEDIA_FORM

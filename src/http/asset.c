@@ -25,8 +25,7 @@ const struct asset *asset_find(struct slice path) {
  * 12.5.3). */
 static bool is_accepted(struct slice element, struct slice coding) {
     struct slice name;
-    slice_cut(&element, ';', &name);
-    if (!slice_equal_nocase(slice_trim(name), coding))
+    if (!slice_cut(&element, ';', &name) || !slice_equal_nocase(slice_trim(name), coding))
         return false;
     for (size_t i = 0; i < element.len; i++)
         if (element.data[i] >= '1' && element.data[i] <= '9')

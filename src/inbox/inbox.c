@@ -180,9 +180,11 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     inbox->picked = malloc(READ_MAX_UPDATES * sizeof(struct update *));
     if (!inbox->picked || !table_init(&inbox->channels))
         goto fail;
-    if (is_shared && !(inbox->follow = follow_new(inbox)))
-        goto fail;
-    return inbox;
+    if (!is_shared)
+        return inbox;
+    inbox->follow = follow_new(inbox);
+    if (inbox->follow)
+        return inbox;
 fail:
     table_deinit(&inbox->channels);
     free(inbox->picked);
