@@ -173,9 +173,13 @@ static void take(struct redis_link *link, struct slice bytes) {
         feed(link, bytes);
 }
 
-static void hold(struct redis_conn *conn, struct slice bytes) {
+void redis_conn_hold(struct redis_conn *conn) {
     conn->is_held = true;
     uv_read_stop(&conn->link->stream);
+}
+
+static void hold_bytes(struct redis_conn *conn, struct slice bytes) {
+    redis_conn_hold(conn);
     buf_append(&conn->held, bytes.data, bytes.len);
     if (conn->held.failed)
         redis_conn_fail(conn, "out of memory");
@@ -198,7 +202,7 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
     if (!link->conn)
         return;
     if (must_hold)
-        hold(conn, bytes);
+        hold_bytes(conn, bytes);
     else
         take(link, bytes);
 }

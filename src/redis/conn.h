@@ -107,6 +107,8 @@ void redis_conn_close(struct redis_conn *conn);
 /* Breaks the connection, which then tries again. */
 void redis_conn_fail(struct redis_conn *conn, const char *reason);
 
+/* Holds back what comes; the connection must be ready. */
+void redis_conn_hold(struct redis_conn *conn);
 /* Hands on what is held back, and reads on. Harmless when nothing is. */
 void redis_conn_release(struct redis_conn *conn);
 

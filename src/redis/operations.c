@@ -342,10 +342,6 @@ static bool send_op(struct op *op) {
         return false;
     if (op->is_append && node->is_waiting)
         return false;
-    /* A refused append waits for the Sentinel's answer: if it were under way when another master
-     * is named, nobody could tell whether it was done. */
-    if (op->is_append && op->retry_ms && store->topology.is_asking)
-        return false;
     op->was_redirected = op->ask_node != NULL;
     if (op->ask_node)
         send_asking(conn);

@@ -1,6 +1,9 @@
 /*
- * Sentinel: which Redis is the master. One connection to one Sentinel at a time; the next one is
- * tried when it fails or is silent.
+ * Sentinel: which Redis is the master.
+ *
+ * All Sentinels are asked at once, five times a second, and the newest configuration that any of
+ * them names counts. One that does not answer in time, or was silent, has no say. While one of them
+ * is replacing the master, nobody vouches for it.
  *
  * Below stands what topology.c lends to it; nobody outside src/redis includes this header.
  */
@@ -10,12 +13,37 @@
 
 enum { TOPOLOGY_ASK_SOON_MS = 100 }; /* between two questions, when something hints at a change */
 
-/* Prepares the connection; it is opened by redis_topology_start(). */
-void sentinel_init(struct redis_topology *topology);
+/* What a Sentinel says of the master. */
+struct redis_word {
+    bool is_told;
+    bool is_failing_over; /* it is replacing this master */
+    long long epoch;      /* of its configuration: each failover has a higher one */
+    struct redis_address master;
+};
+
+struct redis_verdict {
+    const struct redis_word *word; /* the one to go by; NULL: none */
+    bool is_sure;                  /* nobody is replacing the master that it names */
+};
+
+/*
+ * What follows from the words of all Sentinels. Those that have not heard of the last failover name
+ * an epoch older than `known_epoch`, and do not count. If most of them do while the master has long
+ * been away, they were set up anew: then they count.
+ */
+struct redis_verdict redis_sentinel_judge(const struct redis_word *words, size_t count,
+                                          long long known_epoch, bool is_master_away);
+
+/* NULL when memory is out. Nothing is opened yet. */
+struct redis_sentinels *sentinel_new(struct redis_topology *topology);
+void sentinel_open(struct redis_sentinels *sentinels);
+/* Closes and frees; NULL is ignored. */
+void sentinel_free(struct redis_sentinels *sentinels);
+
 /* Asks for the master, unless a question is under way. */
-void sentinel_ask(struct redis_topology *topology, uint64_t now_ms);
-/* Asks when it is time, or when a node is in doubt. Nothing without Sentinels. */
-void sentinel_tick(struct redis_topology *topology, uint64_t now_ms);
+void sentinel_ask(struct redis_sentinels *sentinels);
+/* Asks when it is time, or when a node is in doubt. */
+void sentinel_tick(struct redis_sentinels *sentinels, uint64_t now_ms);
 
 /* --- topology.c ------------------------------------------------------------------------------- */
 
@@ -23,11 +51,12 @@ void sentinel_tick(struct redis_topology *topology, uint64_t now_ms);
  * many. */
 struct redis_node *topology_get_node(struct redis_topology *topology,
                                      const struct redis_address *address);
-void topology_close_node(struct redis_node *node);
 /* Logs that something is away, and why; other reasons of the same outage only now and then. */
 void topology_note_away(struct redis_topology *topology, const struct redis_address *address,
                         const char *reason);
-/* Question number `question` has been answered, by `witness` or (NULL) by a Sentinel, and what
+/* Stops using the connections of a node until a question is answered. */
+void topology_doubt_node(struct redis_node *node);
+/* Question number `question` has been answered, by `witness` or (NULL) by the Sentinels, and what
  * it said has been taken over: earlier doubts about connections are settled. */
 void topology_settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
                             uint64_t question);

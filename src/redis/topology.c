@@ -55,7 +55,7 @@ static void node_open(struct redis_node *node) {
         redis_conn_open(&node->lanes[lane], &node->address);
 }
 
-void topology_close_node(struct redis_node *node) {
+static void node_close(struct redis_node *node) {
     node->is_announced = false;
     for (int lane = 0; lane < REDIS_LANES; lane++) {
         bool was_ready = redis_conn_is_ready(&node->lanes[lane]);
@@ -123,7 +123,7 @@ static void close_idle(struct redis_topology *topology, uint64_t now_ms) {
         } else if (now_ms - node->idle_ms > NODE_IDLE_MS) {
             list_remove(&node->link);
             topology->node_count--;
-            topology_close_node(node);
+            node_close(node);
             free(node);
         }
     }
@@ -181,11 +181,10 @@ static void ask_slots(struct redis_topology *topology, uint64_t now_ms);
 /* Asks who serves what, unless a question is under way; whoever answers is asked again where
  * that is needed. */
 static void ask(struct redis_topology *topology) {
-    uint64_t now_ms = uv_now(topology->loop);
-    if (topology->options->sentinel_count)
-        sentinel_ask(topology, now_ms);
+    if (topology->sentinels)
+        sentinel_ask(topology->sentinels);
     else if (topology->slots || !topology->is_known)
-        ask_slots(topology, now_ms);
+        ask_slots(topology, uv_now(topology->loop));
 }
 
 static void doubt(struct redis_node *node, enum redis_lane lane) {
@@ -193,6 +192,16 @@ static void doubt(struct redis_node *node, enum redis_lane lane) {
     node->doubts[lane] = topology->questions + 1;
     if (!redis_node_is_trusted(node, lane))
         ask(topology);
+}
+
+void topology_doubt_node(struct redis_node *node) {
+    for (int lane = 0; lane < REDIS_LANES; lane++) {
+        if (!redis_node_is_ready(node, (enum redis_lane)lane))
+            continue;
+        node->doubts[lane] = node->topology->questions + 1;
+        if (lane != REDIS_LANE_READ)
+            redis_conn_hold(&node->lanes[lane]);
+    }
 }
 
 /* Whether the doubts about a node matter: something is to be sent there. */
@@ -229,8 +238,6 @@ static unsigned count_masters(const struct redis_topology *topology) {
     return masters;
 }
 
-/* A question has been answered, by `witness` or (NULL) by a Sentinel, and what it said has been
- * taken over. */
 void topology_settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
                             uint64_t question) {
     bool may_elect = topology->slots && count_masters(topology) >= ELECTORATE_MIN;
@@ -505,7 +512,7 @@ static void ask_slots(struct redis_topology *topology, uint64_t now_ms) {
 }
 
 static void tick_slots(struct redis_topology *topology, uint64_t now_ms) {
-    if (topology->options->sentinel_count || (topology->is_known && !topology->slots))
+    if (topology->sentinels || (topology->is_known && !topology->slots))
         return;
     bool is_suspect = topology->is_suspect || !redis_topology_is_up(topology);
     if (now_ms - topology->asked_ms >= (is_suspect ? TOPOLOGY_ASK_SOON_MS : ASK_MS))
@@ -546,7 +553,7 @@ struct redis_node *redis_topology_node(struct redis_topology *topology, struct s
 }
 
 bool redis_topology_may_fail_over(const struct redis_topology *topology) {
-    return topology->slots || topology->options->sentinel_count;
+    return topology->slots || topology->sentinels;
 }
 
 void redis_topology_suspect(struct redis_topology *topology) {
@@ -572,6 +579,8 @@ void redis_topology_tick(struct redis_topology *topology, uint64_t now_ms) {
     for (struct list *link = topology->nodes.next, *next; link != &topology->nodes; link = next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
         next = link->next;
+        if (topology->sentinels && node != topology->home)
+            node_close(node); /* it has had a moment for what it owed; the rest is not known */
         for (int lane = 0; lane < REDIS_LANES; lane++)
             redis_conn_tick(&node->lanes[lane], now_ms);
         if (now_ms - node->asked_ms > PROMISE_MS)
@@ -581,7 +590,8 @@ void redis_topology_tick(struct redis_topology *topology, uint64_t now_ms) {
     if (topology->home && is_node_ready(topology->home))
         topology->home_well_ms = now_ms;
     tick_slots(topology, now_ms);
-    sentinel_tick(topology, now_ms);
+    if (topology->sentinels)
+        sentinel_tick(topology->sentinels, now_ms);
     close_idle(topology, now_ms);
 }
 
@@ -602,22 +612,28 @@ bool redis_topology_init(struct redis_topology *topology, uv_loop_t *loop,
         if (!topology->tls)
             return false;
     }
-    sentinel_init(topology);
-    return true;
+    if (!options->sentinel_count)
+        return true;
+    topology->sentinels = sentinel_new(topology);
+    if (!topology->sentinels) {
+        tls_context_free(topology->tls);
+        snprintf(error, error_size, "out of memory");
+    }
+    return topology->sentinels != NULL;
 }
 
 void redis_topology_start(struct redis_topology *topology) {
-    if (topology->options->sentinel_count)
-        redis_conn_open(&topology->sentinel, &topology->options->sentinels[0]);
+    if (topology->sentinels)
+        sentinel_open(topology->sentinels);
     else
         topology->home = topology_get_node(topology, &topology->options->address);
 }
 
 void redis_topology_deinit(struct redis_topology *topology) {
-    redis_conn_close(&topology->sentinel);
+    sentinel_free(topology->sentinels);
     for (struct list *link; (link = list_shift(&topology->nodes));) {
         struct redis_node *node = container_of(link, struct redis_node, link);
-        topology_close_node(node);
+        node_close(node);
         free(node);
     }
     free(topology->slots);

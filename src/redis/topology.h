@@ -2,18 +2,19 @@
  * Which Redis serves which channel: one server, the master that Sentinel names, or the nodes of a
  * cluster.
  *
- * A node is a Redis that is talked to over three connections, its lanes: appends, reads, and news
- * (pub/sub). That there is a cluster is found out by asking; its map of slots is asked for again
- * whenever something hints that it is old (MOVED, a node that is away) and every few seconds.
- * Sentinel is asked five times a second. A node that serves nothing any more is closed some seconds
- * after the last who waited for it; an old master of Sentinel's at once.
+ * A node is a Redis with three connections, its lanes: appends, reads, and news (pub/sub). Whether
+ * there is a cluster is found out by asking. Its map of slots is asked for every few seconds, and
+ * whenever something hints that it is old (MOVED, a node that is away). The Sentinels are asked
+ * five times a second. A node that serves nothing any more is closed when nobody has waited for it
+ * for some seconds; a master that the Sentinels have replaced is closed with the next tick.
  *
- * A master that was frozen or cut off, and comes back, does not know that another has taken its
- * place: it takes updates that will be wiped. So a lane is in doubt when it has become ready, and
- * when its Redis was silent. The doubt ends when a Sentinel, or another node of the cluster,
- * answers a question that was asked after the doubt began, and still names the node as a master.
- * Nothing is sent on a lane in doubt, and what comes is not believed: appends and news are held
- * back, reads are done again. A lone Redis is never doubted, for there is nobody to ask.
+ * A master that was frozen or cut off does not know, when it comes back, that another has taken its
+ * place: it accepts updates that will be wiped. So a lane is in doubt as soon as it is ready, and
+ * when its Redis was silent, or the Sentinels are replacing it. The doubt ends when the Sentinels,
+ * or another node of the cluster, answer a question that was asked after the doubt began, and still
+ * name the node as a master. Nothing is sent on a lane in doubt, and no reply on it is believed:
+ * appends and news are held back, reads are repeated. A lone Redis is never in doubt, because there
+ * is nobody to ask.
  */
 #pragma once
 
@@ -26,6 +27,7 @@
 enum redis_lane { REDIS_LANE_APPEND, REDIS_LANE_READ, REDIS_LANE_NEWS, REDIS_LANES };
 
 struct redis_topology;
+struct redis_sentinels;
 
 struct redis_node {
     struct list link; /* in topology->nodes */
@@ -75,16 +77,10 @@ struct redis_topology {
     struct redis_node **slots; /* of a cluster: REDIS_SLOTS */
     bool is_known;             /* whether there is a cluster is known */
     bool is_suspect;           /* ask soon */
-    bool is_asking;            /* a Sentinel */
     uint64_t questions;        /* asked so far */
     bool has_moved;            /* a node has said that another one serves a slot */
     uint64_t asked_ms, home_well_ms;
-    struct redis_conn sentinel; /* open while there are sentinels */
-    unsigned sentinel_index;
-    unsigned outdated;    /* a bit per Sentinel that named an older configuration lately */
-    long long told_epoch; /* of the configuration, as the sentinel says */
-    long long epoch;      /* the newest that any of them said */
-    struct redis_call epoch_call, sentinel_call;
+    struct redis_sentinels *sentinels; /* NULL: none */
     uint64_t reconnects;
     struct redis_address_text away_address;
     char away[160]; /* why the last try to reach that address failed; "" while all is well */

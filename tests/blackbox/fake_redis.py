@@ -86,7 +86,11 @@ class FakeSentinel(FakeRedis):
 
     def name(self, master, epoch):
         """Whom it holds for the master, since which configuration."""
-        self.told = (master.port, epoch)
+        self.told = (master.port, epoch, "master")
+
+    def is_replacing(self, master, epoch=1):
+        """It is in the midst of a failover, and still names the master that is being replaced."""
+        self.told = (master.port, epoch, "master,s_down,o_down,failover_in_progress")
 
     @property
     def questions(self):
@@ -100,9 +104,10 @@ class FakeSentinel(FakeRedis):
         return {"DATA_PROVIDER": "redis", "REDIS_SENTINEL": addresses, "REDIS_MASTER": "inbox", **more}
 
     def answer(self, name, words):
-        port, epoch = self.told
+        port, epoch, flags = self.told
         if name == "SENTINEL MASTER":
-            return [b"name", words[2].encode(), b"config-epoch", str(epoch).encode()]
+            state = {"name": words[2], "ip": HOST, "port": port, "flags": flags, "config-epoch": epoch}
+            return [str(text).encode() for pair in state.items() for text in pair]
         if name == "SENTINEL GET-MASTER-ADDR-BY-NAME":
             return [HOST.encode(), str(port).encode()]
         return "PONG"

@@ -237,8 +237,7 @@ def test_late_news_wait_for_a_sentinel(pair, start, is_replaced):
 
 def test_a_longline_that_was_frozen_with_its_master_and_its_sentinel(pair, start):
     """As when a machine is paused. Another Sentinel, elsewhere, knows."""
-    with FakeSentinel(pair.new, epoch=2) as elsewhere:
-        elsewhere.hush()
+    with FakeSentinel(pair.old) as elsewhere:
         server = start(**pair.sentinel.settings(elsewhere))
         channel = in_step(pair, server)
         witness = start(**pair.sentinel.settings())  # its questions tell the time
@@ -248,7 +247,7 @@ def test_a_longline_that_was_frozen_with_its_master_and_its_sentinel(pair, start
             pair.promote()
             client.send(request_bytes("POST", channel, b'{"n":2}'))
             pair.wait_while_asked(6)
-            elsewhere.speak()
+            elsewhere.name(pair.new, epoch=2)
             pair.old.thaw()
             server.send_signal(signal.SIGCONT)
             reply = client.read_reply()
@@ -276,6 +275,44 @@ def test_a_sentinel_that_has_not_heard_of_the_failover_is_passed_over(pair, star
         pair.sentinel.speak()
         assert push_when_it_can(server, channel) == taken[1] + 1
         assert [total(redis, channel) for redis in (pair.old, pair.new)] == [taken[0], taken[1] + 1]
+
+
+def test_nothing_is_acknowledged_while_a_sentinel_replaces_the_master(pair, start):
+    """The others have not noticed anything yet."""
+    with FakeSentinel(pair.old) as unaware:
+        server = start(**unaware.settings(pair.sentinel, **PATIENT))
+        channel = in_step(pair, server)
+        pair.sentinel.is_replacing(pair.old)
+        away(server)
+        taken = total(pair.old, channel)
+        with server.client(timeout=60) as client:
+            client.send(request_bytes("POST", channel, b"{}"))
+            pair.wait_while_asked(6)
+            pair.promote()
+            pair.name_new()
+            reply = client.read_reply()
+        assert (reply.status, reply.total) == (200, taken + 1) == (200, total(pair.new, channel))
+        assert total(pair.old, channel) == taken
+
+
+def test_a_failover_that_is_given_up_costs_no_push(pair, start):
+    server = start(**pair.sentinel.settings(**PATIENT))
+    channel = in_step(pair, server)
+    pair.sentinel.is_replacing(pair.old)
+    away(server)
+    with contextlib.closing(pushed(server, channel)) as client:
+        pair.wait_while_asked(3)
+        pair.sentinel.name(pair.old, epoch=1)
+        assert client.read_reply().status == 200
+    healthy(server)
+
+
+def test_the_newest_configuration_counts(pair, start):
+    with FakeSentinel(pair.new, epoch=2) as ahead:
+        pair.promote()
+        server = start(**pair.sentinel.settings(ahead))
+        channel = check_serves(server)
+        assert (total(pair.old, channel), total(pair.new, channel)) == (0, 1)
 
 
 def test_a_push_that_finds_too_few_replicas_is_done_by_the_next_master(pair, start):
