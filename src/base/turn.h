@@ -29,7 +29,8 @@ static inline void turn_task_init(struct turn_task *task, void (*run)(struct tur
     task->run = run;
 }
 
-/* Runs `task` when this turn ends; a task that asks while it runs is still run in this turn. */
+/* Runs `task` when this turn ends. A task that asks while it runs is still run in this turn,
+ * before the loop looks at its sockets: what may go on without end uses turn_next(). */
 void turn_end(struct turn_task *task);
 
 /* Runs `task` when the next turn ends. */

@@ -393,7 +393,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     if (is_partial && conn->in_cap > conn->in_len)
         *buf = uv_buf_init(conn->in + conn->in_len, conn->in_cap - conn->in_len);
     else
-        *buf = uv_buf_init(shared_of(conn)->read_buffer, (unsigned)suggested);
+        *buf = uv_buf_init(shared_of(conn)->read_buffer,
+                           suggested < CONN_READ_BYTES ? (unsigned)suggested : CONN_READ_BYTES);
 }
 
 /* Keeps bytes behind those that are there already; false when there is no room. */

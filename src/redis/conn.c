@@ -1,5 +1,6 @@
 #include "redis/conn.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -161,9 +162,9 @@ static void feed_tls(struct redis_link *link, struct slice bytes) {
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
-    static char memory[READ_BYTES]; /* emptied before the next read, whatever `handle` it is of */
-    *buf = uv_buf_init(handle ? memory : NULL,
-                       suggested < READ_BYTES ? (unsigned)suggested : READ_BYTES);
+    static char memory[READ_BYTES]; /* emptied before the next read */
+    assert(!uv_is_closing(handle));
+    *buf = uv_buf_init(memory, suggested < READ_BYTES ? (unsigned)suggested : READ_BYTES);
 }
 
 static void take(struct redis_link *link, struct slice bytes) {
