@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    ASK_MS = 200,        /* from one question to the next, when nothing hints at a change */
+    ASK_MS = 100,        /* a failover takes longer from its start to the promotion */
     STALL_MS = 500,      /* a Sentinel that is silent for so long has no say */
     REJOIN_MS = 500,     /* one whose connection was lost is waited for so long */
     HOME_AWAY_MS = 3000, /* a master that has been away for so long may be forgotten */
@@ -222,15 +222,13 @@ void sentinel_ask(struct redis_sentinels *sentinels) {
     if (!sentinels->waiting)
         return;
     topology->questions++;
-    topology->is_suspect = false;
     sentinels->asked_ms = uv_now(topology->loop);
 }
 
 void sentinel_tick(struct redis_sentinels *sentinels, uint64_t now_ms) {
     for (size_t i = 0; i < sentinels->count; i++)
         redis_conn_tick(&sentinels->each[i].conn, now_ms);
-    uint64_t wait_ms = sentinels->topology->is_suspect ? TOPOLOGY_ASK_SOON_MS : ASK_MS;
-    if (now_ms - sentinels->asked_ms >= wait_ms || topology_has_doubts(sentinels->topology))
+    if (now_ms - sentinels->asked_ms >= ASK_MS || topology_has_doubts(sentinels->topology))
         sentinel_ask(sentinels);
 }
 

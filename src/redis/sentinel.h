@@ -1,7 +1,7 @@
 /*
  * Sentinel: which Redis is the master.
  *
- * All Sentinels are asked at once, five times a second, and the newest configuration that any of
+ * All Sentinels are asked at once, ten times a second, and the newest configuration that any of
  * them names counts. One that does not answer in time, or was silent, has no say. While one of them
  * is replacing the master, nobody vouches for it.
  *
@@ -10,8 +10,6 @@
 #pragma once
 
 #include "redis/topology.h"
-
-enum { TOPOLOGY_ASK_SOON_MS = 100 }; /* between two questions, when something hints at a change */
 
 /* What a Sentinel says of the master. */
 struct redis_word {

@@ -7,7 +7,8 @@
 #include <string.h>
 
 enum {
-    ASK_MS = 5000, /* from one question for the slots to the next, when nothing hints at a change */
+    ASK_MS = 5000,        /* from one question for the slots to the next */
+    ASK_SOON_MS = 100,    /* ... when something hints at a change */
     SLOTS_STALL_MS = 200, /* another node is asked when one does not answer for so long */
     ELECTORATE_MIN = 3,   /* fewer masters cannot elect another */
     PROMISE_MS = 10000,
@@ -515,7 +516,7 @@ static void tick_slots(struct redis_topology *topology, uint64_t now_ms) {
     if (topology->sentinels || (topology->is_known && !topology->slots))
         return;
     bool is_suspect = topology->is_suspect || !redis_topology_is_up(topology);
-    if (now_ms - topology->asked_ms >= (is_suspect ? TOPOLOGY_ASK_SOON_MS : ASK_MS))
+    if (now_ms - topology->asked_ms >= (is_suspect ? ASK_SOON_MS : ASK_MS))
         ask_slots(topology, now_ms);
 }
 

@@ -5,7 +5,7 @@
  * A node is a Redis with three connections, its lanes: appends, reads, and news (pub/sub). Whether
  * there is a cluster is found out by asking. Its map of slots is asked for every few seconds, and
  * whenever something hints that it is old (MOVED, a node that is away). The Sentinels are asked
- * five times a second. A node that serves nothing any more is closed when nobody has waited for it
+ * ten times a second. A node that serves nothing any more is closed when nobody has waited for it
  * for some seconds; a master that the Sentinels have replaced is closed with the next tick.
  *
  * A master that was frozen or cut off does not know, when it comes back, that another has taken its
