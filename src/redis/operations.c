@@ -163,8 +163,8 @@ static bool take_read(struct op *op, const redisReply *reply) {
 /* Whether the node that has answered is still, or again, the one to ask. One that a slot is
  * moving to serves it not yet. */
 static bool is_believed(const struct op *op) {
-    return redis_node_is_trusted(op->node, lane_of(op)) &&
-           (op->was_redirected || redis_topology_is_serving(op->node));
+    return redis_lane_is_trusted(&op->node->lanes[lane_of(op)]) &&
+           (op->was_redirected || redis_node_is_serving(op->node));
 }
 
 /* A reply that is believed. */
@@ -303,24 +303,24 @@ static bool send_op(struct op *op) {
         op->ask_node ? op->ask_node : redis_topology_node(&store->topology, channel_of(op));
     if (!node && store->topology.slots)
         op->error = STORE_CLUSTER_DOWN;
-    struct redis_conn *conn = node ? &node->lanes[lane_of(op)] : NULL;
-    if (!conn || !redis_node_is_ready(node, lane_of(op)) ||
-        redis_conn_is_behind(conn, uv_now(store->topology.loop)))
+    struct redis_lane *lane = node ? &node->lanes[lane_of(op)] : NULL;
+    if (!lane || !redis_lane_is_ready(lane) ||
+        redis_conn_is_behind(&lane->conn, uv_now(store->topology.loop)))
         return false;
     if (op->is_append && node->is_waiting)
         return false;
     op->was_redirected = op->ask_node != NULL;
     if (op->ask_node)
-        send_asking(conn);
+        send_asking(&lane->conn);
     set_ask_node(op, NULL);
     op->node = node;
     op->is_sent = true;
     op->sent_ns = uv_hrtime();
     if (op->is_append)
-        send_append(op, conn);
+        send_append(op, &lane->conn);
     else
-        send_read(op, conn);
-    redis_conn_sent(conn, &op->call);
+        send_read(op, &lane->conn);
+    redis_conn_sent(&lane->conn, &op->call);
     return true;
 }
 
@@ -402,7 +402,7 @@ void operations_send_waits(struct redis_store *store) {
     struct list *nodes = &store->topology.nodes;
     for (struct list *link = nodes->next; link != nodes; link = link->next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
-        struct redis_conn *conn = &node->lanes[REDIS_LANE_APPEND];
+        struct redis_conn *conn = &node->lanes[REDIS_LANE_APPEND].conn;
         struct side_call *side = node->wants_wait ? malloc(sizeof *side) : NULL;
         if (!side || !redis_conn_is_ready(conn)) {
             free(side);

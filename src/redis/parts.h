@@ -83,7 +83,7 @@ static inline struct slice channel_of(const struct op *op) {
                          : (struct slice){read_of(op)->name, read_of(op)->name_len};
 }
 
-static inline enum redis_lane lane_of(const struct op *op) {
+static inline enum redis_lane_kind lane_of(const struct op *op) {
     return op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ;
 }
 

@@ -1,5 +1,6 @@
 #include "redis/sentinel.h"
 #include "base/log.h"
+#include "redis/topology_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,7 @@ static void set_home(struct redis_topology *topology, const struct redis_address
     if (topology->home && redis_address_equal(&topology->home->address, address))
         return;
     log_info("redis master", "address", redis_address_text(address).text, NULL);
-    topology->home = topology_get_node(topology, address);
+    topology->home = node_get(topology, address);
     topology->is_known = topology->home != NULL;
     topology->events->changed(topology);
 }
