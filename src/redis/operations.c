@@ -11,6 +11,7 @@
  * Appends that come while it is under way are sent after it.
  */
 #include "base/log.h"
+#include "redis/fate.h"
 #include "redis/parts.h"
 
 #include <stdlib.h>
@@ -88,71 +89,6 @@ static void log_failure(struct op *op, const char *said) {
         redis_store_log(store, &store->read_log, "redis refused a read", said);
 }
 
-/* What an error reply means for the operation, where it is no redirection. */
-enum store_error operations_error_of(const char *text) {
-    static const struct {
-        const char *code;
-        enum store_error error;
-    } codes[] = {
-        {"READONLY", STORE_READ_ONLY},
-        {"NOREPLICAS", STORE_TOO_FEW_REPLICAS},
-        {"LOADING", STORE_LOADING},
-        {"OOM", STORE_OUT_OF_MEMORY},
-        {"CLUSTERDOWN", STORE_CLUSTER_DOWN},
-        {"TRYAGAIN", STORE_CLUSTER_DOWN},
-        {"MASTERDOWN", STORE_READ_ONLY},
-        {"NOAUTH", STORE_REFUSED},
-        {"WRONGPASS", STORE_REFUSED},
-        {"NOPERM", STORE_REFUSED},
-        {"invalid password", STORE_REFUSED},
-        {"can't run this command", STORE_REFUSED},
-        {"can't access", STORE_REFUSED},
-        {"invalid username", STORE_REFUSED},
-        {"without any password configured", STORE_REFUSED},
-    };
-    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
-        if (strstr(text, codes[i].code))
-            return codes[i].error;
-    return STORE_FAILED;
-}
-
-/* Whether it is worth another try: the cluster or Sentinel may be about to name another master. */
-static bool may_pass(const struct redis_store *store, enum store_error error) {
-    bool has_others = redis_topology_may_fail_over(&store->topology);
-    return error == STORE_CLUSTER_DOWN ||
-           (has_others && (error == STORE_READ_ONLY || error == STORE_TOO_FEW_REPLICAS));
-}
-
-static void got_error(struct op *op, const char *text) {
-    struct redis_store *store = op->store;
-    bool is_ask = strncmp(text, "ASK ", 4) == 0;
-    if (strstr(text, "NOSCRIPT")) {
-        op->needs_script = true;
-        make_pending(op, STORE_FAILED);
-        return;
-    }
-    enum store_error error = operations_error_of(text);
-    if (is_ask || strncmp(text, "MOVED ", 6) == 0) {
-        struct redis_node *node = redis_topology_redirect(&store->topology, op->node, text);
-        error = STORE_CLUSTER_DOWN;
-        if (op->redirects++ < REDIRECTS_MAX) {
-            set_ask_node(op, is_ask ? node : NULL);
-            make_pending(op, error);
-            return;
-        }
-        op->redirects = 0; /* they point at one another: a little later */
-    }
-    if (may_pass(store, error)) {
-        redis_topology_suspect(&store->topology);
-        op->retry_ms = uv_now(store->topology.loop) + RETRY_MS;
-        make_pending(op, error);
-        return;
-    }
-    if (op->caller)
-        log_failure(op, text);
-    finish(op, error);
-}
-
 static bool is_integer(const redisReply *reply) {
     return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
 }
@@ -227,41 +163,72 @@ static bool take_read(struct op *op, const redisReply *reply) {
 /* Whether the node that has answered is still, or again, the one to ask. One that a slot is
  * moving to serves it not yet. */
 static bool is_believed(const struct op *op) {
-    return redis_node_is_trusted(op->node, lane_of(op)) &&
-           (op->was_redirected || redis_topology_is_serving(op->node));
+    return redis_lane_is_trusted(&op->node->lanes[lane_of(op)]) &&
+           (op->was_redirected || redis_node_is_serving(op->node));
+}
+
+/* A reply that is believed. */
+static void take(struct op *op, const redisReply *reply) {
+    struct redis_store *store = op->store;
+    if (!op->caller) {
+        op_free(op);
+        return;
+    }
+    if (!(op->is_append ? take_append(op, reply) : take_read(op, reply))) {
+        log_failure(op, "not the reply of the script");
+        finish(op, STORE_FAILED);
+        return;
+    }
+    if (op->is_append && store->redis->wait_replicas) {
+        op->error = STORE_NOT_REPLICATED;
+        list_append(&op->node->unreplicated, &op->pending_link);
+        return;
+    }
+    if (op->is_append && op->was_redirected && store->events)
+        tell_own(store, op);
+    finish(op, STORE_OK);
+}
+
+/* Tries again after a pause; by then another node may serve the channel. */
+static void try_later(struct op *op, enum store_error error) {
+    redis_topology_suspect(&op->store->topology);
+    op->retry_ms = uv_now(op->store->topology.loop) + RETRY_MS;
+    make_pending(op, error);
+}
+
+/* `text` names another node, for this time or for good. */
+static void redirect(struct op *op, const char *text, bool is_ask) {
+    struct redis_node *node = redis_topology_redirect(&op->store->topology, op->node, text);
+    if (op->redirects++ < REDIRECTS_MAX) {
+        set_ask_node(op, is_ask ? node : NULL);
+        make_pending(op, STORE_CLUSTER_DOWN);
+        return;
+    }
+    op->redirects = 0; /* they point at one another */
+    try_later(op, STORE_CLUSTER_DOWN);
 }
 
 static void got_reply(struct redis_call *call, const redisReply *reply) {
     struct op *op = container_of(call, struct op, call);
-    struct redis_store *store = op->store;
-    turn_end(&store->flush);
+    struct redis_fate fate = redis_fate_of(reply, op->is_append, is_believed(op),
+                                           redis_topology_may_fail_over(&op->store->topology));
+    turn_end(&op->store->flush);
     op->is_sent = false;
-    if (!reply) { /* a read is asked again; an append may have been done */
-        if (op->is_append && op->caller)
-            finish(op, STORE_UNSURE);
-        else
-            make_pending(op, STORE_AWAY);
-    } else if (reply->type == REDIS_REPLY_ERROR) {
-        got_error(op, reply->str);
-    } else if (!op->caller) {
-        op_free(op);
-    } else if (!is_believed(op)) { /* it may be lost with the node; what is read may be old */
-        if (op->is_append)
-            finish(op, STORE_UNSURE);
-        else
-            make_pending(op, STORE_AWAY);
-    } else if (!(op->is_append ? take_append(op, reply) : take_read(op, reply))) {
-        log_failure(op, "not the reply of the script");
-        finish(op, STORE_FAILED);
-    } else if (op->is_append && op->was_redirected && store->events &&
-               !store->redis->wait_replicas) {
-        tell_own(store, op);
-        finish(op, STORE_OK);
-    } else if (op->is_append && store->redis->wait_replicas) {
-        op->error = STORE_NOT_REPLICATED;
-        list_append(&op->node->unreplicated, &op->pending_link);
-    } else {
-        finish(op, STORE_OK);
+    switch (fate.kind) {
+    case FATE_DONE: take(op, reply); break;
+    case FATE_ANSWER:
+        if (op->caller && reply && reply->type == REDIS_REPLY_ERROR)
+            log_failure(op, reply->str);
+        finish(op, fate.error);
+        break;
+    case FATE_AGAIN: make_pending(op, fate.error); break;
+    case FATE_LATER: try_later(op, fate.error); break;
+    case FATE_SCRIPT:
+        op->needs_script = true;
+        make_pending(op, fate.error);
+        break;
+    case FATE_MOVED:
+    case FATE_ASK: redirect(op, reply->str, fate.kind == FATE_ASK); break;
     }
 }
 
@@ -336,24 +303,24 @@ static bool send_op(struct op *op) {
         op->ask_node ? op->ask_node : redis_topology_node(&store->topology, channel_of(op));
     if (!node && store->topology.slots)
         op->error = STORE_CLUSTER_DOWN;
-    struct redis_conn *conn = node ? &node->lanes[lane_of(op)] : NULL;
-    if (!conn || !redis_node_is_ready(node, lane_of(op)) ||
-        redis_conn_is_behind(conn, uv_now(store->topology.loop)))
+    struct redis_lane *lane = node ? &node->lanes[lane_of(op)] : NULL;
+    if (!lane || !redis_lane_is_ready(lane) ||
+        redis_conn_is_behind(&lane->conn, uv_now(store->topology.loop)))
         return false;
     if (op->is_append && node->is_waiting)
         return false;
     op->was_redirected = op->ask_node != NULL;
     if (op->ask_node)
-        send_asking(conn);
+        send_asking(&lane->conn);
     set_ask_node(op, NULL);
     op->node = node;
     op->is_sent = true;
     op->sent_ns = uv_hrtime();
     if (op->is_append)
-        send_append(op, conn);
+        send_append(op, &lane->conn);
     else
-        send_read(op, conn);
-    redis_conn_sent(conn, &op->call);
+        send_read(op, &lane->conn);
+    redis_conn_sent(&lane->conn, &op->call);
     return true;
 }
 
@@ -435,7 +402,7 @@ void operations_send_waits(struct redis_store *store) {
     struct list *nodes = &store->topology.nodes;
     for (struct list *link = nodes->next; link != nodes; link = link->next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
-        struct redis_conn *conn = &node->lanes[REDIS_LANE_APPEND];
+        struct redis_conn *conn = &node->lanes[REDIS_LANE_APPEND].conn;
         struct side_call *side = node->wants_wait ? malloc(sizeof *side) : NULL;
         if (!side || !redis_conn_is_ready(conn)) {
             free(side);
@@ -455,7 +422,7 @@ void operations_send_waits(struct redis_store *store) {
 /* --- Giving up -------------------------------------------------------------------------------- */
 
 enum store_error operations_away_error(const struct redis_store *store) {
-    enum store_error error = operations_error_of(store->topology.away);
+    enum store_error error = redis_fate_error(store->topology.away);
     return error == STORE_FAILED ? STORE_AWAY : error;
 }
 

@@ -2,7 +2,7 @@
  * What the parts of the Redis store share; nobody outside src/redis includes it.
  *
  *   store.c        opening, closing, the tick, health
- *   operations.c   appends and reads: sending, replies, retries, giving up
+ *   operations.c   appends and reads: sending, replies, retries, giving up; fate.h decides
  *   watches.c      watched channels and their news
  */
 #pragma once
@@ -83,7 +83,7 @@ static inline struct slice channel_of(const struct op *op) {
                          : (struct slice){read_of(op)->name, read_of(op)->name_len};
 }
 
-static inline enum redis_lane lane_of(const struct op *op) {
+static inline enum redis_lane_kind lane_of(const struct op *op) {
     return op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ;
 }
 
@@ -115,8 +115,6 @@ void operations_give_up(struct redis_store *store, uint64_t now_ms);
 /* Answers all, before the store closes. */
 void operations_end(struct redis_store *store);
 
-/* What a reply's error text, or the reason of an outage, means. */
-enum store_error operations_error_of(const char *text);
 /* Why nothing can be done at the moment. */
 enum store_error operations_away_error(const struct redis_store *store);
 

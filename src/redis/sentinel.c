@@ -1,12 +1,13 @@
 #include "redis/sentinel.h"
 #include "base/log.h"
+#include "redis/topology_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    ASK_MS = 200,        /* from one question to the next, when nothing hints at a change */
+    ASK_MS = 100,        /* a failover takes longer from its start to the promotion */
     STALL_MS = 500,      /* a Sentinel that is silent for so long has no say */
     REJOIN_MS = 500,     /* one whose connection was lost is waited for so long */
     HOME_AWAY_MS = 3000, /* a master that has been away for so long may be forgotten */
@@ -74,7 +75,7 @@ static void set_home(struct redis_topology *topology, const struct redis_address
     if (topology->home && redis_address_equal(&topology->home->address, address))
         return;
     log_info("redis master", "address", redis_address_text(address).text, NULL);
-    topology->home = topology_get_node(topology, address);
+    topology->home = node_get(topology, address);
     topology->is_known = topology->home != NULL;
     topology->events->changed(topology);
 }
@@ -222,15 +223,13 @@ void sentinel_ask(struct redis_sentinels *sentinels) {
     if (!sentinels->waiting)
         return;
     topology->questions++;
-    topology->is_suspect = false;
     sentinels->asked_ms = uv_now(topology->loop);
 }
 
 void sentinel_tick(struct redis_sentinels *sentinels, uint64_t now_ms) {
     for (size_t i = 0; i < sentinels->count; i++)
         redis_conn_tick(&sentinels->each[i].conn, now_ms);
-    uint64_t wait_ms = sentinels->topology->is_suspect ? TOPOLOGY_ASK_SOON_MS : ASK_MS;
-    if (now_ms - sentinels->asked_ms >= wait_ms || topology_has_doubts(sentinels->topology))
+    if (now_ms - sentinels->asked_ms >= ASK_MS || topology_has_doubts(sentinels->topology))
         sentinel_ask(sentinels);
 }
 

@@ -1,17 +1,13 @@
 /*
  * Sentinel: which Redis is the master.
  *
- * All Sentinels are asked at once, five times a second, and the newest configuration that any of
+ * All Sentinels are asked at once, ten times a second, and the newest configuration that any of
  * them names counts. One that does not answer in time, or was silent, has no say. While one of them
  * is replacing the master, nobody vouches for it.
- *
- * Below stands what topology.c lends to it; nobody outside src/redis includes this header.
  */
 #pragma once
 
 #include "redis/topology.h"
-
-enum { TOPOLOGY_ASK_SOON_MS = 100 }; /* between two questions, when something hints at a change */
 
 /* What a Sentinel says of the master. */
 struct redis_word {
@@ -44,21 +40,3 @@ void sentinel_free(struct redis_sentinels *sentinels);
 void sentinel_ask(struct redis_sentinels *sentinels);
 /* Asks when it is time, or when a node is in doubt. */
 void sentinel_tick(struct redis_sentinels *sentinels, uint64_t now_ms);
-
-/* --- topology.c ------------------------------------------------------------------------------- */
-
-/* The node at `address`, open, made if there is none; NULL when memory is out or there are too
- * many. */
-struct redis_node *topology_get_node(struct redis_topology *topology,
-                                     const struct redis_address *address);
-/* Logs that something is away, and why; other reasons of the same outage only now and then. */
-void topology_note_away(struct redis_topology *topology, const struct redis_address *address,
-                        const char *reason);
-/* Stops using the connections of a node until a question is answered. */
-void topology_doubt_node(struct redis_node *node);
-/* Question number `question` has been answered, by `witness` or (NULL) by the Sentinels, and what
- * it said has been taken over: earlier doubts about connections are settled. */
-void topology_settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
-                            uint64_t question);
-/* Whether a connection that is needed may not be used before a question is answered. */
-bool topology_has_doubts(const struct redis_topology *topology);

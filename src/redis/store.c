@@ -37,19 +37,19 @@ void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enu
 
 /* --- Nodes that come and go ------------------------------------------------------------------- */
 
-static void on_ready(struct redis_node *node, enum redis_lane lane) {
-    struct redis_store *store = of_topology(node->topology);
-    if (lane == REDIS_LANE_NEWS)
-        watches_subscribe(store, node);
+static void on_ready(struct redis_lane *lane) {
+    struct redis_store *store = of_topology(lane->node->topology);
+    if (lane->kind == REDIS_LANE_NEWS)
+        watches_subscribe(store, lane->node);
     operations_send(store);
     turn_end(&store->flush);
 }
 
-static void on_down(struct redis_node *node, enum redis_lane lane) {
-    if (lane == REDIS_LANE_APPEND)
-        operations_forget_waits(node);
-    if (lane == REDIS_LANE_NEWS)
-        watches_lose(of_topology(node->topology), node);
+static void on_down(struct redis_lane *lane) {
+    if (lane->kind == REDIS_LANE_APPEND)
+        operations_forget_waits(lane->node);
+    if (lane->kind == REDIS_LANE_NEWS)
+        watches_lose(of_topology(lane->node->topology), lane->node);
 }
 
 static void on_changed(struct redis_topology *topology) {
@@ -99,7 +99,7 @@ static const struct redis_promise *weakest_promise(const struct redis_topology *
     const struct redis_promise *weakest = NULL;
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         const struct redis_node *node = container_of(link, struct redis_node, link);
-        if (!redis_topology_is_serving(node) || !node->promise.is_known)
+        if (!redis_node_is_serving(node) || !node->promise.is_known)
             continue;
         ++*masters;
         if (!weakest || (!redis_promise_risk(weakest) && redis_promise_risk(&node->promise)))

@@ -1,65 +1,25 @@
 /*
- * Which Redis serves which channel: one server, the master that Sentinel names, or the nodes of a
- * cluster.
+ * Which Redis serves which channel: one server, the master that the Sentinels name, or the nodes of
+ * a cluster.
  *
- * A node is a Redis with three connections, its lanes: appends, reads, and news (pub/sub). Whether
- * there is a cluster is found out by asking. Its map of slots is asked for every few seconds, and
- * whenever something hints that it is old (MOVED, a node that is away). The Sentinels are asked
- * five times a second. A node that serves nothing any more is closed when nobody has waited for it
- * for some seconds; a master that the Sentinels have replaced is closed with the next tick.
- *
- * A master that was frozen or cut off does not know, when it comes back, that another has taken its
- * place: it accepts updates that will be wiped. So a lane is in doubt as soon as it is ready, and
- * when its Redis was silent, or the Sentinels are replacing it. The doubt ends when the Sentinels,
- * or another node of the cluster, answer a question that was asked after the doubt began, and still
- * name the node as a master. Nothing is sent on a lane in doubt, and no reply on it is believed:
- * appends and news are held back, reads are repeated. A lone Redis is never in doubt, because there
- * is nobody to ask.
+ * Whether there is a cluster is found out by asking. Its map of slots is asked for every few
+ * seconds, and whenever something hints that it is old (MOVED, a node that is away). The Sentinels
+ * are asked ten times a second. A node that serves nothing any more is closed when nobody has
+ * waited for it for some seconds; a master that the Sentinels have replaced, with the next tick.
  */
 #pragma once
 
-#include "redis/conn.h"
 #include "redis/layout.h"
-#include "redis/promise.h"
+#include "redis/node.h"
 #include <stdbool.h>
 #include <stdint.h>
 
-enum redis_lane { REDIS_LANE_APPEND, REDIS_LANE_READ, REDIS_LANE_NEWS, REDIS_LANES };
-
-struct redis_topology;
 struct redis_sentinels;
-
-struct redis_node {
-    struct list link; /* in topology->nodes */
-    struct redis_topology *topology;
-    struct redis_address address;
-    struct redis_conn lanes[REDIS_LANES];
-    uint64_t
-        doubts[REDIS_LANES]; /* the first question whose answer ends the doubt; 0: there is none */
-    unsigned slots;          /* of the cluster's, that it serves */
-    uint64_t idle_ms;        /* since when it serves nothing */
-    struct redis_promise promise;
-    struct redis_call info_call, config_call, nodes_call, slots_call;
-    uint64_t slots_question; /* the last question for the slots that it was asked */
-    bool is_asking_slots;
-    uint64_t nodes_asked_ms;
-    bool is_asking_nodes;
-    bool is_migrating; /* it gives a slot away: pushes may go to the node that gets it */
-    uint64_t asked_ms; /* for its promise */
-    bool is_asking;
-    bool is_announced; /* the log has said what it promises */
-    /* The store's: */
-    struct list watches;      /* struct store_watch */
-    struct list unreplicated; /* appends done that wait for WAIT */
-    bool wants_wait;          /* appends have been sent since the last WAIT */
-    bool is_waiting;          /* WAIT is under way: what is sent now would stand behind it */
-    unsigned holds;           /* operations that are to be sent here, redirected by ASK */
-};
 
 struct redis_topology_events {
     /* The lane can be used. */
-    void (*ready)(struct redis_node *node, enum redis_lane lane);
-    void (*down)(struct redis_node *node, enum redis_lane lane);
+    void (*ready)(struct redis_lane *lane);
+    void (*down)(struct redis_lane *lane);
     void (*message)(struct redis_node *node, const redisReply *reply);
     /* Channels may be served by other nodes than before. */
     void (*changed)(struct redis_topology *topology);
@@ -106,15 +66,6 @@ struct redis_node *redis_topology_node(struct redis_topology *topology, struct s
  * the node that is named; NULL when that cannot be read. */
 struct redis_node *redis_topology_redirect(struct redis_topology *topology, struct redis_node *from,
                                            const char *error);
-
-/* Whether the node is the master of some channels. */
-bool redis_topology_is_serving(const struct redis_node *node);
-
-/* Whether nobody may know better than the node itself that it is a master. */
-bool redis_node_is_trusted(const struct redis_node *node, enum redis_lane lane);
-
-/* Whether commands may be sent. */
-bool redis_node_is_ready(const struct redis_node *node, enum redis_lane lane);
 
 /* Whether another Redis may take the master's place. */
 bool redis_topology_may_fail_over(const struct redis_topology *topology);

@@ -17,13 +17,13 @@ enum {
 };
 
 static bool can_subscribe(const struct redis_node *node) {
-    return redis_node_is_ready(node, REDIS_LANE_NEWS);
+    return redis_lane_is_ready(&node->lanes[REDIS_LANE_NEWS]);
 }
 
 /* Subscribes to the channels of up to `count` watches from `link` on. */
 static void subscribe(struct redis_store *store, struct redis_node *node, struct list *link,
                       int count) {
-    struct redis_conn *conn = &node->lanes[REDIS_LANE_NEWS];
+    struct redis_conn *conn = &node->lanes[REDIS_LANE_NEWS].conn;
     redis_conn_command(conn, 1 + count);
     redis_conn_argument(conn, store->topology.layout.is_cluster ? SLICE("SSUBSCRIBE")
                                                                 : SLICE("SUBSCRIBE"));
@@ -63,7 +63,7 @@ void watches_subscribe(struct redis_store *store, struct redis_node *node) {
 
 static void unsubscribe(struct redis_store *store, const struct store_watch *watch) {
     struct redis_node *node = watch->place;
-    struct redis_conn *conn = node ? &node->lanes[REDIS_LANE_NEWS] : NULL;
+    struct redis_conn *conn = node ? &node->lanes[REDIS_LANE_NEWS].conn : NULL;
     if (!conn || watch->state == WATCH_OFF || !redis_conn_is_ready(conn))
         return;
     redis_conn_command(conn, 2);

@@ -217,6 +217,28 @@ def test_a_killed_master_under_load(cluster, start):
         assert not [entry for entry in lost if entry[0] not in by_node[old.port]], "a node that did not fail lost something"
 
 
+@pytest.mark.parametrize("timeout_ms", [900, 5000], ids=["given up", "waited for"])
+def test_an_old_master_that_thaws_acknowledges_nothing(cluster, start, timeout_ms):
+    """It thaws as soon as its replica has taken its place."""
+    servers = [start(**KEEP_ALL, **cluster.settings(node, REDIS_TIMEOUT=timeout_ms)) for node in (0, 1)]
+    for server in servers:
+        healthy(server)
+    by_node = channels_by_node(cluster, servers[0], 2)
+    old = cluster.masters[-1]
+    replica = cluster.replica_of(old)
+    with Load(servers, channels=[c for some in by_node.values() for c in some], publishers=24, lossy=True) as load:
+        load.run_for(pushes=300)
+        old.freeze()
+        load.during(lambda: wait_until(lambda: replica.is_master, "the election", 60))
+        before = len(load.acknowledged)
+        old.thaw()
+        load.run_for(pushes=200, of=by_node[old.port])
+        load.settle()
+        lost = load.lost()
+        print(f"lost {len(lost)} of {load}")
+        assert not set(lost) & set(load.acknowledged[before:])
+
+
 def test_a_master_that_hands_over_in_good_order_loses_nothing(cluster, start):
     servers = [start(**KEEP_ALL, **cluster.settings(node)) for node in (0, 1)]
     for server in servers:

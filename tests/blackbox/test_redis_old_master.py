@@ -35,7 +35,7 @@ class Pair:
         self.sentinel.speak()
 
     def wait_while_asked(self, times):
-        """Until the Sentinel has been asked so many times more: five times a second, or when it is quiet, twice."""
+        """Until the Sentinel has been asked so many times more: ten times a second, or when it is quiet, twice."""
         wanted = self.sentinel.questions + times
         wait_until(lambda: self.sentinel.questions >= wanted, "the questions")
 
@@ -152,7 +152,7 @@ def is_frozen(pair, server, channel):
     """Freezes the old master, sends it a push, and waits until it was silent for long; returns the client of the push."""
     pair.old.freeze()
     client = pushed(server, channel)
-    pair.wait_while_asked(6)
+    pair.wait_while_asked(12)
     return client
 
 
@@ -199,7 +199,7 @@ def test_a_late_answer_to_a_poll_is_not_given(pair, start):
     pair.old.freeze()
     with server.client(timeout=60) as client:
         client.send_request("GET", channel + "?ts=2")
-        pair.wait_while_asked(6)
+        pair.wait_while_asked(12)
         pair.sentinel.hush()
         pair.promote()
         upstream_push(pair.new, channel, '{"n":2}')
@@ -246,7 +246,7 @@ def test_a_longline_that_was_frozen_with_its_master_and_its_sentinel(pair, start
             server.send_signal(signal.SIGSTOP)
             pair.promote()
             client.send(request_bytes("POST", channel, b'{"n":2}'))
-            pair.wait_while_asked(6)
+            pair.wait_while_asked(12)
             elsewhere.name(pair.new, epoch=2)
             pair.old.thaw()
             server.send_signal(signal.SIGCONT)
@@ -287,7 +287,7 @@ def test_nothing_is_acknowledged_while_a_sentinel_replaces_the_master(pair, star
         taken = total(pair.old, channel)
         with server.client(timeout=60) as client:
             client.send(request_bytes("POST", channel, b"{}"))
-            pair.wait_while_asked(6)
+            pair.wait_while_asked(12)
             pair.promote()
             pair.name_new()
             reply = client.read_reply()

@@ -148,6 +148,30 @@ def test_a_failover_under_load_is_silent_about_nothing(sentinels, start, how):
         assert healthy(server)["store"].startswith("redis ")
 
 
+@pytest.mark.parametrize("timeout_ms", [900, 5000], ids=["given up", "waited for"])
+def test_an_old_master_that_thaws_before_the_sentinels_name_the_new_one(sentinels, start, timeout_ms):
+    """A second passes until they do. Whatever it still takes, none of that is acknowledged."""
+    servers = [start(**KEEP_ALL, **sentinels.settings(REDIS_TIMEOUT=timeout_ms)) for _ in range(2)]
+    for server in servers:
+        healthy(server)
+    old, replicas = sentinels.master, sentinels.replicas
+
+    def promoted():
+        return any(replica.info("replication")["role"] == "master" for replica in replicas)
+
+    with Load(servers, lossy=True) as load:
+        load.run_for(pushes=300)
+        old.freeze()
+        load.during(lambda: wait_until(promoted, "a promotion", 60))
+        before = len(load.acknowledged)
+        old.thaw()
+        load.during(lambda: sentinels.wait_for_failover(old))
+        load.run_for(pushes=1000)
+        load.settle()
+        lost = count_lost(load, "thawed")
+        assert not set(lost) & set(load.acknowledged[before:])
+
+
 def test_parked_polls_live_through_a_failover(sentinels, start):
     """No one pushes meanwhile; the polls wait for the new master's news."""
     servers = [start(**sentinels.settings()) for _ in range(2)]
