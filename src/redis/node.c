@@ -69,8 +69,10 @@ bool redis_lane_is_ready(const struct redis_lane *lane) {
 static void on_ready(struct redis_conn *conn) {
     struct redis_lane *lane = container_of(conn, struct redis_lane, conn);
     struct redis_topology *topology = lane->node->topology;
-    if (conn->tries > 1)
+    if (conn->tries > 1) {
         topology->reconnects++;
+        lane->back_ms = uv_now(topology->loop);
+    }
     if (lane->kind == REDIS_LANE_READ)
         ask_promise(lane->node, uv_now(topology->loop));
     topology_doubt(lane);
@@ -95,6 +97,7 @@ static void on_down(struct redis_conn *conn, const char *reason) {
 /* On the lane for reads come the answers to questions, too; and a read can be repeated. */
 static bool on_silent(struct redis_conn *conn) {
     struct redis_lane *lane = container_of(conn, struct redis_lane, conn);
+    lane->back_ms = uv_now(conn->loop);
     topology_doubt(lane);
     return !redis_lane_is_trusted(lane) && lane->kind != REDIS_LANE_READ;
 }

@@ -22,7 +22,8 @@ struct redis_lane {
     struct redis_conn conn;
     struct redis_node *node;
     enum redis_lane_kind kind;
-    uint64_t doubt; /* the first question whose answer ends it; 0: no doubt */
+    uint64_t doubt;   /* the first question whose answer ends it; 0: no doubt */
+    uint64_t back_ms; /* when its Redis was last heard of again, after a silence or a loss */
 };
 
 struct redis_node {

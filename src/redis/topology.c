@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AWAY_LOG_MS = 5000 }; /* another reason of the same outage is logged after so long */
+enum {
+    AWAY_LOG_MS = 5000, /* another reason of the same outage is logged after so long */
+    HEARSAY_MS = 100,   /* in so long all nodes of a cluster have heard of an election */
+};
 
 /* --- Doubts ----------------------------------------------------------------------------------- */
 
@@ -75,20 +78,35 @@ static unsigned count_masters(const struct redis_topology *topology) {
     return masters;
 }
 
+/* A cluster's nodes hear of an election by message, one after another: what one of them says of
+ * a node that is just back may be older than the election. */
+static bool is_too_early(const struct redis_lane *lane, const struct redis_node *witness) {
+    return witness && lane->back_ms && witness->slots_call.sent_ms < lane->back_ms + HEARSAY_MS;
+}
+
 void topology_settle_doubts(struct redis_topology *topology, const struct redis_node *witness,
                             uint64_t question) {
     unsigned masters = count_masters(topology);
+    bool is_any_early = false;
     for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
         struct redis_node *node = container_of(link, struct redis_node, link);
         if (witness &&
             !redis_cluster_may_vouch(masters, redis_node_is_serving(witness), node == witness))
             continue;
-        for (int kind = 0; kind < REDIS_LANES; kind++)
-            if (node->lanes[kind].doubt && node->lanes[kind].doubt <= question)
-                settle(&node->lanes[kind]);
+        for (int kind = 0; kind < REDIS_LANES; kind++) {
+            struct redis_lane *lane = &node->lanes[kind];
+            if (!lane->doubt || lane->doubt > question)
+                continue;
+            if (is_too_early(lane, witness))
+                is_any_early = true;
+            else
+                settle(lane);
+        }
     }
     topology_note_up(topology);
-    if (topology_has_doubts(topology))
+    if (is_any_early)
+        topology->is_suspect = true; /* asked again with a later tick */
+    else if (topology_has_doubts(topology))
         topology_ask(topology);
 }
 
