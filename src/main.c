@@ -77,7 +77,8 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
         .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
         .ttl_ms = config->data_ttl * 1000,
         .max_bytes = (uint64_t)config->data_max_bytes,
-        .clock_ms = clock_wall_ms,
+        .wall_ms = clock_wall_ms,
+        .steady_ms = clock_steady_ms,
     };
     return config->data_provider == PROVIDER_REDIS
                ? store_redis_open(loop, &options, &app.redis, error, error_size)
@@ -103,7 +104,6 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .ttl_ms = config->data_ttl * 1000,
         .cache_max_bytes = (uint64_t)config->cache_size << 20,
         .load_max_ms = (uint64_t)config->redis_timeout,
-        .clock_ms = clock_wall_ms,
     };
     api = (struct api){
         .inbox = inbox_new(loop, app.store, &inbox_options, &api_inbox_events),

@@ -71,7 +71,7 @@ void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
                       const struct store_read *read) {
     uint64_t cursor = poll_cursor(poll->ts, read->total);
     bool is_behind = cursor < read->total;
-    uint64_t found = read->count ? read->updates[0]->ts : read->total + 1;
+    uint64_t found = read->count ? read->updates[0]->ts : read->end + 1; /* what is delivered */
     struct answer answer = {
         .reset = cursor > read->total,
         .total = total,
@@ -99,7 +99,7 @@ static uint64_t oldest_allowed(const struct inbox *inbox, const struct channel *
 
 /* An update that lua-long-polling stored has no time: it goes with its channel. */
 static bool is_too_old(const struct update *update, int64_t cutoff) {
-    return update->at_ms && update->at_ms < cutoff;
+    return update->born_ms && update->born_ms < cutoff;
 }
 
 /*
@@ -118,7 +118,7 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
     if (first < in_memory)
         return false;
     uint32_t index = (uint32_t)(first - in_memory);
-    int64_t cutoff = inbox->options.clock_ms() - inbox->options.ttl_ms;
+    int64_t cutoff = store_now_ms(inbox->store) - inbox->options.ttl_ms;
     while (!has_waited && index < channel->recent_count &&
            is_too_old(channel_recent(channel, index), cutoff))
         index++;

@@ -55,7 +55,7 @@ struct store_op {
 /* Stores one update: `done` only when it is as durable as SYNC says, or not stored at all. */
 struct store_append {
     struct store_op op;
-    struct update *update; /* gets ts and at_ms */
+    struct update *update; /* gets ts, at_ms and born_ms */
     enum store_error error;
     void *owner; /* the caller's */
     uint64_t hash;
@@ -71,7 +71,8 @@ struct store_read {
     enum store_error error;
     uint64_t total;          /* the channel's newest ts, 0 for an unknown channel */
     uint64_t gone;           /* updates up to this ts are certainly gone */
-    struct update **updates; /* `count` of them with one reference each, the array from malloc() */
+    uint64_t end;            /* the read covers every update up to this ts */
+    struct update **updates; /* `count` without a gap, with one reference each; from malloc() */
     uint32_t count;
     void *owner;
     uint64_t hash;
@@ -104,6 +105,7 @@ struct store_events {
 
 struct store_stats {
     uint64_t commits, commit_ns, errors, reads, updates, bytes, swept;
+    uint64_t damaged; /* updates found damaged since the start */
     uint64_t up, reconnects, watches; /* of a shared store */
 };
 
@@ -112,8 +114,8 @@ struct store_options {
     int sync;         /* enum sync_mode */
     uint64_t channel_max_updates;
     int64_t ttl_ms;
-    uint64_t max_bytes;        /* 0: none */
-    int64_t (*clock_ms)(void); /* wall clock; tests move it */
+    uint64_t max_bytes; /* 0: none */
+    int64_t (*wall_ms)(void), (*steady_ms)(void); /* base/clock.h; tests move them */
 };
 
 struct store;
@@ -122,6 +124,7 @@ struct store_ops {
     void (*append)(struct store *store, struct store_append *append);
     void (*read)(struct store *store, struct store_read *read);
     void (*stats)(struct store *store, struct store_stats *stats);
+    int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
     /* Of a shared store; else NULL. */
     void (*listen)(struct store *store, const struct store_events *events);
@@ -145,6 +148,11 @@ static inline void store_read(struct store *store, struct store_read *read) {
 
 static inline void store_stats(struct store *store, struct store_stats *stats) {
     store->ops->stats(store, stats);
+}
+
+/* The clock by which its updates age: update->born_ms. */
+static inline int64_t store_now_ms(const struct store *store) {
+    return store->ops->now_ms(store);
 }
 
 /* Answers what is under way, makes everything durable, closes, frees, and calls `closed` on the

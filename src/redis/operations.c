@@ -113,7 +113,7 @@ static bool take_append(struct op *op, const redisReply *reply) {
                         "redis stored an update, but may not tell of it", reply->element[2]->str);
     struct update *update = append_of(op)->update;
     update->ts = (uint64_t)reply->element[0]->integer;
-    update->at_ms = reply->element[1]->integer;
+    update->at_ms = update->born_ms = reply->element[1]->integer;
     op->store->stats.commits++;
     op->store->stats.commit_ns += uv_hrtime() - op->sent_ns;
     return true;
@@ -140,6 +140,7 @@ static bool take_read(struct op *op, const redisReply *reply) {
     const redisReply *bodies = reply->element[3], *records = reply->element[4];
     read->total = (uint64_t)reply->element[0]->integer;
     read->gone = (uint64_t)reply->element[1]->integer;
+    read->end = read->total;
     read->updates = malloc((bodies->elements + 1) * sizeof(struct update *));
     struct redis_record record = {0};
     size_t next = 0;

@@ -140,6 +140,11 @@ static void on_handle_closed(uv_handle_t *handle) {
     closed(context);
 }
 
+/* Ages count by Redis's clock, which is a wall clock. */
+static int64_t get_now_ms(const struct store *base) {
+    return container_of(base, const struct redis_store, base)->options.wall_ms();
+}
+
 static void close_store(struct store *base, void (*closed)(void *), void *context) {
     struct redis_store *store = store_of(base);
     store->closed = closed;
@@ -157,6 +162,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         .append = operations_append,
         .read = operations_read,
         .stats = get_stats,
+        .now_ms = get_now_ms,
         .close = close_store,
         .listen = watches_listen,
         .watch = watches_start,

@@ -165,7 +165,7 @@ static void test_expired_in_memory(void **state) {
     fake.now_ms += 1000;
     check_answer(ask(0, "a", 4), 11, 10, 10, 6);
     /* What has no time is not too old. */
-    fake_channel("a")->updates[8]->at_ms = 0;
+    fake_channel("a")->updates[8]->born_ms = 0;
     check_answer(ask(0, "a", 4), 9, 10, 10, 4);
 }
 
