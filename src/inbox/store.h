@@ -105,7 +105,8 @@ struct store_events {
 
 struct store_stats {
     uint64_t commits, commit_ns, errors, reads, updates, bytes, swept;
-    uint64_t damaged; /* updates found damaged since the start */
+    uint64_t damaged;    /* updates found damaged since the start */
+    const char *trouble; /* why nothing can be stored now, a static text; NULL: it can */
     uint64_t up, reconnects, watches; /* of a shared store */
 };
 
@@ -114,7 +115,7 @@ struct store_options {
     int sync;         /* enum sync_mode */
     uint64_t channel_max_updates;
     int64_t ttl_ms;
-    uint64_t max_bytes; /* 0: none */
+    uint64_t max_bytes;                           /* 0: none */
     int64_t (*wall_ms)(void), (*steady_ms)(void); /* base/clock.h; tests move them */
 };
 
@@ -126,11 +127,11 @@ struct store_ops {
     void (*stats)(struct store *store, struct store_stats *stats);
     int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
+    enum store_error (*health)(struct store *store, struct buf *line);
     /* Of a shared store; else NULL. */
     void (*listen)(struct store *store, const struct store_events *events);
     void (*watch)(struct store *store, struct store_watch *watch);
     void (*unwatch)(struct store *store, struct store_watch *watch);
-    enum store_error (*health)(struct store *store, struct buf *line);
 };
 
 /* What every implementation begins with. */
@@ -179,8 +180,8 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* Whether the store works. For a shared store, `line` (if not NULL) gets what it promises, or why
+/* Whether the store works. `line` (if not NULL) gets what it promises, what is wrong with it, or why
  * it does not work. */
 static inline enum store_error store_health(struct store *store, struct buf *line) {
-    return store->ops->health ? store->ops->health(store, line) : STORE_OK;
+    return store->ops->health(store, line);
 }

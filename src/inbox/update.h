@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 struct update {
-    uint64_t ts;   /* its id in its channel, from 1; set by the store */
+    uint64_t ts;     /* its id in its channel, from 1; set by the store */
     int64_t at_ms;   /* when it was stored, by the wall clock; set by the store */
     int64_t born_ms; /* the same by the store's clock, from which its age counts; 0: unknown */
     uint32_t refs;

@@ -69,7 +69,7 @@ bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
     }
     slice->is_last = list_empty(&checkpoint->writing);
     return !slice->is_last || meta_put_checkpoint(checkpoint->file, checkpoint->state,
-                                                      checkpoint->seq, checkpoint->channel_max);
+                                                  checkpoint->seq, checkpoint->channel_max);
 }
 
 void checkpoint_committed(struct checkpoint *checkpoint, struct checkpoint_slice *slice) {

@@ -3,7 +3,9 @@
 #include "base/log.h"
 #include "sqlite/seal.h"
 #include "sqlite/sql.h"
+#include "sqlite/wal_repair.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,8 +18,8 @@ static const char schema[] =
     "CREATE TABLE channel ("
     "  id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, total INTEGER NOT NULL,"
     "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_born INTEGER NOT NULL, seal INTEGER);"
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, seal INTEGER) WITHOUT ROWID;"
-    LOG_FILE_UPDATE_LOG;
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, seal INTEGER) WITHOUT "
+    "ROWID;" LOG_FILE_UPDATE_LOG;
 
 const char *log_file_path(const struct store_options *options) {
     return options->path ? options->path : ":memory:";
@@ -25,7 +27,8 @@ const char *log_file_path(const struct store_options *options) {
 
 void log_file_explain(const struct log_file *file, const struct store_options *options,
                       const char *what, char *error, size_t error_size) {
-    snprintf(error, error_size, "%s %s: %s", log_file_path(options), what, sqlite3_errmsg(file->db));
+    snprintf(error, error_size, "%s %s: %s", log_file_path(options), what,
+             sqlite3_errmsg(file->db));
 }
 
 void log_file_note_error(struct log_file *file, const char *doing) {
@@ -80,6 +83,7 @@ bool log_file_commit(struct log_file *file) {
     if (!sql_run(file->commit))
         return false;
     file->commits++;
+    file->trouble = NULL;
     file->commit_ns += uv_hrtime() - start;
     return true;
 }
@@ -123,14 +127,14 @@ static bool create_tables(struct log_file *file) {
     char stamp[96];
     snprintf(stamp, sizeof stamp, "PRAGMA application_id = %d; PRAGMA user_version = %d;",
              APPLICATION_ID, LOG_SCHEMA_VERSION);
-    return log_file_execute(file, "BEGIN IMMEDIATE") && log_file_execute(file, schema) && log_file_execute(file, stamp) &&
-           log_file_execute(file, "COMMIT");
+    return log_file_execute(file, "BEGIN IMMEDIATE") && log_file_execute(file, schema) &&
+           log_file_execute(file, stamp) && log_file_execute(file, "COMMIT");
 }
 
 /* Creates the tables in a new file. False, with `error`, for a file that is not ours or of
  * another version. */
-static bool check_schema(struct log_file *file, const struct store_options *options, char *error,
-                         size_t error_size) {
+static bool check_schema(struct log_file *file, const struct store_options *options,
+                         bool may_create, char *error, size_t error_size) {
     int64_t application = -1, version = -1, tables = -1;
     bool is_readable = log_file_query(file, "PRAGMA application_id", 0, 0, &application) &&
                        log_file_query(file, "PRAGMA user_version", 0, 0, &version) &&
@@ -139,6 +143,8 @@ static bool check_schema(struct log_file *file, const struct store_options *opti
     file->version = is_new ? LOG_SCHEMA_VERSION : version;
     if (!is_readable)
         log_file_explain(file, options, "cannot be read", error, error_size);
+    else if (is_new && !may_create)
+        snprintf(error, error_size, "%s is empty", log_file_path(options));
     else if (is_new && !create_tables(file))
         log_file_explain(file, options, "cannot create the tables", error, error_size);
     else if (!is_new && application != APPLICATION_ID)
@@ -159,22 +165,77 @@ static bool prepare(struct log_file *file) {
            log_file_prepare(file, &file->freelist_count, "PRAGMA freelist_count");
 }
 
+/* An error for which a file of the write-ahead log's index may be to blame: a full disk. */
+static bool lacks_shared_memory(const struct log_file *file) {
+    int code = sqlite3_extended_errcode(file->db);
+    return code == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE || code == SQLITE_IOERR_SHMMAP ||
+           code == SQLITE_IOERR_SHMOPEN || code == SQLITE_CANTOPEN;
+}
+
+/* On a full disk, goes on without the shared memory that lets others read the file. */
+static bool set_up_without_room(struct log_file *file, const struct store_options *options) {
+    if (!lacks_shared_memory(file) || !log_file_execute(file, "PRAGMA locking_mode = EXCLUSIVE") ||
+        !set_up(file, options))
+        return false;
+    log_warn("the disk is full", "meaning",
+             "pushes are refused until there is room; until the next restart no other program can"
+             " open the data file",
+             NULL);
+    return true;
+}
+
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size) {
     *file = (struct log_file){.page_bytes = 4096};
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    if (options->path) {
+        enum wal_state wal =
+            wal_repair(options->path, true, options->sync == SYNC_ALWAYS, error, error_size);
+        if (wal == WAL_DAMAGED || wal == WAL_FAILED)
+            return false;
+    }
     if (sqlite3_open_v2(log_file_path(options), &file->db, flags, NULL) != SQLITE_OK ||
-        !set_up(file, options)) {
+        (!set_up(file, options) && !set_up_without_room(file, options))) {
         log_file_explain(file, options, "cannot be opened", error, error_size);
         return false;
     }
-    if (!check_schema(file, options, error, error_size))
+    if (!check_schema(file, options, true, error, error_size))
         return false;
     if (!prepare(file) || !log_file_query(file, "PRAGMA page_size", 0, 0, &file->page_bytes)) {
         log_file_explain(file, options, "cannot be read", error, error_size);
         return false;
     }
     return true;
+}
+
+/* "file:PATH?immutable=1", as https://www.sqlite.org/uri.html says; cut off when it is too long. */
+static void write_uri(char *uri, size_t size, const char *path) {
+    struct buf text = {0};
+    buf_puts(&text, "file:");
+    for (; *path; path++)
+        if (strchr("?#%", *path))
+            buf_printf(&text, "%%%02x", (unsigned char)*path);
+        else
+            buf_putc(&text, *path);
+    snprintf(uri, size, "%.*s?immutable=1", (int)text.len, text.data ? text.data : "");
+    buf_deinit(&text);
+}
+
+bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alone, char *error,
+                           size_t error_size) {
+    *file = (struct log_file){.page_bytes = 4096};
+    struct store_options options = {.path = path};
+    char uri[3 * PATH_MAX];
+    write_uri(uri, sizeof uri, path);
+    int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (is_alone ? SQLITE_OPEN_URI : 0);
+    if (sqlite3_open_v2(is_alone ? uri : path, &file->db, flags, NULL) != SQLITE_OK ||
+        sqlite3_busy_timeout(file->db, BUSY_MS) != SQLITE_OK ||
+        !log_file_execute(file, "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY") ||
+        !seal_define_functions(file->db)) {
+        log_file_explain(file, &options, "cannot be opened", error, error_size);
+        return false;
+    }
+    return check_schema(file, &options, false, error, error_size);
 }
 
 void log_file_close(struct log_file *file) {

@@ -36,6 +36,7 @@ struct log_file {
     sqlite3_stmt *begin, *commit, *rollback, *page_count, *freelist_count;
     sqlite3_stmt *put_meta; /* meta.c's */
     uint64_t commits, commit_ns, errors;
+    const char *trouble;      /* why nothing can be written now; NULL: it can */
     uint64_t error_logged_at; /* uv_hrtime() */
     const char *reason;       /* of the next error noted, where it is not SQLite's; or NULL */
 };
@@ -44,6 +45,10 @@ struct log_file {
  * not ours or has another version. Call log_file_close() in either case. */
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size);
+/* The same for reading only: nothing is changed or prepared. `is_alone`: nobody else uses the file, and
+ * there is no write-ahead log; then no file is made beside it either. */
+bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alone, char *error,
+                           size_t error_size);
 void log_file_close(struct log_file *file);
 
 bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const char *sql);

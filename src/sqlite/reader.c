@@ -20,8 +20,7 @@ enum link { LINK_FOUND, LINK_END, LINK_BROKEN };
 /* Whether the row `seq`, with the update `ts`, may have been deleted. */
 static bool may_be_deleted(const struct walk *walk, int64_t seq, int64_t ts) {
     const struct reader *reader = walk->reader;
-    return seq <= reader->raised_seq ||
-           ts <= (int64_t)walk->channel->total - reader->channel_max ||
+    return seq <= reader->raised_seq || ts <= (int64_t)walk->channel->total - reader->channel_max ||
            seq < rows_oldest_seq(reader->rows);
 }
 

@@ -78,27 +78,27 @@ static bool find_lost(struct log_file *file, bool can_read_index) {
                                   " total, head, mark, born)") &&
            (!can_read_index || log_file_execute(file, in_index)) &&
            log_file_execute(
-        file, "INSERT OR REPLACE INTO lost (id, name) SELECT channel, name FROM update_log"
-              " WHERE name IS NOT NULL AND " HAS_NUMBERS
-              " AND has_content(seq, seal, " SEAL_CONTENT ")"
-              " AND channel NOT IN (SELECT id FROM channel NOT INDEXED WHERE " WHOLE ");"
-              "UPDATE lost SET total = news.total, head = news.head, mark = news.mark,"
-              " born = news.born FROM (SELECT channel, max(ts) AS total, max(seq) AS head,"
-              "  max(coalesce(max(seq) FILTER (WHERE ts % 128 = 0), 0), max(skip)) AS mark,"
-              "  max(born) AS born"
-              "  FROM update_log WHERE " HAS_NUMBERS " AND channel IN (SELECT id FROM lost)"
-              "  GROUP BY channel) AS news WHERE lost.id = news.channel;");
+               file, "INSERT OR REPLACE INTO lost (id, name) SELECT channel, name FROM update_log"
+                     " WHERE name IS NOT NULL AND " HAS_NUMBERS
+                     " AND has_content(seq, seal, " SEAL_CONTENT ")"
+                     " AND channel NOT IN (SELECT id FROM channel NOT INDEXED WHERE " WHOLE ");"
+                     "UPDATE lost SET total = news.total, head = news.head, mark = news.mark,"
+                     " born = news.born FROM (SELECT channel, max(ts) AS total, max(seq) AS head,"
+                     "  max(coalesce(max(seq) FILTER (WHERE ts % 128 = 0), 0), max(skip)) AS mark,"
+                     "  max(born) AS born"
+                     "  FROM update_log WHERE " HAS_NUMBERS " AND channel IN (SELECT id FROM lost)"
+                     "  GROUP BY channel) AS news WHERE lost.id = news.channel;");
 }
 
 /* Names only in the index, of channels that are whole under another name, are not among the lost.
  * The index first: deleting a row needs it. */
 static bool put_lost(struct log_file *file) {
-    return log_file_execute(
-        file,
-        "REINDEX channel;"
-        "DELETE FROM channel WHERE NOT " WHOLE ";"
-        "INSERT INTO channel (" SEAL_CHANNEL ", seal) SELECT id, name, total, head, mark, born,"
-        " make_channel_seal(id, name, total, head, mark, born) FROM lost;");
+    return log_file_execute(file,
+                            "REINDEX channel;"
+                            "DELETE FROM channel WHERE NOT " WHOLE ";"
+                            "INSERT INTO channel (" SEAL_CHANNEL
+                            ", seal) SELECT id, name, total, head, mark, born,"
+                            " make_channel_seal(id, name, total, head, mark, born) FROM lost;");
 }
 
 static bool mend(struct log_file *file, bool can_read_index, const struct store_options *options,

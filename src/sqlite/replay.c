@@ -94,10 +94,10 @@ static bool take_whole_rows(struct replay *replay) {
 /* `row` is the newest of the entry's channel, or would be: two of its three links say so. */
 static bool is_next_of(const struct entry *entry, const struct update_row *row) {
     const struct channel_row *channel = &entry->now;
-    return row->seq > channel->head &&
-           (channel->id == row->channel) + ((int64_t)channel->total + 1 == row->ts) +
-                   (channel->head == row->prev) >=
-               2;
+    return row->seq > channel->head && (channel->id == row->channel) +
+                                               ((int64_t)channel->total + 1 == row->ts) +
+                                               (channel->head == row->prev) >=
+                                           2;
 }
 
 static struct entry *find_among_dirty(struct replay *replay, const struct update_row *row) {

@@ -133,7 +133,8 @@ enum row_status rows_load_update(struct rows *rows, const struct update_row *row
         }
     } else if (status == ROW_FOUND) {
         /* Memory is out, or SQLite found only now that a body's pages are not what they should be. */
-        status = sqlite3_errcode(sqlite3_db_handle(load)) == SQLITE_CORRUPT ? ROW_DAMAGED : ROW_FAILED;
+        status =
+            sqlite3_errcode(sqlite3_db_handle(load)) == SQLITE_CORRUPT ? ROW_DAMAGED : ROW_FAILED;
     }
     sqlite3_reset(load);
     return status;

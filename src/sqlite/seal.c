@@ -156,17 +156,21 @@ static void is_whole(sqlite3_context *context, int count, sqlite3_value **values
                                     sqlite3_value_int64(values[count - 1]));
 }
 
+static void is_sealed(sqlite3_context *context, int count, sqlite3_value **values) {
+    assert(count == 3);
+    sqlite3_result_int(context, seal_meta(bytes_of(values[0]), sqlite3_value_int64(values[1])) ==
+                                    sqlite3_value_int64(values[2]));
+}
+
 bool seal_define_functions(sqlite3 *db) {
     static const struct {
         const char *name;
         int arguments;
         void (*call)(sqlite3_context *, int, sqlite3_value **);
     } functions[] = {
-        {"has_numbers", 9, has_numbers},
-        {"has_content", 8, has_content},
-        {"is_whole", 7, is_whole},
-        {"make_seal", 14, make_seal},
-        {"make_channel_seal", 6, make_channel_seal},
+        {"has_numbers", 9, has_numbers}, {"has_content", 8, has_content},
+        {"is_whole", 7, is_whole},       {"is_sealed", 3, is_sealed},
+        {"make_seal", 14, make_seal},    {"make_channel_seal", 6, make_channel_seal},
     };
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (sqlite3_create_function_v2(db, functions[i].name, functions[i].arguments,

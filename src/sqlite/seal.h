@@ -10,6 +10,7 @@
  *
  *     has_numbers(SEAL_NUMBERS, seal)          has_content(seq, seal, SEAL_CONTENT)
  *     is_whole(SEAL_CHANNEL, seal)             of a channel
+ *     is_sealed(key, value, seal)              of meta
  *     make_seal(SEAL_NUMBERS, SEAL_CONTENT)    make_channel_seal(SEAL_CHANNEL)
  */
 #pragma once

@@ -14,16 +14,15 @@ bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_sta
     return log_file_prepare(file, &sweeper->find_oldest,
                             "SELECT seq, born FROM update_log"
                             " WHERE has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
-           log_file_prepare(
-               file, &sweeper->find_kept,
-               "SELECT seq FROM update_log WHERE seq <= ?1 AND born >= ?2"
-               " AND has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
+           log_file_prepare(file, &sweeper->find_kept,
+                            "SELECT seq FROM update_log WHERE seq <= ?1 AND born >= ?2"
+                            " AND has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
            log_file_prepare(
                file, &sweeper->find_slice_end,
                "SELECT max(seq) FROM"
                " (SELECT seq FROM update_log WHERE seq >= ?1 ORDER BY seq LIMIT ?2)") &&
-           log_file_prepare(
-               file, &sweeper->delete_oldest, "DELETE FROM update_log WHERE seq <= ?1") &&
+           log_file_prepare(file, &sweeper->delete_oldest,
+                            "DELETE FROM update_log WHERE seq <= ?1") &&
            log_file_prepare(
                file, &sweeper->delete_excess,
                "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
@@ -112,8 +111,7 @@ static bool delete_excess(struct sweeper *sweeper, int64_t max_rows) {
     struct log_state *state = sweeper->state;
     if (!state->pass.is_open)
         open_pass(sweeper);
-    int64_t end =
-        find_slice_end(sweeper, state->pass.next_seq, state->pass.end_seq, max_rows);
+    int64_t end = find_slice_end(sweeper, state->pass.next_seq, state->pass.end_seq, max_rows);
     sqlite3_bind_int64(sweeper->delete_excess, 1, state->pass.next_seq);
     sqlite3_bind_int64(sweeper->delete_excess, 2, end);
     sqlite3_bind_int64(sweeper->delete_excess, 3, (int64_t)sweeper->options->channel_max_updates);

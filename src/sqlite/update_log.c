@@ -77,6 +77,8 @@ static bool commit(struct update_log *log, struct transaction *t) {
 }
 
 static void roll_back(struct update_log *log, struct transaction *t, const char *doing) {
+    int code = sqlite3_errcode(log->file.db);
+    log->file.trouble = code == SQLITE_OK ? "out of memory" : sqlite3_errstr(code);
     log_file_note_error(&log->file, doing);
     log_file_roll_back(&log->file);
     checkpoint_failed(&log->checkpoint, &t->written);
@@ -100,9 +102,9 @@ static void open_checkpoint_if_due(struct update_log *log, struct moment moment,
 }
 
 /* Whether the file should hear what time it is: what nobody has seen at the next start counts as a
- * day at most. */
+ * day at most. While nothing can be written, it is also how we notice that it can again. */
 static bool is_time_due(const struct update_log *log, struct moment moment) {
-    return moment.steady_ms - log->time_put_at >= TIME_MS;
+    return log->file.trouble || moment.steady_ms - log->time_put_at >= TIME_MS;
 }
 
 static bool put_time(struct update_log *log, struct moment moment) {
@@ -246,8 +248,9 @@ void update_log_read(struct update_log *log, struct store_read *read) {
     read->total = read->gone = read->end = 0;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    bool ok = entries_find(&log->entries, read->hash, name, false, &entry) &&
-              (!entry || reader_read(&log->reader, &entry->now, look_at_clock(log).cutoff_ms, read));
+    bool ok =
+        entries_find(&log->entries, read->hash, name, false, &entry) &&
+        (!entry || reader_read(&log->reader, &entry->now, look_at_clock(log).cutoff_ms, read));
     read->error = ok ? STORE_OK : STORE_FAILED;
     if (!ok)
         log_file_note_error(&log->file, "read");
@@ -265,6 +268,7 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats) {
     stats->updates = (uint64_t)log->state.rows;
     stats->swept = log->state.swept;
     stats->damaged = log->damage.updates;
+    stats->trouble = log->file.trouble;
 }
 
 /* --- Opening and closing ---------------------------------------------------------------------- */

@@ -45,7 +45,8 @@ static int move_row(struct upgrade *upgrade, int64_t *bytes) {
     sqlite3_reset(upgrade->next);
     if (status != SQLITE_ROW)
         return status;
-    upgrade->last_born = upgrade->last_born ? upgrade->last_born + passed(upgrade->last_at, at) : at;
+    upgrade->last_born =
+        upgrade->last_born ? upgrade->last_born + passed(upgrade->last_at, at) : at;
     upgrade->last_at = at;
     sqlite3_bind_int64(upgrade->move, 1, seq);
     sqlite3_bind_int64(upgrade->move, 2, upgrade->last_born);
@@ -89,19 +90,18 @@ static int move_slice(struct upgrade *upgrade) {
 
 static bool move_rows(struct upgrade *upgrade) {
     struct log_file *file = upgrade->file;
-    bool ok =
-        log_file_query(file, "SELECT count(*) FROM update_log_1", 0, 0, &upgrade->rows) &&
-        log_file_query(file, "SELECT at FROM update_log ORDER BY seq DESC LIMIT 1", 0, 0,
-                       &upgrade->last_at) &&
-        log_file_query(file, "SELECT born FROM update_log ORDER BY seq DESC LIMIT 1", 0, 0,
-                       &upgrade->last_born) &&
-        log_file_prepare(file, &upgrade->next,
-                         "SELECT seq, at, size FROM update_log_1 ORDER BY seq LIMIT 1") &&
-        log_file_prepare(file, &upgrade->move,
-                         "INSERT INTO update_log SELECT " SEAL_NUMBERS ","
-                         " make_seal(" SEAL_NUMBERS ", " SEAL_CONTENT "), " SEAL_CONTENT
-                         " FROM (SELECT *, ?2 AS born FROM update_log_1 WHERE seq = ?1)") &&
-        log_file_prepare(file, &upgrade->delete, "DELETE FROM update_log_1 WHERE seq = ?1");
+    bool ok = log_file_query(file, "SELECT count(*) FROM update_log_1", 0, 0, &upgrade->rows) &&
+              log_file_query(file, "SELECT at FROM update_log ORDER BY seq DESC LIMIT 1", 0, 0,
+                             &upgrade->last_at) &&
+              log_file_query(file, "SELECT born FROM update_log ORDER BY seq DESC LIMIT 1", 0, 0,
+                             &upgrade->last_born) &&
+              log_file_prepare(file, &upgrade->next,
+                               "SELECT seq, at, size FROM update_log_1 ORDER BY seq LIMIT 1") &&
+              log_file_prepare(file, &upgrade->move,
+                               "INSERT INTO update_log SELECT " SEAL_NUMBERS ","
+                               " make_seal(" SEAL_NUMBERS ", " SEAL_CONTENT "), " SEAL_CONTENT
+                               " FROM (SELECT *, ?2 AS born FROM update_log_1 WHERE seq = ?1)") &&
+              log_file_prepare(file, &upgrade->delete, "DELETE FROM update_log_1 WHERE seq = ?1");
     int status = ok ? SQLITE_ROW : SQLITE_ERROR;
     while (status == SQLITE_ROW)
         status = move_slice(upgrade);
@@ -149,11 +149,12 @@ static bool change_tables(struct log_file *file) {
     char stamp[64];
     snprintf(stamp, sizeof stamp, "PRAGMA user_version = %d", LOG_SCHEMA_VERSION);
     return log_file_query(file, "SELECT max(seq) FROM update_log", 0, 0, &last_seq) &&
-           log_file_execute(file, "BEGIN IMMEDIATE;"
-                                  "ALTER TABLE update_log RENAME TO update_log_1;"
-                                  "ALTER TABLE channel RENAME COLUMN last_at TO last_born;"
-                                  "ALTER TABLE channel ADD COLUMN seal INTEGER;"
-                                  "ALTER TABLE meta ADD COLUMN seal INTEGER;" LOG_FILE_UPDATE_LOG) &&
+           log_file_execute(file,
+                            "BEGIN IMMEDIATE;"
+                            "ALTER TABLE update_log RENAME TO update_log_1;"
+                            "ALTER TABLE channel RENAME COLUMN last_at TO last_born;"
+                            "ALTER TABLE channel ADD COLUMN seal INTEGER;"
+                            "ALTER TABLE meta ADD COLUMN seal INTEGER;" LOG_FILE_UPDATE_LOG) &&
            log_file_execute(file, stamp) && meta_upgrade(file, last_seq) && log_file_commit(file);
 }
 
@@ -162,9 +163,8 @@ bool upgrade_file(struct log_file *file, const struct store_options *options, ch
     struct upgrade upgrade = {.file = file};
     int64_t is_under_way = 0;
     bool ok = (file->version != 1 || change_tables(file)) &&
-              log_file_query(file,
-                             "SELECT count(*) FROM sqlite_schema WHERE name = 'update_log_1'", 0, 0,
-                             &is_under_way) &&
+              log_file_query(file, "SELECT count(*) FROM sqlite_schema WHERE name = 'update_log_1'",
+                             0, 0, &is_under_way) &&
               (!is_under_way || (move_rows(&upgrade) && seal_channels(&upgrade) &&
                                  log_file_execute(file, "DROP TABLE update_log_1")));
     if (!ok)

@@ -1,5 +1,6 @@
 """A full disk: pushes get 503, nothing acknowledged is lost, and room makes it work again."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -111,3 +112,38 @@ def test_a_bound_well_below_the_disks_size_never_fills_it(start, small_disk):
     for n in range(1, 3000):
         reply = push(server, channel, n, size=50_000)
         assert reply.status == 200, f"refused after {n}: {reply}"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill9"])
+def test_it_starts_on_a_full_disk(start, small_disk, end):
+    """Polls are served, pushes refused, and room makes it work again without a restart."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (4 * MIB))
+    server = start(DATA_PATH=small_disk / "longline.db", LOG_LEVEL="info")
+    channel = server.channel()
+    acknowledged = {}
+    assert fill_up(server, channel, acknowledged).status == 503
+    getattr(server, end)()
+    with contextlib.suppress(OSError), open(small_disk / "crumbs", "wb", buffering=0) as crumbs:
+        while crumbs.write(b"\0" * 4096):
+            pass
+
+    server.start()
+    assert stored(server, channel) == acknowledged
+    with server.client() as client:
+        client.send_request("GET", f"{channel}?ts={len(acknowledged)}&sleep=60")
+        server.wait_for_parked(1)
+        assert push(server, channel, 0).status == 503
+        wait_until(lambda: server.get("/-/health").status == 503, "health to say it")
+        health = server.get("/-/health").json()
+        assert (health["status"], health["store"]) == ("store failing", "database or disk is full")
+
+        ballast.unlink()
+        # Nobody has to push for it to notice.
+        wait_until(lambda: server.get("/-/health").status == 200, "room")
+        reply = push(server, channel, len(acknowledged) + 1)
+        assert (reply.status, reply.total) == (200, len(acknowledged) + 1)
+        assert client.read_reply().total == reply.total
+        acknowledged[reply.total] = reply.total
+    server.restart()
+    assert stored(server, channel) == acknowledged
