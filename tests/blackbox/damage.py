@@ -158,9 +158,9 @@ def judge_all(files, flips):
             continue
         try:
             outcome = files.judge()
-        except AssertionError as failure:
+        except Exception as failure:  # whatever a client may stumble over
             outcome = "BAD"
-            failures.append(f"{number}: {what}: {str(failure)[:1500]}")
+            failures.append(f"{number}: {what}: {failure!r:.1500}")
             if files.server.process:
                 files.server.kill9()
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
