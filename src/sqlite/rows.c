@@ -1,7 +1,7 @@
 #include "sqlite/rows.h"
 #include "sqlite/sql.h"
 
-enum { PROBES_MAX = 100000 }; /* for the end of a damaged page, one seq at a time */
+enum { PROBES_MAX = 100000 }; /* of one row each, in a search through damaged pages */
 
 bool rows_init(struct rows *rows, struct log_file *file) {
     rows->file = file;
@@ -158,28 +158,28 @@ static enum row_status list_older(struct rows *rows, int64_t channel, int64_t *s
     return row_status(status);
 }
 
-/* The seq before which the log can be read again; `from_seq` if that is nowhere near. */
-static int64_t end_of_damage(struct rows *rows, int64_t seq, int64_t from_seq) {
-    sqlite3_stmt *load = rows->load_numbers;
-    for (int probes = 0; seq > from_seq && probes < PROBES_MAX; probes++, seq--) {
-        sqlite3_bind_int64(load, 1, seq - 1);
-        enum row_status status = row_status(sqlite3_step(load));
-        sqlite3_reset(load);
-        if (status != ROW_DAMAGED)
-            return seq;
-    }
-    return from_seq;
+/* Where no list gets through, looks at one row after the other, until one is sound, or `*probes` are
+ * used up. */
+static enum row_status probe_older(struct rows *rows, int64_t *seq, int64_t from_seq, int *probes,
+                                   struct update_row *row) {
+    enum row_status status = ROW_DAMAGED;
+    while (status == ROW_DAMAGED && *seq > from_seq && --*probes >= 0)
+        status = rows_load_numbers(rows, --*seq, row);
+    return status;
 }
 
 enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq, int64_t from_seq,
                                 struct update_row *row) {
-    while (seq > from_seq) {
+    int probes = PROBES_MAX;
+    while (seq > from_seq && probes > 0) {
         enum row_status status = list_older(rows, channel, &seq, from_seq);
-        if (status == ROW_FOUND && rows_load_numbers(rows, seq, row) == ROW_FOUND)
-            return ROW_FOUND;
-        if (status == ROW_DAMAGED)
-            seq = end_of_damage(rows, seq, from_seq);
-        else if (status != ROW_FOUND)
+        if (status == ROW_FOUND)
+            status = rows_load_numbers(rows, seq, row);
+        else if (status == ROW_DAMAGED)
+            status = probe_older(rows, &seq, from_seq, &probes, row);
+        else
+            return status;
+        if (status == ROW_FAILED || (status == ROW_FOUND && row->channel == channel))
             return status;
     }
     return ROW_MISSING;

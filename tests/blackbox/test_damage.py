@@ -12,6 +12,7 @@ import pytest
 
 from damage import Files, fill, judge_all
 from longline_server import BINARY
+from test_data_file import commands
 
 FLIPS = int(os.environ.get("FLIPS", 12))
 SEED = os.environ.get("SEED") or secrets.token_hex(4)
@@ -82,6 +83,18 @@ def test_any_bit_of_the_write_ahead_log(killed, chance):
 
     outcomes = judge_all(killed, [flip] * FLIPS)
     assert "refused" not in outcomes and outcomes["same"] > FLIPS / 3, "most of its bits can be put right"
+
+
+def test_what_can_be_read_moves_to_a_new_file(closed):
+    """The document's commands, for a file whose last page is damaged."""
+    page = int.from_bytes(closed.kept[""][16:18], "big")
+    closed.flip("", (len(closed.kept[""]) - page + 2) * 8)
+    assert closed.judge() == "takes no pushes"
+    assert check(closed.path())[0] == 1
+    script = commands("A damaged file", "sh")[-1]
+    subprocess.run(["bash", "-euc", script], cwd=closed.server.directory, check=True, timeout=60)
+    assert check(closed.path())[0] == 0
+    assert closed.judge() == "same"
 
 
 # --- longline check ---
