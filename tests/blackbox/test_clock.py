@@ -1,6 +1,12 @@
-"""A wall clock that jumps: nothing is deleted, no id is given twice, and `at` follows it. libfaketime moves it; the monotonic clock stays."""
+"""A wall clock that jumps: nothing is deleted, no id is given twice, and `at` follows it.
+
+libfaketime moves it; the monotonic clock stays. JUMPS says how often it jumps at random. script/torture sets it to hundreds.
+"""
 
 import glob
+import os
+import random
+import secrets
 import time
 
 import pytest
@@ -65,6 +71,7 @@ def wait_for_maintenance(server):
     wait_until(lambda: server.metric("longline_store_commits_total") >= commits + 2, "the checkpoint")
 
 
+RANDOM_JUMPS = int(os.environ.get("JUMPS", 8))
 JUMPS = [8, 800, -10]
 
 
@@ -157,6 +164,35 @@ def test_counters_outlive_a_clock_that_is_years_ahead(start, clock):
     clock.set(0)
     server.restart()
     assert server.push(channel, '{"n":6}') == 6
+
+
+def test_any_jumps_and_ends(start, clock):
+    """While it runs, while it is stopped, and after a kill; then the whole history is there."""
+    seed = os.environ.get("SEED") or secrets.token_hex(4)
+    print(f"SEED={seed}")
+    chance = random.Random(seed)
+    server = start(LOG_LEVEL="info", **clock.settings)
+    channels = [server.channel() for _ in range(3)]
+    pushed = 0
+    for _ in range(RANDOM_JUMPS):
+        end = chance.choice(["none", "stop", "kill9"])
+        if end != "none":
+            getattr(server, end)()
+        clock.set(chance.choice([0, 0, chance.randrange(-4000, 4000), chance.randrange(-30, 30)]))
+        if end != "none":
+            server.start()
+        for channel in channels:
+            push_some(server, channel, pushed + 1, pushed + 5)
+            assert clock.is_near(newest_at(server, channel))
+        pushed += 5
+    clock.set(0)
+    wait_for_maintenance(server)
+    for channel in channels:
+        assert numbers(server, channel) == list(range(1, pushed + 1))
+    server.restart()
+    for channel in channels:
+        assert numbers(server, channel) == list(range(1, pushed + 1))
+    print(f"{RANDOM_JUMPS} jumps, {3 * pushed} updates")
 
 
 @pytest.mark.providers("memory")
