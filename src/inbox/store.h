@@ -180,8 +180,8 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* Whether the store works. `line` (if not NULL) gets what it promises, what is wrong with it, or why
- * it does not work. */
+/* Whether the store works. `line` (if not NULL) gets what it promises, what is wrong with it, or
+ * why it does not work. */
 static inline enum store_error store_health(struct store *store, struct buf *line) {
     return store->ops->health(store, line);
 }

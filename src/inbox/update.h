@@ -2,8 +2,8 @@
  * An update: what a push leaves behind. Immutable, and shared by everyone who still needs it.
  *
  * It holds the text that is delivered and the request as it came. The reference count belongs to
- * the loop thread. The store thread reads an update, and sets its ts, at_ms and born_ms, only while the loop
- * waits for it to be stored.
+ * the loop thread. The store thread reads an update, and sets its ts, at_ms and born_ms, only while
+ * the loop waits for it to be stored.
  */
 #pragma once
 

@@ -45,8 +45,8 @@ struct log_file {
  * not ours or has another version. Call log_file_close() in either case. */
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size);
-/* The same for reading only: nothing is changed or prepared. `is_alone`: nobody else uses the file, and
- * there is no write-ahead log; then no file is made beside it either. */
+/* The same for reading only: nothing is changed or prepared. `is_alone`: nobody else uses the
+ * file, and there is no write-ahead log; then no file is made beside it either. */
 bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alone, char *error,
                            size_t error_size);
 void log_file_close(struct log_file *file);

@@ -132,7 +132,8 @@ enum row_status rows_load_update(struct rows *rows, const struct update_row *row
             status = ROW_DAMAGED;
         }
     } else if (status == ROW_FOUND) {
-        /* Memory is out, or SQLite found only now that a body's pages are not what they should be. */
+        /* Memory is out, or SQLite found only now that a body's pages are not what they should
+         * be. */
         status =
             sqlite3_errcode(sqlite3_db_handle(load)) == SQLITE_CORRUPT ? ROW_DAMAGED : ROW_FAILED;
     }
@@ -158,8 +159,8 @@ static enum row_status list_older(struct rows *rows, int64_t channel, int64_t *s
     return row_status(status);
 }
 
-/* Where no list gets through, looks at one row after the other, until one is sound, or `*probes` are
- * used up. */
+/* Where no list gets through, looks at one row after the other, until one is sound, or `*probes`
+ * are used up. */
 static enum row_status probe_older(struct rows *rows, int64_t *seq, int64_t from_seq, int *probes,
                                    struct update_row *row) {
     enum row_status status = ROW_DAMAGED;

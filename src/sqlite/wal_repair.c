@@ -209,8 +209,8 @@ static bool is_plausible(const struct wal_file *wal, const unsigned char *frame)
     return page > 0 && page <= wal->max_pages && size <= wal->max_pages;
 }
 
-/* One bit of what the sum is over. Where it is not certain which, and the page goes where it should,
- * the bit stays: the seals of the rows tell. */
+/* One bit of what the sum is over. Where it is not certain which, and the page goes where it
+ * should, the bit stays: the seals of the rows tell. */
 static enum repair repair_summed(struct wal_file *wal, struct sum off) {
     unsigned char *frame = wal->frame;
     struct factors factors = {.even = {1, 1}, .odd = {0, 1}};

@@ -1,10 +1,10 @@
 /*
  * A flipped bit in a write-ahead log that was left behind.
  *
- * SQLite reads such a log up to the first frame whose checksum is wrong, and takes everything behind
- * it for the remains of a write that was cut short. After a power cut that is right. If a bit has
- * flipped it is not: commits that were synced and acknowledged would be gone without a word. So
- * before SQLite opens the file, we look at it ourselves.
+ * SQLite reads such a log up to the first frame whose checksum is wrong, and takes everything
+ * behind it for the remains of a write that was cut short. After a power cut that is right. If a
+ * bit has flipped it is not: commits that were synced and acknowledged would be gone without a
+ * word. So before SQLite opens the file, we look at it ourselves.
  *
  * A frame with one bit wrong is put right: no torn write looks like that. The checksum is weak, so
  * it may fit several bits; then the bit stays, the checksums are made to fit, and the seals of the

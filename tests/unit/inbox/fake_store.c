@@ -61,10 +61,18 @@ static int64_t now_ms(const struct store *store) {
     return fake.now_ms;
 }
 
-static const struct store_ops own_ops = {.append = on_append, .read = on_read, .now_ms = now_ms};
+static enum store_error health(struct store *store, struct buf *line) {
+    assert_ptr_equal(store, &fake.store);
+    assert_null(line);
+    return STORE_OK;
+}
+
+static const struct store_ops own_ops = {
+    .append = on_append, .read = on_read, .now_ms = now_ms, .health = health};
 static const struct store_ops shared_ops = {.append = on_append,
                                             .read = on_read,
                                             .now_ms = now_ms,
+                                            .health = health,
                                             .listen = on_listen,
                                             .watch = on_watch,
                                             .unwatch = on_unwatch};

@@ -74,10 +74,8 @@ static void test_after_a_kill(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_new_file),
-        cmocka_unit_test(test_a_stop_counts_for_a_day_at_most),
-        cmocka_unit_test(test_to_and_fro),
-        LOG_TEST(test_while_it_runs),
+        cmocka_unit_test(test_new_file),   cmocka_unit_test(test_a_stop_counts_for_a_day_at_most),
+        cmocka_unit_test(test_to_and_fro), LOG_TEST(test_while_it_runs),
         LOG_TEST(test_after_a_kill),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
