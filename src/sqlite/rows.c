@@ -152,7 +152,12 @@ static enum row_status list_older(struct rows *rows, int64_t channel, int64_t *s
     int status;
     bool is_found = false;
     while (!is_found && (status = sqlite3_step(list)) == SQLITE_ROW) {
-        *seq = sqlite3_column_int64(list, 0);
+        int64_t listed = sqlite3_column_int64(list, 0);
+        if (listed >= *seq) { /* not in order */
+            status = SQLITE_CORRUPT;
+            break;
+        }
+        *seq = listed;
         is_found = sqlite3_column_int64(list, 1) == channel;
     }
     sqlite3_reset(list);

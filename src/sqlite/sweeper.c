@@ -1,4 +1,5 @@
 #include "sqlite/sweeper.h"
+#include "base/log.h"
 #include "sqlite/meta.h"
 #include "sqlite/seal.h"
 #include "sqlite/sql.h"
@@ -56,9 +57,9 @@ enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle)
     int64_t max_bytes = (int64_t)sweeper->options->max_bytes;
     if (!find_oldest(sweeper))
         return SWEEP_NOTHING;
-    if (sweeper->oldest.born < cutoff_ms)
+    if (sweeper->oldest.born < cutoff_ms && !sweeper->is_stuck)
         return SWEEP_AGE;
-    if (max_bytes && log_file_used_bytes(sweeper->file) > max_bytes)
+    if (max_bytes && log_file_used_bytes(sweeper->file) > max_bytes && !sweeper->is_stuck)
         return SWEEP_BYTES;
     bool is_worth_it = state->excess.ready >= sweep_threshold(state->rows, is_idle);
     return state->pass.is_open || is_worth_it ? SWEEP_COUNT : SWEEP_NOTHING;
@@ -86,7 +87,7 @@ static int64_t find_slice_end(struct sweeper *sweeper, int64_t first_seq, int64_
     sqlite3_bind_int64(sweeper->find_slice_end, 1, first_seq);
     sqlite3_bind_int64(sweeper->find_slice_end, 2, max_rows);
     int64_t end = sql_number(sweeper->find_slice_end);
-    return end && end < end_seq ? end : end_seq;
+    return end >= first_seq && end && end < end_seq ? end : end_seq;
 }
 
 /* Deletes from the old end up to the first row that is not past the bound on age: a gap in the log
@@ -141,6 +142,12 @@ bool sweeper_sweep(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms,
     if (!delete_rows(sweeper, sweep, cutoff_ms, max_rows))
         return false;
     int64_t deleted = sqlite3_changes(sweeper->file->db);
+    bool was_deletable = sweeper->oldest.seq <= sweeper->state->checkpoint_seq;
+    if (!deleted && was_deletable && sweep != SWEEP_COUNT) {
+        sweeper->is_stuck = true;
+        log_error("the oldest updates cannot be deleted", "meaning",
+                  "the data file is damaged; see longline check", NULL);
+    }
     sweeper->state->rows -= deleted;
     sweeper->state->swept += (uint64_t)deleted;
     sweeper->oldest.is_known = false;
