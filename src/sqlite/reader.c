@@ -20,8 +20,10 @@ enum link { LINK_FOUND, LINK_END, LINK_BROKEN };
 /* Whether the row `seq`, with the update `ts`, may have been deleted. */
 static bool may_be_deleted(const struct walk *walk, int64_t seq, int64_t ts) {
     const struct reader *reader = walk->reader;
-    return seq <= reader->raised_seq || ts <= (int64_t)walk->channel->total - reader->channel_max ||
-           seq < rows_oldest_seq(reader->rows);
+    if (seq <= reader->raised_seq || ts <= (int64_t)walk->channel->total - reader->channel_max)
+        return true;
+    int64_t oldest = rows_oldest_seq(reader->rows);
+    return !oldest || seq < oldest;
 }
 
 /* Loads the row `seq`, in which the update `ts` must be; or, if `is_skip`, one before that. */

@@ -42,6 +42,7 @@ class Files:
 
     def __init__(self, server, expected):
         self.server, self.expected = server, expected
+        server.may_be_damaged = True
         self.kept = {suffix: path.read_bytes() for suffix in SUFFIXES if (path := self.path(suffix)).exists()}
 
     def path(self, suffix=""):

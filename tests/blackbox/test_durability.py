@@ -299,7 +299,7 @@ def set_user_version(path, version):
     return before
 
 
-@pytest.mark.parametrize("version", [0, 2, 9999, -1])
+@pytest.mark.parametrize("version", [0, 3, 9999, -1])
 def test_an_unknown_schema_version_stops_the_start_and_touches_nothing(start, version):
     server = start()
     channel = server.channel()
