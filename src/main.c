@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/loop_memory.h"
 #include "base/turn.h"
 #include "cli/health.h"
 #include "http/budget.h"
@@ -174,11 +175,15 @@ static int serve(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     log_init(app.config.log_level, app.config.log_json);
     report_init();
+    loop_memory_init();
     uv_loop_t *loop = uv_default_loop();
+    if (!loop)
+        return complain(EXIT_CANNOT_START, "out of memory");
     turn_init(loop);
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return complain(EXIT_CANNOT_START, error);
+    loop_memory_started();
     pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
     uv_run(loop, UV_RUN_DEFAULT);
     inbox_free(api.inbox);

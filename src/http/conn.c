@@ -1,13 +1,17 @@
 #include "http/conn.h"
 #include "base/counters.h"
+#include "base/loop_memory.h"
 #include "base/turn.h"
 #include "http/budget.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 _Static_assert((int)HTTP_STATUS_COUNT <= COUNTERS_STATUSES_MAX, "each status is counted");
 
@@ -490,28 +494,61 @@ static void on_due(struct wheel_node *node) {
 
 /* --- All connections -------------------------------------------------------------------------- */
 
-bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix) {
-    struct conn *conn = calloc(1, sizeof *conn);
-    if (!conn)
-        return false;
-    if (is_unix)
+/* A client that is gone already does not count. -1 on failure, with errno. */
+static int accept_one(int listener) {
+    int fd;
+    do
+        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return fd;
+}
+
+/* Opens the connection on `fd`, which passes over to it unless it fails. */
+static int open_on(struct conn *conn, int fd, bool is_unix) {
+    struct conn_shared *shared = shared_of(conn);
+    int error;
+    if (is_unix) {
         uv_pipe_init(shared->loop, &conn->pipe, 0);
-    else
+        error = uv_pipe_open(&conn->pipe, fd);
+    } else {
         uv_tcp_init(shared->loop, &conn->tcp);
+        error = uv_tcp_open(&conn->tcp, fd);
+    }
+    if (!error && !is_unix)
+        uv_tcp_nodelay(&conn->tcp, 1);
+    return error ? error : uv_read_start(&conn->stream, on_alloc, on_read);
+}
+
+int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
+    struct conn *conn = calloc(1, sizeof *conn); /* first, so that without it nobody is lost */
+    if (!conn)
+        return UV_ENOMEM;
+    int fd = accept_one(listener);
+    if (fd < 0) {
+        int error = uv_translate_sys_error(errno);
+        free(conn);
+        return error;
+    }
+    if (!loop_memory_reserve(shared->loop, fd)) {
+        close(fd);
+        free(conn);
+        return UV_ENOMEM;
+    }
     conn->handle.data = shared;
     wheel_node_init(&conn->deadline);
     turn_task_init(&conn->resume, on_resume);
     shared->open++;
     counters.connections_accepted++;
-    if (uv_accept(listener, &conn->stream) != 0) {
+    int error = open_on(conn, fd, is_unix);
+    if (error) {
+        uv_os_fd_t taken;
+        if (uv_fileno(&conn->handle, &taken) != 0)
+            close(fd);
         conn_close(conn);
-        return false;
+        return error;
     }
-    if (!is_unix)
-        uv_tcp_nodelay(&conn->tcp, 1);
-    uv_read_start(&conn->stream, on_alloc, on_read);
     set_deadline(conn, shared->idle_timeout_ms);
-    return true;
+    return 0;
 }
 
 static void drain(uv_handle_t *handle, void *shared) {

@@ -75,9 +75,9 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop);
 /* All connections must be closed. */
 void conn_shared_deinit(struct conn_shared *shared);
 
-/* Accepts a connection from `listener` (uv_tcp_t, or uv_pipe_t of a unix socket); false on
- * failure. */
-bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix);
+/* Accepts a connection from the listening socket `listener`. 0, UV_EAGAIN when none waits there, or
+ * why it failed; it waits on if that is a lack of descriptors or of memory. */
+int conn_accept(struct conn_shared *shared, int listener, bool is_unix);
 
 /* For all open ones: idle ones close, waiting ones expire, the others end with their request. */
 void conn_drain_all(struct conn_shared *shared);
