@@ -67,3 +67,10 @@ bool loop_memory_reserve(const uv_loop_t *loop, int fd) {
     spare_bytes = spare ? places * sizeof(void *) : 0;
     return spare != NULL;
 }
+
+bool loop_memory_reserve_next(const uv_loop_t *loop) {
+    int fd = dup(STDERR_FILENO); /* the lowest that is free, as the next one will be */
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 || loop_memory_reserve(loop, fd);
+}

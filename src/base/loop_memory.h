@@ -18,3 +18,5 @@ void loop_memory_started(void);
 
 /* Makes sure that libuv can watch `fd`; false when memory is out. */
 bool loop_memory_reserve(const uv_loop_t *loop, int fd);
+/* The same for the descriptor that libuv is about to open itself. */
+bool loop_memory_reserve_next(const uv_loop_t *loop);

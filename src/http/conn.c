@@ -94,6 +94,15 @@ static bool keep_in(struct conn *conn, const char *data, size_t len) {
     return true;
 }
 
+/* There is no room for further requests: those that came are dropped, and the connection ends with
+ * the reply that is under way. */
+static void drop_ahead(struct conn *conn) {
+    free_in(conn);
+    conn->exchange.close = true;
+    uv_read_stop(&conn->stream);
+    conn->is_paused = true;
+}
+
 /* The parser's state of a request that came in part. */
 static void free_request(struct conn *conn) {
     free(conn->request);
@@ -155,7 +164,7 @@ static void linger(struct conn *conn) {
 /* The reply is out: the next request, if there is one. */
 static void reply_sent(struct conn *conn, bool close) {
     struct conn_shared *shared = shared_of(conn);
-    if (close) {
+    if (close || conn->exchange.close) {
         linger(conn);
         return;
     }
@@ -381,7 +390,7 @@ static void run(struct conn *conn, char *data, size_t len) {
     if (!is_partial) {
         conn->fed = 0;
         if (!keep_in(conn, data + start, len - start)) {
-            conn_close(conn);
+            drop_ahead(conn);
             return;
         }
     }
@@ -423,7 +432,7 @@ static void received(struct conn *conn, char *data, size_t len) {
     if (data == conn->in + conn->in_len) {
         conn->in_len += (uint32_t)len;
     } else if (!append_in(conn, data, len)) {
-        conn_close(conn);
+        drop_ahead(conn);
         return;
     }
     if (conn->state == CONN_READING) {

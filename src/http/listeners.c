@@ -183,7 +183,7 @@ const char *listeners_add(struct listeners *listeners, struct slice text) {
     *listener = (struct listener){.all = listeners};
     int error = open_listener(listener, &address, len);
     if (error)
-        return uv_strerror(error);
+        return error == UV_ENOMEM ? "out of memory" : uv_strerror(error);
     listeners->count++;
     log_listening(listener, text);
     return NULL;

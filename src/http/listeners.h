@@ -7,7 +7,7 @@
  *
  *   accepting → full     at the limit on connections; listeners_check_room() goes on
  *   accepting → paused   no descriptor or no memory for one more; goes on by itself after
- *                        LISTENERS_PAUSE_MIN_MS, doubled up to LISTENERS_PAUSE_MAX_MS while it fails
+ *                        LISTENERS_PAUSE_MIN_MS, doubled up to LISTENERS_PAUSE_MAX_MS
  */
 #pragma once
 
