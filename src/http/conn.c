@@ -146,7 +146,7 @@ static void read_on(struct conn *conn) {
 }
 
 /* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
-static void linger(struct conn *conn) {
+static void linger(struct conn *conn, uint64_t for_ms) {
     conn->state = CONN_LINGERING;
     free_in(conn);
     free_request(conn);
@@ -156,7 +156,7 @@ static void linger(struct conn *conn) {
         return;
     }
     read_on(conn);
-    set_deadline(conn, CONN_LINGER_MS);
+    set_deadline(conn, for_ms);
 }
 
 /* --- Sending ---------------------------------------------------------------------------------- */
@@ -165,15 +165,15 @@ static void linger(struct conn *conn) {
 static void reply_sent(struct conn *conn, bool close) {
     struct conn_shared *shared = shared_of(conn);
     if (close || conn->exchange.close) {
-        linger(conn);
+        linger(conn, CONN_LINGER_MS);
         return;
     }
     conn->state = CONN_READING;
-    set_deadline(conn, shared->idle_timeout_ms);
+    set_deadline(conn, shared->is_draining ? CONN_DRAIN_IDLE_MS : shared->idle_timeout_ms);
     if (conn->in_len && !conn->is_running) {
         /* Not at once: whoever replies may be in the middle of something. */
         turn_next(&conn->resume);
-    } else if ((conn->is_eof || shared->is_draining) && !conn->is_running) {
+    } else if (conn->is_eof && !conn->is_running) {
         conn_close(conn);
     }
 }
@@ -483,6 +483,8 @@ static void on_due(struct wheel_node *node) {
     case CONN_READING:
         if (conn->request)
             refuse(conn, ERROR_REQUEST_TIMEOUT);
+        else if (shared_of(conn)->is_draining)
+            linger(conn, CONN_DRAIN_LINGER_MS);
         else
             conn_close(conn);
         break;
@@ -567,7 +569,7 @@ static void drain(uv_handle_t *handle, void *shared) {
     if (conn->state == CONN_WAITING)
         expire(conn);
     else if (conn->state == CONN_READING && !conn->in_len)
-        conn_close(conn);
+        set_deadline(conn, CONN_DRAIN_IDLE_MS);
 }
 
 void conn_drain_all(struct conn_shared *shared) {
