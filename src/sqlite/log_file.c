@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "sqlite/sql.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +30,9 @@ static const char *path_of(const struct store_options *options) {
 
 void log_file_explain(const struct log_file *file, const struct store_options *options,
                       const char *what, char *error, size_t error_size) {
-    snprintf(error, error_size, "%s %s: %s", path_of(options), what, sqlite3_errmsg(file->db));
+    bool has_no_memory = sqlite3_system_errno(file->db) == ENOMEM; /* to SQLite an I/O error */
+    snprintf(error, error_size, "%s %s: %s", path_of(options), what,
+             has_no_memory ? "out of memory" : sqlite3_errmsg(file->db));
 }
 
 void log_file_note_error(struct log_file *file, const char *doing) {
