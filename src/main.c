@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/loop_memory.h"
 #include "base/turn.h"
 #include "cli/health.h"
 #include "http/budget.h"
@@ -15,6 +16,7 @@
 #include "sqlite/store.h"
 #include "version.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -24,6 +26,13 @@
 #include <unistd.h>
 
 enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
+enum {
+    OWN_BYTES = 8 << 20,
+    MMAP_BYTES = 256 << 10,
+    TRIM_BYTES = 1 << 20,
+};
+
+#define OUT_OF_MEMORY "out of memory" /* as every room says it */
 
 static const char usage[] =
     "longline " LONGLINE_VERSION
@@ -95,6 +104,19 @@ static void wait_for_store(uv_loop_t *loop) {
         uv_run(loop, UV_RUN_ONCE);
 }
 
+/* BUFFER_SIZE without its share for the program itself and what is on its way from the store. */
+static uint64_t buffer_bytes(const struct config *config) {
+    uint64_t bytes = (uint64_t)config->buffer_size << 20, share = bytes / 8;
+    return bytes - (share < OWN_BYTES ? share : OWN_BYTES);
+}
+
+/* Large blocks, such as replies, come from the system and go back to it at once. Left to itself,
+ * glibc soon keeps them in its heaps, where a small block behind them holds them for good. */
+static void set_up_memory(void) {
+    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
+    mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
+}
+
 /* Builds the parts from the store upwards; false on failure, with one line in `error`. */
 static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     const struct config *config = &app.config;
@@ -121,7 +143,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     if (config->rate_limit_limit)
         api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
                                   (uint64_t)config->rate_limit_frame * 1000);
-    budget_init((uint64_t)config->buffer_size << 20);
+    budget_init(buffer_bytes(config));
     app.connections = (struct conn_shared){
         .handler = &api_handler,
         .request_timeout_ms = (uint64_t)config->request_timeout * 1000,
@@ -130,7 +152,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     };
     if (!api.inbox || (config->rate_limit_limit && !api.limiter) ||
         !conn_shared_init(&app.connections, loop)) {
-        snprintf(error, error_size, "out of memory");
+        snprintf(error, error_size, OUT_OF_MEMORY);
         return false;
     }
     wait_for_store(loop);
@@ -144,9 +166,11 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     return server_start(loop, &options, error, error_size);
 }
 
+/* A lack of memory is nobody's mistake in the settings. */
 static int complain(int status, const char *error) {
+    bool is_out_of_memory = strcmp(error, OUT_OF_MEMORY) == 0;
     fprintf(stderr, "longline: %s\n", error);
-    return status;
+    return is_out_of_memory ? EXIT_CANNOT_START : status;
 }
 
 static int serve(int argc, char **argv) {
@@ -173,15 +197,20 @@ static int serve(int argc, char **argv) {
     api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
     if (!api.trust || !server_check_listen(app.config.listen, error, sizeof error))
         return complain(EXIT_USAGE, error);
+    set_up_memory();
     umask(077); /* the data file holds secrets */
     signal(SIGPIPE, SIG_IGN);
     log_init(app.config.log_level, app.config.log_json);
     report_init();
+    loop_memory_init();
     uv_loop_t *loop = uv_default_loop();
+    if (!loop)
+        return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
     turn_init(loop);
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return complain(EXIT_CANNOT_START, error);
+    loop_memory_started();
     pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
     uv_run(loop, UV_RUN_DEFAULT);
     inbox_free(api.inbox);

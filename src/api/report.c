@@ -80,6 +80,8 @@ static void write_http(struct buf *out) {
     write_gauge(out, "longline_connections", "Open connections.", api.connections->open);
     write_counter(out, "longline_connections_accepted_total", "Connections accepted.",
                   counters.connections_accepted);
+    write_counter(out, "longline_accept_failures_total",
+                  "Times that no connection could be accepted.", counters.accept_failures);
     write_gauge(out, "longline_buffer_bytes",
                 "Memory of requests and replies under way; see BUFFER_SIZE.", budget_used());
     write_counter(out, "longline_rate_limited_total", "Requests refused by the rate limit.",

@@ -62,7 +62,7 @@ const char *address_resolve(struct slice text, struct sockaddr_storage *address,
     struct addrinfo *found;
     int status = getaddrinfo(*name ? name : NULL, service, &hints, &found);
     if (status != 0)
-        return gai_strerror(status);
+        return status == EAI_MEMORY ? "out of memory" : gai_strerror(status);
     memcpy(address, found->ai_addr, found->ai_addrlen);
     *len = found->ai_addrlen;
     freeaddrinfo(found);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 void buf_deinit(struct buf *buf) {
-    free(buf->data);
+    if (!buf->is_borrowed)
+        free(buf->data);
     *buf = (struct buf){0};
 }
 
@@ -24,11 +25,14 @@ bool buf_reserve(struct buf *buf, size_t more) {
     size_t cap = buf->cap ? buf->cap : 256;
     while (cap - buf->len < more)
         cap *= 2;
-    char *data = realloc(buf->data, cap);
+    char *data = realloc(buf->is_borrowed ? NULL : buf->data, cap);
     if (!data) {
         buf->failed = true;
         return false;
     }
+    if (buf->is_borrowed)
+        memcpy(data, buf->data, buf->len);
+    buf->is_borrowed = false;
     buf->data = data;
     buf->cap = cap;
     return true;

@@ -15,6 +15,7 @@ struct buf {
     char *data;
     size_t len, cap;
     bool failed;
+    bool is_borrowed; /* `data` is the caller's, set before the first byte; more goes to the heap */
 };
 
 void buf_deinit(struct buf *buf);

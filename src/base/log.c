@@ -44,7 +44,8 @@ void log_write(enum log_level level, const char *event, ...) {
     char time[32];
     strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", &tm);
 
-    struct buf line = {0};
+    char room[1024]; /* most lines need no memory, and so say that there is none */
+    struct buf line = {.data = room, .cap = sizeof room, .is_borrowed = true};
     buf_printf(&line,
                as_json ? "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"event\":\"%s\""
                        : "%s.%03ldZ %-5s %s",

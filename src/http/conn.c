@@ -1,13 +1,17 @@
 #include "http/conn.h"
 #include "base/counters.h"
+#include "base/loop_memory.h"
 #include "base/turn.h"
 #include "http/budget.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 _Static_assert((int)HTTP_STATUS_COUNT <= COUNTERS_STATUSES_MAX, "each status is counted");
 
@@ -90,6 +94,15 @@ static bool keep_in(struct conn *conn, const char *data, size_t len) {
     return true;
 }
 
+/* There is no room for further requests: those that came are dropped, and the connection ends with
+ * the reply that is under way. */
+static void drop_ahead(struct conn *conn) {
+    free_in(conn);
+    conn->exchange.close = true;
+    uv_read_stop(&conn->stream);
+    conn->is_paused = true;
+}
+
 /* The parser's state of a request that came in part. */
 static void free_request(struct conn *conn) {
     free(conn->request);
@@ -133,7 +146,7 @@ static void read_on(struct conn *conn) {
 }
 
 /* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
-static void linger(struct conn *conn) {
+static void linger(struct conn *conn, uint64_t for_ms) {
     conn->state = CONN_LINGERING;
     free_in(conn);
     free_request(conn);
@@ -143,7 +156,7 @@ static void linger(struct conn *conn) {
         return;
     }
     read_on(conn);
-    set_deadline(conn, CONN_LINGER_MS);
+    set_deadline(conn, for_ms);
 }
 
 /* --- Sending ---------------------------------------------------------------------------------- */
@@ -151,16 +164,16 @@ static void linger(struct conn *conn) {
 /* The reply is out: the next request, if there is one. */
 static void reply_sent(struct conn *conn, bool close) {
     struct conn_shared *shared = shared_of(conn);
-    if (close) {
-        linger(conn);
+    if (close || conn->exchange.close) {
+        linger(conn, CONN_LINGER_MS);
         return;
     }
     conn->state = CONN_READING;
-    set_deadline(conn, shared->idle_timeout_ms);
+    set_deadline(conn, shared->is_draining ? CONN_DRAIN_IDLE_MS : shared->idle_timeout_ms);
     if (conn->in_len && !conn->is_running) {
         /* Not at once: whoever replies may be in the middle of something. */
         turn_next(&conn->resume);
-    } else if ((conn->is_eof || shared->is_draining) && !conn->is_running) {
+    } else if (conn->is_eof && !conn->is_running) {
         conn_close(conn);
     }
 }
@@ -377,7 +390,7 @@ static void run(struct conn *conn, char *data, size_t len) {
     if (!is_partial) {
         conn->fed = 0;
         if (!keep_in(conn, data + start, len - start)) {
-            conn_close(conn);
+            drop_ahead(conn);
             return;
         }
     }
@@ -419,7 +432,7 @@ static void received(struct conn *conn, char *data, size_t len) {
     if (data == conn->in + conn->in_len) {
         conn->in_len += (uint32_t)len;
     } else if (!append_in(conn, data, len)) {
-        conn_close(conn);
+        drop_ahead(conn);
         return;
     }
     if (conn->state == CONN_READING) {
@@ -470,6 +483,8 @@ static void on_due(struct wheel_node *node) {
     case CONN_READING:
         if (conn->request)
             refuse(conn, ERROR_REQUEST_TIMEOUT);
+        else if (shared_of(conn)->is_draining)
+            linger(conn, CONN_DRAIN_LINGER_MS);
         else
             conn_close(conn);
         break;
@@ -490,28 +505,61 @@ static void on_due(struct wheel_node *node) {
 
 /* --- All connections -------------------------------------------------------------------------- */
 
-bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix) {
-    struct conn *conn = calloc(1, sizeof *conn);
-    if (!conn)
-        return false;
-    if (is_unix)
+/* A client that is gone already does not count. -1 on failure, with errno. */
+static int accept_one(int listener) {
+    int fd;
+    do
+        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return fd;
+}
+
+/* Opens the connection on `fd`, which passes over to it unless it fails. */
+static int open_on(struct conn *conn, int fd, bool is_unix) {
+    struct conn_shared *shared = shared_of(conn);
+    int error;
+    if (is_unix) {
         uv_pipe_init(shared->loop, &conn->pipe, 0);
-    else
+        error = uv_pipe_open(&conn->pipe, fd);
+    } else {
         uv_tcp_init(shared->loop, &conn->tcp);
+        error = uv_tcp_open(&conn->tcp, fd);
+    }
+    if (!error && !is_unix)
+        uv_tcp_nodelay(&conn->tcp, 1);
+    return error ? error : uv_read_start(&conn->stream, on_alloc, on_read);
+}
+
+int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
+    struct conn *conn = calloc(1, sizeof *conn); /* first, so that without it nobody is lost */
+    if (!conn)
+        return UV_ENOMEM;
+    int fd = accept_one(listener);
+    if (fd < 0) {
+        int error = uv_translate_sys_error(errno);
+        free(conn);
+        return error;
+    }
+    if (!loop_memory_reserve(shared->loop, fd)) {
+        close(fd);
+        free(conn);
+        return UV_ENOMEM;
+    }
     conn->handle.data = shared;
     wheel_node_init(&conn->deadline);
     turn_task_init(&conn->resume, on_resume);
     shared->open++;
     counters.connections_accepted++;
-    if (uv_accept(listener, &conn->stream) != 0) {
+    int error = open_on(conn, fd, is_unix);
+    if (error) {
+        uv_os_fd_t taken;
+        if (uv_fileno(&conn->handle, &taken) != 0)
+            close(fd);
         conn_close(conn);
-        return false;
+        return error;
     }
-    if (!is_unix)
-        uv_tcp_nodelay(&conn->tcp, 1);
-    uv_read_start(&conn->stream, on_alloc, on_read);
     set_deadline(conn, shared->idle_timeout_ms);
-    return true;
+    return 0;
 }
 
 static void drain(uv_handle_t *handle, void *shared) {
@@ -521,7 +569,7 @@ static void drain(uv_handle_t *handle, void *shared) {
     if (conn->state == CONN_WAITING)
         expire(conn);
     else if (conn->state == CONN_READING && !conn->in_len)
-        conn_close(conn);
+        set_deadline(conn, CONN_DRAIN_IDLE_MS);
 }
 
 void conn_drain_all(struct conn_shared *shared) {

@@ -22,6 +22,10 @@ enum {
     CONN_AHEAD_MAX_BYTES = 65536, /* of later requests, kept while one is served */
     CONN_READ_BYTES = 65536,      /* read at once, into a buffer that all connections share */
     CONN_LINGER_MS = 2000,
+    /* While the server stops: how long an idle connection may still bring a request, and how long
+     * one that did not may take to close. */
+    CONN_DRAIN_IDLE_MS = 150,
+    CONN_DRAIN_LINGER_MS = 250,
 };
 
 enum { EXCHANGE_STATE_BYTES = 72 };
@@ -75,11 +79,16 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop);
 /* All connections must be closed. */
 void conn_shared_deinit(struct conn_shared *shared);
 
-/* Accepts a connection from `listener` (uv_tcp_t, or uv_pipe_t of a unix socket); false on
- * failure. */
-bool conn_accept(struct conn_shared *shared, uv_stream_t *listener, bool is_unix);
+/* Accepts a connection from the listening socket `listener`. 0, UV_EAGAIN when none waits there, or
+ * why it failed; it waits on if that is a lack of descriptors or of memory. */
+int conn_accept(struct conn_shared *shared, int listener, bool is_unix);
 
-/* For all open ones: idle ones close, waiting ones expire, the others end with their request. */
+/*
+ * For all open ones: waiting ones expire, and each ends with the reply to the request that it has,
+ * or that comes within CONN_DRAIN_IDLE_MS. From then on nothing of what it sends is looked at. It
+ * closes after the client, or after a time: closing with unread bytes would be a reset, which can
+ * take the last reply with it.
+ */
 void conn_drain_all(struct conn_shared *shared);
 
 /* Closes all open ones, whatever they are doing. */

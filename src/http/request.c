@@ -193,7 +193,20 @@ static int on_headers_complete(llhttp_t *parser) {
     parser->upgrade =
         0; /* no protocol is switched to: an Upgrade is ignored, a CONNECT gets its 405 */
     enum http_error error = check_head(request);
-    return error ? fail(request, error) : 0;
+    if (error)
+        return fail(request, error);
+    if (!(parser->flags & F_CHUNKED))
+        return 0;
+    chunk_line_begin(&request->chunk_line);
+    return HPE_PAUSED;
+}
+
+static int on_chunk_complete(llhttp_t *parser) {
+    struct request *request = request_of(parser);
+    if (request->is_in_trailers)
+        return 0;
+    chunk_line_begin(&request->chunk_line);
+    return HPE_PAUSED;
 }
 
 /* A chunk that announces too much need not be waited for. */
@@ -231,6 +244,7 @@ static const llhttp_settings_t callbacks = {
     .on_header_value_complete = on_header_value_complete,
     .on_headers_complete = on_headers_complete,
     .on_chunk_header = on_chunk_header,
+    .on_chunk_complete = on_chunk_complete,
     .on_body = on_body,
     .on_message_complete = on_message_complete,
 };
@@ -294,6 +308,33 @@ static enum request_progress refuse(struct request *request, enum http_error err
     return REQUEST_FAILED;
 }
 
+/* Lets llhttp read from `from` to `to`, but none of the extensions of chunks. */
+static llhttp_errno_t execute(struct request *request, const char *from, const char *to) {
+    llhttp_t *parser = &request->parser;
+    struct chunk_line *line = &request->chunk_line;
+    llhttp_errno_t status = HPE_OK;
+    while (from < to) {
+        const char *end = to;
+        bool is_extension = chunk_line_is_in_extension(line);
+        if (line->state != CHUNK_LINE_NONE)
+            end = chunk_line_scan(line, from, to);
+        if (line->state == CHUNK_LINE_BAD)
+            return HPE_INVALID_CHUNK_SIZE;
+        if (!is_extension && end > from)
+            status = llhttp_execute(parser, from, (size_t)(end - from));
+        bool is_at_line = status == HPE_PAUSED && line->state == CHUNK_LINE_SIZE;
+        if (status != HPE_OK && !is_at_line)
+            return status;
+        if (is_at_line) {
+            end = llhttp_get_error_pos(parser);
+            llhttp_resume(parser);
+            status = HPE_OK;
+        }
+        from = end;
+    }
+    return HPE_OK;
+}
+
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used) {
     request->base = base;
@@ -301,7 +342,7 @@ enum request_progress request_feed(struct request *request, char *base, size_t f
     if (!request->target.len && !is_start_sound(base, to))
         return refuse(request, ERROR_MALFORMED_REQUEST);
     uint32_t body_len = request->body.len;
-    llhttp_errno_t status = llhttp_execute(&request->parser, base + from, to - from);
+    llhttp_errno_t status = execute(request, base + from, base + to);
     bool is_complete = status == HPE_PAUSED;
     if (!is_complete && status != HPE_OK)
         return refuse(request, parser_error(request, status, to));

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/slice.h"
+#include "http/chunk_line.h"
 #include "http/status.h"
 #include <llhttp.h>
 
@@ -62,7 +63,8 @@ struct request {
     bool is_in_trailers;
     uint32_t trailer_count;
     struct header trailer; /* behind a chunked body: checked, not kept */
-    size_t framing_bytes;  /* of a chunked body: all that is not data */
+    struct chunk_line chunk_line;
+    size_t framing_bytes; /* of a chunked body: all that is not data */
     struct header headers[REQUEST_HEADERS_MAX];
 };
 

@@ -6,10 +6,7 @@
 
 #include "http/conn.h"
 
-enum {
-    SERVER_LISTENERS_MAX = 16,
-    SERVER_DRAIN_MS = 3000, /* then what is still open is closed */
-};
+enum { SERVER_DRAIN_MS = 3000 }; /* then what is still open is closed */
 
 struct server_options {
     const char *listen;       /* addresses, separated by commas */

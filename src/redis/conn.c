@@ -1,4 +1,5 @@
 #include "redis/conn.h"
+#include "base/loop_memory.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -451,7 +452,7 @@ static void try_to_connect(struct redis_conn *conn) {
     struct redis_link *link = calloc(1, sizeof *link);
     redisReader *reader = redisReaderCreate();
     struct tls *tls = conn->tls ? tls_new(conn->tls, conn->address.host) : NULL;
-    if (!link || !reader || (conn->tls && !tls)) {
+    if (!link || !reader || (conn->tls && !tls) || !loop_memory_reserve_next(conn->loop)) {
         if (reader)
             redisReaderFree(reader);
         tls_free(tls);

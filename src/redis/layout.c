@@ -1,7 +1,8 @@
 #include "redis/layout.h"
 #include "base/text.h"
 
-#include <openssl/evp.h>
+#define OPENSSL_SUPPRESS_DEPRECATED /* SHA1_*(), see hash_script() */
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -111,13 +112,15 @@ struct redis_script redis_script_read = {
         "return {total, gone, first, bodies, records}\n",
 };
 
+/* OpenSSL's newer way allocates, and crashes where it cannot. */
 static void hash_script(struct redis_script *script) {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned len = 0;
-    if (EVP_Digest(script->text, strlen(script->text), digest, &len, EVP_sha1(), NULL) != 1)
-        abort();
-    for (unsigned i = 0; i < len; i++)
-        snprintf(script->sha + 2 * (size_t)i, 3, "%02x", digest[i]);
+    unsigned char digest[SHA_DIGEST_LENGTH];
+    SHA_CTX sha;
+    SHA1_Init(&sha);
+    SHA1_Update(&sha, script->text, strlen(script->text));
+    SHA1_Final(digest, &sha);
+    for (size_t i = 0; i < sizeof digest; i++)
+        snprintf(script->sha + 2 * i, 3, "%02x", digest[i]);
 }
 
 void redis_layout_init(void) {

@@ -190,5 +190,8 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
     turn_task_init(&store->flush, on_flush);
     uv_timer_start(&store->tick, on_tick, TICK_MS, TICK_MS);
     redis_topology_start(&store->topology);
-    return &store->base;
+    if (store->topology.sentinels || store->topology.home)
+        return &store->base;
+    snprintf(error, error_size, "out of memory"); /* the process ends: the rest stays as it is */
+    return NULL;
 }

@@ -5,6 +5,7 @@
 #include "sqlite/sql.h"
 #include "sqlite/wal_repair.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,8 +28,9 @@ const char *log_file_path(const struct store_options *options) {
 
 void log_file_explain(const struct log_file *file, const struct store_options *options,
                       const char *what, char *error, size_t error_size) {
+    bool has_no_memory = sqlite3_system_errno(file->db) == ENOMEM; /* to SQLite an I/O error */
     snprintf(error, error_size, "%s %s: %s", log_file_path(options), what,
-             sqlite3_errmsg(file->db));
+             has_no_memory ? "out of memory" : sqlite3_errmsg(file->db));
 }
 
 void log_file_note_error(struct log_file *file, const char *doing) {

@@ -20,17 +20,19 @@
 enum {
     BATCH_MAX_APPENDS = 2048,
     BATCH_MAX_BYTES = 16 << 20,
-    READ_TURN_MS = 5,     /* reads between two commits */
-    MAINTENANCE_MS = 500, /* from one maintenance to the next, at most */
-    STATS_MS = 200,       /* age of the figures that cost a query */
+    READ_TURN_MS = 5,          /* reads between two commits */
+    READ_TURN_BYTES = 1 << 20, /* of updates read that the loop has not taken yet */
+    MAINTENANCE_MS = 500,      /* from one maintenance to the next, at most */
+    STATS_MS = 200,            /* age of the figures that cost a query */
 };
 
 struct sqlite_store {
     struct store base;
     struct update_log *log; /* the store thread's, once that runs; only its clock is not */
     bool has_thread;
-    uint64_t stats_at; /* the store thread's */
-    int lock_fd;       /* -1: none */
+    bool is_ending; /* the store thread's, and so is stats_at */
+    uint64_t stats_at;
+    int lock_fd; /* -1: none */
 
     /* The loop thread's. */
     struct list new_appends, new_reads;
@@ -47,6 +49,7 @@ struct sqlite_store {
     uv_cond_t wake;
     struct list appends, reads; /* to be done */
     struct list done;           /* to be answered, in the order in which they were done */
+    size_t done_bytes;          /* of the updates read in them: then reads wait for the loop */
     bool is_waiting, stop;
     struct store_stats stats;
 };
@@ -57,12 +60,21 @@ static struct sqlite_store *store_of(struct store *store) {
 
 /* --- The store thread ------------------------------------------------------------------------- */
 
+/* Whether nothing can be done now: reads in `reads` may wait for the loop to take those before. */
+static bool must_wait(const struct sqlite_store *store, const struct list *reads) {
+    if (!list_empty(&store->appends))
+        return false;
+    bool is_full = store->done_bytes >= READ_TURN_BYTES;
+    bool has_reads = !list_empty(reads) || !list_empty(&store->reads);
+    return !store->stop && (!has_reads || is_full);
+}
+
 /* Waits for work, if it may; takes all reads and the next batch of appends. False at the end, when
  * nothing is left to do. */
 static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch,
                       bool may_wait) {
     uv_mutex_lock(&store->mutex);
-    if (may_wait && !store->stop && list_empty(&store->appends) && list_empty(&store->reads)) {
+    if (may_wait && must_wait(store, reads)) {
         store->is_waiting = true;
         uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)MAINTENANCE_MS * 1000000);
         store->is_waiting = false;
@@ -76,13 +88,16 @@ static bool take_work(struct sqlite_store *store, struct list *reads, struct lis
         bytes += update_size(container_of(link, struct store_append, op.link)->update);
         list_append(batch, link);
     }
+    store->is_ending = store->stop;
     bool is_over = store->stop && list_empty(reads) && list_empty(batch);
     uv_mutex_unlock(&store->mutex);
     return !is_over;
 }
 
-/* Hands the operations of `done`, and the figures, back to the loop. */
-static void hand_back(struct sqlite_store *store, struct list *done, struct store_stats *stats) {
+/* Hands the operations of `done`, which hold `bytes` of updates read, and the figures back to the
+ * loop. */
+static void hand_back(struct sqlite_store *store, struct list *done, size_t bytes,
+                      struct store_stats *stats) {
     static const uint64_t stats_ns = (uint64_t)STATS_MS * 1000000;
     uint64_t now = uv_hrtime();
     if (now - store->stats_at > stats_ns) {
@@ -93,20 +108,50 @@ static void hand_back(struct sqlite_store *store, struct list *done, struct stor
     uv_mutex_lock(&store->mutex);
     bool is_empty = list_empty(done);
     list_splice(&store->done, done);
+    store->done_bytes += bytes;
     store->stats = *stats;
     uv_mutex_unlock(&store->mutex);
     if (!is_empty)
         uv_async_send(&store->async);
 }
 
-/* Does reads until their time is up; those done move to `done`. */
-static void do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
-                     struct store_stats *stats) {
+static size_t read_bytes(const struct store_read *read) {
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < read->count; i++)
+        bytes += update_size(read->updates[i]);
+    return bytes;
+}
+
+/* At the end nobody waits for a read any more. */
+static void do_read(struct sqlite_store *store, struct store_read *read) {
+    if (store->is_ending)
+        read->error = STORE_FAILED;
+    else
+        update_log_read(store->log, read);
+}
+
+/* Does reads until their time is up, or they have brought `max_bytes`; those done move to `done`.
+ * Returns what they brought. */
+static size_t do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
+                       size_t max_bytes, struct store_stats *stats) {
     uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
-    for (struct list *link; uv_hrtime() < end && (link = list_shift(reads)); stats->reads++) {
-        update_log_read(store->log, container_of(link, struct store_read, op.link));
+    size_t bytes = 0;
+    for (struct list *link; bytes < max_bytes && uv_hrtime() < end && (link = list_shift(reads));
+         stats->reads++) {
+        struct store_read *read = container_of(link, struct store_read, op.link);
+        do_read(store, read);
+        bytes += read_bytes(read);
         list_append(done, link);
     }
+    return bytes;
+}
+
+/* How much reads may bring before the loop takes it. */
+static size_t read_room(struct sqlite_store *store) {
+    uv_mutex_lock(&store->mutex);
+    size_t bytes = store->stop ? 0 : store->done_bytes;
+    uv_mutex_unlock(&store->mutex);
+    return bytes < READ_TURN_BYTES ? READ_TURN_BYTES - bytes : 0;
 }
 
 static void run_store(void *context) {
@@ -116,24 +161,24 @@ static void run_store(void *context) {
     list_init(&reads);
     list_init(&batch);
     list_init(&done);
-    bool is_busy = false; /* reads or maintenance are left over */
+    bool is_busy = false; /* maintenance is left over */
     uint64_t maintained_at = 0;
     while (take_work(store, &reads, &batch, !is_busy)) {
         bool had_work = !list_empty(&reads) || !list_empty(&batch);
         if (!list_empty(&reads)) { /* before the commit: reads need not wait for the disk */
-            do_reads(store, &reads, &done, &stats);
-            hand_back(store, &done, &stats);
+            size_t bytes = do_reads(store, &reads, &done, read_room(store), &stats);
+            hand_back(store, &done, bytes, &stats);
         }
         if (!list_empty(&batch)) {
             update_log_append(store->log, &batch);
-            hand_back(store, &batch, &stats);
+            hand_back(store, &batch, 0, &stats);
         }
-        is_busy = !list_empty(&reads);
+        is_busy = false;
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
         if (!had_work || is_due) {
             maintained_at = uv_hrtime();
             is_busy |= update_log_maintain(store->log, !had_work);
-            hand_back(store, &done, &stats);
+            hand_back(store, &done, 0, &stats);
         }
     }
     update_log_close(store->log);
@@ -171,7 +216,7 @@ static bool has_new(const struct sqlite_store *store) {
 static void work_on_loop(struct sqlite_store *store) {
     struct list done;
     list_init(&done);
-    do_reads(store, &store->new_reads, &done, &store->stats);
+    do_reads(store, &store->new_reads, &done, READ_TURN_BYTES, &store->stats);
     answer(&done);
     list_splice(&done, &store->new_appends);
     if (!list_empty(&done))
@@ -233,6 +278,9 @@ static bool answer_done(struct sqlite_store *store) {
     list_init(&done);
     uv_mutex_lock(&store->mutex);
     list_splice(&done, &store->done);
+    store->done_bytes = 0;
+    if (store->is_waiting)
+        uv_cond_signal(&store->wake);
     bool stop = store->stop;
     uv_mutex_unlock(&store->mutex);
     answer(&done);
@@ -308,11 +356,11 @@ static void init_handles(struct sqlite_store *store, uv_loop_t *loop) {
     store->open_handles = 2;
 }
 
-static void start_work(struct sqlite_store *store) {
-    if (!store->has_thread)
-        uv_timer_start(&store->maintenance, on_maintenance, MAINTENANCE_MS, MAINTENANCE_MS);
-    else if (uv_thread_create(&store->thread, run_store, store) != 0)
-        abort(); /* a process that cannot start its second thread cannot serve */
+static bool start_work(struct sqlite_store *store) {
+    if (store->has_thread)
+        return uv_thread_create(&store->thread, run_store, store) == 0;
+    uv_timer_start(&store->maintenance, on_maintenance, MAINTENANCE_MS, MAINTENANCE_MS);
+    return true;
 }
 
 /* Takes the lock, where there is a file, and opens the log. */
@@ -355,6 +403,11 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     uv_cond_init(&store->wake);
     init_lists(store);
     init_handles(store, loop);
-    start_work(store);
-    return &store->base;
+    if (start_work(store))
+        return &store->base;
+    /* The process ends: the handles stay as they are. */
+    snprintf(error, error_size, "out of memory for a second thread");
+    update_log_close(store->log);
+    store->log = NULL;
+    return NULL;
 }

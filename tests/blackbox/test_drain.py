@@ -11,7 +11,7 @@ import time
 import pytest
 
 from http_client import Closed, request_bytes
-from longline_server import BINARY, STOP_S, environment
+from longline_server import BINARY, SLOW, STOP_S, environment, wait_until
 from swarm import Swarm
 
 BOTH_SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -139,6 +139,58 @@ def test_pushes_in_flight_are_answered_or_not_taken_for_granted(start):
         assert {id_: stored.get(id_) for id_ in acknowledged} == acknowledged
         # A clean stop answers everything it stored, so nothing is stored that was not acknowledged.
         assert len(stored) == len(acknowledged)
+
+
+@pytest.mark.providers("sqlite", "redis")  # memory keeps nothing to look at
+def test_writers_know_what_became_of_their_pushes(serve):
+    """Keep-alive writers that never pause: each got its 200, or a close, and then nothing is stored of it."""
+    server = serve(LOG_LEVEL="info")
+    channel = server.channel()
+    writers = 300 if SLOW else 1000
+    acknowledged, unanswered, closing = [], [], []
+
+    with Swarm(server.address) as swarm:
+        for writer in range(writers):
+
+            def answered(wire, reply, writer=writer):
+                if reply.status == 200:
+                    acknowledged.append((writer, wire.n))
+                if reply.closes:
+                    closing.append(writer)
+                    wire.n = None
+                    return
+                wire.n += 1
+                wire.send(request_bytes("POST", channel, b'{"w":%d,"n":%d}' % (writer, wire.n)))
+
+            def closed(wire, writer=writer):
+                if wire.n is not None:
+                    unanswered.append((writer, wire.n))
+
+            wire = swarm.open(answered, closed)
+            wire.n = 1
+            wire.send(request_bytes("POST", channel, b'{"w":%d,"n":1}' % writer))
+        swarm.run(lambda: len(acknowledged) >= 2 * writers, 60, "the load")
+        server.send_signal()
+        swarm.run(lambda: len(closing) + len(unanswered) == writers, 30, "the drain")
+    assert server.wait_for_exit() == 0
+    server.start()
+    with server.client() as client:
+        total = client.get(channel + "?ts=-1").total
+    assert total == len(acknowledged), f"{total - len(acknowledged)} stored without their 200"
+    assert not unanswered, f"{len(unanswered)} of {writers} were closed without a reply"
+
+
+def test_a_request_that_comes_after_the_signal_is_answered(serve):
+    server = serve()
+    channel = server.channel()
+    with server.client() as pusher:
+        pusher.post(channel, b"{}")
+        server.send_signal()
+        wait_until(lambda: "stopping" in server.log(), "the drain")
+        reply = pusher.post(channel, b"{}")
+        assert (reply.status, reply.total) == (200, 2) and reply.closes
+        assert pusher.read_to_end() == b""
+    assert server.wait_for_exit() == 0
 
 
 def test_a_push_sent_right_before_the_signal_is_acknowledged_or_refused(start):

@@ -353,6 +353,23 @@ def test_chunk_extensions_and_trailers_are_read_over(server, channel):
         assert client.get(channel).updates == [{"a": 1}]
 
 
+EXTENSIONS = [b";a=b;c=d", b"; a=b", b" ;a=b", b" \t; a = b ; c", b';a="b;c\\"\\\\ \t=";d=""', b";a;b;c", b";a=" + b"x" * 5000]
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=range(len(EXTENSIONS)))
+@pytest.mark.parametrize("piece", [1, 1 << 20], ids=["bytes", "whole"])
+def test_every_chunk_extension_is_read_over(server, channel, extension, piece):
+    request = request_bytes("POST", channel, None, {**JSON, "Transfer-Encoding": "chunked"})
+    request += b'3%s\r\n{"a\r\n4%s\r\n":1}\r\n0%s\r\n\r\n' % (extension, extension, extension)
+    data = request + request_bytes("POST", channel, b"[2]")
+    with server.client() as client:
+        for at in range(0, len(data), piece):
+            client.send(data[at : at + piece])
+        assert client.read_reply().total == 1
+        assert client.read_reply().total == 2
+        assert client.get(channel).updates == [{"a": 1}, [2]]
+
+
 def test_an_empty_chunked_body_is_an_empty_object(server, channel):
     with server.client() as client:
         client.send(request_bytes("POST", channel, chunked(), {"Transfer-Encoding": "chunked"}))

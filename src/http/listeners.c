@@ -1,0 +1,211 @@
+#include "http/listeners.h"
+#include "base/address.h"
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG = 4096,
+    ACCEPTS_A_TURN = 64, /* of one listener, before the loop looks at its other sockets */
+};
+
+/* --- Accepting -------------------------------------------------------------------------------- */
+
+static void on_waiting(uv_poll_t *poll, int status, int events);
+
+static void listen_again(struct listeners *listeners) {
+    for (int i = 0; i < listeners->count; i++)
+        uv_poll_start(&listeners->list[i].poll, UV_READABLE, on_waiting);
+}
+
+static void look_away(struct listeners *listeners) {
+    for (int i = 0; i < listeners->count; i++)
+        uv_poll_stop(&listeners->list[i].poll);
+}
+
+static bool has_room(const struct listeners *listeners) {
+    return listeners->connections->open < listeners->max_connections;
+}
+
+/* Whether it is time for another line in the log; then notes that it is written. */
+static bool may_tell(uint64_t *told_ms) {
+    uint64_t now_ms = wheel_now_ms();
+    if (*told_ms && now_ms - *told_ms < LISTENERS_COMPLAIN_MS)
+        return false;
+    *told_ms = now_ms;
+    return true;
+}
+
+static void wait_for_room(struct listeners *listeners) {
+    listeners->is_full = true;
+    look_away(listeners);
+    if (may_tell(&listeners->full_told_ms))
+        log_warn("connection limit reached", "connections",
+                 log_number(listeners->connections->open).text, NULL);
+}
+
+static void on_pause_over(uv_timer_t *timer) {
+    listen_again(container_of(timer, struct listeners, resume));
+}
+
+static void pause_after(struct listeners *listeners, int error) {
+    uint64_t pause_ms = 2 * listeners->pause_ms;
+    if (pause_ms < LISTENERS_PAUSE_MIN_MS)
+        pause_ms = LISTENERS_PAUSE_MIN_MS;
+    if (pause_ms > LISTENERS_PAUSE_MAX_MS)
+        pause_ms = LISTENERS_PAUSE_MAX_MS;
+    listeners->pause_ms = pause_ms;
+    look_away(listeners);
+    uv_timer_start(&listeners->resume, on_pause_over, pause_ms, 0);
+    counters.accept_failures++;
+    if (may_tell(&listeners->failure_told_ms))
+        log_warn("cannot accept", "error", uv_strerror(error), "failures",
+                 log_number(counters.accept_failures).text, NULL);
+}
+
+static void on_waiting(uv_poll_t *poll, int status, int events) {
+    struct listener *listener = container_of(poll, struct listener, poll);
+    struct listeners *listeners = listener->all;
+    int error = status < 0 ? status : events & UV_READABLE ? 0 : UV_EAGAIN;
+    for (int i = 0; i < ACCEPTS_A_TURN && !error; i++) {
+        if (!has_room(listeners)) {
+            wait_for_room(listeners);
+            return;
+        }
+        error = conn_accept(listeners->connections, listener->fd, listener->unix_path != NULL);
+        if (!error)
+            listeners->pause_ms = 0;
+    }
+    if (error && error != UV_EAGAIN)
+        pause_after(listeners, error);
+}
+
+void listeners_check_room(struct listeners *listeners) {
+    if (!listeners->is_full || !has_room(listeners))
+        return;
+    listeners->is_full = false;
+    if (!uv_is_active((uv_handle_t *)&listeners->resume))
+        listen_again(listeners);
+}
+
+/* --- Opening ---------------------------------------------------------------------------------- */
+
+/* A socket file that nobody listens on is left over from a crash. */
+static void remove_stale_socket(const char *path, const struct sockaddr_storage *address,
+                                socklen_t len) {
+    struct stat status;
+    if (stat(path, &status) != 0 || !S_ISSOCK(status.st_mode))
+        return;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (connect(fd, (const struct sockaddr *)address, len) != 0 && errno == ECONNREFUSED)
+        unlink(path);
+    close(fd);
+}
+
+/* Binds `fd` and listens. 0, or a negative errno. */
+static int bind_and_listen(struct listener *listener, const struct sockaddr_storage *address,
+                           socklen_t len) {
+    bool is_unix = address->ss_family == AF_UNIX;
+    int on = 1;
+    if (!is_unix && setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0)
+        return -errno;
+    if (bind(listener->fd, (const struct sockaddr *)address, len) != 0)
+        return -errno;
+    if (is_unix) {
+        const char *path = ((const struct sockaddr_un *)address)->sun_path;
+        listener->unix_path = strdup(path);
+        if (!listener->unix_path || chmod(path, 0666) != 0) {
+            int error = listener->unix_path ? -errno : -ENOMEM;
+            unlink(path);
+            return error;
+        }
+    }
+    return listen(listener->fd, BACKLOG) == 0 ? 0 : -errno;
+}
+
+/* 0, or a negative errno; then nothing is left of it. */
+static int open_listener(struct listener *listener, const struct sockaddr_storage *address,
+                         socklen_t len) {
+    if (address->ss_family == AF_UNIX)
+        remove_stale_socket(((const struct sockaddr_un *)address)->sun_path, address, len);
+    listener->fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (listener->fd < 0)
+        return -errno;
+    int error = bind_and_listen(listener, address, len);
+    if (!error)
+        error = uv_poll_init(listener->all->loop, &listener->poll, listener->fd);
+    if (!error)
+        error = uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
+    if (error) {
+        close(listener->fd);
+        free(listener->unix_path);
+        listener->unix_path = NULL;
+    }
+    return error;
+}
+
+static void log_listening(const struct listener *listener, struct slice address) {
+    struct sockaddr_storage bound = {0};
+    socklen_t len = sizeof bound;
+    char ip[64] = "", text[512];
+    if (listener->unix_path) {
+        snprintf(text, sizeof text, "%.*s", (int)address.len, address.data);
+    } else {
+        getsockname(listener->fd, (struct sockaddr *)&bound, &len);
+        uv_ip_name((struct sockaddr *)&bound, ip, sizeof ip);
+        bool is_v6 = bound.ss_family == AF_INET6;
+        unsigned port = ntohs(is_v6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                    : ((struct sockaddr_in *)&bound)->sin_port);
+        snprintf(text, sizeof text, is_v6 ? "[%s]:%u" : "%s:%u", ip, port);
+    }
+    log_info("listening", "address", text, NULL);
+}
+
+const char *listeners_add(struct listeners *listeners, struct slice text) {
+    if (listeners->count == LISTENERS_MAX)
+        return "too many addresses";
+    struct sockaddr_storage address;
+    socklen_t len;
+    const char *wrong = address_resolve(text, &address, &len);
+    if (wrong)
+        return wrong;
+    struct listener *listener = &listeners->list[listeners->count];
+    *listener = (struct listener){.all = listeners};
+    int error = open_listener(listener, &address, len);
+    if (error)
+        return error == UV_ENOMEM ? "out of memory" : uv_strerror(error);
+    listeners->count++;
+    log_listening(listener, text);
+    return NULL;
+}
+
+void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_shared *connections,
+                    uint64_t max_connections) {
+    *listeners = (struct listeners){
+        .loop = loop, .connections = connections, .max_connections = max_connections};
+    uv_timer_init(loop, &listeners->resume);
+}
+
+/* --- Closing ---------------------------------------------------------------------------------- */
+
+void listeners_close(struct listeners *listeners) {
+    for (int i = 0; i < listeners->count; i++) {
+        struct listener *listener = &listeners->list[i];
+        uv_close((uv_handle_t *)&listener->poll, NULL);
+        close(listener->fd);
+        if (listener->unix_path)
+            unlink(listener->unix_path);
+        free(listener->unix_path);
+    }
+    uv_close((uv_handle_t *)&listeners->resume, NULL);
+}

@@ -1,0 +1,142 @@
+/*
+ * Preloaded into a server, lets allocations and accept() fail where a test says so.
+ *
+ * The test shares a file with it, named by FAULTS_FILE, which holds a struct faults and may be
+ * written at any time. Allocations are counted over all threads, from main() on. Under
+ * AddressSanitizer this library stands in front of ASan's allocator (verify_asan_link_order=0).
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct faults {
+    _Atomic uint64_t calls;          /* allocations so far */
+    _Atomic uint64_t from, until;    /* those from `from` (the first is 1) to before `until` fail */
+    _Atomic uint64_t failed;         /* allocations that did */
+    _Atomic uint64_t accept_error;   /* errno of every accept4(); 0: none fails */
+    _Atomic uint64_t accepts_failed; /* accept4() that did */
+};
+
+static struct faults *faults;
+
+static void *(*next_malloc)(size_t);
+static void *(*next_calloc)(size_t, size_t);
+static void *(*next_realloc)(void *, size_t);
+static void *(*next_reallocarray)(void *, size_t, size_t);
+static void *(*next_memalign)(size_t, size_t);
+static int (*next_posix_memalign)(void **, size_t, size_t);
+static void *(*next_mmap)(void *, size_t, int, int, int, off_t);
+static int (*next_accept4)(int, struct sockaddr *, socklen_t *, int);
+static int (*next_pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+#define FIND(name) (*(void **)&next_##name = dlsym(RTLD_NEXT, #name))
+
+static bool fails(void) {
+    if (!faults)
+        return false;
+    uint64_t call = ++faults->calls;
+    if (!faults->from || call < faults->from || call >= faults->until)
+        return false;
+    faults->failed++;
+    errno = ENOMEM;
+    return true;
+}
+
+__attribute__((constructor)) static void start(void) {
+    FIND(mmap);
+    FIND(accept4);
+    FIND(pthread_create);
+    const char *path = getenv("FAULTS_FILE");
+    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    void *shared = next_mmap(NULL, sizeof *faults, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (shared != MAP_FAILED)
+        faults = shared;
+}
+
+void *malloc(size_t size) {
+    if (!next_malloc)
+        FIND(malloc);
+    return fails() ? NULL : next_malloc(size);
+}
+
+/* dlsym() itself may want memory, before it can say where calloc() is. */
+void *calloc(size_t count, size_t size) {
+    static _Alignas(max_align_t) char early[4096];
+    static size_t early_len;
+    static bool is_finding;
+    if (!next_calloc && is_finding) {
+        void *at = early + early_len;
+        early_len += (count * size + 15) & ~(size_t)15;
+        return early_len <= sizeof early ? at : NULL;
+    }
+    if (!next_calloc) {
+        is_finding = true;
+        FIND(calloc);
+    }
+    return fails() ? NULL : next_calloc(count, size);
+}
+
+void *realloc(void *old, size_t size) {
+    if (!next_realloc)
+        FIND(realloc);
+    return fails() ? NULL : next_realloc(old, size);
+}
+
+void *reallocarray(void *old, size_t count, size_t size) {
+    if (!next_reallocarray)
+        FIND(reallocarray);
+    return fails() ? NULL : next_reallocarray(old, count, size);
+}
+
+void *memalign(size_t alignment, size_t size) {
+    if (!next_memalign)
+        FIND(memalign);
+    return fails() ? NULL : next_memalign(alignment, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size) {
+    return memalign(alignment, size);
+}
+
+int posix_memalign(void **at, size_t alignment, size_t size) {
+    if (!next_posix_memalign)
+        FIND(posix_memalign);
+    return fails() ? ENOMEM : next_posix_memalign(at, alignment, size);
+}
+
+void *mmap(void *at, size_t len, int protection, int flags, int fd, off_t offset) {
+    if (!next_mmap)
+        FIND(mmap);
+    return fails() ? MAP_FAILED : next_mmap(at, len, protection, flags, fd, offset);
+}
+
+void *mmap64(void *at, size_t len, int protection, int flags, int fd, off_t offset) {
+    return mmap(at, len, protection, flags, fd, offset);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                   void *context) {
+    return fails() ? EAGAIN : next_pthread_create(thread, attributes, run, context);
+}
+
+int accept4(int fd, struct sockaddr *address, socklen_t *len, int flags) {
+    int error = faults ? (int)faults->accept_error : 0;
+    if (!error)
+        return next_accept4(fd, address, len, flags);
+    faults->accepts_failed++;
+    errno = error;
+    return -1;
+}
