@@ -6,6 +6,13 @@
 #include <stdlib.h>
 
 /*
+ * A push is stored whole or not at all, and Redis does not roll a script back. So all that could
+ * refuse it comes first: the reads, which the types of the keys or the user's rights could refuse;
+ * the counter's text, which ends at 2^53, from where on Lua's numbers skip some; and the rights for
+ * the last two writes. Whatever else refuses writes (memory, a replica, the disk) refuses the first
+ * one. What follows the writes must not fail any more: it is tried, and the reply says what it came
+ * to.
+ *
  * What costs Redis time is the number of commands, and what they add to its append-only file. So
  * lists are trimmed when they are a sixteenth over the bound; what is too old is deleted with every
  * eighth push, up to 16; and the TTL is set to a hundredth more than is asked for, and again when
@@ -13,34 +20,53 @@
  * record, goes by count.
  */
 struct redis_script redis_script_append = {
-    .text =
-        "local total = redis.call('INCR', KEYS[1])\n"
-        "local time = redis.call('TIME')\n"
-        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-        "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
-        "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
-        "local records = redis.call('RPUSH', KEYS[3], record)\n"
-        "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
-        "if math.max(updates, records) > max + math.floor(max / 16) then\n"
-        "  redis.call('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
-        "  redis.call('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
-        "end\n"
-        "if total % 8 == 0 then\n"
-        "  for i = 1, 16 do\n"
-        "    local old, old_at = string.match(redis.call('LINDEX', KEYS[3], '0'), '^(%d+) (%d+)')\n"
-        "    if not old or tonumber(old_at) >= at - ttl then break end\n"
-        "    redis.call('LPOP', KEYS[3])\n"
-        "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', "
-        "KEYS[2]) end\n"
-        "  end\n"
-        "end\n"
-        "if total == 1 or updates == 1 or records == 1 or redis.call('PTTL', KEYS[2]) < ttl then\n"
-        "  redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
-        "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"
-        "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n"
-        "end\n"
-        "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
-        "return {total, at, type(told) == 'table' and told.err or ''}\n",
+    .text = "local count = redis.call('GET', KEYS[1]) or '0'\n"
+            "local total = string.match(count, '^%d+$') and tonumber(count)\n"
+            "if not total or total > 9007199254740990 or string.match(count, '^0.') then\n"
+            "  return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
+            "end\n"
+            "redis.call('LLEN', KEYS[2])\n"
+            "local left = redis.call('PTTL', KEYS[2])\n"
+            "local time = redis.call('TIME')\n"
+            "local may = redis.acl_check_cmd\n"
+            "if may and not (may('RPUSH', KEYS[2], '') and may('INCR', KEYS[1])) then\n"
+            "  return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "
+            "push')\n"
+            "end\n"
+            "total = total + 1\n"
+            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+            "local records = redis.call('RPUSH', KEYS[3], record)\n"
+            "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+            "redis.call('INCR', KEYS[1])\n"
+            "local trouble = ''\n"
+            "local function try(...)\n"
+            "  local got = redis.pcall(...)\n"
+            "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"
+            "  return got\n"
+            "end\n"
+            "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
+            "if math.max(updates, records) > max + math.floor(max / 16) then\n"
+            "  try('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
+            "  try('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
+            "end\n"
+            "if total % 8 == 0 then\n"
+            "  for i = 1, 16 do\n"
+            "    local first = try('LINDEX', KEYS[3], '0') or ''\n"
+            "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"
+            "    if not old or tonumber(old_at) >= at - ttl then break end\n"
+            "    if not try('LPOP', KEYS[3]) then break end\n"
+            "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then try('LPOP', "
+            "KEYS[2]) end\n"
+            "  end\n"
+            "end\n"
+            "if total == 1 or updates == 1 or records == 1 or left < ttl then\n"
+            "  try('PEXPIRE', KEYS[2], ARGV[5])\n"
+            "  try('PEXPIRE', KEYS[3], ARGV[5])\n"
+            "  try('PEXPIRE', KEYS[1], ARGV[6])\n"
+            "end\n"
+            "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
+            "return {total, at, type(told) == 'table' and told.err or '', trouble}\n",
 };
 
 /*
@@ -50,9 +76,14 @@ struct redis_script redis_script_append = {
  */
 struct redis_script redis_script_read = {
     .text =
-        "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+        "local count = redis.call('GET', KEYS[1]) or '0'\n"
+        "local total = string.match(count, '^%d+$') and tonumber(count)\n"
+        "if not total or total > 9007199254740991 or string.match(count, '^0.') then\n"
+        "  return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
+        "end\n"
         "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
-        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), "
+        "tonumber(ARGV[3])\n"
         "local gone = total - math.min(len, tonumber(ARGV[4]))\n"
         "if after < 0 then after = total + after end\n"
         "after = math.max(after, gone)\n"
@@ -61,10 +92,10 @@ struct redis_script redis_script_read = {
         "local time = redis.call('TIME')\n"
         "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
         "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+)')) end\n"
-        "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or '') "
-        "end\n"
-        "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or size "
-        "end\n"
+        "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or "
+        "'') end\n"
+        "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or "
+        "size end\n"
         "local full = redis.call('LLEN', KEYS[3]) == len and record_ts(-len) == total - len + 1\n"
         "  and record_ts(-1) == total\n"
         "local ts, size, is_full = first, 1, false\n"

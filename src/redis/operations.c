@@ -104,13 +104,17 @@ static bool is_texts(const redisReply *reply) {
 }
 
 static bool take_append(struct op *op, const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4 ||
         !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
-        reply->element[2]->type != REDIS_REPLY_STRING)
+        reply->element[2]->type != REDIS_REPLY_STRING ||
+        reply->element[3]->type != REDIS_REPLY_STRING)
         return false;
     if (reply->element[2]->len)
         redis_store_log(op->store, &op->store->tell_log,
                         "redis stored an update, but may not tell of it", reply->element[2]->str);
+    if (reply->element[3]->len)
+        redis_store_log(op->store, &op->store->tidy_log,
+                        "redis stored an update, but may not tidy up", reply->element[3]->str);
     struct update *update = append_of(op)->update;
     update->ts = (uint64_t)reply->element[0]->integer;
     update->at_ms = reply->element[1]->integer;

@@ -37,7 +37,7 @@ struct redis_store {
     uint64_t up_ms; /* when all was well the last time */
     uint64_t migration_ms;
     uint64_t resubscribe_ms; /* 0: no subscription has been refused */
-    struct log_budget append_log, read_log, news_log, tell_log;
+    struct log_budget append_log, read_log, news_log, tell_log, tidy_log;
     enum store_error refused; /* what the last append came to */
     uint64_t refused_ms;
     void (*closed)(void *context);

@@ -30,6 +30,7 @@ LOADING = "Redis is loading its data; nothing was stored"
 OUT_OF_MEMORY = "Redis is out of memory (maxmemory); nothing was stored"
 CLUSTER_DOWN = "The Redis cluster is down; nothing was stored"
 NO_ACCESS = "Redis refuses the user or password"
+DAMAGED = "The channel's keys in Redis are damaged; nothing was stored"
 
 # Keeps what it acknowledged, whenever it is killed. By itself Redis 7 would cut the torn end of its file in the midst of a transaction,
 # and the next one would be half of both: an operator who cares has it refuse such a file, and repairs it, as start() does.
