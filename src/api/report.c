@@ -68,6 +68,8 @@ static void write_store(struct buf *out, const struct store_stats *store) {
                 "Updates stored, those awaiting the sweeper included.", store->updates);
     write_gauge(out, "longline_store_bytes", "Bytes stored.", store->bytes);
     write_counter(out, "longline_store_swept_total", "Updates deleted by retention.", store->swept);
+    write_counter(out, "longline_store_damaged_total", "Damaged updates left out of reads.",
+                  store->damaged);
     write_gauge(out, "longline_store_up", "Whether the store can be reached.", store->up);
     write_counter(out, "longline_store_reconnects_total", "Connections to Redis made anew.",
                   store->reconnects);

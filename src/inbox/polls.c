@@ -37,10 +37,12 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
                        const struct store_read *read) {
     if (channel->gone < read->gone)
         channel->gone = read->gone;
-    if (channel->recent_count || !read->count ||
-        read->updates[read->count - 1]->ts != channel->total)
+    if (channel->recent_count)
         return;
-    uint32_t count = read->count < RECENT_MAX ? read->count : RECENT_MAX;
+    uint32_t count = 0; /* those without a gap up to the total */
+    while (count < read->count && count < RECENT_MAX &&
+           read->updates[read->count - 1 - count]->ts == channel->total - count)
+        count++;
     for (uint32_t i = read->count - count; i < read->count; i++)
         remember(inbox, channel, read->updates[i]);
 }
@@ -71,12 +73,11 @@ void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
                       const struct store_read *read) {
     uint64_t cursor = poll_cursor(poll->ts, read->total);
     bool is_behind = cursor < read->total;
-    uint64_t found = read->count ? read->updates[0]->ts : read->total + 1;
     struct answer answer = {
         .reset = cursor > read->total,
         .total = total,
-        .missed = is_behind && poll->ts >= 0 ? found - cursor - 1 : 0,
-        .ts = is_behind ? found - 1 + read->count : read->total,
+        .missed = is_behind && poll->ts >= 0 ? (read->end - cursor) - read->count : 0,
+        .ts = is_behind ? read->end : read->total,
         .count = read->count,
         .updates = read->updates,
     };

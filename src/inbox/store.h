@@ -70,8 +70,10 @@ struct store_read {
     int64_t after_ts; /* -K: the last K */
     uint32_t limit;   /* 1 to READ_MAX_UPDATES */
     enum store_error error;
-    uint64_t total;          /* the channel's newest ts, 0 for an unknown channel */
-    uint64_t gone;           /* updates up to this ts are certainly gone */
+    uint64_t total; /* the channel's newest ts, 0 for an unknown channel */
+    uint64_t gone;  /* updates up to this ts are certainly gone */
+    uint64_t
+        end; /* covers every update up to this ts; those that are missing are damaged or gone */
     struct update **updates; /* `count` of them with one reference each, the array from malloc() */
     uint32_t count;
     void *owner;
@@ -106,6 +108,7 @@ struct store_events {
 struct store_stats {
     uint64_t commits, commit_ns, errors, reads, updates, bytes, swept;
     uint64_t up, reconnects, watches; /* of a shared store */
+    uint64_t damaged;
 };
 
 struct store_options {

@@ -1,4 +1,5 @@
 #include "redis/layout.h"
+#include "base/json.h"
 #include "base/text.h"
 
 #include <openssl/evp.h>
@@ -72,7 +73,9 @@ struct redis_script redis_script_append = {
 /*
  * Items are fetched a few at a time, as long as the bytes so far allow: nobody holds Redis up for
  * more than one page. Where there is a record for every update, records are read along with their
- * updates. Else (upstream has pushed) they are looked for from the place on where they would stand.
+ * updates: lists of one length that begin with the same update, or go on with the same one, have no
+ * holes behind it. Else (upstream has pushed) they are looked for from the place on where they would
+ * stand.
  */
 struct redis_script redis_script_read = {
     .text =
@@ -88,16 +91,20 @@ struct redis_script redis_script_read = {
         "if after < 0 then after = total + after end\n"
         "after = math.max(after, gone)\n"
         "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
-        "if after >= total then return {total, gone, first, bodies, records} end\n"
+        "if after >= total then return {total, gone, first, bodies, records, 0} end\n"
         "local time = redis.call('TIME')\n"
         "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
-        "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+)')) end\n"
+        "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+) ')) end\n"
         "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or "
         "'') end\n"
         "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or "
         "size end\n"
-        "local full = redis.call('LLEN', KEYS[3]) == len and record_ts(-len) == total - len + 1\n"
-        "  and record_ts(-1) == total\n"
+        "local full = redis.call('LLEN', KEYS[3]) == len\n"
+        "if full then\n"
+        "  local head = record_ts(-len)\n"
+        "  full = head == total - len + 1 or (len == 1 and not head) or\n"
+        "    (len > 1 and record_ts(1 - len) == total - len + 2)\n"
+        "end\n"
         "local ts, size, is_full = first, 1, false\n"
         "while ts <= total and #bodies < limit and bytes < max_bytes and not is_full do\n"
         "  local count = math.min(size, limit - #bodies, total - ts + 1)\n"
@@ -105,8 +112,8 @@ struct redis_script redis_script_read = {
         "  local some = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
         "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
         "  for i = 1, count do\n"
-        "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
-        "    if at and at < cutoff and #bodies == 0 then\n"
+        "    local its, at = string.match(beside[i] or '', '^(%d+) (%d+)')\n"
+        "    if tonumber(its) == ts + i - 1 and tonumber(at) < cutoff and #bodies == 0 then\n"
         "      first = ts + i\n"
         "      gone = ts + i - 1\n"
         "    else\n"
@@ -139,7 +146,7 @@ struct redis_script redis_script_read = {
         "  end\n"
         "  size = more(size)\n"
         "end\n"
-        "return {total, gone, first, bodies, records}\n",
+        "return {total, gone, first, bodies, records, full and 1 or 0}\n",
 };
 
 static void hash_script(struct redis_script *script) {
@@ -302,6 +309,29 @@ bool redis_record_parse(struct slice text, struct redis_record *record) {
               take_bytes(&text, numbers[6], &record->parts.method);
     record->rest = text;
     return ok;
+}
+
+uint64_t redis_record_ts(struct slice text) {
+    int64_t ts;
+    return take_number(&text, ' ', &ts) && ts > 0 ? (uint64_t)ts : 0;
+}
+
+static bool is_text_for_all(struct slice text) {
+    enum json_kind kind = json_check(text);
+    return kind != JSON_INVALID && kind != JSON_TOO_DEEP;
+}
+
+enum redis_item redis_item_judge(struct slice body, const struct slice *text, uint64_t ts,
+                                 struct redis_record *record) {
+    if (!is_text_for_all(body))
+        return REDIS_ITEM_DAMAGED;
+    if (!text)
+        return REDIS_ITEM_BARE;
+    if (!redis_record_parse(*text, record) || record->ts != ts || record->body_len != body.len)
+        return REDIS_ITEM_DAMAGED;
+    struct slice headers = record->parts.headers;
+    bool is_sound = !headers.len || json_check(headers) == JSON_OBJECT;
+    return is_sound ? REDIS_ITEM_WHOLE : REDIS_ITEM_DAMAGED;
 }
 
 struct update *redis_record_update(const struct redis_record *record, struct slice body,

@@ -93,16 +93,6 @@ static bool is_integer(const redisReply *reply) {
     return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
 }
 
-/* A list of strings, and of nothing else. */
-static bool is_texts(const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY)
-        return false;
-    for (size_t i = 0; i < reply->elements; i++)
-        if (reply->element[i]->type != REDIS_REPLY_STRING)
-            return false;
-    return true;
-}
-
 static bool take_append(struct op *op, const redisReply *reply) {
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4 ||
         !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
@@ -131,37 +121,9 @@ static void tell_own(struct redis_store *store, struct op *op) {
         store->events->news(watch, append_of(op)->update);
 }
 
-/* {total, gone, first, bodies, records}: both lists have the order of ts, records may have
- * holes. */
 static bool take_read(struct op *op, const redisReply *reply) {
-    struct store_read *read = read_of(op);
     op->store->stats.reads++;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5 ||
-        !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
-        !is_integer(reply->element[2]) || !is_texts(reply->element[3]) ||
-        !is_texts(reply->element[4]))
-        return false;
-    const redisReply *bodies = reply->element[3], *records = reply->element[4];
-    read->total = (uint64_t)reply->element[0]->integer;
-    read->gone = (uint64_t)reply->element[1]->integer;
-    read->updates = malloc((bodies->elements + 1) * sizeof(struct update *));
-    struct redis_record record = {0};
-    size_t next = 0;
-    for (size_t i = 0; read->updates && i < bodies->elements; i++) {
-        uint64_t ts = (uint64_t)reply->element[2]->integer + i;
-        while (record.ts < ts && next < records->elements) {
-            const redisReply *text = records->element[next++];
-            if (!redis_record_parse((struct slice){text->str, text->len}, &record))
-                record.ts = 0;
-        }
-        struct slice body = {bodies->element[i]->str, bodies->element[i]->len};
-        bool is_its = record.ts == ts && record.body_len == body.len;
-        struct update *update = redis_record_update(is_its ? &record : NULL, body, ts);
-        if (!update)
-            break; /* the rest with the next poll */
-        read->updates[read->count++] = update;
-    }
-    return read->updates && (read->count || !bodies->elements);
+    return page_take(op->store, read_of(op), reply);
 }
 
 /* Whether the node that has answered is still, or again, the one to ask. One that a slot is

@@ -3,6 +3,7 @@
  *
  *   store.c        opening, closing, the tick, health
  *   operations.c   appends and reads: sending, replies, retries, giving up; fate.h decides
+ *   page.c         the updates of a read: what is whole, what is damaged
  *   watches.c      watched channels and their news
  */
 #pragma once
@@ -37,7 +38,7 @@ struct redis_store {
     uint64_t up_ms; /* when all was well the last time */
     uint64_t migration_ms;
     uint64_t resubscribe_ms; /* 0: no subscription has been refused */
-    struct log_budget append_log, read_log, news_log, tell_log, tidy_log;
+    struct log_budget append_log, read_log, news_log, tell_log, tidy_log, damage_log;
     enum store_error refused; /* what the last append came to */
     uint64_t refused_ms;
     void (*closed)(void *context);
@@ -92,6 +93,8 @@ static inline enum redis_lane_kind lane_of(const struct op *op) {
 /* Logs a failure of one kind; those that follow within some seconds are only counted. */
 void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
                      const char *said);
+/* Whether such a failure may be logged now; else it is counted. */
+bool redis_store_may_log(struct redis_store *store, struct log_budget *budget);
 /* Appends the key of a channel as an argument of a command. */
 void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,
                          struct slice channel);
@@ -117,6 +120,11 @@ void operations_end(struct redis_store *store);
 
 /* Why nothing can be done at the moment. */
 enum store_error operations_away_error(const struct redis_store *store);
+
+/* --- page.c ----------------------------------------------------------------------------------- */
+
+/* Takes the reply of a read's script. False when it is none, or memory is out. */
+bool page_take(struct redis_store *store, struct store_read *read, const redisReply *reply);
 
 /* --- watches.c -------------------------------------------------------------------------------- */
 

@@ -16,16 +16,23 @@ enum {
     REFUSED_MS = 5000,   /* how long a refused append counts against the health */
 };
 
-void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
-                     const char *said) {
+bool redis_store_may_log(struct redis_store *store, struct log_budget *budget) {
     uint64_t now_ms = uv_now(store->topology.loop);
     if (budget->told_ms && now_ms - budget->told_ms < LOG_PAUSE_MS) {
         budget->left_out++;
-        return;
+        return false;
     }
+    budget->told_ms = now_ms;
+    return true;
+}
+
+void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
+                     const char *said) {
+    if (!redis_store_may_log(store, budget))
+        return;
     log_error(event, "reason", redis_reason(said).text, "left_out",
               log_number(budget->left_out).text, NULL);
-    *budget = (struct log_budget){.told_ms = now_ms};
+    budget->left_out = 0;
 }
 
 void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,

@@ -116,10 +116,13 @@ void watches_listen(struct store *base, const struct store_events *events) {
 
 static void got_news(struct redis_store *store, struct store_watch *watch,
                      const redisReply *payload) {
+    struct slice text = {payload->str, payload->len};
     struct redis_record record;
-    if (!redis_record_parse((struct slice){payload->str, payload->len}, &record) ||
-        record.rest.len != record.body_len)
-        return; /* not of our making */
+    if (!redis_record_parse(text, &record) ||
+        redis_item_judge(record.rest, &text, record.ts, &record) != REDIS_ITEM_WHOLE) {
+        store->events->watched(watch); /* not of our making: the lists say what is true */
+        return;
+    }
     struct update *update = redis_record_update(&record, record.rest, record.ts);
     if (!update) { /* memory is out: read it later */
         lose(store, watch);

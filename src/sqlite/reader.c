@@ -92,6 +92,7 @@ bool reader_read(struct rows *rows, const struct channel_row *channel,
     int64_t first_ts = read_first_ts(read->after_ts, total, bounds->channel_max);
     read->total = channel->total;
     read->gone = total > bounds->channel_max ? (uint64_t)(total - bounds->channel_max) : 0;
+    read->end = channel->total;
     if (first_ts > total)
         return true;
 
@@ -106,8 +107,10 @@ bool reader_read(struct rows *rows, const struct channel_row *channel,
     if (first.ts > first_ts)
         read->gone = (uint64_t)first.ts - 1;
     seek(&walk, &last, first.ts + read->limit - 1);
-    if (!walk.has_failed && load_range(&walk, first.ts, &last, read))
+    if (!walk.has_failed && load_range(&walk, first.ts, &last, read)) {
+        read->end = read->updates[read->count - 1]->ts;
         return true;
+    }
     drop_updates(read);
     return false;
 }

@@ -217,7 +217,7 @@ void update_log_append(struct update_log *log, struct list *batch) {
 void update_log_read(struct update_log *log, struct store_read *read) {
     read->updates = NULL;
     read->count = 0;
-    read->total = read->gone = 0;
+    read->total = read->gone = read->end = 0;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
     struct read_bounds bounds = {.channel_max = (int64_t)log->options.channel_max_updates,

@@ -2,12 +2,13 @@
 
 import itertools
 import os
+import re
 
 import pytest
 
 from load import refusal
 from redis_server import DAMAGED, NO_ACCESS
-from test_redis import check_serves, healthy, names, push_when_it_can
+from test_redis import P, check_serves, healthy, names, push_when_it_can, upstream_push
 
 USER = "app"
 
@@ -172,6 +173,154 @@ def test_a_user_whose_rights_differ_from_key_to_key(redis, server):
     allowed = "(+evalsha +eval ~*) (+get +incr +llen +pttl +time ~*) (+rpush ~*:meta:*)"
     redis.command("ACL", "SETUSER", USER, "-@write", "-@read", "-@scripting", "+time", *allowed.replace(") (", ")\n(").split("\n"))
     assert push_all_or_nothing(server, redis, channel) == NO_ACCESS
+
+
+# --- damaged elements ---
+
+DEEP = "[" * 501 + "]" * 501
+NO_TEXTS = ["", "x", '{"n":', '{"n":1}}', '{"n":"\udcff"}', "\0", DEEP, '{"n":1}\n{"n":2}']
+
+# What makes a record none, from a whole one.
+NO_RECORDS = {
+    "empty": lambda record: "",
+    "no record": lambda record: "x",
+    "no ts": lambda record: "x" + record[1:],
+    "another ts": lambda record: "9" + record,
+    "a number cut": lambda record: record.replace(" ", "", 1),
+    "cut off": lambda record: record[:-1],
+    "another length": lambda record: record.replace(" 7 ", " 8 ", 1),
+    "headers that are no JSON": lambda record: record.replace("{", "x"),
+    "headers that are not UTF-8": lambda record: record.replace("x-i", "x\udcffi"),
+}
+
+
+def fill(server, channel, count=9):
+    for i in range(1, count + 1):
+        assert server.push(channel, '{"n":%d}' % i, {"X-I": str(i)}) == i
+
+
+def check_left_out(server, channel, lost, count=9):
+    """All but the update `lost` are delivered, in pages of any size, by either view, and the loss is said."""
+    metric = server.metric("longline_store_damaged_total")
+    rest = [i for i in range(1, count + 1) if i != lost]
+    page = server.get(channel)
+    assert page.json() == {"ok": True, "ts": count, "missed": 1, "updates": [{"n": i} for i in rest]}
+    assert server.metric("longline_store_damaged_total") == metric + 1
+    full = server.get(channel + "?view=full").json()
+    assert (full["ts"], full["missed"]) == (count, 1)
+    assert [(u["ts"], u["body"]["n"], u["headers"]["x-i"]) for u in full["updates"]] == [(i, i, str(i)) for i in rest]
+    for limit in (1, 2, 3):
+        seen, missed, ts = [], 0, 0
+        while ts < count:
+            reply = server.get(f"{channel}?ts={ts}&limit={limit}&sleep=60").json()
+            assert reply["ts"] > ts, "whoever polls gets past it"
+            ts = reply["ts"]
+            missed += reply.get("missed", 0)
+            seen += [u["n"] for u in reply["updates"]]
+        assert (seen, missed) == (rest, 1)
+    assert server.get(f"{channel}?ts={lost - 1}&limit=1").json() == {"ok": True, "ts": lost, "missed": 1, "updates": []}
+    assert [u["n"] for u in server.get(f"{channel}?ts=-3").updates] == [i for i in rest if i > count - 3]
+    assert re.search(rf"error +damaged update left out +channel=[0-9a-f]{{8}} ts={lost}\b", server.log())
+
+
+@pytest.mark.parametrize("lost", [1, 5, 9])
+@pytest.mark.parametrize("text", NO_TEXTS, ids=range(len(NO_TEXTS)))
+def test_an_update_that_is_no_json_is_left_out(redis, server, text, lost):
+    channel = server.channel()
+    fill(server, channel)
+    redis.command("LSET", names(channel)[2], lost - 1, text)
+    check_left_out(server, channel, lost)
+    assert server.push(channel, '{"n":10}') == 10
+    assert server.get(channel + "?ts=9").json() == {"ok": True, "ts": 10, "updates": [{"n": 10}]}
+
+
+@pytest.mark.parametrize("lost", [1, 5, 9])
+@pytest.mark.parametrize("how", NO_RECORDS)
+def test_an_update_whose_record_is_none_is_left_out(redis, server, how, lost):
+    channel = server.channel()
+    fill(server, channel)
+    meta = names(channel)[0]
+    redis.command("LSET", meta, lost - 1, NO_RECORDS[how](redis.command("LINDEX", meta, lost - 1)))
+    check_left_out(server, channel, lost)
+
+
+@pytest.mark.parametrize("text", NO_TEXTS, ids=range(len(NO_TEXTS)))
+def test_upstreams_updates_are_looked_at_too(redis, server, text):
+    channel = server.channel()
+    upstream_push(redis, channel, '{"n":1}')
+    upstream_push(redis, channel, text)
+    upstream_push(redis, channel, '"upstream took this"')
+    page = server.get(channel + "?ts=0").json()
+    assert page == {"ok": True, "ts": 3, "missed": 1, "updates": [{"n": 1}, "upstream took this"]}
+    assert server.push(channel, '{"n":4}') == 4
+    assert server.get(channel + "?ts=1").json() == {"ok": True, "ts": 4, "missed": 1, "updates": ["upstream took this", {"n": 4}]}
+
+
+def test_all_are_damaged(redis, server):
+    channel = server.channel()
+    fill(server, channel, 3)
+    for i in range(3):
+        redis.command("LSET", names(channel)[2], i, "x")
+    assert server.get(channel).json() == {"ok": True, "ts": 3, "missed": 3, "updates": []}
+    assert server.get(channel + "?ts=1&sleep=60").json() == {"ok": True, "ts": 3, "missed": 2, "updates": []}
+    assert server.get(channel + "?ts=-2&sleep=60").json() == {"ok": True, "ts": 3, "updates": []}
+
+
+def test_who_waits_gets_past_a_damaged_update(redis, server):
+    """It came without news, and the next one's tell of the gap."""
+    channel = server.channel()
+    fill(server, channel, 2)
+    with server.client() as client:
+        client.send_request("GET", channel + "?ts=2&sleep=60")
+        server.wait_for_parked(1)
+        upstream_push(redis, channel, "{")
+        assert server.push(channel, '{"n":4}') == 4
+        assert client.read_reply().json() == {"ok": True, "ts": 4, "missed": 1, "updates": [{"n": 4}]}
+        client.send_request("GET", channel + "?ts=4&sleep=60")
+        server.wait_for_parked(1)
+        assert server.push(channel, '{"n":5}') == 5
+        assert client.read_reply().json() == {"ok": True, "ts": 5, "updates": [{"n": 5}]}
+    assert [u["n"] for u in server.get(channel).updates] == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "news",
+    ["", "x", "3 1 1 -1 0 0 4\nPOST{", "3 1 2 -1 0 1 4\n{POST{}", "3 1 9 -1 0 0 4\nPOST{}", "3 1 2 -1 0 0 99\nPOST{}", "3 1 4 -1 0 0 4\nPOST\udcff{}x"],
+)
+def test_news_that_are_none_are_not_delivered(redis, server, news):
+    """Whatever is said on the channel for news, the lists say what is true."""
+    channel = server.channel()
+    fill(server, channel, 2)
+    with server.client() as client:
+        client.send_request("GET", channel + "?ts=2&sleep=60")
+        server.wait_for_parked(1)
+        assert redis.command("PUBLISH", P + "news:" + channel[1:], news) == 1
+        assert server.push(channel, '{"n":3}') == 3
+        assert client.read_reply().json() == {"ok": True, "ts": 3, "updates": [{"n": 3}]}
+    assert server.metric("longline_store_damaged_total") == 0, "no update is"
+
+
+def test_news_of_a_damaged_update_wake_who_waits(redis, server):
+    """Another program stores and tells it as longline would."""
+    channel = server.channel()
+    fill(server, channel, 2)
+    meta, total, updates = names(channel)
+    record = "3 1795520551476 1 -1 0 0 4\nPOST"
+    with server.client() as client:
+        client.send_request("GET", channel + "?ts=2&sleep=60")
+        server.wait_for_parked(1)
+        redis.command("MULTI")
+        redis.command("INCR", total)
+        redis.command("RPUSH", updates, "{")
+        redis.command("RPUSH", meta, record)
+        redis.command("PUBLISH", P + "news:" + channel[1:], record + "{")
+        redis.command("EXEC")
+        assert client.read_reply().json() == {"ok": True, "ts": 3, "missed": 1, "updates": []}
+    assert server.push(channel, '{"n":4}') == 4
+    assert server.get(channel + "?ts=2").json() == {"ok": True, "ts": 4, "missed": 1, "updates": [{"n": 4}]}
+
+
+# --- all at once ---
 
 
 @pytest.mark.torture

@@ -22,6 +22,33 @@ static void test_first_poll_loads(void **state) {
     assert_int_equal(fake.reads_made, 1);
 }
 
+static void test_damaged_updates_are_missed(void **state) {
+    (void)state;
+    fake.damage_every = 3;
+    make_inbox();
+    fake_add("a", 8); /* 3 and 6 are damaged */
+    struct waiter *waiter = ask(0, "a", 0);
+    fake_serve_reads();
+    assert_int_equal(waiter->count, 6);
+    assert_int_equal(waiter->missed, 2);
+    assert_int_equal(waiter->ts, 8);
+    /* What is in memory has no gap. */
+    check_answer(ask(1, "a", 6), 7, 8, 8, 0);
+    assert_int_equal(fake.reads_made, 1);
+    waiter = ask(2, "a", 5);
+    fake_serve_reads();
+    check_answer(waiter, 7, 8, 8, 1);
+    waiter = ask(3, "a", -4);
+    fake_serve_reads();
+    assert_int_equal(waiter->count, 3);
+    assert_int_equal(waiter->missed, 0);
+    waiter = start(4, "a", 1, 2, false); /* a page that ends with a damaged one */
+    fake_serve_reads();
+    assert_int_equal(waiter->count, 1);
+    assert_int_equal(waiter->missed, 1);
+    assert_int_equal(waiter->ts, 3);
+}
+
 static void test_unknown_channel(void **state) {
     (void)state;
     make_inbox();
@@ -289,6 +316,7 @@ static void test_cancel_in_each_state(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_first_poll_loads),
+        INBOX_TEST(test_damaged_updates_are_missed),
         INBOX_TEST(test_unknown_channel),
         INBOX_TEST(test_one_load_for_all),
         INBOX_TEST(test_parks_once),
