@@ -73,9 +73,9 @@ struct redis_script redis_script_append = {
 /*
  * Items are fetched a few at a time, as long as the bytes so far allow: nobody holds Redis up for
  * more than one page. Where there is a record for every update, records are read along with their
- * updates: lists of one length that begin with the same update, or go on with the same one, have no
- * holes behind it. Else (upstream has pushed) they are looked for from the place on where they would
- * stand.
+ * updates: lists of one length that begin with the same update, or go on with the same one, have
+ * no holes behind it. Else (upstream has pushed) they are looked for from the place on where they
+ * would stand.
  */
 struct redis_script redis_script_read = {
     .text =
@@ -327,8 +327,10 @@ enum redis_item redis_item_judge(struct slice body, const struct slice *text, ui
         return REDIS_ITEM_DAMAGED;
     if (!text)
         return REDIS_ITEM_BARE;
-    if (!redis_record_parse(*text, record) || record->ts != ts || record->body_len != body.len)
+    if (!redis_record_parse(*text, record) || record->ts != ts)
         return REDIS_ITEM_DAMAGED;
+    if (record->body_len != body.len)
+        return REDIS_ITEM_BARE; /* somebody has set another text */
     struct slice headers = record->parts.headers;
     bool is_sound = !headers.len || json_check(headers) == JSON_OBJECT;
     return is_sound ? REDIS_ITEM_WHOLE : REDIS_ITEM_DAMAGED;

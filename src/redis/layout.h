@@ -90,8 +90,8 @@ enum redis_item { REDIS_ITEM_WHOLE, REDIS_ITEM_BARE, REDIS_ITEM_DAMAGED };
 
 /*
  * Judges what stands in the lists for one update: its text and its record, which is parsed; NULL:
- * it has none, and is bare. A consumer must be able to read whatever is not damaged: its texts are
- * JSON. Pure.
+ * it has none. Without a record, or with that of another text, it is bare. A consumer must be able
+ * to read whatever is not damaged: its texts are JSON. Pure.
  */
 enum redis_item redis_item_judge(struct slice body, const struct slice *text, uint64_t ts,
                                  struct redis_record *record);
