@@ -38,9 +38,12 @@ static void answer(struct op *op, enum store_error error) {
     else
         read_of(op)->error = error;
     op->store->stats.errors += error != STORE_OK;
-    if (op->is_append) {
+    uint64_t now_ms = uv_now(op->store->topology.loop);
+    if (error == STORE_DAMAGED) { /* nothing is wrong with the other channels */
+        op->store->damaged_ms = now_ms;
+    } else if (op->is_append) {
         op->store->refused = error;
-        op->store->refused_ms = uv_now(op->store->topology.loop);
+        op->store->refused_ms = now_ms;
     }
     op->caller = NULL;
     list_remove(&op->link);
@@ -99,6 +102,8 @@ static bool take_append(struct op *op, const redisReply *reply) {
         reply->element[2]->type != REDIS_REPLY_STRING ||
         reply->element[3]->type != REDIS_REPLY_STRING)
         return false;
+    if (reply->element[2]->len || reply->element[3]->len)
+        op->node->wants_rights = true;
     if (reply->element[2]->len)
         redis_store_log(op->store, &op->store->tell_log,
                         "redis stored an update, but may not tell of it", reply->element[2]->str);
@@ -185,6 +190,8 @@ static void got_reply(struct redis_call *call, const redisReply *reply) {
     case FATE_ANSWER:
         if (op->caller && reply && reply->type == REDIS_REPLY_ERROR)
             log_failure(op, reply->str);
+        if (reply && reply->type == REDIS_REPLY_ERROR)
+            op->node->wants_rights = true;
         finish(op, fate.error);
         break;
     case FATE_AGAIN: make_pending(op, fate.error); break;

@@ -1,7 +1,8 @@
 /*
  * What the parts of the Redis store share; nobody outside src/redis includes it.
  *
- *   store.c        opening, closing, the tick, health
+ *   store.c        opening, closing, the tick
+ *   health.c       what /-/health says
  *   operations.c   appends and reads: sending, replies, retries, giving up; fate.h decides
  *   page.c         the updates of a read: what is whole, what is damaged
  *   watches.c      watched channels and their news
@@ -41,6 +42,9 @@ struct redis_store {
     struct log_budget append_log, read_log, news_log, tell_log, tidy_log, damage_log;
     enum store_error refused; /* what the last append came to */
     uint64_t refused_ms;
+    uint64_t damaged_ms; /* when the keys of a channel made no sense */
+    uint64_t deaf_ms;    /* when a subscription was refused, and why; 0: none is */
+    char deaf[160];
     void (*closed)(void *context);
     void *closed_context;
 };
@@ -98,6 +102,11 @@ bool redis_store_may_log(struct redis_store *store, struct log_budget *budget);
 /* Appends the key of a channel as an argument of a command. */
 void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,
                          struct slice channel);
+
+/* --- health.c --------------------------------------------------------------------------------- */
+
+/* store_ops.health */
+enum store_error redis_store_health(struct store *base, struct buf *line);
 
 /* --- operations.c ----------------------------------------------------------------------------- */
 

@@ -13,7 +13,6 @@
 enum {
     TICK_MS = 50,
     LOG_PAUSE_MS = 5000, /* from one line about a kind of failure to the next */
-    REFUSED_MS = 5000,   /* how long a refused append counts against the health */
 };
 
 bool redis_store_may_log(struct redis_store *store, struct log_budget *budget) {
@@ -100,43 +99,6 @@ static void get_stats(struct store *base, struct store_stats *stats) {
     *stats = store->stats;
 }
 
-/* The promise that is worth least counts. */
-static const struct redis_promise *weakest_promise(const struct redis_topology *topology,
-                                                   unsigned *masters) {
-    const struct redis_promise *weakest = NULL;
-    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
-        const struct redis_node *node = container_of(link, struct redis_node, link);
-        if (!redis_node_is_serving(node) || !node->promise.is_known)
-            continue;
-        ++*masters;
-        if (!weakest || (!redis_promise_risk(weakest) && redis_promise_risk(&node->promise)))
-            weakest = &node->promise;
-    }
-    return weakest;
-}
-
-static enum store_error health(struct store *base, struct buf *line) {
-    struct redis_store *store = store_of(base);
-    const struct redis_topology *topology = &store->topology;
-    bool is_up = redis_topology_is_up(topology);
-    bool is_refusing = store->refused && uv_now(topology->loop) - store->refused_ms < REFUSED_MS;
-    unsigned masters = 0;
-    const struct redis_promise *promise = is_up ? weakest_promise(topology, &masters) : NULL;
-    if (line && promise) {
-        redis_promise_write(promise, line);
-        if (topology->slots)
-            buf_printf(line, "; a cluster of %u masters", masters);
-        if (redis_topology_may_fail_over(topology) && !store->redis->wait_replicas)
-            buf_puts(line, "; a failover loses what the new master does not have");
-    } else if (line && !is_up) {
-        buf_printf(line, "%s%s%s", topology->away_address.text, *topology->away ? ": " : "",
-                   *topology->away ? topology->away : "connecting");
-    }
-    if (line && is_up && is_refusing)
-        buf_puts(line, "; the last push was not acknowledged");
-    return !is_up ? operations_away_error(store) : is_refusing ? store->refused : STORE_OK;
-}
-
 static void on_handle_closed(uv_handle_t *handle) {
     struct redis_store *store = container_of((uv_timer_t *)handle, struct redis_store, tick);
     void (*closed)(void *) = store->closed;
@@ -168,7 +130,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         .listen = watches_listen,
         .watch = watches_start,
         .unwatch = watches_stop,
-        .health = health,
+        .health = redis_store_health,
     };
     struct redis_store *store = calloc(1, sizeof *store);
     if (!store) {
