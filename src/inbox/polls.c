@@ -119,7 +119,8 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
     if (first < in_memory)
         return false;
     uint32_t index = (uint32_t)(first - in_memory);
-    int64_t cutoff = inbox->options.clock_ms() - inbox->options.ttl_ms;
+    int64_t now_ms = store_clock_ms(inbox->store, inbox->options.clock_ms);
+    int64_t cutoff = now_ms - inbox->options.ttl_ms;
     while (!has_waited && index < channel->recent_count &&
            is_too_old(channel_recent(channel, index), cutoff))
         index++;

@@ -33,6 +33,7 @@ static void on_info(struct redis_call *call, const redisReply *reply) {
         return;
     struct redis_promise before = node->promise;
     redis_promise_read_info(&node->promise, (struct slice){reply->str, reply->len});
+    node->promised_ms = uv_now(node->topology->loop);
     if (!before.is_known || node->promise.evicted_keys <= before.evicted_keys)
         return;
     node->evicted_ms = uv_now(node->topology->loop);

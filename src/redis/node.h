@@ -44,6 +44,7 @@ struct redis_node {
     bool is_migrating;         /* it gives a slot away: pushes may go to the node that gets it */
     uint64_t promise_asked_ms; /* when it was asked what it promises */
     bool is_asking_promise;
+    uint64_t promised_ms;     /* when it answered that */
     uint64_t evicted_ms;      /* when it was last seen to have evicted keys; 0: never */
     uint64_t rights_asked_ms; /* when it was asked what stands against serving */
     bool is_asking_rights;

@@ -39,6 +39,8 @@ void redis_promise_read_info(struct redis_promise *promise, struct slice info) {
     promise->is_cluster = slice_equal(field(info, "cluster_enabled"), SLICE("1"));
     copy(number, sizeof number, field(info, "evicted_keys"));
     promise->evicted_keys = strtoull(number, NULL, 10);
+    copy(number, sizeof number, field(info, "server_time_usec"));
+    promise->clock_ms = strtoll(number, NULL, 10) / 1000;
     copy(promise->version, sizeof promise->version, field(info, "redis_version"));
     copy(promise->policy, sizeof promise->policy, field(info, "maxmemory_policy"));
     promise->evicts =

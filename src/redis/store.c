@@ -70,10 +70,33 @@ static const struct redis_topology_events topology_events = {on_ready, on_down, 
 
 /* --- The clock -------------------------------------------------------------------------------- */
 
+/* Ages are counted by Redis' clock, also in memory: that of this machine may be wrong, or another
+ * one. Of several, the one that is behind the others: it deletes the least. */
+static void look_at_clocks(struct redis_store *store) {
+    struct list *nodes = &store->topology.nodes;
+    int64_t least_ms = 0;
+    for (struct list *link = nodes->next; link != nodes; link = link->next) {
+        const struct redis_node *node = container_of(link, struct redis_node, link);
+        if (!redis_node_is_serving(node) || !node->promise.clock_ms)
+            continue;
+        int64_t ahead_ms = node->promise.clock_ms - (int64_t)node->promised_ms;
+        if (!least_ms || ahead_ms < least_ms)
+            least_ms = ahead_ms;
+    }
+    store->clock_ahead_ms = least_ms;
+}
+
+static int64_t clock_ms(struct store *base) {
+    const struct redis_store *store = store_of(base);
+    return store->clock_ahead_ms ? store->clock_ahead_ms + (int64_t)uv_now(store->topology.loop)
+                                 : 0;
+}
+
 static void on_tick(uv_timer_t *timer) {
     struct redis_store *store = container_of(timer, struct redis_store, tick);
     uint64_t now_ms = uv_now(timer->loop);
     redis_topology_tick(&store->topology, now_ms);
+    look_at_clocks(store);
     if (redis_topology_is_up(&store->topology))
         store->up_ms = now_ms;
     operations_give_up(store, now_ms);
@@ -131,6 +154,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         .watch = watches_start,
         .unwatch = watches_stop,
         .health = redis_store_health,
+        .clock_ms = clock_ms,
     };
     struct redis_store *store = calloc(1, sizeof *store);
     if (!store) {

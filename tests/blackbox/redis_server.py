@@ -124,6 +124,7 @@ class RedisServer:
         self.config_path = directory / "redis.conf"
         self.password = settings.get("requirepass")
         self.needs_repair = settings.get("aof_load_truncated") == "no"
+        self.environment = {}
         self.process = None
         self._client = None
         self.write_config({"port": self.port, "bind": HOST, "dir": directory, "unixsocket": self.socket_path, **settings})
@@ -146,6 +147,7 @@ class RedisServer:
             self.process = subprocess.Popen(
                 [shutil.which(self.program), self.config_path],
                 cwd=self.directory,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
