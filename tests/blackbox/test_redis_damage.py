@@ -1,13 +1,18 @@
 """What lies in Redis is not what longline put there, or the user may not do all that a push takes: a push is stored whole or not at all."""
 
 import itertools
+import json
 import os
+import random
 import re
+from collections import Counter
 
 import pytest
 
+from http_client import request_bytes
 from load import refusal
-from redis_server import DAMAGED, NO_ACCESS
+from redis_server import DAMAGED, NO_ACCESS, OUT_OF_MEMORY, TOO_FEW_REPLICAS
+from swarm import Swarm
 from test_redis import P, check_serves, healthy, names, push_when_it_can, upstream_push
 
 USER = "app"
@@ -329,6 +334,103 @@ def test_news_of_a_damaged_update_wake_who_waits(redis, server):
 
 
 # --- all at once ---
+
+
+def flip(text, rng):
+    """One bit of it."""
+    changed = bytearray(text.encode("utf-8", "surrogateescape"))
+    changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def check_one_changed(server, channel, changed, count):
+    """Every reply is JSON and gets further, and whatever was not changed is delivered as it was. Says what became of the one."""
+    limit, ts, seen, missed = 4, 0, [], 0
+    while ts < count:
+        page = server.get(f"{channel}?ts={ts}&limit={limit}&view=full").json()
+        assert page["ts"] > ts and len(page["updates"]) + page.get("missed", 0) == page["ts"] - ts
+        ts = page["ts"]
+        seen += page["updates"]
+        missed += page.get("missed", 0)
+    assert ts == count
+    others = [(u["ts"], u["body"], u["headers"].get("x-i")) for u in seen if u["ts"] != changed]
+    assert others == [(i, {"n": i}, str(i)) for i in range(1, count + 1) if i != changed]
+    assert missed == count - len(seen)
+    return "left out" if missed else "delivered"
+
+
+@pytest.mark.parametrize("flips", [40, pytest.param(int(os.environ.get("ROUNDS", 1000)) * 5, marks=pytest.mark.torture)])
+def test_a_flipped_bit_of_any_element(redis, server, flips):
+    rng = random.Random(int(os.environ.get("SEED", 11)))
+    channel, count = server.channel(), 12
+    fill(server, channel, count)
+    meta, _, updates = names(channel)
+    fates = Counter()
+    for _ in range(flips):
+        kind, key = rng.choice((("update", updates), ("record", meta)))
+        changed = rng.randint(1, count)
+        text = redis.command("LINDEX", key, changed - 1)
+        redis.command("LSET", key, changed - 1, flip(text, rng))
+        fates[kind, check_one_changed(server, channel, changed, count)] += 1
+        redis.command("LSET", key, changed - 1, text)
+    print(f"\n{flips} flips: {dict(fates)}")
+    assert len(fates) == 4
+    assert server.metric("longline_store_damaged_total") > 0
+
+
+TROUBLES = [
+    *((("ACL", "SETUSER", USER, "-" + command), ("ACL", "SETUSER", USER, "+" + command)) for command in COMMANDS if command != "publish"),
+    (("ACL", "SETUSER", USER, "resetkeys"), ("ACL", "SETUSER", USER, "~*")),
+    (("CONFIG", "SET", "maxmemory", 1), ("CONFIG", "SET", "maxmemory", 0)),
+    (("CONFIG", "SET", "min-replicas-to-write", 1), ("CONFIG", "SET", "min-replicas-to-write", 0)),
+    (("SCRIPT", "FLUSH"), ("PING",)),
+]
+
+
+@pytest.mark.parametrize("pushes", [2000, pytest.param(int(os.environ.get("ROUNDS", 1000)) * 100, marks=pytest.mark.torture)])
+def test_troubles_under_load_store_what_is_acknowledged_and_nothing_else(redis, start, pushes):
+    """Rights, memory and replicas come and go while 32 push; each update is in Redis once, under its id, if and only if it got a 200."""
+    redis.command("ACL", "SETUSER", USER, "on", ">x", "~*", "&*", "+@all")
+    server = start(CHANNEL_STORAGE_MAXSIZE=1_000_000, LOG_LEVEL="info", **redis.settings(REDIS_USER=USER, REDIS_PASS="x"))
+    healthy(server)
+    rng = random.Random(int(os.environ.get("SEED", 11)))
+    channels = [server.channel() for _ in range(4)]
+    acknowledged, refused, sent = {channel: {} for channel in channels}, Counter(), itertools.count()
+    last = [None]
+
+    def push(wire):
+        wire.channel, wire.number = rng.choice(channels), next(sent)
+        wire.send(request_bytes("POST", wire.channel, b"[%d]" % wire.number))
+
+    def answered(wire, reply):
+        if reply.status == 200:
+            assert acknowledged[wire.channel].setdefault(reply.total, wire.number) == wire.number, "an id was given twice"
+        else:
+            refused[refusal(reply)] += 1
+        if wire.number % 64 == 0:
+            if last[0]:
+                redis.command(*last[0])
+            trouble, last[0] = rng.choice(TROUBLES) if rng.random() < 0.5 else (("PING",), None)
+            redis.command(*trouble)
+        push(wire)
+
+    with Swarm(server.address) as swarm:
+        for _ in range(32):
+            push(swarm.open(answered))
+        swarm.run(lambda: sum(map(len, acknowledged.values())) >= pushes, 600, "the pushes")
+    server.stop()
+    total = sum(map(len, acknowledged.values()))
+    print(f"\n{total} acknowledged, {refused.total()} refused: {dict(refused)}")
+    assert set(refused) <= {NO_ACCESS, OUT_OF_MEMORY, TOO_FEW_REPLICAS} and len(refused) > 1
+    stray = 0
+    for channel in channels:
+        records, count, updates = lengths(redis, channel)
+        assert records == count == updates
+        stored = {ts: json.loads(text)[0] for ts, text in enumerate(redis.command("LRANGE", names(channel)[2], 0, -1), start=1)}
+        assert acknowledged[channel].items() <= stored.items()
+        assert len(set(stored.values())) == len(stored), "an update was stored twice"
+        stray += len(stored) - len(acknowledged[channel])
+    assert stray <= 32, "at most those whose answer nobody waited for any more"
 
 
 @pytest.mark.torture
