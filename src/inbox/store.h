@@ -176,8 +176,8 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* The clock that `at` is of, milliseconds since the epoch: `own` unless the store has another one. 0
- * while that is not known. */
+/* The clock that `at` is of, milliseconds since the epoch: `own` unless the store has another one.
+ * 0 while that is not known. */
 static inline int64_t store_clock_ms(struct store *store, int64_t (*own)(void)) {
     return store->ops->clock_ms ? store->ops->clock_ms(store) : own();
 }

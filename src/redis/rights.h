@@ -16,8 +16,8 @@ struct redis_rights {
 
 /*
  * ARGV: the keys total, updates, meta and the news of a channel "*"; "yes" in a cluster; "yes" with
- * REDIS_WAIT. Returns the rights that are missing, as texts. It is a script that may write, so Redis
- * refuses it for the reasons for which it would refuse a push.
+ * REDIS_WAIT. Returns the rights that are missing, as texts. It is a script that may write, so
+ * Redis refuses it for the reasons for which it would refuse a push.
  */
 extern const char redis_rights_script[];
 

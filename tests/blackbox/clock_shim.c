@@ -1,5 +1,5 @@
-/* Preloaded, it puts the wall clock of a program ahead by the seconds (a 64-bit integer) in the file
- * CLOCK_SHIM, which may change at any time. The monotonic clock stays. */
+/* Preloaded, it puts the wall clock of a program ahead by the seconds (a 64-bit integer) in the
+ * file CLOCK_SHIM, which may change at any time. The monotonic clock stays. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -448,7 +448,7 @@ def test_every_damage_with_every_right_taken_away(redis, server):
             redis.command("SET", names(channel)[1], damage_[1])
         if command:
             redis.command("ACL", "SETUSER", USER, "-" + command)
-        for _ in range(int(os.environ.get("PUSHES", 10))):
+        for _ in range(int(os.environ.get("PUSHES", 50))):
             answer = push_all_or_nothing(server, redis, channel)
             pushes += 1
             refused += answer is not None
