@@ -72,8 +72,8 @@ struct store_read {
     enum store_error error;
     uint64_t total; /* the channel's newest ts, 0 for an unknown channel */
     uint64_t gone;  /* updates up to this ts are certainly gone */
-    uint64_t
-        end; /* covers every update up to this ts; those that are missing are damaged or gone */
+    /* covers every update up to this ts; those that are missing are damaged or gone */
+    uint64_t end;
     struct update **updates; /* `count` of them with one reference each, the array from malloc() */
     uint32_t count;
     void *owner;

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from fake_redis import FakeNode
 from load import refusal
 from longline_server import wait_until
 from redis_server import NO_ACCESS, OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, free_port
@@ -111,6 +112,39 @@ def test_optional_rights_are_no_illness(locked, start):
     channel = server.channel()
     assert server.push(channel) == 1
     assert "no right" not in healthy(server)["store"]
+
+
+class OldRedis(FakeNode):
+    """A Redis of before 7: it has no scripts that ask for rights, and is no cluster."""
+
+    may_subscribe = False
+
+    def answer(self, name, words):
+        if name == "CLUSTER SLOTS":
+            return Exception("ERR This instance has cluster support disabled")
+        if name == "EVAL":
+            return Exception("ERR Error compiling script (new function): user_script:1: unexpected symbol near '#'")
+        if name == "SUBSCRIBE" and not self.may_subscribe:
+            return Exception("NOPERM this user has no permissions to access one of the channels used as arguments")
+        if name in ("SUBSCRIBE", "UNSUBSCRIBE"):
+            return [name.lower().encode(), words[1].encode(), 1]
+        return super().answer(name, words)
+
+
+def test_an_old_redis_that_refuses_subscriptions(start):
+    """Its refusals are all that is known."""
+    with OldRedis() as redis:
+        server = start(**redis.settings())
+        healthy(server)
+        channel = server.channel()
+        with server.client() as client:
+            client.send_request("GET", channel + "?sleep=60")
+            unwell(server, "Redis refuses subscriptions: NOPERM")
+            assert refusal(client.read_reply()) == NO_ACCESS
+            redis.may_subscribe = True
+            client.send_request("GET", channel + "?sleep=60")
+            server.wait_for_parked(1)
+        healthy(server)
 
 
 # --- what Redis would say to a push ---
