@@ -29,6 +29,7 @@ READ_ONLY = "Redis is a read-only replica; nothing was stored"
 LOADING = "Redis is loading its data; nothing was stored"
 OUT_OF_MEMORY = "Redis is out of memory (maxmemory); nothing was stored"
 CLUSTER_DOWN = "The Redis cluster is down; nothing was stored"
+NOT_NOW = "The store cannot do this now; nothing was stored"
 NO_ACCESS = "Redis refuses the user or password"
 DAMAGED = "The channel's keys in Redis are damaged; nothing was stored"
 

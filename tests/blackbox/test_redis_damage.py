@@ -11,9 +11,10 @@ import pytest
 
 from http_client import request_bytes
 from load import refusal
-from redis_server import DAMAGED, NO_ACCESS, OUT_OF_MEMORY, TOO_FEW_REPLICAS
+from longline_server import wait_until
+from redis_server import DAMAGED, NO_ACCESS, NOT_NOW, OUT_OF_MEMORY, TOO_FEW_REPLICAS, RedisError
 from swarm import Swarm
-from test_redis import P, check_serves, healthy, names, push_when_it_can, upstream_push
+from test_redis import P, away, check_serves, healthy, names, push_when_it_can, upstream_push
 
 USER = "app"
 
@@ -178,6 +179,25 @@ def test_a_user_whose_rights_differ_from_key_to_key(redis, server):
     allowed = "(+evalsha +eval ~*) (+get +incr +llen +pttl +time ~*) (+rpush ~*:meta:*)"
     redis.command("ACL", "SETUSER", USER, "-@write", "-@read", "-@scripting", "+time", *allowed.replace(") (", ")\n(").split("\n"))
     assert push_all_or_nothing(server, redis, channel) == NO_ACCESS
+
+
+def test_a_redis_that_is_busy_with_anothers_script(redis, server):
+    """It refuses everything meanwhile, and nothing of it is done later."""
+    channel = server.channel()
+    assert server.push(channel, "[1]") == 1
+    redis.config("busy-reply-threshold", 10)
+    with redis.connect() as other:
+        other.send("EVAL", "while true do end", 0)
+        wait_until(lambda: (reply := server.post(channel, "[2]")).status == 503 and refusal(reply) == NOT_NOW, "the refusals")
+        assert refusal(server.post(channel, "[3]")) == NOT_NOW
+        wait_until(lambda: "BUSY" in away(server)["store"], "health to say why")
+        wait_until(lambda: redis.command("SCRIPT", "KILL") == "OK", "the script to be killed")
+        with pytest.raises(RedisError, match="killed"):
+            other.read()
+    total = push_when_it_can(server, channel, "[4]")
+    stored = [text for (text,) in server.get(channel).updates]
+    assert len(stored) == total and stored[-1] == 4 and 3 not in stored
+    healthy(server)
 
 
 # --- damaged elements ---
