@@ -132,7 +132,7 @@ struct store_ops {
     void (*watch)(struct store *store, struct store_watch *watch);
     void (*unwatch)(struct store *store, struct store_watch *watch);
     enum store_error (*health)(struct store *store, struct buf *line);
-    int64_t (*clock_ms)(struct store *store);
+    int64_t (*clock_ms)(struct store *store); /* 0: not known */
 };
 
 /* What every implementation begins with. */
@@ -176,10 +176,11 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* The clock that `at` is of, milliseconds since the epoch: `own` unless the store has another one.
- * 0 while that is not known. */
+/* The clock that `at` is of, milliseconds since the epoch: `own` unless the store has another one
+ * and knows what it says. */
 static inline int64_t store_clock_ms(struct store *store, int64_t (*own)(void)) {
-    return store->ops->clock_ms ? store->ops->clock_ms(store) : own();
+    int64_t its_ms = store->ops->clock_ms ? store->ops->clock_ms(store) : 0;
+    return its_ms ? its_ms : own();
 }
 
 /* Whether the store works. For a shared store, `line` (if not NULL) gets what it promises, or why
