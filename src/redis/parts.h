@@ -39,6 +39,7 @@ struct redis_store {
     uint64_t up_ms; /* when all was well the last time */
     uint64_t migration_ms;
     int64_t clock_ahead_ms;  /* Redis' clock minus uv_now(); 0: not known */
+    bool is_clock_asked;     /* no Redis has answered yet */
     uint64_t resubscribe_ms; /* 0: no subscription has been refused */
     struct log_budget append_log, read_log, news_log, tell_log, tidy_log, damage_log;
     enum store_error refused; /* what the last append came to */

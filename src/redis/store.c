@@ -75,19 +75,25 @@ static const struct redis_topology_events topology_events = {on_ready, on_down, 
 static void look_at_clocks(struct redis_store *store) {
     struct list *nodes = &store->topology.nodes;
     int64_t least_ms = 0;
+    bool is_known = false;
     for (struct list *link = nodes->next; link != nodes; link = link->next) {
         const struct redis_node *node = container_of(link, struct redis_node, link);
-        if (!redis_node_is_serving(node) || !node->promise.clock_ms)
+        if (!redis_node_is_serving(node) || !node->promise.is_known)
             continue;
         int64_t ahead_ms = node->promise.clock_ms - (int64_t)node->promised_ms;
-        if (!least_ms || ahead_ms < least_ms)
+        if (node->promise.clock_ms && (!is_known || ahead_ms < least_ms))
             least_ms = ahead_ms;
+        is_known = true;
     }
     store->clock_ahead_ms = least_ms;
+    store->is_clock_asked = !is_known;
 }
 
+/* Until the first answer, nothing is too old. */
 static int64_t clock_ms(struct store *base) {
     const struct redis_store *store = store_of(base);
+    if (store->is_clock_asked)
+        return 1;
     return store->clock_ahead_ms ? store->clock_ahead_ms + (int64_t)uv_now(store->topology.loop)
                                  : 0;
 }
@@ -173,6 +179,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         return NULL;
     }
     store->up_ms = uv_now(loop);
+    store->is_clock_asked = true;
     uv_timer_init(loop, &store->tick);
     turn_task_init(&store->flush, on_flush);
     uv_timer_start(&store->tick, on_tick, TICK_MS, TICK_MS);

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from longline_server import wait_until
 from redis_server import RedisServer
 from test_redis import healthy
 
@@ -60,7 +61,7 @@ def test_a_clock_that_is_always_wrong_is_no_matter(redis, start, days):
         for i in range(1, 11):
             server.push(channel, '{"n":%d}' % i)
         assert client.read_reply().updates[0] == {"n": 1}
-    for query in ("?ts=0", "?ts=0&sleep=60", "?ts=5", "?ts=5&sleep=60", "?ts=-5&sleep=60"):
+    for query in ("?ts=0", "?ts=0&sleep=60", "?ts=5", "?ts=5&sleep=60", "?ts=-5&sleep=60") * 20:
         page = server.get(channel + query).json()
         assert page["ts"] == 10 and "missed" not in page and page["updates"][-1] == {"n": 10}, (query, page)
     (update,) = server.get(channel + "?ts=9&view=full").updates
@@ -76,6 +77,18 @@ def test_a_jump_ahead_deletes_what_is_too_old_by_then(redis, start):
     redis.jump(0)
     assert server.get(channel).json() == {"ok": True, "ts": 10, "missed": 10, "updates": []}
     assert server.push(channel, '{"n":11}') == 11
+
+
+def test_memory_follows_the_clock_of_redis(redis, start):
+    """Polls that wait are answered from memory, where updates grow old by the same clock."""
+    server = start(**redis.settings())
+    channel = filled(server)
+    assert len(server.get(channel + "?sleep=60").updates) == 10
+    reads = server.metric("longline_store_reads_total")
+    redis.jump(8)
+    gone = {"ok": True, "ts": 10, "missed": 5, "updates": []}
+    wait_until(lambda: server.get(channel + "?ts=5&sleep=60").json() == gone, "the updates to be too old")
+    assert server.metric("longline_store_reads_total") <= reads + 3, "read from memory"
 
 
 def test_a_jump_ahead_within_the_bound_deletes_nothing(redis, start):
