@@ -4,10 +4,12 @@ The function measures one server and returns its figures. Its decorator says wha
 which servers it measures, which figures the progress shows, and which rows the report gets.
 """
 
+import os
+
 from measure import CHANNELS, Line
 from servers import (LonglineMemory, LonglineRedis, LonglineRedisPair, LonglineSqlite, Nchan, NchanRedis,
                      NchanRedisPair)
-from table import BYTES, COUNT, MEBIBYTES, MICROSECONDS, MILLISECONDS, RATE, Row, compare
+from table import BYTES, COUNT, MEBIBYTES, MICROSECONDS, MILLISECONDS, NANOSECONDS, RATE, Row, compare
 
 CACHE_BYTES = 64 * 2**20  # longline's default CACHE_SIZE
 WRK_SHOWS = ("rate", "cpu_us", "p50_us", "p99_us")
@@ -118,6 +120,27 @@ def fsync_row(p):
       rows=[fsync_row("p50"), fsync_row("p99")])
 def fsync(bench, _start):
     return bench.fsync()
+
+
+# --- our own code ---
+
+
+class Seals:
+    """Stands for a server in the line that measures the checksums of rows."""
+
+    name = "checksum"
+
+
+def seal_row(of):
+    row = Row("checksum of an update of 200 bytes, CPU", NANOSECONDS(of(Seals, "seal_ns")))
+    row.goal, row.met = f"≤ {NANOSECONDS.goal(200)}", of(Seals, "seal_ns") <= 200
+    return row
+
+
+@line("seals", "the checksums of a row of 200 bytes and as many of headers", (Seals,), rounds=3, quick_rounds=3,
+      shows=("seal_ns", "numbers_ns"), rows=[seal_row])
+def seals(bench, _start):
+    return bench.tool(os.path.join(os.path.dirname(bench.options.client), "seals"))
 
 
 # --- polls ---

@@ -22,6 +22,7 @@ class Unit:
 
 RATE = Unit(",.0f", "/s")
 MICROSECONDS = Unit(".1f", " µs")
+NANOSECONDS = Unit(".0f", " ns")
 MILLISECONDS = Unit(".3f", " ms", 1 / 1000)  # of a figure in microseconds
 BYTES = Unit(",.0f", " B")
 MEBIBYTES = Unit(",.0f", " MiB", 1 / 2**20)

@@ -1,4 +1,4 @@
-/* The command line: `serve`, `health`, `new`, and the wiring of a server's parts. */
+/* The command line: `serve`, `health`, `new`, `check`, and the wiring of a server's parts. */
 #include "api/api.h"
 #include "api/report.h"
 #include "base/clock.h"
@@ -11,6 +11,7 @@
 #include "http/server.h"
 #include "redis/options.h"
 #include "redis/store.h"
+#include "sqlite/check.h"
 #include "sqlite/store.h"
 #include "version.h"
 
@@ -20,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
 
@@ -31,6 +33,7 @@ static const char usage[] =
     "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
     "  longline health [--SETTING VALUE]...  check whether the server with these settings serves\n"
     "  longline new [BASE_URL]               print a new secret address\n"
+    "  longline check FILE                   read a data file, and say whether it is whole\n"
     "  longline --help | --version\n"
     "\n"
     "Try it:\n"
@@ -77,7 +80,8 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
         .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
         .ttl_ms = config->data_ttl * 1000,
         .max_bytes = (uint64_t)config->data_max_bytes,
-        .clock_ms = clock_wall_ms,
+        .wall_ms = clock_wall_ms,
+        .steady_ms = clock_steady_ms,
     };
     return config->data_provider == PROVIDER_REDIS
                ? store_redis_open(loop, &options, &app.redis, error, error_size)
@@ -103,7 +107,6 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .ttl_ms = config->data_ttl * 1000,
         .cache_max_bytes = (uint64_t)config->cache_size << 20,
         .load_max_ms = (uint64_t)config->redis_timeout,
-        .clock_ms = clock_wall_ms,
     };
     api = (struct api){
         .inbox = inbox_new(loop, app.store, &inbox_options, &api_inbox_events),
@@ -230,6 +233,25 @@ static int print_new(int argc, char **argv) {
     return EXIT_SUCCESS;
 }
 
+static int check(int argc, char **argv) {
+    if (argc && strcmp(argv[0], "--help") == 0) {
+        puts("Usage: longline check FILE\n\n"
+             "Reads all of a data file: every page, every update, every channel, and the "
+             "write-ahead\n"
+             "log beside it. It changes nothing, and the server may be running. Exits with 0 if "
+             "the\n"
+             "file is whole, with 1 if it is damaged, and with 2 if it cannot be read.");
+        return EXIT_SUCCESS;
+    }
+    if (argc != 1 || argv[0][0] == '-')
+        return complain(EXIT_USAGE, "usage: longline check FILE");
+    log_init(LOG_LEVEL_ERROR, false);
+    enum check_result result = check_file(argv[0], stdout, isatty(STDERR_FILENO) ? stderr : NULL);
+    return result == CHECK_WHOLE     ? EXIT_SUCCESS
+           : result == CHECK_DAMAGED ? EXIT_FAILURE
+                                     : EXIT_USAGE;
+}
+
 int main(int argc, char **argv) {
     const char *command = argc > 1 ? argv[1] : "";
     if (sodium_init() < 0)
@@ -239,6 +261,8 @@ int main(int argc, char **argv) {
         return serve(argc - 2, argv + 2);
     if (strcmp(command, "health") == 0)
         return ask_health(argc - 2, argv + 2);
+    if (strcmp(command, "check") == 0)
+        return check(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
         return print_new(argc - 2, argv + 2);
     if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {

@@ -68,7 +68,7 @@ static void write_store(struct buf *out, const struct store_stats *store) {
                 "Updates stored, those awaiting the sweeper included.", store->updates);
     write_gauge(out, "longline_store_bytes", "Bytes stored.", store->bytes);
     write_counter(out, "longline_store_swept_total", "Updates deleted by retention.", store->swept);
-    write_counter(out, "longline_store_damaged_total", "Damaged updates left out of reads.",
+    write_counter(out, "longline_store_damaged_total", "Updates found damaged, and left out.",
                   store->damaged);
     write_gauge(out, "longline_store_up", "Whether the store can be reached.", store->up);
     write_counter(out, "longline_store_reconnects_total", "Connections to Redis made anew.",
@@ -122,8 +122,12 @@ void report_metrics(struct exchange *exchange) {
 void report_health(struct exchange *exchange) {
     struct buf body = {0};
     struct buf line = {0};
-    bool is_up = store_health(api.store, &line) == STORE_OK, is_ok = is_up && !api.is_draining;
-    const char *status = api.is_draining ? "draining" : is_up ? "serving" : "store away";
+    enum store_error error = store_health(api.store, &line);
+    bool is_ok = error == STORE_OK && !api.is_draining;
+    const char *status = api.is_draining         ? "draining"
+                         : error == STORE_OK     ? "serving"
+                         : error == STORE_FAILED ? "store failing"
+                                                 : "store away";
     buf_printf(&body, "{\"ok\":%s,\"status\":\"%s\",\"version\":\"%s\",\"provider\":\"%s\"",
                is_ok ? "true" : "false", status, LONGLINE_VERSION, api.provider);
     buf_printf(&body, ",\"keeps\":{\"updates\":%" PRIu64 ",\"seconds\":%" PRIu64 "}",

@@ -73,7 +73,6 @@ struct inbox_options {
     int64_t ttl_ms;
     uint64_t cache_max_bytes;
     uint64_t load_max_ms; /* how long a poll waits for its channel, on a shared store */
-    int64_t (*clock_ms)(void);
 };
 
 /* NULL when memory is out. `store` is used, not owned. */

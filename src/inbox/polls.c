@@ -37,12 +37,10 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
                        const struct store_read *read) {
     if (channel->gone < read->gone)
         channel->gone = read->gone;
-    if (channel->recent_count)
+    if (channel->recent_count || !read->count ||
+        read->updates[read->count - 1]->ts != channel->total)
         return;
-    uint32_t count = 0; /* those without a gap up to the total */
-    while (count < read->count && count < RECENT_MAX &&
-           read->updates[read->count - 1 - count]->ts == channel->total - count)
-        count++;
+    uint32_t count = read->count < RECENT_MAX ? read->count : RECENT_MAX;
     for (uint32_t i = read->count - count; i < read->count; i++)
         remember(inbox, channel, read->updates[i]);
 }
@@ -73,11 +71,12 @@ void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
                       const struct store_read *read) {
     uint64_t cursor = poll_cursor(poll->ts, read->total);
     bool is_behind = cursor < read->total;
+    uint64_t found = read->count ? read->updates[0]->ts : read->end + 1; /* what is delivered */
     struct answer answer = {
         .reset = cursor > read->total,
         .total = total,
-        .missed = is_behind && poll->ts >= 0 ? (read->end - cursor) - read->count : 0,
-        .ts = is_behind ? read->end : read->total,
+        .missed = is_behind && poll->ts >= 0 ? found - cursor - 1 : 0,
+        .ts = is_behind ? found - 1 + read->count : read->total,
         .count = read->count,
         .updates = read->updates,
     };
@@ -100,7 +99,7 @@ static uint64_t oldest_allowed(const struct inbox *inbox, const struct channel *
 
 /* An update that lua-long-polling stored has no time: it goes with its channel. */
 static bool is_too_old(const struct update *update, int64_t cutoff) {
-    return update->at_ms && update->at_ms < cutoff;
+    return update->born_ms && update->born_ms < cutoff;
 }
 
 /*
@@ -119,8 +118,7 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
     if (first < in_memory)
         return false;
     uint32_t index = (uint32_t)(first - in_memory);
-    int64_t now_ms = store_clock_ms(inbox->store, inbox->options.clock_ms);
-    int64_t cutoff = now_ms - inbox->options.ttl_ms;
+    int64_t cutoff = store_now_ms(inbox->store) - inbox->options.ttl_ms;
     while (!has_waited && index < channel->recent_count &&
            is_too_old(channel_recent(channel, index), cutoff))
         index++;

@@ -56,7 +56,7 @@ struct store_op {
 /* Stores one update: `done` only when it is as durable as SYNC says, or not stored at all. */
 struct store_append {
     struct store_op op;
-    struct update *update; /* gets ts and at_ms */
+    struct update *update; /* gets ts, at_ms and born_ms */
     enum store_error error;
     void *owner; /* the caller's */
     uint64_t hash;
@@ -70,11 +70,10 @@ struct store_read {
     int64_t after_ts; /* -K: the last K */
     uint32_t limit;   /* 1 to READ_MAX_UPDATES */
     enum store_error error;
-    uint64_t total; /* the channel's newest ts, 0 for an unknown channel */
-    uint64_t gone;  /* updates up to this ts are certainly gone */
-    /* covers every update up to this ts; those that are missing are damaged or gone */
-    uint64_t end;
-    struct update **updates; /* `count` of them with one reference each, the array from malloc() */
+    uint64_t total;          /* the channel's newest ts, 0 for an unknown channel */
+    uint64_t gone;           /* updates up to this ts are certainly gone */
+    uint64_t end;            /* the read covers every update up to this ts */
+    struct update **updates; /* `count` without a gap, with one reference each; from malloc() */
     uint32_t count;
     void *owner;
     uint64_t hash;
@@ -107,8 +106,9 @@ struct store_events {
 
 struct store_stats {
     uint64_t commits, commit_ns, errors, reads, updates, bytes, swept;
+    uint64_t damaged;    /* updates found damaged since the start */
+    const char *trouble; /* why nothing can be stored now, a static text; NULL: it can */
     uint64_t up, reconnects, watches; /* of a shared store */
-    uint64_t damaged;
 };
 
 struct store_options {
@@ -116,8 +116,8 @@ struct store_options {
     int sync;         /* enum sync_mode */
     uint64_t channel_max_updates;
     int64_t ttl_ms;
-    uint64_t max_bytes;        /* 0: none */
-    int64_t (*clock_ms)(void); /* wall clock; tests move it */
+    uint64_t max_bytes;                           /* 0: none */
+    int64_t (*wall_ms)(void), (*steady_ms)(void); /* base/clock.h; tests move them */
 };
 
 struct store;
@@ -126,13 +126,13 @@ struct store_ops {
     void (*append)(struct store *store, struct store_append *append);
     void (*read)(struct store *store, struct store_read *read);
     void (*stats)(struct store *store, struct store_stats *stats);
+    int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
+    enum store_error (*health)(struct store *store, struct buf *line);
     /* Of a shared store; else NULL. */
     void (*listen)(struct store *store, const struct store_events *events);
     void (*watch)(struct store *store, struct store_watch *watch);
     void (*unwatch)(struct store *store, struct store_watch *watch);
-    enum store_error (*health)(struct store *store, struct buf *line);
-    int64_t (*clock_ms)(struct store *store); /* 0: not known */
 };
 
 /* What every implementation begins with. */
@@ -150,6 +150,11 @@ static inline void store_read(struct store *store, struct store_read *read) {
 
 static inline void store_stats(struct store *store, struct store_stats *stats) {
     store->ops->stats(store, stats);
+}
+
+/* The clock by which its updates age: update->born_ms. */
+static inline int64_t store_now_ms(const struct store *store) {
+    return store->ops->now_ms(store);
 }
 
 /* Answers what is under way, makes everything durable, closes, frees, and calls `closed` on the
@@ -176,15 +181,8 @@ static inline void store_unwatch(struct store *store, struct store_watch *watch)
     store->ops->unwatch(store, watch);
 }
 
-/* The clock that `at` is of, milliseconds since the epoch: `own` unless the store has another one
- * and knows what it says. */
-static inline int64_t store_clock_ms(struct store *store, int64_t (*own)(void)) {
-    int64_t its_ms = store->ops->clock_ms ? store->ops->clock_ms(store) : 0;
-    return its_ms ? its_ms : own();
-}
-
-/* Whether the store works. For a shared store, `line` (if not NULL) gets what it promises, or why
- * it does not work. */
+/* Whether the store works. `line` (if not NULL) gets what it promises, what is wrong with it, or
+ * why it does not work. */
 static inline enum store_error store_health(struct store *store, struct buf *line) {
-    return store->ops->health ? store->ops->health(store, line) : STORE_OK;
+    return store->ops->health(store, line);
 }

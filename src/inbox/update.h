@@ -2,8 +2,8 @@
  * An update: what a push leaves behind. Immutable, and shared by everyone who still needs it.
  *
  * It holds the text that is delivered and the request as it came. The reference count belongs to
- * the loop thread. The store thread reads an update, and sets its ts and at_ms, only while the loop
- * waits for it to be stored.
+ * the loop thread. The store thread reads an update, and sets its ts, at_ms and born_ms, only while
+ * the loop waits for it to be stored.
  */
 #pragma once
 
@@ -12,8 +12,9 @@
 #include <stdint.h>
 
 struct update {
-    uint64_t ts;   /* its id in its channel, from 1; set by the store */
-    int64_t at_ms; /* when it was stored, milliseconds since the epoch; set by the store */
+    uint64_t ts;     /* its id in its channel, from 1; set by the store */
+    int64_t at_ms;   /* when it was stored, by the wall clock; set by the store */
+    int64_t born_ms; /* the same by the store's clock, from which its age counts; 0: unknown */
     uint32_t refs;
     uint32_t body_len, raw_len, query_len, headers_len;
     uint16_t method_len;

@@ -346,7 +346,7 @@ struct update *redis_record_update(const struct redis_record *record, struct sli
     struct update *update = update_new(&parts);
     if (update) {
         update->ts = ts;
-        update->at_ms = record ? record->at_ms : 0;
+        update->at_ms = update->born_ms = record ? record->at_ms : 0;
     }
     return update;
 }

@@ -112,7 +112,7 @@ static bool take_append(struct op *op, const redisReply *reply) {
                         "redis stored an update, but may not tidy up", reply->element[3]->str);
     struct update *update = append_of(op)->update;
     update->ts = (uint64_t)reply->element[0]->integer;
-    update->at_ms = reply->element[1]->integer;
+    update->at_ms = update->born_ms = reply->element[1]->integer;
     op->store->stats.commits++;
     op->store->stats.commit_ns += uv_hrtime() - op->sent_ns;
     return true;

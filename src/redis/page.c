@@ -75,7 +75,7 @@ static void leave_out(struct redis_store *store, const struct store_read *read, 
     store->damage_log.left_out = 0;
 }
 
-/* False when memory is out. */
+/* False when memory is out, or it would leave a gap behind others. */
 static bool take_item(struct redis_store *store, struct store_read *read, struct page *page,
                       size_t i) {
     struct slice body = text_of(page->bodies->element[i]), text;
@@ -83,6 +83,8 @@ static bool take_item(struct redis_store *store, struct store_read *read, struct
     struct redis_record record;
     bool has_record = find_record(page, i, &text);
     enum redis_item item = redis_item_judge(body, has_record ? &text : NULL, ts, &record);
+    if (item == REDIS_ITEM_DAMAGED && read->count)
+        return false; /* the next read begins with it */
     if (item == REDIS_ITEM_DAMAGED) {
         leave_out(store, read, ts);
     } else {
@@ -116,6 +118,6 @@ bool page_take(struct redis_store *store, struct store_read *read, const redisRe
         return false;
     size_t i = 0;
     while (i < count && take_item(store, read, &page, i))
-        i++; /* when memory is out, the rest comes with the next poll */
+        i++; /* the rest comes with the next read */
     return i || !count;
 }

@@ -89,13 +89,13 @@ static void look_at_clocks(struct redis_store *store) {
     store->is_clock_asked = !is_known;
 }
 
-/* Until the first answer, nothing is too old. */
-static int64_t clock_ms(struct store *base) {
-    const struct redis_store *store = store_of(base);
+/* Until the first answer, nothing is too old. An old Redis does not say what its clock is. */
+static int64_t now_ms(const struct store *base) {
+    const struct redis_store *store = container_of(base, const struct redis_store, base);
     if (store->is_clock_asked)
         return 1;
     return store->clock_ahead_ms ? store->clock_ahead_ms + (int64_t)uv_now(store->topology.loop)
-                                 : 0;
+                                 : store->options.wall_ms();
 }
 
 static void on_tick(uv_timer_t *timer) {
@@ -155,12 +155,12 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         .append = operations_append,
         .read = operations_read,
         .stats = get_stats,
+        .now_ms = now_ms,
         .close = close_store,
         .listen = watches_listen,
         .watch = watches_start,
         .unwatch = watches_stop,
         .health = redis_store_health,
-        .clock_ms = clock_ms,
     };
     struct redis_store *store = calloc(1, sizeof *store);
     if (!store) {

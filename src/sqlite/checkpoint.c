@@ -1,4 +1,5 @@
 #include "sqlite/checkpoint.h"
+#include "sqlite/meta.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +68,8 @@ bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
             return false;
     }
     slice->is_last = list_empty(&checkpoint->writing);
-    return !slice->is_last || log_file_put_checkpoint(checkpoint->file, checkpoint->state,
-                                                      checkpoint->seq, checkpoint->channel_max);
+    return !slice->is_last || meta_put_checkpoint(checkpoint->file, checkpoint->state,
+                                                  checkpoint->seq, checkpoint->channel_max);
 }
 
 void checkpoint_committed(struct checkpoint *checkpoint, struct checkpoint_slice *slice) {

@@ -51,3 +51,15 @@ int data_lock(const char *path, char *error, size_t error_size) {
     }
     return lock_fd;
 }
+
+bool data_is_locked(const char *path) {
+    char lock_path[PATH_MAX + 8], error[64];
+    if (!find_lock_path(path, lock_path, sizeof lock_path, error, sizeof error))
+        return false;
+    int fd = open(lock_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool is_locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    close(fd);
+    return is_locked;
+}

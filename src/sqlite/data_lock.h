@@ -5,8 +5,12 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Takes the lock for the data file `path`, which is created if it is missing. Returns a
  * descriptor to be closed when the file is; -1 on failure, with one line in `error`. */
 int data_lock(const char *path, char *error, size_t error_size);
+
+/* Whether a process holds the lock. Makes no file. */
+bool data_is_locked(const char *path);

@@ -57,7 +57,7 @@ bool entries_find(struct entries *entries, uint64_t hash, struct slice name, boo
         return true;
     struct channel_row row = {0};
     enum row_status status = rows_find_channel(entries->rows, name, &row);
-    if (status == ROW_FAILED)
+    if (status == ROW_FAILED || status == ROW_DAMAGED)
         return false;
     if (status == ROW_MISSING && !create)
         return true;

@@ -53,7 +53,7 @@ bool entries_find(struct entries *entries, uint64_t hash, struct slice name, boo
 /* A transaction begins. */
 void entries_begin(struct entries *entries);
 
-/* `entry` is about to change within the transaction. */
+/* `entry` is about to change within the transaction. `now_ms`: of the steady clock. */
 void entries_touch(struct entries *entries, struct entry *entry, int64_t now_ms);
 
 /* Puts a channel's entry back as it was before the transaction, if that has touched it. */

@@ -1,4 +1,5 @@
 #include "sqlite/forget.h"
+#include "sqlite/seal.h"
 #include "sqlite/sql.h"
 
 enum {
@@ -11,7 +12,8 @@ bool forget_init(struct forget *forget, struct log_file *file, int64_t ttl_ms) {
     int64_t year_ms = (int64_t)YEAR_DAYS * 86400 * 1000;
     *forget = (struct forget){.file = file, .age_ms = ttl_ms > year_ms ? ttl_ms : year_ms};
     return log_file_prepare(file, &forget->delete_channels,
-                            "DELETE FROM channel WHERE id BETWEEN ?1 AND ?2 AND last_at < ?3"
+                            "DELETE FROM channel WHERE id BETWEEN ?1 AND ?2 AND last_born < ?3"
+                            " AND is_whole(" SEAL_CHANNEL ", seal)"
                             " AND id NOT IN (SELECT channel FROM update_log WHERE seq > ?4)");
 }
 

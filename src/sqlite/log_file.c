@@ -1,8 +1,11 @@
 #include "sqlite/log_file.h"
 #include "base/config.h"
 #include "base/log.h"
+#include "sqlite/seal.h"
 #include "sqlite/sql.h"
+#include "sqlite/wal_repair.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,30 +17,28 @@ enum {
 static const char schema[] =
     "CREATE TABLE channel ("
     "  id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, total INTEGER NOT NULL,"
-    "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_at INTEGER NOT NULL);"
-    "CREATE TABLE update_log ("
-    "  seq INTEGER PRIMARY KEY, channel INTEGER NOT NULL, ts INTEGER NOT NULL, prev INTEGER NOT "
-    "NULL,"
-    "  skip INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, name BLOB, body TEXT NOT "
-    "NULL,"
-    "  raw, method TEXT NOT NULL, query TEXT NOT NULL, headers TEXT);"
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;";
+    "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_born INTEGER NOT NULL, seal INTEGER);"
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, seal INTEGER) WITHOUT "
+    "ROWID;" LOG_FILE_UPDATE_LOG;
 
-static const char *path_of(const struct store_options *options) {
+const char *log_file_path(const struct store_options *options) {
     return options->path ? options->path : ":memory:";
 }
 
 void log_file_explain(const struct log_file *file, const struct store_options *options,
                       const char *what, char *error, size_t error_size) {
-    snprintf(error, error_size, "%s %s: %s", path_of(options), what, sqlite3_errmsg(file->db));
+    snprintf(error, error_size, "%s %s: %s", log_file_path(options), what,
+             sqlite3_errmsg(file->db));
 }
 
 void log_file_note_error(struct log_file *file, const char *doing) {
     uint64_t now = uv_hrtime();
     if (!file->errors++ || now - file->error_logged_at > 1000000000) {
-        log_error("store failed", "doing", doing, "error", sqlite3_errmsg(file->db), NULL);
+        log_error("store failed", "doing", doing, "error",
+                  file->reason ? file->reason : sqlite3_errmsg(file->db), NULL);
         file->error_logged_at = now;
     }
+    file->reason = NULL;
 }
 
 /* --- Statements ------------------------------------------------------------------------------- */
@@ -47,15 +48,11 @@ bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const cha
            SQLITE_OK;
 }
 
-static bool execute(struct log_file *file, const char *sql) {
+bool log_file_execute(struct log_file *file, const char *sql) {
     return sqlite3_exec(file->db, sql, NULL, NULL, NULL) == SQLITE_OK;
 }
 
-/*
- * Runs one statement once, with `a` and `b` as ?1 and ?2 where it has them. `number`, if not NULL,
- * gets the first column of the first row, and stays as it is when there is no row or it holds NULL.
- */
-static bool query(struct log_file *file, const char *sql, int64_t a, int64_t b, int64_t *number) {
+bool log_file_query(struct log_file *file, const char *sql, int64_t a, int64_t b, int64_t *number) {
     sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(file->db, sql, -1, &statement, NULL) != SQLITE_OK)
         return false;
@@ -86,6 +83,7 @@ bool log_file_commit(struct log_file *file) {
     if (!sql_run(file->commit))
         return false;
     file->commits++;
+    file->trouble = NULL;
     file->commit_ns += uv_hrtime() - start;
     return true;
 }
@@ -93,82 +91,6 @@ bool log_file_commit(struct log_file *file) {
 void log_file_roll_back(struct log_file *file) {
     if (!sqlite3_get_autocommit(file->db))
         sql_run(file->rollback);
-}
-
-/* --- meta ------------------------------------------------------------------------------------- */
-
-static bool put_meta(struct log_file *file, const char *key, int64_t value) {
-    sql_bind_text(file->put_meta, 1, slice_of(key));
-    sqlite3_bind_int64(file->put_meta, 2, value);
-    return sql_run(file->put_meta);
-}
-
-bool log_file_put_counts(struct log_file *file, const struct log_state *state) {
-    return put_meta(file, "counted_seq", state->last_seq) && put_meta(file, "rows", state->rows) &&
-           put_meta(file, "excess", log_excess_total(&state->excess));
-}
-
-bool log_file_put_checkpoint(struct log_file *file, const struct log_state *state, int64_t seq,
-                             int64_t channel_max) {
-    return put_meta(file, "checkpoint", seq) &&
-           put_meta(file, "last_channel", state->last_channel_id) &&
-           put_meta(file, "channel_max", channel_max) && log_file_put_counts(file, state);
-}
-
-/* What a new file does not have yet stays as it is. */
-static bool get_meta(struct log_file *file, struct log_meta *meta) {
-#define META(key) "SELECT value FROM meta WHERE key = '" key "'"
-    return query(file, META("checkpoint"), 0, 0, &meta->checkpoint) &&
-           query(file, META("last_channel"), 0, 0, &meta->last_channel) &&
-           query(file, META("channel_max"), 0, 0, &meta->channel_max) &&
-           query(file, META("counted_seq"), 0, 0, &meta->counted_seq) &&
-           query(file, META("rows"), 0, 0, &meta->rows) &&
-           query(file, META("excess"), 0, 0, &meta->excess);
-#undef META
-}
-
-/* --- Replay ----------------------------------------------------------------------------------- */
-
-/* Makes and updates the rows of `channel` from the log after `seq`. */
-static bool bring_up_channels(struct log_file *file, int64_t seq) {
-    return query(file,
-                 "INSERT INTO channel (id, name, total, head, mark, last_at)"
-                 "  SELECT channel, name, 0, 0, 0, at FROM update_log"
-                 "  WHERE seq > ?1 AND name IS NOT NULL"
-                 "  ON CONFLICT DO NOTHING",
-                 seq, 0, NULL) &&
-           query(file,
-                 "UPDATE channel SET total = news.ts, head = news.seq, last_at = news.at,"
-                 "  mark = max(channel.mark, coalesce(news.mark, 0))"
-                 "  FROM (SELECT channel AS id, max(seq) AS seq, max(ts) AS ts, max(at) AS at,"
-                 "               max(seq) FILTER (WHERE ts % ?2 = 0) AS mark"
-                 "        FROM update_log WHERE seq > ?1 GROUP BY channel) AS news"
-                 "  WHERE channel.id = news.id AND news.seq > channel.head",
-                 seq, LOG_SKIP, NULL);
-}
-
-static bool look_at_log(struct log_file *file, int64_t counted_seq, int64_t channel_max,
-                        struct log_found *found) {
-    return query(file, "SELECT max(seq) FROM update_log", 0, 0, &found->last_seq) &&
-           query(file, "SELECT at FROM update_log ORDER BY seq DESC LIMIT 1", 0, 0,
-                 &found->last_at) &&
-           query(file, "SELECT max(id) FROM channel", 0, 0, &found->last_channel_id) &&
-           query(file, "SELECT count(*) FROM update_log WHERE seq > ?1", counted_seq, 0,
-                 &found->rows_after) &&
-           query(file, "SELECT count(*) FROM update_log WHERE seq > ?1 AND ts > ?2", counted_seq,
-                 channel_max, &found->full_after);
-}
-
-bool log_file_replay(struct log_file *file, int64_t channel_max, struct log_state *state) {
-    struct log_meta meta = {.channel_max = channel_max};
-    struct log_found found = {0};
-    if (!execute(file, "BEGIN IMMEDIATE") || !get_meta(file, &meta) ||
-        !bring_up_channels(file, meta.checkpoint) ||
-        !look_at_log(file, meta.counted_seq, channel_max, &found))
-        return false;
-    *state = log_state_at_start(&meta, &found, channel_max);
-    return log_file_put_checkpoint(file, state, state->checkpoint_seq, channel_max) &&
-           execute(file, "COMMIT");
 }
 
 /* --- Opening and closing ---------------------------------------------------------------------- */
@@ -192,40 +114,44 @@ static bool set_up(struct log_file *file, const struct store_options *options) {
         [SYNC_NEVER] = "PRAGMA synchronous = OFF",
     };
     sqlite3_busy_timeout(file->db, BUSY_MS);
-    return execute(file, "PRAGMA page_size = 8192") &&
+    return log_file_execute(file, "PRAGMA page_size = 8192") &&
            set_journal_mode(file, options->path ? "wal" : "memory") &&
-           execute(file, synchronous[options->sync]) &&
-           execute(file, "PRAGMA wal_autocheckpoint = 0") &&
-           execute(file, "PRAGMA cache_size = -16384") &&
-           execute(file, "PRAGMA temp_store = MEMORY");
+           log_file_execute(file, synchronous[options->sync]) &&
+           log_file_execute(file, "PRAGMA wal_autocheckpoint = 0") &&
+           log_file_execute(file, "PRAGMA cache_size = -16384") &&
+           log_file_execute(file, "PRAGMA temp_store = MEMORY") &&
+           log_file_execute(file, "PRAGMA cell_size_check = ON") && seal_define_functions(file->db);
 }
 
 static bool create_tables(struct log_file *file) {
     char stamp[96];
     snprintf(stamp, sizeof stamp, "PRAGMA application_id = %d; PRAGMA user_version = %d;",
              APPLICATION_ID, LOG_SCHEMA_VERSION);
-    return execute(file, "BEGIN IMMEDIATE") && execute(file, schema) && execute(file, stamp) &&
-           execute(file, "COMMIT");
+    return log_file_execute(file, "BEGIN IMMEDIATE") && log_file_execute(file, schema) &&
+           log_file_execute(file, stamp) && log_file_execute(file, "COMMIT");
 }
 
 /* Creates the tables in a new file. False, with `error`, for a file that is not ours or of
  * another version. */
-static bool check_schema(struct log_file *file, const struct store_options *options, char *error,
-                         size_t error_size) {
+static bool check_schema(struct log_file *file, const struct store_options *options,
+                         bool may_create, char *error, size_t error_size) {
     int64_t application = -1, version = -1, tables = -1;
-    bool is_readable = query(file, "PRAGMA application_id", 0, 0, &application) &&
-                       query(file, "PRAGMA user_version", 0, 0, &version) &&
-                       query(file, "SELECT count(*) FROM sqlite_schema", 0, 0, &tables);
+    bool is_readable = log_file_query(file, "PRAGMA application_id", 0, 0, &application) &&
+                       log_file_query(file, "PRAGMA user_version", 0, 0, &version) &&
+                       log_file_query(file, "SELECT count(*) FROM sqlite_schema", 0, 0, &tables);
     bool is_new = tables == 0 && application == 0 && version == 0;
+    file->version = is_new ? LOG_SCHEMA_VERSION : version;
     if (!is_readable)
         log_file_explain(file, options, "cannot be read", error, error_size);
+    else if (is_new && !may_create)
+        snprintf(error, error_size, "%s is empty", log_file_path(options));
     else if (is_new && !create_tables(file))
         log_file_explain(file, options, "cannot create the tables", error, error_size);
     else if (!is_new && application != APPLICATION_ID)
-        snprintf(error, error_size, "%s is not a longline database", path_of(options));
-    else if (!is_new && version != LOG_SCHEMA_VERSION)
-        snprintf(error, error_size, "%s has schema version %lld; this longline knows %d only",
-                 path_of(options), (long long)version, LOG_SCHEMA_VERSION);
+        snprintf(error, error_size, "%s is not a longline database", log_file_path(options));
+    else if (file->version < 1 || file->version > LOG_SCHEMA_VERSION)
+        snprintf(error, error_size, "%s has schema version %lld; this longline knows 1 to %d",
+                 log_file_path(options), (long long)version, LOG_SCHEMA_VERSION);
     else
         return true;
     return false;
@@ -235,29 +161,81 @@ static bool prepare(struct log_file *file) {
     return log_file_prepare(file, &file->begin, "BEGIN IMMEDIATE") &&
            log_file_prepare(file, &file->commit, "COMMIT") &&
            log_file_prepare(file, &file->rollback, "ROLLBACK") &&
-           log_file_prepare(file, &file->put_meta,
-                            "INSERT INTO meta (key, value) VALUES (?1, ?2)"
-                            " ON CONFLICT (key) DO UPDATE SET value = ?2") &&
            log_file_prepare(file, &file->page_count, "PRAGMA page_count") &&
            log_file_prepare(file, &file->freelist_count, "PRAGMA freelist_count");
+}
+
+/* An error for which a file of the write-ahead log's index may be to blame: a full disk. */
+static bool lacks_shared_memory(const struct log_file *file) {
+    int code = sqlite3_extended_errcode(file->db);
+    return code == SQLITE_FULL || code == SQLITE_IOERR_SHMSIZE || code == SQLITE_IOERR_SHMMAP ||
+           code == SQLITE_IOERR_SHMOPEN || code == SQLITE_CANTOPEN;
+}
+
+/* On a full disk, goes on without the shared memory that lets others read the file. */
+static bool set_up_without_room(struct log_file *file, const struct store_options *options) {
+    if (!lacks_shared_memory(file) || !log_file_execute(file, "PRAGMA locking_mode = EXCLUSIVE") ||
+        !set_up(file, options))
+        return false;
+    log_warn("the disk is full", "meaning",
+             "pushes are refused until there is room; until the next restart no other program can"
+             " open the data file",
+             NULL);
+    return true;
 }
 
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size) {
     *file = (struct log_file){.page_bytes = 4096};
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-    if (sqlite3_open_v2(path_of(options), &file->db, flags, NULL) != SQLITE_OK ||
-        !set_up(file, options)) {
+    if (options->path) {
+        enum wal_state wal =
+            wal_repair(options->path, true, options->sync == SYNC_ALWAYS, error, error_size);
+        if (wal == WAL_DAMAGED || wal == WAL_FAILED)
+            return false;
+    }
+    if (sqlite3_open_v2(log_file_path(options), &file->db, flags, NULL) != SQLITE_OK ||
+        (!set_up(file, options) && !set_up_without_room(file, options))) {
         log_file_explain(file, options, "cannot be opened", error, error_size);
         return false;
     }
-    if (!check_schema(file, options, error, error_size))
+    if (!check_schema(file, options, true, error, error_size))
         return false;
-    if (!prepare(file) || !query(file, "PRAGMA page_size", 0, 0, &file->page_bytes)) {
+    if (!prepare(file) || !log_file_query(file, "PRAGMA page_size", 0, 0, &file->page_bytes)) {
         log_file_explain(file, options, "cannot be read", error, error_size);
         return false;
     }
     return true;
+}
+
+/* "file:PATH?immutable=1", as https://www.sqlite.org/uri.html says; cut off when it is too long. */
+static void write_uri(char *uri, size_t size, const char *path) {
+    struct buf text = {0};
+    buf_puts(&text, "file:");
+    for (; *path; path++)
+        if (strchr("?#%", *path))
+            buf_printf(&text, "%%%02x", (unsigned char)*path);
+        else
+            buf_putc(&text, *path);
+    snprintf(uri, size, "%.*s?immutable=1", (int)text.len, text.data ? text.data : "");
+    buf_deinit(&text);
+}
+
+bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alone, char *error,
+                           size_t error_size) {
+    *file = (struct log_file){.page_bytes = 4096};
+    struct store_options options = {.path = path};
+    char uri[3 * PATH_MAX];
+    write_uri(uri, sizeof uri, path);
+    int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (is_alone ? SQLITE_OPEN_URI : 0);
+    if (sqlite3_open_v2(is_alone ? uri : path, &file->db, flags, NULL) != SQLITE_OK ||
+        sqlite3_busy_timeout(file->db, BUSY_MS) != SQLITE_OK ||
+        !log_file_execute(file, "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY") ||
+        !seal_define_functions(file->db)) {
+        log_file_explain(file, &options, "cannot be opened", error, error_size);
+        return false;
+    }
+    return check_schema(file, &options, false, error, error_size);
 }
 
 void log_file_close(struct log_file *file) {

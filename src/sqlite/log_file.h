@@ -1,9 +1,10 @@
 /*
- * The SQLite file under the log: its schema, opening, replay, transactions, `meta`.
+ * The SQLite file under the log: its schema, opening, transactions.
  *
- *     channel(id, name, total, head, mark, last_at)
- *     update_log(seq, channel, ts, prev, skip, at, size, name, body, raw, method, query, headers)
- *     meta(key, value)
+ *     channel(id, name, total, head, mark, last_born, seal)
+ *     update_log(seq, channel, ts, prev, skip, at, born, size, seal,
+ *                name, body, raw, method, query, headers)
+ *     meta(key, value, seal)
  *
  * One connection, used by one thread. Whoever needs a statement prepares it here and uses it until
  * the file is closed, which finalizes them all. A function that returns false leaves SQLite's
@@ -16,27 +17,39 @@
 #include <sqlite3.h>
 
 enum {
-    LOG_SCHEMA_VERSION = 1,
+    LOG_SCHEMA_VERSION = 2,
     LOG_SKIP = 128, /* a row's `skip` leads to an update whose ts is a multiple of this */
 };
 
+/* Numbers first: a reader follows links without loading bodies. */
+#define LOG_FILE_UPDATE_LOG                                                                        \
+    "CREATE TABLE update_log ("                                                                    \
+    "  seq INTEGER PRIMARY KEY, channel INTEGER NOT NULL, ts INTEGER NOT NULL,"                    \
+    "  prev INTEGER NOT NULL, skip INTEGER NOT NULL, at INTEGER NOT NULL, born INTEGER NOT NULL,"  \
+    "  size INTEGER NOT NULL, seal INTEGER NOT NULL, name BLOB, body TEXT NOT NULL, raw,"          \
+    "  method TEXT NOT NULL, query TEXT NOT NULL, headers TEXT);"
+
 struct log_file {
     sqlite3 *db;
+    int64_t version; /* of the schema: 1, which is to be upgraded, or LOG_SCHEMA_VERSION */
     int64_t page_bytes;
-    sqlite3_stmt *begin, *commit, *rollback, *put_meta, *page_count, *freelist_count;
+    sqlite3_stmt *begin, *commit, *rollback, *page_count, *freelist_count;
+    sqlite3_stmt *put_meta; /* meta.c's */
     uint64_t commits, commit_ns, errors;
+    const char *trouble;      /* why nothing can be written now; NULL: it can */
     uint64_t error_logged_at; /* uv_hrtime() */
+    const char *reason;       /* of the next error noted, where it is not SQLite's; or NULL */
 };
 
 /* Opens the file or creates it. False, with one line in `error`, when it cannot be opened, is
  * not ours or has another version. Call log_file_close() in either case. */
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size);
+/* The same for reading only: nothing is changed or prepared. `is_alone`: nobody else uses the
+ * file, and there is no write-ahead log; then no file is made beside it either. */
+bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alone, char *error,
+                           size_t error_size);
 void log_file_close(struct log_file *file);
-
-/* Brings the rows of `channel` up to the end of the log, in one transaction, and fills `state`.
- * After a failure the file can only be closed. */
-bool log_file_replay(struct log_file *file, int64_t channel_max, struct log_state *state);
 
 bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const char *sql);
 
@@ -45,18 +58,22 @@ bool log_file_commit(struct log_file *file);
 /* Harmless when no transaction is open: some errors make SQLite roll back by itself. */
 void log_file_roll_back(struct log_file *file);
 
-/* Writes to `meta` what a start cannot count cheaply, as of the last seq. */
-bool log_file_put_counts(struct log_file *file, const struct log_state *state);
+/* Runs statements that give no rows. */
+bool log_file_execute(struct log_file *file, const char *sql);
 
-/* Writes to `meta` that the rows of `channel` include the log up to `seq`; and the counts. */
-bool log_file_put_checkpoint(struct log_file *file, const struct log_state *state, int64_t seq,
-                             int64_t channel_max);
+/*
+ * Runs one statement once, with `a` as ?1 and `b` as ?2 where it has them. `number`, if not NULL,
+ * gets the first column of the first row, and stays as it is when there is no row or it holds NULL.
+ */
+bool log_file_query(struct log_file *file, const char *sql, int64_t a, int64_t b, int64_t *number);
 
 /* Bytes of the pages in use; 0 on failure. Costs two queries. */
 int64_t log_file_used_bytes(const struct log_file *file);
 
 /* Counts a failure and logs it, at most once a second. `doing` says what failed. */
 void log_file_note_error(struct log_file *file, const char *doing);
+
+const char *log_file_path(const struct store_options *options);
 
 /* Writes "PATH `what`: SQLite's reason" to `error`. */
 void log_file_explain(const struct log_file *file, const struct store_options *options,

@@ -10,12 +10,16 @@ struct log_state log_state_at_start(const struct log_meta *meta, const struct lo
     struct log_state state = {
         .last_seq = larger(found->last_seq, meta->checkpoint),
         .last_channel_id = larger(found->last_channel_id, meta->last_channel),
-        .last_at = found->last_at,
+        .checkpoint_seq = meta->checkpoint,
+        .raised_seq = meta->raised_seq,
         .rows = meta->rows + found->rows_after,
-        .excess.ready = meta->excess + found->full_after,
     };
-    state.checkpoint_seq = state.last_seq;
-    if (meta->channel_max > channel_max) /* any row may be past the lower bound: look at all */
-        state.excess.ready += state.rows;
+    int64_t excess = meta->excess + found->full_after;
+    bool is_lower = meta->is_damaged || meta->channel_max > channel_max;
+    if (is_lower) /* any row may be past the lower bound: look at all */
+        excess += state.rows;
+    if (meta->is_damaged || (meta->channel_max && meta->channel_max < channel_max))
+        state.raised_seq = state.last_seq;
+    *(state.last_seq > meta->checkpoint ? &state.excess.fresh : &state.excess.ready) = excess;
     return state;
 }

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include "sqlite/log_clock.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,8 +32,8 @@ struct log_pass {
 struct log_state {
     int64_t last_seq;
     int64_t last_channel_id;
-    int64_t last_at;        /* of the newest row */
     int64_t checkpoint_seq; /* rows of `channel` include every update up to here */
+    int64_t raised_seq;     /* rows up to here were kept by a lower bound on a channel's updates */
     int64_t rows;
     uint64_t swept; /* rows deleted since the start */
     struct log_excess excess;
@@ -61,22 +63,25 @@ static inline void log_excess_pass_done(struct log_excess *excess) {
     excess->in_pass = 0;
 }
 
-/* What the last process left in `meta`. */
+/* What the last process left in `meta`; zeros where that is not known. */
 struct log_meta {
     int64_t checkpoint;   /* log_state.checkpoint_seq */
     int64_t last_channel; /* log_state.last_channel_id, as of the checkpoint */
     int64_t channel_max;  /* its bound on a channel's updates */
+    int64_t raised_seq;   /* log_state.raised_seq */
     int64_t counted_seq;  /* rows and excess are those of the log up to here */
     int64_t rows, excess;
+    struct log_time time;
+    bool is_damaged;
 };
 
-/* What the log and the rows of `channel` say themselves, once the log is replayed. */
+/* What the log and the rows of `channel` say themselves. */
 struct log_found {
-    int64_t last_seq, last_at;      /* of the newest row, 0 for none */
-    int64_t last_channel_id;        /* the highest in `channel` */
+    int64_t last_seq;               /* the highest, 0 for none */
+    int64_t last_channel_id;        /* the highest in either table */
     int64_t rows_after, full_after; /* rows behind counted_seq; those appended to a full channel */
 };
 
-/* The state after a replay, when the rows of `channel` include the whole log. */
+/* The state after a replay. */
 struct log_state log_state_at_start(const struct log_meta *meta, const struct log_found *found,
                                     int64_t channel_max);

@@ -2,40 +2,94 @@
 
 #include <stdlib.h>
 
+/* --- Walking back ----------------------------------------------------------------------------- */
+
 /* A walk back through the rows of a channel. */
 struct walk {
-    struct rows *rows;
+    const struct reader *reader;
+    const struct channel_row *channel;
+    struct slice name;
     int64_t cutoff_ms;
+    int64_t dead_skip; /* a `skip` that leads nowhere */
     bool has_failed;
 };
 
-/* False when the row is deleted or past the bound on age; and on failure. */
-static bool load(struct walk *walk, int64_t seq, struct update_row *row) {
+/* LINK_END: nothing older is kept. */
+enum link { LINK_FOUND, LINK_END, LINK_BROKEN };
+
+/* Whether the row `seq`, with the update `ts`, may have been deleted. */
+static bool may_be_deleted(const struct walk *walk, int64_t seq, int64_t ts) {
+    const struct reader *reader = walk->reader;
+    return seq <= reader->raised_seq || ts <= (int64_t)walk->channel->total - reader->channel_max ||
+           seq < rows_oldest_seq(reader->rows);
+}
+
+/* Loads the row `seq`, in which the update `ts` must be; or, if `is_skip`, one before that. */
+static enum link follow(struct walk *walk, int64_t seq, int64_t ts, bool is_skip,
+                        struct update_row *row) {
     if (!seq)
-        return false;
-    enum row_status status = rows_load_numbers(walk->rows, seq, row);
-    walk->has_failed |= status == ROW_FAILED;
-    return status == ROW_FOUND && row->at >= walk->cutoff_ms;
-}
-
-/* Moves `row` back to the update `ts` of its channel, or as near to it as updates are kept. */
-static void seek(struct walk *walk, struct update_row *row, int64_t ts) {
-    bool may_skip = true;
-    while (row->ts > ts && !walk->has_failed) {
-        struct update_row next;
-        if (may_skip && (row->ts - 1) / LOG_SKIP * LOG_SKIP >= ts && row->skip) {
-            may_skip = load(walk, row->skip, &next);
-            if (may_skip)
-                *row = next;
-            continue;
-        }
-        if (!load(walk, row->prev, &next))
-            return;
-        *row = next;
+        return LINK_END;
+    switch (rows_load_numbers(walk->reader->rows, seq, row)) {
+    case ROW_FOUND: break;
+    case ROW_MISSING: return may_be_deleted(walk, seq, ts) ? LINK_END : LINK_BROKEN;
+    case ROW_DAMAGED: return LINK_BROKEN;
+    case ROW_FAILED: walk->has_failed = true; return LINK_END;
     }
+    bool is_its = is_skip ? row->ts <= ts && row->ts % LOG_SKIP == 0 : row->ts == ts;
+    if (row->seq != seq || row->channel != walk->channel->id || !is_its)
+        return LINK_BROKEN;
+    return row->born >= walk->cutoff_ms ? LINK_FOUND : LINK_END;
 }
 
-/* Loads the updates of `rows`, which are newest first, up to the byte bound. */
+/* Finds the newest readable row before `row`, whose `prev` is broken. */
+static bool search(struct walk *walk, const struct update_row *row, struct update_row *older) {
+    const struct reader *reader = walk->reader;
+    struct damage_note *note = damage_find(reader->damage, row->prev);
+    bool is_known = note && note->older_seq >= 0;
+    int64_t seq = is_known ? note->older_seq : row->prev, from_seq = 1;
+    if (is_known && !seq)
+        return false;
+    if (!is_known && follow(walk, row->skip, row->ts - 1, true, older) == LINK_FOUND)
+        from_seq = older->seq;
+    enum row_status status =
+        is_known ? rows_load_numbers(reader->rows, seq, older)
+                 : rows_find_older(reader->rows, walk->channel->id, seq, from_seq, older);
+    walk->has_failed |= status == ROW_FAILED;
+    bool is_found = status == ROW_FOUND && older->seq < row->seq && older->ts < row->ts;
+    if (!walk->has_failed)
+        damage_report(reader->damage, walk->name, row->ts - 1, row->prev,
+                      is_found ? older->seq : 0);
+    return is_found && older->born >= walk->cutoff_ms;
+}
+
+/* The newest readable update before `row`, or one further back that is not before `ts`. False when
+ * there is none; and on failure. */
+static bool step_back(struct walk *walk, const struct update_row *row, int64_t ts,
+                      struct update_row *older) {
+    int64_t skip_ts = (row->ts - 1) / LOG_SKIP * LOG_SKIP;
+    if (skip_ts >= ts && row->skip && row->skip != walk->dead_skip) {
+        if (follow(walk, row->skip, skip_ts, true, older) == LINK_FOUND && older->ts >= ts)
+            return true;
+        walk->dead_skip = row->skip;
+    }
+    switch (follow(walk, row->prev, row->ts - 1, false, older)) {
+    case LINK_FOUND: return true;
+    case LINK_END: return false;
+    case LINK_BROKEN: return search(walk, row, older);
+    }
+    return false;
+}
+
+/* --- Loading ---------------------------------------------------------------------------------- */
+
+static void drop_updates(struct store_read *read) {
+    while (read->count)
+        update_unref(read->updates[--read->count]);
+    free(read->updates);
+    read->updates = NULL;
+}
+
+/* Loads the updates of `rows`, which are newest first, up to the byte bound and without a gap. */
 static bool load_updates(struct walk *walk, const struct update_row *rows, size_t count,
                          struct store_read *read) {
     int64_t bytes = 0;
@@ -43,13 +97,21 @@ static bool load_updates(struct walk *walk, const struct update_row *rows, size_
     if (!read->updates)
         return false;
     while (count--) {
-        bytes += rows[count].size;
-        if (read->count && bytes > READ_MAX_BYTES)
+        const struct update_row *row = &rows[count];
+        bytes += row->size;
+        if (read->count && (bytes > READ_MAX_BYTES || (uint64_t)row->ts != read->end + 1))
             break;
-        struct update *update = rows_load_update(walk->rows, &rows[count]);
-        if (!update)
+        struct update *update;
+        enum row_status status = rows_load_update(walk->reader->rows, row, &update);
+        if (status == ROW_FAILED)
             return false;
-        read->updates[read->count++] = update;
+        if (!update)
+            damage_report(walk->reader->damage, walk->name, row->ts, row->seq, -1);
+        if (!update && read->count)
+            break;
+        read->end = (uint64_t)row->ts;
+        if (update)
+            read->updates[read->count++] = update;
     }
     return true;
 }
@@ -61,21 +123,16 @@ static bool load_range(struct walk *walk, int64_t first_ts, const struct update_
     struct update_row *rows = malloc(count * sizeof *rows);
     if (!rows)
         return false;
-    struct update_row row = *last;
-    do
-        rows[found++] = row;
-    while (found < count && load(walk, row.prev, &row));
+    struct update_row row = *last, older;
+    rows[found++] = row;
+    while (row.ts > first_ts && step_back(walk, &row, row.ts - 1, &older))
+        rows[found++] = row = older;
     bool ok = !walk->has_failed && load_updates(walk, rows, found, read);
     free(rows);
     return ok;
 }
 
-static void drop_updates(struct store_read *read) {
-    while (read->count)
-        update_unref(read->updates[--read->count]);
-    free(read->updates);
-    read->updates = NULL;
-}
+/* --- Reading ---------------------------------------------------------------------------------- */
 
 int64_t read_first_ts(int64_t after_ts, int64_t total, int64_t channel_max) {
     int64_t after = after_ts < 0 ? total + after_ts : after_ts;
@@ -86,31 +143,48 @@ int64_t read_first_ts(int64_t after_ts, int64_t total, int64_t channel_max) {
     return after < total ? after + 1 : total + 1;
 }
 
-bool reader_read(struct rows *rows, const struct channel_row *channel,
-                 const struct read_bounds *bounds, struct store_read *read) {
+/* The oldest readable update from `first_ts` on; `end` itself if there is none. Sets read->gone. */
+static struct update_row find_first(struct walk *walk, const struct update_row *end,
+                                    int64_t first_ts, struct store_read *read) {
+    struct update_row first = *end, older;
+    while (first.ts > first_ts) {
+        if (!step_back(walk, &first, first_ts, &older)) {
+            read->gone = (uint64_t)first.ts - 1;
+            break;
+        }
+        if (older.ts < first_ts) /* what lies between is damaged */
+            break;
+        first = older;
+    }
+    return first;
+}
+
+bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
+                 struct store_read *read) {
     int64_t total = (int64_t)channel->total;
-    int64_t first_ts = read_first_ts(read->after_ts, total, bounds->channel_max);
-    read->total = channel->total;
-    read->gone = total > bounds->channel_max ? (uint64_t)(total - bounds->channel_max) : 0;
-    read->end = channel->total;
+    int64_t first_ts = read_first_ts(read->after_ts, total, reader->channel_max);
+    read->total = read->end = channel->total;
+    read->gone = total > reader->channel_max ? (uint64_t)(total - reader->channel_max) : 0;
     if (first_ts > total)
         return true;
 
-    struct walk walk = {.rows = rows, .cutoff_ms = bounds->cutoff_ms};
-    struct update_row head;
-    if (!load(&walk, channel->head, &head)) {
-        read->gone = channel->total;
-        return !walk.has_failed;
-    }
-    struct update_row first = head, last = head;
-    seek(&walk, &first, first_ts);
-    if (first.ts > first_ts)
-        read->gone = (uint64_t)first.ts - 1;
-    seek(&walk, &last, first.ts + read->limit - 1);
-    if (!walk.has_failed && load_range(&walk, first.ts, &last, read)) {
-        read->end = read->updates[read->count - 1]->ts;
+    struct walk walk = {.reader = reader,
+                        .channel = channel,
+                        .name = {read->name, read->name_len},
+                        .cutoff_ms = cutoff_ms};
+    /* As if one more update stood behind the newest. */
+    struct update_row end = {.seq = INT64_MAX,
+                             .channel = channel->id,
+                             .ts = total + 1,
+                             .prev = channel->head,
+                             .skip = channel->mark};
+    struct update_row first = find_first(&walk, &end, first_ts, read), last = end;
+    int64_t last_ts = first.ts + read->limit - 1 < total ? first.ts + read->limit - 1 : total;
+    bool is_empty = first.ts > total;
+    while (last.ts > last_ts && step_back(&walk, &last, last_ts, &end))
+        last = end;
+    if (!walk.has_failed && (is_empty || load_range(&walk, first.ts, &last, read)))
         return true;
-    }
     drop_updates(read);
     return false;
 }

@@ -1,23 +1,31 @@
 /*
  * Reading a channel's updates: from its head back along `skip` and `prev` to the oldest one wanted,
  * then loaded oldest first.
+ *
+ * A link is followed only where it makes sense: to an earlier row of the same channel with the ts
+ * that it must have. Around a damaged row the reader finds its way by `skip`, or by a search of the
+ * log. What it gives never has a gap: it ends before a damaged update, and begins behind those that
+ * it finds first.
  */
 #pragma once
 
+#include "sqlite/damage.h"
 #include "sqlite/rows.h"
 
-/* What retention hides from readers. */
-struct read_bounds {
-    int64_t channel_max; /* only so many of the newest updates */
-    int64_t cutoff_ms;   /* only updates from then on */
+struct reader {
+    struct rows *rows;
+    struct damage *damage;
+    int64_t channel_max; /* only so many of the newest updates are kept */
+    int64_t raised_seq;  /* log_state.raised_seq */
 };
 
 /*
- * Does one read of a channel, bounded by its limit and READ_MAX_BYTES. Sets total, gone, updates
- * and count, which begin as zero. False on failure: then there are no updates.
+ * Does one read of a channel, bounded by its limit and READ_MAX_BYTES, of updates born at
+ * `cutoff_ms` or later. Sets total, gone, end, updates and count, which begin as zero. False on
+ * failure: then there are no updates.
  */
-bool reader_read(struct rows *rows, const struct channel_row *channel,
-                 const struct read_bounds *bounds, struct store_read *read);
+bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
+                 struct store_read *read);
 
 /* The ts from which a read of a channel with `total` updates begins, past the bound on their
  * count and after `after_ts` (-K: the last K); more than `total` when there is nothing to read.

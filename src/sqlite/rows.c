@@ -1,102 +1,198 @@
 #include "sqlite/rows.h"
 #include "sqlite/sql.h"
 
+enum { PROBES_MAX = 100000 }; /* of one row each, in a search through damaged pages */
+
 bool rows_init(struct rows *rows, struct log_file *file) {
+    rows->file = file;
     return log_file_prepare(
                file, &rows->insert_update,
-               "INSERT INTO update_log (seq, channel, ts, prev, skip, at, size, name, body, raw,"
-               " method, query, headers)"
-               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)") &&
+               "INSERT INTO update_log (" SEAL_NUMBERS ", seal, " SEAL_CONTENT ")"
+               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)") &&
            log_file_prepare(file, &rows->load_numbers,
-                            "SELECT ts, prev, skip, at, size FROM update_log WHERE seq = ?1") &&
-           log_file_prepare(
-               file, &rows->load_update,
-               "SELECT body, raw, method, query, headers FROM update_log WHERE seq = ?1") &&
+                            "SELECT " SEAL_NUMBERS ", seal FROM update_log WHERE seq = ?1") &&
+           log_file_prepare(file, &rows->load_update,
+                            "SELECT " SEAL_CONTENT " FROM update_log WHERE seq = ?1") &&
+           log_file_prepare(file, &rows->list_older,
+                            "SELECT seq, channel FROM update_log WHERE seq < ?1 AND seq >= ?2"
+                            " ORDER BY seq DESC") &&
+           log_file_prepare(file, &rows->oldest_seq, "SELECT min(seq) FROM update_log") &&
            log_file_prepare(file, &rows->find_channel,
-                            "SELECT id, total, head, mark, last_at FROM channel WHERE name = ?1") &&
+                            "SELECT " SEAL_CHANNEL ", seal FROM channel WHERE name = ?1") &&
            log_file_prepare(file, &rows->put_channel,
-                            "INSERT INTO channel (id, name, total, head, mark, last_at)"
-                            " VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
-                            " ON CONFLICT (id) DO UPDATE"
-                            " SET total = ?3, head = ?4, mark = ?5, last_at = ?6");
+                            "INSERT INTO channel (" SEAL_CHANNEL ", seal)"
+                            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+                            " ON CONFLICT (id) DO UPDATE SET"
+                            " total = ?3, head = ?4, mark = ?5, last_born = ?6, seal = ?7");
+}
+
+static enum row_status row_status(int status) {
+    switch (status & 0xff) { /* without SQLite's details */
+    case SQLITE_ROW: return ROW_FOUND;
+    case SQLITE_DONE: return ROW_MISSING;
+    case SQLITE_CORRUPT: return ROW_DAMAGED;
+    default: return ROW_FAILED;
+    }
 }
 
 /* --- update_log ------------------------------------------------------------------------------- */
 
-static void bind_update(sqlite3_stmt *insert, const struct update *update) {
-    sql_bind_text(insert, 9, update_body(update));
-    if (update->has_raw)
-        sql_bind_bytes(insert, 10, update_raw(update));
-    else
-        sqlite3_bind_null(insert, 10);
-    sql_bind_text(insert, 11, update_method(update));
-    sql_bind_text(insert, 12, update_query(update));
-    if (update->headers_len)
-        sql_bind_text(insert, 13, update_headers(update));
-    else
-        sqlite3_bind_null(insert, 13);
-}
-
-bool rows_insert_update(struct rows *rows, int64_t channel_id, const struct update_row *row,
-                        const struct slice *name, const struct update *update) {
-    sqlite3_stmt *insert = rows->insert_update;
+static void bind_numbers(sqlite3_stmt *insert, const struct update_row *row) {
     sqlite3_bind_int64(insert, 1, row->seq);
-    sqlite3_bind_int64(insert, 2, channel_id);
+    sqlite3_bind_int64(insert, 2, row->channel);
     sqlite3_bind_int64(insert, 3, row->ts);
     sqlite3_bind_int64(insert, 4, row->prev);
     sqlite3_bind_int64(insert, 5, row->skip);
     sqlite3_bind_int64(insert, 6, row->at);
-    sqlite3_bind_int64(insert, 7, row->size);
-    if (name)
-        sql_bind_bytes(insert, 8, *name);
-    else
-        sqlite3_bind_null(insert, 8);
-    bind_update(insert, update);
-    return sql_run(insert);
+    sqlite3_bind_int64(insert, 7, row->born);
+    sqlite3_bind_int64(insert, 8, row->size);
+    sqlite3_bind_int64(insert, 9, row->seal);
 }
 
-static enum row_status row_status(int status) {
-    return status == SQLITE_ROW ? ROW_FOUND : status == SQLITE_DONE ? ROW_MISSING : ROW_FAILED;
+static void bind_content(sqlite3_stmt *insert, const struct slice *name,
+                         const struct update *update) {
+    if (name)
+        sql_bind_bytes(insert, 10, *name);
+    else
+        sqlite3_bind_null(insert, 10);
+    sql_bind_text(insert, 11, update_body(update));
+    if (update->has_raw)
+        sql_bind_bytes(insert, 12, update_raw(update));
+    else
+        sqlite3_bind_null(insert, 12);
+    sql_bind_text(insert, 13, update_method(update));
+    sql_bind_text(insert, 14, update_query(update));
+    if (update->headers_len)
+        sql_bind_text(insert, 15, update_headers(update));
+    else
+        sqlite3_bind_null(insert, 15);
+}
+
+bool rows_insert_update(struct rows *rows, struct update_row *row, const struct slice *name,
+                        const struct update *update) {
+    row->seal = seal_update(row, name, update);
+    bind_numbers(rows->insert_update, row);
+    bind_content(rows->insert_update, name, update);
+    return sql_run(rows->insert_update);
 }
 
 enum row_status rows_load_numbers(struct rows *rows, int64_t seq, struct update_row *row) {
     sqlite3_stmt *load = rows->load_numbers;
     sqlite3_bind_int64(load, 1, seq);
     enum row_status status = row_status(sqlite3_step(load));
-    if (status == ROW_FOUND)
+    if (status == ROW_FOUND) {
         *row = (struct update_row){
-            .seq = seq,
-            .ts = sqlite3_column_int64(load, 0),
-            .prev = sqlite3_column_int64(load, 1),
-            .skip = sqlite3_column_int64(load, 2),
-            .at = sqlite3_column_int64(load, 3),
-            .size = sqlite3_column_int64(load, 4),
+            .seq = sqlite3_column_int64(load, 0),
+            .channel = sqlite3_column_int64(load, 1),
+            .ts = sqlite3_column_int64(load, 2),
+            .prev = sqlite3_column_int64(load, 3),
+            .skip = sqlite3_column_int64(load, 4),
+            .at = sqlite3_column_int64(load, 5),
+            .born = sqlite3_column_int64(load, 6),
+            .size = sqlite3_column_int64(load, 7),
+            .seal = sqlite3_column_int64(load, 8),
         };
+        if (!seal_has_numbers(row))
+            status = ROW_DAMAGED;
+    }
     sqlite3_reset(load);
     return status;
 }
 
-struct update *rows_load_update(struct rows *rows, const struct update_row *row) {
+static struct update *take_update(sqlite3_stmt *load, const struct update_row *row) {
+    struct update_parts parts = {
+        .body = sql_column(load, 1),
+        .raw = sql_column(load, 2),
+        .has_raw = sqlite3_column_type(load, 2) != SQLITE_NULL,
+        .method = sql_column(load, 3),
+        .query = sql_column(load, 4),
+        .headers = sql_column(load, 5),
+    };
+    struct update *update = update_new(&parts);
+    if (!update)
+        return NULL;
+    update->ts = (uint64_t)row->ts;
+    update->at_ms = row->at;
+    update->born_ms = row->born;
+    return update;
+}
+
+enum row_status rows_load_update(struct rows *rows, const struct update_row *row,
+                                 struct update **update) {
     sqlite3_stmt *load = rows->load_update;
     sqlite3_bind_int64(load, 1, row->seq);
-    struct update *update = NULL;
-    if (sqlite3_step(load) == SQLITE_ROW) {
-        struct update_parts parts = {
-            .body = sql_column(load, 0),
-            .raw = sql_column(load, 1),
-            .has_raw = sqlite3_column_type(load, 1) != SQLITE_NULL,
-            .method = sql_column(load, 2),
-            .query = sql_column(load, 3),
-            .headers = sql_column(load, 4),
-        };
-        update = update_new(&parts);
+    enum row_status status = row_status(sqlite3_step(load));
+    *update = status == ROW_FOUND ? take_update(load, row) : NULL;
+    if (*update) {
+        struct slice name = sql_column(load, 0);
+        bool has_name = sqlite3_column_type(load, 0) != SQLITE_NULL;
+        if (!seal_has_content(row, has_name ? &name : NULL, *update)) {
+            update_unref(*update);
+            *update = NULL;
+            status = ROW_DAMAGED;
+        }
+    } else if (status == ROW_FOUND) {
+        /* Memory is out, or SQLite found only now that a body's pages are not what they should
+         * be. */
+        status =
+            sqlite3_errcode(sqlite3_db_handle(load)) == SQLITE_CORRUPT ? ROW_DAMAGED : ROW_FAILED;
     }
     sqlite3_reset(load);
-    if (update) {
-        update->ts = (uint64_t)row->ts;
-        update->at_ms = row->at;
+    return status;
+}
+
+/* --- Searching -------------------------------------------------------------------------------- */
+
+/* The newest row of `channel` in [from_seq, *seq); moves `*seq` to the last row looked at. */
+static enum row_status list_older(struct rows *rows, int64_t channel, int64_t *seq,
+                                  int64_t from_seq) {
+    sqlite3_stmt *list = rows->list_older;
+    sqlite3_bind_int64(list, 1, *seq);
+    sqlite3_bind_int64(list, 2, from_seq);
+    int status;
+    bool is_found = false;
+    while (!is_found && (status = sqlite3_step(list)) == SQLITE_ROW) {
+        int64_t listed = sqlite3_column_int64(list, 0);
+        if (listed >= *seq) { /* not in order */
+            status = SQLITE_CORRUPT;
+            break;
+        }
+        *seq = listed;
+        is_found = sqlite3_column_int64(list, 1) == channel;
     }
-    return update;
+    sqlite3_reset(list);
+    return row_status(status);
+}
+
+/* Where no list gets through, looks at one row after the other, until one is sound, or `*probes`
+ * are used up. */
+static enum row_status probe_older(struct rows *rows, int64_t *seq, int64_t from_seq, int *probes,
+                                   struct update_row *row) {
+    enum row_status status = ROW_DAMAGED;
+    while (status == ROW_DAMAGED && *seq > from_seq && --*probes >= 0)
+        status = rows_load_numbers(rows, --*seq, row);
+    return status;
+}
+
+enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq, int64_t from_seq,
+                                struct update_row *row) {
+    int probes = PROBES_MAX;
+    while (seq > from_seq && probes > 0) {
+        enum row_status status = list_older(rows, channel, &seq, from_seq);
+        if (status == ROW_FOUND)
+            status = rows_load_numbers(rows, seq, row);
+        else if (status == ROW_DAMAGED)
+            status = probe_older(rows, &seq, from_seq, &probes, row);
+        else
+            return status;
+        if (status == ROW_FAILED || (status == ROW_FOUND && row->channel == channel))
+            return status;
+    }
+    return ROW_MISSING;
+}
+
+int64_t rows_oldest_seq(struct rows *rows) {
+    return sql_number(rows->oldest_seq);
 }
 
 /* --- channel ---------------------------------------------------------------------------------- */
@@ -106,14 +202,19 @@ enum row_status rows_find_channel(struct rows *rows, struct slice name,
     sqlite3_stmt *find = rows->find_channel;
     sql_bind_bytes(find, 1, name);
     enum row_status status = row_status(sqlite3_step(find));
-    if (status == ROW_FOUND)
+    if (status == ROW_FOUND) {
         *channel = (struct channel_row){
             .id = sqlite3_column_int64(find, 0),
-            .total = (uint64_t)sqlite3_column_int64(find, 1),
-            .head = sqlite3_column_int64(find, 2),
-            .mark = sqlite3_column_int64(find, 3),
-            .last_at = sqlite3_column_int64(find, 4),
+            .total = (uint64_t)sqlite3_column_int64(find, 2),
+            .head = sqlite3_column_int64(find, 3),
+            .mark = sqlite3_column_int64(find, 4),
+            .last_born = sqlite3_column_int64(find, 5),
         };
+        if (seal_channel(channel, sql_column(find, 1)) != sqlite3_column_int64(find, 6))
+            status = ROW_DAMAGED;
+    }
+    if (status == ROW_DAMAGED)
+        rows->file->reason = "a channel's row is damaged; a restart makes it again";
     sqlite3_reset(find);
     return status;
 }
@@ -125,6 +226,7 @@ bool rows_put_channel(struct rows *rows, struct slice name, const struct channel
     sqlite3_bind_int64(put, 3, (int64_t)channel->total);
     sqlite3_bind_int64(put, 4, channel->head);
     sqlite3_bind_int64(put, 5, channel->mark);
-    sqlite3_bind_int64(put, 6, channel->last_at);
+    sqlite3_bind_int64(put, 6, channel->last_born);
+    sqlite3_bind_int64(put, 7, seal_channel(channel, name));
     return sql_run(put);
 }

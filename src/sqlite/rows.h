@@ -1,42 +1,45 @@
 /*
- * The rows of both tables: the one place that reads and writes them, column by column.
+ * The rows of both tables: the one place that reads and writes them, column by column, and that
+ * checks and makes their seals.
  *
- * Only deleting happens elsewhere (sweeper.h, forget.h), by conditions.
+ * Only deleting (sweeper.h, forget.h) and what a start does (upgrade.h, recover.h, replay.h) happen
+ * elsewhere, by conditions.
  */
 #pragma once
 
 #include "sqlite/log_file.h"
+#include "sqlite/seal.h"
 
-/* A row of `channel`: what the log knows of a channel. */
-struct channel_row {
-    int64_t id; /* 0: none yet */
-    uint64_t total;
-    int64_t head, mark; /* seqs, 0 for none */
-    int64_t last_at;
-};
-
-/* The numbers of a row of the log. */
-struct update_row {
-    int64_t seq, ts, prev, skip, at, size;
-};
-
-enum row_status { ROW_FOUND, ROW_MISSING, ROW_FAILED };
+/* ROW_DAMAGED: its seal is broken, or SQLite says that the page is not as it should be. */
+enum row_status { ROW_FOUND, ROW_MISSING, ROW_DAMAGED, ROW_FAILED };
 
 struct rows {
-    sqlite3_stmt *insert_update, *load_numbers, *load_update, *find_channel, *put_channel;
+    struct log_file *file;
+    sqlite3_stmt *insert_update, *load_numbers, *load_update, *list_older, *oldest_seq;
+    sqlite3_stmt *find_channel, *put_channel;
 };
 
+/* `file` must stay. False on failure. */
 bool rows_init(struct rows *rows, struct log_file *file);
 
-/* Appends `update` to the log. `name`: the channel's, with its first update; else NULL. False on
- * failure. */
-bool rows_insert_update(struct rows *rows, int64_t channel_id, const struct update_row *row,
-                        const struct slice *name, const struct update *update);
+/* Appends `update` to the log and sets `row->seal`. `name`: the channel's, with its first update;
+ * else NULL. False on failure. */
+bool rows_insert_update(struct rows *rows, struct update_row *row, const struct slice *name,
+                        const struct update *update);
 
 enum row_status rows_load_numbers(struct rows *rows, int64_t seq, struct update_row *row);
 
-/* The update itself, with one reference; NULL on failure. */
-struct update *rows_load_update(struct rows *rows, const struct update_row *row);
+/* The update itself, with one reference. ROW_FAILED also when memory is out. */
+enum row_status rows_load_update(struct rows *rows, const struct update_row *row,
+                                 struct update **update);
+
+/* Searches the log, without links, for the newest readable row of `channel` before `seq`, down to
+ * `from_seq`. Reads whatever lies in between. */
+enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq, int64_t from_seq,
+                                struct update_row *row);
+
+/* The oldest seq in the log, 0 for none. */
+int64_t rows_oldest_seq(struct rows *rows);
 
 enum row_status rows_find_channel(struct rows *rows, struct slice name,
                                   struct channel_row *channel);

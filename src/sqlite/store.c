@@ -12,6 +12,7 @@
 #include "sqlite/data_lock.h"
 #include "sqlite/update_log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@ enum {
 
 struct sqlite_store {
     struct store base;
-    struct update_log *log; /* the store thread's, once that runs */
+    struct update_log *log; /* the store thread's, once that runs; only its clock is not */
     bool has_thread;
     uint64_t stats_at; /* the store thread's */
     int lock_fd;       /* -1: none */
@@ -259,6 +260,21 @@ static void get_stats(struct store *base, struct store_stats *stats) {
     stats->up = 1;
 }
 
+static enum store_error get_health(struct store *base, struct buf *line) {
+    struct store_stats stats;
+    get_stats(base, &stats);
+    if (line && stats.trouble)
+        buf_puts(line, stats.trouble);
+    else if (line && stats.damaged)
+        buf_printf(line, "%" PRIu64 " damaged updates were left out; see longline check",
+                   stats.damaged);
+    return stats.trouble ? STORE_FAILED : STORE_OK;
+}
+
+static int64_t get_now_ms(const struct store *base) {
+    return update_log_now_ms(container_of(base, const struct sqlite_store, base)->log);
+}
+
 static void close_store(struct store *base, void (*closed)(void *context), void *context) {
     struct sqlite_store *store = store_of(base);
     store->closed = closed;
@@ -315,8 +331,12 @@ static bool open_log(struct sqlite_store *store, const struct store_options *opt
 
 struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
                                 size_t error_size) {
-    static const struct store_ops ops = {
-        .append = queue_append, .read = queue_read, .stats = get_stats, .close = close_store};
+    static const struct store_ops ops = {.append = queue_append,
+                                         .read = queue_read,
+                                         .stats = get_stats,
+                                         .now_ms = get_now_ms,
+                                         .health = get_health,
+                                         .close = close_store};
     struct sqlite_store *store = calloc(1, sizeof *store);
     if (!store) {
         snprintf(error, error_size, "out of memory");

@@ -1,4 +1,7 @@
 #include "sqlite/sweeper.h"
+#include "base/log.h"
+#include "sqlite/meta.h"
+#include "sqlite/seal.h"
 #include "sqlite/sql.h"
 
 enum {
@@ -10,15 +13,17 @@ bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_sta
                   const struct store_options *options) {
     *sweeper = (struct sweeper){.file = file, .state = state, .options = options};
     return log_file_prepare(file, &sweeper->find_oldest,
-                            "SELECT seq, at FROM update_log ORDER BY seq LIMIT 1") &&
+                            "SELECT seq, born FROM update_log"
+                            " WHERE has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
+           log_file_prepare(file, &sweeper->find_kept,
+                            "SELECT seq FROM update_log WHERE seq <= ?1 AND born >= ?2"
+                            " AND has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
            log_file_prepare(
                file, &sweeper->find_slice_end,
                "SELECT max(seq) FROM"
                " (SELECT seq FROM update_log WHERE seq >= ?1 ORDER BY seq LIMIT ?2)") &&
-           log_file_prepare(
-               file, &sweeper->delete_oldest,
-               "DELETE FROM update_log WHERE seq IN"
-               " (SELECT seq FROM update_log WHERE seq <= ?2 ORDER BY seq LIMIT ?3) AND at < ?1") &&
+           log_file_prepare(file, &sweeper->delete_oldest,
+                            "DELETE FROM update_log WHERE seq <= ?1") &&
            log_file_prepare(
                file, &sweeper->delete_excess,
                "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
@@ -40,7 +45,7 @@ static bool find_oldest(struct sweeper *sweeper) {
         sweeper->oldest.is_known = status == SQLITE_ROW || status == SQLITE_DONE;
         sweeper->oldest.seq =
             status == SQLITE_ROW ? sqlite3_column_int64(sweeper->find_oldest, 0) : 0;
-        sweeper->oldest.at =
+        sweeper->oldest.born =
             status == SQLITE_ROW ? sqlite3_column_int64(sweeper->find_oldest, 1) : 0;
         sqlite3_reset(sweeper->find_oldest);
     }
@@ -52,9 +57,9 @@ enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle)
     int64_t max_bytes = (int64_t)sweeper->options->max_bytes;
     if (!find_oldest(sweeper))
         return SWEEP_NOTHING;
-    if (sweeper->oldest.at < cutoff_ms)
+    if (sweeper->oldest.born < cutoff_ms && !sweeper->is_stuck)
         return SWEEP_AGE;
-    if (max_bytes && log_file_used_bytes(sweeper->file) > max_bytes)
+    if (max_bytes && log_file_used_bytes(sweeper->file) > max_bytes && !sweeper->is_stuck)
         return SWEEP_BYTES;
     bool is_worth_it = state->excess.ready >= sweep_threshold(state->rows, is_idle);
     return state->pass.is_open || is_worth_it ? SWEEP_COUNT : SWEEP_NOTHING;
@@ -76,10 +81,23 @@ int64_t sweep_rows_over(int64_t used_bytes, int64_t max_bytes, int64_t rows, int
     return enough < 1 ? 1 : enough < max_rows ? enough : max_rows;
 }
 
+/* The last seq of a slice of `max_rows` rows, `end_seq` at most. */
+static int64_t find_slice_end(struct sweeper *sweeper, int64_t first_seq, int64_t end_seq,
+                              int64_t max_rows) {
+    sqlite3_bind_int64(sweeper->find_slice_end, 1, first_seq);
+    sqlite3_bind_int64(sweeper->find_slice_end, 2, max_rows);
+    int64_t end = sql_number(sweeper->find_slice_end);
+    return end >= first_seq && end && end < end_seq ? end : end_seq;
+}
+
+/* Deletes from the old end up to the first row that is not past the bound on age: a gap in the log
+ * would look like damage. */
 static bool delete_oldest(struct sweeper *sweeper, int64_t cutoff_ms, int64_t max_rows) {
-    sqlite3_bind_int64(sweeper->delete_oldest, 1, cutoff_ms);
-    sqlite3_bind_int64(sweeper->delete_oldest, 2, sweeper->state->checkpoint_seq);
-    sqlite3_bind_int64(sweeper->delete_oldest, 3, max_rows);
+    int64_t end = find_slice_end(sweeper, 0, sweeper->state->checkpoint_seq, max_rows);
+    sqlite3_bind_int64(sweeper->find_kept, 1, end);
+    sqlite3_bind_int64(sweeper->find_kept, 2, cutoff_ms);
+    int64_t kept = sql_number(sweeper->find_kept);
+    sqlite3_bind_int64(sweeper->delete_oldest, 1, kept ? kept - 1 : end);
     return sql_run(sweeper->delete_oldest);
 }
 
@@ -90,20 +108,11 @@ static void open_pass(struct sweeper *sweeper) {
     log_excess_pass_opened(&state->excess);
 }
 
-/* The last seq of a slice of `max_rows` rows. */
-static int64_t find_slice_end(struct sweeper *sweeper, int64_t max_rows) {
-    const struct log_pass *pass = &sweeper->state->pass;
-    sqlite3_bind_int64(sweeper->find_slice_end, 1, pass->next_seq);
-    sqlite3_bind_int64(sweeper->find_slice_end, 2, max_rows);
-    int64_t end = sql_number(sweeper->find_slice_end);
-    return end && end < pass->end_seq ? end : pass->end_seq;
-}
-
 static bool delete_excess(struct sweeper *sweeper, int64_t max_rows) {
     struct log_state *state = sweeper->state;
     if (!state->pass.is_open)
         open_pass(sweeper);
-    int64_t end = find_slice_end(sweeper, max_rows);
+    int64_t end = find_slice_end(sweeper, state->pass.next_seq, state->pass.end_seq, max_rows);
     sqlite3_bind_int64(sweeper->delete_excess, 1, state->pass.next_seq);
     sqlite3_bind_int64(sweeper->delete_excess, 2, end);
     sqlite3_bind_int64(sweeper->delete_excess, 3, (int64_t)sweeper->options->channel_max_updates);
@@ -133,10 +142,16 @@ bool sweeper_sweep(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms,
     if (!delete_rows(sweeper, sweep, cutoff_ms, max_rows))
         return false;
     int64_t deleted = sqlite3_changes(sweeper->file->db);
+    bool was_deletable = sweeper->oldest.seq <= sweeper->state->checkpoint_seq;
+    if (!deleted && was_deletable && sweep != SWEEP_COUNT) {
+        sweeper->is_stuck = true;
+        log_error("the oldest updates cannot be deleted", "meaning",
+                  "the data file is damaged; see longline check", NULL);
+    }
     sweeper->state->rows -= deleted;
     sweeper->state->swept += (uint64_t)deleted;
     sweeper->oldest.is_known = false;
-    return !deleted || log_file_put_counts(sweeper->file, sweeper->state);
+    return !deleted || meta_put_counts(sweeper->file, sweeper->state);
 }
 
 void sweeper_appended(struct sweeper *sweeper) {

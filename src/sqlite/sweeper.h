@@ -17,18 +17,19 @@ struct sweeper {
     struct log_file *file;
     struct log_state *state;
     const struct store_options *options;
-    sqlite3_stmt *find_oldest, *find_slice_end, *delete_oldest, *delete_excess;
+    sqlite3_stmt *find_oldest, *find_kept, *find_slice_end, *delete_oldest, *delete_excess;
     struct {
         bool is_known;
-        int64_t seq, at; /* seq 0: the log has no row */
+        int64_t seq, born; /* of the oldest row that is whole; seq 0: there is none */
     } oldest;
+    bool is_stuck; /* the old end of the log is damaged: nothing is deleted there any more */
 };
 
 /* All that is passed in must stay. False on failure. */
 bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_state *state,
                   const struct store_options *options);
 
-/* What to delete now, if anything. Updates from before `cutoff_ms` are past the bound on age. */
+/* What to delete now, if anything. Updates born before `cutoff_ms` are past the bound on age. */
 enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle);
 
 /* Whether a checkpoint would let the sweeper delete something. None may be open. */

@@ -2,16 +2,24 @@
 #include "sqlite/checkpoint.h"
 #include "sqlite/entries.h"
 #include "sqlite/forget.h"
+#include "sqlite/log_clock.h"
 #include "sqlite/log_file.h"
+#include "sqlite/meta.h"
 #include "sqlite/reader.h"
+#include "sqlite/recover.h"
+#include "sqlite/replay.h"
 #include "sqlite/rows.h"
 #include "sqlite/sweeper.h"
+#include "sqlite/upgrade.h"
 #include "sqlite/wal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAINTENANCE_ROWS = 1024 }; /* written in one transaction; twice as many are swept */
+enum {
+    MAINTENANCE_ROWS = 1024, /* written in one transaction; twice as many are swept */
+    TIME_MS = 3600 * 1000,   /* from one note of the time to the next */
+};
 
 struct update_log {
     struct store_options options;
@@ -23,24 +31,27 @@ struct update_log {
     struct sweeper sweeper;
     struct forget forget;
     struct wal wal;
+    struct log_clock clock;
+    struct damage damage;
+    struct reader reader;
+    int64_t time_put_at; /* the steady clock */
 };
 
-/* --- Time: nobody else in this room asks the clock -------------------------------------------- */
+/* --- Time: nobody else in this room asks a clock ---------------------------------------------- */
 
 struct moment {
-    int64_t now_ms;
-    int64_t cutoff_ms; /* updates from before are past the bound on age */
+    int64_t steady_ms; /* for what is due, and when */
+    int64_t wall_ms;
+    int64_t log_ms;    /* log_clock.h: for what ages */
+    int64_t cutoff_ms; /* updates born before are past the bound on age */
 };
 
 static struct moment look_at_clock(const struct update_log *log) {
-    int64_t now_ms = log->options.clock_ms();
-    return (struct moment){.now_ms = now_ms, .cutoff_ms = now_ms - log->options.ttl_ms};
-}
-
-/* The `at` of new rows. It never goes back, even if the clock does: the old end of the log must
- * hold its oldest updates. */
-static int64_t next_at(const struct update_log *log, struct moment moment) {
-    return moment.now_ms > log->state.last_at ? moment.now_ms : log->state.last_at;
+    int64_t log_ms = log_clock_now(&log->clock);
+    return (struct moment){.steady_ms = log->options.steady_ms(),
+                           .wall_ms = log->options.wall_ms(),
+                           .log_ms = log_ms,
+                           .cutoff_ms = log_ms - log->options.ttl_ms};
 }
 
 /* --- Transactions ----------------------------------------------------------------------------- */
@@ -66,6 +77,8 @@ static bool commit(struct update_log *log, struct transaction *t) {
 }
 
 static void roll_back(struct update_log *log, struct transaction *t, const char *doing) {
+    int code = sqlite3_errcode(log->file.db);
+    log->file.trouble = code == SQLITE_OK ? "out of memory" : sqlite3_errstr(code);
     log_file_note_error(&log->file, doing);
     log_file_roll_back(&log->file);
     checkpoint_failed(&log->checkpoint, &t->written);
@@ -83,14 +96,26 @@ static size_t slice_rows(size_t appends) {
 
 static void open_checkpoint_if_due(struct update_log *log, struct moment moment, bool is_idle) {
     if (!log->checkpoint.is_open &&
-        (checkpoint_is_due(&log->checkpoint, moment.now_ms) ||
+        (checkpoint_is_due(&log->checkpoint, moment.steady_ms) ||
          sweeper_needs_checkpoint(&log->sweeper, moment.cutoff_ms, is_idle)))
         checkpoint_open(&log->checkpoint);
 }
 
+/* Whether the file should hear what time it is: what nobody has seen at the next start counts as a
+ * day at most. While nothing can be written, it is also how we notice that it can again. */
+static bool is_time_due(const struct update_log *log, struct moment moment) {
+    return log->file.trouble || moment.steady_ms - log->time_put_at >= TIME_MS;
+}
+
+static bool put_time(struct update_log *log, struct moment moment) {
+    struct log_time time = log_clock_time(&log->clock);
+    log->time_put_at = moment.steady_ms;
+    return meta_put_time(&log->file, &time);
+}
+
 /* Whether there is anything to do within a transaction. */
 static bool is_maintenance_due(struct update_log *log, struct moment moment, bool is_idle) {
-    return log->checkpoint.is_open ||
+    return log->checkpoint.is_open || is_time_due(log, moment) ||
            sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle) != SWEEP_NOTHING;
 }
 
@@ -99,6 +124,8 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
                             size_t rows, bool is_idle) {
     if (log->checkpoint.is_open && !checkpoint_write(&log->checkpoint, rows, &t->written))
         return false;
+    if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
+        return false;
     enum sweep sweep = sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle);
     return sweep == SWEEP_NOTHING ||
            sweeper_sweep(&log->sweeper, sweep, moment.cutoff_ms, (int64_t)rows * 2);
@@ -106,7 +133,8 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
 
 bool update_log_maintain(struct update_log *log, bool is_idle) {
     struct moment moment = look_at_clock(log);
-    if (forget_some(&log->forget, &log->state, moment.now_ms))
+    log_clock_watch(&log->clock);
+    if (forget_some(&log->forget, &log->state, moment.log_ms))
         entries_drop_clean(&log->entries);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
@@ -117,7 +145,7 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
             return false;
         }
     }
-    wal_maintain(&log->wal, moment.now_ms);
+    wal_maintain(&log->wal, moment.steady_ms);
     return is_maintenance_due(log, moment, is_idle);
 }
 
@@ -136,10 +164,12 @@ static struct update_row next_row(const struct update_log *log, const struct cha
                                   const struct update *update) {
     return (struct update_row){
         .seq = log->state.last_seq + 1,
+        .channel = channel->id,
         .ts = (int64_t)channel->total + 1,
         .prev = channel->head,
         .skip = channel->mark,
         .at = update->at_ms,
+        .born = update->born_ms,
         .size = update->body_len + update->raw_len + update->query_len + update->headers_len,
     };
 }
@@ -149,7 +179,7 @@ static void note_row(struct update_log *log, struct channel_row *channel,
                      const struct update_row *row) {
     channel->total = (uint64_t)row->ts;
     channel->head = row->seq;
-    channel->last_at = row->at;
+    channel->last_born = row->born;
     if (row->ts % LOG_SKIP == 0)
         channel->mark = row->seq;
     log->state.last_seq = row->seq;
@@ -163,14 +193,14 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
     struct slice name = append_name(append);
     if (!entries_find(&log->entries, append->hash, name, true, &entry))
         return false;
-    entries_touch(&log->entries, entry, moment.now_ms);
+    entries_touch(&log->entries, entry, moment.steady_ms);
     struct channel_row *channel = &entry->now;
     if (!channel->id)
         channel->id = ++log->state.last_channel_id;
-    append->update->at_ms = log->state.last_at;
+    append->update->at_ms = moment.wall_ms;
+    append->update->born_ms = moment.log_ms;
     struct update_row row = next_row(log, channel, append->update);
-    if (!rows_insert_update(&log->rows, channel->id, &row, channel->total ? NULL : &name,
-                            append->update))
+    if (!rows_insert_update(&log->rows, &row, channel->total ? NULL : &name, append->update))
         return false;
     note_row(log, channel, &row);
     append->update->ts = channel->total;
@@ -179,7 +209,6 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
 
 static bool try_append(struct update_log *log, struct list *batch, struct transaction *t,
                        struct moment moment) {
-    log->state.last_at = next_at(log, moment);
     size_t count = 0;
     for (struct list *link = batch->next; link != batch; link = link->next, count++)
         if (!append_one(log, append_of(link), moment))
@@ -203,10 +232,9 @@ void update_log_append(struct update_log *log, struct list *batch) {
     } else {
         roll_back(log, &t, "append");
         undo_appends(log, batch);
-        wal_copy(&log->wal,
-                 moment.now_ms); /* the disk may be full of it: a copy makes room in it */
+        wal_copy(&log->wal, moment.steady_ms); /* the disk may be full of it: that makes room */
     }
-    wal_bound(&log->wal, moment.now_ms);
+    wal_bound(&log->wal, moment.steady_ms);
     for (struct list *link = batch->next; link != batch; link = link->next)
         append_of(link)->error = ok ? STORE_OK : STORE_FAILED;
     entries_trim(&log->entries);
@@ -220,10 +248,9 @@ void update_log_read(struct update_log *log, struct store_read *read) {
     read->total = read->gone = read->end = 0;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    struct read_bounds bounds = {.channel_max = (int64_t)log->options.channel_max_updates,
-                                 .cutoff_ms = look_at_clock(log).cutoff_ms};
-    bool ok = entries_find(&log->entries, read->hash, name, false, &entry) &&
-              (!entry || reader_read(&log->rows, &entry->now, &bounds, read));
+    bool ok =
+        entries_find(&log->entries, read->hash, name, false, &entry) &&
+        (!entry || reader_read(&log->reader, &entry->now, look_at_clock(log).cutoff_ms, read));
     read->error = ok ? STORE_OK : STORE_FAILED;
     if (!ok)
         log_file_note_error(&log->file, "read");
@@ -240,18 +267,36 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats) {
     stats->errors = log->file.errors;
     stats->updates = (uint64_t)log->state.rows;
     stats->swept = log->state.swept;
+    stats->damaged = log->damage.updates;
+    stats->trouble = log->file.trouble;
 }
 
 /* --- Opening and closing ---------------------------------------------------------------------- */
 
-static bool init_parts(struct update_log *log) {
+/* What a start reads, mends and prepares. False with one line in `error` on failure. */
+static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     const struct store_options *options = &log->options;
     int64_t channel_max = (int64_t)options->channel_max_updates;
+    struct log_time time;
+    if (!recover_channels(&log->file, options, error, error_size))
+        return false;
     checkpoint_init(&log->checkpoint, &log->file, &log->entries, &log->state, channel_max);
-    return rows_init(&log->rows, &log->file) &&
-           sweeper_init(&log->sweeper, &log->file, &log->state, options) &&
-           forget_init(&log->forget, &log->file, options->ttl_ms) &&
-           log_file_replay(&log->file, channel_max, &log->state);
+    if (!rows_init(&log->rows, &log->file) ||
+        !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
+        !forget_init(&log->forget, &log->file, options->ttl_ms)) {
+        log_file_explain(&log->file, options, "cannot be read", error, error_size);
+        return false;
+    }
+    if (!replay_log(&log->file, &log->entries, options, &log->state, &time, error, error_size))
+        return false;
+    log_clock_start(&log->clock, options, time);
+    log->time_put_at = options->steady_ms();
+    log->reader = (struct reader){.rows = &log->rows,
+                                  .damage = &log->damage,
+                                  .channel_max = channel_max,
+                                  .raised_seq = log->state.raised_seq};
+    wal_init(&log->wal, &log->file, options);
+    return true;
 }
 
 static void free_log(struct update_log *log) {
@@ -269,17 +314,16 @@ struct update_log *update_log_open(const struct store_options *options, char *er
         return NULL;
     }
     log->options = *options;
-    if (!log_file_open(&log->file, options, error, error_size)) {
-        free_log(log);
-        return NULL;
-    }
-    if (!init_parts(log)) {
-        log_file_explain(&log->file, options, "cannot be read", error, error_size);
-        free_log(log);
-        return NULL;
-    }
-    wal_init(&log->wal, &log->file, &log->options);
-    return log;
+    if (log_file_open(&log->file, &log->options, error, error_size) &&
+        upgrade_file(&log->file, &log->options, error, error_size) &&
+        init_parts(log, error, error_size))
+        return log;
+    free_log(log);
+    return NULL;
+}
+
+int64_t update_log_now_ms(const struct update_log *log) {
+    return log_clock_now(&log->clock);
 }
 
 void update_log_close(struct update_log *log) {
@@ -291,5 +335,8 @@ void update_log_close(struct update_log *log) {
         if (log->file.errors != errors)
             break; /* opening replays what could not be written */
     }
+    if (!log_file_begin(&log->file) || !put_time(log, look_at_clock(log)) ||
+        !log_file_commit(&log->file))
+        log_file_roll_back(&log->file);
     free_log(log);
 }

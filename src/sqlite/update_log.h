@@ -42,8 +42,11 @@ bool update_log_maintain(struct update_log *log, bool is_idle);
 /* Sets `bytes` of `stats`, which costs two queries. */
 void update_log_count_bytes(const struct update_log *log, struct store_stats *stats);
 
-/* Sets updates, swept, errors, commits and commit_ns of `stats`. */
+/* Sets what `stats` has of the log, but for `bytes`. */
 void update_log_stats(const struct update_log *log, struct store_stats *stats);
+
+/* The log's own clock, from any thread: updates age by it (log_clock.h). */
+int64_t update_log_now_ms(const struct update_log *log);
 
 /* Writes a checkpoint, closes and frees. */
 void update_log_close(struct update_log *log);

@@ -32,10 +32,9 @@ static bool is_over(const struct wal *wal, int64_t bound) {
     return wal_is_over(wal->pages * wal->file->page_bytes, bound, (int64_t)wal->options->max_bytes);
 }
 
-/* A clock that was set back does not hold up the sync. */
 static bool is_sync_due(const struct wal *wal, int64_t now_ms) {
     return wal->options->sync == SYNC_INTERVAL && wal->is_unsynced &&
-           (now_ms - wal->copied_at >= SYNC_INTERVAL_MS || now_ms < wal->copied_at);
+           now_ms - wal->copied_at >= SYNC_INTERVAL_MS;
 }
 
 void wal_copy(struct wal *wal, int64_t now_ms) {

@@ -74,10 +74,9 @@ class Server:
 
     # --- start and end ---
 
-    def start(self):
-        """Starts it and waits until it listens. It may be started again after stop() or kill9()."""
+    def launch(self):
+        """Starts it, and does not wait. It may be started again after stop() or kill9()."""
         assert self.process is None
-        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", *self.flags],
@@ -88,6 +87,11 @@ class Server:
                 stderr=log,
                 preexec_fn=self._limit_descriptors if self.descriptors else None,
             )
+
+    def start(self):
+        """The same, and waits until it listens."""
+        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.launch()
         wanted = self.settings["LISTEN"].count(",") + 1
 
         def listening():

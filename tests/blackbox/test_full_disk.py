@@ -1,5 +1,9 @@
-"""A full disk: pushes get 503, nothing acknowledged is lost, and room makes it work again."""
+"""A full disk: pushes get 503, nothing acknowledged is lost, and room makes it work again.
 
+ROUNDS says how often it is full at a start. script/torture sets it to a hundred.
+"""
+
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +13,7 @@ import pytest
 from longline_server import wait_until
 
 MIB = 1 << 20
+ROUNDS = int(os.environ.get("ROUNDS", 3))
 
 
 def as_root(*command):
@@ -111,3 +116,76 @@ def test_a_bound_well_below_the_disks_size_never_fills_it(start, small_disk):
     for n in range(1, 3000):
         reply = push(server, channel, n, size=50_000)
         assert reply.status == 200, f"refused after {n}: {reply}"
+
+
+def fill_to_the_last_byte(disk):
+    """A file that takes what is left of the disk."""
+    crumbs = disk / "crumbs"
+    with contextlib.suppress(OSError), open(crumbs, "wb", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+    return crumbs
+
+
+@pytest.mark.parametrize("end", ["stop", "kill9"])
+def test_it_starts_on_a_full_disk(start, small_disk, end):
+    """Polls are served, pushes refused, and room makes it work again without a restart."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (4 * MIB))
+    server = start(DATA_PATH=small_disk / "longline.db", LOG_LEVEL="info")
+    channel = server.channel()
+    acknowledged = {}
+    assert fill_up(server, channel, acknowledged).status == 503
+    getattr(server, end)()
+    fill_to_the_last_byte(small_disk)
+    server.start()
+    assert stored(server, channel) == acknowledged
+    with server.client() as client:
+        client.send_request("GET", f"{channel}?ts={len(acknowledged)}&sleep=60")
+        server.wait_for_parked(1)
+        assert push(server, channel, 0).status == 503
+        wait_until(lambda: server.get("/-/health").status == 503, "health to say it")
+        health = server.get("/-/health").json()
+        assert (health["status"], health["store"]) == ("store failing", "database or disk is full")
+
+        ballast.unlink()
+        # Nobody has to push for it to notice.
+        wait_until(lambda: server.get("/-/health").status == 200, "room")
+        reply = push(server, channel, len(acknowledged) + 1)
+        assert (reply.status, reply.total) == (200, len(acknowledged) + 1)
+        assert client.read_reply().total == reply.total
+        acknowledged[reply.total] = reply.total
+    server.restart()
+    assert stored(server, channel) == acknowledged
+
+
+@pytest.mark.parametrize("small_disk", [16], indirect=True)
+def test_full_again_and_again(start, small_disk):
+    """Any end, any start, with room and without: what was acknowledged is there."""
+    server = start(DATA_PATH=small_disk / "longline.db", LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=200)
+    channel = server.channel()
+    total = refused = 0
+    for round_ in range(ROUNDS):
+        crumbs = fill_to_the_last_byte(small_disk)
+        while (reply := push(server, channel, total + 1)).status == 200:
+            total += 1
+            assert reply.total == total
+        refused += 1
+        assert reply.status == 503
+        (server.stop if round_ % 2 else server.kill9)()
+        server.start()
+        assert [update["n"] for update in server.get(f"{channel}?ts=-200").updates] == kept(total)
+        assert push(server, channel, 0).status == 503
+        crumbs.unlink()
+        wait_until(lambda: server.get("/-/health").status == 200, "room")
+        for _ in range(20):
+            total += 1
+            assert push(server, channel, total).total == total
+        if round_ % 3 == 0:
+            server.restart()
+        assert [update["n"] for update in server.get(f"{channel}?ts=-200").updates] == kept(total)
+    print(f"{ROUNDS} starts on a full disk, {total} acknowledged, {refused} times refused")
+
+
+def kept(total):
+    return list(range(max(1, total - 199), total + 1))

@@ -1,7 +1,6 @@
 """What is kept and for how long, and that the file stops growing."""
 
 import json
-import sqlite3
 
 import pytest
 
@@ -105,20 +104,6 @@ def test_a_poll_waits_at_the_head_of_a_channel_whose_updates_are_gone(serve, pro
         server.wait_for_parked(1)
         push_numbers(server, channel, 3, 3)
         assert numbers(client.read_reply()) == [3]
-
-
-def test_old_updates_are_not_told_after_a_restart_either(start):
-    server = start()
-    channel = server.channel()
-    push_numbers(server, channel, 1, 3)
-    server.stop()
-    with sqlite3.connect(server.data_path) as database:
-        database.execute("UPDATE update_log SET at = at - 700000000 WHERE ts < 3")
-    database.close()
-    server.start()
-    reply = server.get(channel)
-    assert numbers(reply) == [3] and reply.json()["missed"] == 2
-    server.wait_for_metric("longline_store_updates", 1)
 
 
 def test_upstreams_name_for_the_ttl_is_accepted(start):

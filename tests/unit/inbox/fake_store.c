@@ -56,9 +56,23 @@ static void on_unwatch(struct store *store, struct store_watch *watch) {
     channel->is_on = false;
 }
 
-static const struct store_ops own_ops = {.append = on_append, .read = on_read};
+static int64_t now_ms(const struct store *store) {
+    assert_ptr_equal(store, &fake.store);
+    return fake.now_ms;
+}
+
+static enum store_error health(struct store *store, struct buf *line) {
+    assert_ptr_equal(store, &fake.store);
+    assert_null(line);
+    return STORE_OK;
+}
+
+static const struct store_ops own_ops = {
+    .append = on_append, .read = on_read, .now_ms = now_ms, .health = health};
 static const struct store_ops shared_ops = {.append = on_append,
                                             .read = on_read,
+                                            .now_ms = now_ms,
+                                            .health = health,
                                             .listen = on_listen,
                                             .watch = on_watch,
                                             .unwatch = on_unwatch};
@@ -102,7 +116,7 @@ struct fake_channel *fake_channel(const char *name) {
 
 static void store_update(struct fake_channel *channel, struct update *update) {
     update->ts = channel->total + 1;
-    update->at_ms = fake.now_ms;
+    update->at_ms = update->born_ms = fake.now_ms;
     if (channel->total == channel->capacity) {
         channel->capacity = 2 * channel->capacity + 8;
         channel->updates = realloc(channel->updates, channel->capacity * sizeof(struct update *));
@@ -167,7 +181,7 @@ void fake_do_read(void) {
     struct fake_channel *channel = find(name);
     int64_t total = (int64_t)channel->total;
     int64_t after = read->after_ts < 0 ? total + read->after_ts : read->after_ts;
-    read->total = channel->total;
+    read->total = read->end = channel->total;
     read->gone = channel->gone;
     if (channel->total > fake.keep && read->gone < channel->total - fake.keep)
         read->gone = channel->total - fake.keep;
@@ -177,6 +191,8 @@ void fake_do_read(void) {
     for (uint32_t i = 0; after < total && i < read->limit && i < fake.page; i++, after++)
         if (!fake_damaged((uint64_t)after, (uint64_t)after + 1))
             read->updates[read->count++] = update_ref(channel->updates[after]);
+        else if (read->count)
+            break; /* a read has no gap */
     read->end = after < total ? (uint64_t)after : channel->total;
     list_append(&fake.done, link);
 }

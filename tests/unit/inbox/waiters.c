@@ -88,10 +88,6 @@ static void on_push_done(void *owner, const struct update *update, enum store_er
 
 /* --- Making and freeing ----------------------------------------------------------------------- */
 
-static int64_t fake_clock(void) {
-    return fake.now_ms;
-}
-
 void make_inbox(void) {
     static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done};
     if (!fake.is_shared)
@@ -112,8 +108,7 @@ static void begin(bool is_shared) {
     options = (struct inbox_options){.channel_max_updates = 1000,
                                      .ttl_ms = 1000000,
                                      .cache_max_bytes = 64 << 20,
-                                     .load_max_ms = 100000,
-                                     .clock_ms = fake_clock};
+                                     .load_max_ms = 100000};
     inbox = NULL;
 }
 

@@ -5,13 +5,17 @@
 
 #include <unistd.h>
 
-int64_t now_ms;
+int64_t now_ms, wall_jump_ms;
 char dir[32], path[128];
 struct store_options options;
 struct update_log *the_log;
 
-static int64_t test_clock(void) {
-    return now_ms;
+static int64_t steady_clock(void) {
+    return now_ms - 1600000000000;
+}
+
+static int64_t wall_clock(void) {
+    return now_ms + wall_jump_ms;
 }
 
 void open_log(void) {
@@ -45,11 +49,13 @@ int set_up(void **state) {
         return -1;
     snprintf(path, sizeof path, "%s/log.db", dir);
     now_ms = 1700000000000;
+    wall_jump_ms = 0;
     options = (struct store_options){.path = path,
                                      .sync = SYNC_NEVER,
                                      .channel_max_updates = 1000000,
                                      .ttl_ms = (int64_t)7 * DAY_MS,
-                                     .clock_ms = test_clock};
+                                     .wall_ms = wall_clock,
+                                     .steady_ms = steady_clock};
     the_log = NULL;
     return 0;
 }
@@ -125,6 +131,10 @@ struct store_read *read_new(struct slice channel, int64_t after_ts, uint32_t lim
     read->name_len = (uint16_t)channel.len;
     memcpy(read->name, channel.data, channel.len);
     update_log_read(the_log, read);
+    /* Whatever was deleted, and why: no healthy file is called damaged. */
+    struct store_stats stats = {0};
+    update_log_stats(the_log, &stats);
+    assert_int_equal(stats.damaged, 0);
     return read;
 }
 

@@ -11,7 +11,8 @@
 
 enum { HOUR_MS = 3600 * 1000, DAY_MS = 24 * HOUR_MS };
 
-extern int64_t now_ms;
+extern int64_t now_ms;               /* time that passes */
+extern int64_t wall_jump_ms;         /* how far the wall clock is ahead of it */
 extern char dir[32], path[128];      /* of the log, in a directory of the test's own */
 extern struct store_options options; /* used by the next open_log() */
 extern struct update_log *the_log;

@@ -26,11 +26,11 @@ static void test_unknown_version(void **state) {
     open_log();
     assert_int_equal(push("a"), 1);
     close_log();
-    execute("PRAGMA user_version = 2");
-    check_does_not_open("schema version 2");
+    execute("PRAGMA user_version = 3");
+    check_does_not_open("schema version 3");
     execute("PRAGMA user_version = 0");
     check_does_not_open("schema version 0");
-    execute("PRAGMA user_version = 1");
+    execute("PRAGMA user_version = 2");
     open_log();
     check_read("a", 0, 10, 1, 1, 1);
 }

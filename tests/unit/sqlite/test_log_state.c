@@ -16,7 +16,7 @@ static void test_new_file(void **state) {
     assert_false(got.pass.is_open);
 }
 
-/* The log behind the counts is added to them, and the rows of `channel` include it now. */
+/* The log behind the counts is added to them; the rows of `channel` do not include it yet. */
 static void test_log_ahead_of_checkpoint(void **state) {
     (void)state;
     struct log_meta meta = {.checkpoint = 50,
@@ -26,14 +26,13 @@ static void test_log_ahead_of_checkpoint(void **state) {
                             .rows = 40,
                             .excess = 5};
     struct log_found found = {
-        .last_seq = 90, .last_at = 1234, .last_channel_id = 7, .rows_after = 30, .full_after = 2};
+        .last_seq = 90, .last_channel_id = 7, .rows_after = 30, .full_after = 2};
     struct log_state got = log_state_at_start(&meta, &found, 100);
     assert_int_equal(got.last_seq, 90);
-    assert_int_equal(got.checkpoint_seq, 90);
+    assert_int_equal(got.checkpoint_seq, 50);
     assert_int_equal(got.last_channel_id, 7);
-    assert_int_equal(got.last_at, 1234);
     assert_int_equal(got.rows, 70);
-    assert_int_equal(got.excess.ready, 7);
+    assert_int_equal(got.excess.fresh, 7); /* until the next checkpoint includes them */
     assert_int_equal(log_excess_total(&got.excess), 7);
 }
 
@@ -52,10 +51,31 @@ static void test_emptied_log(void **state) {
 
 static void test_bound_on_count_changed(void **state) {
     (void)state;
-    struct log_meta meta = {.channel_max = 100, .rows = 40, .excess = 5};
-    struct log_found found = {.rows_after = 30, .full_after = 2};
+    struct log_meta meta = {.checkpoint = 90, .channel_max = 100, .rows = 40, .excess = 5};
+    struct log_found found = {.last_seq = 90, .rows_after = 30, .full_after = 2};
     assert_int_equal(log_state_at_start(&meta, &found, 99).excess.ready, 5 + 2 + 70);
+    assert_int_equal(log_state_at_start(&meta, &found, 100).excess.ready, 5 + 2);
     assert_int_equal(log_state_at_start(&meta, &found, 101).excess.ready, 5 + 2);
+    /* Only rows from before a bound was raised may be missing. */
+    assert_int_equal(log_state_at_start(&meta, &found, 99).raised_seq, 0);
+    assert_int_equal(log_state_at_start(&meta, &found, 100).raised_seq, 0);
+    assert_int_equal(log_state_at_start(&meta, &found, 101).raised_seq, 90);
+    meta.raised_seq = 33;
+    assert_int_equal(log_state_at_start(&meta, &found, 100).raised_seq, 33);
+}
+
+/* Nothing is known but what the log says: everything must be counted, and may be missing. */
+static void test_damaged_meta(void **state) {
+    (void)state;
+    struct log_meta meta = {.is_damaged = true};
+    struct log_found found = {
+        .last_seq = 90, .last_channel_id = 7, .rows_after = 70, .full_after = 2};
+    struct log_state got = log_state_at_start(&meta, &found, 100);
+    assert_int_equal(got.checkpoint_seq, 0);
+    assert_int_equal(got.last_seq, 90);
+    assert_int_equal(got.rows, 70);
+    assert_int_equal(log_excess_total(&got.excess), 72);
+    assert_int_equal(got.raised_seq, 90);
 }
 
 static void check_excess(const struct log_excess *excess, int64_t fresh, int64_t in_checkpoint,
@@ -90,7 +110,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_new_file),    cmocka_unit_test(test_log_ahead_of_checkpoint),
         cmocka_unit_test(test_emptied_log), cmocka_unit_test(test_bound_on_count_changed),
-        cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_stages),      cmocka_unit_test(test_damaged_meta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,6 +26,7 @@ from ._protocol import Address, Entry, LonglineError, Reply, no_reply, push_body
 Item = TypeVar("Item")
 
 CONNECT_SLICE_S = 0.05
+WAIT_STEP_S = 0.5
 
 
 class Stopped(Exception):
@@ -196,8 +197,15 @@ class Connection(ConnectionBase):
         return reply
 
     def wait(self, seconds: float) -> None:
-        """Waits. Raises Stopped as soon as stop() is called."""
-        if self.stopped or self._gate.acquire(timeout=seconds):
+        """Waits. Raises Stopped as soon as stop() is called.
+
+        In steps: Python hears a signal that comes just before it blocks only when it wakes up.
+        """
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0 and not self.stopped:
+            if self._gate.acquire(timeout=min(left, WAIT_STEP_S)):
+                break
+        if self.stopped:
             raise Stopped
 
     def stop(self) -> None:

@@ -1,0 +1,16 @@
+/*
+ * Looking at all rows of `channel` at a start, and mending them.
+ *
+ * A start reads the table and the index on names once, and compares them: some second for a
+ * million channels. A row that is damaged or lost is made again, from the index and from the
+ * channel's newest update in the log; the index is made again from the table. Where neither tells
+ * what a row held the start is refused, for its channel would give ids twice.
+ */
+#pragma once
+
+#include "sqlite/log_file.h"
+
+/* False with one line in `error` when the rows are not what they should be, and cannot be mended;
+ * and on failure. */
+bool recover_channels(struct log_file *file, const struct store_options *options, char *error,
+                      size_t error_size);

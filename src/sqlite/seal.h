@@ -1,0 +1,57 @@
+/*
+ * Seals: the checksums of rows (XXH3), which tell a row that is whole from one in which a bit has
+ * flipped.
+ *
+ * A row of the log has one seal of two halves. The upper half is over its numbers, so that a
+ * reader can follow links without loading bodies. The lower half is over the rest: the channel's
+ * name and the update itself. Where only the lower half is broken, the links still lead on.
+ *
+ * SQL sees them as functions on our connection; a plain sqlite3 does not need them:
+ *
+ *     has_numbers(SEAL_NUMBERS, seal)          has_content(seq, seal, SEAL_CONTENT)
+ *     is_whole(SEAL_CHANNEL, seal)             of a channel
+ *     is_sealed(key, value, seal)              of meta
+ *     make_seal(SEAL_NUMBERS, SEAL_CONTENT)    make_channel_seal(SEAL_CHANNEL)
+ */
+#pragma once
+
+#include "base/slice.h"
+#include "inbox/update.h"
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The columns of each, for statements. */
+#define SEAL_NUMBERS "seq, channel, ts, prev, skip, at, born, size"
+#define SEAL_CONTENT "name, body, raw, method, query, headers"
+#define SEAL_CHANNEL "id, name, total, head, mark, last_born"
+
+/* The numbers of a row of the log. */
+struct update_row {
+    int64_t seq, channel, ts, prev, skip, at, born, size;
+    int64_t seal;
+};
+
+/* A row of `channel`: what the log knows of a channel. */
+struct channel_row {
+    int64_t id; /* 0: none yet */
+    uint64_t total;
+    int64_t head, mark; /* seqs, 0 for none */
+    int64_t last_born;
+};
+
+/* The seal of `row`, whose own is not looked at. `name`: the channel's, with its first update
+ * only; else NULL. */
+int64_t seal_update(const struct update_row *row, const struct slice *name,
+                    const struct update *update);
+
+bool seal_has_numbers(const struct update_row *row);
+bool seal_has_content(const struct update_row *row, const struct slice *name,
+                      const struct update *update);
+
+int64_t seal_channel(const struct channel_row *channel, struct slice name);
+
+int64_t seal_meta(struct slice key, int64_t value);
+
+/* Defines the SQL functions. False on failure. */
+bool seal_define_functions(sqlite3 *db);

@@ -1,0 +1,147 @@
+"""A bit that flips in the data file: what is delivered is right, or left out and said (damage.py).
+
+FLIPS says how many bits each test flips. script/torture sets it to hundreds.
+"""
+
+import os
+import random
+import secrets
+import subprocess
+
+import pytest
+
+from damage import Files, fill, judge_all
+from longline_server import BINARY
+from test_data_file import commands
+
+FLIPS = int(os.environ.get("FLIPS", 12))
+SEED = os.environ.get("SEED") or secrets.token_hex(4)
+
+
+@pytest.fixture
+def chance():
+    print(f"SEED={SEED}")
+    return random.Random(SEED)
+
+
+@pytest.fixture
+def closed(start):
+    server = start(LOG_LEVEL="info")
+    expected = fill(server)
+    server.stop()
+    return Files(server, expected)
+
+
+@pytest.fixture
+def killed(start):
+    server = start(LOG_LEVEL="info")
+    expected = fill(server)
+    server.kill9()
+    return Files(server, expected)
+
+
+def test_any_bit_of_a_closed_file(closed, chance):
+    def flip():
+        bit = chance.randrange(closed.bits(""))
+        closed.flip("", bit)
+        return f"bit {bit}"
+
+    judge_all(closed, [flip] * FLIPS)
+
+
+def test_any_bit_of_the_pages_that_hold_it_together(closed, chance):
+    """Headers, cell pointers and interior pages are few bits of a file: here they are all."""
+    page = int.from_bytes(closed.kept[""][16:18], "big")
+    pages = len(closed.kept[""]) // page
+
+    def flip():
+        number = chance.randrange(pages)
+        start = 100 if number == 0 else 0
+        byte = chance.randrange(100) if number == 0 and chance.random() < 0.5 else start + chance.randrange(120)
+        bit = (number * page + byte) * 8 + chance.randrange(8)
+        closed.flip("", bit)
+        return f"bit {bit} (page {number + 1}, byte {byte})"
+
+    judge_all(closed, [flip] * FLIPS)
+
+
+def test_every_column(closed, chance):
+    columns = closed.columns()
+
+    def flip(table, column):
+        return lambda: closed.flip_column(table, column, chance)
+
+    rounds = max(1, 2 * FLIPS // len(columns))
+    judge_all(closed, [flip(*column) for _ in range(rounds) for column in columns])
+
+
+def test_any_bit_of_the_write_ahead_log(killed, chance):
+    def flip():
+        bit = chance.randrange(killed.bits("-wal"))
+        killed.flip("-wal", bit)
+        return f"bit {bit}"
+
+    outcomes = judge_all(killed, [flip] * FLIPS)
+    assert "refused" not in outcomes and outcomes["same"] > FLIPS / 3, "most of its bits can be put right"
+
+
+def test_what_can_be_read_moves_to_a_new_file(closed):
+    """The document's commands, for a file whose last page is damaged."""
+    page = int.from_bytes(closed.kept[""][16:18], "big")
+    closed.flip("", (len(closed.kept[""]) - page + 2) * 8)
+    assert closed.judge() == "takes no pushes"
+    assert check(closed.path())[0] == 1
+    script = commands("A damaged file", "sh")[-1]
+    subprocess.run(["bash", "-euc", script], cwd=closed.server.directory, check=True, timeout=60)
+    assert check(closed.path())[0] == 0
+    assert closed.judge() == "same"
+
+
+# --- longline check ---
+
+
+def check(path):
+    done = subprocess.run([BINARY, "check", path], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "", done.stderr
+    return done.returncode, done.stdout
+
+
+def test_check_says_that_a_file_is_whole_and_leaves_nothing_behind(closed):
+    before = sorted(closed.server.directory.iterdir())
+    code, said = check(closed.path())
+    assert code == 0 and "90 updates and 3 channels read" in said and said.endswith("is whole\n")
+    assert sorted(closed.server.directory.iterdir()) == before
+
+
+def test_check_of_a_running_server_and_of_a_killed_one(killed):
+    assert check(killed.path())[0] == 0
+    killed.server.start()
+    code, said = check(killed.path())
+    assert code == 0 and "the server is running" in said
+    killed.server.stop()
+
+
+def test_check_names_what_is_damaged(closed, chance):
+    for table, column in closed.columns():
+        closed.restore()
+        what = closed.flip_column(table, column, chance)
+        if not what:
+            continue
+        code, said = check(closed.path())
+        assert code == 1 and "damaged" in said, f"{what}: {said}"
+        assert check(closed.path())[0] == 1
+
+
+def test_check_finds_a_flipped_bit_of_the_write_ahead_log(killed, chance):
+    for _ in range(FLIPS):
+        bit = chance.randrange(killed.bits("-wal"))
+        killed.flip("-wal", bit)
+        code, said = check(killed.path())
+        assert code == 1 and "the write-ahead log" in said, f"bit {bit}: {said}"
+        assert killed.path("-wal").read_bytes() != killed.kept["-wal"], "it changes nothing"
+
+
+def test_check_of_what_is_no_data_file(tmp_path):
+    assert check(tmp_path / "none.db")[0] == 2
+    (tmp_path / "text").write_text("no database " * 1000)
+    assert check(tmp_path / "text")[0] == 2
