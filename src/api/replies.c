@@ -43,6 +43,7 @@ void reply_store_error(struct exchange *exchange, enum store_error error) {
         [STORE_OUT_OF_MEMORY] = ERROR_STORE_OUT_OF_MEMORY,
         [STORE_CLUSTER_DOWN] = ERROR_STORE_CLUSTER_DOWN,
         [STORE_REFUSED] = ERROR_STORE_REFUSED,
+        [STORE_DAMAGED] = ERROR_STORE_DAMAGED,
     };
     reply_error(exchange, errors[error]);
 }

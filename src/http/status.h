@@ -74,6 +74,8 @@ const char *http_status_reason(enum http_status status);
     X(ERROR_STORE_CLUSTER_DOWN, HTTP_SERVICE_UNAVAILABLE,                                          \
       "The Redis cluster is down; nothing was stored")                                             \
     X(ERROR_STORE_REFUSED, HTTP_SERVICE_UNAVAILABLE, "Redis refuses the user or password")         \
+    X(ERROR_STORE_DAMAGED, HTTP_SERVICE_UNAVAILABLE,                                               \
+      "The channel's keys in Redis are damaged; nothing was stored")                               \
     X(ERROR_BUSY, HTTP_SERVICE_UNAVAILABLE, "The server has too much under way")                   \
     X(ERROR_VERSION, HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 or HTTP/1.0 is expected")
 

@@ -150,12 +150,17 @@ static void take_over(struct watched *watched, const struct store_read *read) {
     uint32_t first = 0; /* news may have brought the first of them meanwhile */
     while (first < read->count && read->updates[first]->ts <= channel->total)
         first++;
-    if (first < read->count && read->updates[first]->ts > channel->total + 1) {
-        channel_drop_recents(channel); /* those between are gone */
-        channel->gone = read->updates[first]->ts - 1;
-    }
-    for (; first < read->count; first++)
+    if (channel->gone < read->gone)
+        channel->gone = read->gone;
+    for (; first < read->count; first++) {
+        if (read->updates[first]->ts > channel->total + 1)
+            channel_drop_recents(channel); /* those between are gone or damaged */
         channel_take(inbox, channel, read->updates[first]);
+    }
+    if (channel->total < read->end) { /* so are the last ones */
+        channel_drop_recents(channel);
+        channel->total = read->end;
+    }
     if (channel->total < read->total)
         make_due(watched);
 }

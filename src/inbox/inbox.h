@@ -53,7 +53,7 @@ struct answer {
     bool reset;      /* the cursor was ahead of the channel */
     uint64_t ts;     /* the new cursor */
     uint64_t total;  /* the channel's newest ts */
-    uint64_t missed; /* updates after the cursor that are no longer kept */
+    uint64_t missed; /* updates after the cursor that are no longer kept, or damaged */
     uint32_t count;
     struct update **updates;   /* oldest first; the inbox's */
     void *memos[ANSWER_MEMOS]; /* for what poll_done makes of this answer; NULL at first */

@@ -43,6 +43,7 @@ enum store_error {
     STORE_OUT_OF_MEMORY,
     STORE_CLUSTER_DOWN,
     STORE_REFUSED, /* the user or the password */
+    STORE_DAMAGED, /* what is stored of the channel makes no sense */
 };
 
 /* What every operation begins with. */

@@ -149,7 +149,9 @@ void cluster_on_slots(struct redis_call *call, const redisReply *reply) {
         has_changed = take_slots(node, reply) || topology->has_moved;
         topology->has_moved = false;
     } else if (!topology->slots) { /* it is in no cluster, or this user may not ask */
-        topology->is_known = true;
+        topology->is_known = !node->promise.is_cluster;
+        if (node->promise.is_cluster && reply->type == REDIS_REPLY_ERROR)
+            topology_note_away(topology, &node->address, reply->str);
     }
     if (has_changed)
         topology->events->changed(topology);

@@ -11,6 +11,8 @@ enum store_error redis_fate_error(const char *text) {
         {"NOREPLICAS", STORE_TOO_FEW_REPLICAS},
         {"LOADING", STORE_LOADING},
         {"OOM", STORE_OUT_OF_MEMORY},
+        {"DAMAGED", STORE_DAMAGED},
+        {"WRONGTYPE", STORE_DAMAGED},
         {"CLUSTERDOWN", STORE_CLUSTER_DOWN},
         {"TRYAGAIN", STORE_CLUSTER_DOWN},
         {"MASTERDOWN", STORE_READ_ONLY},

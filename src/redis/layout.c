@@ -1,4 +1,5 @@
 #include "redis/layout.h"
+#include "base/json.h"
 #include "base/text.h"
 
 #define OPENSSL_SUPPRESS_DEPRECATED /* SHA1_*(), see hash_script() */
@@ -7,6 +8,13 @@
 #include <stdlib.h>
 
 /*
+ * A push is stored whole or not at all, and Redis does not roll a script back. So all that could
+ * refuse it comes first: the reads, which the types of the keys or the user's rights could refuse;
+ * the counter's text, which ends at 2^53, from where on Lua's numbers skip some; and the rights for
+ * the last two writes. Whatever else refuses writes (memory, a replica, the disk) refuses the first
+ * one. What follows the writes must not fail any more: it is tried, and the reply says what it came
+ * to.
+ *
  * What costs Redis time is the number of commands, and what they add to its append-only file. So
  * lists are trimmed when they are a sixteenth over the bound; what is too old is deleted with every
  * eighth push, up to 16; and the TTL is set to a hundredth more than is asked for, and again when
@@ -14,60 +22,90 @@
  * record, goes by count.
  */
 struct redis_script redis_script_append = {
-    .text =
-        "local total = redis.call('INCR', KEYS[1])\n"
-        "local time = redis.call('TIME')\n"
-        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-        "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
-        "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
-        "local records = redis.call('RPUSH', KEYS[3], record)\n"
-        "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
-        "if math.max(updates, records) > max + math.floor(max / 16) then\n"
-        "  redis.call('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
-        "  redis.call('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
-        "end\n"
-        "if total % 8 == 0 then\n"
-        "  for i = 1, 16 do\n"
-        "    local old, old_at = string.match(redis.call('LINDEX', KEYS[3], '0'), '^(%d+) (%d+)')\n"
-        "    if not old or tonumber(old_at) >= at - ttl then break end\n"
-        "    redis.call('LPOP', KEYS[3])\n"
-        "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then redis.call('LPOP', "
-        "KEYS[2]) end\n"
-        "  end\n"
-        "end\n"
-        "if total == 1 or updates == 1 or records == 1 or redis.call('PTTL', KEYS[2]) < ttl then\n"
-        "  redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
-        "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"
-        "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n"
-        "end\n"
-        "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
-        "return {total, at, type(told) == 'table' and told.err or ''}\n",
+    .text = "local count = redis.call('GET', KEYS[1]) or '0'\n"
+            "local total = string.match(count, '^%d+$') and tonumber(count)\n"
+            "if not total or total > 9007199254740990 or string.match(count, '^0.') then\n"
+            "  return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
+            "end\n"
+            "redis.call('LLEN', KEYS[2])\n"
+            "local left = redis.call('PTTL', KEYS[2])\n"
+            "local time = redis.call('TIME')\n"
+            "local may = redis.acl_check_cmd\n"
+            "if may and not (may('RPUSH', KEYS[2], '') and may('INCR', KEYS[1])) then\n"
+            "  return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "
+            "push')\n"
+            "end\n"
+            "total = total + 1\n"
+            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
+            "local records = redis.call('RPUSH', KEYS[3], record)\n"
+            "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
+            "redis.call('INCR', KEYS[1])\n"
+            "local trouble = ''\n"
+            "local function try(...)\n"
+            "  local got = redis.pcall(...)\n"
+            "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"
+            "  return got\n"
+            "end\n"
+            "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
+            "if math.max(updates, records) > max + math.floor(max / 16) then\n"
+            "  try('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
+            "  try('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
+            "end\n"
+            "if total % 8 == 0 then\n"
+            "  for i = 1, 16 do\n"
+            "    local first = try('LINDEX', KEYS[3], '0') or ''\n"
+            "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"
+            "    if not old or tonumber(old_at) >= at - ttl then break end\n"
+            "    if not try('LPOP', KEYS[3]) then break end\n"
+            "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then try('LPOP', "
+            "KEYS[2]) end\n"
+            "  end\n"
+            "end\n"
+            "if total == 1 or updates == 1 or records == 1 or left < ttl then\n"
+            "  try('PEXPIRE', KEYS[2], ARGV[5])\n"
+            "  try('PEXPIRE', KEYS[3], ARGV[5])\n"
+            "  try('PEXPIRE', KEYS[1], ARGV[6])\n"
+            "end\n"
+            "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
+            "return {total, at, type(told) == 'table' and told.err or '', trouble}\n",
 };
 
 /*
  * Items are fetched a few at a time, as long as the bytes so far allow: nobody holds Redis up for
  * more than one page. Where there is a record for every update, records are read along with their
- * updates. Else (upstream has pushed) they are looked for from the place on where they would stand.
+ * updates: lists of one length that begin with the same update, or go on with the same one, have
+ * no holes behind it. Else (upstream has pushed) they are looked for from the place on where they
+ * would stand.
  */
 struct redis_script redis_script_read = {
     .text =
-        "local total = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+        "local count = redis.call('GET', KEYS[1]) or '0'\n"
+        "local total = string.match(count, '^%d+$') and tonumber(count)\n"
+        "if not total or total > 9007199254740991 or string.match(count, '^0.') then\n"
+        "  return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
+        "end\n"
         "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
-        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), "
+        "tonumber(ARGV[3])\n"
         "local gone = total - math.min(len, tonumber(ARGV[4]))\n"
         "if after < 0 then after = total + after end\n"
         "after = math.max(after, gone)\n"
         "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
-        "if after >= total then return {total, gone, first, bodies, records} end\n"
+        "if after >= total then return {total, gone, first, bodies, records, 0} end\n"
         "local time = redis.call('TIME')\n"
         "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
-        "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+)')) end\n"
-        "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or '') "
+        "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+) ')) end\n"
+        "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or "
+        "'') end\n"
+        "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or "
+        "size end\n"
+        "local full = redis.call('LLEN', KEYS[3]) == len\n"
+        "if full then\n"
+        "  local head = record_ts(-len)\n"
+        "  full = head == total - len + 1 or (len == 1 and not head) or\n"
+        "    (len > 1 and record_ts(1 - len) == total - len + 2)\n"
         "end\n"
-        "local function more(size) return bytes * 2 < max_bytes and math.min(size * 2, 16) or size "
-        "end\n"
-        "local full = redis.call('LLEN', KEYS[3]) == len and record_ts(-len) == total - len + 1\n"
-        "  and record_ts(-1) == total\n"
         "local ts, size, is_full = first, 1, false\n"
         "while ts <= total and #bodies < limit and bytes < max_bytes and not is_full do\n"
         "  local count = math.min(size, limit - #bodies, total - ts + 1)\n"
@@ -75,8 +113,9 @@ struct redis_script redis_script_read = {
         "  local some = redis.call('LRANGE', KEYS[2], from, from + count - 1)\n"
         "  local beside = full and redis.call('LRANGE', KEYS[3], from, from + count - 1) or {}\n"
         "  for i = 1, count do\n"
-        "    local at = full and tonumber(string.match(beside[i], '^%d+ (%d+)'))\n"
-        "    if at and at < cutoff and #bodies == 0 then\n"
+        "    local its, at\n"
+        "    if full and #bodies == 0 then its, at = string.match(beside[i], '^(%d+) (%d+)') end\n"
+        "    if its and tonumber(its) == ts + i - 1 and tonumber(at) < cutoff then\n"
         "      first = ts + i\n"
         "      gone = ts + i - 1\n"
         "    else\n"
@@ -109,7 +148,7 @@ struct redis_script redis_script_read = {
         "  end\n"
         "  size = more(size)\n"
         "end\n"
-        "return {total, gone, first, bodies, records}\n",
+        "return {total, gone, first, bodies, records, full and 1 or 0}\n",
 };
 
 /* OpenSSL's newer way allocates, and crashes where it cannot. */
@@ -274,6 +313,31 @@ bool redis_record_parse(struct slice text, struct redis_record *record) {
               take_bytes(&text, numbers[6], &record->parts.method);
     record->rest = text;
     return ok;
+}
+
+uint64_t redis_record_ts(struct slice text) {
+    int64_t ts;
+    return take_number(&text, ' ', &ts) && ts > 0 ? (uint64_t)ts : 0;
+}
+
+static bool is_text_for_all(struct slice text) {
+    enum json_kind kind = json_check(text);
+    return kind != JSON_INVALID && kind != JSON_TOO_DEEP;
+}
+
+enum redis_item redis_item_judge(struct slice body, const struct slice *text, uint64_t ts,
+                                 struct redis_record *record) {
+    if (!is_text_for_all(body))
+        return REDIS_ITEM_DAMAGED;
+    if (!text)
+        return REDIS_ITEM_BARE;
+    if (!redis_record_parse(*text, record) || record->ts != ts)
+        return REDIS_ITEM_DAMAGED;
+    if (record->body_len != body.len)
+        return REDIS_ITEM_BARE; /* somebody has set another text */
+    struct slice headers = record->parts.headers;
+    bool is_sound = !headers.len || json_check(headers) == JSON_OBJECT;
+    return is_sound ? REDIS_ITEM_WHOLE : REDIS_ITEM_DAMAGED;
 }
 
 struct update *redis_record_update(const struct redis_record *record, struct slice body,

@@ -34,16 +34,18 @@ struct redis_script {
 /*
  * KEYS: total, updates, meta. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE,
  * milliseconds an update is kept, a hundredth more than that, milliseconds the counter is kept,
- * PUBLISH or SPUBLISH, news. Returns {ts, at, what Redis said against telling of it}. All keys are
- * declared, so that a cluster that is moving them refuses the whole script, never a part of it;
- * news is none of them, because a key that does not exist would be refused too.
+ * PUBLISH or SPUBLISH, news. Returns {ts, at, what Redis said against telling of it, what it said
+ * against trimming and expiring}; an error means that nothing was written. All keys are declared,
+ * so that a cluster that is moving them refuses the whole script, never a part of it; news is none
+ * of them, because a key that does not exist would be refused too.
  */
 extern struct redis_script redis_script_append;
 
 /*
  * KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes,
  * CHANNEL_STORAGE_MAXSIZE, milliseconds an update is kept. Returns {total, gone, the first ts,
- * bodies, records}.
+ * bodies, records, 1 where a record stands beside every body}: both lists have the order of ts,
+ * records may have holes where that is 0.
  */
 extern struct redis_script redis_script_read;
 
@@ -83,6 +85,19 @@ struct redis_record {
 
 /* False for what is no record. The slices point into `text`. */
 bool redis_record_parse(struct slice text, struct redis_record *record);
+
+enum redis_item { REDIS_ITEM_WHOLE, REDIS_ITEM_BARE, REDIS_ITEM_DAMAGED };
+
+/*
+ * Judges what stands in the lists for one update: its text and its record, which is parsed; NULL:
+ * it has none. Without a record, or with that of another text, it is bare. A consumer must be able
+ * to read whatever is not damaged: its texts are JSON. Pure.
+ */
+enum redis_item redis_item_judge(struct slice body, const struct slice *text, uint64_t ts,
+                                 struct redis_record *record);
+
+/* The ts at the head of a record; 0 for what has none. */
+uint64_t redis_record_ts(struct slice text);
 
 /* The update with this record and body; without a record (NULL) it is lua-long-polling's. NULL when
  * memory is out. */

@@ -3,9 +3,14 @@
 #include "redis/topology_parts.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     PROMISE_MS = 10000, /* how often a node is asked what it promises */
+    EVICTS_MS = 2000,   /* ... one that may delete what it keeps */
+    RIGHTS_MS = 2000,   /* how often a node is asked what stands against serving */
+    HINDERED_MS = 500,  /* ... while something does */
+    REFUSED_MS = 100,   /* ... after it has refused something */
     IDLE_MS = 5000,     /* a node that serves nothing is closed after so long */
     NODES_MAX = 2000,
 };
@@ -24,8 +29,16 @@ static void ask_promise(struct redis_node *node, uint64_t now_ms) {
 
 static void on_info(struct redis_call *call, const redisReply *reply) {
     struct redis_node *node = container_of(call, struct redis_node, info_call);
-    if (reply && reply->type == REDIS_REPLY_STRING)
-        redis_promise_read_info(&node->promise, (struct slice){reply->str, reply->len});
+    if (!reply || reply->type != REDIS_REPLY_STRING)
+        return;
+    struct redis_promise before = node->promise;
+    redis_promise_read_info(&node->promise, (struct slice){reply->str, reply->len});
+    node->promised_ms = uv_now(node->topology->loop);
+    if (!before.is_known || node->promise.evicted_keys <= before.evicted_keys)
+        return;
+    node->evicted_ms = uv_now(node->topology->loop);
+    log_warn("redis evicts keys", "address", redis_address_text(&node->address).text, "keys",
+             log_number(node->promise.evicted_keys - before.evicted_keys).text, NULL);
 }
 
 static void announce(const struct redis_node *node) {
@@ -56,6 +69,53 @@ static void on_config(struct redis_call *call, const redisReply *reply) {
     node->is_announced = true;
 }
 
+/* --- What stands against serving -------------------------------------------------------------- */
+
+static void ask_rights(struct redis_node *node, uint64_t now_ms) {
+    const struct redis_topology *topology = node->topology;
+    struct redis_conn *conn = &node->lanes[REDIS_LANE_READ].conn;
+    node->is_asking_rights = true;
+    node->wants_rights = false;
+    node->rights_asked_ms = now_ms;
+    redis_conn_command(conn, 3 + REDIS_RIGHTS_ARGUMENTS);
+    redis_conn_argument(conn, SLICE("EVAL"));
+    redis_conn_argument(conn, slice_of(redis_rights_script));
+    redis_conn_number(conn, 0);
+    for (int key = REDIS_KEY_TOTAL; key <= REDIS_KEY_NEWS; key++) {
+        struct buf name = {0};
+        redis_layout_key(&topology->layout, &name, (enum redis_key)key, SLICE("*"));
+        redis_conn_argument(conn, (struct slice){name.data, name.len});
+        buf_deinit(&name);
+    }
+    bool is_cluster = topology->slots || node->promise.is_cluster;
+    redis_conn_argument(conn, is_cluster ? SLICE("yes") : SLICE("no"));
+    redis_conn_argument(conn, topology->options->wait_replicas ? SLICE("yes") : SLICE("no"));
+    redis_conn_sent(conn, &node->rights_call);
+}
+
+static void on_rights(struct redis_call *call, const redisReply *reply) {
+    struct redis_node *node = container_of(call, struct redis_node, rights_call);
+    node->is_asking_rights = false;
+    if (!reply)
+        return;
+    struct redis_rights before = node->rights;
+    redis_rights_read(&node->rights, reply);
+    const char *missing = node->rights.missing;
+    if (*missing && strcmp(missing, before.missing) != 0)
+        log_error("redis user lacks rights", "address", redis_address_text(&node->address).text,
+                  "rights", missing, NULL);
+}
+
+static void tick_rights(struct redis_node *node, uint64_t now_ms) {
+    uint64_t pause_ms = node->wants_rights   ? REFUSED_MS
+                        : node->rights.error ? HINDERED_MS
+                                             : RIGHTS_MS;
+    if (node->topology->is_known && redis_node_is_serving(node) && !node->is_asking_rights &&
+        redis_conn_is_ready(&node->lanes[REDIS_LANE_READ].conn) &&
+        now_ms - node->rights_asked_ms > pause_ms)
+        ask_rights(node, now_ms);
+}
+
 /* --- Lanes ------------------------------------------------------------------------------------ */
 
 bool redis_lane_is_trusted(const struct redis_lane *lane) {
@@ -73,8 +133,10 @@ static void on_ready(struct redis_conn *conn) {
         topology->reconnects++;
         lane->back_ms = uv_now(topology->loop);
     }
-    if (lane->kind == REDIS_LANE_READ)
+    if (lane->kind == REDIS_LANE_READ) {
         ask_promise(lane->node, uv_now(topology->loop));
+        lane->node->wants_rights = true;
+    }
     topology_doubt(lane);
     if (!topology->is_known)
         topology_ask(topology);
@@ -123,6 +185,7 @@ static struct redis_node *node_new(struct redis_topology *topology,
     node->idle_ms = uv_now(topology->loop);
     node->info_call.done = on_info;
     node->config_call.done = on_config;
+    node->rights_call.done = on_rights;
     node->nodes_call.done = cluster_on_nodes;
     node->slots_call.done = cluster_on_slots;
     list_init(&node->watches);
@@ -181,8 +244,9 @@ void node_free(struct redis_node *node) {
 void node_tick(struct redis_node *node, uint64_t now_ms) {
     for (int kind = 0; kind < REDIS_LANES; kind++)
         redis_conn_tick(&node->lanes[kind].conn, now_ms);
-    if (now_ms - node->promise_asked_ms > PROMISE_MS)
+    if (now_ms - node->promise_asked_ms > (node->promise.evicts ? EVICTS_MS : PROMISE_MS))
         ask_promise(node, now_ms);
+    tick_rights(node, now_ms);
 }
 
 static bool is_unused(const struct redis_node *node) {

@@ -13,6 +13,7 @@
 
 #include "redis/conn.h"
 #include "redis/promise.h"
+#include "redis/rights.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,7 +35,8 @@ struct redis_node {
     unsigned slots;   /* of the cluster's, that it serves */
     uint64_t idle_ms; /* since when it serves nothing */
     struct redis_promise promise;
-    struct redis_call info_call, config_call, nodes_call, slots_call;
+    struct redis_rights rights;
+    struct redis_call info_call, config_call, rights_call, nodes_call, slots_call;
     uint64_t slots_question; /* the last question for the slots that it was asked */
     bool is_asking_slots;
     uint64_t nodes_asked_ms;
@@ -42,6 +44,11 @@ struct redis_node {
     bool is_migrating;         /* it gives a slot away: pushes may go to the node that gets it */
     uint64_t promise_asked_ms; /* when it was asked what it promises */
     bool is_asking_promise;
+    uint64_t promised_ms;     /* when it answered that */
+    uint64_t evicted_ms;      /* when it was last seen to have evicted keys; 0: never */
+    uint64_t rights_asked_ms; /* when it was asked what stands against serving */
+    bool is_asking_rights;
+    bool wants_rights; /* it has refused something: ask soon */
     bool is_announced; /* the log has said what it promises */
     /* The store's: */
     struct list watches;      /* struct store_watch */

@@ -38,9 +38,12 @@ static void answer(struct op *op, enum store_error error) {
     else
         read_of(op)->error = error;
     op->store->stats.errors += error != STORE_OK;
-    if (op->is_append) {
+    uint64_t now_ms = uv_now(op->store->topology.loop);
+    if (error == STORE_DAMAGED) { /* nothing is wrong with the other channels */
+        op->store->damaged_ms = now_ms;
+    } else if (op->is_append) {
         op->store->refused = error;
-        op->store->refused_ms = uv_now(op->store->topology.loop);
+        op->store->refused_ms = now_ms;
     }
     op->caller = NULL;
     list_remove(&op->link);
@@ -93,24 +96,20 @@ static bool is_integer(const redisReply *reply) {
     return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
 }
 
-/* A list of strings, and of nothing else. */
-static bool is_texts(const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY)
-        return false;
-    for (size_t i = 0; i < reply->elements; i++)
-        if (reply->element[i]->type != REDIS_REPLY_STRING)
-            return false;
-    return true;
-}
-
 static bool take_append(struct op *op, const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4 ||
         !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
-        reply->element[2]->type != REDIS_REPLY_STRING)
+        reply->element[2]->type != REDIS_REPLY_STRING ||
+        reply->element[3]->type != REDIS_REPLY_STRING)
         return false;
+    if (reply->element[2]->len || reply->element[3]->len)
+        op->node->wants_rights = true;
     if (reply->element[2]->len)
         redis_store_log(op->store, &op->store->tell_log,
                         "redis stored an update, but may not tell of it", reply->element[2]->str);
+    if (reply->element[3]->len)
+        redis_store_log(op->store, &op->store->tidy_log,
+                        "redis stored an update, but may not tidy up", reply->element[3]->str);
     struct update *update = append_of(op)->update;
     update->ts = (uint64_t)reply->element[0]->integer;
     update->at_ms = update->born_ms = reply->element[1]->integer;
@@ -127,38 +126,9 @@ static void tell_own(struct redis_store *store, struct op *op) {
         store->events->news(watch, append_of(op)->update);
 }
 
-/* {total, gone, first, bodies, records}: both lists have the order of ts, records may have
- * holes. */
 static bool take_read(struct op *op, const redisReply *reply) {
-    struct store_read *read = read_of(op);
     op->store->stats.reads++;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5 ||
-        !is_integer(reply->element[0]) || !is_integer(reply->element[1]) ||
-        !is_integer(reply->element[2]) || !is_texts(reply->element[3]) ||
-        !is_texts(reply->element[4]))
-        return false;
-    const redisReply *bodies = reply->element[3], *records = reply->element[4];
-    read->total = (uint64_t)reply->element[0]->integer;
-    read->gone = (uint64_t)reply->element[1]->integer;
-    read->end = read->total;
-    read->updates = malloc((bodies->elements + 1) * sizeof(struct update *));
-    struct redis_record record = {0};
-    size_t next = 0;
-    for (size_t i = 0; read->updates && i < bodies->elements; i++) {
-        uint64_t ts = (uint64_t)reply->element[2]->integer + i;
-        while (record.ts < ts && next < records->elements) {
-            const redisReply *text = records->element[next++];
-            if (!redis_record_parse((struct slice){text->str, text->len}, &record))
-                record.ts = 0;
-        }
-        struct slice body = {bodies->element[i]->str, bodies->element[i]->len};
-        bool is_its = record.ts == ts && record.body_len == body.len;
-        struct update *update = redis_record_update(is_its ? &record : NULL, body, ts);
-        if (!update)
-            break; /* the rest with the next poll */
-        read->updates[read->count++] = update;
-    }
-    return read->updates && (read->count || !bodies->elements);
+    return page_take(op->store, read_of(op), reply);
 }
 
 /* Whether the node that has answered is still, or again, the one to ask. One that a slot is
@@ -220,6 +190,8 @@ static void got_reply(struct redis_call *call, const redisReply *reply) {
     case FATE_ANSWER:
         if (op->caller && reply && reply->type == REDIS_REPLY_ERROR)
             log_failure(op, reply->str);
+        if (reply && reply->type == REDIS_REPLY_ERROR)
+            op->node->wants_rights = true;
         finish(op, fate.error);
         break;
     case FATE_AGAIN: make_pending(op, fate.error); break;

@@ -1,8 +1,10 @@
 /*
  * What the parts of the Redis store share; nobody outside src/redis includes it.
  *
- *   store.c        opening, closing, the tick, health
+ *   store.c        opening, closing, the tick
+ *   health.c       what /-/health says
  *   operations.c   appends and reads: sending, replies, retries, giving up; fate.h decides
+ *   page.c         the updates of a read: what is whole, what is damaged
  *   watches.c      watched channels and their news
  */
 #pragma once
@@ -36,10 +38,15 @@ struct redis_store {
     struct store_stats stats;
     uint64_t up_ms; /* when all was well the last time */
     uint64_t migration_ms;
+    int64_t clock_ahead_ms;  /* Redis' clock minus uv_now(); 0: not known */
+    bool is_clock_asked;     /* no Redis has answered yet */
     uint64_t resubscribe_ms; /* 0: no subscription has been refused */
-    struct log_budget append_log, read_log, news_log, tell_log;
+    struct log_budget append_log, read_log, news_log, tell_log, tidy_log, damage_log;
     enum store_error refused; /* what the last append came to */
     uint64_t refused_ms;
+    uint64_t damaged_ms; /* when the keys of a channel made no sense */
+    uint64_t deaf_ms;    /* when a subscription was refused, and why; 0: none is */
+    char deaf[160];
     void (*closed)(void *context);
     void *closed_context;
 };
@@ -92,9 +99,16 @@ static inline enum redis_lane_kind lane_of(const struct op *op) {
 /* Logs a failure of one kind; those that follow within some seconds are only counted. */
 void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
                      const char *said);
+/* Whether such a failure may be logged now; else it is counted. */
+bool redis_store_may_log(struct redis_store *store, struct log_budget *budget);
 /* Appends the key of a channel as an argument of a command. */
 void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,
                          struct slice channel);
+
+/* --- health.c --------------------------------------------------------------------------------- */
+
+/* store_ops.health */
+enum store_error redis_store_health(struct store *base, struct buf *line);
 
 /* --- operations.c ----------------------------------------------------------------------------- */
 
@@ -117,6 +131,11 @@ void operations_end(struct redis_store *store);
 
 /* Why nothing can be done at the moment. */
 enum store_error operations_away_error(const struct redis_store *store);
+
+/* --- page.c ----------------------------------------------------------------------------------- */
+
+/* Takes the reply of a read's script. False when it is none, or memory is out. */
+bool page_take(struct redis_store *store, struct store_read *read, const redisReply *reply);
 
 /* --- watches.c -------------------------------------------------------------------------------- */
 

@@ -33,9 +33,14 @@ static bool is_zero(struct slice number) {
 void redis_promise_read_info(struct redis_promise *promise, struct slice info) {
     promise->is_known = true;
     promise->appendonly = slice_equal(field(info, "aof_enabled"), SLICE("1"));
-    char number[16];
+    char number[24];
     copy(number, sizeof number, field(info, "connected_slaves"));
     promise->replicas = atoi(number);
+    promise->is_cluster = slice_equal(field(info, "cluster_enabled"), SLICE("1"));
+    copy(number, sizeof number, field(info, "evicted_keys"));
+    promise->evicted_keys = strtoull(number, NULL, 10);
+    copy(number, sizeof number, field(info, "server_time_usec"));
+    promise->clock_ms = strtoll(number, NULL, 10) / 1000;
     copy(promise->version, sizeof promise->version, field(info, "redis_version"));
     copy(promise->policy, sizeof promise->policy, field(info, "maxmemory_policy"));
     promise->evicts =
@@ -50,6 +55,9 @@ void redis_promise_read_config(struct redis_promise *promise, const redisReply *
              (struct slice){reply->element[1]->str, reply->element[1]->len});
 }
 
+static const char eviction[] =
+    "maxmemory-policy evicts: when memory is short, Redis deletes updates and counters";
+
 void redis_promise_write(const struct redis_promise *promise, struct buf *line) {
     buf_printf(line, "redis %s: appendonly %s, ", promise->version,
                promise->appendonly ? "yes" : "no");
@@ -59,8 +67,10 @@ void redis_promise_write(const struct redis_promise *promise, struct buf *line) 
     buf_printf(line, "%d replica%s, maxmemory-policy %s", promise->replicas,
                promise->replicas == 1 ? "" : "s", promise->policy);
     const char *risk = redis_promise_risk(promise);
-    if (risk)
+    if (risk && risk != eviction)
         buf_printf(line, "; %s", risk);
+    if (promise->evicts)
+        buf_printf(line, "; warning: %s", eviction);
 }
 
 const char *redis_promise_risk(const struct redis_promise *promise) {
@@ -74,6 +84,6 @@ const char *redis_promise_risk(const struct redis_promise *promise) {
     if (strcmp(promise->appendfsync, "always") != 0)
         return "appendfsync is no: when its machine crashes, acknowledged updates are lost";
     if (promise->evicts)
-        return "maxmemory-policy evicts: when memory is short, Redis deletes updates and counters";
+        return eviction;
     return NULL;
 }

@@ -11,8 +11,11 @@
 struct redis_promise {
     bool is_known;
     bool appendonly;
-    bool evicts; /* maxmemory is set, and its policy deletes keys */
+    bool evicts;     /* maxmemory is set, and its policy deletes keys */
+    bool is_cluster; /* it is a node of a cluster */
     int replicas;
+    uint64_t evicted_keys;
+    int64_t clock_ms; /* Redis' clock, since the epoch; 0: not known */
     char version[24];
     char appendfsync[16]; /* "" where CONFIG is not allowed */
     char policy[32];

@@ -13,19 +13,25 @@
 enum {
     TICK_MS = 50,
     LOG_PAUSE_MS = 5000, /* from one line about a kind of failure to the next */
-    REFUSED_MS = 5000,   /* how long a refused append counts against the health */
 };
 
-void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
-                     const char *said) {
+bool redis_store_may_log(struct redis_store *store, struct log_budget *budget) {
     uint64_t now_ms = uv_now(store->topology.loop);
     if (budget->told_ms && now_ms - budget->told_ms < LOG_PAUSE_MS) {
         budget->left_out++;
-        return;
+        return false;
     }
+    budget->told_ms = now_ms;
+    return true;
+}
+
+void redis_store_log(struct redis_store *store, struct log_budget *budget, const char *event,
+                     const char *said) {
+    if (!redis_store_may_log(store, budget))
+        return;
     log_error(event, "reason", redis_reason(said).text, "left_out",
               log_number(budget->left_out).text, NULL);
-    *budget = (struct log_budget){.told_ms = now_ms};
+    budget->left_out = 0;
 }
 
 void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enum redis_key key,
@@ -64,10 +70,39 @@ static const struct redis_topology_events topology_events = {on_ready, on_down, 
 
 /* --- The clock -------------------------------------------------------------------------------- */
 
+/* Ages are counted by Redis' clock, also in memory: that of this machine may be wrong, or another
+ * one. Of several, the one that is behind the others: it deletes the least. */
+static void look_at_clocks(struct redis_store *store) {
+    struct list *nodes = &store->topology.nodes;
+    int64_t least_ms = 0;
+    bool is_known = false;
+    for (struct list *link = nodes->next; link != nodes; link = link->next) {
+        const struct redis_node *node = container_of(link, struct redis_node, link);
+        if (!redis_node_is_serving(node) || !node->promise.is_known)
+            continue;
+        int64_t ahead_ms = node->promise.clock_ms - (int64_t)node->promised_ms;
+        if (node->promise.clock_ms && (!is_known || ahead_ms < least_ms))
+            least_ms = ahead_ms;
+        is_known = true;
+    }
+    store->clock_ahead_ms = least_ms;
+    store->is_clock_asked = !is_known;
+}
+
+/* Until the first answer, nothing is too old. An old Redis does not say what its clock is. */
+static int64_t now_ms(const struct store *base) {
+    const struct redis_store *store = container_of(base, const struct redis_store, base);
+    if (store->is_clock_asked)
+        return 1;
+    return store->clock_ahead_ms ? store->clock_ahead_ms + (int64_t)uv_now(store->topology.loop)
+                                 : store->options.wall_ms();
+}
+
 static void on_tick(uv_timer_t *timer) {
     struct redis_store *store = container_of(timer, struct redis_store, tick);
     uint64_t now_ms = uv_now(timer->loop);
     redis_topology_tick(&store->topology, now_ms);
+    look_at_clocks(store);
     if (redis_topology_is_up(&store->topology))
         store->up_ms = now_ms;
     operations_give_up(store, now_ms);
@@ -93,43 +128,6 @@ static void get_stats(struct store *base, struct store_stats *stats) {
     *stats = store->stats;
 }
 
-/* The promise that is worth least counts. */
-static const struct redis_promise *weakest_promise(const struct redis_topology *topology,
-                                                   unsigned *masters) {
-    const struct redis_promise *weakest = NULL;
-    for (struct list *link = topology->nodes.next; link != &topology->nodes; link = link->next) {
-        const struct redis_node *node = container_of(link, struct redis_node, link);
-        if (!redis_node_is_serving(node) || !node->promise.is_known)
-            continue;
-        ++*masters;
-        if (!weakest || (!redis_promise_risk(weakest) && redis_promise_risk(&node->promise)))
-            weakest = &node->promise;
-    }
-    return weakest;
-}
-
-static enum store_error health(struct store *base, struct buf *line) {
-    struct redis_store *store = store_of(base);
-    const struct redis_topology *topology = &store->topology;
-    bool is_up = redis_topology_is_up(topology);
-    bool is_refusing = store->refused && uv_now(topology->loop) - store->refused_ms < REFUSED_MS;
-    unsigned masters = 0;
-    const struct redis_promise *promise = is_up ? weakest_promise(topology, &masters) : NULL;
-    if (line && promise) {
-        redis_promise_write(promise, line);
-        if (topology->slots)
-            buf_printf(line, "; a cluster of %u masters", masters);
-        if (redis_topology_may_fail_over(topology) && !store->redis->wait_replicas)
-            buf_puts(line, "; a failover loses what the new master does not have");
-    } else if (line && !is_up) {
-        buf_printf(line, "%s%s%s", topology->away_address.text, *topology->away ? ": " : "",
-                   *topology->away ? topology->away : "connecting");
-    }
-    if (line && is_up && is_refusing)
-        buf_puts(line, "; the last push was not acknowledged");
-    return !is_up ? operations_away_error(store) : is_refusing ? store->refused : STORE_OK;
-}
-
 static void on_handle_closed(uv_handle_t *handle) {
     struct redis_store *store = container_of((uv_timer_t *)handle, struct redis_store, tick);
     void (*closed)(void *) = store->closed;
@@ -138,11 +136,6 @@ static void on_handle_closed(uv_handle_t *handle) {
     buf_deinit(&store->record);
     free(store);
     closed(context);
-}
-
-/* Ages count by Redis's clock, which is a wall clock. */
-static int64_t get_now_ms(const struct store *base) {
-    return container_of(base, const struct redis_store, base)->options.wall_ms();
 }
 
 static void close_store(struct store *base, void (*closed)(void *), void *context) {
@@ -162,12 +155,12 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         .append = operations_append,
         .read = operations_read,
         .stats = get_stats,
-        .now_ms = get_now_ms,
+        .now_ms = now_ms,
         .close = close_store,
         .listen = watches_listen,
         .watch = watches_start,
         .unwatch = watches_stop,
-        .health = health,
+        .health = redis_store_health,
     };
     struct redis_store *store = calloc(1, sizeof *store);
     if (!store) {
@@ -186,6 +179,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         return NULL;
     }
     store->up_ms = uv_now(loop);
+    store->is_clock_asked = true;
     uv_timer_init(loop, &store->tick);
     turn_task_init(&store->flush, on_flush);
     uv_timer_start(&store->tick, on_tick, TICK_MS, TICK_MS);

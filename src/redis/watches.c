@@ -6,6 +6,7 @@
  */
 #include "redis/parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,10 +117,13 @@ void watches_listen(struct store *base, const struct store_events *events) {
 
 static void got_news(struct redis_store *store, struct store_watch *watch,
                      const redisReply *payload) {
+    struct slice text = {payload->str, payload->len};
     struct redis_record record;
-    if (!redis_record_parse((struct slice){payload->str, payload->len}, &record) ||
-        record.rest.len != record.body_len)
-        return; /* not of our making */
+    if (!redis_record_parse(text, &record) ||
+        redis_item_judge(record.rest, &text, record.ts, &record) != REDIS_ITEM_WHOLE) {
+        store->events->watched(watch); /* not of our making: the lists say what is true */
+        return;
+    }
     struct update *update = redis_record_update(&record, record.rest, record.ts);
     if (!update) { /* memory is out: read it later */
         lose(store, watch);
@@ -150,10 +154,14 @@ static bool is_kind(const redisReply *kind, const char *name) {
 static void refused_subscription(struct redis_store *store, struct redis_node *node,
                                  const char *reason) {
     redis_topology_suspect(&store->topology);
-    if (strncmp(reason, "MOVED ", 6) == 0)
+    if (strncmp(reason, "MOVED ", 6) == 0) {
         redis_topology_redirect(&store->topology, node, reason);
-    else
+    } else {
         redis_store_log(store, &store->news_log, "redis refused a subscription", reason);
+        snprintf(store->deaf, sizeof store->deaf, "%s", redis_reason(reason).text);
+        store->deaf_ms = uv_now(store->topology.loop);
+        node->wants_rights = true;
+    }
     if (!store->resubscribe_ms)
         store->resubscribe_ms = uv_now(store->topology.loop) + RESUBSCRIBE_MS;
 }
@@ -176,6 +184,7 @@ void watches_on_message(struct redis_node *node, const redisReply *reply) {
             got_news(store, watch, value);
     } else if (is_kind(kind, "subscribe")) {
         watch->state = WATCH_ON;
+        store->deaf_ms = 0;
         store->events->watched(watch);
     } else if (is_kind(kind, "unsubscribe")) { /* by a node that serves the slot no more, or late */
         lose(store, watch);

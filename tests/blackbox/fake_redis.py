@@ -146,4 +146,4 @@ class FakeNode(FakeRedis):
     def _run(self, key, is_append):
         self.totals[key] += is_append
         total = self.totals[key]
-        return [total, 1000, b""] if is_append else [total, total, total + 1, [], []]
+        return [total, 1000, b"", b""] if is_append else [total, total, total + 1, [], [], 0]

@@ -29,7 +29,9 @@ READ_ONLY = "Redis is a read-only replica; nothing was stored"
 LOADING = "Redis is loading its data; nothing was stored"
 OUT_OF_MEMORY = "Redis is out of memory (maxmemory); nothing was stored"
 CLUSTER_DOWN = "The Redis cluster is down; nothing was stored"
+NOT_NOW = "The store cannot do this now; nothing was stored"
 NO_ACCESS = "Redis refuses the user or password"
+DAMAGED = "The channel's keys in Redis are damaged; nothing was stored"
 
 # Keeps what it acknowledged, whenever it is killed. By itself Redis 7 would cut the torn end of its file in the midst of a transaction,
 # and the next one would be half of both: an operator who cares has it refuse such a file, and repairs it, as start() does.
@@ -123,6 +125,7 @@ class RedisServer:
         self.config_path = directory / "redis.conf"
         self.password = settings.get("requirepass")
         self.needs_repair = settings.get("aof_load_truncated") == "no"
+        self.environment = {}
         self.process = None
         self._client = None
         self.write_config({"port": self.port, "bind": HOST, "dir": directory, "unixsocket": self.socket_path, **settings})
@@ -145,6 +148,7 @@ class RedisServer:
             self.process = subprocess.Popen(
                 [shutil.which(self.program), self.config_path],
                 cwd=self.directory,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

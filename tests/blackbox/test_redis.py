@@ -419,6 +419,10 @@ def test_a_poll_sees_what_any_server_acknowledged_before_it(redis, start):
 # --- what it costs Redis ---
 
 
+# What longline asks every few seconds: whether Redis is there, what it promises, what it would refuse.
+HOUSEKEEPING = {"PING", "INFO", "CONFIG", "EVAL"}
+
+
 def commands_of(redis, action):
     """The commands that came over TCP while `action` ran, counted; those that a script calls are not."""
     with redis.connect() as monitor:
@@ -444,9 +448,9 @@ def test_a_push_is_one_command(redis, start):
 
     seen = commands_of(redis, push)
     assert seen.pop("EVALSHA") == 500
-    assert seen.keys() <= {"PING", "INFO", "CONFIG"} and seen.total() < 10, f"besides: {seen}"
+    assert seen.keys() <= HOUSEKEEPING and seen.total() < 10, f"besides: {seen}"
     calls = redis.calls()
-    assert calls["evalsha"] == 500 and "eval" not in calls
+    assert calls["evalsha"] == 500 and calls.get("eval", 0) < 5
 
 
 def test_a_wake_needs_no_read(redis, start):
@@ -466,7 +470,7 @@ def test_a_wake_needs_no_read(redis, start):
 
     seen = commands_of(redis, push_and_wake)
     assert seen["EVALSHA"] == 1
-    assert seen.keys() <= {"EVALSHA", "PING", "INFO", "CONFIG"}, seen
+    assert seen.keys() <= {"EVALSHA"} | HOUSEKEEPING, seen
     for client in clients:
         client.close()
 

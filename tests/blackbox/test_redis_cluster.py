@@ -8,9 +8,9 @@ import pytest
 from http_client import request_bytes
 from load import Load, refusal
 from longline_server import wait_until
-from redis_server import CLUSTER_DOWN, HOST, KIND, NO_ANSWER, UNREACHABLE, Cluster
+from redis_server import CLUSTER_DOWN, DAMAGED, HOST, KIND, NO_ANSWER, UNREACHABLE, Cluster
 from swarm import Swarm
-from test_redis import P, check_serves, healthy, push_when_it_can
+from test_redis import P, away, check_serves, healthy, push_when_it_can
 from test_redis_access import documented_rights
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
@@ -102,6 +102,44 @@ def test_the_documented_rights_are_enough(cluster, start):
         server.post(channels[0])
     push_when_it_can(server, channels[0])
     assert [node.command("ACL", "LOG") for node in cluster.nodes] == [[]] * 6
+
+
+@pytest.mark.parametrize("right", ["cluster|slots", "cluster|nodes", "asking", "ssubscribe", "spublish", "rpush"])
+@pytest.mark.parametrize("is_early", [True, False], ids=["from the start on", "later"])
+def test_a_right_that_is_missing_is_named_and_helps_again(cluster, start, right, is_early):
+    def allow(sign):
+        for node in cluster.nodes:
+            node.command("ACL", "SETUSER", "limited", "on", ">x", *documented_rights("in a cluster"), sign + right)
+
+    allow("-" if is_early else "+")
+    server = start(**cluster.settings(REDIS_USER="limited", REDIS_PASS="x"))
+    if not is_early:
+        healthy(server)
+        allow("-")
+    command = right.upper().replace("|", " ")
+    words = rf"for {command}|{command.replace(' ', '.')}"
+    wait_until(lambda: re.search(words, away(server)["store"], re.I), "the right to be named")
+    allow("+")
+    healthy(server)
+    for channels in channels_by_node(cluster, server, 1).values():
+        (client,) = park(server, [channels[0] + "?sleep=60"])
+        server.push(channels[0], '{"n":1}')
+        assert client.read_reply().updates == [{"n": 1}]
+
+
+def test_a_channel_whose_keys_are_damaged(cluster, start):
+    server = start(**cluster.settings())
+    healthy(server)
+    for channels in channels_by_node(cluster, server, 1).values():
+        node, name = node_of(cluster, channels[0]), channels[0][1:]
+        assert server.push(channels[0], '{"n":1}') == 1
+        node.command("RPUSH", key("updates", name), "{")
+        node.command("INCR", key("total", name))
+        assert server.get(channels[0] + "?ts=1").json() == {"ok": True, "ts": 2, "missed": 1, "updates": []}
+        node.command("DEL", key("meta", name))
+        node.command("SET", key("meta", name), "x")
+        assert refusal(server.post(channels[0])) == DAMAGED
+        assert node.command("GET", key("total", name)) == "2"
 
 
 @pytest.mark.parametrize(

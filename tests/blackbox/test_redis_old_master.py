@@ -339,11 +339,12 @@ def test_a_push_that_finds_too_few_replicas_is_done_by_the_next_master(pair, sta
 
 
 def test_too_few_replicas_are_said_in_the_end(redis, start):
-    redis.config("min-replicas-to-write", 1)
     with FakeSentinel(redis) as sentinel:
         for settings in (redis.settings(), sentinel.settings()):
+            redis.config("min-replicas-to-write", 0)
             server = start(**settings)
             healthy(server)
+            redis.config("min-replicas-to-write", 1)
             channel = server.channel()
             assert refusal(server.post(channel)) == TOO_FEW_REPLICAS
             assert total(redis, channel) == 0

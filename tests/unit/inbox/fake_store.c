@@ -153,6 +153,10 @@ void fake_restart(const char *name, uint64_t total) {
     channel->is_on = is_on;
 }
 
+uint64_t fake_damaged(uint64_t from, uint64_t to) {
+    return fake.damage_every ? to / fake.damage_every - from / fake.damage_every : 0;
+}
+
 /* --- Answers ---------------------------------------------------------------------------------- */
 
 void fake_answer_append(enum store_error error) {
@@ -184,8 +188,12 @@ void fake_do_read(void) {
     if (after < (int64_t)read->gone)
         after = (int64_t)read->gone;
     read->updates = malloc((read->limit + 1) * sizeof(struct update *));
-    while (after < total && read->count < read->limit && read->count < fake.page)
-        read->updates[read->count++] = update_ref(channel->updates[after++]);
+    for (uint32_t i = 0; after < total && i < read->limit && i < fake.page; i++, after++)
+        if (!fake_damaged((uint64_t)after, (uint64_t)after + 1))
+            read->updates[read->count++] = update_ref(channel->updates[after]);
+        else if (read->count)
+            break; /* a read has no gap */
+    read->end = after < total ? (uint64_t)after : channel->total;
     list_append(&fake.done, link);
 }
 
@@ -198,7 +206,7 @@ void fake_answer_read(enum store_error error) {
     if (error) {
         while (read->count)
             update_unref(read->updates[--read->count]);
-        read->total = read->gone = 0;
+        read->total = read->gone = read->end = 0;
     }
     read->op.done(&read->op);
 }
@@ -246,7 +254,10 @@ static void end_news(bool arrive) {
     if (!link)
         return;
     struct news *news = container_of(link, struct news, link);
-    if (arrive && news->channel->watch && news->channel->is_on)
+    bool is_damaged = fake_damaged(news->update->ts - 1, news->update->ts);
+    if (arrive && news->channel->watch && news->channel->is_on && is_damaged)
+        fake.events->watched(news->channel->watch);
+    else if (arrive && news->channel->watch && news->channel->is_on)
         fake.events->news(news->channel->watch, news->update);
     update_unref(news->update);
     free(news);

@@ -31,8 +31,9 @@ struct fake_store {
     struct list done;    /* reads that were done, but not answered */
     struct list news;    /* told by the store, but not here yet */
     int reads_made;
-    uint64_t keep; /* updates that a channel keeps */
-    uint32_t page; /* updates that one read brings, whatever its limit */
+    uint64_t keep;         /* updates that a channel keeps */
+    uint64_t damage_every; /* every so manieth update is damaged: reads leave it out; 0: none */
+    uint32_t page;         /* updates that one read brings, whatever its limit */
     int64_t now_ms;
     const struct store_events *events;
     bool is_shared;
@@ -54,6 +55,8 @@ struct fake_channel *fake_channel(const char *name);
 void fake_add(const char *name, int count);
 /* Resets the channel's counter, then appends `total` other updates. Nobody is told. */
 void fake_restart(const char *name, uint64_t total);
+/* How many updates after `from`, up to `to`, are damaged. */
+uint64_t fake_damaged(uint64_t from, uint64_t to);
 
 /* --- Answers ---------------------------------------------------------------------------------- */
 

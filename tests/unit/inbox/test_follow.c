@@ -399,6 +399,44 @@ static void test_news_overtake_a_read_ahead(void **state) {
     assert_true(list_empty(&fake.asked));
 }
 
+/* --- Damaged updates -------------------------------------------------------------------------- */
+
+static void test_a_damaged_update_wakes_those_who_wait(void **state) {
+    (void)state;
+    fake.damage_every = 3;
+    make_inbox();
+    fake_add("c", 2);
+    waiters[0].cursor = 2;
+    poll_on(0, true);
+    settle();
+    fake_add("c", 1);
+    fake_tell_one();
+    settle();
+    check_answer(&waiters[0], 1, 0, 3, 1);
+    assert_int_equal(waiters[0].ts, 3);
+}
+
+/* What is older is not gone because the newest update is damaged. */
+static void test_damage_hides_nothing_older(void **state) {
+    (void)state;
+    fake.damage_every = 3;
+    make_inbox();
+    fake_add("c", 2);
+    waiters[0].cursor = 2;
+    poll_on(0, true);
+    settle();
+    fake_add("c", 2);
+    fake_lose_one();
+    fake_tell_one();
+    settle();
+    assert_int_equal(waiters[0].cursor, 4);
+    waiters[1].cursor = 0;
+    poll_on(1, true);
+    settle();
+    assert_int_equal(waiters[1].seen, 2);
+    assert_int_equal(waiters[1].missed, 0);
+}
+
 /* --- Everything at random --------------------------------------------------------------------- */
 
 enum { WAITERS = 40, ROUNDS = 39, STEPS = 20000 };
@@ -447,8 +485,7 @@ static void check_waiters(void) {
     }
 }
 
-static void test_no_order_of_events_loses_an_update(void **state) {
-    (void)state;
+static void check_all_orders(void) {
     make_inbox();
     for (uint64_t round = 1; round <= ROUNDS; round++) {
         seed = round;
@@ -461,6 +498,17 @@ static void test_no_order_of_events_loses_an_update(void **state) {
         settle();
         check_waiters();
     }
+}
+
+static void test_no_order_of_events_loses_an_update(void **state) {
+    (void)state;
+    check_all_orders();
+}
+
+static void test_nor_when_some_are_damaged(void **state) {
+    (void)state;
+    fake.damage_every = 101;
+    check_all_orders();
 }
 
 int main(void) {
@@ -489,7 +537,10 @@ int main(void) {
         SHARED_TEST(test_a_look_that_fails),
         SHARED_TEST(test_a_look_whose_read_fails),
         SHARED_TEST(test_news_overtake_a_read_ahead),
+        SHARED_TEST(test_a_damaged_update_wakes_those_who_wait),
+        SHARED_TEST(test_damage_hides_nothing_older),
         SHARED_TEST(test_no_order_of_events_loses_an_update),
+        SHARED_TEST(test_nor_when_some_are_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,22 @@ static void test_first_poll_loads(void **state) {
     assert_int_equal(fake.reads_made, 1);
 }
 
+static void test_damaged_updates_are_missed(void **state) {
+    (void)state;
+    fake.damage_every = 3;
+    make_inbox();
+    fake_add("a", 8); /* 3 and 6 are damaged */
+    static const struct {
+        int64_t ts;
+        uint64_t first, last, missed;
+    } cases[] = {{0, 1, 2, 0}, {2, 4, 5, 1}, {5, 7, 8, 1}, {3, 4, 5, 0}, {-6, 4, 5, 0}};
+    for (int i = 0; i < 5; i++) {
+        struct waiter *waiter = ask(i, "a", cases[i].ts);
+        fake_serve_reads();
+        check_answer(waiter, cases[i].first, cases[i].last, 8, cases[i].missed);
+    }
+}
+
 static void test_unknown_channel(void **state) {
     (void)state;
     make_inbox();
@@ -289,6 +305,7 @@ static void test_cancel_in_each_state(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_first_poll_loads),
+        INBOX_TEST(test_damaged_updates_are_missed),
         INBOX_TEST(test_unknown_channel),
         INBOX_TEST(test_one_load_for_all),
         INBOX_TEST(test_parks_once),

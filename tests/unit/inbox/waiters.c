@@ -17,17 +17,23 @@ static int answers_alive;
 
 /* Nothing is passed over without a word. */
 static void check_continuity(const struct waiter *waiter, const struct answer *answer) {
-    for (uint32_t i = 1; i < answer->count; i++)
-        assert_int_equal(answer->updates[i]->ts, answer->updates[i - 1]->ts + 1);
-    if (answer->count)
-        assert_int_equal(answer->updates[answer->count - 1]->ts, answer->ts);
+    for (uint32_t i = 1; i < answer->count; i++) {
+        uint64_t before = answer->updates[i - 1]->ts, ts = answer->updates[i]->ts;
+        assert_int_equal(ts, before + 1 + fake_damaged(before, ts));
+    }
+    if (answer->count) {
+        uint64_t last = answer->updates[answer->count - 1]->ts;
+        assert_int_equal(answer->ts, last + fake_damaged(last, answer->ts));
+    }
     if (waiter->from < 0 || answer->reset)
         return;
     uint64_t from = (uint64_t)waiter->from;
+    assert_true(!answer->count || answer->updates[0]->ts > from);
     assert_int_equal(answer->ts, from + answer->missed + answer->count);
+    uint64_t gone = fake_channel(waiter->channel)->gone;
+    uint64_t lost = (gone > from ? gone - from : 0) + fake_damaged(from, answer->ts);
     if (fake.is_shared) /* where nothing is too old or too much */
-        assert_true(!answer->missed ||
-                    from + answer->missed <= fake_channel(waiter->channel)->gone);
+        assert_true(answer->missed <= lost);
 }
 
 static void note_answer(struct waiter *waiter, const struct answer *answer) {

@@ -85,7 +85,8 @@ static void test_other_errors_are_final(void **state) {
         {"NOPERM this user has no permissions", STORE_REFUSED},
         {"WRONGPASS invalid username-password pair", STORE_REFUSED},
         {"ERR invalid password", STORE_REFUSED},
-        {"WRONGTYPE Operation against a key", STORE_FAILED},
+        {"WRONGTYPE Operation against a key", STORE_DAMAGED},
+        {"DAMAGED the counter is not a whole number below 2^53", STORE_DAMAGED},
     };
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         check(redis_fate_of(error(errors[i].text), true, true, true), FATE_ANSWER, errors[i].error);

@@ -108,11 +108,55 @@ static void test_records(void **state) {
         assert_false(redis_record_parse(slice_of(bad[i]), &record));
 }
 
+/* --- What is damaged -------------------------------------------------------------------------- */
+
+static enum redis_item judge(const char *body, const char *text) {
+    struct redis_record record;
+    struct slice slice = slice_of(text ? text : "");
+    return redis_item_judge(slice_of(body), text ? &slice : NULL, 7, &record);
+}
+
+static void test_items(void **state) {
+    (void)state;
+    assert_int_equal(judge("{}", "7 1 2 -1 0 0 4\nPOST"), REDIS_ITEM_WHOLE);
+    assert_int_equal(judge("{}", "7 1 2 -1 0 2 4\n{}POST"), REDIS_ITEM_WHOLE);
+    assert_int_equal(judge("\"upstream took this\"", NULL), REDIS_ITEM_BARE);
+    static const char *const bodies[] = {"", "{", "{}}", "{\"a\":\"\xff\"}", "\0{}", "x"};
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        char text[48];
+        snprintf(text, sizeof text, "7 1 %zu -1 0 0 4\nPOST", strlen(bodies[i]));
+        assert_int_equal(judge(bodies[i], text), REDIS_ITEM_DAMAGED);
+        assert_int_equal(judge(bodies[i], NULL), REDIS_ITEM_DAMAGED);
+    }
+    static const char *const records[] = {
+        "",
+        "x",
+        "8 1 2 -1 0 0 4\nPOST",           /* another update's */
+        "7 1 2 -1 0 0 5\nPOST",           /* cut off */
+        "7 1 2 -1 0 2 4\n{x\nPOST",       /* headers that are no JSON */
+        "7 1 2 -1 0 2 4\n[]POST",         /* ... or no object */
+        "7 1 2 -1 0 5 4\n\"\xff\"x}POST", /* ... or not UTF-8 */
+    };
+    for (size_t i = 0; i < sizeof records / sizeof *records; i++)
+        assert_int_equal(judge("{}", records[i]), REDIS_ITEM_DAMAGED);
+    assert_int_equal(judge("{}", "7 1 3 -1 0 0 4\nPOST"), REDIS_ITEM_BARE); /* of another text */
+    char deep[2 * 501 + 1];
+    memset(deep, '[', 501);
+    memset(deep + 501, ']', 501);
+    deep[1002] = '\0';
+    assert_int_equal(judge(deep, NULL), REDIS_ITEM_DAMAGED); /* no consumer could read it */
+    assert_int_equal(redis_record_ts(SLICE("12 1 2")), 12);
+    assert_int_equal(redis_record_ts(SLICE("x12 1 2")), 0);
+    assert_int_equal(redis_record_ts(SLICE("12")), 0);
+    assert_int_equal(redis_record_ts(SLICE("-12 ")), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_slots),
         cmocka_unit_test(test_records),
+        cmocka_unit_test(test_items),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

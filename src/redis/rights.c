@@ -1,0 +1,63 @@
+#include "redis/rights.h"
+#include "redis/fate.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char redis_rights_script[] =
+    "#!lua\n"
+    "local total, updates, meta, news, cluster, wait = unpack(ARGV)\n"
+    "local missing = {}\n"
+    "local function need(label, ...)\n"
+    "  local ok, may = pcall(redis.acl_check_cmd, ...)\n"
+    "  if not (ok and may) then missing[#missing + 1] = label end\n"
+    "end\n"
+    "local function needs(names, key)\n"
+    "  for name in string.gmatch(names, '%S+') do need(name .. ' ' .. key, name, key) end\n"
+    "end\n"
+    "need('EVALSHA', 'EVALSHA', '', '3', total, updates, meta)\n"
+    "needs('GET INCR PEXPIRE', total)\n"
+    "needs('LLEN LRANGE RPUSH LTRIM LPOP PTTL PEXPIRE', updates)\n"
+    "needs('LLEN LRANGE RPUSH LTRIM LPOP LINDEX PEXPIRE', meta)\n"
+    "need('TIME', 'TIME')\n"
+    "need('PING', 'PING')\n"
+    "local s = cluster == 'yes' and 'S' or ''\n"
+    "needs(s .. 'PUBLISH ' .. s .. 'SUBSCRIBE ' .. s .. 'UNSUBSCRIBE', news)\n"
+    "if cluster == 'yes' then\n"
+    "  need('ASKING', 'ASKING')\n"
+    "  need('CLUSTER SLOTS', 'CLUSTER', 'SLOTS')\n"
+    "  need('CLUSTER NODES', 'CLUSTER', 'NODES')\n"
+    "end\n"
+    "if wait == 'yes' then need('WAIT', 'WAIT', '1', '1') end\n"
+    "return missing\n";
+
+static void read_missing(struct redis_rights *rights, const redisReply *reply) {
+    size_t len = 0, room = sizeof rights->missing - sizeof " and 99 more";
+    for (size_t i = 0; i < reply->elements; i++) {
+        const redisReply *one = reply->element[i];
+        if (one->type != REDIS_REPLY_STRING)
+            continue;
+        rights->error = STORE_REFUSED;
+        if (len + 2 + one->len > room) {
+            snprintf(rights->missing + len, sizeof rights->missing - len, " and %zu more",
+                     reply->elements - i);
+            return;
+        }
+        len += (size_t)snprintf(rights->missing + len, sizeof rights->missing - len, "%s%s",
+                                len ? ", " : "", one->str);
+    }
+}
+
+void redis_rights_read(struct redis_rights *rights, const redisReply *reply) {
+    *rights = (struct redis_rights){.error = STORE_OK};
+    if (reply->type == REDIS_REPLY_ARRAY)
+        read_missing(rights, reply);
+    /* "ERR" is said of the script itself: this Redis is older than 7, and says nothing. */
+    if (reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "ERR", 3) == 0)
+        return;
+    rights->error = redis_fate_error(reply->str);
+    if (rights->error == STORE_REFUSED)
+        snprintf(rights->missing, sizeof rights->missing, "EVAL");
+    else
+        snprintf(rights->obstacle, sizeof rights->obstacle, "%s", reply->str);
+}
