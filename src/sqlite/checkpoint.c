@@ -16,9 +16,8 @@ static struct entry *entry_at(struct list *link) {
 }
 
 void checkpoint_init(struct checkpoint *checkpoint, struct log_file *file, struct entries *entries,
-                     struct log_state *state, int64_t channel_max) {
-    *checkpoint = (struct checkpoint){
-        .file = file, .entries = entries, .state = state, .channel_max = channel_max};
+                     struct log_state *state) {
+    *checkpoint = (struct checkpoint){.file = file, .entries = entries, .state = state};
     list_init(&checkpoint->writing);
 }
 
@@ -68,8 +67,8 @@ bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
             return false;
     }
     slice->is_last = list_empty(&checkpoint->writing);
-    return !slice->is_last || meta_put_checkpoint(checkpoint->file, checkpoint->state,
-                                                  checkpoint->seq, checkpoint->channel_max);
+    return !slice->is_last ||
+           meta_put_checkpoint(checkpoint->file, checkpoint->state, checkpoint->seq);
 }
 
 void checkpoint_committed(struct checkpoint *checkpoint, struct checkpoint_slice *slice) {

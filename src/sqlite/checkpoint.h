@@ -16,7 +16,6 @@ struct checkpoint {
     struct log_file *file;
     struct entries *entries;
     struct log_state *state;
-    int64_t channel_max;
     bool is_open;
     struct list writing; /* entries whose rows are still to be written */
     int64_t seq;         /* of the open one */
@@ -31,7 +30,7 @@ struct checkpoint_slice {
 
 /* All that is passed in must stay. */
 void checkpoint_init(struct checkpoint *checkpoint, struct log_file *file, struct entries *entries,
-                     struct log_state *state, int64_t channel_max);
+                     struct log_state *state);
 
 /* Whether the next one should begin, for what has changed since the last. */
 bool checkpoint_is_due(const struct checkpoint *checkpoint, int64_t now_ms);

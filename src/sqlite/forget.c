@@ -13,7 +13,7 @@ bool forget_init(struct forget *forget, struct log_file *file, int64_t ttl_ms) {
     *forget = (struct forget){.file = file, .age_ms = ttl_ms > year_ms ? ttl_ms : year_ms};
     return log_file_prepare(file, &forget->delete_channels,
                             "DELETE FROM channel WHERE id BETWEEN ?1 AND ?2 AND last_born < ?3"
-                            " AND is_whole(" SEAL_CHANNEL ", seal)"
+                            " AND " SEAL_IS_WHOLE
                             " AND id NOT IN (SELECT channel FROM update_log WHERE seq > ?4)");
 }
 

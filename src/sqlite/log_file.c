@@ -70,8 +70,12 @@ bool log_file_query(struct log_file *file, const char *sql, int64_t a, int64_t b
     return status == SQLITE_ROW || status == SQLITE_DONE;
 }
 
-int64_t log_file_used_bytes(const struct log_file *file) {
-    return (sql_number(file->page_count) - sql_number(file->freelist_count)) * file->page_bytes;
+bool log_file_used_bytes(const struct log_file *file, int64_t *bytes) {
+    int64_t pages, free_pages;
+    if (!sql_get(file->page_count, &pages) || !sql_get(file->freelist_count, &free_pages))
+        return false;
+    *bytes = (pages - free_pages) * file->page_bytes;
+    return true;
 }
 
 /* --- Transactions ----------------------------------------------------------------------------- */

@@ -67,8 +67,8 @@ bool log_file_execute(struct log_file *file, const char *sql);
  */
 bool log_file_query(struct log_file *file, const char *sql, int64_t a, int64_t b, int64_t *number);
 
-/* Bytes of the pages in use; 0 on failure. Costs two queries. */
-int64_t log_file_used_bytes(const struct log_file *file);
+/* Bytes of the pages in use. Costs two queries. False on failure. */
+bool log_file_used_bytes(const struct log_file *file, int64_t *bytes);
 
 /* Counts a failure and logs it, at most once a second. `doing` says what failed. */
 void log_file_note_error(struct log_file *file, const char *doing);

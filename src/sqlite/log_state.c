@@ -10,7 +10,9 @@ struct log_state log_state_at_start(const struct log_meta *meta, const struct lo
     struct log_state state = {
         .last_seq = larger(found->last_seq, meta->checkpoint),
         .last_channel_id = larger(found->last_channel_id, meta->last_channel),
+        .last_born = found->last_born,
         .checkpoint_seq = meta->checkpoint,
+        .channel_max = channel_max,
         .raised_seq = meta->raised_seq,
         .rows = meta->rows + found->rows_after,
     };

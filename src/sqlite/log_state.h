@@ -33,6 +33,8 @@ struct log_state {
     int64_t last_seq;
     int64_t last_channel_id;
     int64_t checkpoint_seq; /* rows of `channel` include every update up to here */
+    int64_t last_born;      /* of the newest row: `born` never goes back, even if the clock does */
+    int64_t channel_max;    /* the bound on a channel's updates */
     int64_t raised_seq;     /* rows up to here were kept by a lower bound on a channel's updates */
     int64_t rows;
     uint64_t swept; /* rows deleted since the start */
@@ -78,6 +80,7 @@ struct log_meta {
 /* What the log and the rows of `channel` say themselves. */
 struct log_found {
     int64_t last_seq;               /* the highest, 0 for none */
+    int64_t last_born;              /* of the newest row that is whole, 0 for none */
     int64_t last_channel_id;        /* the highest in either table */
     int64_t rows_after, full_after; /* rows behind counted_seq; those appended to a full channel */
 };

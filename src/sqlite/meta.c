@@ -21,7 +21,9 @@ static bool put(struct log_file *file, const char *key, int64_t value) {
 
 bool meta_put_counts(struct log_file *file, const struct log_state *state) {
     return put(file, "counted_seq", state->last_seq) && put(file, "rows", state->rows) &&
-           put(file, "excess", log_excess_total(&state->excess));
+           put(file, "excess", log_excess_total(&state->excess)) &&
+           put(file, "channel_max", state->channel_max) &&
+           put(file, "raised_seq", state->raised_seq);
 }
 
 bool meta_put_time(struct log_file *file, const struct log_time *time) {
@@ -29,10 +31,9 @@ bool meta_put_time(struct log_file *file, const struct log_time *time) {
            put(file, "unseen_ms", time->unseen_ms);
 }
 
-bool meta_put_checkpoint(struct log_file *file, const struct log_state *state, int64_t seq,
-                         int64_t channel_max) {
-    return put(file, "checkpoint", seq) && put(file, "last_channel", state->last_channel_id) &&
-           put(file, "channel_max", channel_max) && put(file, "raised_seq", state->raised_seq) &&
+bool meta_put_checkpoint(struct log_file *file, const struct log_state *state, int64_t seq) {
+    return log_file_execute(file, "DELETE FROM meta WHERE NOT is_sealed(key, value, seal)") &&
+           put(file, "checkpoint", seq) && put(file, "last_channel", state->last_channel_id) &&
            meta_put_counts(file, state);
 }
 
@@ -68,7 +69,6 @@ static size_t find_key(struct slice text) {
     return key;
 }
 
-/* Values are only good together with those that they were written with. */
 static void forget_damaged(struct log_meta *meta) {
     log_error("the data file is damaged", "table", "meta", "meaning",
               "the whole log is looked at instead", NULL);

@@ -3,8 +3,8 @@
  *
  *     meta(key, value, seal)
  *
- * A value whose seal is broken is logged and counts as unknown; then a start looks at the whole
- * log, or assumes what deletes nothing.
+ * If the seal of a value is broken, that is logged, and all of them count as unknown: they only make
+ * sense together. Then a start looks at the whole log, or assumes what deletes nothing.
  */
 #pragma once
 
@@ -18,9 +18,8 @@ bool meta_get(struct log_file *file, struct log_meta *meta);
 /* Within the open transaction. False on failure. */
 bool meta_put_counts(struct log_file *file, const struct log_state *state);
 bool meta_put_time(struct log_file *file, const struct log_time *time);
-/* The rows of `channel` include the log up to `seq`; and the counts. */
-bool meta_put_checkpoint(struct log_file *file, const struct log_state *state, int64_t seq,
-                         int64_t channel_max);
+/* The rows of `channel` include the log up to `seq`; and the counts. What is damaged goes. */
+bool meta_put_checkpoint(struct log_file *file, const struct log_state *state, int64_t seq);
 
 /* Seals the values of a file that had no seals. */
 bool meta_upgrade(struct log_file *file, int64_t raised_seq);

@@ -43,19 +43,30 @@ static enum link follow(struct walk *walk, int64_t seq, int64_t ts, bool is_skip
     return row->born >= walk->cutoff_ms ? LINK_FOUND : LINK_END;
 }
 
+/* The row behind a damaged one that was found before. */
+static enum row_status load_noted(struct walk *walk, const struct damage_note *note,
+                                  struct update_row *older) {
+    enum row_status status = rows_load_numbers(walk->reader->rows, note->older_seq, older);
+    return status == ROW_FOUND && older->channel != walk->channel->id ? ROW_DAMAGED : status;
+}
+
 /* Finds the newest readable row before `row`, whose `prev` is broken. */
 static bool search(struct walk *walk, const struct update_row *row, struct update_row *older) {
     const struct reader *reader = walk->reader;
-    struct damage_note *note = damage_find(reader->damage, row->prev);
-    bool is_known = note && note->older_seq >= 0;
-    int64_t seq = is_known ? note->older_seq : row->prev, from_seq = 1;
-    if (is_known && !seq)
+    const struct damage_note *note = damage_find(reader->damage, row->prev);
+    if (note && note->older_seq == 0)
         return false;
-    if (!is_known && follow(walk, row->skip, row->ts - 1, true, older) == LINK_FOUND)
-        from_seq = older->seq;
-    enum row_status status =
-        is_known ? rows_load_numbers(reader->rows, seq, older)
-                 : rows_find_older(reader->rows, walk->channel->id, seq, from_seq, older);
+    enum row_status status = ROW_DAMAGED;
+    int64_t seq = row->prev, from_seq = 1;
+    if (note && note->older_seq > 0) {
+        status = load_noted(walk, note, older);
+        seq = note->older_seq;
+    }
+    if (status == ROW_DAMAGED || status == ROW_MISSING) {
+        if (follow(walk, row->skip, row->ts - 1, true, older) == LINK_FOUND)
+            from_seq = older->seq;
+        status = rows_find_older(reader->rows, walk->channel->id, seq, from_seq, older);
+    }
     walk->has_failed |= status == ROW_FAILED;
     bool is_found = status == ROW_FOUND && older->seq < row->seq && older->ts < row->ts;
     if (!walk->has_failed)
@@ -185,6 +196,8 @@ bool reader_read(const struct reader *reader, const struct channel_row *channel,
     bool is_empty = first.ts > total;
     while (last.ts > last_ts && step_back(&walk, &last, last_ts, &end))
         last = end;
+    if (last.ts > last_ts || last.ts < first.ts) /* no way back but that to the first */
+        last = first;
     if (!walk.has_failed && (is_empty || load_range(&walk, first.ts, &last, read)))
         return true;
     drop_updates(read);

@@ -7,9 +7,6 @@
 
 #include <stdio.h>
 
-#define HAS_NUMBERS "has_numbers(" SEAL_NUMBERS ", seal)"
-#define HAS_CONTENT "has_content(seq, seal, " SEAL_CONTENT ")"
-
 static const int64_t SEQ_MAX = INT64_MAX / 2; /* beyond, a bit has flipped */
 
 struct replay {
@@ -24,21 +21,29 @@ struct replay {
 
 /* Says that the damaged row `seq` cannot be passed over. */
 static bool refuse(struct replay *replay, int64_t seq, const char *why) {
-    snprintf(replay->error, replay->error_size,
-             "%s is damaged: %s (update_log.seq %lld); restore a backup, or see \"A damaged file\""
-             " in the operations guide",
-             log_file_path(replay->options), why, (long long)seq);
+    if (!*replay->error)
+        snprintf(
+            replay->error, replay->error_size,
+            "%s is damaged: %s (update_log.seq %lld); restore a backup, or see \"A damaged file\""
+            " in the operations guide",
+            log_file_path(replay->options), why, (long long)seq);
     return false;
 }
 
 /* --- Whole rows ------------------------------------------------------------------------------- */
 
-/* The entry of the channel `id`, about to change; NULL when memory is out, or the name is that of
- * another channel. */
+/* The entry of the channel `id`, about to change. NULL when another channel has the name, for this
+ * one was forgotten; and on failure, with `error`. */
 static struct entry *open_entry(struct replay *replay, int64_t id, struct slice name) {
     struct entry *entry;
-    if (!entries_find(replay->entries, hash_of(name), name, true, &entry))
+    if (!entries_find(replay->entries, hash_of(name), name, true, &entry)) {
+        int code = sqlite3_errcode(replay->file->db);
+        bool is_sqlite = code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE;
+        snprintf(replay->error, replay->error_size, "%s cannot be read: %s",
+                 log_file_path(replay->options),
+                 is_sqlite ? sqlite3_errstr(code) : "out of memory");
         return NULL;
+    }
     if (entry->now.id && entry->now.id != id)
         return NULL;
     entries_touch(replay->entries, entry, replay->options->steady_ms());
@@ -55,7 +60,7 @@ static bool take_channel(struct replay *replay, sqlite3_stmt *news) {
         return refuse(replay, first_seq, "the only copy of a channel's name");
     struct entry *entry = open_entry(replay, id, sql_column(news, 6));
     if (!entry)
-        return refuse(replay, first_seq, "the name of a channel, or memory is out");
+        return !*replay->error;
     int64_t mark = sqlite3_column_int64(news, 3);
     entry->now.total = (uint64_t)sqlite3_column_int64(news, 1);
     entry->now.head = sqlite3_column_int64(news, 2);
@@ -69,11 +74,11 @@ static bool take_whole_rows(struct replay *replay) {
     static const char sql[] =
         "SELECT news.id, news.total, news.head, news.mark, news.born, news.first,"
         " coalesce(channel.name,"
-        "  (SELECT name FROM update_log WHERE seq = news.first AND " HAS_CONTENT "))"
+        "  (SELECT name FROM update_log WHERE seq = news.first AND " SEAL_HAS_CONTENT "))"
         " FROM (SELECT channel AS id, max(ts) AS total, max(seq) AS head, max(born) AS born,"
         "       max(seq) FILTER (WHERE ts % ?2 = 0) AS mark,"
         "       min(seq) FILTER (WHERE name IS NOT NULL) AS first"
-        "       FROM update_log WHERE seq > ?1 AND " HAS_NUMBERS " GROUP BY channel) AS news"
+        "       FROM update_log WHERE seq > ?1 AND " SEAL_HAS_NUMBERS " GROUP BY channel) AS news"
         " LEFT JOIN channel ON channel.id = news.id"
         " WHERE channel.head IS NULL OR news.head > channel.head";
     sqlite3_stmt *news = NULL;
@@ -137,7 +142,7 @@ static struct entry *open_new(struct replay *replay, const struct update_row *ro
     if ((row->ts == 1) + (row->prev == 0) + (row->channel > replay->last_channel_id) < 2 ||
         !log_file_prepare(replay->file, &find,
                           "SELECT name FROM update_log WHERE seq = ?1 AND name IS NOT NULL"
-                          " AND " HAS_CONTENT))
+                          " AND " SEAL_HAS_CONTENT))
         return NULL;
     sqlite3_bind_int64(find, 1, row->seq);
     if (sqlite3_step(find) == SQLITE_ROW)
@@ -149,9 +154,11 @@ static struct entry *open_new(struct replay *replay, const struct update_row *ro
 /* Gives a damaged row to its channel, so that its id is not given again. */
 static bool take_damaged_row(struct replay *replay, const struct update_row *row) {
     int64_t is_linked = 0;
-    if (!log_file_query(replay->file,
-                        "SELECT 1 FROM update_log WHERE seq > ?1 AND prev = ?1 AND " HAS_NUMBERS,
-                        row->seq, 0, &is_linked))
+    if (!log_file_query(
+            replay->file,
+            "SELECT 1 FROM update_log WHERE seq > ?1 AND prev = ?1 AND " SEAL_HAS_NUMBERS
+            " UNION ALL SELECT 1 FROM channel WHERE head = ?1",
+            row->seq, 0, &is_linked))
         return false;
     if (is_linked)
         return true;
@@ -171,7 +178,7 @@ static bool take_damaged_rows(struct replay *replay) {
     sqlite3_stmt *list = NULL;
     if (!log_file_prepare(replay->file, &list,
                           "SELECT seq, channel, ts, prev FROM update_log"
-                          " WHERE seq > ?1 AND NOT " HAS_NUMBERS " ORDER BY seq"))
+                          " WHERE seq > ?1 AND NOT " SEAL_HAS_NUMBERS " ORDER BY seq"))
         return false;
     sqlite3_bind_int64(list, 1, replay->checkpoint);
     int status;
@@ -209,20 +216,24 @@ static bool look_at_log(struct replay *replay, const struct log_meta *meta,
 }
 
 /* The newest row was later than what `meta` says, unless that is damaged or all rows are gone. */
-static bool find_time(struct replay *replay, const struct log_meta *meta, struct log_time *time) {
-    int64_t born = 0, at = 0;
-    static const char newest[] = " FROM update_log WHERE " HAS_NUMBERS " ORDER BY seq DESC LIMIT 1";
-    char sql[256];
-    snprintf(sql, sizeof sql, "SELECT born%s", newest);
-    bool ok = log_file_query(replay->file, sql, 0, 0, &born);
-    snprintf(sql, sizeof sql, "SELECT at%s", newest);
-    ok = ok && log_file_query(replay->file, sql, 0, 0, &at);
+static bool find_time(struct replay *replay, const struct log_meta *meta, struct log_found *found,
+                      struct log_time *time) {
+    sqlite3_stmt *newest = NULL;
+    if (!log_file_prepare(replay->file, &newest,
+                          "SELECT born, at FROM update_log WHERE " SEAL_HAS_NUMBERS
+                          " ORDER BY seq DESC LIMIT 1"))
+        return false;
+    int status = sqlite3_step(newest);
     *time = meta->time;
-    if (born > time->log_ms) {
-        time->log_ms = born;
-        time->wall_ms = at;
+    if (status == SQLITE_ROW) {
+        found->last_born = sqlite3_column_int64(newest, 0);
+        if (found->last_born > time->log_ms) {
+            time->log_ms = found->last_born;
+            time->wall_ms = sqlite3_column_int64(newest, 1);
+        }
     }
-    return ok;
+    sqlite3_finalize(newest);
+    return status == SQLITE_ROW || status == SQLITE_DONE;
 }
 
 /* Counts the rows again where the log has no room for as many as it should have: somebody has
@@ -252,7 +263,7 @@ bool replay_log(struct log_file *file, struct entries *entries, const struct sto
     replay.last_channel_id = meta.last_channel;
     entries_begin(entries);
     ok = ok && take_whole_rows(&replay) && take_damaged_rows(&replay) &&
-         look_at_log(&replay, &meta, &found) && find_time(&replay, &meta, time);
+         look_at_log(&replay, &meta, &found) && find_time(&replay, &meta, &found, time);
     if (ok)
         *state = log_state_at_start(&meta, &found, (int64_t)options->channel_max_updates);
     ok = ok && check_rows(&replay, state);

@@ -16,7 +16,9 @@ bool rows_init(struct rows *rows, struct log_file *file) {
            log_file_prepare(file, &rows->list_older,
                             "SELECT seq, channel FROM update_log WHERE seq < ?1 AND seq >= ?2"
                             " ORDER BY seq DESC") &&
-           log_file_prepare(file, &rows->oldest_seq, "SELECT min(seq) FROM update_log") &&
+           log_file_prepare(file, &rows->oldest_seq,
+                            "SELECT seq FROM update_log WHERE " SEAL_HAS_NUMBERS
+                            " ORDER BY seq LIMIT 1") &&
            log_file_prepare(file, &rows->find_channel,
                             "SELECT " SEAL_CHANNEL ", seal FROM channel WHERE name = ?1") &&
            log_file_prepare(file, &rows->put_channel,
@@ -192,7 +194,8 @@ enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq,
 }
 
 int64_t rows_oldest_seq(struct rows *rows) {
-    return sql_number(rows->oldest_seq);
+    int64_t seq;
+    return sql_get(rows->oldest_seq, &seq) ? seq : 0;
 }
 
 /* --- channel ---------------------------------------------------------------------------------- */

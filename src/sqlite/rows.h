@@ -38,7 +38,7 @@ enum row_status rows_load_update(struct rows *rows, const struct update_row *row
 enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq, int64_t from_seq,
                                 struct update_row *row);
 
-/* The oldest seq in the log, 0 for none. */
+/* The seq of the oldest row with sound numbers; 0 for none, and on failure. */
 int64_t rows_oldest_seq(struct rows *rows);
 
 enum row_status rows_find_channel(struct rows *rows, struct slice name,

@@ -26,6 +26,11 @@
 #define SEAL_CONTENT "name, body, raw, method, query, headers"
 #define SEAL_CHANNEL "id, name, total, head, mark, last_born"
 
+/* Conditions on a row of update_log, and of channel. */
+#define SEAL_HAS_NUMBERS "has_numbers(" SEAL_NUMBERS ", seal)"
+#define SEAL_HAS_CONTENT "has_content(seq, seal, " SEAL_CONTENT ")"
+#define SEAL_IS_WHOLE "is_whole(" SEAL_CHANNEL ", seal)"
+
 /* The numbers of a row of the log. */
 struct update_row {
     int64_t seq, channel, ts, prev, skip, at, born, size;

@@ -15,11 +15,13 @@ static inline bool sql_run(sqlite3_stmt *statement) {
     return status == SQLITE_DONE;
 }
 
-/* The first column of the first row; 0 when there is no row, and on failure. */
-static inline int64_t sql_number(sqlite3_stmt *statement) {
-    int64_t number = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+/* The first column of the first row goes to `number`: 0 when there is no row, or it holds NULL. False
+ * on failure. */
+static inline bool sql_get(sqlite3_stmt *statement, int64_t *number) {
+    int status = sqlite3_step(statement);
+    *number = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
-    return number;
+    return status == SQLITE_ROW || status == SQLITE_DONE;
 }
 
 /* Binds bytes that must stay until the statement has run. No bytes are an empty blob, not NULL. */

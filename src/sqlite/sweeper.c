@@ -14,10 +14,10 @@ bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_sta
     *sweeper = (struct sweeper){.file = file, .state = state, .options = options};
     return log_file_prepare(file, &sweeper->find_oldest,
                             "SELECT seq, born FROM update_log"
-                            " WHERE has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
+                            " WHERE " SEAL_HAS_NUMBERS " ORDER BY seq LIMIT 1") &&
            log_file_prepare(file, &sweeper->find_kept,
                             "SELECT seq FROM update_log WHERE seq <= ?1 AND born >= ?2"
-                            " AND has_numbers(" SEAL_NUMBERS ", seal) ORDER BY seq LIMIT 1") &&
+                            " AND " SEAL_HAS_NUMBERS " ORDER BY seq LIMIT 1") &&
            log_file_prepare(
                file, &sweeper->find_slice_end,
                "SELECT max(seq) FROM"
@@ -26,8 +26,10 @@ bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_sta
                             "DELETE FROM update_log WHERE seq <= ?1") &&
            log_file_prepare(
                file, &sweeper->delete_excess,
-               "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2 AND"
-               " ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3");
+               "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2"
+               " AND ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3"
+               " AND " SEAL_HAS_NUMBERS " AND EXISTS (SELECT 1 FROM channel"
+               "  WHERE id = update_log.channel AND " SEAL_IS_WHOLE ")");
 }
 
 /* --- What is due ------------------------------------------------------------------------------ */
@@ -57,10 +59,14 @@ enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle)
     int64_t max_bytes = (int64_t)sweeper->options->max_bytes;
     if (!find_oldest(sweeper))
         return SWEEP_NOTHING;
-    if (sweeper->oldest.born < cutoff_ms && !sweeper->is_stuck)
+    if (sweeper->oldest.born < cutoff_ms && !sweeper->is_end_stuck)
         return SWEEP_AGE;
-    if (max_bytes && log_file_used_bytes(sweeper->file) > max_bytes && !sweeper->is_stuck)
+    int64_t bytes = 0;
+    if (max_bytes && !sweeper->is_end_stuck && log_file_used_bytes(sweeper->file, &bytes) &&
+        bytes > max_bytes)
         return SWEEP_BYTES;
+    if (sweeper->is_pass_stuck)
+        return SWEEP_NOTHING;
     bool is_worth_it = state->excess.ready >= sweep_threshold(state->rows, is_idle);
     return state->pass.is_open || is_worth_it ? SWEEP_COUNT : SWEEP_NOTHING;
 }
@@ -81,24 +87,34 @@ int64_t sweep_rows_over(int64_t used_bytes, int64_t max_bytes, int64_t rows, int
     return enough < 1 ? 1 : enough < max_rows ? enough : max_rows;
 }
 
-/* The last seq of a slice of `max_rows` rows, `end_seq` at most. */
-static int64_t find_slice_end(struct sweeper *sweeper, int64_t first_seq, int64_t end_seq,
-                              int64_t max_rows) {
+/* The last seq of a slice of `max_rows` rows, `end_seq` at most. False on failure. */
+static bool find_slice_end(struct sweeper *sweeper, int64_t first_seq, int64_t end_seq,
+                           int64_t max_rows, int64_t *end) {
     sqlite3_bind_int64(sweeper->find_slice_end, 1, first_seq);
     sqlite3_bind_int64(sweeper->find_slice_end, 2, max_rows);
-    int64_t end = sql_number(sweeper->find_slice_end);
-    return end >= first_seq && end && end < end_seq ? end : end_seq;
+    bool ok = sql_get(sweeper->find_slice_end, end);
+    if (*end < first_seq || *end > end_seq || !*end)
+        *end = end_seq;
+    return ok;
+}
+
+/* Some errors make SQLite roll back by itself. Then a DELETE would be a transaction of its own. */
+static bool run_delete(struct sweeper *sweeper, sqlite3_stmt *statement) {
+    return !sqlite3_get_autocommit(sweeper->file->db) && sql_run(statement);
 }
 
 /* Deletes from the old end up to the first row that is not past the bound on age: a gap in the log
  * would look like damage. */
 static bool delete_oldest(struct sweeper *sweeper, int64_t cutoff_ms, int64_t max_rows) {
-    int64_t end = find_slice_end(sweeper, 0, sweeper->state->checkpoint_seq, max_rows);
+    int64_t end, kept;
+    if (!find_slice_end(sweeper, 0, sweeper->state->checkpoint_seq, max_rows, &end))
+        return false;
     sqlite3_bind_int64(sweeper->find_kept, 1, end);
     sqlite3_bind_int64(sweeper->find_kept, 2, cutoff_ms);
-    int64_t kept = sql_number(sweeper->find_kept);
+    if (!sql_get(sweeper->find_kept, &kept))
+        return false;
     sqlite3_bind_int64(sweeper->delete_oldest, 1, kept ? kept - 1 : end);
-    return sql_run(sweeper->delete_oldest);
+    return run_delete(sweeper, sweeper->delete_oldest);
 }
 
 static void open_pass(struct sweeper *sweeper) {
@@ -112,11 +128,13 @@ static bool delete_excess(struct sweeper *sweeper, int64_t max_rows) {
     struct log_state *state = sweeper->state;
     if (!state->pass.is_open)
         open_pass(sweeper);
-    int64_t end = find_slice_end(sweeper, state->pass.next_seq, state->pass.end_seq, max_rows);
+    int64_t end;
+    if (!find_slice_end(sweeper, state->pass.next_seq, state->pass.end_seq, max_rows, &end))
+        return false;
     sqlite3_bind_int64(sweeper->delete_excess, 1, state->pass.next_seq);
     sqlite3_bind_int64(sweeper->delete_excess, 2, end);
     sqlite3_bind_int64(sweeper->delete_excess, 3, (int64_t)sweeper->options->channel_max_updates);
-    if (!sql_run(sweeper->delete_excess))
+    if (!run_delete(sweeper, sweeper->delete_excess))
         return false;
     state->pass.next_seq = end + 1;
     if (end >= state->pass.end_seq) {
@@ -132,22 +150,31 @@ static bool delete_rows(struct sweeper *sweeper, enum sweep sweep, int64_t cutof
         return delete_excess(sweeper, max_rows);
     if (sweep == SWEEP_AGE)
         return delete_oldest(sweeper, cutoff_ms, max_rows);
-    int64_t rows =
-        sweep_rows_over(log_file_used_bytes(sweeper->file), (int64_t)sweeper->options->max_bytes,
-                        sweeper->state->rows, max_rows);
+    int64_t bytes;
+    if (!log_file_used_bytes(sweeper->file, &bytes))
+        return false;
+    int64_t rows = sweep_rows_over(bytes, (int64_t)sweeper->options->max_bytes,
+                                   sweeper->state->rows, max_rows);
     return delete_oldest(sweeper, INT64_MAX, rows);
 }
 
+/* From now on nothing is deleted in this way: it would only be tried again and again. */
+static void give_up(struct sweeper *sweeper, enum sweep sweep) {
+    *(sweep == SWEEP_COUNT ? &sweeper->is_pass_stuck : &sweeper->is_end_stuck) = true;
+    log_error("old updates cannot be deleted", "meaning",
+              "the data file is damaged; see longline check", NULL);
+}
+
 bool sweeper_sweep(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms, int64_t max_rows) {
-    if (!delete_rows(sweeper, sweep, cutoff_ms, max_rows))
+    if (!delete_rows(sweeper, sweep, cutoff_ms, max_rows)) {
+        if (sqlite3_errcode(sweeper->file->db) == SQLITE_CORRUPT)
+            give_up(sweeper, sweep);
         return false;
+    }
     int64_t deleted = sqlite3_changes(sweeper->file->db);
     bool was_deletable = sweeper->oldest.seq <= sweeper->state->checkpoint_seq;
-    if (!deleted && was_deletable && sweep != SWEEP_COUNT) {
-        sweeper->is_stuck = true;
-        log_error("the oldest updates cannot be deleted", "meaning",
-                  "the data file is damaged; see longline check", NULL);
-    }
+    if (!deleted && was_deletable && sweep != SWEEP_COUNT)
+        give_up(sweeper, sweep);
     sweeper->state->rows -= deleted;
     sweeper->state->swept += (uint64_t)deleted;
     sweeper->oldest.is_known = false;

@@ -22,7 +22,7 @@ struct sweeper {
         bool is_known;
         int64_t seq, born; /* of the oldest row that is whole; seq 0: there is none */
     } oldest;
-    bool is_stuck; /* the old end of the log is damaged: nothing is deleted there any more */
+    bool is_end_stuck, is_pass_stuck; /* damage is in the way: nothing is deleted there any more */
 };
 
 /* All that is passed in must stay. False on failure. */

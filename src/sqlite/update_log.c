@@ -60,10 +60,12 @@ static struct moment look_at_clock(const struct update_log *log) {
 struct transaction {
     struct log_state before;
     struct checkpoint_slice written;
+    struct store_append *culprit; /* that cannot be stored, whatever becomes of the others */
 };
 
 static bool begin(struct update_log *log, struct transaction *t) {
     t->before = log->state;
+    t->culprit = NULL;
     checkpoint_slice_init(&t->written);
     entries_begin(&log->entries);
     return log_file_begin(&log->file);
@@ -78,7 +80,8 @@ static bool commit(struct update_log *log, struct transaction *t) {
 
 static void roll_back(struct update_log *log, struct transaction *t, const char *doing) {
     int code = sqlite3_errcode(log->file.db);
-    log->file.trouble = code == SQLITE_OK ? "out of memory" : sqlite3_errstr(code);
+    if (!t->culprit)
+        log->file.trouble = code == SQLITE_OK ? "out of memory" : sqlite3_errstr(code);
     log_file_note_error(&log->file, doing);
     log_file_roll_back(&log->file);
     checkpoint_failed(&log->checkpoint, &t->written);
@@ -142,6 +145,7 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
         if (!begin(log, &t) || !maintain_within(log, &t, moment, slice_rows(0), is_idle) ||
             !commit(log, &t)) {
             roll_back(log, &t, "maintenance");
+            wal_maintain(&log->wal, moment.steady_ms);
             return false;
         }
     }
@@ -188,17 +192,22 @@ static void note_row(struct update_log *log, struct channel_row *channel,
         log->state.excess.fresh++;
 }
 
-static bool append_one(struct update_log *log, struct store_append *append, struct moment moment) {
+static bool append_one(struct update_log *log, struct store_append *append, struct transaction *t,
+                       struct moment moment) {
     struct entry *entry;
     struct slice name = append_name(append);
-    if (!entries_find(&log->entries, append->hash, name, true, &entry))
+    if (!entries_find(&log->entries, append->hash, name, true, &entry)) {
+        if (log->file.reason) /* its channel's row is damaged */
+            t->culprit = append;
         return false;
+    }
     entries_touch(&log->entries, entry, moment.steady_ms);
     struct channel_row *channel = &entry->now;
     if (!channel->id)
         channel->id = ++log->state.last_channel_id;
     append->update->at_ms = moment.wall_ms;
-    append->update->born_ms = moment.log_ms;
+    append->update->born_ms = log->state.last_born =
+        moment.log_ms > log->state.last_born ? moment.log_ms : log->state.last_born;
     struct update_row row = next_row(log, channel, append->update);
     if (!rows_insert_update(&log->rows, &row, channel->total ? NULL : &name, append->update))
         return false;
@@ -211,7 +220,7 @@ static bool try_append(struct update_log *log, struct list *batch, struct transa
                        struct moment moment) {
     size_t count = 0;
     for (struct list *link = batch->next; link != batch; link = link->next, count++)
-        if (!append_one(log, append_of(link), moment))
+        if (!append_of(link)->error && !append_one(log, append_of(link), t, moment))
             return false;
     log->checkpoint.appends += (int64_t)count;
     return maintain_within(log, t, moment, slice_rows(count), false) && commit(log, t);
@@ -222,21 +231,45 @@ static void undo_appends(struct update_log *log, struct list *batch) {
         entries_undo(&log->entries, append_of(link)->hash, append_name(append_of(link)));
 }
 
-void update_log_append(struct update_log *log, struct list *batch) {
-    struct moment moment = look_at_clock(log);
-    open_checkpoint_if_due(log, moment, false);
+static bool is_stuck(const struct update_log *log) {
+    return log->sweeper.is_end_stuck || log->sweeper.is_pass_stuck;
+}
+
+/* Whether a batch that failed can be stored without what was in its way: an append whose channel is
+ * damaged, or the sweeper. */
+static bool can_try_again(struct update_log *log, const struct transaction *t, bool was_stuck) {
+    if (t->culprit)
+        t->culprit->error = STORE_FAILED;
+    return t->culprit || is_stuck(log) != was_stuck;
+}
+
+static bool append_batch(struct update_log *log, struct list *batch, struct moment moment) {
     struct transaction t;
-    bool ok = begin(log, &t) && try_append(log, batch, &t, moment);
-    if (ok) {
-        sweeper_appended(&log->sweeper);
-    } else {
+    bool ok, was_stuck;
+    do {
+        was_stuck = is_stuck(log);
+        open_checkpoint_if_due(log, moment, false);
+        ok = begin(log, &t) && try_append(log, batch, &t, moment);
+        if (ok)
+            break;
         roll_back(log, &t, "append");
         undo_appends(log, batch);
-        wal_copy(&log->wal, moment.steady_ms); /* the disk may be full of it: that makes room */
-    }
-    wal_bound(&log->wal, moment.steady_ms);
+    } while (can_try_again(log, &t, was_stuck));
+    return ok;
+}
+
+void update_log_append(struct update_log *log, struct list *batch) {
+    struct moment moment = look_at_clock(log);
     for (struct list *link = batch->next; link != batch; link = link->next)
-        append_of(link)->error = ok ? STORE_OK : STORE_FAILED;
+        append_of(link)->error = STORE_OK;
+    bool ok = append_batch(log, batch, moment);
+    if (ok)
+        sweeper_appended(&log->sweeper);
+    else
+        wal_copy(&log->wal, moment.steady_ms); /* the disk may be full of it: that makes room */
+    wal_bound(&log->wal, moment.steady_ms);
+    for (struct list *link = batch->next; link != batch && !ok; link = link->next)
+        append_of(link)->error = STORE_FAILED;
     entries_trim(&log->entries);
 }
 
@@ -258,7 +291,9 @@ void update_log_read(struct update_log *log, struct store_read *read) {
 }
 
 void update_log_count_bytes(const struct update_log *log, struct store_stats *stats) {
-    stats->bytes = (uint64_t)log_file_used_bytes(&log->file);
+    int64_t bytes;
+    if (log_file_used_bytes(&log->file, &bytes))
+        stats->bytes = (uint64_t)bytes;
 }
 
 void update_log_stats(const struct update_log *log, struct store_stats *stats) {
@@ -280,7 +315,7 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     struct log_time time;
     if (!recover_channels(&log->file, options, error, error_size))
         return false;
-    checkpoint_init(&log->checkpoint, &log->file, &log->entries, &log->state, channel_max);
+    checkpoint_init(&log->checkpoint, &log->file, &log->entries, &log->state);
     if (!rows_init(&log->rows, &log->file) ||
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
         !forget_init(&log->forget, &log->file, options->ttl_ms)) {
@@ -290,7 +325,7 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     if (!replay_log(&log->file, &log->entries, options, &log->state, &time, error, error_size))
         return false;
     log_clock_start(&log->clock, options, time);
-    log->time_put_at = options->steady_ms();
+    log->time_put_at = options->steady_ms() - TIME_MS; /* the first transaction tells the file */
     log->reader = (struct reader){.rows = &log->rows,
                                   .damage = &log->damage,
                                   .channel_max = channel_max,
@@ -302,6 +337,7 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
 static void free_log(struct update_log *log) {
     log_file_close(&log->file);
     entries_deinit(&log->entries);
+    damage_deinit(&log->damage);
     free(log);
 }
 

@@ -31,14 +31,16 @@ enum repair {
 };
 
 struct wal_file {
-    const char *path;
+    const char *path; /* absolute */
     int fd;
+    mode_t mode;
     bool may_write;
     unsigned char header[HEADER_BYTES];
     bool is_big_endian;
     size_t page_bytes;
     int64_t frames;
     int64_t max_pages;           /* that the database can have */
+    bool has_failed;             /* the file could not be read */
     unsigned char *frame, *next; /* one frame each */
 };
 
@@ -89,9 +91,13 @@ static off_t frame_offset(const struct wal_file *wal, int64_t index) {
     return HEADER_BYTES + index * (off_t)frame_bytes(wal);
 }
 
-static bool read_frame(const struct wal_file *wal, int64_t index, unsigned char *frame) {
-    return index < wal->frames && pread(wal->fd, frame, frame_bytes(wal),
-                                        frame_offset(wal, index)) == (ssize_t)frame_bytes(wal);
+/* False at the end of the log; and on failure, which sets `has_failed`. */
+static bool read_frame(struct wal_file *wal, int64_t index, unsigned char *frame) {
+    if (index >= wal->frames)
+        return false;
+    ssize_t len = pread(wal->fd, frame, frame_bytes(wal), frame_offset(wal, index));
+    wal->has_failed |= len != (ssize_t)frame_bytes(wal);
+    return !wal->has_failed;
 }
 
 /* The frame's salts are those of the log: it is not a leftover of an earlier one. */
@@ -139,7 +145,7 @@ static bool is_frame_right(const struct wal_file *wal, struct sum before,
 }
 
 /* Whether the frame behind `index` goes on from `sum`. */
-static bool goes_on(const struct wal_file *wal, int64_t index, struct sum sum) {
+static bool goes_on(struct wal_file *wal, int64_t index, struct sum sum) {
     return read_frame(wal, index + 1, wal->next) && is_frame_right(wal, sum, wal->next);
 }
 
@@ -246,14 +252,9 @@ static enum repair repair_frame(struct wal_file *wal, int64_t index, struct sum 
     return REPAIRED;
 }
 
-/* Writes the log anew with the sums that its frames have from `index` on, up to the last that
- * belongs to it; `sum`: before it. The old log stays until the new one is whole on disk. */
-static bool rewrite_sums(struct wal_file *wal, int64_t index, struct sum sum) {
-    char path[PATH_MAX + 16];
-    snprintf(path, sizeof path, "%s-new", wal->path);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return false;
+/* Copies the log to `fd` with the sums that its frames have from `index` on, up to the last that
+ * belongs to it; `sum`: before that. */
+static bool copy_with_sums(struct wal_file *wal, int64_t index, struct sum sum, int fd) {
     bool ok = write(fd, wal->header, HEADER_BYTES) == HEADER_BYTES;
     struct sum read_sum = get_sum(wal->frame + 16);
     for (int64_t i = 0; ok && read_frame(wal, i, wal->next); i++) {
@@ -266,24 +267,51 @@ static bool rewrite_sums(struct wal_file *wal, int64_t index, struct sum sum) {
         }
         ok = write(fd, wal->next, frame_bytes(wal)) == (ssize_t)frame_bytes(wal);
     }
-    ok = ok && fsync(fd) == 0 && rename(path, wal->path) == 0;
-    int old_fd = wal->fd;
-    if (ok)
-        wal->fd = fd;
-    close(ok ? old_fd : fd);
+    return ok && !wal->has_failed && fsync(fd) == 0;
+}
+
+/* Makes a rename durable. */
+static bool sync_directory(const char *path) {
+    char directory[PATH_MAX + 16];
+    snprintf(directory, sizeof directory, "%s", path);
+    *strrchr(directory, '/') = '\0'; /* the path is absolute */
+    int fd = open(*directory ? directory : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
     return ok;
 }
 
-/* Whether a commit behind the frame `index` is whole: it was written after that one was synced. */
-static bool is_followed_by_commit(const struct wal_file *wal, int64_t index) {
-    bool is_in_later = is_commit(wal->frame);
+/* Writes the log anew. The old one stays until the new one is whole on disk. */
+static bool rewrite_sums(struct wal_file *wal, int64_t index, struct sum sum) {
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s-new", wal->path);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, wal->mode);
+    if (fd < 0)
+        return false;
+    if (!copy_with_sums(wal, index, sum, fd) || rename(path, wal->path) != 0 ||
+        !sync_directory(wal->path)) {
+        close(fd);
+        unlink(path);
+        return false;
+    }
+    close(wal->fd);
+    wal->fd = fd;
+    return true;
+}
+
+/*
+ * Whether a later commit than that of wal->frame, the frame `index`, is whole: it was written after
+ * this one was synced. Any two frames that go on one from the other count; the first commit among
+ * them may still be that of the damaged frame.
+ */
+static bool is_followed_by_commit(struct wal_file *wal, int64_t index) {
+    int commits = is_commit(wal->frame) && is_plausible(wal, wal->frame);
     struct sum sum = get_sum(wal->frame + 16);
-    while (goes_on(wal, index, sum)) {
-        if (is_in_later && is_commit(wal->next))
+    for (index++; read_frame(wal, index, wal->next); index++) {
+        if (is_frame_right(wal, sum, wal->next) && is_commit(wal->next) && ++commits > 1)
             return true;
-        is_in_later |= is_commit(wal->next);
         sum = get_sum(wal->next + 16);
-        index++;
     }
     return false;
 }
@@ -320,7 +348,10 @@ static enum wal_state look_at_frames(struct wal_file *wal, char *error, size_t e
         if (state == WAL_REPAIRED && wal->may_write && read_frame(wal, index, wal->frame))
             sum = get_sum(wal->frame + 16); /* it may have been written anew */
     }
-    return state;
+    if (!wal->has_failed)
+        return state;
+    snprintf(error, error_size, "it cannot be read");
+    return WAL_FAILED;
 }
 
 /* --- The whole -------------------------------------------------------------------------------- */
@@ -349,20 +380,33 @@ static enum wal_state look_at_file(struct wal_file *wal, off_t size, off_t data_
     return state == WAL_WHOLE && !was_right ? WAL_REPAIRED : state;
 }
 
+/* Opens the log of the database `path`, which may be a link, and looks at it. */
+static enum wal_state open_and_look(struct wal_file *wal, const char *path, char *why,
+                                    size_t why_size) {
+    struct stat status, data;
+    wal->fd = open(wal->path, (wal->may_write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    if (wal->fd < 0 && errno == ENOENT)
+        return WAL_WHOLE;
+    if (wal->fd < 0 || fstat(wal->fd, &status) != 0 || stat(path, &data) != 0) {
+        snprintf(why, why_size, "%s", strerror(errno));
+        return WAL_FAILED;
+    }
+    wal->mode = status.st_mode & 0777;
+    ssize_t len = pread(wal->fd, wal->header, HEADER_BYTES, 0);
+    return len < HEADER_BYTES ? WAL_WHOLE
+                              : look_at_file(wal, status.st_size, data.st_size, why, why_size);
+}
+
 enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, char *error,
                           size_t error_size) {
-    char wal_path[PATH_MAX + 8], why[128] = "";
-    snprintf(wal_path, sizeof wal_path, "%s-wal", path);
-    struct wal_file wal = {.path = wal_path, .may_write = may_write};
-    wal.fd = open(wal_path, (may_write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-    if (wal.fd < 0)
-        return WAL_WHOLE;
-    struct stat status, data;
-    enum wal_state state = WAL_WHOLE;
-    if (fstat(wal.fd, &status) == 0 && stat(path, &data) == 0 &&
-        pread(wal.fd, wal.header, HEADER_BYTES, 0) == HEADER_BYTES)
-        state = look_at_file(&wal, status.st_size, data.st_size, why, sizeof why);
-    close(wal.fd);
+    char real_path[PATH_MAX], wal_path[PATH_MAX + 8], why[128] = "";
+    if (!realpath(path, real_path))
+        return WAL_WHOLE; /* a new file */
+    snprintf(wal_path, sizeof wal_path, "%s-wal", real_path);
+    struct wal_file wal = {.path = wal_path, .fd = -1, .may_write = may_write};
+    enum wal_state state = open_and_look(&wal, real_path, why, sizeof why);
+    if (wal.fd >= 0)
+        close(wal.fd);
     if (state == WAL_DAMAGED && !is_synced) {
         log_warn("the write-ahead log is read up to its first damage", "file", wal_path, "damaged",
                  why, NULL);
@@ -374,7 +418,7 @@ enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, char
                  " \"A damaged file\" in the operations guide",
                  wal_path, why);
     else if (state == WAL_FAILED)
-        snprintf(error, error_size, "%s cannot be repaired: %s", wal_path, why);
+        snprintf(error, error_size, "%s cannot be mended: %s", wal_path, why);
     else if (state == WAL_REPAIRED && may_write)
         log_error("a bit had flipped in the write-ahead log", "file", wal_path, "meaning",
                   "it is put right, or is in the update that is named below", NULL);

@@ -21,7 +21,7 @@ static int set_up(void **state) {
         !entries_init(&entries, &rows))
         return -1;
     log_state = (struct log_state){0};
-    checkpoint_init(&checkpoint, &file, &entries, &log_state, 100);
+    checkpoint_init(&checkpoint, &file, &entries, &log_state);
     return 0;
 }
 
