@@ -16,7 +16,6 @@
 #include "sqlite/store.h"
 #include "version.h"
 
-#include <malloc.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -26,11 +25,7 @@
 #include <unistd.h>
 
 enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
-enum {
-    OWN_BYTES = 8 << 20,
-    MMAP_BYTES = 256 << 10,
-    TRIM_BYTES = 1 << 20,
-};
+enum { OWN_BYTES = 12 << 20 };
 
 #define OUT_OF_MEMORY "out of memory" /* as every room says it */
 
@@ -106,15 +101,8 @@ static void wait_for_store(uv_loop_t *loop) {
 
 /* BUFFER_SIZE without its share for the program itself and what is on its way from the store. */
 static uint64_t buffer_bytes(const struct config *config) {
-    uint64_t bytes = (uint64_t)config->buffer_size << 20, share = bytes / 8;
+    uint64_t bytes = (uint64_t)config->buffer_size << 20, share = bytes / 16 * 3;
     return bytes - (share < OWN_BYTES ? share : OWN_BYTES);
-}
-
-/* Large blocks, such as replies, come from the system and go back to it at once. Left to itself,
- * glibc soon keeps them in its heaps, where a small block behind them holds them for good. */
-static void set_up_memory(void) {
-    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
-    mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 }
 
 /* Builds the parts from the store upwards; false on failure, with one line in `error`. */
@@ -197,7 +185,6 @@ static int serve(int argc, char **argv) {
     api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
     if (!api.trust || !server_check_listen(app.config.listen, error, sizeof error))
         return complain(EXIT_USAGE, error);
-    set_up_memory();
     umask(077); /* the data file holds secrets */
     signal(SIGPIPE, SIG_IGN);
     log_init(app.config.log_level, app.config.log_json);

@@ -13,7 +13,11 @@ void budget_init(uint64_t max_bytes);
 /* Whether `bytes` more would fit. */
 bool budget_has(size_t bytes);
 
-/* Counts `bytes`, whether they fit or not; budget_give() takes them back. */
+/*
+ * Counts `bytes`, whether they fit or not; budget_give() takes them back. After a time of much use
+ * budget_give() lets the system have the memory again: left to itself, glibc keeps what lies
+ * between small blocks that are still in use.
+ */
 void budget_take(size_t bytes);
 void budget_give(size_t bytes);
 

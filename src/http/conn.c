@@ -105,6 +105,8 @@ static void drop_ahead(struct conn *conn) {
 
 /* The parser's state of a request that came in part. */
 static void free_request(struct conn *conn) {
+    if (conn->request)
+        budget_give(sizeof *conn->request);
     free(conn->request);
     conn->request = NULL;
 }
@@ -306,6 +308,7 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
     struct conn_shared *shared = shared_of(conn);
     bool is_first = conn->request != request;
     if (is_first) {
+        budget_take(sizeof *request);
         conn->request = request;
         shared->spare_request = NULL;
         set_deadline(conn, shared->request_timeout_ms);

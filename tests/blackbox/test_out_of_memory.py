@@ -120,7 +120,7 @@ class Visit:
         self.talk(b"".join(request_bytes("GET", path) for path in paths), len(paths))
 
 
-DEEP_VISITS = ("push", "poll_from_the_store", "wait_and_wake")
+DEEP_VISITS = ("push", "wait_and_wake")
 VISITS = [name for name in vars(Visit) if not name.startswith("_") and name not in ("talk", "note", "close")]
 
 
