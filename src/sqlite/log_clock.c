@@ -51,6 +51,7 @@ void log_clock_start(struct log_clock *clock, const struct store_options *option
     *clock = (struct log_clock){
         .options = options,
         .base_ms = now.log_ms - steady_ms,
+        .start_base_ms = wall_ms - steady_ms,
         .wall_base_ms = wall_ms - steady_ms,
         .unseen_ms = now.unseen_ms,
     };
@@ -70,7 +71,7 @@ int64_t log_clock_now(const struct log_clock *clock) {
 struct log_time log_clock_time(const struct log_clock *clock) {
     return (struct log_time){
         .log_ms = log_clock_now(clock),
-        .wall_ms = clock->options->wall_ms(),
+        .wall_ms = clock->start_base_ms + clock->options->steady_ms(),
         .unseen_ms = clock->unseen_ms,
     };
 }

@@ -5,7 +5,7 @@
  * file knows: by the time that the wall clock says has passed, but by a day at most, and not at
  * all if the wall clock has gone back. Nobody saw that time, so the wall clock may have been wrong:
  * when it goes back over a later restart, it takes as much of that time back. In doubt updates
- * stay longer.
+ * stay longer. What the wall clock does in between does not count.
  *
  * It counts milliseconds. On a new file it begins with the wall clock's; it equals it for as long
  * as that never jumps.
@@ -19,14 +19,15 @@ struct store_options;
 /* What the file knows. */
 struct log_time {
     int64_t log_ms;    /* the log's clock at the last moment on record; 0: none */
-    int64_t wall_ms;   /* the wall clock then */
+    int64_t wall_ms;   /* the wall clock then, had it not jumped since the start */
     int64_t unseen_ms; /* of all restarts: what may be taken back */
 };
 
 struct log_clock {
     const struct store_options *options; /* its wall_ms() and steady_ms() */
     int64_t base_ms;                     /* plus the steady clock: the log's */
-    int64_t wall_base_ms;                /* plus the steady clock: the wall clock before a jump */
+    int64_t start_base_ms; /* plus the steady clock: the wall clock without its jumps */
+    int64_t wall_base_ms;  /* plus the steady clock: the wall clock when last watched */
     int64_t unseen_ms;
 };
 

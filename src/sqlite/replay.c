@@ -215,7 +215,7 @@ static bool look_at_log(struct replay *replay, const struct log_meta *meta,
     return ok;
 }
 
-/* The newest row was later than what `meta` says, unless that is damaged or all rows are gone. */
+/* Where `meta` does not know the time, the newest row does. */
 static bool find_time(struct replay *replay, const struct log_meta *meta, struct log_found *found,
                       struct log_time *time) {
     sqlite3_stmt *newest = NULL;
@@ -227,10 +227,9 @@ static bool find_time(struct replay *replay, const struct log_meta *meta, struct
     *time = meta->time;
     if (status == SQLITE_ROW) {
         found->last_born = sqlite3_column_int64(newest, 0);
-        if (found->last_born > time->log_ms) {
-            time->log_ms = found->last_born;
-            time->wall_ms = sqlite3_column_int64(newest, 1);
-        }
+        if (!time->log_ms)
+            *time = (struct log_time){.log_ms = found->last_born,
+                                      .wall_ms = sqlite3_column_int64(newest, 1)};
     }
     sqlite3_finalize(newest);
     return status == SQLITE_ROW || status == SQLITE_DONE;

@@ -71,7 +71,7 @@ class Files:
             bit = chance.randrange(63 if isinstance(value, int) else 8 * len(value) or 1)
             if isinstance(value, int):
                 # Mostly a bit that is near the value.
-                bit = chance.randrange(max(value.bit_length(), 1) + 2) if chance.random() < 0.8 else bit
+                bit = min(62, chance.randrange(max(value.bit_length(), 1) + 2)) if chance.random() < 0.8 else bit
                 flipped = value ^ 1 << bit
             else:
                 content = bytearray(value if isinstance(value, bytes) else value.encode("latin-1"))

@@ -171,7 +171,8 @@ def test_any_jumps_and_ends(start, clock):
     seed = os.environ.get("SEED") or secrets.token_hex(4)
     print(f"SEED={seed}")
     chance = random.Random(seed)
-    server = start(LOG_LEVEL="info", **clock.settings)
+    # A day may pass at each start, so the bound is a month.
+    server = start(LOG_LEVEL="info", DATA_TTL=30 * DAY_S, CHANNEL_STORAGE_MAXSIZE=1_000_000, **clock.settings)
     channels = [server.channel() for _ in range(3)]
     pushed = 0
     for _ in range(RANDOM_JUMPS):

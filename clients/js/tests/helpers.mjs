@@ -55,7 +55,7 @@ export async function startScript(t, steps) {
         response.writeHead(status, more);
         response.end(typeof body === 'string' ? body : JSON.stringify(body));
     });
-    server.listen(0, '127.0.0.1');
+    server.listen(0, '127.0.0.1').unref(); // a test that timed out must not keep the process
     await once(server, 'listening');
     t.after(() => {
         server.closeAllConnections();

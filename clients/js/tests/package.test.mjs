@@ -51,29 +51,17 @@ async function drive(args, onLine) {
 }
 
 test('the driver: events, a handler that throws, stop', async (t) => {
-    const endings = [];
-    const isQuick = () => endings.at(-1) < 500;
-    // On a machine with other work the best of many tries counts.
-    for (let tries = 0; tries < 10 && !isQuick(); tries++) endings.push(await driveAndStop(t));
-    assert.ok(isQuick(), `ended after ${endings} ms`);
-});
-
-/** Resolves with how long the driver took to end, in ms. */
-async function driveAndStop(t) {
     const server = await startScript(t, [
         reply(5, [{ n: 4 }, { throw: true }], { missed: 3 }),
         { status: 500, body: '' },
         reply(1, [], { reset: true }),
         { body: '{"ok":true,"ts":2,"updates":[{"id":12345678901234567890}]}' },
     ]);
-    let closed;
-    const { lines, code } = await drive([server.url, '-', '1'], async (child, { ts }) => {
+    const { lines, code } = await drive([server.url, '-', '60'], async (child, { ts }) => {
         if (ts !== 2) return;
-        await server.asked(5); // it waits
-        closed = performance.now();
+        await server.asked(5); // it waits for a minute
         child.stdin.end();
     });
-    const ending = performance.now() - closed;
     assert.deepEqual(lines, [
         { missed: 3 },
         { update: { n: 4 }, text: '{"n":4}', ts: 4 },
@@ -84,8 +72,7 @@ async function driveAndStop(t) {
     ]);
     assert.equal(code, 0);
     assert.deepEqual(server.requests.map(({ query }) => query.ts), ['0', '5', '5', '1', '2']);
-    return ending;
-}
+});
 
 test('the driver: gives up', async (t) => {
     const server = await startScript(t, [{ status: 404, body: { error_description: 'No such path' } }]);
