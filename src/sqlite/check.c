@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -78,28 +79,44 @@ static void check_pages(struct check *check) {
         name_error(check, "pages");
 }
 
+/* Each update leads to the one before, and each channel to its newest, as a reader sees it: one that
+ * is not there was deleted from the old end, or past a bound on its channel's count. */
+static void check_links(struct check *check) {
+    static const char wrong[] =
+        "SELECT l.seq, 0 FROM update_log AS l LEFT JOIN update_log AS p ON p.seq = l.prev"
+        " WHERE l.prev >= l.seq OR p.channel <> l.channel OR p.ts <> l.ts - 1";
+#define META(key) "(SELECT value FROM meta WHERE key = '" key "')"
+#define IS_TOO_YOUNG(seq)                                                                          \
+    seq " > " META("raised_seq") " AND " seq " >= (SELECT min(seq) FROM update_log)"
+    static const char lost[] =
+        "SELECT l.seq, 0 FROM update_log AS l JOIN channel AS c ON c.id = l.channel"
+        " WHERE " IS_TOO_YOUNG("l.prev") " AND l.ts - 1 > c.total - " META(
+            "channel_max") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = l.prev)";
+    static const char headless[] = "SELECT id, 0 FROM channel NOT INDEXED WHERE " IS_TOO_YOUNG(
+        "head") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = head)";
+#undef IS_TOO_YOUNG
+#undef META
+    count_rows(check, wrong, "a link to the update before", "update_log.seq");
+    count_rows(check, lost, "the update before is missing", "update_log.seq");
+    count_rows(check, headless, "the newest update is missing", "channel.id");
+}
+
 static void check_rows(struct check *check) {
-    int64_t updates = count_rows(
-        check, "SELECT seq, has_numbers(" SEAL_NUMBERS ", seal) FROM update_log ORDER BY seq",
-        "the numbers of an update", "update_log.seq");
-    count_rows(check,
-               "SELECT seq, has_content(seq, seal, " SEAL_CONTENT ") FROM update_log ORDER BY seq",
+    int64_t updates =
+        count_rows(check, "SELECT seq, " SEAL_HAS_NUMBERS " FROM update_log ORDER BY seq",
+                   "the numbers of an update", "update_log.seq");
+    count_rows(check, "SELECT seq, " SEAL_HAS_CONTENT " FROM update_log ORDER BY seq",
                "the content of an update", "update_log.seq");
-    int64_t channels = count_rows(
-        check, "SELECT id, is_whole(" SEAL_CHANNEL ", seal) FROM channel NOT INDEXED ORDER BY id",
-        "a channel", "channel.id");
+    int64_t channels =
+        count_rows(check, "SELECT id, " SEAL_IS_WHOLE " FROM channel NOT INDEXED ORDER BY id",
+                   "a channel", "channel.id");
     count_rows(check,
                "SELECT id, EXISTS (SELECT 1 FROM channel AS c NOT INDEXED WHERE c.id = i.id AND"
                " c.name = i.name) FROM (SELECT id, name FROM channel INDEXED BY"
                " sqlite_autoindex_channel_1) AS i",
                "a name in the index", "channel.id");
     count_rows(check, "SELECT 0, is_sealed(key, value, seal) FROM meta", "meta", "row");
-    /* Deleted rows are the oldest, or past the bound on a channel's count. */
-    count_rows(check,
-               "SELECT l.seq, 0 FROM update_log AS l LEFT JOIN update_log AS p ON p.seq = l.prev"
-               " WHERE l.prev >= l.seq OR (p.seq IS NOT NULL AND"
-               "  (p.channel <> l.channel OR p.ts <> l.ts - 1))",
-               "a link to the update before", "update_log.seq");
+    check_links(check);
     if (updates >= 0 && channels >= 0)
         fprintf(check->out, "%" PRId64 " updates and %" PRId64 " channels read\n", updates,
                 channels);
@@ -118,21 +135,32 @@ static bool check_wal(struct check *check) {
 }
 
 static bool has_wal(const struct check *check) {
-    char path[PATH_MAX + 8];
+    char real_path[PATH_MAX], path[PATH_MAX + 8];
     struct stat status;
-    snprintf(path, sizeof path, "%s-wal", check->path);
+    if (!realpath(check->path, real_path))
+        return false;
+    snprintf(path, sizeof path, "%s-wal", real_path);
     return stat(path, &status) == 0 && status.st_size > 0;
 }
 
 /* --- The whole -------------------------------------------------------------------------------- */
 
+/* Whether its rows have seals. */
+static bool has_seals(struct check *check) {
+    int64_t is_upgrading = 0;
+    log_file_query(&check->file, "SELECT 1 FROM sqlite_schema WHERE name = 'update_log_1'", 0, 0,
+                   &is_upgrading);
+    if (check->file.version == LOG_SCHEMA_VERSION && !is_upgrading)
+        return true;
+    fputs(is_upgrading ? "its upgrade is not finished; the next start of longline goes on\n"
+                       : "it is of version 1, without checksums; a start of longline adds them\n",
+          check->out);
+    return false;
+}
+
 static enum check_result check_open_file(struct check *check) {
-    if (check->file.version < LOG_SCHEMA_VERSION)
-        fprintf(check->out,
-                "schema version %" PRId64 " has no checksums; a start of longline adds them\n",
-                check->file.version);
     check_pages(check);
-    if (check->file.version == LOG_SCHEMA_VERSION)
+    if (has_seals(check))
         check_rows(check);
     if (!check->damaged)
         fprintf(check->out, "%s is whole\n", check->path);
@@ -141,24 +169,30 @@ static enum check_result check_open_file(struct check *check) {
     return check->damaged ? CHECK_DAMAGED : CHECK_WHOLE;
 }
 
+static enum check_result look(struct check *check, bool is_in_use) {
+    char error[512] = "";
+    bool is_alone = !is_in_use && !has_wal(check);
+    if (!is_in_use && !check_wal(check))
+        return CHECK_DAMAGED;
+    if (log_file_open_to_read(&check->file, check->path, is_alone, error, sizeof error))
+        return check_open_file(check);
+    fprintf(check->out, "%s\n", error);
+    return CHECK_FAILED;
+}
+
 enum check_result check_file(const char *path, FILE *out, FILE *progress) {
     struct check check = {.path = path, .out = out, .progress = progress};
-    char error[512] = "";
     if (access(path, R_OK) != 0) {
         fprintf(out, "%s cannot be read: %s\n", path, strerror(errno));
         return CHECK_FAILED;
     }
-    bool is_in_use = data_is_locked(path), is_alone = !is_in_use && !has_wal(&check);
+    bool is_in_use = data_is_locked(path);
     if (is_in_use)
         fputs("the server is running: its write-ahead log is read as SQLite sees it\n", out);
-    else if (!check_wal(&check))
-        return CHECK_DAMAGED;
-    bool ok = log_file_open_to_read(&check.file, path, is_alone, error, sizeof error);
-    enum check_result result = CHECK_FAILED;
-    if (ok)
-        result = check_open_file(&check);
-    else
-        fprintf(out, "%s\n", error);
+    enum check_result result = look(&check, is_in_use);
     log_file_close(&check.file);
-    return result;
+    if (is_in_use || !data_is_locked(path))
+        return result;
+    fputs("the server was started meanwhile: this counts for nothing, run it again\n", out);
+    return CHECK_FAILED;
 }

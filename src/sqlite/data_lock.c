@@ -33,6 +33,16 @@ static bool find_lock_path(const char *path, char *lock_path, size_t size, char 
     return true;
 }
 
+/* Tries for a tenth of a second: data_is_locked() holds the lock for a moment. */
+static bool take_lock(int fd) {
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (tries == 10)
+            return false;
+        usleep(10000);
+    }
+    return true;
+}
+
 int data_lock(const char *path, char *error, size_t error_size) {
     char lock_path[PATH_MAX + 8];
     int data_fd = open_file(path, error, error_size);
@@ -44,7 +54,7 @@ int data_lock(const char *path, char *error, size_t error_size) {
     int lock_fd = open_file(lock_path, error, error_size);
     if (lock_fd < 0)
         return -1;
-    if (flock(lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (!take_lock(lock_fd)) {
         snprintf(error, error_size, "%s is in use by another longline process", path);
         close(lock_fd);
         return -1;

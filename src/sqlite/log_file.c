@@ -180,13 +180,14 @@ static bool lacks_shared_memory(const struct log_file *file) {
 
 /* On a full disk, goes on without the shared memory that lets others read the file. */
 static bool set_up_without_room(struct log_file *file, const struct store_options *options) {
+    const char *reason = sqlite3_errstr(sqlite3_errcode(file->db));
     if (!lacks_shared_memory(file) || !log_file_execute(file, "PRAGMA locking_mode = EXCLUSIVE") ||
         !set_up(file, options))
         return false;
-    log_warn("the disk is full", "meaning",
-             "pushes are refused until there is room; until the next restart no other program can"
-             " open the data file",
-             NULL);
+    log_warn(
+        "the data file is opened for us alone", "error", reason, "meaning",
+        "there is no shared memory for it; no other program can open it until the next restart",
+        NULL);
     return true;
 }
 

@@ -1,0 +1,119 @@
+/* A sweep that fails half-way, at each of SQLite's steps: nothing is deleted that is not past a
+ * bound, and nothing at all if it says that it failed. On a database in memory. */
+#include "support.h"
+
+#include "base/config.h"
+#include "base/log.h"
+#include "sqlite/rows.h"
+#include "sqlite/sweeper.h"
+
+enum { OLD = 30, YOUNG = 30, CUTOFF_MS = 1000 };
+
+static struct log_file file;
+static struct rows rows;
+static struct log_state state;
+static struct sweeper sweeper;
+static struct store_options options;
+static int steps_left;
+
+static int fail_at_step(void *context) {
+    assert_null(context);
+    return --steps_left == 0;
+}
+
+static int64_t count(const char *condition) {
+    char sql[128];
+    int64_t rows_found = -1;
+    snprintf(sql, sizeof sql, "SELECT count(*) FROM update_log WHERE %s", condition);
+    assert_true(log_file_query(&file, sql, CUTOFF_MS, 0, &rows_found));
+    return rows_found;
+}
+
+static void add_row(int64_t seq) {
+    struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST")};
+    struct update *update = update_new(&parts);
+    struct update_row row = {.seq = seq,
+                             .channel = 1,
+                             .ts = seq,
+                             .prev = seq - 1,
+                             .born = seq <= OLD ? CUTOFF_MS - 1 : CUTOFF_MS};
+    struct slice name = SLICE("a");
+    assert_true(rows_insert_update(&rows, &row, seq == 1 ? &name : NULL, update));
+    update_unref(update);
+}
+
+static void open_file(uint64_t max_bytes) {
+    char error[512] = "";
+    log_init(LOG_LEVEL_ERROR + 1, false);
+    options = (struct store_options){
+        .sync = SYNC_NEVER, .max_bytes = max_bytes, .channel_max_updates = YOUNG};
+    state = (struct log_state){
+        .last_seq = OLD + YOUNG, .checkpoint_seq = OLD + YOUNG, .rows = OLD + YOUNG};
+    state.excess.ready = OLD;
+    assert_true(log_file_open(&file, &options, error, sizeof error));
+    assert_true(rows_init(&rows, &file));
+    assert_true(sweeper_init(&sweeper, &file, &state, &options));
+    assert_true(log_file_begin(&file));
+    for (int64_t seq = 1; seq <= OLD + YOUNG; seq++)
+        add_row(seq);
+    struct channel_row channel = {.id = 1, .total = OLD + YOUNG, .head = OLD + YOUNG};
+    assert_true(rows_put_channel(&rows, SLICE("a"), &channel));
+    assert_true(log_file_commit(&file));
+}
+
+/* Sweeps with a failure at the given step; true when it came to its end before. */
+static bool sweep_until(enum sweep sweep, int step) {
+    struct log_state before = state;
+    steps_left = step;
+    assert_true(log_file_begin(&file));
+    assert_int_equal(sweeper_due(&sweeper, sweep == SWEEP_AGE ? CUTOFF_MS : 0, true), sweep);
+    sqlite3_progress_handler(file.db, 1, fail_at_step, NULL);
+    bool ok = sweeper_sweep(&sweeper, sweep, CUTOFF_MS, OLD / 2);
+    sqlite3_progress_handler(file.db, 0, NULL, NULL);
+    bool was_interrupted = steps_left <= 0;
+    assert_int_equal(ok, !was_interrupted);
+    if (ok) {
+        assert_true(log_file_commit(&file));
+        return true;
+    }
+    log_file_roll_back(&file);
+    state = before;
+    sweeper_undone(&sweeper);
+    assert_int_equal(count("1"), OLD + YOUNG);
+    return false;
+}
+
+static void check_sweep(enum sweep sweep, uint64_t max_bytes) {
+    open_file(max_bytes);
+    int step = 1;
+    while (!sweep_until(sweep, step))
+        step++;
+    assert_true(step > 20);
+    assert_int_equal(count("born >= ?1"), YOUNG);
+    assert_true(count("born < ?1") < OLD);
+    log_file_close(&file);
+}
+
+static void test_by_age(void **unused) {
+    (void)unused;
+    check_sweep(SWEEP_AGE, 0);
+}
+
+static void test_by_bytes(void **unused) {
+    (void)unused;
+    check_sweep(SWEEP_BYTES, 1);
+}
+
+static void test_by_count(void **unused) {
+    (void)unused;
+    check_sweep(SWEEP_COUNT, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_by_age),
+        cmocka_unit_test(test_by_bytes),
+        cmocka_unit_test(test_by_count),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
