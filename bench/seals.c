@@ -1,4 +1,4 @@
-// seals: what the checksums of a row cost an update. The updates differ, and do not fit in the cache.
+// seals: what the checksums of a row cost. The updates differ, and do not fit into the cache.
 #include "sqlite/seal.h"
 
 #include <stdio.h>

@@ -79,8 +79,8 @@ static void check_pages(struct check *check) {
         name_error(check, "pages");
 }
 
-/* Each update leads to the one before, and each channel to its newest, as a reader sees it: one that
- * is not there was deleted from the old end, or past a bound on its channel's count. */
+/* Each update leads to the one before, and each channel to its newest, as a reader sees it: one
+ * that is not there was deleted from the old end, or past its channel's bound. */
 static void check_links(struct check *check) {
     static const char wrong[] =
         "SELECT l.seq, 0 FROM update_log AS l LEFT JOIN update_log AS p ON p.seq = l.prev"

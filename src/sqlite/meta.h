@@ -3,8 +3,8 @@
  *
  *     meta(key, value, seal)
  *
- * If the seal of a value is broken, that is logged, and all of them count as unknown: they only make
- * sense together. Then a start looks at the whole log, or assumes what deletes nothing.
+ * If the seal of a value is broken, that is logged, and all of them count as unknown: they only
+ * make sense together. Then a start looks at the whole log, or assumes what deletes nothing.
  */
 #pragma once
 

@@ -5,8 +5,8 @@
  * the disk.
  *
  * A damaged row behind the checkpoint may be the newest of its channel, and its id must not be
- * given again. If a later row links to it, or the channel's row includes it, there is nothing to do.
- * Otherwise two of its three links to its channel (channel, ts, prev) tell which it belongs to.
+ * given again. If a later row links to it, or the channel's row includes it, there is nothing to
+ * do. Otherwise two of its three links to its channel (channel, ts, prev) tell which it belongs to.
  * Where they do not, or where the only copy of a channel's name is damaged, the start is refused.
  */
 #pragma once

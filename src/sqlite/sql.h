@@ -15,8 +15,8 @@ static inline bool sql_run(sqlite3_stmt *statement) {
     return status == SQLITE_DONE;
 }
 
-/* The first column of the first row goes to `number`: 0 when there is no row, or it holds NULL. False
- * on failure. */
+/* The first column of the first row goes to `number`: 0 when there is no row, or it holds NULL.
+ * False on failure. */
 static inline bool sql_get(sqlite3_stmt *statement, int64_t *number) {
     int status = sqlite3_step(statement);
     *number = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
