@@ -124,6 +124,11 @@ class FakeNode(FakeRedis):
     def settings(self, **more):
         return {"DATA_PROVIDER": "redis", "REDIS_HOST": HOST, "REDIS_PORT": self.port, **more}
 
+    @property
+    def beats(self):
+        """What it is asked while nobody asks for anything."""
+        return self.asked["PING"] + self.asked["EVAL"]
+
     def answer(self, name, words):
         if name == "EVALSHA":
             return self._run(words[3], is_append=len(words) == 3 + 3 + 8)
