@@ -1,8 +1,8 @@
 /*
  * The replay: what a start learns from the log behind the last checkpoint.
  *
- * It changes entries in memory only; the next checkpoint writes them. So a start needs no room on
- * the disk.
+ * It changes entries in memory only. The start writes them with a checkpoint, or goes on without
+ * where there is no room on the disk.
  *
  * A damaged row behind the checkpoint may be the newest of its channel, and its id must not be
  * given again. If a later row links to it, or the channel's row includes it, there is nothing to

@@ -308,6 +308,18 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats) {
 
 /* --- Opening and closing ---------------------------------------------------------------------- */
 
+/* As far as there is room on the disk: opening replays what could not be written. */
+static void write_checkpoint(struct update_log *log) {
+    while (log->checkpoint.is_open || log->entries.dirty_count) {
+        if (!log->checkpoint.is_open)
+            checkpoint_open(&log->checkpoint);
+        uint64_t errors = log->file.errors;
+        update_log_maintain(log, false);
+        if (log->file.errors != errors)
+            break;
+    }
+}
+
 /* What a start reads, mends and prepares. False with one line in `error` on failure. */
 static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     const struct store_options *options = &log->options;
@@ -352,8 +364,10 @@ struct update_log *update_log_open(const struct store_options *options, char *er
     log->options = *options;
     if (log_file_open(&log->file, &log->options, error, error_size) &&
         upgrade_file(&log->file, &log->options, error, error_size) &&
-        init_parts(log, error, error_size))
+        init_parts(log, error, error_size)) {
+        write_checkpoint(log); /* or the next start would replay the same again, and more */
         return log;
+    }
     free_log(log);
     return NULL;
 }
@@ -363,14 +377,7 @@ int64_t update_log_now_ms(const struct update_log *log) {
 }
 
 void update_log_close(struct update_log *log) {
-    while (log->checkpoint.is_open || log->entries.dirty_count) {
-        if (!log->checkpoint.is_open)
-            checkpoint_open(&log->checkpoint);
-        uint64_t errors = log->file.errors;
-        update_log_maintain(log, false);
-        if (log->file.errors != errors)
-            break; /* opening replays what could not be written */
-    }
+    write_checkpoint(log);
     if (!log_file_begin(&log->file) || !put_time(log, look_at_clock(log)) ||
         !log_file_commit(&log->file))
         log_file_roll_back(&log->file);

@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -187,12 +188,37 @@ static void test_in_memory(void **state) {
     assert_int_equal(push("a"), total + 1);
 }
 
+static int64_t checkpoint_on_disk(void) {
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT value FROM meta WHERE key = 'checkpoint'", -1,
+                                        &statement, NULL),
+                     SQLITE_OK);
+    int64_t seq = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : -1;
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return seq;
+}
+
+/* Killed again and again before a checkpoint is due, each start replays only what came since. */
+static void test_a_start_writes_what_it_replayed(void **state) {
+    (void)state;
+    open_log();
+    for (uint64_t round = 0; round < 5; round++) {
+        assert_true(push_many("a", round * 10 + 1, 10));
+        crash();
+        assert_int_equal(checkpoint_on_disk(), round * 10 + 10);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_crashes),
         LOG_TEST(test_failed_transactions),
         LOG_TEST(test_failed_batch_of_new_channels),
         LOG_TEST(test_in_memory),
+        LOG_TEST(test_a_start_writes_what_it_replayed),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
