@@ -95,7 +95,8 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
 /* Gives a Redis the time of one operation to be there; without it longline serves all the same. */
 static void wait_for_store(uv_loop_t *loop) {
     uint64_t end_ms = uv_now(loop) + (uint64_t)app.config.redis_timeout;
-    while (store_health(app.store, NULL) != STORE_OK && uv_now(loop) < end_ms)
+    while (store_is_shared(app.store) && store_health(app.store, NULL) != STORE_OK &&
+           uv_now(loop) < end_ms)
         uv_run(loop, UV_RUN_ONCE);
 }
 
