@@ -62,10 +62,13 @@ bool loop_memory_reserve(const uv_loop_t *loop, int fd) {
         places *= 2;
     if (places * sizeof(void *) <= spare_bytes)
         return true;
+    void *larger = malloc(places * sizeof(void *));
+    if (!larger)
+        return false;
     free(spare);
-    spare = malloc(places * sizeof(void *));
-    spare_bytes = spare ? places * sizeof(void *) : 0;
-    return spare != NULL;
+    spare = larger;
+    spare_bytes = places * sizeof(void *);
+    return true;
 }
 
 bool loop_memory_reserve_next(const uv_loop_t *loop) {

@@ -1,9 +1,17 @@
 #include "http/budget.h"
 
+#include "base/clock.h"
+
 #include <malloc.h>
 
+enum {
+    HIGH_BYTES = 16 << 20, /* in use: worth to be given back to the system when it is free again */
+    TRIM_MS = 5000, /* from one time to the next: it holds up the loop for some milliseconds */
+};
+
 static uint64_t max, used;
-static bool was_high; /* a sixteenth of it was in use, and more than a 64th still is */
+static bool was_high;
+static int64_t trimmed_ms;
 
 void budget_init(uint64_t max_bytes) {
     max = max_bytes;
@@ -15,14 +23,18 @@ bool budget_has(size_t bytes) {
 
 void budget_take(size_t bytes) {
     used += bytes;
-    was_high |= used > max / 16;
+    was_high |= used > HIGH_BYTES;
 }
 
 void budget_give(size_t bytes) {
     used -= bytes;
-    if (!was_high || used > max / 64)
+    if (!was_high || used > HIGH_BYTES / 4)
         return;
+    int64_t now_ms = clock_steady_ms();
+    if (now_ms - trimmed_ms < TRIM_MS)
+        return; /* with a later one */
     was_high = false;
+    trimmed_ms = now_ms;
     malloc_trim(0);
 }
 

@@ -58,8 +58,8 @@ static struct conn_shared *shared_of(const struct conn *conn) {
 /* --- Buffers ---------------------------------------------------------------------------------- */
 
 static void free_in(struct conn *conn) {
-    budget_give(conn->in_cap);
     free(conn->in);
+    budget_give(conn->in_cap);
     conn->in = NULL;
     conn->in_len = conn->in_cap = conn->fed = 0;
 }
@@ -185,10 +185,10 @@ static void on_written(uv_write_t *write, int status) {
     struct conn *conn = container_of(write->handle, struct conn, stream);
     struct reply *reply = sending->reply;
     bool close = reply->close;
-    if (--reply->pending == 0)
-        budget_give(reply->len);
+    size_t bytes = --reply->pending == 0 ? reply->len : 0;
     reply_unref(reply);
     free(sending);
+    budget_give(bytes);
     if (conn->state == CONN_CLOSED)
         return;
     if (status < 0)
@@ -435,7 +435,10 @@ static void received(struct conn *conn, char *data, size_t len) {
     if (data == conn->in + conn->in_len) {
         conn->in_len += (uint32_t)len;
     } else if (!append_in(conn, data, len)) {
-        drop_ahead(conn);
+        if (conn->state == CONN_READING)
+            refuse(conn, ERROR_BUSY);
+        else
+            drop_ahead(conn);
         return;
     }
     if (conn->state == CONN_READING) {
@@ -583,6 +586,15 @@ void conn_drain_all(struct conn_shared *shared) {
 static void close_one(uv_handle_t *handle, void *shared) {
     if (handle->data == shared)
         conn_close(container_of(handle, struct conn, handle));
+}
+
+static void close_unless_waiting(uv_handle_t *handle, void *shared) {
+    if (handle->data == shared && container_of(handle, struct conn, handle)->state != CONN_WAITING)
+        conn_close(container_of(handle, struct conn, handle));
+}
+
+void conn_close_readers(struct conn_shared *shared) {
+    uv_walk(shared->loop, close_unless_waiting, shared);
 }
 
 void conn_close_all(struct conn_shared *shared) {

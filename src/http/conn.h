@@ -93,6 +93,8 @@ void conn_drain_all(struct conn_shared *shared);
 
 /* Closes all open ones, whatever they are doing. */
 void conn_close_all(struct conn_shared *shared);
+/* Closes those that wait for no reply of ours: what is under way in the store may still get one. */
+void conn_close_readers(struct conn_shared *shared);
 
 /* --- For handlers ----------------------------------------------------------------------------- */
 

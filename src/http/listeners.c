@@ -124,11 +124,8 @@ static int bind_and_listen(struct listener *listener, const struct sockaddr_stor
     if (is_unix) {
         const char *path = ((const struct sockaddr_un *)address)->sun_path;
         listener->unix_path = strdup(path);
-        if (!listener->unix_path || chmod(path, 0666) != 0) {
-            int error = listener->unix_path ? -errno : -ENOMEM;
-            unlink(path);
-            return error;
-        }
+        if (!listener->unix_path || chmod(path, 0666) != 0)
+            return listener->unix_path ? -errno : -ENOMEM;
     }
     return listen(listener->fd, BACKLOG) == 0 ? 0 : -errno;
 }
@@ -148,6 +145,8 @@ static int open_listener(struct listener *listener, const struct sockaddr_storag
         error = uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
     if (error) {
         close(listener->fd);
+        if (listener->unix_path)
+            unlink(listener->unix_path);
         free(listener->unix_path);
         listener->unix_path = NULL;
     }

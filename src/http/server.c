@@ -45,9 +45,17 @@ static void on_conn_closed(void *context) {
 
 /* --- Stopping --------------------------------------------------------------------------------- */
 
-static void on_drain_over(uv_timer_t *timer) {
+static void on_store_late(uv_timer_t *timer) {
     struct server *server = container_of(timer, struct server, drain_timer);
     conn_close_all(server->options.connections);
+}
+
+/* A push that came at the last moment is in the store: its reply comes as soon as the disk has
+ * it. */
+static void on_drain_over(uv_timer_t *timer) {
+    struct server *server = container_of(timer, struct server, drain_timer);
+    uv_timer_start(timer, on_store_late, SERVER_STORE_MS, 0);
+    conn_close_readers(server->options.connections);
 }
 
 static void on_signal(uv_signal_t *handle, int number) {

@@ -6,7 +6,10 @@
 
 #include "http/conn.h"
 
-enum { SERVER_DRAIN_MS = 3000 }; /* then what is still open is closed */
+enum {
+    SERVER_DRAIN_MS = 3000, /* then whatever is not under way in the store is closed */
+    SERVER_STORE_MS = 1000, /* then everything is */
+};
 
 struct server_options {
     const char *listen;       /* addresses, separated by commas */

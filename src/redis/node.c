@@ -13,6 +13,7 @@ enum {
     REFUSED_MS = 100,   /* ... after it has refused something */
     IDLE_MS = 5000,     /* a node that serves nothing is closed after so long */
     NODES_MAX = 2000,
+    EVICTED_QUIET_MS = 60000, /* without evictions: the next one is news again */
 };
 
 /* --- What it promises ------------------------------------------------------------------------- */
@@ -36,9 +37,12 @@ static void on_info(struct redis_call *call, const redisReply *reply) {
     node->promised_ms = uv_now(node->topology->loop);
     if (!before.is_known || node->promise.evicted_keys <= before.evicted_keys)
         return;
-    node->evicted_ms = uv_now(node->topology->loop);
-    log_warn("redis evicts keys", "address", redis_address_text(&node->address).text, "keys",
-             log_number(node->promise.evicted_keys - before.evicted_keys).text, NULL);
+    uint64_t now_ms = uv_now(node->topology->loop);
+    bool was_quiet = !node->evicted_ms || now_ms - node->evicted_ms > EVICTED_QUIET_MS;
+    node->evicted_ms = now_ms;
+    if (was_quiet)
+        log_warn("redis evicts keys", "address", redis_address_text(&node->address).text, "keys",
+                 log_number(node->promise.evicted_keys - before.evicted_keys).text, NULL);
 }
 
 static void announce(const struct redis_node *node) {

@@ -86,14 +86,19 @@ static bool find_lost(struct log_file *file, bool can_read_index) {
 
 /* What the log knows of them. */
 static bool look_up_lost(struct log_file *file) {
+    /* A name may be lost under two ids, of which one is damaged itself. */
+    static const char twice[] = "DELETE FROM lost WHERE head IS NULL AND name IN"
+                                " (SELECT name FROM lost WHERE head IS NOT NULL)";
     return log_file_query(
-        file,
-        "UPDATE lost SET total = news.total, head = news.head, mark = news.mark, born = news.born"
-        " FROM (SELECT channel, max(ts) AS total, max(seq) AS head, max(born) AS born,"
-        "  max(coalesce(max(seq) FILTER (WHERE ts % ?1 = 0), 0), max(skip)) AS mark"
-        "  FROM update_log WHERE channel IN (SELECT id FROM lost) AND " SEAL_HAS_NUMBERS
-        "  GROUP BY channel) AS news WHERE lost.id = news.channel",
-        LOG_SKIP, 0, NULL);
+               file,
+               "UPDATE lost SET total = news.total, head = news.head, mark = news.mark, born = "
+               "news.born"
+               " FROM (SELECT channel, max(ts) AS total, max(seq) AS head, max(born) AS born,"
+               "  max(coalesce(max(seq) FILTER (WHERE ts % ?1 = 0), 0), max(skip)) AS mark"
+               "  FROM update_log WHERE channel IN (SELECT id FROM lost) AND " SEAL_HAS_NUMBERS
+               "  GROUP BY channel) AS news WHERE lost.id = news.channel",
+               LOG_SKIP, 0, NULL) &&
+           log_file_execute(file, twice);
 }
 
 /* The index first: deleting a row needs it. */

@@ -82,7 +82,8 @@ def test_any_bit_of_the_write_ahead_log(killed, chance):
         return f"bit {bit}"
 
     outcomes = judge_all(killed, [flip] * FLIPS)
-    assert "refused" not in outcomes and outcomes["same"] > FLIPS / 3, "most of its bits can be put right"
+    # Some of the first page's bits that fit several places may stop the start.
+    assert outcomes["same"] > FLIPS / 2 and outcomes.get("refused", 0) <= 1 + FLIPS / 50, "most of its bits can be put right"
 
 
 def test_what_can_be_read_moves_to_a_new_file(closed):
