@@ -28,6 +28,7 @@ struct faults {
 };
 
 static struct faults *faults;
+static _Thread_local bool is_exempt; /* what ASan asks of libc for itself must not fail */
 
 static void *(*next_malloc)(size_t);
 static void *(*next_calloc)(size_t, size_t);
@@ -37,12 +38,13 @@ static void *(*next_memalign)(size_t, size_t);
 static int (*next_posix_memalign)(void **, size_t, size_t);
 static void *(*next_mmap)(void *, size_t, int, int, int, off_t);
 static int (*next_accept4)(int, struct sockaddr *, socklen_t *, int);
+static int (*next_pthread_getattr_np)(pthread_t, pthread_attr_t *);
 static int (*next_pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
 #define FIND(name) (*(void **)&next_##name = dlsym(RTLD_NEXT, #name))
 
 static bool fails(void) {
-    if (!faults)
+    if (!faults || is_exempt)
         return false;
     uint64_t call = ++faults->calls;
     if (!faults->from || call < faults->from || call >= faults->until)
@@ -56,6 +58,7 @@ __attribute__((constructor)) static void start(void) {
     FIND(mmap);
     FIND(accept4);
     FIND(pthread_create);
+    FIND(pthread_getattr_np);
     const char *path = getenv("FAULTS_FILE");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
@@ -125,6 +128,15 @@ void *mmap(void *at, size_t len, int protection, int flags, int fd, off_t offset
 
 void *mmap64(void *at, size_t len, int protection, int flags, int fd, off_t offset) {
     return mmap(at, len, protection, flags, fd, offset);
+}
+
+int pthread_getattr_np(pthread_t thread, pthread_attr_t *attributes) {
+    if (!next_pthread_getattr_np)
+        FIND(pthread_getattr_np);
+    is_exempt = true;
+    int error = next_pthread_getattr_np(thread, attributes);
+    is_exempt = false;
+    return error;
 }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
