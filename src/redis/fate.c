@@ -22,6 +22,7 @@ enum store_error redis_fate_error(const char *text) {
         {"invalid password", STORE_REFUSED},
         {"can't run this command", STORE_REFUSED},
         {"can't access", STORE_REFUSED},
+        {"ACL failure in script", STORE_REFUSED}, /* from Redis 8 on */
         {"invalid username", STORE_REFUSED},
         {"without any password configured", STORE_REFUSED},
     };

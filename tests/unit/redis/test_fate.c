@@ -53,6 +53,8 @@ static void test_errors_of_a_role_pass_where_another_may_take_it(void **state) {
         enum store_error error;
     } errors[] = {
         {"READONLY You can't write against a read only replica.", STORE_READ_ONLY},
+        {"ERR ACL failure in script: User bob has no permissions to run the 'get' command",
+         STORE_REFUSED},
         {"MASTERDOWN Link with MASTER is down", STORE_READ_ONLY},
         {"NOREPLICAS Not enough good replicas to write.", STORE_TOO_FEW_REPLICAS},
         {"ERR Error running script: -NOREPLICAS Not enough", STORE_TOO_FEW_REPLICAS},
