@@ -53,8 +53,6 @@ static void test_errors_of_a_role_pass_where_another_may_take_it(void **state) {
         enum store_error error;
     } errors[] = {
         {"READONLY You can't write against a read only replica.", STORE_READ_ONLY},
-        {"ERR ACL failure in script: User bob has no permissions to run the 'get' command",
-         STORE_REFUSED},
         {"MASTERDOWN Link with MASTER is down", STORE_READ_ONLY},
         {"NOREPLICAS Not enough good replicas to write.", STORE_TOO_FEW_REPLICAS},
         {"ERR Error running script: -NOREPLICAS Not enough", STORE_TOO_FEW_REPLICAS},
@@ -66,6 +64,18 @@ static void test_errors_of_a_role_pass_where_another_may_take_it(void **state) {
             check(redis_fate_of(error(errors[i].text), true, is_believed, false), FATE_ANSWER,
                   errors[i].error);
         }
+}
+
+/* The words of Redis 7, and of Redis 8 and later. */
+static void test_rights_that_lack(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "NOPERM User bob has no permissions to run the 'get' command",
+        "ERR The user executing the script can't run this command or subcommand",
+        "ERR ACL failure in script: User bob has no permissions to run the 'get' command",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        check(redis_fate_of(error(texts[i]), true, true, true), FATE_ANSWER, STORE_REFUSED);
 }
 
 static void test_a_cluster_that_is_down_is_tried_again(void **state) {
@@ -101,6 +111,7 @@ int main(void) {
         cmocka_unit_test(test_redirections),
         cmocka_unit_test(test_a_script_that_is_not_known),
         cmocka_unit_test(test_errors_of_a_role_pass_where_another_may_take_it),
+        cmocka_unit_test(test_rights_that_lack),
         cmocka_unit_test(test_a_cluster_that_is_down_is_tried_again),
         cmocka_unit_test(test_other_errors_are_final),
     };
