@@ -142,11 +142,14 @@ void cluster_on_slots(struct redis_call *call, const redisReply *reply) {
     struct redis_node *node = container_of(call, struct redis_node, slots_call);
     struct redis_topology *topology = node->topology;
     node->is_asking_slots = false;
-    if (!reply)
+    /* What was asked earlier is old: a master that was away may answer late, and knows no
+     * better. */
+    if (!reply || node->slots_question < topology->map_question)
         return;
     bool has_changed = !topology->is_known;
     if (reply->type == REDIS_REPLY_ARRAY) {
         has_changed = take_slots(node, reply) || topology->has_moved;
+        topology->map_question = node->slots_question;
         topology->has_moved = false;
     } else if (!topology->slots) { /* it is in no cluster, or this user may not ask */
         topology->is_known = !node->promise.is_cluster;

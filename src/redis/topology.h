@@ -38,6 +38,7 @@ struct redis_topology {
     bool is_known;             /* whether there is a cluster is known */
     bool is_suspect;           /* ask soon */
     uint64_t questions;        /* asked so far */
+    uint64_t map_question;     /* whose answer the map is */
     bool has_moved;            /* a node has said that another one serves a slot */
     uint64_t asked_ms, home_well_ms;
     struct redis_sentinels *sentinels; /* NULL: none */
