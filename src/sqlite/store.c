@@ -314,7 +314,7 @@ static enum store_error get_health(struct store *base, struct buf *line) {
     if (line && stats.trouble)
         buf_puts(line, stats.trouble);
     else if (line && stats.damaged)
-        buf_printf(line, "%" PRIu64 " damaged updates were left out; see longline check",
+        buf_printf(line, "damaged updates left out: %" PRIu64 "; see longline check",
                    stats.damaged);
     return stats.trouble ? STORE_FAILED : STORE_OK;
 }
