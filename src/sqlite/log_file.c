@@ -89,7 +89,8 @@ bool log_file_commit(struct log_file *file) {
     if (!sql_run(file->commit))
         return false;
     file->commits++;
-    file->trouble = NULL;
+    if (!file->is_append_corrupt)
+        file->trouble = NULL;
     file->commit_ns += uv_hrtime() - start;
     return true;
 }

@@ -263,10 +263,13 @@ void update_log_append(struct update_log *log, struct list *batch) {
     for (struct list *link = batch->next; link != batch; link = link->next)
         append_of(link)->error = STORE_OK;
     bool ok = append_batch(log, batch, moment);
-    if (ok)
+    log->file.is_append_corrupt = !ok && log->file.trouble == sqlite3_errstr(SQLITE_CORRUPT);
+    if (ok) {
+        log->file.trouble = NULL;
         sweeper_appended(&log->sweeper);
-    else
+    } else {
         wal_copy(&log->wal, moment.steady_ms); /* the disk may be full of it: that makes room */
+    }
     wal_bound(&log->wal, moment.steady_ms);
     for (struct list *link = batch->next; link != batch && !ok; link = link->next)
         append_of(link)->error = STORE_FAILED;
