@@ -5,7 +5,7 @@
 #include <malloc.h>
 
 enum {
-    HIGH_BYTES = 16 << 20, /* in use: worth to be given back to the system when it is free again */
+    HIGH_BYTES = 16 << 20, /* in use: worth giving back to the system when it is free again */
     TRIM_MS = 5000, /* from one time to the next: it holds up the loop for some milliseconds */
 };
 
