@@ -37,18 +37,18 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(size).text, NULL);
 }
 
-void push_done(void *owner, const struct update *update, enum store_error error) {
-    budget_give(update_size(update));
+void push_done(void *owner, const struct store_append *push) {
+    budget_give(store_append_size(push));
     struct exchange *exchange = owner;
     if (!exchange)
         return;
     ask_of(exchange)->push = NULL;
-    if (error) {
-        reply_store_error(exchange, error);
+    if (push->error) {
+        reply_store_error(exchange, push->error);
         return;
     }
     struct lines lines = {.len = 0};
-    lines_add(&lines, "X-Total-Updates", update->ts);
+    lines_add(&lines, "X-Total-Updates", push->updates[push->count - 1]->ts);
     lines_add_limit(&lines, exchange);
     reply_with(exchange, HTTP_OK, REPLY_TEXT, lines_slice(&lines), SLICE("OK"));
 }

@@ -9,4 +9,4 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
                  struct slice query);
 
 /* inbox_events.push_done: `owner` is the exchange. */
-void push_done(void *owner, const struct update *update, enum store_error error);
+void push_done(void *owner, const struct store_append *push);

@@ -9,18 +9,19 @@
 
 /* --- A store of our own ----------------------------------------------------------------------- */
 
-/* Takes over an update that is durable now. */
+/* Takes over updates that are durable now. */
 static void deliver(struct inbox *inbox, struct store_append *append) {
-    struct update *update = append->update;
     struct channel *channel =
         cache_get(inbox, append->hash, (struct slice){append->name, append->name_len});
     if (!channel)
         return; /* no memory, so nobody waits on it */
     cache_touch(inbox, channel);
-    if (channel->is_loaded && update->ts != channel->total + 1)
-        channel_restart(inbox, channel, update->ts - 1, false);
+    uint64_t before = append->updates[0]->ts - 1;
+    if (channel->is_loaded && before != channel->total)
+        channel_restart(inbox, channel, before, false);
     channel->is_loaded = true;
-    channel_take(inbox, channel, update);
+    for (uint32_t i = 0; i < append->count; i++)
+        channel_take(inbox, channel, append->updates[i]);
     polls_decide(inbox, channel, &channel->loading);
     polls_wake(inbox, channel);
 }
@@ -97,36 +98,68 @@ static const struct inbox_mode own_mode = {
 
 /* --- Pushes ----------------------------------------------------------------------------------- */
 
+static void free_append(struct store_append *append) {
+    for (uint32_t i = 0; i < append->count; i++)
+        update_unref(append->updates[i]);
+    if (append->updates != &append->only)
+        free(append->updates);
+    free(append);
+}
+
 static void on_append(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_append *append = container_of(op, struct store_append, op);
     if (!append->error) {
-        counters.pushes++;
-        counters.push_bytes += append->update->body_len;
+        counters.pushes += append->count;
+        for (uint32_t i = 0; i < append->count; i++)
+            counters.push_bytes += append->updates[i]->body_len;
         if (inbox->mode->stored)
             inbox->mode->stored(inbox, append);
     }
-    inbox->events.push_done(append->owner, append->update, append->error);
-    update_unref(append->update);
-    free(append);
+    inbox->events.push_done(append->owner, append);
+    free_append(append);
     cache_trim(inbox);
 }
 
-struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
-                                void *owner) {
+static struct store_append *append_new(struct inbox *inbox, struct slice channel, uint32_t count,
+                                       void *owner) {
     struct store_append *append = malloc(sizeof *append + channel.len);
-    if (!append) {
-        update_unref(update);
+    if (!append)
         return NULL;
-    }
     *append = (struct store_append){
         .op = {.done = on_append, .context = inbox},
-        .update = update,
+        .count = count,
         .owner = owner,
         .hash = hash_of(channel),
         .name_len = (uint16_t)channel.len,
     };
     memcpy(append->name, channel.data, channel.len);
+    return append;
+}
+
+struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
+                                void *owner) {
+    struct store_append *append = append_new(inbox, channel, 1, owner);
+    if (!append) {
+        update_unref(update);
+        return NULL;
+    }
+    append->only = update;
+    append->updates = &append->only;
+    store_append(inbox->store, append);
+    return append;
+}
+
+struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
+                                      struct update **updates, uint32_t count, void *owner) {
+    struct store_append *append = append_new(inbox, channel, count, owner);
+    if (!append) {
+        for (uint32_t i = 0; i < count; i++)
+            update_unref(updates[i]);
+        free(updates);
+        return NULL;
+    }
+    append->updates = updates;
     store_append(inbox->store, append);
     return append;
 }

@@ -63,9 +63,9 @@ struct inbox_events {
     void (*poll_done)(struct poll *poll, struct answer *answer);
     /* After the last poll_done() of an answer: free its memos. */
     void (*answer_end)(struct answer *answer);
-    /* `owner` as given to inbox_push(), NULL if it was cancelled; `update` is valid during the
+    /* `owner` as given to inbox_push(), NULL if it was cancelled; `push` is valid during the
      * call. */
-    void (*push_done)(void *owner, const struct update *update, enum store_error error);
+    void (*push_done)(void *owner, const struct store_append *push);
 };
 
 struct inbox_options {
@@ -89,6 +89,13 @@ void inbox_free(struct inbox *inbox);
  */
 struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
                                 void *owner);
+
+/*
+ * The same for 1 to APPEND_MAX_UPDATES updates, which are stored all or none. Their references and
+ * the array, from malloc(), pass to the inbox, also when NULL is returned.
+ */
+struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
+                                      struct update **updates, uint32_t count, void *owner);
 
 /* The owner is gone: the update is still stored, but push_done() gets no owner. */
 void inbox_cancel_push(struct store_append *push);

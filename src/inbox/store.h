@@ -27,6 +27,7 @@ enum {
     CHANNEL_NAME_MAX_BYTES = 256,
     READ_MAX_UPDATES = 10000,
     READ_MAX_BYTES = 1 << 20, /* of bodies in one read; one update is read even when it is larger */
+    APPEND_MAX_UPDATES = 10000,
 };
 
 /* Why an operation failed. */
@@ -53,16 +54,27 @@ struct store_op {
     void *context; /* the caller's */
 };
 
-/* Stores one update: `done` only when it is as durable as SYNC says, or not stored at all. */
+/* Stores updates of one channel, all or none, with a ts each in a row: `done` only when they are as
+ * durable as SYNC says, or not stored at all. */
 struct store_append {
     struct store_op op;
-    struct update *update; /* gets ts, at_ms and born_ms */
+    struct update **updates; /* get ts, at_ms and born_ms */
+    struct update *only;     /* where `updates` points when there is one */
+    uint32_t count;          /* 1 to APPEND_MAX_UPDATES */
     enum store_error error;
     void *owner; /* the caller's */
     uint64_t hash;
     uint16_t name_len;
     char name[]; /* of the channel */
 };
+
+/* Memory that its updates take. */
+static inline size_t store_append_size(const struct store_append *append) {
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < append->count; i++)
+        bytes += update_size(append->updates[i]);
+    return bytes;
+}
 
 /* Reads the updates of a channel after a ts, oldest first. */
 struct store_read {

@@ -110,7 +110,7 @@ static bool take_append(struct op *op, const redisReply *reply) {
     if (reply->element[3]->len)
         redis_store_log(op->store, &op->store->tidy_log,
                         "redis stored an update, but may not tidy up", reply->element[3]->str);
-    struct update *update = append_of(op)->update;
+    struct update *update = append_of(op)->only;
     update->ts = (uint64_t)reply->element[0]->integer;
     update->at_ms = update->born_ms = reply->element[1]->integer;
     op->store->stats.commits++;
@@ -123,7 +123,7 @@ static bool take_append(struct op *op, const redisReply *reply) {
 static void tell_own(struct redis_store *store, struct op *op) {
     struct store_watch *watch = store->events->find(store->events->context, channel_of(op));
     if (watch && watch->state == WATCH_ON)
-        store->events->news(watch, append_of(op)->update);
+        store->events->news(watch, append_of(op)->only);
 }
 
 static bool take_read(struct op *op, const redisReply *reply) {
@@ -240,7 +240,7 @@ static void begin_script(struct op *op, struct redis_conn *conn, const struct re
 
 static void send_append(struct op *op, struct redis_conn *conn) {
     struct redis_store *store = op->store;
-    const struct update *update = append_of(op)->update;
+    const struct update *update = append_of(op)->only;
     begin_script(op, conn, &redis_script_append, 3, 8);
     redis_conn_argument(conn, update_body(update));
     buf_reset(&store->record, 65536);

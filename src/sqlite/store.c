@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-    BATCH_MAX_APPENDS = 2048,
+    BATCH_MAX_UPDATES = 2048,
     BATCH_MAX_BYTES = 16 << 20,
     READ_TURN_MS = 5,          /* reads between two commits */
     READ_TURN_BYTES = 1 << 20, /* of updates read that the loop has not taken yet */
@@ -81,11 +81,13 @@ static bool take_work(struct sqlite_store *store, struct list *reads, struct lis
     }
     list_splice(reads, &store->reads);
     size_t bytes = 0;
-    for (int count = 0; count < BATCH_MAX_APPENDS && bytes < BATCH_MAX_BYTES; count++) {
+    for (uint32_t count = 0; count < BATCH_MAX_UPDATES && bytes < BATCH_MAX_BYTES;) {
         struct list *link = list_shift(&store->appends);
         if (!link)
             break;
-        bytes += update_size(container_of(link, struct store_append, op.link)->update);
+        const struct store_append *append = container_of(link, struct store_append, op.link);
+        count += append->count;
+        bytes += store_append_size(append);
         list_append(batch, link);
     }
     store->is_ending = store->stop;

@@ -192,6 +192,19 @@ static void note_row(struct update_log *log, struct channel_row *channel,
         log->state.excess.fresh++;
 }
 
+static bool append_row(struct update_log *log, struct channel_row *channel,
+                       const struct slice *name, struct update *update, struct moment moment) {
+    update->at_ms = moment.wall_ms;
+    update->born_ms = log->state.last_born =
+        moment.log_ms > log->state.last_born ? moment.log_ms : log->state.last_born;
+    struct update_row row = next_row(log, channel, update);
+    if (!rows_insert_update(&log->rows, &row, channel->total ? NULL : name, update))
+        return false;
+    note_row(log, channel, &row);
+    update->ts = channel->total;
+    return true;
+}
+
 static bool append_one(struct update_log *log, struct store_append *append, struct transaction *t,
                        struct moment moment) {
     struct entry *entry;
@@ -205,23 +218,23 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
     struct channel_row *channel = &entry->now;
     if (!channel->id)
         channel->id = ++log->state.last_channel_id;
-    append->update->at_ms = moment.wall_ms;
-    append->update->born_ms = log->state.last_born =
-        moment.log_ms > log->state.last_born ? moment.log_ms : log->state.last_born;
-    struct update_row row = next_row(log, channel, append->update);
-    if (!rows_insert_update(&log->rows, &row, channel->total ? NULL : &name, append->update))
-        return false;
-    note_row(log, channel, &row);
-    append->update->ts = channel->total;
+    for (uint32_t i = 0; i < append->count; i++)
+        if (!append_row(log, channel, &name, append->updates[i], moment))
+            return false;
     return true;
 }
 
 static bool try_append(struct update_log *log, struct list *batch, struct transaction *t,
                        struct moment moment) {
     size_t count = 0;
-    for (struct list *link = batch->next; link != batch; link = link->next, count++)
-        if (!append_of(link)->error && !append_one(log, append_of(link), t, moment))
+    for (struct list *link = batch->next; link != batch; link = link->next) {
+        struct store_append *append = append_of(link);
+        if (append->error)
+            continue;
+        if (!append_one(log, append, t, moment))
             return false;
+        count += append->count;
+    }
     log->checkpoint.appends += (int64_t)count;
     return maintain_within(log, t, moment, slice_rows(count), false) && commit(log, t);
 }

@@ -167,7 +167,8 @@ void fake_answer_append(enum store_error error) {
     assert_int_equal(append->hash, hash_of(name));
     append->error = error;
     if (!error)
-        store_update(find(name), append->update);
+        for (uint32_t i = 0; i < append->count; i++)
+            store_update(find(name), append->updates[i]);
     append->op.done(&append->op);
 }
 

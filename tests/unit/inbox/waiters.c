@@ -78,12 +78,12 @@ static void on_answer_end(struct answer *answer) {
     answers_alive--;
 }
 
-static void on_push_done(void *owner, const struct update *update, enum store_error error) {
+static void on_push_done(void *owner, const struct store_append *push) {
     pushes_done++;
-    pushes_failed += error != STORE_OK;
+    pushes_failed += push->error != STORE_OK;
     pushes_without_owner += !owner;
-    if (!error)
-        last_pushed_ts = update->ts;
+    if (!push->error)
+        last_pushed_ts = push->updates[push->count - 1]->ts;
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */
@@ -184,6 +184,17 @@ struct store_append *push_body(const char *channel, struct slice body) {
     struct update_parts parts = {.body = body, .method = SLICE("POST")};
     static int owner;
     return inbox_push(inbox, slice_of(channel), update_new(&parts), &owner);
+}
+
+struct store_append *push_batch(const char *channel, uint32_t count) {
+    static int owner;
+    struct update **updates = malloc(count * sizeof(struct update *));
+    assert_non_null(updates);
+    for (uint32_t i = 0; i < count; i++) {
+        struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST")};
+        updates[i] = update_new(&parts);
+    }
+    return inbox_push_batch(inbox, slice_of(channel), updates, count, &owner);
 }
 
 struct store_append *push(const char *channel) {

@@ -58,6 +58,8 @@ void cancel(int i);
 
 struct store_append *push_body(const char *channel, struct slice body);
 struct store_append *push(const char *channel);
+/* A push of `count` updates, all or none. */
+struct store_append *push_batch(const char *channel, uint32_t count);
 /* Pushes `count` updates that the store has taken when this returns. */
 void push_durable(const char *channel, int count);
 

@@ -72,7 +72,9 @@ int tear_down(void **state) {
 struct store_append *append_new(struct slice channel, struct slice body) {
     struct store_append *append = calloc(1, sizeof *append + channel.len);
     struct update_parts parts = {.body = body, .method = SLICE("POST")};
-    append->update = update_new(&parts);
+    append->only = update_new(&parts);
+    append->updates = &append->only;
+    append->count = 1;
     append->hash = hash_of(channel);
     append->name_len = (uint16_t)channel.len;
     memcpy(append->name, channel.data, channel.len);
@@ -80,7 +82,7 @@ struct store_append *append_new(struct slice channel, struct slice body) {
 }
 
 void append_free(struct store_append *append) {
-    update_unref(append->update);
+    update_unref(append->only);
     free(append);
 }
 
@@ -91,7 +93,7 @@ uint64_t push_body(const char *channel, struct slice body) {
     list_append(&batch, &append->op.link);
     update_log_append(the_log, &batch);
     assert_false(list_empty(&batch));
-    uint64_t ts = !append->error ? append->update->ts : 0;
+    uint64_t ts = !append->error ? append->only->ts : 0;
     append_free(append);
     return ts;
 }
@@ -116,7 +118,7 @@ bool push_many(const char *channel, uint64_t first_ts, int count) {
     for (int i = 0; i < count; i++) {
         assert_int_equal(!appends[i]->error, ok);
         if (ok)
-            assert_int_equal(appends[i]->update->ts, first_ts + (unsigned)i);
+            assert_int_equal(appends[i]->only->ts, first_ts + (unsigned)i);
         append_free(appends[i]);
     }
     free(appends);

@@ -79,16 +79,16 @@ static void test_all_parts_come_back(void **state) {
         for (size_t n = 0; n < 6; n++)
             for (size_t i = 0; i < 3 && round == 0; i++) {
                 struct store_append *append = append_new(names[n], SLICE(""));
-                update_unref(append->update);
-                append->update = update_new(&parts[i]);
+                update_unref(append->only);
+                append->only = update_new(&parts[i]);
                 struct list batch;
                 list_init(&batch);
                 list_append(&batch, &append->op.link);
                 now_ms++;
                 update_log_append(the_log, &batch);
                 assert_false(append->error);
-                assert_int_equal(append->update->ts, i + 1);
-                assert_int_equal(append->update->at_ms, now_ms);
+                assert_int_equal(append->only->ts, i + 1);
+                assert_int_equal(append->only->at_ms, now_ms);
                 append_free(append);
             }
         for (size_t n = 0; n < 6; n++) {
