@@ -13,80 +13,76 @@ static bool is_kept(struct slice name) {
     return name.len < 6 || strncasecmp(name.data, "proxy-", 6) != 0;
 }
 
-static bool is_named(const struct request *request, uint32_t index, struct slice name) {
-    return slice_equal_nocase(request_slice(request, request->headers[index].name), name);
+/* The next header of that name, from number `first` on; header_count when there is none. */
+static uint32_t find(const struct request *request, uint32_t first, struct slice name) {
+    while (first < request->header_count &&
+           !slice_equal_nocase(request_slice(request, request->headers[first].name), name))
+        first++;
+    return first;
 }
 
-static bool is_repeated(const struct request *request, uint32_t index, struct slice name) {
-    for (uint32_t i = 0; i < index; i++)
-        if (is_named(request, i, name))
-            return true;
-    return false;
-}
-
-/* A header's value as a JSON string: UTF-8, else read as Latin-1. */
-static void write_value(struct buf *out, struct buf *joined) {
-    struct slice value = {joined->data, joined->len};
+/* A value as a JSON string: UTF-8, else read as Latin-1. */
+static void write_value(struct buf *out, struct slice value) {
     if (utf8_is_valid(value)) {
         json_write_string(out, value);
         return;
     }
     struct buf latin1 = {0};
-    for (size_t i = 0; i < value.len; i++) {
-        unsigned char c = (unsigned char)value.data[i];
-        if (c < 0x80) {
-            buf_putc(&latin1, (char)c);
-        } else {
-            buf_putc(&latin1, (char)(0xC0 | c >> 6));
-            buf_putc(&latin1, (char)(0x80 | (c & 0x3F)));
-        }
-    }
+    for (size_t i = 0; i < value.len; i++)
+        utf8_put(&latin1, (unsigned char)value.data[i]);
     json_write_string(out, (struct slice){latin1.data, latin1.len});
     out->failed |= latin1.failed;
     buf_deinit(&latin1);
 }
 
-/* The values of all headers called `name`, from number `first` on. */
-static void join_values(struct buf *out, const struct request *request, uint32_t first,
-                        struct slice name) {
-    for (uint32_t i = first; i < request->header_count; i++) {
-        if (!is_named(request, i, name))
-            continue;
-        struct slice value = request_slice(request, request->headers[i].value);
-        if (i > first)
-            buf_puts(out, ", ");
-        buf_append(out, value.data, value.len);
+/* The values of all headers called `name`, numbers `first`, `next` and further ones, as one. */
+static void write_values(struct buf *out, const struct request *request, uint32_t first,
+                         uint32_t next, struct slice name) {
+    struct slice value = request_slice(request, request->headers[first].value);
+    struct buf joined = {0};
+    buf_append(&joined, value.data, value.len);
+    for (; next < request->header_count; next = find(request, next + 1, name)) {
+        value = request_slice(request, request->headers[next].value);
+        buf_puts(&joined, ", ");
+        buf_append(&joined, value.data, value.len);
     }
+    write_value(out, (struct slice){joined.data, joined.len});
+    out->failed |= joined.failed;
+    buf_deinit(&joined);
 }
 
+/* A name is a token (RFC 9110, 5.6.2): nothing in it must be escaped. */
 static void write_name(struct buf *out, struct slice name) {
-    size_t start = out->len;
-    json_write_string(out, name);
-    for (size_t at = start; at < out->len; at++)
-        if (out->data[at] >= 'A' && out->data[at] <= 'Z')
-            out->data[at] += 'a' - 'A';
+    if (!buf_reserve(out, name.len + 3))
+        return;
+    char *at = out->data + out->len;
+    *at++ = '"';
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.data[i];
+        *at++ = c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
+    }
+    memcpy(at, "\":", 2);
+    out->len += name.len + 3;
 }
 
 void headers_write(struct buf *out, const struct request *request) {
-    struct buf joined = {0};
     size_t start = out->len;
     buf_putc(out, '{');
     for (uint32_t i = 0; i < request->header_count; i++) {
         struct slice name = request_slice(request, request->headers[i].name);
-        if (!is_kept(name) || is_repeated(request, i, name))
+        if (!is_kept(name) || find(request, 0, name) < i)
             continue;
         size_t before = out->len;
         if (before > start + 1)
             buf_putc(out, ',');
         write_name(out, name);
-        buf_putc(out, ':');
-        buf_reset(&joined, SIZE_MAX);
-        join_values(&joined, request, i, name);
-        write_value(out, &joined);
+        uint32_t next = find(request, i + 1, name);
+        if (next == request->header_count)
+            write_value(out, request_slice(request, request->headers[i].value));
+        else
+            write_values(out, request, i, next, name);
         if (out->len - start >= HEADERS_MAX_BYTES)
             out->len = before;
     }
     buf_putc(out, '}');
-    out->failed |= joined.failed;
-    buf_deinit(&joined);
 }

@@ -118,27 +118,31 @@ void poll_expire(struct exchange *exchange) {
 /* --- Answers ---------------------------------------------------------------------------------- */
 
 /* Writes an answer's JSON up to its updates. */
-static size_t write_opening(char *out, size_t size, const struct answer *answer) {
-    int len = snprintf(out, size, "{\"ok\":true,\"ts\":%" PRIu64, answer->ts);
-    if (answer->missed)
-        len += snprintf(out + len, size - (size_t)len, ",\"missed\":%" PRIu64, answer->missed);
-    len += snprintf(out + len, size - (size_t)len, "%s,\"updates\":[",
-                    answer->reset ? ",\"reset\":true" : "");
-    return (size_t)len;
+static void write_opening(struct buf *out, const struct answer *answer) {
+    buf_puts(out, "{\"ok\":true,\"ts\":");
+    buf_put_number(out, answer->ts);
+    if (answer->missed) {
+        buf_puts(out, ",\"missed\":");
+        buf_put_number(out, answer->missed);
+    }
+    if (answer->reset)
+        buf_puts(out, ",\"reset\":true");
+    buf_puts(out, ",\"updates\":[");
 }
 
 static struct reply *build_plain(const struct answer *answer, unsigned flags,
                                  struct slice headers) {
-    char opening[128];
-    size_t opening_len = write_opening(opening, sizeof opening, answer);
-    size_t len = opening_len + 2 + (answer->count ? answer->count - 1 : 0);
+    char text[128]; /* enough for every opening */
+    struct buf opening = {.data = text, .cap = sizeof text, .is_borrowed = true};
+    write_opening(&opening, answer);
+    size_t len = opening.len + 2 + (answer->count ? answer->count - 1 : 0);
     for (uint32_t i = 0; i < answer->count; i++)
         len += answer->updates[i]->body_len;
     char *at;
     struct reply *reply = reply_new_uninitialized(HTTP_OK, flags, REPLY_JSON, headers, len, &at);
     if (!reply || !at)
         return reply;
-    at = (char *)memcpy(at, opening, opening_len) + opening_len;
+    at = (char *)memcpy(at, text, opening.len) + opening.len;
     for (uint32_t i = 0; i < answer->count; i++) {
         if (i)
             *at++ = ',';
@@ -152,8 +156,9 @@ static struct reply *build_plain(const struct answer *answer, unsigned flags,
 static void write_full(struct buf *out, const struct update *update) {
     struct slice headers = update_headers(update), body = update_body(update),
                  raw = update_raw(update);
-    buf_printf(out, "{\"ts\":%" PRIu64 ",\"at\":%" PRId64 ",\"method\":", update->ts,
-               update->at_ms);
+    buf_puts(out, "{\"ts\":");
+    buf_put_number(out, update->ts);
+    buf_printf(out, ",\"at\":%" PRId64 ",\"method\":", update->at_ms);
     json_write_string(out, update_method(update));
     buf_puts(out, ",\"query\":");
     json_write_string(out, update_query(update));
@@ -175,9 +180,8 @@ static void write_full(struct buf *out, const struct update *update) {
 }
 
 static struct reply *build_full(const struct answer *answer, unsigned flags, struct slice headers) {
-    char opening[128];
     struct buf body = {0};
-    buf_append(&body, opening, write_opening(opening, sizeof opening, answer));
+    write_opening(&body, answer);
     for (uint32_t i = 0; i < answer->count; i++) {
         if (i)
             buf_putc(&body, ',');

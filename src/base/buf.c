@@ -17,11 +17,9 @@ void buf_reset(struct buf *buf, size_t keep_bytes) {
     buf->failed = false;
 }
 
-bool buf_reserve(struct buf *buf, size_t more) {
+bool buf_grow(struct buf *buf, size_t more) {
     if (buf->failed)
         return false;
-    if (more <= buf->cap - buf->len)
-        return true;
     size_t cap = buf->cap ? buf->cap : 256;
     while (cap - buf->len < more)
         cap *= 2;
@@ -49,6 +47,11 @@ void buf_printf(struct buf *buf, const char *format, ...) {
     vsnprintf(buf->data + buf->len, (size_t)len + 1, format, args);
     va_end(args);
     buf->len += (size_t)len;
+}
+
+void buf_put_number(struct buf *buf, uint64_t number) {
+    char digits[20];
+    buf_append(buf, digits, format_number(digits, number));
 }
 
 size_t format_number(char *out, uint64_t number) {

@@ -23,8 +23,13 @@ void buf_deinit(struct buf *buf);
 /* Empties the buffer and clears `failed`; gives memory beyond `keep_bytes` back. */
 void buf_reset(struct buf *buf, size_t keep_bytes);
 
+/* The rest of buf_reserve(). */
+bool buf_grow(struct buf *buf, size_t more);
+
 /* Makes room for `more` further bytes. False, and `failed` set, when memory is out. */
-bool buf_reserve(struct buf *buf, size_t more);
+static inline bool buf_reserve(struct buf *buf, size_t more) {
+    return (more <= buf->cap - buf->len && !buf->failed) || buf_grow(buf, more);
+}
 
 static inline void buf_append(struct buf *buf, const void *bytes, size_t len) {
     if (len && buf_reserve(buf, len)) {
@@ -40,6 +45,9 @@ static inline void buf_puts(struct buf *buf, const char *text) {
 static inline void buf_putc(struct buf *buf, char c) {
     buf_append(buf, &c, 1);
 }
+
+/* In decimal. */
+void buf_put_number(struct buf *buf, uint64_t number);
 
 __attribute__((format(printf, 2, 3), nonnull)) void buf_printf(struct buf *buf, const char *format,
                                                                ...);

@@ -100,12 +100,12 @@ static inline bool is_plain(char c) {
     return is_ascii(c) && c >= ' ' && c != '"' && c != '\\';
 }
 
-/* Skips plain bytes, eight at a time. */
-static inline void skip_plain(struct reader *in) {
+/* The first byte from `at` on that is not plain, or `end`; eight at a time. */
+static inline const char *plain_end(const char *at, const char *end) {
     static const uint64_t ones = 0x0101010101010101;
-    while (in->end - in->at >= 8) {
+    for (; end - at >= 8; at += 8) {
         uint64_t word;
-        memcpy(&word, in->at, sizeof word);
+        memcpy(&word, at, sizeof word);
         word = le64toh(word);
         /* Sets the high bit of every byte that is not plain. Borrows may set more of them, but only
          * above such a byte: the lowest is right. */
@@ -113,21 +113,19 @@ static inline void skip_plain(struct reader *in) {
         stops |= (word ^ ones * '\\') - ones;
         stops |= word - ones * ' ';
         stops = (stops | word) & ones * 0x80;
-        if (stops) {
-            in->at += __builtin_ctzll(stops) / 8;
-            return;
-        }
-        in->at += 8;
+        if (stops)
+            return at + __builtin_ctzll(stops) / 8;
     }
-    while (is_plain(peek(in)))
-        in->at++;
+    while (at < end && is_plain(*at))
+        at++;
+    return at;
 }
 
 static inline bool take_string(struct reader *in) {
     if (!take(in, '"'))
         return false;
     for (;;) {
-        skip_plain(in);
+        in->at = plain_end(in->at, in->end);
         if (take(in, '"'))
             return true;
         do { /* such characters come in runs */
@@ -286,37 +284,45 @@ struct slice json_unescape(struct slice string, struct buf *scratch) {
     return (struct slice){scratch->data, scratch->len};
 }
 
-/* A quote, a backslash or a control character. */
-static void write_escape(struct buf *out, unsigned char c) {
+/* A quote, a backslash, a control character, or a byte that is not UTF-8. */
+static void write_changed(struct buf *out, unsigned char c) {
     static const char hex[] = "0123456789abcdef";
-    if (c == '"' || c == '\\' || c == '\n')
+    if (c >= 0x80)
+        buf_puts(out, "\xEF\xBF\xBD");
+    else if (c == '"' || c == '\\' || c == '\n')
         buf_append(out, (char[]){'\\', c == '\n' ? 'n' : (char)c}, 2);
     else
         buf_append(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
 }
 
+/* How many bytes at the start of `text` stand for themselves in a string. DEL could, but lua-cjson
+ * escapes it. */
+static size_t unchanged_len(struct slice text) {
+    const char *at = text.data, *end = at + text.len;
+    for (size_t len; at < end; at += len) {
+        const char *stop = plain_end(at, end);
+        const char *del = memchr(at, 0x7f, (size_t)(stop - at));
+        if (del)
+            return (size_t)(del - text.data);
+        at = stop;
+        bool is_text = at < end && !is_ascii(*at);
+        len = is_text ? utf8_sequence((struct slice){at, (size_t)(end - at)}) : 0;
+        if (!len)
+            break;
+    }
+    return (size_t)(at - text.data);
+}
+
 void json_write_string(struct buf *out, struct slice text) {
     buf_reserve(out, text.len + 2);
     buf_putc(out, '"');
-    size_t plain = 0; /* bytes at the start of `text` that need no change */
-    while (plain < text.len) {
-        unsigned char c = (unsigned char)text.data[plain];
-        size_t len =
-            c < 0x80 ? 1 : utf8_sequence((struct slice){text.data + plain, text.len - plain});
-        if (len && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) {
-            plain += len;
-            continue;
-        }
-        buf_append(out, text.data, plain);
-        if (!len)
-            buf_puts(out, "\xEF\xBF\xBD");
-        else
-            write_escape(out, c);
-        text.data += plain + 1;
-        text.len -= plain + 1;
-        plain = 0;
+    while (text.len) {
+        size_t len = unchanged_len(text);
+        buf_append(out, text.data, len);
+        if (len < text.len)
+            write_changed(out, (unsigned char)text.data[len++]);
+        text = slice_after(text, len);
     }
-    buf_append(out, text.data, plain);
     buf_putc(out, '"');
 }
 
