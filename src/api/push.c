@@ -1,5 +1,6 @@
 #include "api/push.h"
 #include "api/api.h"
+#include "api/batch.h"
 #include "api/make_update.h"
 #include "api/replies.h"
 #include "base/log.h"
@@ -14,6 +15,10 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
                  struct slice query) {
     if (!is_identity(request)) {
         reply_error(exchange, ERROR_CONTENT_ENCODING);
+        return;
+    }
+    if (batch_is_type(request_header(request, HEADER_CONTENT_TYPE))) {
+        batch_handle(exchange, request, channel, query);
         return;
     }
     /* The body is counted already; its update may take twice as much while it is made. */
@@ -39,6 +44,9 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
 
 void push_done(void *owner, const struct store_append *push) {
     budget_give(store_append_size(push));
+    bool is_batch = store_append_is_batch(push);
+    if (is_batch)
+        batch_done(push->count, !push->error);
     struct exchange *exchange = owner;
     if (!exchange)
         return;
@@ -49,6 +57,8 @@ void push_done(void *owner, const struct store_append *push) {
     }
     struct lines lines = {.len = 0};
     lines_add(&lines, "X-Total-Updates", push->updates[push->count - 1]->ts);
+    if (is_batch)
+        lines_add(&lines, "X-Updates", push->count);
     lines_add_limit(&lines, exchange);
     reply_with(exchange, HTTP_OK, REPLY_TEXT, lines_slice(&lines), SLICE("OK"));
 }

@@ -251,8 +251,33 @@ void exchange_reply(struct exchange *exchange, struct reply *reply) {
     }
 }
 
+bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept) {
+    struct conn *conn = conn_of(exchange);
+    if (conn->in && request->base == conn->in) {
+        *kept = (struct kept){conn->in, conn->in_cap};
+        conn->in = NULL;
+        conn->in_len = conn->in_cap = conn->fed = 0;
+        return true;
+    }
+    size_t body_end = (size_t)request->body.at + request->body.len;
+    size_t size = body_end > request->head_len ? body_end : request->head_len;
+    *kept = (struct kept){budget_has(size) ? malloc(size) : NULL, size};
+    if (!kept->data)
+        return false;
+    budget_take(size);
+    memcpy(kept->data, request->base, size);
+    return true;
+}
+
+void kept_free(struct kept *kept) {
+    free(kept->data);
+    if (kept->data)
+        budget_give(kept->size);
+    kept->data = NULL;
+}
+
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers) {
-    exchange_reply(exchange, reply_new_error(error, exchange_flags(exchange), headers));
+    exchange_reply(exchange, reply_new_error(error, 0, exchange_flags(exchange), headers));
 }
 
 void exchange_wait(struct exchange *exchange, uint64_t due_ms) {

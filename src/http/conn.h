@@ -101,6 +101,20 @@ void conn_close_readers(struct conn_shared *shared);
 /* Sends the reply, whose reference passes over, and ends the exchange. */
 void exchange_reply(struct exchange *exchange, struct reply *reply);
 
+/* A request's bytes that its handler keeps; they count into BUFFER_SIZE. */
+struct kept {
+    char *data; /* what was at request->base */
+    size_t size;
+};
+
+/*
+ * Lets the handler keep the request's bytes beyond handler.request(), in which it must be called.
+ * They may move: spans of the request stand at kept->data from now on. False when there is no room
+ * for them. The handler frees them.
+ */
+bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept);
+void kept_free(struct kept *kept);
+
 /* Replies with an error; `headers` as in reply_new(). */
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
 

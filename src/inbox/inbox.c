@@ -101,7 +101,7 @@ static const struct inbox_mode own_mode = {
 static void free_append(struct store_append *append) {
     for (uint32_t i = 0; i < append->count; i++)
         update_unref(append->updates[i]);
-    if (append->updates != &append->only)
+    if (store_append_is_batch(append))
         free(append->updates);
     free(append);
 }
