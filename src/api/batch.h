@@ -14,7 +14,7 @@
 #include "http/conn.h"
 
 enum {
-    BATCH_TURN_WORK = 128 << 10, /* bytes read and written, with BATCH_LINE_WORK for each line */
+    BATCH_TURN_WORK = 256 << 10, /* bytes read and written, with BATCH_LINE_WORK for each line */
     BATCH_LINE_WORK = 256,
     BATCH_COPIES_MAX_BYTES = 16 << 20, /* what its updates may take beyond their lines */
 };
