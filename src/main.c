@@ -138,6 +138,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .request_timeout_ms = (uint64_t)config->request_timeout * 1000,
         .idle_timeout_ms = (uint64_t)config->idle_timeout * 1000,
         .body_max_bytes = (uint32_t)config->max_body,
+        .uses_io_uring = config->io_uring,
     };
     if (!api.inbox || (config->rate_limit_limit && !api.limiter) ||
         !conn_shared_init(&app.connections, loop)) {

@@ -58,6 +58,8 @@ static const struct setting settings[] = {
     NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,
                    "Connections served at once; more have to wait. 0: as many as the descriptor "
                    "limit allows."),
+    CHOICE_SETTING("IO_URING", io_uring, "on", "off=false=no=0 on=true=yes=1",
+                   "Send replies with io_uring where the kernel allows it: on or off."),
     NUMBER_SETTING("REQUEST_TIMEOUT", request_timeout, "60", 1, 3600,
                    "Seconds for a whole request to arrive (then 408), and for a stalled reply to "
                    "make progress."),

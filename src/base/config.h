@@ -29,6 +29,7 @@ struct config {
     int64_t buffer_size;      /* MiB */
     int capture_headers;      /* bool */
     int64_t max_connections;  /* 0: from the limit on descriptors */
+    int io_uring;             /* bool */
     int64_t request_timeout;  /* seconds */
     int64_t idle_timeout;     /* seconds */
     int64_t rate_limit_frame; /* seconds */

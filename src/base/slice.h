@@ -24,9 +24,10 @@ static inline bool slice_equal(struct slice a, struct slice b) {
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
-/* ASCII case does not matter. */
+/* ASCII case does not matter. Most that differ do so in their length or the first byte. */
 static inline bool slice_equal_nocase(struct slice a, struct slice b) {
-    return a.len == b.len && strncasecmp(a.data, b.data, a.len) == 0;
+    return a.len == b.len && (!a.len || ((*a.data ^ *b.data) & ~0x20) == 0) &&
+           strncasecmp(a.data, b.data, a.len) == 0;
 }
 
 /* Without the spaces and tabs at both ends: the optional white space of HTTP (RFC 9110, 5.6.3). */

@@ -3,6 +3,7 @@
 #include "base/loop_memory.h"
 #include "base/turn.h"
 #include "http/budget.h"
+#include "http/sender.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -32,8 +33,10 @@ struct conn {
     uint32_t in_len, in_cap;
     uint32_t fed;    /* bytes of `in` that the parser has seen */
     uint32_t unsent; /* while sending: what was left at the last look */
+    uint16_t queued; /* while the sender has the reply: its handle, else 0 */
     uint8_t state;
     bool is_running; /* run() is at work: a reply must not start it again */
+    bool is_ahead;   /* run() has bytes of the next request */
     bool is_paused;  /* does not read */
     bool is_eof;     /* the client sends nothing more */
 };
@@ -129,6 +132,8 @@ static void conn_close(struct conn *conn) {
     conn->state = CONN_CLOSED;
     if (is_waiting)
         shared->handler->cancel(&conn->exchange);
+    if (conn->queued)
+        sender_cancel(shared->sender, conn->queued);
     wheel_clear(&shared->wheel, &conn->deadline);
     turn_cancel(&conn->resume);
     free_in(conn);
@@ -232,12 +237,9 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     set_deadline(conn, shared_of(conn)->request_timeout_ms);
 }
 
-void exchange_reply(struct exchange *exchange, struct reply *reply) {
-    struct conn *conn = conn_of(exchange);
-    assert(conn->state == CONN_WAITING);
-    counters.replies[reply->status]++;
-    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
-    int sent = uv_try_write(&conn->stream, &bytes, 1);
+/* The socket took `sent` bytes of the reply, or failed. */
+static void reply_taken(struct conn *conn, struct reply *reply, int sent) {
+    conn->state = CONN_SENDING;
     if (sent >= 0 && (size_t)sent == reply->len) {
         bool close = reply->close;
         reply_unref(reply);
@@ -246,9 +248,36 @@ void exchange_reply(struct exchange *exchange, struct reply *reply) {
         send_rest(conn, reply, sent > 0 ? (size_t)sent : 0);
     } else {
         reply_unref(reply);
-        conn->state = CONN_SENDING; /* the handler has let go of the exchange */
         conn_close(conn);
     }
+}
+
+static void on_queue_sent(void *owner, struct reply *reply, int sent) {
+    struct conn *conn = owner;
+    conn->queued = 0;
+    reply_taken(conn, reply, sent);
+}
+
+/* False when the reply must be written at once: there is no sender for it, or the next request is
+ * here already. */
+static bool queue_reply(struct conn *conn, struct reply *reply) {
+    uv_os_fd_t fd;
+    if (conn->is_ahead || uv_fileno(&conn->handle, &fd) != 0)
+        return false;
+    conn->queued = (uint16_t)sender_queue(shared_of(conn)->sender, conn, fd, reply);
+    return conn->queued;
+}
+
+void exchange_reply(struct exchange *exchange, struct reply *reply) {
+    struct conn *conn = conn_of(exchange);
+    assert(conn->state == CONN_WAITING);
+    counters.replies[reply->status]++;
+    if (queue_reply(conn, reply)) {
+        conn->state = CONN_SENDING;
+        return;
+    }
+    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
+    reply_taken(conn, reply, uv_try_write(&conn->stream, &bytes, 1));
 }
 
 bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept) {
@@ -404,7 +433,9 @@ static void run(struct conn *conn, char *data, size_t len) {
             refuse(conn, request->error);
             break;
         }
+        conn->is_ahead = start + used < len;
         handle(conn, request);
+        conn->is_ahead = false;
         if (conn->state == CONN_CLOSED)
             break;
         free_request(conn);
@@ -521,6 +552,8 @@ static void on_due(struct wheel_node *node) {
         break;
     case CONN_WAITING: expire(conn); break;
     case CONN_SENDING: {
+        if (conn->queued)
+            break;
         uint32_t unsent = unsent_bytes(conn);
         bool is_moving = unsent < conn->unsent;
         conn->unsent = unsent;
@@ -632,11 +665,13 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
     if (!shared->read_buffer)
         return false;
     wheel_init(&shared->wheel, loop, on_due);
+    shared->sender = shared->uses_io_uring ? sender_new(on_queue_sent) : NULL;
     return true;
 }
 
 void conn_shared_deinit(struct conn_shared *shared) {
     wheel_deinit(&shared->wheel);
+    sender_free(shared->sender);
     free(shared->spare_request);
     free(shared->read_buffer);
 }

@@ -66,15 +66,18 @@ struct conn_shared {
     struct wheel wheel;
     uint64_t request_timeout_ms, idle_timeout_ms;
     uint32_t body_max_bytes;
+    bool uses_io_uring; /* where the kernel offers it */
     bool is_draining;
     uint64_t open;                    /* connections */
     void (*on_closed)(void *context); /* after each connection that is gone */
     void *on_closed_context;
+    struct sender *sender;         /* NULL: each connection writes by itself */
     struct request *spare_request; /* for requests that arrive in one piece */
     char *read_buffer;             /* CONN_READ_BYTES */
 };
 
-/* False when memory is out. The handler, the timeouts and body_max_bytes must be set. */
+/* False when memory is out. The handler, the timeouts, body_max_bytes and uses_io_uring must be
+ * set. */
 bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop);
 /* All connections must be closed. */
 void conn_shared_deinit(struct conn_shared *shared);

@@ -235,7 +235,7 @@ def test_no_memory_at_the_start(serve, provider, faults, forever):
         faults.stop()
         if code is None:
             server.addresses = LISTENING.findall(server.log())
-            assert server.get("/-/health").status == 200
+            wait_until(lambda: server.get("/-/health").status == 200, "its store")  # Redis may need a second try
             server.stop()
         else:
             server.process = None

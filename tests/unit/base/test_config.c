@@ -17,6 +17,7 @@ static const char *const names[] = {
     "BUFFER_SIZE",
     "CAPTURE_HEADERS",
     "MAX_CONNECTIONS",
+    "IO_URING",
     "REQUEST_TIMEOUT",
     "IDLE_TIMEOUT",
     "RATE_LIMIT_FRAME",
