@@ -5,14 +5,17 @@
  * never reported early, and late by less than one tick plus what the loop is busy with. Moving a
  * deadline further away only notes it: the node moves when its old slot comes by, so a connection
  * that is busy never touches the lists. One uv_timer sleeps until the next slot that is not empty.
+ *
+ * Of many deadlines that pass together, WHEEL_SLICE are reported in one turn of the loop
+ * (base/turn.h) and the others in the next ones. Until then each can be moved or cleared.
  */
 #pragma once
 
-#include "base/list.h"
+#include "base/turn.h"
 #include <stdint.h>
 #include <uv.h>
 
-enum { WHEEL_TICK_MS = 32, WHEEL_SLOTS = 4096 };
+enum { WHEEL_TICK_MS = 32, WHEEL_SLOTS = 4096, WHEEL_SLICE = 256 };
 
 struct wheel_node {
     struct list link;
@@ -25,8 +28,9 @@ typedef void wheel_due(struct wheel_node *node);
 
 struct wheel {
     uv_timer_t timer;
+    struct turn_task rest; /* goes on with those that are due */
     uint64_t epoch_ms;
-    uint32_t tick;       /* all slots up to this one have been dealt with */
+    uint32_t tick;       /* all slots up to this one are empty */
     uint32_t armed_tick; /* what the timer waits for */
     bool armed;
     size_t count;
