@@ -101,7 +101,7 @@ void poll_handle(struct exchange *exchange, struct slice channel, struct slice q
     }
     ask->poll.may_wait = sleep_ms && !exchange->is_head && !api.is_draining;
     if (ask->poll.may_wait)
-        exchange_wait(exchange, wheel_now_ms() + sleep_ms);
+        exchange_wait(exchange, sleep_ms);
     log_debug("poll", "channel", log_secret(channel).text, "sleep_ms", log_number(sleep_ms).text,
               NULL);
     if (!inbox_poll(api.inbox, channel, &ask->poll))

@@ -1,5 +1,7 @@
 #include "base/wheel.h"
 
+#include <string.h>
+
 static void on_timer(uv_timer_t *timer);
 static void on_rest(struct turn_task *task);
 
@@ -11,6 +13,7 @@ void wheel_init(struct wheel *wheel, uv_loop_t *loop, wheel_due *on_due) {
     wheel->armed = false;
     wheel->count = 0;
     wheel->on_due = on_due;
+    memset(wheel->shares, 0, sizeof wheel->shares);
     for (int i = 0; i < WHEEL_SLOTS; i++)
         list_init(&wheel->slots[i]);
 }
@@ -107,8 +110,8 @@ static void on_timer(uv_timer_t *timer) {
         run_slice(wheel);
 }
 
-void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms) {
-    node->due_tick = (uint32_t)((due_ms - wheel->epoch_ms + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS);
+static void set_tick(struct wheel *wheel, struct wheel_node *node, uint32_t tick) {
+    node->due_tick = tick;
     bool linked = !list_empty(&node->link);
     if (linked && !is_before(node->due_tick, node->slot_tick))
         return;
@@ -116,6 +119,37 @@ void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms) {
     if (!wheel->count) /* an empty wheel has not turned: catch up, so that the horizon is whole */
         wheel->tick = tick_now(wheel);
     link_node(wheel, node);
+}
+
+static uint32_t tick_of(const struct wheel *wheel, uint64_t due_ms) {
+    return (uint32_t)((due_ms - wheel->epoch_ms + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS);
+}
+
+void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms) {
+    set_tick(wheel, node, tick_of(wheel, due_ms));
+}
+
+static uint32_t sharing(const struct wheel *wheel, uint32_t tick) {
+    const struct wheel_share *share = &wheel->shares[tick % WHEEL_SLOTS];
+    return share->tick == tick ? share->count : 0;
+}
+
+void wheel_share(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms,
+                 uint64_t earlier_ms) {
+    uint32_t last = tick_of(wheel, due_ms), best = last;
+    uint32_t span = (uint32_t)(earlier_ms / WHEEL_TICK_MS);
+    for (uint32_t back = 0; back <= span && sharing(wheel, best) >= WHEEL_SHARE_MAX; back++)
+        if (sharing(wheel, last - back) < sharing(wheel, best))
+            best = last - back;
+    struct wheel_share *share = &wheel->shares[best % WHEEL_SLOTS];
+    *share = (struct wheel_share){.tick = best, .count = sharing(wheel, best) + 1};
+    set_tick(wheel, node, best);
+}
+
+void wheel_unshare(struct wheel *wheel, const struct wheel_node *node) {
+    struct wheel_share *share = &wheel->shares[node->due_tick % WHEEL_SLOTS];
+    if (share->tick == node->due_tick && share->count) /* else a later tick has taken its place */
+        share->count--;
 }
 
 void wheel_clear(struct wheel *wheel, struct wheel_node *node) {

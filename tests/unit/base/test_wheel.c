@@ -225,6 +225,36 @@ static void test_slices(void **state) {
     assert_int_equal(items[NODES - 1].fired, 0);
 }
 
+/* A tick that is shared by many is full; further ones are earlier, but not more than they may. */
+static void test_shared_ticks(void **state) {
+    (void)state;
+    uint64_t due_ms = wheel_now_ms() + 60000;
+    uint32_t in_tick[16] = {0};
+    wheel_share(&wheel, &items[0].node, due_ms, 0);
+    uint32_t last = items[0].node.due_tick;
+    for (int i = 1; i < NODES; i++)
+        wheel_share(&wheel, &items[i].node, due_ms, 9 * WHEEL_TICK_MS);
+    for (int i = 0; i < NODES; i++) {
+        assert_true(last - items[i].node.due_tick <= 9);
+        if (i < WHEEL_SHARE_MAX)
+            assert_int_equal(items[i].node.due_tick, last);
+        in_tick[last - items[i].node.due_tick]++;
+    }
+    for (int i = 0; i < 10; i++) /* there is room for 2,560 of the 3,000: the others spread too */
+        assert_true(in_tick[i] >= WHEEL_SHARE_MAX && in_tick[i] <= NODES / 10 + 1);
+    for (int i = 0; i < NODES; i++) {
+        wheel_unshare(&wheel, &items[i].node);
+        wheel_clear(&wheel, &items[i].node);
+    }
+    wheel_share(&wheel, &items[0].node, due_ms, 9 * WHEEL_TICK_MS);
+    assert_int_equal(items[0].node.due_tick, last);
+    wheel_unshare(&wheel, &items[0].node);
+    wheel_share(&wheel, &items[1].node, due_ms + (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS, 0);
+    wheel_unshare(&wheel, &items[0].node); /* another tick's now: harmless */
+    wheel_clear(&wheel, &items[0].node);
+    wheel_clear(&wheel, &items[1].node);
+}
+
 /* At the horizon's edge and far beyond it nothing is reported while it can be waited for. */
 static void test_far_deadlines(void **state) {
     (void)state;
@@ -357,6 +387,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_move, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_moved_again_and_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_slices, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_shared_ticks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_far_deadlines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_beyond_the_horizon, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_long_pause, set_up, tear_down),
