@@ -4,15 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READS_MAX = 4096 }; /* under way in the store: the next poll that needs one is refused */
-
 static void on_read(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_read *read = container_of(op, struct store_read, op);
     struct channel *channel =
         cache_find(inbox, read->hash, (struct slice){read->name, read->name_len});
     assert(channel && channel->pins);
-    inbox->reads--;
     inbox->mode->read_done(inbox, channel, read);
     channel->pins--;
     if (!channel->is_loaded && !channel->watched && !channel->pins)
@@ -26,8 +23,6 @@ static void on_read(struct store_op *op) {
 
 struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
                               uint32_t limit, struct poll *owner) {
-    if (inbox->reads >= READS_MAX)
-        return NULL;
     struct store_read *read = calloc(1, sizeof *read + channel->name_len);
     if (!read)
         return NULL;
@@ -40,7 +35,6 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     read->name_len = channel->name_len;
     memcpy(read->name, channel->name, channel->name_len);
     channel->pins++;
-    inbox->reads++;
     store_read(inbox->store, read);
     return read;
 }
