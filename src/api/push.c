@@ -5,6 +5,9 @@
 #include "base/log.h"
 #include "http/budget.h"
 
+/* What a push under way takes besides its update, at most. */
+enum { PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES };
+
 static bool is_identity(const struct request *request) {
     struct slice coding = slice_trim(request_header(request, HEADER_CONTENT_ENCODING));
     return !coding.len || slice_equal_nocase(coding, SLICE("identity"));
@@ -27,7 +30,12 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         reply_error(exchange, error);
         return;
     }
-    size_t size = update_size(update);
+    size_t size = update_size(update) + PUSH_BYTES;
+    if (!budget_has(size)) {
+        update_unref(update);
+        reply_error(exchange, ERROR_BUSY);
+        return;
+    }
     struct ask *ask = ask_of(exchange);
     ask->push = inbox_push(api.inbox, channel, update, exchange);
     if (!ask->push)
@@ -38,7 +46,7 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
 }
 
 void push_done(void *owner, const struct store_append *push) {
-    budget_give(store_append_size(push));
+    budget_give(store_append_size(push) + PUSH_BYTES);
     struct exchange *exchange = owner;
     if (!exchange)
         return;

@@ -1,5 +1,6 @@
 #include "api/replies.h"
 #include "api/api.h"
+#include "http/budget.h"
 
 #include <assert.h>
 
@@ -48,11 +49,17 @@ void reply_store_error(struct exchange *exchange, enum store_error error) {
     reply_error(exchange, errors[error]);
 }
 
-void reply_made(struct exchange *exchange, struct reply *reply) {
-    if (reply)
+bool reply_made(struct exchange *exchange, struct reply *reply) {
+    bool has_room = reply && (reply->pending || reply->len <= BUDGET_SMALL_BYTES ||
+                              budget_has(reply->len + BUDGET_SMALL_BYTES));
+    if (has_room) {
         exchange_reply(exchange, reply);
-    else
-        reply_error(exchange, ERROR_BUSY);
+        return true;
+    }
+    if (reply)
+        reply_unref(reply);
+    reply_error(exchange, ERROR_BUSY);
+    return false;
 }
 
 void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,

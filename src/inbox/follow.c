@@ -175,7 +175,7 @@ static void begin_loading(struct watched *watched) {
 
 /* They stand in the order in which they asked. */
 static bool is_ready(const struct channel *channel, const struct poll *poll) {
-    return channel->is_loaded && poll->asked_at < channel->watched->verified_at;
+    return poll->asked_at < channel->watched->verified_at;
 }
 
 /* Decides for the polls that came before the read began. For the others the channel is re-read. */

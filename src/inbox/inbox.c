@@ -87,15 +87,9 @@ static void fail_unread(struct inbox *inbox, struct poll *poll) {
     poll_fail(inbox, poll, STORE_FAILED);
 }
 
-static bool is_ready(const struct channel *channel, const struct poll *poll) {
-    (void)poll;
-    return channel->is_loaded;
-}
-
 static const struct inbox_mode own_mode = {
     .poll = poll_own,
     .read_done = read_done,
-    .is_ready = is_ready,
     .poll_ahead = reset_poll,
     .poll_unread = fail_unread,
     .stored = deliver,

@@ -21,7 +21,8 @@ struct inbox_mode {
     /* inbox_poll() */
     bool (*poll)(struct inbox *inbox, uint64_t hash, struct slice name, struct poll *poll);
     void (*read_done)(struct inbox *inbox, struct channel *channel, struct store_read *read);
-    /* Whether a poll in channel->loading can be decided; those behind one that cannot, cannot. */
+    /* Whether a poll in channel->loading can be decided, now that the channel is loaded; those
+     * behind one that cannot, cannot. NULL: it can. */
     bool (*is_ready)(const struct channel *channel, const struct poll *poll);
     /* A poll's cursor is ahead of the channel in memory. */
     void (*poll_ahead)(struct inbox *inbox, struct channel *channel, struct poll *poll);

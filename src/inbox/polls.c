@@ -216,10 +216,10 @@ void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll
 }
 
 static bool has_ready(const struct inbox *inbox, const struct channel *channel) {
-    if (list_empty(&channel->loading))
+    if (list_empty(&channel->loading) || !channel->is_loaded)
         return false;
     struct poll *first = container_of(channel->loading.next, struct poll, link);
-    return inbox->mode->is_ready(channel, first);
+    return !inbox->mode->is_ready || inbox->mode->is_ready(channel, first);
 }
 
 static void decide_some(struct inbox *inbox, struct channel *channel, uint32_t *left) {
