@@ -179,7 +179,7 @@ void inbox_cancel(struct poll *poll) {
     case POLL_IDLE: return;
     case POLL_LOADING:
     case POLL_ENDING: list_remove(&poll->link); break;
-    case POLL_READING: poll->read->owner = NULL; break;
+    case POLL_READING: read_abandon(poll->read); break;
     case POLL_PARKED: poll_unpark(poll); break;
     }
     poll->state = POLL_IDLE;

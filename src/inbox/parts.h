@@ -52,7 +52,8 @@ struct inbox {
     struct turn_task wake; /* answers some of these polls */
     uint32_t turn;         /* the turn of the loop in which this many more polls may be answered: */
     uint32_t answers_left;
-    struct update **picked; /* room for the updates of one answer */
+    uint32_t reads_abandoned; /* their polls were cancelled; those under way have it as the owner */
+    struct update **picked;   /* room for the updates of one answer */
 };
 
 /* --- cache.c ---------------------------------------------------------------------------------- */
@@ -71,10 +72,13 @@ void cache_trim(struct inbox *inbox);
 
 /* --- reads.c ---------------------------------------------------------------------------------- */
 
-/* Reads a channel for `owner`, or for itself where that is NULL. NULL when memory is out. There are
- * as many reads as polls that need one: the store bounds what they take. */
+/* Reads a channel for `owner`, or for itself where that is NULL. There are as many reads as polls
+ * that need one: the store bounds what they take. NULL when memory is out, or when too many are
+ * under way whose polls are gone. */
 struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
                               uint32_t limit, struct poll *owner);
+/* The poll that it was for is cancelled. */
+void read_abandon(struct store_read *read);
 /* Reads what the poll asks for; false as above. */
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll);
 

@@ -4,12 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ABANDONED_MAX = 4096 }; /* then polls that need one more read are refused */
+
 static void on_read(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_read *read = container_of(op, struct store_read, op);
     struct channel *channel =
         cache_find(inbox, read->hash, (struct slice){read->name, read->name_len});
     assert(channel && channel->pins);
+    if (read->owner == inbox) {
+        read->owner = NULL;
+        inbox->reads_abandoned--;
+    }
     inbox->mode->read_done(inbox, channel, read);
     channel->pins--;
     if (!channel->is_loaded && !channel->watched && !channel->pins)
@@ -23,6 +29,8 @@ static void on_read(struct store_op *op) {
 
 struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
                               uint32_t limit, struct poll *owner) {
+    if (owner && inbox->reads_abandoned >= ABANDONED_MAX)
+        return NULL;
     struct store_read *read = calloc(1, sizeof *read + channel->name_len);
     if (!read)
         return NULL;
@@ -37,6 +45,12 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     channel->pins++;
     store_read(inbox->store, read);
     return read;
+}
+
+void read_abandon(struct store_read *read) {
+    struct inbox *inbox = read->op.context;
+    read->owner = inbox;
+    inbox->reads_abandoned++;
 }
 
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {

@@ -258,6 +258,28 @@ static void test_many_reads(void **state) {
         check_answer(&waiters[i], 11, 11, 900, 0);
 }
 
+/* Whoever polls and hangs up, again and again, does not fill the memory with reads. */
+static void test_abandoned_reads(void **state) {
+    (void)state;
+    enum { ABANDONED_MAX = 4096 };
+    make_inbox();
+    fake_add("a", 900);
+    ask(0, "a", 900);
+    fake_serve_read(STORE_OK);
+    for (int i = 0; i < ABANDONED_MAX; i++) {
+        start(0, "a", 10, 1, false);
+        cancel(0);
+    }
+    check_error(ask(1, "a", 10), STORE_FAILED);
+    struct poll poll = {.ts = 0, .limit = 1};
+    assert_false(inbox_poll(inbox, SLICE("b"), &poll));
+    assert_int_equal(counters.channels_resident, 1);
+    fake_serve_read(STORE_OK);
+    struct waiter *waiter = start(2, "a", 10, 1, false);
+    fake_serve_reads();
+    check_answer(waiter, 11, 11, 900, 0);
+}
+
 static void test_cancel_in_each_state(void **state) {
     (void)state;
     make_inbox();
@@ -309,6 +331,7 @@ int main(void) {
         INBOX_TEST(test_restart_seen_by_a_read),
         INBOX_TEST(test_limit_and_bytes_in_memory),
         INBOX_TEST(test_many_reads),
+        INBOX_TEST(test_abandoned_reads),
         INBOX_TEST(test_cancel_in_each_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
