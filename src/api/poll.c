@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "http/budget.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -219,10 +220,16 @@ void poll_done(struct poll *poll, struct answer *answer) {
         reply = build_reply(exchange, answer);
     if (reply && is_shared)
         answer->memos[kind] = reply_ref(reply);
-    if (!reply_made(exchange, reply))
+    /* What the socket does not take must fit. */
+    if (!reply || (!reply->pending && !budget_has(reply->len + CONN_SENDING_MAX_BYTES))) {
+        if (reply)
+            reply_unref(reply);
+        reply_error(exchange, ERROR_BUSY);
         return;
+    }
     counters.polls++;
     counters.updates_delivered += answer->count;
+    exchange_reply(exchange, reply);
 }
 
 void poll_answer_end(struct answer *answer) {

@@ -1,6 +1,5 @@
 #include "api/replies.h"
 #include "api/api.h"
-#include "http/budget.h"
 
 #include <assert.h>
 
@@ -49,17 +48,11 @@ void reply_store_error(struct exchange *exchange, enum store_error error) {
     reply_error(exchange, errors[error]);
 }
 
-bool reply_made(struct exchange *exchange, struct reply *reply) {
-    bool has_room = reply && (reply->pending || reply->len <= BUDGET_SMALL_BYTES ||
-                              budget_has(reply->len + BUDGET_SMALL_BYTES));
-    if (has_room) {
-        exchange_reply(exchange, reply);
-        return true;
-    }
+void reply_made(struct exchange *exchange, struct reply *reply) {
     if (reply)
-        reply_unref(reply);
-    reply_error(exchange, ERROR_BUSY);
-    return false;
+        exchange_reply(exchange, reply);
+    else
+        reply_error(exchange, ERROR_BUSY);
 }
 
 void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,

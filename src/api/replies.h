@@ -51,9 +51,8 @@ void reply_error(struct exchange *exchange, enum http_error error);
 /* Replies with the error that clients see for the store's. */
 void reply_store_error(struct exchange *exchange, enum store_error error);
 
-/* Sends a reply; NULL: there was no memory for it. False when an error is sent instead, because a
- * client that reads slowly would make it take more than BUFFER_SIZE allows. */
-bool reply_made(struct exchange *exchange, struct reply *reply);
+/* Sends a reply that has just been made; NULL: there was no memory for it. */
+void reply_made(struct exchange *exchange, struct reply *reply);
 
 void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,
                 struct slice headers, struct slice body);

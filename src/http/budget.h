@@ -10,9 +10,6 @@
 
 void budget_init(uint64_t max_bytes);
 
-/* What is small may be sent without asking: a connection has one reply at a time. */
-enum { BUDGET_SMALL_BYTES = 1024 };
-
 /* Whether `bytes` more would fit. */
 bool budget_has(size_t bytes);
 

@@ -29,7 +29,8 @@ enum {
     CONN_READ_BYTES = 65536,      /* read at once, into a buffer that all connections share */
     CONN_READ_LESS_BYTES = 4096,  /* read of an upload, or ahead, when the turn has no more time */
     CONN_REQUESTS_IN_A_ROW = 32,
-    CONN_RESUMED_A_TURN = 128, /* connections */
+    CONN_RESUMED_A_TURN = 128,    /* connections */
+    CONN_SENDING_MAX_BYTES = 512, /* kept with a reply while it is being sent */
     CONN_LINGER_MS = 2000,
     /* While the server stops: how long an idle connection may still bring a request, and how long
      * one that did not may take to close. */

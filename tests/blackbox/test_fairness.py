@@ -226,14 +226,15 @@ def test_a_single_poll_keeps_its_time(server, channel):
 
 @pytest.mark.providers("memory")
 def test_requests_that_came_in_part_are_counted(serve):
-    server = serve(BUFFER_SIZE=1, MAX_BODY=MIB // 8, IDLE_TIMEOUT=600, REQUEST_TIMEOUT=600)
+    raise_descriptors()
+    server = serve(BUFFER_SIZE=4, IDLE_TIMEOUT=600, REQUEST_TIMEOUT=600)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(server.client()) for _ in range(600)]
+        clients = [stack.enter_context(server.client()) for _ in range(2000)]
         for client in clients:
             client.send(b"GET /a HTTP/1.1\r\nHost: a\r\nX: ")
-        refused = [client for client in clients[400:] if client.read_reply().status == 503]
-        assert len(refused) == 200
-        assert server.metric("longline_buffer_bytes") <= MIB
+        for client in clients[1800:]:
+            assert client.read_reply().status == 503
+        assert server.metric("longline_buffer_bytes") <= 4 * MIB
     server.wait_for_metric("longline_buffer_bytes", 0)
     assert server.push(server.channel())
 
@@ -241,18 +242,20 @@ def test_requests_that_came_in_part_are_counted(serve):
 @pytest.mark.providers("memory")
 def test_replies_of_every_kind_that_nobody_reads_are_counted(serve):
     """The pages too: a reply is kept only where there is room for it."""
-    server = serve(BUFFER_SIZE=1, MAX_BODY=MIB // 8, IDLE_TIMEOUT=600, REQUEST_TIMEOUT=600)
+    raise_descriptors()
+    server = serve(BUFFER_SIZE=4, IDLE_TIMEOUT=600, REQUEST_TIMEOUT=600)
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(server.client(receive_buffer=4096)) for _ in range(150)]
-        worst, sent = 0, 0
+        clients = [stack.enter_context(server.client(receive_buffer=4096)) for _ in range(500)]
+        worst, replies = 0, 0
         for client in clients:
             client.send(request_bytes("GET", "/-/web/console.js") * 400)
 
         def is_still():
-            nonlocal worst, sent
-            worst = max(worst, server.metric("longline_buffer_bytes"))
-            before, sent = sent, server.metric("longline_http_requests_total")
-            return sent == before + 1  # this one
+            nonlocal worst, replies
+            metrics = server.metrics()
+            worst = max(worst, metrics["longline_buffer_bytes"])
+            before, replies = replies, metrics["longline_http_requests_total"]
+            return replies == before + 1  # this one
 
         wait_until(is_still, "the replies that fit")
-        assert worst <= MIB, worst
+        assert 3 * MIB < worst <= 4 * MIB, worst
