@@ -476,10 +476,11 @@ static void on_resume(struct turn_task *task) {
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     struct conn *conn = container_of(handle, struct conn, handle);
     size_t most = suggested < CONN_READ_BYTES ? suggested : CONN_READ_BYTES;
+    uint32_t turn = turn_number();
     *buf = uv_buf_init(NULL, 0);
-    if (conn->read_turn == turn_number())
+    if (conn->read_turn == turn)
         return;
-    conn->read_turn = turn_number();
+    conn->read_turn = turn;
     if (conn->in && !turn_has_time())
         most = CONN_READ_LESS_BYTES;
     bool is_partial = conn->state == CONN_READING && conn->request;
