@@ -23,7 +23,7 @@ struct turn_task {
     void (*run)(struct turn_task *task);
 };
 
-enum { TURN_SLICE_US = 1000 };
+enum { TURN_SLICE_US = 500 };
 
 /* Before any task is due. */
 void turn_init(uv_loop_t *loop);
