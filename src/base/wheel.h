@@ -18,7 +18,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-enum { WHEEL_TICK_MS = 32, WHEEL_SLOTS = 4096, WHEEL_SLICE = 256, WHEEL_SHARE_MAX = 256 };
+enum { WHEEL_TICK_MS = 32, WHEEL_SLOTS = 4096, WHEEL_SLICE = 128, WHEEL_SHARE_MAX = 256 };
 
 struct wheel_node {
     struct list link;

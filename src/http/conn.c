@@ -456,6 +456,7 @@ static void on_resume(struct turn_task *task) {
     struct conn_shared *shared = container_of(task, struct conn_shared, resume);
     struct list waiting, *link;
     list_init(&waiting);
+    sender_flush(shared->sender); /* the replies to the others */
     list_splice(&waiting, &shared->resuming);
     turn_has_time(); /* it begins */
     int count = 0;
