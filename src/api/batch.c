@@ -1,6 +1,7 @@
 #include "api/batch.h"
 #include "api/api.h"
 #include "api/make_update.h"
+#include "api/push.h"
 #include "api/replies.h"
 #include "base/log.h"
 #include "base/turn.h"
@@ -173,6 +174,7 @@ static void push(struct batch *batch) {
     ask->is_making = false;
     ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->count, exchange);
     if (ask->push) {
+        budget_take(PUSH_BYTES);
         storing += batch->count;
     } else {
         budget_give(batch->bytes);

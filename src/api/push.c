@@ -32,7 +32,12 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         reply_error(exchange, error);
         return;
     }
-    size_t size = update_size(update);
+    size_t size = update_size(update) + PUSH_BYTES;
+    if (!budget_has(size)) {
+        update_unref(update);
+        reply_error(exchange, ERROR_BUSY);
+        return;
+    }
     struct ask *ask = ask_of(exchange);
     ask->push = inbox_push(api.inbox, channel, update, exchange);
     if (!ask->push)
@@ -43,7 +48,7 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
 }
 
 void push_done(void *owner, const struct store_append *push) {
-    budget_give(store_append_size(push));
+    budget_give(store_append_size(push) + PUSH_BYTES);
     bool is_batch = store_append_is_batch(push);
     if (is_batch)
         batch_done(push->count, !push->error);
