@@ -65,28 +65,39 @@ static struct sqlite_store *store_of(struct store *store) {
 /* --- The store thread ------------------------------------------------------------------------- */
 
 /* Whether nothing can be done now: reads in `reads` may wait for the loop to take those before. */
-static bool must_wait(const struct sqlite_store *store, const struct list *reads) {
-    if (!list_empty(&store->appends))
+static bool must_wait(const struct sqlite_store *store, const struct list *reads,
+                      const struct list *appends) {
+    if (!list_empty(appends) || !list_empty(&store->appends))
         return false;
     bool is_full = store->done_bytes >= READ_TURN_BYTES;
     bool has_reads = !list_empty(reads) || !list_empty(&store->reads);
     return !store->stop && (!has_reads || is_full);
 }
 
-/* Waits for work, if it may; takes all reads and the next batch of appends. False at the end, when
- * nothing is left to do. */
-static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch,
+/* Waits for work, if it may; takes all of it to the ends of `reads` and `appends`. The loop waits
+ * for the lock, so nothing here takes longer for more work. False at the end, when nothing is left
+ * to do. */
+static bool take_work(struct sqlite_store *store, struct list *reads, struct list *appends,
                       bool may_wait) {
     uv_mutex_lock(&store->mutex);
-    if (may_wait && must_wait(store, reads)) {
+    if (may_wait && must_wait(store, reads, appends)) {
         store->is_waiting = true;
         uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)MAINTENANCE_MS * 1000000);
         store->is_waiting = false;
     }
     list_splice(reads, &store->reads);
+    list_splice(appends, &store->appends);
+    store->is_ending = store->stop;
+    bool is_over = store->stop && list_empty(reads) && list_empty(appends);
+    uv_mutex_unlock(&store->mutex);
+    return !is_over;
+}
+
+/* Moves the next batch from `appends` to `batch`. */
+static void take_batch(struct list *appends, struct list *batch) {
     size_t bytes = 0;
     for (uint32_t count = 0; count < BATCH_MAX_UPDATES && bytes < BATCH_MAX_BYTES;) {
-        struct list *link = list_shift(&store->appends);
+        struct list *link = list_shift(appends);
         if (!link)
             break;
         const struct store_append *append = container_of(link, struct store_append, op.link);
@@ -94,10 +105,6 @@ static bool take_work(struct sqlite_store *store, struct list *reads, struct lis
         bytes += store_append_size(append);
         list_append(batch, link);
     }
-    store->is_ending = store->stop;
-    bool is_over = store->stop && list_empty(reads) && list_empty(batch);
-    uv_mutex_unlock(&store->mutex);
-    return !is_over;
 }
 
 /* Hands the operations of `done`, which hold `bytes` of updates read, and the figures back to the
@@ -164,13 +171,15 @@ static size_t read_room(struct sqlite_store *store) {
 static void run_store(void *context) {
     struct sqlite_store *store = context;
     struct store_stats stats = {0};
-    struct list reads, batch, done;
+    struct list reads, appends, batch, done;
     list_init(&reads);
+    list_init(&appends);
     list_init(&batch);
     list_init(&done);
     bool is_busy = false; /* maintenance is left over */
     uint64_t maintained_at = 0;
-    while (take_work(store, &reads, &batch, !is_busy)) {
+    while (take_work(store, &reads, &appends, !is_busy)) {
+        take_batch(&appends, &batch);
         bool had_work = !list_empty(&reads) || !list_empty(&batch);
         if (!list_empty(&reads)) { /* before the commit: reads need not wait for the disk */
             size_t bytes = do_reads(store, &reads, &done, read_room(store), &stats);
@@ -179,6 +188,7 @@ static void run_store(void *context) {
         if (!list_empty(&batch)) {
             update_log_append(store->log, &batch);
             hand_back(store, &batch, 0, &stats);
+            update_log_bound_wal(store->log);
         }
         is_busy = false;
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
