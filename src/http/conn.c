@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 _Static_assert((int)HTTP_STATUS_COUNT <= COUNTERS_STATUSES_MAX, "each status is counted");
 
@@ -611,22 +610,6 @@ static void on_due(struct wheel_node *node) {
 
 /* --- All connections -------------------------------------------------------------------------- */
 
-/* Opens the connection on `fd`, which passes over to it unless it fails. */
-static int open_on(struct conn *conn, int fd, bool is_unix) {
-    struct conn_shared *shared = shared_of(conn);
-    int error;
-    if (is_unix) {
-        uv_pipe_init(shared->loop, &conn->pipe, 0);
-        error = uv_pipe_open(&conn->pipe, fd);
-    } else {
-        uv_tcp_init(shared->loop, &conn->tcp);
-        error = uv_tcp_open(&conn->tcp, fd);
-    }
-    if (!error && !is_unix)
-        uv_tcp_nodelay(&conn->tcp, 1);
-    return error ? error : uv_read_start(&conn->stream, on_alloc, on_read);
-}
-
 int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     struct conn *conn = calloc(1, sizeof *conn); /* first, so that without it nobody is lost */
     if (!conn)
@@ -647,11 +630,10 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     list_init(&conn->resume_link);
     shared->open++;
     counters.connections_accepted++;
-    int error = open_on(conn, fd, is_unix);
+    int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
+    if (!error)
+        error = uv_read_start(&conn->stream, on_alloc, on_read);
     if (error) {
-        uv_os_fd_t taken;
-        if (uv_fileno(&conn->handle, &taken) != 0)
-            close(fd);
         conn_close(conn);
         return error;
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 int socket_accept(int listener) {
     int fd;
@@ -12,6 +13,23 @@ int socket_accept(int listener) {
         fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
     return fd;
+}
+
+int socket_open(uv_loop_t *loop, uv_handle_t *handle, int fd, bool is_unix) {
+    int error;
+    if (is_unix) {
+        uv_pipe_init(loop, (uv_pipe_t *)handle, 0);
+        error = uv_pipe_open((uv_pipe_t *)handle, fd);
+    } else {
+        uv_tcp_init(loop, (uv_tcp_t *)handle);
+        error = uv_tcp_open((uv_tcp_t *)handle, fd);
+    }
+    uv_os_fd_t taken;
+    if (error && uv_fileno(handle, &taken) != 0)
+        close(fd);
+    if (!error && !is_unix)
+        uv_tcp_nodelay((uv_tcp_t *)handle, 1);
+    return error;
 }
 
 struct peer socket_peer(const uv_handle_t *handle) {

@@ -4,24 +4,25 @@
 #include <assert.h>
 #include <stddef.h>
 
+/* Of what SQLite hands over: there is but one way to read the rows. */
+#define UNUSED __attribute__((unused))
+
 enum { NUMBERS = sizeof(struct update_row) / sizeof(int64_t) }; /* the seal among them */
 
 static_assert(offsetof(struct update_row, seal) == sizeof(int64_t) * (NUMBERS - 1), "columns");
 
-static int connect_table(sqlite3 *db, void *batch, int count, const char *const *arguments,
-                         sqlite3_vtab **table, char **error) {
-    (void)count, (void)arguments, (void)error;
+static int connect_table(sqlite3 *db, void *batch, UNUSED int count,
+                         UNUSED const char *const *arguments, sqlite3_vtab **table,
+                         UNUSED char **error) {
     *table = &((struct row_batch *)batch)->table;
     return sqlite3_declare_vtab(db, "CREATE TABLE x(" SEAL_NUMBERS ", seal, " SEAL_CONTENT ")");
 }
 
-static int disconnect_table(sqlite3_vtab *table) {
-    (void)table;
+static int disconnect_table(UNUSED sqlite3_vtab *table) {
     return SQLITE_OK;
 }
 
-static int plan(sqlite3_vtab *table, sqlite3_index_info *info) {
-    (void)table, (void)info; /* there is but one way: all rows in their order */
+static int plan(UNUSED sqlite3_vtab *table, UNUSED sqlite3_index_info *info) {
     return SQLITE_OK;
 }
 
@@ -34,14 +35,12 @@ static int open_cursor(sqlite3_vtab *table, sqlite3_vtab_cursor **cursor) {
     return SQLITE_OK;
 }
 
-static int close_cursor(sqlite3_vtab_cursor *cursor) {
-    (void)cursor;
+static int close_cursor(UNUSED sqlite3_vtab_cursor *cursor) {
     return SQLITE_OK;
 }
 
-static int rewind_cursor(sqlite3_vtab_cursor *cursor, int number, const char *text, int count,
-                         sqlite3_value **values) {
-    (void)number, (void)text, (void)count, (void)values;
+static int rewind_cursor(sqlite3_vtab_cursor *cursor, UNUSED int number, UNUSED const char *text,
+                         UNUSED int count, UNUSED sqlite3_value **values) {
     batch_of(cursor)->at = 0;
     return SQLITE_OK;
 }

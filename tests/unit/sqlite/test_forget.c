@@ -99,8 +99,8 @@ static void test_channel_ids_are_never_reused(void **state) {
     assert_true(id > 1);
 }
 
-/* A look over many channels holds nothing up: each call does a slice of it. What lags behind the log
- * stays, wherever it lies. */
+/* A look over many channels holds nothing up: each call does a slice of it. What lags behind the
+ * log stays, wherever it lies. */
 static void test_many_are_forgotten_in_slices(void **state) {
     (void)state;
     enum { CHANNELS = 3000, A_CALL = 1024 };
