@@ -207,6 +207,6 @@ void queues_on_giving_up(struct turn_task *task) {
 }
 
 void queues_tick(struct redis_store *store) {
+    give_up_some(store); /* first: of what has been sent, the fate is not known */
     queues_send(store);
-    give_up_some(store);
 }
