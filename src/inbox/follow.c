@@ -10,7 +10,6 @@ enum {
     PAUSE_MAX_MS = 5000,   /* from one failing read of a channel to the next */
     CATCH_UPS_MAX = 256,   /* channels re-read at once: after an outage all are due */
     IDLE_MS = 10000,       /* a channel is watched for so long after its last poll */
-    LOAD_PATIENCE = 10,    /* a busy store gets so many times load_max_ms */
     UNWATCHED_SLICE = 512, /* channels looked at in one tick */
     CHECK_MS = 1000,       /* what a poll has not heard from the store is checked after so long */
 };
@@ -478,19 +477,15 @@ static void check_counters(struct follow *follow, uint64_t now_ms) {
     }
 }
 
-/* Polls whose channel is not loaded in time learn why. A store that is well is only busy: they get
- * more time. */
+/* Polls whose channel is not loaded in time learn why. */
 static void fail_late_loads(struct follow *follow, uint64_t now_ms) {
     struct inbox *inbox = follow->inbox;
     while (!list_empty(&follow->loading)) {
         struct watched *watched = container_of(follow->loading.next, struct watched, loading_link);
-        uint64_t waited_ms = now_ms - watched->loading_ms, max_ms = inbox->options.load_max_ms;
-        bool is_loading = !list_empty(&watched->channel->loading);
-        if (is_loading && waited_ms < max_ms)
+        if (!list_empty(&watched->channel->loading) &&
+            now_ms - watched->loading_ms < inbox->options.load_max_ms)
             return;
         enum store_error error = store_health(inbox->store, NULL);
-        if (is_loading && !error && waited_ms < LOAD_PATIENCE * max_ms)
-            return;
         fail_loading(watched, error ? error : STORE_AWAY);
     }
 }

@@ -182,6 +182,7 @@ static void refuse(struct op *op, const struct word *word, enum store_error erro
 static void take_word(struct op *op, const struct word *word) {
     struct redis_fate fate = redis_fate_of(word->reply, op->is_append, is_believed(op),
                                            redis_topology_may_fail_over(&op->store->topology));
+    const char *said = word->reply ? word->reply->str : "";
     op->is_sent = false;
     switch (fate.kind) {
     case FATE_DONE: take(op, word); break;
@@ -193,7 +194,7 @@ static void take_word(struct op *op, const struct word *word) {
         try_again(op, fate.error);
         break;
     case FATE_MOVED:
-    case FATE_ASK: redirect(op, word->reply->str, fate.kind == FATE_ASK); break;
+    case FATE_ASK: redirect(op, said, fate.kind == FATE_ASK); break;
     }
 }
 

@@ -106,6 +106,8 @@ void queues_got_reply(struct redis_lane *lane, unsigned count, const redisReply 
     if (!reply)
         return;
     lane->answered_ms = uv_now(lane->conn.loop);
+    if (reply->type == REDIS_REPLY_ERROR)
+        return; /* NOSCRIPT says nothing of how long the others will be */
     if (bytes >= lane->reply_bytes)
         lane->reply_bytes = bytes;
     else
