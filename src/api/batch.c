@@ -13,7 +13,7 @@ struct batch {
     struct list link; /* in `waiting`, or to itself */
     struct exchange *exchange;
     struct update_maker maker;
-    struct kept kept;  /* the request, once the batch waits */
+    struct inbuf kept; /* the request, once the batch waits */
     struct slice rest; /* the lines to come; its data is NULL when there are none */
     uint64_t line;     /* how many there were */
     bool is_bad_line;  /* the last one is at fault */
@@ -58,7 +58,7 @@ bool batch_is_type(struct slice content_type) {
 static void free_batch(struct batch *batch) {
     list_remove(&batch->link);
     update_maker_deinit(&batch->maker);
-    kept_free(&batch->kept);
+    inbuf_free(&batch->kept);
     budget_give(batch->own_bytes);
     free(batch);
 }
@@ -71,7 +71,9 @@ static void drop_updates(struct batch *batch) {
 }
 
 void batch_cancel(struct batch *batch) {
-    ask_of(batch->exchange)->is_making = false;
+    struct ask *ask = ask_of(batch->exchange);
+    ask->is_making = false;
+    ask->push = NULL;
     drop_updates(batch);
     free_batch(batch);
 }
@@ -211,7 +213,7 @@ static void run_queue(struct turn_task *task) {
 }
 
 /* `text` lay in what is kept now. */
-static void move(struct slice *text, const struct request *request, const struct kept *kept) {
+static void move(struct slice *text, const struct request *request, const struct inbuf *kept) {
     if (text->data)
         text->data = kept->data + (text->data - request->base);
 }
@@ -240,7 +242,7 @@ void batch_handle(struct exchange *exchange, const struct request *request, stru
     ask->batch = batch;
     ask->is_making = true;
     turn_end(&turn);
-    if (may_store() && work_left && !go_on(batch, &work_left))
+    if (list_empty(&waiting) && may_store() && work_left && !go_on(batch, &work_left))
         return;
     if (!enqueue(batch, request))
         refuse(batch, ERROR_BUSY);

@@ -7,7 +7,9 @@
  * write, the queue stands still: other pushes then wait behind two batches at most, however many
  * have come, and what waits here is the requests' bytes and not their updates.
  *
- * A batch whose client hangs up before all its updates are made is dropped whole.
+ * When the store has failed, all are handed to it, until it stores again.
+ *
+ * A batch whose connection is reset before all its updates are made is dropped whole.
  */
 #pragma once
 

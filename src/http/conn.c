@@ -25,13 +25,13 @@ struct conn {
     struct wheel_node deadline;
     struct exchange exchange;
     struct list resume_link; /* in shared->resuming */
+    struct list held_link;   /* in shared->held */
     struct request *request; /* a request that has come in part */
-    char *in; /* its bytes, or those of pipelined requests; NULL when there are none */
-    uint32_t in_len, in_cap;
-    uint32_t fed;       /* bytes of `in` that the parser has seen */
-    uint32_t unsent;    /* while sending: what was left at the last look */
-    uint32_t read_turn; /* the turn in which it was read */
-    uint16_t queued;    /* while the sender has the reply: its handle, else 0 */
+    struct inbuf in;         /* its bytes, or those of pipelined requests */
+    uint32_t fed;            /* bytes of `in` that the parser has seen */
+    uint32_t unsent;         /* while sending: what was left at the last look */
+    uint32_t read_turn;      /* the turn in which it was read */
+    uint16_t queued;         /* while the sender has the reply: its handle, else 0 */
     uint8_t state;
     bool is_running; /* run() is at work: a reply must not start it again */
     bool is_ahead;   /* run() has bytes of the next request */
@@ -61,45 +61,34 @@ static struct conn_shared *shared_of(const struct conn *conn) {
 /* --- Buffers ---------------------------------------------------------------------------------- */
 
 static void free_in(struct conn *conn) {
-    free(conn->in);
-    budget_give(conn->in_cap);
-    conn->in = NULL;
-    conn->in_len = conn->in_cap = conn->fed = 0;
-}
-
-/* Makes room for `cap` bytes in all; false when there is no memory for it, or none left of
- * BUFFER_SIZE. */
-static bool reserve_in(struct conn *conn, size_t cap) {
-    if (cap <= conn->in_cap)
-        return true;
-    if (!budget_has(cap - conn->in_cap))
-        return false;
-    char *in = realloc(conn->in, cap);
-    if (!in)
-        return false;
-    budget_take(cap - conn->in_cap);
-    conn->in = in;
-    conn->in_cap = (uint32_t)cap;
-    return true;
-}
-
-/* Keeps `len` bytes of `data` (the shared buffer, or a part of `in`) as the whole of `in`. */
-static bool keep_in(struct conn *conn, const char *data, size_t len) {
-    if (!len) {
-        free_in(conn);
-        return true;
-    }
-    if (!conn->in && !reserve_in(conn, len))
-        return false;
-    assert(conn->in && data);
-    memmove(conn->in, data, len);
-    conn->in_len = (uint32_t)len;
-    return true;
+    inbuf_free(&conn->in);
+    conn->fed = 0;
 }
 
 static void stop_reading(struct conn *conn) {
     uv_read_stop(&conn->stream);
     conn->is_paused = true;
+}
+
+/* Does not read in this turn any more. Without this libuv, where more than 1,024 sockets have
+ * something, would look at them again and again before it lets the turn end. */
+static void hold(struct conn *conn) {
+    struct conn_shared *shared = shared_of(conn);
+    if (conn->is_paused || !list_empty(&conn->held_link))
+        return;
+    uv_read_stop(&conn->stream);
+    list_append(&shared->held, &conn->held_link);
+    turn_end(&shared->release);
+}
+
+/* turn_task: those that were held read again. */
+static void on_release(struct turn_task *task) {
+    struct conn_shared *shared = container_of(task, struct conn_shared, release);
+    for (struct list *link; (link = list_shift(&shared->held));) {
+        struct conn *conn = container_of(link, struct conn, held_link);
+        if (!conn->is_paused)
+            uv_read_start(&conn->stream, on_alloc, on_read);
+    }
 }
 
 /* There is no room for further requests: those that came are dropped, and the connection ends with
@@ -148,6 +137,7 @@ static void conn_close(struct conn *conn) {
         sender_cancel(shared->sender, conn->queued);
     wheel_clear(&shared->wheel, &conn->deadline);
     list_remove(&conn->resume_link);
+    list_remove(&conn->held_link);
     free_in(conn);
     free_request(conn);
     uv_close(&conn->handle, on_closed);
@@ -167,7 +157,7 @@ static void resume_later(struct conn *conn) {
 
 /* Reads again after a pause. */
 static void read_on(struct conn *conn) {
-    if (conn->is_paused)
+    if (conn->is_paused && list_empty(&conn->held_link))
         uv_read_start(&conn->stream, on_alloc, on_read);
     conn->is_paused = false;
 }
@@ -197,7 +187,7 @@ static void reply_sent(struct conn *conn, bool close) {
     }
     conn->state = CONN_READING;
     set_deadline(conn, shared->is_draining ? CONN_DRAIN_IDLE_MS : shared->idle_timeout_ms);
-    if (conn->in_len && !conn->is_running) {
+    if (conn->in.len && !conn->is_running) {
         /* Not at once: whoever replies may be in the middle of something. */
         resume_later(conn);
     } else if (conn->is_eof && !conn->is_running) {
@@ -292,29 +282,18 @@ void exchange_reply(struct exchange *exchange, struct reply *reply) {
     reply_taken(conn, reply, uv_try_write(&conn->stream, &bytes, 1));
 }
 
-bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept) {
+bool exchange_keep(struct exchange *exchange, const struct request *request, struct inbuf *kept) {
     struct conn *conn = conn_of(exchange);
-    if (conn->in && request->base == conn->in) {
-        *kept = (struct kept){conn->in, conn->in_cap};
-        conn->in = NULL;
-        conn->in_len = conn->in_cap = conn->fed = 0;
+    *kept = (struct inbuf){0};
+    if (conn->in.data && request->base == conn->in.data) {
+        *kept = conn->in;
+        conn->in = (struct inbuf){0};
+        conn->fed = 0;
         return true;
     }
     size_t body_end = (size_t)request->body.at + request->body.len;
-    size_t size = body_end > request->head_len ? body_end : request->head_len;
-    *kept = (struct kept){budget_has(size) ? malloc(size) : NULL, size};
-    if (!kept->data)
-        return false;
-    budget_take(size);
-    memcpy(kept->data, request->base, size);
-    return true;
-}
-
-void kept_free(struct kept *kept) {
-    free(kept->data);
-    if (kept->data)
-        budget_give(kept->size);
-    kept->data = NULL;
+    return inbuf_keep(kept, request->base,
+                      body_end > request->head_len ? body_end : request->head_len);
 }
 
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers) {
@@ -372,18 +351,18 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
         set_deadline(conn, shared->request_timeout_ms);
     }
     assert(data);
-    bool is_own = conn->in != NULL; /* then `data` lies in it */
+    bool is_own = conn->in.data != NULL; /* then `data` lies in it */
     if (is_own)
-        memmove(conn->in, data, used);
-    if (conn->in_cap < used + REQUEST_READ_MIN_BYTES &&
-        !reserve_in(conn, request_buffer_size(request, used))) {
+        memmove(conn->in.data, data, used);
+    if (conn->in.cap < used + REQUEST_READ_MIN_BYTES &&
+        !inbuf_reserve(&conn->in, request_buffer_size(request, used))) {
         refuse(conn, ERROR_BUSY);
         return;
     }
-    assert(conn->in);
+    assert(conn->in.data);
     if (!is_own)
-        memcpy(conn->in, data, used);
-    conn->in_len = (uint32_t)used;
+        memcpy(conn->in.data, data, used);
+    conn->in.len = (uint32_t)used;
     conn->fed = (uint32_t)used;
     if (request->expects_continue) {
         request->expects_continue = false;
@@ -459,7 +438,7 @@ static void run(struct conn *conn, char *data, size_t len) {
     bool is_reading = conn->state == CONN_READING, is_partial = is_reading && conn->request;
     if (!is_partial) {
         conn->fed = 0;
-        if (!keep_in(conn, data + start, len - start)) {
+        if (!inbuf_keep(&conn->in, data + start, len - start)) {
             if (is_reading)
                 refuse(conn, ERROR_BUSY);
             else
@@ -467,37 +446,37 @@ static void run(struct conn *conn, char *data, size_t len) {
             return;
         }
     }
-    if (is_reading && !is_partial && conn->in_len)
+    if (is_reading && !is_partial && conn->in.len)
         resume_later(conn);
     else if (is_reading && conn->is_eof)
         conn_close(conn);
-    if (conn->state != CONN_CLOSED && (is_partial || conn->in_len < CONN_AHEAD_MAX_BYTES))
+    if (conn->state != CONN_CLOSED && (is_partial || conn->in.len < CONN_AHEAD_MAX_BYTES))
         read_on(conn);
 }
 
-/* turn_task: serves connections that have more, in their order, while this turn has time. */
+/* turn_task: serves connections that have more, in their order. That has a time of its own, however
+ * long the turn has been. */
 static void on_resume(struct turn_task *task) {
     struct conn_shared *shared = container_of(task, struct conn_shared, resume);
     struct list waiting, *link;
     list_init(&waiting);
     sender_flush(shared->sender); /* the replies to the others */
     list_splice(&waiting, &shared->resuming);
-    turn_has_time(); /* it begins */
+    uint64_t began_ns = uv_hrtime(), slice_ns = (uint64_t)TURN_SLICE_US * 1000;
     int count = 0;
     do {
         link = list_shift(&waiting);
         struct conn *conn = link ? container_of(link, struct conn, resume_link) : NULL;
-        if (conn && conn->state == CONN_READING && conn->in)
-            run(conn, conn->in, conn->in_len);
-    } while (link && ++count < CONN_RESUMED_A_TURN && turn_has_time());
+        if (conn && conn->state == CONN_READING && conn->in.data)
+            run(conn, conn->in.data, conn->in.len);
+    } while (link && ++count < CONN_RESUMED_A_TURN && uv_hrtime() - began_ns < slice_ns);
     list_splice(&waiting, &shared->resuming); /* those that were served go to the end */
     list_splice(&shared->resuming, &waiting);
     if (!list_empty(&shared->resuming))
         turn_next(task);
 }
 
-/* An empty buffer makes libuv stop for this turn, without a call of the system: what is there, and
- * the end of it, is reported again in the next one. */
+/* A second buffer in a turn is empty: libuv stops reading, and reports UV_ENOBUFS. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     struct conn *conn = container_of(handle, struct conn, handle);
     size_t most = suggested < CONN_READ_BYTES ? suggested : CONN_READ_BYTES;
@@ -506,38 +485,26 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     if (conn->read_turn == turn)
         return;
     conn->read_turn = turn;
-    if (conn->in && !turn_has_time())
+    if (conn->in.data && !turn_has_time())
         most = CONN_READ_LESS_BYTES;
     bool is_partial = conn->state == CONN_READING && conn->request;
-    size_t room = is_partial ? conn->in_cap - conn->in_len : 0;
+    size_t room = is_partial ? conn->in.cap - conn->in.len : 0;
     if (room)
-        *buf = uv_buf_init(conn->in + conn->in_len, (unsigned)(room < most ? room : most));
+        *buf = uv_buf_init(conn->in.data + conn->in.len, (unsigned)(room < most ? room : most));
     else
         *buf = uv_buf_init(shared_of(conn)->read_buffer, (unsigned)most);
-}
-
-/* Keeps bytes behind those that are there already; false when there is no room. */
-static bool append_in(struct conn *conn, const char *data, size_t len) {
-    size_t cap = conn->in_cap ? conn->in_cap : 512;
-    while (cap < conn->in_len + len)
-        cap *= 2;
-    if (!reserve_in(conn, cap))
-        return false;
-    memcpy(conn->in + conn->in_len, data, len);
-    conn->in_len += (uint32_t)len;
-    return true;
 }
 
 static void received(struct conn *conn, char *data, size_t len) {
     if (conn->state == CONN_LINGERING)
         return;
-    if (conn->state == CONN_READING && !conn->in) {
+    if (conn->state == CONN_READING && !conn->in.data) {
         run(conn, data, len);
         return;
     }
-    if (data == conn->in + conn->in_len) {
-        conn->in_len += (uint32_t)len;
-    } else if (!append_in(conn, data, len)) {
+    if (data == conn->in.data + conn->in.len) {
+        conn->in.len += (uint32_t)len;
+    } else if (!inbuf_append(&conn->in, data, len)) {
         if (conn->state == CONN_READING)
             refuse(conn, ERROR_BUSY);
         else
@@ -545,8 +512,8 @@ static void received(struct conn *conn, char *data, size_t len) {
         return;
     }
     if (conn->state == CONN_READING && list_empty(&conn->resume_link))
-        run(conn, conn->in, conn->in_len);
-    else if (conn->in_len >= CONN_AHEAD_MAX_BYTES)
+        run(conn, conn->in.data, conn->in.len);
+    else if (conn->in.len >= CONN_AHEAD_MAX_BYTES)
         stop_reading(conn);
 }
 
@@ -556,7 +523,7 @@ static void ended(struct conn *conn) {
     conn->is_eof = true;
     bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.is_waiting;
     bool has_requests =
-        conn->state == CONN_READING && conn->in_len && !conn->request; /* to be resumed */
+        conn->state == CONN_READING && conn->in.len && !conn->request; /* to be resumed */
     if (!is_answered_soon && !has_requests && conn->state != CONN_SENDING)
         conn_close(conn);
 }
@@ -567,7 +534,9 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
         received(conn, buf->base, (size_t)len);
     else if (len == UV_EOF)
         ended(conn);
-    else if (len < 0 && len != UV_ENOBUFS) /* that is on_alloc()'s */
+    else if (len == UV_ENOBUFS) /* on_alloc() gave none */
+        hold(conn);
+    else if (len < 0)
         conn_close(conn);
 }
 
@@ -628,6 +597,7 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     conn->handle.data = shared;
     wheel_node_init(&conn->deadline);
     list_init(&conn->resume_link);
+    list_init(&conn->held_link);
     shared->open++;
     counters.connections_accepted++;
     int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
@@ -648,7 +618,7 @@ static void drain(uv_handle_t *handle, void *shared) {
     if (conn->state == CONN_WAITING && conn->exchange.is_waiting) {
         stop_waiting(conn);
         set_deadline(conn, 0); /* it expires with the next tick, in slices */
-    } else if (conn->state == CONN_READING && !conn->in_len) {
+    } else if (conn->state == CONN_READING && !conn->in.len) {
         set_deadline(conn, CONN_DRAIN_IDLE_MS);
     }
 }
@@ -682,6 +652,8 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
     if (!shared->read_buffer)
         return false;
     list_init(&shared->resuming);
+    list_init(&shared->held);
+    turn_task_init(&shared->release, on_release);
     turn_task_init(&shared->resume, on_resume);
     wheel_init(&shared->wheel, loop, on_due);
     shared->sender = shared->uses_io_uring ? sender_new(on_queue_sent) : NULL;
@@ -691,6 +663,7 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
 void conn_shared_deinit(struct conn_shared *shared) {
     wheel_deinit(&shared->wheel);
     turn_cancel(&shared->resume);
+    turn_cancel(&shared->release);
     sender_free(shared->sender);
     free(shared->spare_request);
     free(shared->read_buffer);

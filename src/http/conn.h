@@ -17,6 +17,7 @@
 
 #include "base/turn.h"
 #include "base/wheel.h"
+#include "http/inbuf.h"
 #include "http/reply.h"
 #include "http/request.h"
 #include "http/socket.h"
@@ -82,6 +83,8 @@ struct conn_shared {
     char *read_buffer;             /* CONN_READ_BYTES */
     struct list resuming;          /* connections with requests to be served, by turns */
     struct turn_task resume;       /* serves some of them */
+    struct list held;              /* connections that were read in this turn, and have more */
+    struct turn_task release;      /* lets them read again */
 };
 
 /* False when memory is out. The handler, the timeouts, body_max_bytes and uses_io_uring must be
@@ -112,19 +115,12 @@ void conn_close_readers(struct conn_shared *shared);
 /* Sends the reply, whose reference passes over, and ends the exchange. */
 void exchange_reply(struct exchange *exchange, struct reply *reply);
 
-/* A request's bytes that its handler keeps; they count into BUFFER_SIZE. */
-struct kept {
-    char *data; /* what was at request->base */
-    size_t size;
-};
-
 /*
  * Lets the handler keep the request's bytes beyond handler.request(), in which it must be called.
  * They may move: spans of the request stand at kept->data from now on. False when there is no room
  * for them. The handler frees them.
  */
-bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept);
-void kept_free(struct kept *kept);
+bool exchange_keep(struct exchange *exchange, const struct request *request, struct inbuf *kept);
 
 /* Replies with an error; `headers` as in reply_new(). */
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);

@@ -33,7 +33,7 @@ static void break_ring(struct sender *sender, int error) {
     sender->is_broken = true;
 }
 
-/* Puts the sends into the ring; returns how many. */
+/* Puts the sends into the ring, each with its number from 1 for a result; returns how many. */
 static unsigned prepare(struct sender *sender) {
     unsigned prepared = 0;
     for (unsigned i = 0; i < sender->count; i++) {
@@ -44,8 +44,7 @@ static unsigned prepare(struct sender *sender) {
         io_uring_prep_send(sqe, send->fd, send->reply->data, send->reply->len,
                            MSG_DONTWAIT | MSG_NOSIGNAL);
         io_uring_sqe_set_data64(sqe, i);
-        send->sent = -EAGAIN;
-        prepared++;
+        send->sent = ++prepared;
     }
     return prepared;
 }
@@ -56,6 +55,8 @@ static void submit(struct sender *sender) {
     if (!prepared)
         return;
     int submitted = io_uring_submit_and_wait(&sender->ring, prepared);
+    for (unsigned i = 0; i < sender->count; i++) /* of those without an answer, nobody knows */
+        sender->sends[i].sent = sender->sends[i].sent > submitted ? -EAGAIN : -EIO;
     struct io_uring_cqe *cqe;
     unsigned head, seen = 0;
     io_uring_for_each_cqe(&sender->ring, head, cqe) {
@@ -118,6 +119,8 @@ struct sender *sender_new(sender_done *done) {
 }
 
 void sender_free(struct sender *sender) {
+    if (sender)
+        turn_cancel(&sender->flush);
     if (sender && !sender->is_broken)
         io_uring_queue_exit(&sender->ring);
     free(sender);

@@ -149,8 +149,9 @@ void queues_send(struct redis_store *store) {
 /* A Redis that answers others will come to this one. */
 static bool may_go_on(const struct op *op, const struct redis_lane *lane, uint64_t now_ms) {
     uint64_t timeout_ms = (uint64_t)op->store->redis->timeout_ms;
-    return !op->is_append && op->extensions < EXTENSIONS_MAX && lane && redis_lane_is_ready(lane) &&
-           now_ms - lane->answered_ms < timeout_ms;
+    bool is_refused = op->error != STORE_AWAY;
+    return !op->is_append && !is_refused && op->extensions < EXTENSIONS_MAX && lane &&
+           redis_lane_is_ready(lane) && now_ms - lane->answered_ms < timeout_ms;
 }
 
 static void give_up(struct op *op) {

@@ -146,8 +146,8 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
     store->closed_context = context;
     watches_leave(store);
     queues_settle(store);
+    operations_end(store); /* they hold nodes */
     redis_topology_deinit(&store->topology);
-    operations_end(store);
     turn_cancel(&store->flush);
     turn_cancel(&store->giving_up);
     uv_close((uv_handle_t *)&store->tick, on_handle_closed);

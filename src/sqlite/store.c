@@ -236,8 +236,13 @@ static void work_on_loop(struct sqlite_store *store) {
     do_reads(store, &store->new_reads, &done, READ_TURN_BYTES, &store->stats);
     answer(&done, UINT32_MAX);
     struct list *link;
-    for (int count = 0; count < ANSWERS_A_TURN && (link = list_shift(&store->new_appends)); count++)
+    size_t bytes = 0;
+    for (int count = 0; count < ANSWERS_A_TURN && bytes < READ_TURN_BYTES &&
+                        (link = list_shift(&store->new_appends));
+         count++) {
+        bytes += store_append_size(container_of(link, struct store_append, op.link));
         list_append(&done, link);
+    }
     if (!list_empty(&done))
         update_log_append(store->log, &done);
     answer(&done, UINT32_MAX);

@@ -161,11 +161,15 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
     if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
         return false;
     enum sweep sweep;
-    for (rows = 0; (!rows || may_go_on(&bound, rows)) &&
+    bool is_moving = true; /* what is behind the checkpoint cannot be deleted yet */
+    for (rows = 0; is_moving && (!rows || may_go_on(&bound, rows)) &&
                    (sweep = sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle));
-         rows += STEP_ROWS)
+         rows += STEP_ROWS) {
+        uint64_t swept = log->state.swept;
         if (!sweeper_sweep(&log->sweeper, sweep, moment.cutoff_ms, STEP_ROWS))
             return false;
+        is_moving = sweep == SWEEP_COUNT || log->state.swept > swept;
+    }
     return true;
 }
 

@@ -47,14 +47,15 @@ static bool is_sync_due(const struct wal *wal, int64_t now_ms) {
            now_ms - wal->synced_at >= SYNC_INTERVAL_MS;
 }
 
-/* A failure stays the log's trouble until a sync succeeds: commits succeed without one. */
-static void sync_file(struct wal *wal, int64_t now_ms) {
+/* A failure stays the log's trouble, for commits succeed without a sync. Linux may have dropped
+ * what it could not write, and says so once: a further sync proves nothing. So the log is copied
+ * then, page by page, which ends the trouble when all of it was. */
+static void sync_file(struct wal *wal) {
     sqlite3_file *file = NULL;
     int status = sqlite3_file_control(wal->file->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file);
     if (status == SQLITE_OK)
         status = file && file->pMethods ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL)
                                         : SQLITE_NOTFOUND;
-    wal->synced_at = now_ms;
     wal->is_unsynced = status != SQLITE_OK;
     wal->file->sync_trouble = status == SQLITE_OK ? NULL : sqlite3_errstr(status);
     if (status != SQLITE_OK) {
@@ -65,10 +66,15 @@ static void sync_file(struct wal *wal, int64_t now_ms) {
 
 void wal_copy(struct wal *wal, int64_t now_ms) {
     int pages = 0, copied = 0;
-    if (sqlite3_wal_checkpoint_v2(wal->file->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages,
-                                  &copied) != SQLITE_OK)
+    bool ok = sqlite3_wal_checkpoint_v2(wal->file->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages,
+                                        &copied) == SQLITE_OK;
+    if (!ok)
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
     wal->is_pinned = copied < pages;
+    if (ok && !wal->is_pinned) { /* it syncs both files */
+        wal->is_unsynced = false;
+        wal->file->sync_trouble = NULL;
+    }
     wal->pages = 0;
     wal->copied_at = now_ms;
 }
@@ -79,8 +85,13 @@ static void copy_if_over(struct wal *wal, int64_t bound, int64_t now_ms) {
 }
 
 void wal_maintain(struct wal *wal, int64_t now_ms) {
-    if (is_sync_due(wal, now_ms))
-        sync_file(wal, now_ms);
+    if (is_sync_due(wal, now_ms)) {
+        wal->synced_at = now_ms;
+        if (wal->file->sync_trouble)
+            wal_copy(wal, now_ms);
+        else
+            sync_file(wal);
+    }
     copy_if_over(wal, IDLE_BYTES, now_ms);
 }
 
