@@ -49,6 +49,17 @@ def refused(server, channel, body, status, description, headers=NDJSON):
     assert server.get(f"{channel.split('?')[0]}?ts=-1").total == before
 
 
+def test_a_refused_batch_leaves_nothing_behind_on_its_connection(server, channel):
+    """The next request there is a poll, and its client hangs up."""
+    for body in (b"{bad", b"\n", b"{}\n" * (MAX + 1)):
+        with server.client() as client:
+            assert client.request("POST", channel, body, NDJSON).status in (400, 413)
+            client.send_request("GET", channel + "?sleep=60")
+            server.wait_for_parked(1)
+        server.wait_for_parked(0)
+    assert server.push(channel) == 1
+
+
 # --- what a line becomes ---
 
 

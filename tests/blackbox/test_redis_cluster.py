@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -341,6 +342,9 @@ def test_a_cluster_that_is_down_says_so(cluster, start):
         if port != gone.port:
             wait_until(lambda: server.post(channel).status == 503, "the cluster to be down")
             wait_until(lambda: refusal(server.post(channel)) == CLUSTER_DOWN, "the refusal that says so")
+            began = time.monotonic()
+            assert refusal(server.get(channel)) == CLUSTER_DOWN
+            assert time.monotonic() - began < 5, "a refusal is no sign that Redis serves others"
         else:
             assert refusal(server.post(channel)) in (UNREACHABLE, CLUSTER_DOWN)
     for client in clients:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from http_client import request_bytes
+from fake_redis import HOST, FakeNode
+from http_client import Closed, request_bytes
 from load import refusal
 from longline_server import wait_until
 from redis_server import DAMAGED, NO_ACCESS, OUT_OF_MEMORY, RedisError
@@ -327,3 +328,26 @@ def test_what_a_large_cluster_needs_is_set_aside(redis, start):
             swarm.open(lambda wire, reply: None).send(request_bytes("GET", "/-/health"))
         swarm.run(lambda: "connection limit reached" in server.log(), 30, "as many as there is room for")
         assert re.search(r"connection limit reached +connections=252\b", server.log())
+
+
+# --- the end ---
+
+
+class AskingNode(FakeNode):
+    """It sends every push to a node that never answers."""
+
+    def answer(self, name, words):
+        return Exception(f"ASK 5 {HOST}:{self.elsewhere.port}") if name == "EVALSHA" else super().answer(name, words)
+
+
+def test_a_stop_while_a_push_is_redirected(start):
+    with AskingNode() as node, FakeNode() as elsewhere:
+        elsewhere.hush("")
+        node.view, node.elsewhere = [node], elsewhere
+        server = start(**node.settings(REDIS_TIMEOUT=60_000))
+        with server.client() as client:
+            client.send_request("POST", server.channel(), "{}")
+            wait_until(lambda: node.answered["EVALSHA"], "the redirection")
+            server.stop()
+            with contextlib.suppress(Closed):
+                assert client.read_reply().status == 503

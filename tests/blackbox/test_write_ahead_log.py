@@ -58,8 +58,10 @@ def test_an_interval_that_cannot_sync_says_so(start, faults):
     assert server.push(channel) == 2
     assert server.get("/-/health").status == 503, "a push that is not synced makes nothing well"
     assert 'doing="sync of the write-ahead log"' in server.log()
+    before = faults["syncs"]
     faults["sync_error"] = 0
     wait_until(lambda: server.get("/-/health").status == 200, "the next sync")
+    assert faults["syncs"] - before >= 2, "the log must be copied: a sync that failed cannot be made up for"
 
 
 # --- size ---
