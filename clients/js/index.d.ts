@@ -1,7 +1,10 @@
 /** A request that failed. */
 export class LonglineError extends Error {
     name: 'LonglineError';
-    /** The reply's status; 0 where no whole reply came; 200 where the reply was not longline's. */
+    /**
+     * The reply's status; 0 where no whole reply came; 200 where the reply was not longline's, or not of one that knows
+     * batches.
+     */
     status: number;
     /** The server's own words, where it has any. */
     description: string;
@@ -84,8 +87,9 @@ export class Channel {
      */
     push(update: object | string, options?: { signal?: AbortSignal }): Promise<{ ts: number }>;
     /**
-     * Stores up to 10,000 updates, all or none, with ids in a row. Resolves with the id of the last. Otherwise like
-     * push().
+     * Stores up to 10,000 updates, all or none, with ids in a row. Resolves with the id of the last. Rejects with a
+     * TypeError, before anything is sent, if one is an empty or blank string; and with a LonglineError of status 200 if
+     * the server does not know batches: it has then stored the text as one update. Otherwise like push().
      */
     pushBatch(updates: Iterable<object | string>, options?: { signal?: AbortSignal }): Promise<{ ts: number }>;
     /** The channel's updates, oldest first, without an end. */

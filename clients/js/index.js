@@ -9,7 +9,10 @@ const SILENCE_MAX_MS = 15_000; // so much longer than it waits, no byte may come
 const RETRY_AFTER_MAX_S = 60;
 const DEPTH_MAX = 520; // the server's 500 levels, and what it wraps around an update
 
-/** A request that failed. `status` is 0 where no whole reply came, and 200 where the reply was not longline's. */
+/**
+ * A request that failed. `status` is 0 where no whole reply came, and 200 where the reply was not longline's, or not of
+ * one that knows batches.
+ */
 export class LonglineError extends Error {
     constructor(status, description, { retryAfter, cause } = {}) {
         super(status ? `${status} ${description}` : description, { cause });
@@ -34,17 +37,17 @@ export class Channel {
 
     /** Stores many, all or none: an iterable of what push() takes. Never tries twice. */
     async pushBatch(updates, { signal } = {}) {
-        // White space in a string that is JSON: a line break there would end the update's line.
-        const lines = Array.from(updates, (update) => jsonOf(update).replace(/[\r\n]/g, ' '));
-        return this.#send('application/x-ndjson', lines.join('\n'), signal);
+        const lines = Array.from(updates, lineOf);
+        return this.#send('application/x-ndjson', lines.join('\n'), signal, lines.length);
     }
 
-    async #send(type, body, signal) {
+    async #send(type, body, signal, batchSize) {
         const init = { method: 'POST', headers: { 'Content-Type': type }, body };
         const { response, text } = await request(this.#settings, this.url, init, SLEEP_MAX_S, signal);
         const ts = Number(response.headers.get('X-Total-Updates'));
         // A redirect can make a GET of the POST, and a GET's reply is no receipt.
         if (text !== 'OK' || !ts) throw new LonglineError(response.status, "The reply is not longline's receipt");
+        if (batchSize !== undefined) checkBatch(response, batchSize);
         return { ts };
     }
 
@@ -67,6 +70,21 @@ function jsonOf(update) {
     const text = typeof update === 'string' ? update : JSON.stringify(update);
     if (text === undefined) throw new TypeError('An update is an object or an array');
     return text;
+}
+
+function lineOf(update) {
+    const text = jsonOf(update);
+    if (!text.trim()) throw new TypeError('An update is an object or an array'); // the server would skip the line
+    // White space in a string that is JSON: a line break there would end the update's line.
+    return text.replace(/[\r\n]/g, ' ');
+}
+
+/** Throws if the server did not take the batch for one. */
+function checkBatch({ status, headers }, size) {
+    const count = headers.get('X-Updates');
+    if (count === String(size)) return;
+    if (count) throw new LonglineError(status, `The server has stored ${count} updates, not ${size}`);
+    throw new LonglineError(status, 'The server does not know batches; it has stored the text as one update');
 }
 
 /** The iterator of updates() and entries(). `ts` is the cursor. */

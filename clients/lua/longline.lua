@@ -17,9 +17,9 @@
 --     longline.json_encode(table)             → text | nil, error, or throws
 --     longline.json_decode(text)              → table | nil, error, or throws
 --
--- `headers` may be nil; its names are in lower case. `request` may be nil; its `timeout` is how
--- many seconds the reply may take, its `type` the Content-Type of the body (nil: JSON). The function may set its `cancel`, which stop() calls to end the
--- wait.
+-- `headers` may be nil, but publish_batch needs them; the names are in lower case. `request` may be
+-- nil; its `timeout` is how many seconds the reply may take, its `type` the Content-Type of the
+-- body (nil: JSON). The function may set its `cancel`, which stop() calls to end the wait.
 --
 -- A subscription is one thread (see run): poll, deliver, poll again; after an error pause and ask
 -- again. Its cursor is the last update that was handled, and moves only after the handler has
@@ -129,10 +129,20 @@ local function encoded(update)
   return nil, "cannot be written as JSON: " .. tostring(ok and err or text)
 end
 
-local function post(client, text, kind)
+-- What is wrong with the receipt of a batch, if anything: another server takes it for one update.
+local function batch_error(headers, size)
+  local count = headers and headers["x-updates"]
+  if not count then return "the server does not know batches; it has stored the text as one update" end
+  if tonumber(count) ~= size then return ("the server has stored %s updates, not %d"):format(count, size) end
+end
+
+-- `batch_size` is nil for a single update.
+local function post(client, text, kind, batch_size)
   local body, status, headers = longline.http_post(client.url, text, { timeout = PUBLISH_TIMEOUT_S, type = kind })
   if not body then return false, status end
   if status == 200 or status == 201 or (status == nil and body == "OK") then
+    local err = batch_size and batch_error(headers, batch_size)
+    if err then return false, status, err end
     return true, status, tonumber(headers and headers["x-total-updates"])
   end
   return false, status, description(body, status, headers)
@@ -148,7 +158,8 @@ function Client:publish(update)
 end
 
 -- The same for a list of tables, each of them an update: all are stored, or none. The ts is the
--- last one's.
+-- last one's. From a server that does not know batches, false, 200 and an error: it has stored the
+-- text as one update.
 function Client:publish_batch(updates)
   local lines = {}
   for i, update in ipairs(updates) do
@@ -156,7 +167,7 @@ function Client:publish_batch(updates)
     if not text then return false, err end
     lines[i] = text:gsub("[\r\n]", " ") -- between values, if json_encode writes any
   end
-  return post(self, table.concat(lines, "\n"), "application/x-ndjson")
+  return post(self, table.concat(lines, "\n"), "application/x-ndjson", #lines)
 end
 
 -- The same as publish in its own thread. callback(ok, code, …) gets what publish returns.

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from lua_script import CLIENT
-from standin import tls_context
+from standin import pushed, tls_context
 
 # --- publish and get ---
 
@@ -74,6 +74,26 @@ def test_publish_batch(lua, server):
     updates = [update for _, update in server.read_all(channel)]
     assert updates[:3] == [{"n": 1, "app": "x"}, {"body": [2, "two\nlines"], "app": "x"}, {"n": 3, "app": "x"}]
     assert updates[302] == {"n": 300, "app": "x"} and updates[304] == {"app": "x"}
+
+
+def test_a_batch_that_the_server_takes_for_one_update(lua, stand_in):
+    three = {"headers": {"X-Total-Updates": "3", "X-Updates": "3"}}
+    server = stand_in([pushed(1), pushed(3, **three), pushed(3, **three)])
+    source = """
+    local client = longline.new(URL)
+    out(client:publish_batch({ {}, {} }))
+    out(client:publish_batch({ {}, {} }))
+    out(client:publish_batch({ {}, {}, {} }))
+    longline.http_post = function() return "OK" end
+    out(client:publish_batch({ {} }))
+    """
+    words = "the server does not know batches; it has stored the text as one update"
+    assert lua(source, URL=server.url).finish() == [
+        [False, 200, words],
+        [False, 200, "the server has stored 3 updates, not 2"],
+        [True, 200, 3],
+        [False, None, words],
+    ]
 
 
 def test_publish_async(lua, server, refused_url):

@@ -167,7 +167,12 @@ def test_push_of_a_task_that_is_cancelled(stand_in):
     assert asyncio.run(run()) == 2
 
 
-@pytest.mark.parametrize("push_batch", [push_batch_sync, lambda *a: asyncio.run(push_batch_async(*a))], ids=["sync", "asyncio"])
+both_batches = pytest.mark.parametrize(
+    "push_batch", [push_batch_sync, lambda *a: asyncio.run(push_batch_async(*a))], ids=["sync", "asyncio"]
+)
+
+
+@both_batches
 def test_batches(push_batch, url, channel):
     channel.push({"n": 0})
     assert push_batch(f"{url}?q=1", ({"n": n, "text": "two\nlines é \ud83d"} for n in range(1, 301))) == 301
@@ -180,6 +185,19 @@ def test_batches(push_batch, url, channel):
     with pytest.raises(LonglineError, match="400 A batch needs a line"):
         push_batch(url, [])
     assert channel.push({}) == 303
+
+
+@both_batches
+def test_a_batch_that_the_server_takes_for_one_update(push_batch, stand_in):
+    three = {"headers": {"X-Total-Updates": "3", "X-Updates": "3"}}
+    server = stand_in([pushed(1), pushed(3, **three), pushed(3, **three)])
+    with pytest.raises(LonglineError) as caught:
+        push_batch(server.url, [{}, {}])
+    assert caught.value.status == 200
+    assert caught.value.description == "the server does not know batches; it has stored the text as one update"
+    with pytest.raises(LonglineError, match="200 the server has stored 3 updates, not 2"):
+        push_batch(server.url, [{}, {}])
+    assert push_batch(server.url, [{}, {}, {}]) == 3
 
 
 REDIRECTS = [("https://lp.example.com/Secret", ", at https://lp.example.com"), ("/Secret", "")]

@@ -283,6 +283,16 @@ test('push: sent once, with its query and headers; errors', async (t) => {
     await assert.rejects(channel.push({}, { signal: AbortSignal.abort(new Error('mine')) }), { message: 'mine' });
 });
 
+test('a batch that the server takes for one update', async (t) => {
+    const receipt = (headers) => ({ headers: { 'X-Total-Updates': '3', ...headers }, body: 'OK' });
+    const server = await startScript(t, [receipt(), receipt({ 'X-Updates': '3' }), receipt({ 'X-Updates': '3' })]);
+    const channel = openChannel(t, server.url);
+    const unknown = { name: 'LonglineError', status: 200, description: 'The server does not know batches; it has stored the text as one update' };
+    await assert.rejects(channel.pushBatch([{}, {}]), unknown);
+    await assert.rejects(channel.pushBatch([{}, {}]), { status: 200, description: 'The server has stored 3 updates, not 2' });
+    assert.deepEqual(await channel.pushBatch([{}, {}, {}]), { ts: 3 });
+});
+
 test('a push to where nobody listens', async () => {
     const server = createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');

@@ -198,7 +198,7 @@ test('batches', async (t) => {
     assert.equal(entries[3].ts, 4);
     await assert.rejects(channel.pushBatch([{}, '5']), { status: 400, message: /Line 2: Malformed JSON/ });
     await assert.rejects(channel.pushBatch([]), { status: 400 });
-    await assert.rejects(channel.pushBatch([{}, undefined]), TypeError);
+    for (const none of [undefined, '', ' \n']) await assert.rejects(channel.pushBatch([{}, none]), TypeError);
     assert.deepEqual(await channel.push({}), { ts: 504 });
 });
 

@@ -44,7 +44,7 @@ class AsyncChannel(ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "Asy
         reply = await connection.request("POST", self._address.target(), body, self._timeout)
         if not self._keep_connection(connection):
             connection.abort()
-        return pushed_ts(reply)
+        return pushed_ts(reply, body)
 
     async def close(self) -> None:
         """Calls stop() and closes the channel's connections.

@@ -190,6 +190,8 @@ class Body(NamedTuple):
 
     data: bytes
     type: str
+    #: How many updates a batch has; None if it is not a batch.
+    count: Optional[int] = None
 
 
 def push_body(update: object) -> Body:
@@ -197,7 +199,8 @@ def push_body(update: object) -> Body:
 
 
 def batch_body(updates: Iterable[object]) -> Body:
-    return Body(b"\n".join(map(json_bytes, updates)), "application/x-ndjson")
+    lines = [json_bytes(update) for update in updates]
+    return Body(b"\n".join(lines), "application/x-ndjson", len(lines))
 
 
 def json_bytes(update: object) -> bytes:
@@ -210,14 +213,27 @@ def json_bytes(update: object) -> bytes:
         return json.dumps(update, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def pushed_ts(reply: Reply) -> int:
-    """The ts that a push was given. Raises LonglineError if it was given none."""
+def pushed_ts(reply: Reply, body: Body) -> int:
+    """The ts that a push was given.
+
+    Raises LonglineError if it was given none, or if the server did not take a batch for one.
+    """
     if reply.status != 200:
         raise error_of(reply)
     total = reply.headers.get("x-total-updates", "")
     if not is_digits(total):
         raise LonglineError(reply.status, "the reply is not one of longline's")
+    if body.count is not None:
+        check_batch(reply, body.count)
     return int(total)
+
+
+def check_batch(reply: Reply, size: int) -> None:
+    count = reply.headers.get("x-updates")
+    if count is None:
+        raise LonglineError(reply.status, "the server does not know batches; it has stored the text as one update")
+    if count != str(size):
+        raise LonglineError(reply.status, f"the server has stored {count} updates, not {size}")
 
 
 def error_of(reply: Reply) -> LonglineError:

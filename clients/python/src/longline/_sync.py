@@ -58,6 +58,8 @@ class Channel(ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry
         """Stores several updates, all or none, and returns the ts of the last; they are in a row.
 
         At most 10,000, and not larger than the server's MAX_BODY. Otherwise it is like push().
+        A server that does not know batches stores the text as one update; then this raises
+        LonglineError with status 200.
         """
         return self._push(batch_body(updates))
 
@@ -66,7 +68,7 @@ class Channel(ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry
         reply = connection.request("POST", self._address.target(), body, self._timeout)
         if not self._keep_connection(connection):
             connection.close()
-        return pushed_ts(reply)
+        return pushed_ts(reply, body)
 
     def close(self) -> None:
         """Calls stop() and closes the channel's connections.
