@@ -319,7 +319,7 @@ def over_redis(what, figure, unit, **goal):
 
 def one_script(of):
     row = over_redis("EVALSHA per POST, 64 connections", "redis_evalsha", COUNT)(of)
-    row.goal, row.met = "1", round(of(LonglineRedis, "redis_evalsha"), 2) == 1
+    row.goal, row.met = "≤ 1", round(of(LonglineRedis, "redis_evalsha"), 2) <= 1
     return row
 
 
