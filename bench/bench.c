@@ -93,8 +93,7 @@ static void on_status(struct client_conn *conn, const struct reply *reply) {
     bench->parked = bench->options->dialect->parked(reply);
 }
 
-// Asks the server until it says that it holds this many polls.
-static void await_parked(struct bench *bench, size_t count) {
+void bench_await_parked(struct bench *bench, size_t count) {
     uint64_t began_ns = now_ns();
     for (;;) {
         char request[REQUEST_MAX];
@@ -145,7 +144,7 @@ void bench_open(struct bench *bench, struct client_conn *conn, const struct sock
 static void park(struct bench *bench, size_t i) {
     poll_again(&bench->subscribers[i]);
     if ((i + 1) % PARK_STEP == 0 || i + 1 == bench->options->polls)
-        await_parked(bench, i + 1);
+        bench_await_parked(bench, i + 1);
 }
 
 void bench_park(struct bench *bench) {
@@ -171,7 +170,7 @@ void bench_init(struct bench *bench, const struct options *options) {
     bench->client = client_new();
     make_body(bench->body, options->body_size);
     bench_open(bench, &bench->control, &options->server, on_status);
-    await_parked(bench, 0);
+    bench_await_parked(bench, 0);
     bench->published_ns = allocate(options->channels, sizeof *bench->published_ns);
     bench->latency_ns = allocate(options->polls * (options->rounds + 1), sizeof *bench->latency_ns);
 }

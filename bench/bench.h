@@ -41,6 +41,9 @@ void bench_init(struct bench *bench, const struct options *options);
 void bench_open(struct bench *bench, struct client_conn *conn, const struct sockaddr_in *server,
                 client_on_reply on_reply);
 
+// Asks the server until it says that it holds this many polls.
+void bench_await_parked(struct bench *bench, size_t count);
+
 // Opens all subscribers, spread over options->channels, and waits until their polls are parked.
 void bench_park(struct bench *bench);
 

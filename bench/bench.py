@@ -14,7 +14,7 @@ import tempfile
 
 import servers
 from lines import LINES
-from measure import DISTURBED_PERCENT, ROOT, WRK_THREADS, Bench
+from measure import DEFAULT_KEEP, DISTURBED_PERCENT, ROOT, WRK_THREADS, Bench
 from table import MICROSECONDS, MILLISECONDS, RATE, Row, markdown
 
 
@@ -32,7 +32,8 @@ def report(bench, chosen):
     if rate_rows := [row for line in chosen if line.rates for row in rates(bench, line)]:
         head = ["load", "server", "requests/s", "server CPU per request", "p50", "p99"]
         text += "\n\n" + markdown(head, rate_rows)
-    text += (f"\n\n{os.cpu_count()} cores, Linux {platform.release()}; {options.keep} updates kept a channel; medians, "
+    text += (f"\n\n{os.cpu_count()} cores, Linux {platform.release()}; {options.keep} updates kept a channel, "
+             f"or {DEFAULT_KEEP:,} with default settings; medians, "
              f"wrk with {WRK_THREADS} thread for {options.seconds} s a round; server CPU is user + system of all its "
              "processes, redis's too.")
     if bench.disturbed:
@@ -53,7 +54,7 @@ def parse_options():
     parser.add_argument("--seconds", type=int, help="seconds that wrk measures")
     parser.add_argument("--polls", type=int, default=15000, help="how many polls are held (15000)")
     parser.add_argument("--channels", type=int, help="how many channels are written once")
-    parser.add_argument("--keep", type=int, default=30, help="updates kept a channel, by all servers (30)")
+    parser.add_argument("--keep", type=int, default=30, help="updates kept a channel, by all servers, unless a line has the default settings (30)")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables to FILE too")
     parser.add_argument("--json", metavar="FILE", help="write every round's figures to FILE")
     parser.add_argument("--dir", default=os.path.join(ROOT, "build", "bench"),

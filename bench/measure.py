@@ -23,6 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 WRK_THREADS = 1  # of two cores: with two threads every server is slower
 CHANNELS = 1000  # that wrk walks
+DEFAULT_KEEP = 1000  # updates a channel: the default of CHANNEL_STORAGE_MAXSIZE
 FSYNC_ROUNDS = 1000
 DISTURBED_PERCENT = 10
 
@@ -32,7 +33,7 @@ class Line:
     """One line of the benchmark.
 
     measure(bench, start) returns the figures of one server, which `with start() as server` starts
-    afresh. Each of `rows` is a function that makes a row of the report from a View.
+    afresh; start(keep=N) lets it keep another number of updates a channel than the options say. Each of `rows` is a function that makes a row of the report from a View.
     """
 
     name: str
@@ -130,7 +131,7 @@ class Bench:
         tries = []
         while len(tries) <= self.options.retries:
             disturbance = Disturbance()
-            values = line.measure(self, lambda: self.start(server))
+            values = line.measure(self, lambda keep=None: self.start(server, keep))
             others, steal = disturbance.percents()
             tries.append((others + steal, values))
             disturbed = others + steal > DISTURBED_PERCENT
@@ -148,10 +149,10 @@ class Bench:
         print(text, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
-    def start(self, server):
+    def start(self, server, keep):
         directory = tempfile.mkdtemp(prefix="run-", dir=self.directory)
         try:
-            with server(directory, self.options.keep) as running:
+            with server(directory, keep or self.options.keep) as running:
                 yield running
         finally:
             shutil.rmtree(directory, ignore_errors=True)

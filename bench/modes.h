@@ -12,5 +12,7 @@ void run_fanout(struct options *options);
 void run_park(struct options *options);
 void run_write(struct options *options);
 void run_fsync(struct options *options);
+void run_pipeline(struct options *options);
+void run_expire(struct options *options);
 
 #endif

@@ -22,6 +22,8 @@ static const struct mode {
     {"park", "--polls polls on --channels channels: the memory that each takes", run_park},
     {"write", "one push to each of --channels channels: the cost of the first and the last 100,000",
      run_write},
+    {"pipeline", "what a second client waits beside one that pipelines without end", run_pipeline},
+    {"expire", "what a second client waits when --polls polls end in one moment", run_expire},
     {"fsync", "4 KiB and fdatasync in the file --path, --rounds times", run_fsync},
 };
 

@@ -149,6 +149,8 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     struct server_options options = {
         .listen = config->listen,
         .max_connections = (uint64_t)config->max_connections,
+        .spare_descriptors =
+            config->data_provider == PROVIDER_REDIS ? store_redis_descriptors(&app.redis) : 0,
         .connections = &app.connections,
         .on_drain = on_drain,
         .on_drained = on_drained,

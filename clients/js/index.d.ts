@@ -83,6 +83,11 @@ export class Channel {
      * the server's disk. Does not try again by itself: after an error of status 0 it may have been stored all the same.
      */
     push(update: object | string, options?: { signal?: AbortSignal }): Promise<{ ts: number }>;
+    /**
+     * Stores up to 10,000 updates, all or none, with ids in a row. Resolves with the id of the last. Otherwise like
+     * push().
+     */
+    pushBatch(updates: Iterable<object | string>, options?: { signal?: AbortSignal }): Promise<{ ts: number }>;
     /** The channel's updates, oldest first, without an end. */
     updates<T = any>(options?: ReadOptions): Subscription<T>;
     /** The same with each update's id and exact text. */

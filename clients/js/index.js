@@ -29,9 +29,18 @@ export class Channel {
 
     /** Stores an object or array; a string is sent as the JSON that it is. Never tries twice. */
     async push(update, { signal } = {}) {
-        const body = typeof update === 'string' ? update : JSON.stringify(update);
-        if (body === undefined) throw new TypeError('An update is an object or an array');
-        const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body };
+        return this.#send('application/json', jsonOf(update), signal);
+    }
+
+    /** Stores many, all or none: an iterable of what push() takes. Never tries twice. */
+    async pushBatch(updates, { signal } = {}) {
+        // White space in a string that is JSON: a line break there would end the update's line.
+        const lines = Array.from(updates, (update) => jsonOf(update).replace(/[\r\n]/g, ' '));
+        return this.#send('application/x-ndjson', lines.join('\n'), signal);
+    }
+
+    async #send(type, body, signal) {
+        const init = { method: 'POST', headers: { 'Content-Type': type }, body };
         const { response, text } = await request(this.#settings, this.url, init, SLEEP_MAX_S, signal);
         const ts = Number(response.headers.get('X-Total-Updates'));
         // A redirect can make a GET of the POST, and a GET's reply is no receipt.
@@ -52,6 +61,12 @@ export class Channel {
         for (const stop of this.#running) stop.abort();
         this.#running.clear();
     }
+}
+
+function jsonOf(update) {
+    const text = typeof update === 'string' ? update : JSON.stringify(update);
+    if (text === undefined) throw new TypeError('An update is an object or an array');
+    return text;
 }
 
 /** The iterator of updates() and entries(). `ts` is the cursor. */

@@ -18,7 +18,7 @@
 --     longline.json_decode(text)              → table | nil, error, or throws
 --
 -- `headers` may be nil; its names are in lower case. `request` may be nil; its `timeout` is how
--- many seconds the reply may take. The function may set its `cancel`, which stop() calls to end the
+-- many seconds the reply may take, its `type` the Content-Type of the body (nil: JSON). The function may set its `cancel`, which stop() calls to end the
 -- wait.
 --
 -- A subscription is one thread (see run): poll, deliver, poll again; after an error pause and ask
@@ -122,13 +122,15 @@ local function description(body, status, headers)
   return "redirects are not followed, set the URL that it leads to" .. (host and ", at " .. host or "")
 end
 
--- Stores the table as one update. Returns true, 200 and its ts; or false, the status and the
--- server's words; or false and an error. It never tries again, because without a reply it may have
--- been stored.
-function Client:publish(update)
-  local encoded, text, err = pcall(longline.json_encode, update)
-  if not encoded or not text then return false, "cannot be written as JSON: " .. tostring(encoded and err or text) end
-  local body, status, headers = longline.http_post(self.url, text, { timeout = PUBLISH_TIMEOUT_S })
+-- The update's JSON text; or nil and an error.
+local function encoded(update)
+  local ok, text, err = pcall(longline.json_encode, update)
+  if ok and text then return text end
+  return nil, "cannot be written as JSON: " .. tostring(ok and err or text)
+end
+
+local function post(client, text, kind)
+  local body, status, headers = longline.http_post(client.url, text, { timeout = PUBLISH_TIMEOUT_S, type = kind })
   if not body then return false, status end
   if status == 200 or status == 201 or (status == nil and body == "OK") then
     return true, status, tonumber(headers and headers["x-total-updates"])
@@ -136,7 +138,28 @@ function Client:publish(update)
   return false, status, description(body, status, headers)
 end
 
--- The same in its own thread. callback(ok, code, …) gets what publish returns.
+-- Stores the table as one update. Returns true, 200 and its ts; or false, the status and the
+-- server's words; or false and an error. It never tries again, because without a reply it may have
+-- been stored.
+function Client:publish(update)
+  local text, err = encoded(update)
+  if not text then return false, err end
+  return post(self, text)
+end
+
+-- The same for a list of tables, each of them an update: all are stored, or none. The ts is the
+-- last one's.
+function Client:publish_batch(updates)
+  local lines = {}
+  for i, update in ipairs(updates) do
+    local text, err = encoded(update)
+    if not text then return false, err end
+    lines[i] = text:gsub("[\r\n]", " ") -- between values, if json_encode writes any
+  end
+  return post(self, table.concat(lines, "\n"), "application/x-ndjson")
+end
+
+-- The same as publish in its own thread. callback(ok, code, …) gets what publish returns.
 function Client:publish_async(update, callback)
   longline.thread_new(function()
     local result = { self:publish(update) }
@@ -352,7 +375,8 @@ local function over_garrysmod(G)
   set_http(function(method, url, body, request)
     local timeout = request and request.timeout or PUBLISH_TIMEOUT_S
     return await(function(done)
-      local parameters = { method = method, url = url, body = body, type = body and "application/json", timeout = timeout }
+      local kind = body and (request and request.type or "application/json")
+      local parameters = { method = method, url = url, body = body, type = kind, timeout = timeout }
       function parameters.success(status, reply, headers)
         local lower = {}
         for name, value in pairs(headers or {}) do lower[tostring(name):lower()] = value end
@@ -709,7 +733,7 @@ function Connection:close()
   self.skt = nil
 end
 
-local function request_text(method, where, body, base64)
+local function request_text(method, where, body, kind, base64)
   local lines = {
     method .. " " .. where.target .. " HTTP/1.1", "Host: " .. where.address, "User-Agent: longline-lua/0.1.0",
     "Accept: application/json", "Connection: close",
@@ -719,7 +743,7 @@ local function request_text(method, where, body, base64)
     lines[#lines + 1] = "Authorization: Basic " .. base64(plain)
   end
   if body then
-    lines[#lines + 1] = "Content-Type: application/json"
+    lines[#lines + 1] = "Content-Type: " .. (kind or "application/json")
     lines[#lines + 1] = "Content-Length: " .. #body
   end
   return table.concat(lines, "\r\n") .. "\r\n\r\n" .. (body or "")
@@ -738,7 +762,8 @@ local function over_copas(copas, socket)
     local ok, reply, status, headers = pcall(function()
       connection:connect(socket, where)
       if where.tls then connection:secure(where) end
-      connection:send(request_text(method, where, body, function(text) return (require("mime").b64(text)) end))
+      local function base64(text) return (require("mime").b64(text)) end
+      connection:send(request_text(method, where, body, connection.request.type, base64))
       return connection:receive_reply()
     end)
     connection:close()

@@ -1,4 +1,5 @@
 #include "api/api.h"
+#include "api/batch.h"
 #include "api/poll.h"
 #include "api/push.h"
 #include "api/replies.h"
@@ -199,7 +200,9 @@ static void on_request(struct exchange *exchange, const struct request *request)
 static void on_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
     inbox_cancel(&ask->poll);
-    if (ask->push)
+    if (ask->is_making)
+        batch_cancel(ask->batch);
+    else if (ask->push)
         inbox_cancel_push(ask->push);
     ask->push = NULL;
 }

@@ -39,6 +39,7 @@ void fields_init(struct fields *fields, struct slice text) {
     fields->index_size = 4;
     while (fields->index_size < 2 * pairs)
         fields->index_size *= 2;
+    fields->cap = pairs;
     fields->list = calloc(pairs, sizeof *fields->list);
     fields->index = calloc(fields->index_size, sizeof *fields->index);
     fields->failed = !fields->list || !fields->index || !buf_reserve(&fields->text, text.len + 1);
@@ -63,6 +64,16 @@ void fields_deinit(struct fields *fields) {
     buf_deinit(&fields->text);
     free(fields->list);
     free(fields->index);
+}
+
+size_t fields_size(const struct fields *fields) {
+    return fields->text.cap + fields->cap * sizeof *fields->list +
+           fields->index_size * sizeof *fields->index;
+}
+
+void fields_unplace(struct fields *fields) {
+    for (size_t i = 0; i < fields->count; i++)
+        fields->list[i].is_placed = false;
 }
 
 struct field *fields_find(const struct fields *fields, struct slice name) {

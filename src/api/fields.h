@@ -19,7 +19,7 @@ struct field {
 struct fields {
     struct buf text;
     struct field *list;
-    size_t count;
+    size_t count, cap;
     uint32_t *index; /* open addressing by name: 1 + position in list, 0 for none */
     size_t index_size;
     bool failed; /* memory is out */
@@ -28,6 +28,9 @@ struct fields {
 /* Decodes `text` (application/x-www-form-urlencoded). Check `failed`; always fields_deinit() it. */
 void fields_init(struct fields *fields, struct slice text);
 void fields_deinit(struct fields *fields);
+
+/* Memory they take. */
+size_t fields_size(const struct fields *fields);
 
 /* The field called `name`, NULL when there is none. */
 struct field *fields_find(const struct fields *fields, struct slice name);
@@ -39,6 +42,9 @@ static inline struct slice fields_name(const struct fields *fields, const struct
 static inline struct slice fields_value(const struct fields *fields, const struct field *field) {
     return (struct slice){fields->text.data + field->value_at, field->value_len};
 }
+
+/* None is placed any more. */
+void fields_unplace(struct fields *fields);
 
 /* Writes those that are not placed as members of a JSON object, with a comma before each; before
  * the first of them only unless `is_first`. */

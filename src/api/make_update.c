@@ -4,45 +4,62 @@
 
 enum { SCRATCH_KEEP_BYTES = 65536 }; /* from one request to the next */
 
-/* `text` and `headers` are empty, and get what their names say. */
-static enum http_error build(const struct request *request, struct slice query,
-                             bool capture_headers, struct buf *text, struct buf *headers,
-                             struct update **update) {
-    struct slice raw = request_slice(request, request->body), body = raw;
-    struct fields fields;
-    fields_init(&fields, query);
-    enum http_error error = ERROR_BUSY;
-    if (!fields.failed)
-        error = body_write(text, &body, request_header(request, HEADER_CONTENT_TYPE), &fields);
-    fields_deinit(&fields);
+bool update_maker_init(struct update_maker *maker, const struct request *request,
+                       struct slice query, bool capture_headers) {
+    maker->query = query;
+    maker->method = slice_of(llhttp_method_name(request->parser.method));
+    fields_init(&maker->fields, query);
+    if (capture_headers)
+        headers_write(&maker->headers, request);
+    return !maker->fields.failed && !maker->headers.failed;
+}
+
+void update_maker_deinit(struct update_maker *maker) {
+    fields_deinit(&maker->fields);
+    buf_deinit(&maker->headers);
+    buf_deinit(&maker->text);
+}
+
+size_t update_maker_size(const struct update_maker *maker) {
+    return sizeof *maker + fields_size(&maker->fields) + maker->headers.cap + maker->text.cap;
+}
+
+enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
+                                  struct slice content_type, struct update **update) {
+    struct slice body = raw;
+    buf_reset(&maker->text, SCRATCH_KEEP_BYTES);
+    fields_unplace(&maker->fields);
+    enum http_error error = body_write(&maker->text, &body, content_type, &maker->fields);
     if (error)
         return error;
-    if (capture_headers)
-        headers_write(headers, request);
-    if (text->failed || headers->failed)
+    if (maker->text.failed)
         return ERROR_BUSY;
-    if (text->len)
-        body = (struct slice){text->data, text->len};
+    if (maker->text.len)
+        body = (struct slice){maker->text.data, maker->text.len};
     struct update_parts parts = {
         .body = body,
         .raw = raw,
-        .query = query,
-        .headers = {headers->data, headers->len},
-        .method = slice_of(llhttp_method_name(request->parser.method)),
+        .query = maker->query,
+        .headers = {maker->headers.data, maker->headers.len},
+        .method = maker->method,
         .has_raw = !slice_equal(body, raw),
     };
-    struct update *built = update_new(&parts);
-    if (!built)
+    struct update *made = update_new(&parts);
+    if (!made)
         return ERROR_BUSY;
-    *update = built;
+    *update = made;
     return HTTP_NO_ERROR;
 }
 
 enum http_error make_update(const struct request *request, struct slice query, bool capture_headers,
                             struct update **update) {
-    static struct buf text, headers;
-    enum http_error error = build(request, query, capture_headers, &text, &headers, update);
-    buf_reset(&text, SCRATCH_KEEP_BYTES);
-    buf_reset(&headers, SCRATCH_KEEP_BYTES);
+    static struct update_maker maker; /* for its buffers */
+    enum http_error error = ERROR_BUSY;
+    if (update_maker_init(&maker, request, query, capture_headers))
+        error = update_maker_make(&maker, request_slice(request, request->body),
+                                  request_header(request, HEADER_CONTENT_TYPE), update);
+    fields_deinit(&maker.fields);
+    buf_reset(&maker.headers, SCRATCH_KEEP_BYTES);
+    buf_reset(&maker.text, SCRATCH_KEEP_BYTES);
     return error;
 }

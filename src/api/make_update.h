@@ -1,13 +1,39 @@
-/* How a request becomes an update: its body's text (body.h), and the request as it came. */
+/* How a request becomes updates: the text of each (body.h), and the request as it came. */
 #pragma once
 
+#include "api/fields.h"
+#include "base/buf.h"
 #include "http/request.h"
 #include "http/status.h"
 #include "inbox/update.h"
 
+/* What all updates of a request have in common. Loop thread only. */
+struct update_maker {
+    struct slice query, method;
+    struct fields fields; /* of the query */
+    struct buf headers;   /* as kept; empty when they are not */
+    struct buf text;      /* of the update that is being made */
+};
+
 /*
- * Makes the update of a complete push; `query` is what follows the `?` of the target. On an error
- * `*update` is untouched; running out of memory is ERROR_BUSY. Loop thread only.
+ * Reads what a request's updates have in common; `query` is what follows the `?` of the target and
+ * must outlive the maker. The maker is zeroed or deinitialized. False when memory is out; in any
+ * case update_maker_deinit() it.
  */
+bool update_maker_init(struct update_maker *maker, const struct request *request,
+                       struct slice query, bool capture_headers);
+void update_maker_deinit(struct update_maker *maker);
+
+/* Memory it takes. */
+size_t update_maker_size(const struct update_maker *maker);
+
+/*
+ * Makes the update that a body `raw` of this type becomes. On an error `*update` is untouched;
+ * running out of memory is ERROR_BUSY.
+ */
+enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
+                                  struct slice content_type, struct update **update);
+
+/* Makes the one update of a complete push. */
 enum http_error make_update(const struct request *request, struct slice query, bool capture_headers,
                             struct update **update);

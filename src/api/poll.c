@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { MEMO_CLOSE = 1, MEMO_FULL = 2 };
 
@@ -101,7 +102,7 @@ void poll_handle(struct exchange *exchange, struct slice channel, struct slice q
     }
     ask->poll.may_wait = sleep_ms && !exchange->is_head && !api.is_draining;
     if (ask->poll.may_wait)
-        exchange_wait(exchange, wheel_now_ms() + sleep_ms);
+        exchange_wait(exchange, sleep_ms);
     log_debug("poll", "channel", log_secret(channel).text, "sleep_ms", log_number(sleep_ms).text,
               NULL);
     if (!inbox_poll(api.inbox, channel, &ask->poll))
@@ -204,23 +205,54 @@ static struct reply *build_reply(struct exchange *exchange, const struct answer 
                                      : build_plain(answer, flags, lines_slice(&lines));
 }
 
+/* The reply to an answer without updates. Polls whose time is over together often get the same
+ * bytes, whatever their channel; for a second, as they tell the date. */
+static struct reply *empty_reply(struct exchange *exchange, const struct answer *answer,
+                                 unsigned kind) {
+    static struct reply *last;
+    static uint64_t last_ts, last_total;
+    static unsigned last_kind;
+    static time_t made_at;
+    time_t now = time(NULL);
+    if (last && last_ts == answer->ts && last_total == answer->total && last_kind == kind &&
+        made_at == now)
+        return reply_ref(last);
+    struct reply *reply = build_reply(exchange, answer);
+    if (!reply)
+        return NULL;
+    if (last)
+        reply_unref(last);
+    last = reply_ref(reply);
+    last_ts = answer->ts;
+    last_total = answer->total;
+    last_kind = kind;
+    made_at = now;
+    return reply;
+}
+
+/* NULL when memory is out. With a rate limit, each client's headers are its own. */
+static struct reply *find_reply(struct exchange *exchange, struct answer *answer) {
+    unsigned flags = exchange_flags(exchange);
+    if (api.limiter || flags & REPLY_HEAD)
+        return build_reply(exchange, answer);
+    unsigned kind =
+        (flags & REPLY_CLOSE ? MEMO_CLOSE : 0) | (ask_of(exchange)->is_full ? MEMO_FULL : 0);
+    if (!answer->count && !answer->missed && !answer->reset)
+        return empty_reply(exchange, answer, kind);
+    if (!answer->memos[kind])
+        answer->memos[kind] = build_reply(exchange, answer);
+    return answer->memos[kind] ? reply_ref(answer->memos[kind]) : NULL;
+}
+
 void poll_done(struct poll *poll, struct answer *answer) {
-    struct ask *ask = container_of(poll, struct ask, poll);
-    struct exchange *exchange = ask_exchange(ask);
+    struct exchange *exchange = ask_exchange(container_of(poll, struct ask, poll));
     if (answer->error) {
         reply_store_error(exchange, answer->error);
         return;
     }
-    unsigned flags = exchange_flags(exchange);
-    /* With a rate limit, each client's headers are its own. */
-    bool is_shared = !api.limiter && !(flags & REPLY_HEAD);
-    unsigned kind = (flags & REPLY_CLOSE ? MEMO_CLOSE : 0) | (ask->is_full ? MEMO_FULL : 0);
-    struct reply *reply = is_shared ? answer->memos[kind] : NULL;
-    if (!reply)
-        reply = build_reply(exchange, answer);
-    if (reply && is_shared)
-        answer->memos[kind] = reply_ref(reply);
-    if (!reply || (!reply->pending && !budget_has(reply->len))) {
+    struct reply *reply = find_reply(exchange, answer);
+    /* What the socket does not take must fit. */
+    if (!reply || (!reply->pending && !budget_has(reply->len + CONN_SENDING_MAX_BYTES))) {
         if (reply)
             reply_unref(reply);
         reply_error(exchange, ERROR_BUSY);

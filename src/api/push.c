@@ -1,5 +1,6 @@
 #include "api/push.h"
 #include "api/api.h"
+#include "api/batch.h"
 #include "api/make_update.h"
 #include "api/replies.h"
 #include "base/log.h"
@@ -16,6 +17,10 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         reply_error(exchange, ERROR_CONTENT_ENCODING);
         return;
     }
+    if (batch_is_type(request_header(request, HEADER_CONTENT_TYPE))) {
+        batch_handle(exchange, request, channel, query);
+        return;
+    }
     /* The body is counted already; its update may take twice as much while it is made. */
     if (!budget_has(2 * (size_t)request->body.len)) {
         reply_error(exchange, ERROR_BUSY);
@@ -27,7 +32,12 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         reply_error(exchange, error);
         return;
     }
-    size_t size = update_size(update);
+    size_t size = update_size(update) + PUSH_BYTES;
+    if (!budget_has(size)) {
+        update_unref(update);
+        reply_error(exchange, ERROR_BUSY);
+        return;
+    }
     struct ask *ask = ask_of(exchange);
     ask->push = inbox_push(api.inbox, channel, update, exchange);
     if (!ask->push)
@@ -38,7 +48,10 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
 }
 
 void push_done(void *owner, const struct store_append *push) {
-    budget_give(store_append_size(push));
+    budget_give(store_append_size(push) + PUSH_BYTES);
+    bool is_batch = store_append_is_batch(push);
+    if (is_batch)
+        batch_done(push->count, !push->error);
     struct exchange *exchange = owner;
     if (!exchange)
         return;
@@ -49,6 +62,8 @@ void push_done(void *owner, const struct store_append *push) {
     }
     struct lines lines = {.len = 0};
     lines_add(&lines, "X-Total-Updates", push->updates[push->count - 1]->ts);
+    if (is_batch)
+        lines_add(&lines, "X-Updates", push->count);
     lines_add_limit(&lines, exchange);
     reply_with(exchange, HTTP_OK, REPLY_TEXT, lines_slice(&lines), SLICE("OK"));
 }

@@ -23,12 +23,17 @@ void lines_add_limit(struct lines *lines, struct exchange *exchange) {
     lines_add(lines, "X-RateLimit-Remaining", (uint64_t)quota);
 }
 
-void reply_error(struct exchange *exchange, enum http_error error) {
+void reply_error_in(struct exchange *exchange, uint64_t line, enum http_error error) {
     struct lines lines = {.len = 0};
     lines_add_limit(&lines, exchange);
     if (http_error_status(error) == HTTP_SERVICE_UNAVAILABLE)
         lines_add(&lines, "Retry-After", 1);
-    exchange_error(exchange, error, lines_slice(&lines));
+    unsigned flags = exchange_flags(exchange);
+    exchange_reply(exchange, reply_new_error(error, line, flags, lines_slice(&lines)));
+}
+
+void reply_error(struct exchange *exchange, enum http_error error) {
+    reply_error_in(exchange, 0, error);
 }
 
 void reply_store_error(struct exchange *exchange, enum store_error error) {

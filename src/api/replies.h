@@ -12,9 +12,13 @@
 /* What a handler keeps of a request under way, in its exchange's `state`. */
 struct ask {
     struct poll poll;
-    struct store_append *push; /* NULL when none is under way */
-    int64_t quota;             /* requests left in the client's window; -1: not counted */
-    bool is_full;              /* a poll with view=full */
+    union {
+        struct store_append *push; /* NULL when none is under way */
+        struct batch *batch;       /* if is_making: its updates are being made */
+    };
+    int64_t quota; /* requests left in the client's window; -1: not counted */
+    bool is_full;  /* a poll with view=full */
+    bool is_making;
 };
 
 _Static_assert(sizeof(struct ask) <= EXCHANGE_STATE_BYTES, "an ask fits into its exchange");
@@ -47,6 +51,9 @@ static inline struct slice lines_slice(const struct lines *lines) {
 }
 
 void reply_error(struct exchange *exchange, enum http_error error);
+
+/* The same for an error in a line of the request's body; 0: it is no single line's. */
+void reply_error_in(struct exchange *exchange, uint64_t line, enum http_error error);
 
 /* Replies with the error that clients see for the store's. */
 void reply_store_error(struct exchange *exchange, enum store_error error);

@@ -1,19 +1,25 @@
 #include "base/wheel.h"
 
+#include <string.h>
+
 static void on_timer(uv_timer_t *timer);
+static void on_rest(struct turn_task *task);
 
 void wheel_init(struct wheel *wheel, uv_loop_t *loop, wheel_due *on_due) {
     uv_timer_init(loop, &wheel->timer);
+    turn_task_init(&wheel->rest, on_rest);
     wheel->epoch_ms = uv_hrtime() / 1000000;
     wheel->tick = 0;
     wheel->armed = false;
     wheel->count = 0;
     wheel->on_due = on_due;
+    memset(wheel->shares, 0, sizeof wheel->shares);
     for (int i = 0; i < WHEEL_SLOTS; i++)
         list_init(&wheel->slots[i]);
 }
 
 void wheel_deinit(struct wheel *wheel) {
+    turn_cancel(&wheel->rest);
     uv_close((uv_handle_t *)&wheel->timer, NULL);
 }
 
@@ -54,18 +60,14 @@ static uint32_t next_tick(const struct wheel *wheel) {
     return tick;
 }
 
-static void on_timer(uv_timer_t *timer) {
-    struct wheel *wheel = container_of(timer, struct wheel, timer);
-    uint32_t now = (uint32_t)((uv_hrtime() / 1000000 - wheel->epoch_ms) / WHEEL_TICK_MS);
-    wheel->armed = false;
-    struct list due;
-    list_init(&due);
-    for (uint32_t steps = 0; is_before(wheel->tick, now) && steps < WHEEL_SLOTS; steps++) {
-        wheel->tick++;
-        list_splice(&due, &wheel->slots[wheel->tick % WHEEL_SLOTS]);
-    }
-    wheel->tick = now;
-    for (struct list *link; (link = list_shift(&due));) {
+static uint32_t tick_now(const struct wheel *wheel) {
+    return (uint32_t)((uv_hrtime() / 1000000 - wheel->epoch_ms) / WHEEL_TICK_MS);
+}
+
+/* Deals with up to `max` nodes of the slot; returns with how many. */
+static int run_slot(struct wheel *wheel, struct list *slot, uint32_t now, int max) {
+    int count = 0;
+    for (struct list *link; count < max && (link = list_shift(slot)); count++) {
         struct wheel_node *node = container_of(link, struct wheel_node, link);
         wheel->count--;
         if (is_before(now, node->due_tick))
@@ -73,19 +75,81 @@ static void on_timer(uv_timer_t *timer) {
         else
             wheel->on_due(node);
     }
+    return count;
+}
+
+/* Empties the slots that time has passed, as far as one turn goes. */
+static void run_slice(struct wheel *wheel) {
+    uint32_t now = tick_now(wheel);
+    int left = WHEEL_SLICE;
+    if (is_before(wheel->tick + WHEEL_SLOTS, now)) /* one round sees all slots */
+        wheel->tick = now - WHEEL_SLOTS;
+    while (is_before(wheel->tick, now)) {
+        uint32_t tick = wheel->tick + 1;
+        struct list *slot = &wheel->slots[tick % WHEEL_SLOTS];
+        left -= run_slot(wheel, slot, now, left);
+        if (!list_empty(slot)) {
+            turn_next(&wheel->rest);
+            return;
+        }
+        if (is_before(wheel->tick, tick)) /* else it ran empty meanwhile, and caught up */
+            wheel->tick = tick;
+    }
     if (wheel->count && (!wheel->armed || is_before(next_tick(wheel), wheel->armed_tick)))
         arm(wheel, next_tick(wheel));
 }
 
-void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms) {
-    node->due_tick = (uint32_t)((due_ms - wheel->epoch_ms + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS);
+static void on_rest(struct turn_task *task) {
+    run_slice(container_of(task, struct wheel, rest));
+}
+
+static void on_timer(uv_timer_t *timer) {
+    struct wheel *wheel = container_of(timer, struct wheel, timer);
+    wheel->armed = false;
+    if (!turn_is_due(&wheel->rest))
+        run_slice(wheel);
+}
+
+static void set_tick(struct wheel *wheel, struct wheel_node *node, uint32_t tick) {
+    node->due_tick = tick;
     bool linked = !list_empty(&node->link);
     if (linked && !is_before(node->due_tick, node->slot_tick))
         return;
     wheel_clear(wheel, node);
     if (!wheel->count) /* an empty wheel has not turned: catch up, so that the horizon is whole */
-        wheel->tick = (uint32_t)((uv_hrtime() / 1000000 - wheel->epoch_ms) / WHEEL_TICK_MS);
+        wheel->tick = tick_now(wheel);
     link_node(wheel, node);
+}
+
+static uint32_t tick_of(const struct wheel *wheel, uint64_t due_ms) {
+    return (uint32_t)((due_ms - wheel->epoch_ms + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS);
+}
+
+void wheel_set(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms) {
+    set_tick(wheel, node, tick_of(wheel, due_ms));
+}
+
+static uint32_t sharing(const struct wheel *wheel, uint32_t tick) {
+    const struct wheel_share *share = &wheel->shares[tick % WHEEL_SLOTS];
+    return share->tick == tick ? share->count : 0;
+}
+
+void wheel_share(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms,
+                 uint64_t earlier_ms) {
+    uint32_t last = tick_of(wheel, due_ms), best = last;
+    uint32_t span = (uint32_t)(earlier_ms / WHEEL_TICK_MS);
+    for (uint32_t back = 0; back <= span && sharing(wheel, best) >= WHEEL_SHARE_MAX; back++)
+        if (sharing(wheel, last - back) < sharing(wheel, best))
+            best = last - back;
+    struct wheel_share *share = &wheel->shares[best % WHEEL_SLOTS];
+    *share = (struct wheel_share){.tick = best, .count = sharing(wheel, best) + 1};
+    set_tick(wheel, node, best);
+}
+
+void wheel_unshare(struct wheel *wheel, const struct wheel_node *node) {
+    struct wheel_share *share = &wheel->shares[node->due_tick % WHEEL_SLOTS];
+    if (share->tick == node->due_tick && share->count) /* else a later tick has taken its place */
+        share->count--;
 }
 
 void wheel_clear(struct wheel *wheel, struct wheel_node *node) {

@@ -1,18 +1,15 @@
 #include "http/conn.h"
 #include "base/counters.h"
 #include "base/loop_memory.h"
-#include "base/turn.h"
 #include "http/budget.h"
 #include "http/sender.h"
+#include "http/socket.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 _Static_assert((int)HTTP_STATUS_COUNT <= COUNTERS_STATUSES_MAX, "each status is counted");
 
@@ -27,13 +24,14 @@ struct conn {
     };
     struct wheel_node deadline;
     struct exchange exchange;
-    struct turn_task resume; /* reads the next pipelined request */
+    struct list resume_link; /* in shared->resuming */
     struct request *request; /* a request that has come in part */
     char *in; /* its bytes, or those of pipelined requests; NULL when there are none */
     uint32_t in_len, in_cap;
-    uint32_t fed;    /* bytes of `in` that the parser has seen */
-    uint32_t unsent; /* while sending: what was left at the last look */
-    uint16_t queued; /* while the sender has the reply: its handle, else 0 */
+    uint32_t fed;       /* bytes of `in` that the parser has seen */
+    uint32_t unsent;    /* while sending: what was left at the last look */
+    uint32_t read_turn; /* the turn in which it was read */
+    uint16_t queued;    /* while the sender has the reply: its handle, else 0 */
     uint8_t state;
     bool is_running; /* run() is at work: a reply must not start it again */
     bool is_ahead;   /* run() has bytes of the next request */
@@ -46,6 +44,8 @@ struct sending {
     uv_write_t write;
     struct reply *reply;
 };
+
+_Static_assert(sizeof(struct sending) <= CONN_SENDING_MAX_BYTES, "what is kept with a reply");
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf);
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf);
@@ -97,13 +97,17 @@ static bool keep_in(struct conn *conn, const char *data, size_t len) {
     return true;
 }
 
+static void stop_reading(struct conn *conn) {
+    uv_read_stop(&conn->stream);
+    conn->is_paused = true;
+}
+
 /* There is no room for further requests: those that came are dropped, and the connection ends with
  * the reply that is under way. */
 static void drop_ahead(struct conn *conn) {
     free_in(conn);
     conn->exchange.close = true;
-    uv_read_stop(&conn->stream);
-    conn->is_paused = true;
+    stop_reading(conn);
 }
 
 /* The parser's state of a request that came in part. */
@@ -124,18 +128,26 @@ static void on_closed(uv_handle_t *handle) {
     shared->on_closed(shared->on_closed_context);
 }
 
+/* The exchange waits no longer: its time is over, or it is answered. */
+static void stop_waiting(struct conn *conn) {
+    if (conn->exchange.is_waiting)
+        wheel_unshare(&shared_of(conn)->wheel, &conn->deadline);
+    conn->exchange.is_waiting = false;
+}
+
 static void conn_close(struct conn *conn) {
     struct conn_shared *shared = shared_of(conn);
     if (conn->state == CONN_CLOSED)
         return;
     bool is_waiting = conn->state == CONN_WAITING;
     conn->state = CONN_CLOSED;
+    stop_waiting(conn);
     if (is_waiting)
         shared->handler->cancel(&conn->exchange);
     if (conn->queued)
         sender_cancel(shared->sender, conn->queued);
     wheel_clear(&shared->wheel, &conn->deadline);
-    turn_cancel(&conn->resume);
+    list_remove(&conn->resume_link);
     free_in(conn);
     free_request(conn);
     uv_close(&conn->handle, on_closed);
@@ -143,6 +155,14 @@ static void conn_close(struct conn *conn) {
 
 static void set_deadline(struct conn *conn, uint64_t after_ms) {
     wheel_set(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + after_ms);
+}
+
+/* Its next requests are served when it is its turn. */
+static void resume_later(struct conn *conn) {
+    struct conn_shared *shared = shared_of(conn);
+    if (list_empty(&conn->resume_link))
+        list_append(&shared->resuming, &conn->resume_link);
+    turn_next(&shared->resume);
 }
 
 /* Reads again after a pause. */
@@ -179,7 +199,7 @@ static void reply_sent(struct conn *conn, bool close) {
     set_deadline(conn, shared->is_draining ? CONN_DRAIN_IDLE_MS : shared->idle_timeout_ms);
     if (conn->in_len && !conn->is_running) {
         /* Not at once: whoever replies may be in the middle of something. */
-        turn_next(&conn->resume);
+        resume_later(conn);
     } else if (conn->is_eof && !conn->is_running) {
         conn_close(conn);
     }
@@ -193,7 +213,7 @@ static void on_written(uv_write_t *write, int status) {
     size_t bytes = --reply->pending == 0 ? reply->len : 0;
     reply_unref(reply);
     free(sending);
-    budget_give(bytes);
+    budget_give(bytes + sizeof *sending);
     if (conn->state == CONN_CLOSED)
         return;
     if (status < 0)
@@ -202,44 +222,35 @@ static void on_written(uv_write_t *write, int status) {
         reply_sent(conn, close);
 }
 
-/* What the peer does not have yet: the kernel holds up to megabytes, and asks for more in large
- * steps. */
-static uint32_t unsent_bytes(const struct conn *conn) {
-    uv_os_fd_t fd;
-    int in_kernel = 0;
-    if (uv_fileno(&conn->handle, &fd) != 0 || ioctl(fd, SIOCOUTQ, &in_kernel) != 0)
-        in_kernel = 0;
-    return (uint32_t)(uv_stream_get_write_queue_size(&conn->stream) + (size_t)in_kernel);
-}
-
-/* Lets libuv send what the socket did not take. */
+/* Lets libuv send what the socket did not take. The client reads too slowly: where there is no room
+ * to keep the rest for it, it loses the connection. */
 static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
-    struct sending *sending = malloc(sizeof *sending);
+    size_t bytes = sizeof(struct sending) + (reply->pending ? 0 : reply->len);
+    struct sending *sending = budget_has(bytes) ? malloc(sizeof *sending) : NULL;
     if (!sending) {
         reply_unref(reply);
         conn_close(conn);
         return;
     }
     sending->reply = reply;
-    if (reply->pending++ == 0)
-        budget_take(reply->len);
-    conn->state = CONN_SENDING;
+    reply->pending++;
+    budget_take(bytes);
     uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
     if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) != 0) {
-        if (--reply->pending == 0)
-            budget_give(reply->len);
+        reply->pending--;
+        budget_give(bytes);
         reply_unref(reply);
         free(sending);
         conn_close(conn);
         return;
     }
-    conn->unsent = unsent_bytes(conn);
+    conn->unsent = socket_unsent_bytes(&conn->stream);
     set_deadline(conn, shared_of(conn)->request_timeout_ms);
 }
 
 /* The socket took `sent` bytes of the reply, or failed. */
 static void reply_taken(struct conn *conn, struct reply *reply, int sent) {
-    conn->state = CONN_SENDING;
+    conn->state = CONN_SENDING; /* the handler has let go of the exchange */
     if (sent >= 0 && (size_t)sent == reply->len) {
         bool close = reply->close;
         reply_unref(reply);
@@ -271,6 +282,7 @@ static bool queue_reply(struct conn *conn, struct reply *reply) {
 void exchange_reply(struct exchange *exchange, struct reply *reply) {
     struct conn *conn = conn_of(exchange);
     assert(conn->state == CONN_WAITING);
+    stop_waiting(conn);
     counters.replies[reply->status]++;
     if (queue_reply(conn, reply)) {
         conn->state = CONN_SENDING;
@@ -280,14 +292,40 @@ void exchange_reply(struct exchange *exchange, struct reply *reply) {
     reply_taken(conn, reply, uv_try_write(&conn->stream, &bytes, 1));
 }
 
-void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers) {
-    exchange_reply(exchange, reply_new_error(error, exchange_flags(exchange), headers));
+bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept) {
+    struct conn *conn = conn_of(exchange);
+    if (conn->in && request->base == conn->in) {
+        *kept = (struct kept){conn->in, conn->in_cap};
+        conn->in = NULL;
+        conn->in_len = conn->in_cap = conn->fed = 0;
+        return true;
+    }
+    size_t body_end = (size_t)request->body.at + request->body.len;
+    size_t size = body_end > request->head_len ? body_end : request->head_len;
+    *kept = (struct kept){budget_has(size) ? malloc(size) : NULL, size};
+    if (!kept->data)
+        return false;
+    budget_take(size);
+    memcpy(kept->data, request->base, size);
+    return true;
 }
 
-void exchange_wait(struct exchange *exchange, uint64_t due_ms) {
-    exchange->is_waiting = true;
+void kept_free(struct kept *kept) {
+    free(kept->data);
+    if (kept->data)
+        budget_give(kept->size);
+    kept->data = NULL;
+}
+
+void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers) {
+    exchange_reply(exchange, reply_new_error(error, 0, exchange_flags(exchange), headers));
+}
+
+void exchange_wait(struct exchange *exchange, uint64_t wait_ms) {
     struct conn *conn = conn_of(exchange);
-    wheel_set(&shared_of(conn)->wheel, &conn->deadline, due_ms);
+    uint64_t earlier_ms = wait_ms / 8 < CONN_EARLIER_MAX_MS ? wait_ms / 8 : CONN_EARLIER_MAX_MS;
+    wheel_share(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + wait_ms, earlier_ms);
+    exchange->is_waiting = true;
 }
 
 unsigned exchange_flags(const struct exchange *exchange) {
@@ -297,20 +335,7 @@ unsigned exchange_flags(const struct exchange *exchange) {
 }
 
 struct peer exchange_peer(const struct exchange *exchange) {
-    const struct conn *conn = container_of(exchange, struct conn, exchange);
-    struct peer peer = {{0}};
-    struct sockaddr_storage address;
-    int len = sizeof address;
-    if (conn->handle.type != UV_TCP ||
-        uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&address, &len) != 0)
-        return peer;
-    if (address.ss_family == AF_INET6) {
-        memcpy(peer.ip, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
-    } else {
-        memset(peer.ip + 10, 0xff, 2);
-        memcpy(peer.ip + 12, &((struct sockaddr_in *)&address)->sin_addr, 4);
-    }
-    return peer;
+    return socket_peer(&container_of(exchange, struct conn, exchange)->handle);
 }
 
 /* --- Reading ---------------------------------------------------------------------------------- */
@@ -336,6 +361,10 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
                          size_t used) {
     struct conn_shared *shared = shared_of(conn);
     bool is_first = conn->request != request;
+    if (is_first && !budget_has(sizeof *request)) {
+        refuse(conn, ERROR_BUSY);
+        return;
+    }
     if (is_first) {
         budget_take(sizeof *request);
         conn->request = request;
@@ -381,31 +410,30 @@ static void handle(struct conn *conn, struct request *request) {
     conn->exchange.close =
         !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
     conn->exchange.is_head = request->parser.method == HTTP_HEAD;
-    conn->exchange.is_waiting = false;
     shared_of(conn)->handler->request(&conn->exchange, request);
 }
 
-/* Reads requests from `data` (the shared buffer, or `in`) until one waits, sends or is not
- * complete. */
-static void run(struct conn *conn, char *data, size_t len) {
-    size_t start = 0, fed = conn->fed;
-    turn_cancel(&conn->resume);
-    conn->is_running = true;
-    while (conn->state == CONN_READING && start + fed < len) {
+/* Whether a connection may have one more request served, after `served` of them in a row. */
+static bool may_go_on(int served) {
+    return !served || (served < CONN_REQUESTS_IN_A_ROW && turn_has_time());
+}
+
+/* Serves requests from `data` until one waits, sends or is not complete, or it is the turn of
+ * others. Returns where the rest begins. */
+static size_t serve(struct conn *conn, char *data, size_t len) {
+    size_t start = 0, used;
+    for (int served = 0;
+         conn->state == CONN_READING && start + conn->fed < len && may_go_on(served); served++) {
         struct request *request = current_request(conn);
-        if (!request) {
-            refuse(conn, ERROR_BUSY);
-            break;
-        }
-        size_t used;
         enum request_progress progress =
-            request_feed(request, data + start, fed, len - start, &used);
+            request ? request_feed(request, data + start, conn->fed, len - start, &used)
+                    : REQUEST_FAILED;
         if (progress == REQUEST_PARTIAL) {
             keep_partial(conn, request, data + start, used);
             break;
         }
         if (progress == REQUEST_FAILED) {
-            refuse(conn, request->error);
+            refuse(conn, request ? request->error : ERROR_BUSY);
             break;
         }
         conn->is_ahead = start + used < len;
@@ -415,33 +443,77 @@ static void run(struct conn *conn, char *data, size_t len) {
             break;
         free_request(conn);
         start += used;
-        fed = 0;
+        conn->fed = 0;
     }
+    return start;
+}
+
+/* Goes on with what came: `data` is the shared buffer, or `in`. */
+static void run(struct conn *conn, char *data, size_t len) {
+    list_remove(&conn->resume_link);
+    conn->is_running = true;
+    size_t start = serve(conn, data, len);
     conn->is_running = false;
     if (conn->state == CONN_CLOSED || conn->state == CONN_LINGERING)
         return;
-    bool is_partial = conn->state == CONN_READING && conn->request;
+    bool is_reading = conn->state == CONN_READING, is_partial = is_reading && conn->request;
     if (!is_partial) {
         conn->fed = 0;
         if (!keep_in(conn, data + start, len - start)) {
-            drop_ahead(conn);
+            if (is_reading)
+                refuse(conn, ERROR_BUSY);
+            else
+                drop_ahead(conn);
             return;
         }
     }
-    if (conn->state == CONN_READING && conn->is_eof)
+    if (is_reading && !is_partial && conn->in_len)
+        resume_later(conn);
+    else if (is_reading && conn->is_eof)
         conn_close(conn);
-    else if (is_partial || conn->in_len < CONN_AHEAD_MAX_BYTES)
+    if (conn->state != CONN_CLOSED && (is_partial || conn->in_len < CONN_AHEAD_MAX_BYTES))
         read_on(conn);
 }
 
+/* turn_task: serves connections that have more, in their order, while this turn has time. */
+static void on_resume(struct turn_task *task) {
+    struct conn_shared *shared = container_of(task, struct conn_shared, resume);
+    struct list waiting, *link;
+    list_init(&waiting);
+    sender_flush(shared->sender); /* the replies to the others */
+    list_splice(&waiting, &shared->resuming);
+    turn_has_time(); /* it begins */
+    int count = 0;
+    do {
+        link = list_shift(&waiting);
+        struct conn *conn = link ? container_of(link, struct conn, resume_link) : NULL;
+        if (conn && conn->state == CONN_READING && conn->in)
+            run(conn, conn->in, conn->in_len);
+    } while (link && ++count < CONN_RESUMED_A_TURN && turn_has_time());
+    list_splice(&waiting, &shared->resuming); /* those that were served go to the end */
+    list_splice(&shared->resuming, &waiting);
+    if (!list_empty(&shared->resuming))
+        turn_next(task);
+}
+
+/* An empty buffer makes libuv stop for this turn, without a call of the system: what is there, and
+ * the end of it, is reported again in the next one. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     struct conn *conn = container_of(handle, struct conn, handle);
+    size_t most = suggested < CONN_READ_BYTES ? suggested : CONN_READ_BYTES;
+    uint32_t turn = turn_number();
+    *buf = uv_buf_init(NULL, 0);
+    if (conn->read_turn == turn)
+        return;
+    conn->read_turn = turn;
+    if (conn->in && !turn_has_time())
+        most = CONN_READ_LESS_BYTES;
     bool is_partial = conn->state == CONN_READING && conn->request;
-    if (is_partial && conn->in_cap > conn->in_len)
-        *buf = uv_buf_init(conn->in + conn->in_len, conn->in_cap - conn->in_len);
+    size_t room = is_partial ? conn->in_cap - conn->in_len : 0;
+    if (room)
+        *buf = uv_buf_init(conn->in + conn->in_len, (unsigned)(room < most ? room : most));
     else
-        *buf = uv_buf_init(shared_of(conn)->read_buffer,
-                           suggested < CONN_READ_BYTES ? (unsigned)suggested : CONN_READ_BYTES);
+        *buf = uv_buf_init(shared_of(conn)->read_buffer, (unsigned)most);
 }
 
 /* Keeps bytes behind those that are there already; false when there is no room. */
@@ -472,12 +544,10 @@ static void received(struct conn *conn, char *data, size_t len) {
             drop_ahead(conn);
         return;
     }
-    if (conn->state == CONN_READING) {
+    if (conn->state == CONN_READING && list_empty(&conn->resume_link))
         run(conn, conn->in, conn->in_len);
-    } else if (conn->in_len >= CONN_AHEAD_MAX_BYTES) {
-        uv_read_stop(&conn->stream);
-        conn->is_paused = true;
-    }
+    else if (conn->in_len >= CONN_AHEAD_MAX_BYTES)
+        stop_reading(conn);
 }
 
 /* A client that sends nothing more: one that waits for an update has hung up; any other may
@@ -497,20 +567,14 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
         received(conn, buf->base, (size_t)len);
     else if (len == UV_EOF)
         ended(conn);
-    else if (len < 0)
+    else if (len < 0 && len != UV_ENOBUFS) /* that is on_alloc()'s */
         conn_close(conn);
-}
-
-static void on_resume(struct turn_task *task) {
-    struct conn *conn = container_of(task, struct conn, resume);
-    if (conn->state == CONN_READING && conn->in)
-        run(conn, conn->in, conn->in_len);
 }
 
 /* --- Deadlines -------------------------------------------------------------------------------- */
 
 static void expire(struct conn *conn) {
-    conn->exchange.is_waiting = false;
+    stop_waiting(conn);
     shared_of(conn)->handler->expire(&conn->exchange);
 }
 
@@ -522,6 +586,8 @@ static void on_due(struct wheel_node *node) {
             refuse(conn, ERROR_REQUEST_TIMEOUT);
         else if (shared_of(conn)->is_draining)
             linger(conn, CONN_DRAIN_LINGER_MS);
+        else if (!list_empty(&conn->resume_link))
+            set_deadline(conn, shared_of(conn)->idle_timeout_ms);
         else
             conn_close(conn);
         break;
@@ -529,7 +595,7 @@ static void on_due(struct wheel_node *node) {
     case CONN_SENDING: {
         if (conn->queued)
             break;
-        uint32_t unsent = unsent_bytes(conn);
+        uint32_t unsent = socket_unsent_bytes(&conn->stream);
         bool is_moving = unsent < conn->unsent;
         conn->unsent = unsent;
         if (is_moving)
@@ -544,36 +610,11 @@ static void on_due(struct wheel_node *node) {
 
 /* --- All connections -------------------------------------------------------------------------- */
 
-/* A client that is gone already does not count. -1 on failure, with errno. */
-static int accept_one(int listener) {
-    int fd;
-    do
-        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
-    return fd;
-}
-
-/* Opens the connection on `fd`, which passes over to it unless it fails. */
-static int open_on(struct conn *conn, int fd, bool is_unix) {
-    struct conn_shared *shared = shared_of(conn);
-    int error;
-    if (is_unix) {
-        uv_pipe_init(shared->loop, &conn->pipe, 0);
-        error = uv_pipe_open(&conn->pipe, fd);
-    } else {
-        uv_tcp_init(shared->loop, &conn->tcp);
-        error = uv_tcp_open(&conn->tcp, fd);
-    }
-    if (!error && !is_unix)
-        uv_tcp_nodelay(&conn->tcp, 1);
-    return error ? error : uv_read_start(&conn->stream, on_alloc, on_read);
-}
-
 int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     struct conn *conn = calloc(1, sizeof *conn); /* first, so that without it nobody is lost */
     if (!conn)
         return UV_ENOMEM;
-    int fd = accept_one(listener);
+    int fd = socket_accept(listener);
     if (fd < 0) {
         int error = uv_translate_sys_error(errno);
         free(conn);
@@ -586,14 +627,13 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     }
     conn->handle.data = shared;
     wheel_node_init(&conn->deadline);
-    turn_task_init(&conn->resume, on_resume);
+    list_init(&conn->resume_link);
     shared->open++;
     counters.connections_accepted++;
-    int error = open_on(conn, fd, is_unix);
+    int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
+    if (!error)
+        error = uv_read_start(&conn->stream, on_alloc, on_read);
     if (error) {
-        uv_os_fd_t taken;
-        if (uv_fileno(&conn->handle, &taken) != 0)
-            close(fd);
         conn_close(conn);
         return error;
     }
@@ -605,10 +645,12 @@ static void drain(uv_handle_t *handle, void *shared) {
     if (handle->data != shared || uv_is_closing(handle))
         return;
     struct conn *conn = container_of(handle, struct conn, handle);
-    if (conn->state == CONN_WAITING)
-        expire(conn);
-    else if (conn->state == CONN_READING && !conn->in_len)
+    if (conn->state == CONN_WAITING && conn->exchange.is_waiting) {
+        stop_waiting(conn);
+        set_deadline(conn, 0); /* it expires with the next tick, in slices */
+    } else if (conn->state == CONN_READING && !conn->in_len) {
         set_deadline(conn, CONN_DRAIN_IDLE_MS);
+    }
 }
 
 void conn_drain_all(struct conn_shared *shared) {
@@ -639,6 +681,8 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
     shared->read_buffer = malloc(CONN_READ_BYTES);
     if (!shared->read_buffer)
         return false;
+    list_init(&shared->resuming);
+    turn_task_init(&shared->resume, on_resume);
     wheel_init(&shared->wheel, loop, on_due);
     shared->sender = shared->uses_io_uring ? sender_new(on_queue_sent) : NULL;
     return true;
@@ -646,6 +690,7 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
 
 void conn_shared_deinit(struct conn_shared *shared) {
     wheel_deinit(&shared->wheel);
+    turn_cancel(&shared->resume);
     sender_free(shared->sender);
     free(shared->spare_request);
     free(shared->read_buffer);

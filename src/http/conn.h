@@ -7,13 +7,19 @@
  * close; what the client still sends is thrown away, so that it can read the reply) → closed. Bytes
  * of later, pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops.
  *
+ * No client holds up the others. A turn of the loop reads once from a connection, and serves the
+ * first request of what it read. It serves more, up to CONN_REQUESTS_IN_A_ROW, only while it has
+ * time (base/turn.h); the rest waits in `resuming`, where connections take turns.
+ *
  * A connection at rest is a small struct without a buffer. It ends in one way only: conn_close().
  */
 #pragma once
 
+#include "base/turn.h"
 #include "base/wheel.h"
 #include "http/reply.h"
 #include "http/request.h"
+#include "http/socket.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -21,11 +27,16 @@
 enum {
     CONN_AHEAD_MAX_BYTES = 65536, /* of later requests, kept while one is served */
     CONN_READ_BYTES = 65536,      /* read at once, into a buffer that all connections share */
+    CONN_READ_LESS_BYTES = 4096,  /* read of an upload, or ahead, when the turn has no more time */
+    CONN_REQUESTS_IN_A_ROW = 32,
+    CONN_RESUMED_A_TURN = 128,    /* connections */
+    CONN_SENDING_MAX_BYTES = 512, /* kept with a reply while it is being sent */
     CONN_LINGER_MS = 2000,
     /* While the server stops: how long an idle connection may still bring a request, and how long
      * one that did not may take to close. */
     CONN_DRAIN_IDLE_MS = 150,
     CONN_DRAIN_LINGER_MS = 250,
+    CONN_EARLIER_MAX_MS = 4000, /* see exchange_wait() */
 };
 
 enum { EXCHANGE_STATE_BYTES = 72 };
@@ -38,7 +49,7 @@ struct exchange {
     _Alignas(8) unsigned char state[EXCHANGE_STATE_BYTES];
     bool is_head;    /* a HEAD request */
     bool close;      /* the connection ends with this reply */
-    bool is_waiting; /* between exchange_wait() and the end of its time */
+    bool is_waiting; /* from exchange_wait() until its time ends, or it is replied to */
 };
 
 /* What happens to requests. All is called on the loop thread. */
@@ -50,11 +61,6 @@ struct handler {
     void (*expire)(struct exchange *exchange);
     /* The client has hung up: let go of the exchange, do not reply. */
     void (*cancel)(struct exchange *exchange);
-};
-
-/* The address of a client, IPv4 as ::ffff:a.b.c.d; all zero for a unix socket. */
-struct peer {
-    uint8_t ip[16];
 };
 
 struct conn;
@@ -74,6 +80,8 @@ struct conn_shared {
     struct sender *sender;         /* NULL: each connection writes by itself */
     struct request *spare_request; /* for requests that arrive in one piece */
     char *read_buffer;             /* CONN_READ_BYTES */
+    struct list resuming;          /* connections with requests to be served, by turns */
+    struct turn_task resume;       /* serves some of them */
 };
 
 /* False when memory is out. The handler, the timeouts, body_max_bytes and uses_io_uring must be
@@ -104,11 +112,26 @@ void conn_close_readers(struct conn_shared *shared);
 /* Sends the reply, whose reference passes over, and ends the exchange. */
 void exchange_reply(struct exchange *exchange, struct reply *reply);
 
+/* A request's bytes that its handler keeps; they count into BUFFER_SIZE. */
+struct kept {
+    char *data; /* what was at request->base */
+    size_t size;
+};
+
+/*
+ * Lets the handler keep the request's bytes beyond handler.request(), in which it must be called.
+ * They may move: spans of the request stand at kept->data from now on. False when there is no room
+ * for them. The handler frees them.
+ */
+bool exchange_keep(struct exchange *exchange, const struct request *request, struct kept *kept);
+void kept_free(struct kept *kept);
+
 /* Replies with an error; `headers` as in reply_new(). */
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
 
-/* Calls handler.expire() at `due_ms` of wheel_now_ms(), unless the reply comes before. */
-void exchange_wait(struct exchange *exchange, uint64_t due_ms);
+/* Calls handler.expire() after `wait_ms`, unless the reply comes before. Where many others end at
+ * that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. */
+void exchange_wait(struct exchange *exchange, uint64_t wait_ms);
 
 /* The flags for reply_new(). */
 unsigned exchange_flags(const struct exchange *exchange);

@@ -1,14 +1,16 @@
 #include "http/reply.h"
 #include "base/json.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-static const char common_headers[] = "X-Content-Type-Options: nosniff\r\n"
-                                     "Access-Control-Allow-Origin: *\r\n"
-                                     "Access-Control-Expose-Headers: X-Total-Updates, Retry-After, "
-                                     "X-RateLimit-Limit, X-RateLimit-Remaining\r\n";
+static const char common_headers[] =
+    "X-Content-Type-Options: nosniff\r\n"
+    "Access-Control-Allow-Origin: *\r\n"
+    "Access-Control-Expose-Headers: X-Total-Updates, X-Updates, Retry-After, "
+    "X-RateLimit-Limit, X-RateLimit-Remaining\r\n";
 
 static char *put(char *at, struct slice text) {
     return text.len ? (char *)memcpy(at, text.data, text.len) + text.len : at;
@@ -100,12 +102,15 @@ static struct reply *out_of_memory(void) {
     return reply_ref(reply);
 }
 
-struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers) {
-    char body[256];
+struct reply *reply_new_error(enum http_error error, uint64_t line, unsigned flags,
+                              struct slice headers) {
+    char body[256], where[32] = "";
     enum http_status status = http_error_status(error);
-    int len =
-        snprintf(body, sizeof body, "{\"ok\":false,\"error_code\":%d,\"error_description\":\"%s\"}",
-                 http_status_code(status), http_error_description(error));
+    if (line)
+        snprintf(where, sizeof where, "Line %" PRIu64 ": ", line);
+    int len = snprintf(body, sizeof body,
+                       "{\"ok\":false,\"error_code\":%d,\"error_description\":\"%s%s\"}",
+                       http_status_code(status), where, http_error_description(error));
     struct reply *reply = reply_new(status, flags, "application/json; charset=utf-8", headers,
                                     (struct slice){body, (size_t)len});
     return reply ? reply : out_of_memory();

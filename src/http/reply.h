@@ -39,8 +39,12 @@ struct reply *reply_new_uninitialized(enum http_status status, unsigned flags,
                                       const char *content_type, struct slice headers,
                                       size_t body_len, char **body);
 
-/* The reply of an error, a JSON object; never NULL (a static one when memory is out). */
-struct reply *reply_new_error(enum http_error error, unsigned flags, struct slice headers);
+/*
+ * The reply of an error, a JSON object; never NULL (a static one when memory is out). It names the
+ * line of the request's body that is at fault, from 1; 0: it is no single line's.
+ */
+struct reply *reply_new_error(enum http_error error, uint64_t line, unsigned flags,
+                              struct slice headers);
 
 static inline struct reply *reply_ref(struct reply *reply) {
     reply->refs++;

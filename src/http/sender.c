@@ -67,13 +67,7 @@ static void submit(struct sender *sender) {
         break_ring(sender, submitted < 0 ? submitted : -EIO);
 }
 
-static void on_flush(struct turn_task *task) {
-    struct sender *sender = container_of(task, struct sender, flush);
-    sender->is_last = !sender->is_last;
-    if (sender->is_last) { /* whoever starts work elsewhere goes first */
-        turn_end(task);
-        return;
-    }
+static void send_queued(struct sender *sender) {
     submit(sender);
     sender->is_flushing = true;
     for (unsigned i = 0; i < sender->count; i++) {
@@ -83,6 +77,20 @@ static void on_flush(struct turn_task *task) {
     }
     sender->count = 0;
     sender->is_flushing = false;
+}
+
+static void on_flush(struct turn_task *task) {
+    struct sender *sender = container_of(task, struct sender, flush);
+    sender->is_last = !sender->is_last;
+    if (sender->is_last) /* whoever starts work elsewhere goes first */
+        turn_end(task);
+    else
+        send_queued(sender);
+}
+
+void sender_flush(struct sender *sender) {
+    if (sender && sender->count && !sender->is_flushing)
+        send_queued(sender);
 }
 
 /* Linux 6.1 and later spare us what several threads at one ring would need. */

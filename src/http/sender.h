@@ -36,5 +36,8 @@ void sender_free(struct sender *sender);
  */
 unsigned sender_queue(struct sender *sender, void *owner, int fd, struct reply *reply);
 
+/* Sends what is queued so far, before work that can wait. Harmless with NULL. */
+void sender_flush(struct sender *sender);
+
 /* Does not send it; done() is not called. Before the socket is closed. */
 void sender_cancel(struct sender *sender, unsigned handle);

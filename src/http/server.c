@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
-enum { SPARE_DESCRIPTORS = 48 }; /* for the loop, the store, the log; connections get the rest */
+enum { SPARE_DESCRIPTORS = 48 }; /* for the loop, the log, a file or two; see spare_descriptors */
 
 struct server {
     uv_loop_t *loop;
@@ -88,11 +88,15 @@ bool server_check_listen(const char *listen, char *error, size_t error_size) {
     return true;
 }
 
-static uint64_t connections_allowed(uint64_t wanted) {
+/* Where there are few descriptors, the store may keep a quarter of them, and connections get half
+ * at least. */
+static uint64_t connections_allowed(const struct server_options *options) {
     struct rlimit limit = {.rlim_cur = 1024};
     getrlimit(RLIMIT_NOFILE, &limit);
-    uint64_t allowed = limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? limit.rlim_cur - SPARE_DESCRIPTORS
-                                                              : limit.rlim_cur / 2;
+    uint64_t of_store = options->spare_descriptors, quarter = limit.rlim_cur / 4;
+    uint64_t spare = SPARE_DESCRIPTORS + (of_store < quarter ? of_store : quarter);
+    uint64_t allowed = limit.rlim_cur - (spare < 2 * quarter ? spare : 2 * quarter);
+    uint64_t wanted = options->max_connections;
     return wanted && wanted < allowed ? wanted : allowed;
 }
 
@@ -102,8 +106,7 @@ bool server_start(uv_loop_t *loop, const struct server_options *options, char *e
     struct server *server = &the_server;
     server->loop = loop;
     server->options = *options;
-    listeners_init(&server->listeners, loop, options->connections,
-                   connections_allowed(options->max_connections));
+    listeners_init(&server->listeners, loop, options->connections, connections_allowed(options));
     options->connections->on_closed = on_conn_closed;
     options->connections->on_closed_context = server;
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not the end */

@@ -12,8 +12,9 @@ enum {
 };
 
 struct server_options {
-    const char *listen;       /* addresses, separated by commas */
-    uint64_t max_connections; /* 0: as many as descriptors allow */
+    const char *listen;         /* addresses, separated by commas */
+    uint64_t max_connections;   /* 0: as many as descriptors allow */
+    uint64_t spare_descriptors; /* more of them that others need, beside 48 for the process */
     struct conn_shared *connections;
     void (*on_drain)(void);   /* the drain has begun */
     void (*on_drained)(void); /* no connection is left; called once */

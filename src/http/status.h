@@ -43,12 +43,16 @@ const char *http_status_reason(enum http_status status);
     X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                     \
     X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \
     X(ERROR_JSON_DEPTH, HTTP_BAD_REQUEST, "The JSON payload is nested deeper than 500 levels")     \
+    X(ERROR_BATCH_EMPTY, HTTP_BAD_REQUEST, "A batch needs a line of JSON: an object or an array")  \
     X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                 \
     X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                \
     X(ERROR_REQUEST_TIMEOUT, HTTP_REQUEST_TIMEOUT, "The request did not arrive in time")           \
     X(ERROR_BODY_SIZE, HTTP_CONTENT_TOO_LARGE, "The body is larger than MAX_BODY")                 \
     X(ERROR_MERGE_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
       "The body repeats a member that the query replaces too often")                               \
+    X(ERROR_BATCH_COUNT, HTTP_CONTENT_TOO_LARGE, "A batch has at most 10000 updates")              \
+    X(ERROR_BATCH_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
+      "The headers and the query, once for each line, take more than 16 MiB")                      \
     X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")        \
     X(ERROR_CONTENT_ENCODING, HTTP_UNSUPPORTED_MEDIA_TYPE, "A compressed body is not taken")       \
     X(ERROR_EXPECT, HTTP_EXPECTATION_FAILED, "The only expectation taken is 100-continue")         \

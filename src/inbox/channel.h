@@ -28,7 +28,7 @@ struct channel {
     struct update **recent;
     struct watched *watched; /* follow.c's; NULL where nobody waits */
     uint32_t recent_first, recent_count, recent_cap;
-    uint32_t pins;  /* reads under way, and loops over its polls: it stays in memory meanwhile */
+    uint32_t pins;  /* reads under way: it stays in memory meanwhile */
     bool is_loaded; /* total is known */
     uint16_t name_len;
     char name[];

@@ -115,7 +115,7 @@ static void read_watched(struct follow *follow, struct watched *watched) {
     if (watched->read)
         follow->catch_ups++;
     else
-        make_due(watched); /* too many are under way, or memory is out: with the next tick */
+        make_due(watched); /* memory is out: with the next tick */
 }
 
 static void read_due(struct follow *follow) {
@@ -173,23 +173,21 @@ static void begin_loading(struct watched *watched) {
     watched->loading_ms = uv_now(follow->inbox->loop);
 }
 
+/* They stand in the order in which they asked. */
+static bool is_ready(const struct channel *channel, const struct poll *poll) {
+    return poll->asked_at < channel->watched->verified_at;
+}
+
 /* Decides for the polls that came before the read began. For the others the channel is re-read. */
 static void decide_loading(struct watched *watched) {
     struct channel *channel = watched->channel;
-    struct list loading, ready;
-    list_init(&loading);
-    list_init(&ready);
-    list_splice(&loading, &channel->loading);
-    for (struct list *link; (link = list_shift(&loading));) {
-        bool is_ready = container_of(link, struct poll, link)->asked_at < watched->read_at;
-        list_append(is_ready ? &ready : &channel->loading, link);
-    }
     list_remove(&watched->loading_link);
-    if (!list_empty(&channel->loading)) {
+    if (!list_empty(&channel->loading) &&
+        !is_ready(channel, container_of(channel->loading.prev, struct poll, link))) {
         begin_loading(watched);
         make_due(watched);
     }
-    polls_decide(watched->follow->inbox, channel, &ready);
+    polls_decide_ready(watched->follow->inbox, channel);
 }
 
 /* The polls that wait for the load end. Those that were parked before do not learn why. */
@@ -201,10 +199,7 @@ static void fail_loading(struct watched *watched, enum store_error error) {
     list_splice(&loading, &watched->channel->loading);
     for (struct list *link; (link = list_shift(&loading));) {
         struct poll *poll = container_of(link, struct poll, link);
-        if (poll->was_parked)
-            poll_answer_empty(inbox, watched->channel, poll);
-        else
-            poll_fail(inbox, poll, error);
+        poll_end(inbox, watched->channel, poll, poll->was_parked ? STORE_OK : error);
     }
 }
 
@@ -298,7 +293,7 @@ static void unwatch(struct inbox *inbox, struct channel *channel) {
 
 /* Lets the poll wait until its channel is loaded. */
 static void wait_for_load(struct watched *watched, struct poll *poll) {
-    bool is_first = list_empty(&watched->channel->loading);
+    bool is_first = list_empty(&watched->channel->loading) || list_empty(&watched->loading_link);
     poll_wait_for_load(watched->channel, poll);
     poll->asked_at = ++watched->follow->moment;
     if (is_first)
@@ -323,8 +318,11 @@ static void on_watched(struct store_watch *watch) {
 }
 
 static void on_lost(struct store_watch *watch) {
-    watched_of(watch)->is_on = false;
-    watched_of(watch)->channel->is_loaded = false;
+    struct watched *watched = watched_of(watch);
+    watched->is_on = false;
+    watched->channel->is_loaded = false;
+    if (!list_empty(&watched->channel->loading) && list_empty(&watched->loading_link))
+        begin_loading(watched); /* they were ready, and are not any more */
 }
 
 /* Whether this update is in memory already. */
@@ -401,7 +399,7 @@ static void answer_poll(struct inbox *inbox, struct channel *channel, struct pol
         return;
     }
     if (read->error) {
-        poll_fail(inbox, poll, read->error);
+        poll_end(inbox, channel, poll, read->error);
         return;
     }
     uint64_t cursor = poll_cursor(poll->ts, read->total);
@@ -454,6 +452,7 @@ static bool look_again(struct channel *channel, struct poll *poll) {
 const struct inbox_mode follow_mode = {
     .poll = poll_shared,
     .read_done = read_done,
+    .is_ready = is_ready,
     .poll_ahead = read_ahead,
     .poll_unread = answer_unread,
     .look_again = look_again,

@@ -22,8 +22,7 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
     channel->is_loaded = true;
     for (uint32_t i = 0; i < append->count; i++)
         channel_take(inbox, channel, append->updates[i]);
-    polls_decide(inbox, channel, &channel->loading);
-    polls_wake(inbox, channel);
+    polls_decide_ready(inbox, channel);
 }
 
 static void answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
@@ -37,10 +36,10 @@ static void answer_read(struct inbox *inbox, struct channel *channel, struct pol
 static void fail_polls(struct inbox *inbox, struct channel *channel,
                        const struct store_read *read) {
     if (read->owner)
-        poll_fail(inbox, read->owner, read->error);
+        poll_end(inbox, channel, read->owner, read->error);
     while (!channel->is_loaded && !list_empty(&channel->loading))
-        poll_fail(inbox, container_of(list_shift(&channel->loading), struct poll, link),
-                  read->error);
+        poll_end(inbox, channel, container_of(list_shift(&channel->loading), struct poll, link),
+                 read->error);
 }
 
 /* A read's total is the channel's: nobody else writes. */
@@ -55,7 +54,7 @@ static void read_done(struct inbox *inbox, struct channel *channel, struct store
     if (read->total < channel->total)
         channel_restart(inbox, channel, read->total, false);
     channel_take_read(inbox, channel, read);
-    polls_decide(inbox, channel, &channel->loading);
+    polls_decide_ready(inbox, channel);
     if (read->owner)
         answer_read(inbox, channel, read->owner, read);
 }
@@ -101,7 +100,7 @@ static const struct inbox_mode own_mode = {
 static void free_append(struct store_append *append) {
     for (uint32_t i = 0; i < append->count; i++)
         update_unref(append->updates[i]);
-    if (append->updates != &append->only)
+    if (store_append_is_batch(append))
         free(append->updates);
     free(append);
 }
@@ -178,8 +177,9 @@ bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {
 void inbox_cancel(struct poll *poll) {
     switch (poll->state) {
     case POLL_IDLE: return;
-    case POLL_LOADING: list_remove(&poll->link); break;
-    case POLL_READING: poll->read->owner = NULL; break;
+    case POLL_LOADING:
+    case POLL_ENDING: list_remove(&poll->link); break;
+    case POLL_READING: read_abandon(poll->read); break;
     case POLL_PARKED: poll_unpark(poll); break;
     }
     poll->state = POLL_IDLE;
@@ -207,7 +207,8 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     inbox->events = *events;
     list_init(&inbox->by_use);
     list_init(&inbox->waking);
-    turn_task_init(&inbox->wake, polls_wake_slice);
+    list_init(&inbox->ending);
+    turn_task_init(&inbox->wake, polls_answer_slice);
     bool is_shared = store_is_shared(store);
     inbox->mode = is_shared ? &follow_mode : &own_mode;
     inbox->picked = malloc(READ_MAX_UPDATES * sizeof(struct update *));

@@ -8,6 +8,8 @@
  *   answered            what it asks for is in memory, or it asks not to wait;
  *   reading → answered  what it asks for is on disk;
  *   parked  → answered  by the next push (inbox_events.poll_done), or taken out by inbox_cancel().
+ * Where many polls are to be answered at once, some are answered in this turn of the loop and the
+ * others in the next ones: loading, parked or ending until then.
  *
  * Life of a channel: the first poll or push that names it makes it. It stays in memory while polls
  * wait on it. Otherwise the least recently used channels go when the cache (CACHE_SIZE) is full.
@@ -27,22 +29,24 @@
 struct inbox;
 struct channel;
 
-enum poll_state { POLL_IDLE, POLL_LOADING, POLL_READING, POLL_PARKED };
+enum poll_state { POLL_IDLE, POLL_LOADING, POLL_READING, POLL_PARKED, POLL_ENDING };
 
 /* A poll, embedded in whatever asks. The inbox uses it from inbox_poll() to its answer. A zeroed
  * poll is idle. */
 struct poll {
-    struct list link; /* in its channel, while loading or parked */
+    struct list link; /* in its channel, while loading or parked; in the inbox, while ending */
     union {
         struct channel *channel; /* while loading or parked */
         struct store_read *read; /* while reading */
+        uint64_t total;          /* while ending */
     };
     int64_t ts;        /* the last update seen; -K: the last K */
     uint64_t asked_at; /* the inbox's */
     uint32_t limit;    /* 1 to READ_MAX_UPDATES */
     uint8_t state;     /* enum poll_state */
     bool may_wait;     /* park when there is nothing new */
-    bool was_parked;   /* the inbox's */
+    bool was_parked;   /* the inbox's, and so is outcome */
+    uint8_t outcome;
 };
 
 enum { ANSWER_MEMOS = 4 };

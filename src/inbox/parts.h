@@ -21,6 +21,9 @@ struct inbox_mode {
     /* inbox_poll() */
     bool (*poll)(struct inbox *inbox, uint64_t hash, struct slice name, struct poll *poll);
     void (*read_done)(struct inbox *inbox, struct channel *channel, struct store_read *read);
+    /* Whether a poll in channel->loading can be decided, now that the channel is loaded; those
+     * behind one that cannot, cannot. NULL: it can. */
+    bool (*is_ready)(const struct channel *channel, const struct poll *poll);
     /* A poll's cursor is ahead of the channel in memory. */
     void (*poll_ahead)(struct inbox *inbox, struct channel *channel, struct poll *poll);
     /* A parked poll was woken, and no read could be started for it. */
@@ -41,13 +44,16 @@ struct inbox {
     struct inbox_options options;
     struct inbox_events events;
     const struct inbox_mode *mode;
-    struct follow *follow;  /* of a shared store; else NULL */
-    struct table channels;  /* all in memory, by name */
-    struct list by_use;     /* the same, least recently used first */
-    struct list waking;     /* those whose polls at the front have not been woken yet */
-    struct turn_task wake;  /* wakes a slice of them */
-    uint32_t reads;         /* under way in the store */
-    struct update **picked; /* room for the updates of one answer */
+    struct follow *follow; /* of a shared store; else NULL */
+    struct table channels; /* all in memory, by name */
+    struct list by_use;    /* the same, least recently used first */
+    struct list waking;    /* those whose polls at the front are to be decided, or woken */
+    struct list ending;    /* polls whose outcome is known: poll_end() */
+    struct turn_task wake; /* answers some of these polls */
+    uint32_t turn;         /* the turn of the loop in which this many more polls may be answered: */
+    uint32_t answers_left;
+    uint32_t reads_abandoned; /* their polls were cancelled; those under way have it as the owner */
+    struct update **picked;   /* room for the updates of one answer */
 };
 
 /* --- cache.c ---------------------------------------------------------------------------------- */
@@ -66,10 +72,13 @@ void cache_trim(struct inbox *inbox);
 
 /* --- reads.c ---------------------------------------------------------------------------------- */
 
-/* Reads a channel for `owner`, or for itself where that is NULL. NULL when memory is out, or too
- * many reads are under way. */
+/* Reads a channel for `owner`, or for itself where that is NULL. There are as many reads as polls
+ * that need one: the store bounds what they take. NULL when memory is out, or when too many are
+ * under way whose polls are gone. */
 struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
                               uint32_t limit, struct poll *owner);
+/* The poll that it was for is cancelled. */
+void read_abandon(struct store_read *read);
 /* Reads what the poll asks for; false as above. */
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll);
 
@@ -80,8 +89,8 @@ uint64_t poll_cursor(int64_t ts, uint64_t total);
 
 /* Answers the poll from memory, parks it, or reads for it. The channel must be loaded. */
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll);
-/* The same for all polls of `polls`, which is emptied. */
-void polls_decide(struct inbox *inbox, struct channel *channel, struct list *polls);
+/* The same for those in channel->loading that are ready, a slice a turn. */
+void polls_decide_ready(struct inbox *inbox, struct channel *channel);
 
 /* Parks it at the channel's end, or before all others: its cursor stays, and is the furthest
  * behind. */
@@ -93,6 +102,10 @@ void poll_unpark(struct poll *poll);
 void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer);
 /* Ends it with an error, without updates, or with what `read` brought for it. */
 void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error);
+/* The same with an error, without updates, or with a reset (POLL_RESET), for polls that end
+ * together: a slice of them a turn. The poll must be in no list. */
+enum { POLL_RESET = 255 };
+void poll_end(struct inbox *inbox, struct channel *channel, struct poll *poll, int outcome);
 void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll *poll);
 void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
                       const struct store_read *read);
@@ -108,7 +121,7 @@ void channel_take_read(struct inbox *inbox, struct channel *channel, const struc
  * parked polls have seen what does not exist any more, whatever the new total is. */
 void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset);
 
-/* Wakes the polls that wait for what is new, a slice a turn. */
+/* Wakes the polls that wait for what is new, or can be decided, a slice a turn. */
 void polls_wake(struct inbox *inbox, struct channel *channel);
-/* turn_task: wakes a slice of those in inbox->waking. */
-void polls_wake_slice(struct turn_task *task);
+/* turn_task: answers a slice of those in inbox->ending and inbox->waking. */
+void polls_answer_slice(struct turn_task *task);

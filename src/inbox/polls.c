@@ -2,8 +2,8 @@
 #include "inbox/parts.h"
 
 enum {
-    RECENT_MAX = 256, /* updates that a channel keeps in memory */
-    WAKE_SLICE = 512, /* polls woken before the loop looks at its sockets again */
+    RECENT_MAX = 256,     /* updates that a channel keeps in memory */
+    ANSWERS_A_TURN = 512, /* to polls that are answered together */
 };
 
 /* --- A channel's updates in memory ------------------------------------------------------------ */
@@ -60,6 +60,38 @@ void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer) 
 void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error) {
     struct answer answer = {.error = error};
     poll_answer(inbox, poll, &answer);
+}
+
+/* How many polls that are answered together may still be answered in this turn. */
+static uint32_t *answers_left(struct inbox *inbox) {
+    if (inbox->turn != turn_number()) {
+        inbox->turn = turn_number();
+        inbox->answers_left = ANSWERS_A_TURN;
+    }
+    return &inbox->answers_left;
+}
+
+/* Answers polls of inbox->ending, as far as this turn goes. */
+static void end_some(struct inbox *inbox) {
+    uint32_t *left = answers_left(inbox);
+    for (struct list *link; *left && (link = list_shift(&inbox->ending)); --*left) {
+        struct poll *poll = container_of(link, struct poll, link);
+        struct answer answer = {.ts = (uint64_t)poll->ts, .total = poll->total};
+        answer.reset = poll->outcome == POLL_RESET;
+        answer.error = answer.reset ? STORE_OK : poll->outcome;
+        poll_answer(inbox, poll, &answer);
+    }
+    if (!list_empty(&inbox->ending))
+        turn_end(&inbox->wake);
+}
+
+void poll_end(struct inbox *inbox, struct channel *channel, struct poll *poll, int outcome) {
+    poll->ts = (int64_t)poll_cursor(poll->ts, channel->total);
+    poll->total = channel->total;
+    poll->outcome = (uint8_t)outcome;
+    poll->state = POLL_ENDING;
+    list_append(&inbox->ending, &poll->link);
+    end_some(inbox);
 }
 
 void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll *poll) {
@@ -183,52 +215,52 @@ void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll
         poll_fail(inbox, poll, STORE_FAILED);
 }
 
-/* Takes each poll out of `polls` and visits it. */
-static void visit_all(struct inbox *inbox, struct channel *channel, struct list *polls,
-                      void (*visit)(struct inbox *, struct channel *, struct poll *)) {
-    struct list all;
-    list_init(&all);
-    list_splice(&all, polls);
-    channel->pins++;
-    for (struct list *link; (link = list_shift(&all));)
-        visit(inbox, channel, container_of(link, struct poll, link));
-    channel->pins--;
+static bool has_ready(const struct inbox *inbox, const struct channel *channel) {
+    if (list_empty(&channel->loading) || !channel->is_loaded)
+        return false;
+    struct poll *first = container_of(channel->loading.next, struct poll, link);
+    return !inbox->mode->is_ready || inbox->mode->is_ready(channel, first);
 }
 
-void polls_decide(struct inbox *inbox, struct channel *channel, struct list *polls) {
-    visit_all(inbox, channel, polls, poll_decide);
+static void decide_some(struct inbox *inbox, struct channel *channel, uint32_t *left) {
+    for (; *left && has_ready(inbox, channel); --*left)
+        poll_decide(inbox, channel, container_of(list_shift(&channel->loading), struct poll, link));
 }
 
-static void decide_parked(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    poll_unpark(poll);
-    poll_decide(inbox, channel, poll);
+void polls_decide_ready(struct inbox *inbox, struct channel *channel) {
+    if (list_empty(&inbox->waking)) /* else it is not its turn */
+        decide_some(inbox, channel, answers_left(inbox));
+    polls_wake(inbox, channel);
 }
 
-/* Where the counter has passed the poll's cursor again, the poll goes on from its cursor: it loses
- * nothing of what came since. */
-static void reset_parked(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    poll_unpark(poll);
-    uint64_t ts = (uint64_t)poll->ts < channel->total ? (uint64_t)poll->ts : channel->total;
-    struct answer answer = {.reset = true, .ts = ts, .total = channel->total};
-    poll_answer(inbox, poll, &answer);
-}
-
+/* A parked poll whose cursor is ahead has seen what does not exist any more. Where the counter has
+ * passed it again it goes on from its cursor: it loses nothing of what came since. */
 void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset) {
     channel_drop_recents(channel);
     channel->gone = 0;
     channel->total = total;
-    visit_all(inbox, channel, &channel->polls, is_reset ? reset_parked : decide_parked);
+    for (struct list *link = channel->polls.next, *next; link != &channel->polls; link = next) {
+        struct poll *poll = container_of(link, struct poll, link);
+        next = link->next;
+        bool is_ahead = (uint64_t)poll->ts > total;
+        if (!is_reset && !is_ahead)
+            continue;
+        poll_unpark(poll);
+        poll->ts = is_ahead ? (int64_t)total : poll->ts;
+        poll_end(inbox, channel, poll, POLL_RESET);
+    }
+    polls_wake(inbox, channel);
 }
 
 /* --- Waking ----------------------------------------------------------------------------------- */
 
-/* Wakes up to `budget` polls of the channel. They share an answer while they ask for the same. */
-static void wake_some(struct inbox *inbox, struct channel *channel, int *budget) {
+/* Wakes up to `*left` polls of the channel. They share an answer while they ask for the same. */
+static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *left) {
     struct answer answer = {0};
     bool has_answer = false;
     int64_t ts = 0;
     uint32_t limit = 0;
-    for (; *budget > 0 && has_new(channel); --*budget) {
+    for (; *left && has_new(channel); --*left) {
         struct poll *poll = container_of(channel->polls.next, struct poll, link);
         poll_unpark(poll);
         if (!has_answer || poll->ts != ts || poll->limit != limit) {
@@ -247,25 +279,32 @@ static void wake_some(struct inbox *inbox, struct channel *channel, int *budget)
         inbox->events.answer_end(&answer);
 }
 
-void polls_wake_slice(struct turn_task *task) {
+static bool has_work(const struct inbox *inbox, const struct channel *channel) {
+    return has_new(channel) || has_ready(inbox, channel);
+}
+
+void polls_answer_slice(struct turn_task *task) {
     struct inbox *inbox = container_of(task, struct inbox, wake);
-    int budget = WAKE_SLICE;
-    while (budget > 0 && !list_empty(&inbox->waking)) {
+    uint32_t *left = answers_left(inbox);
+    end_some(inbox);
+    while (*left && !list_empty(&inbox->waking)) {
         struct channel *channel = container_of(inbox->waking.next, struct channel, wake_link);
-        wake_some(inbox, channel, &budget);
+        decide_some(inbox, channel, left);
+        wake_some(inbox, channel, left);
         list_remove(&channel->wake_link);
-        if (has_new(channel))
+        if (has_work(inbox, channel))
             list_append(&inbox->waking, &channel->wake_link);
         else
             trim_recents(inbox, channel);
     }
-    if (!list_empty(&inbox->waking))
+    turn_cancel(task);
+    if (!list_empty(&inbox->ending) || !list_empty(&inbox->waking))
         turn_next(task);
     cache_trim(inbox);
 }
 
 void polls_wake(struct inbox *inbox, struct channel *channel) {
-    if (!has_new(channel) || !list_empty(&channel->wake_link))
+    if (!has_work(inbox, channel) || !list_empty(&channel->wake_link))
         return;
     list_append(&inbox->waking, &channel->wake_link);
     turn_end(&inbox->wake);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READS_MAX = 4096 }; /* under way in the store: the next poll that needs one is refused */
+enum { ABANDONED_MAX = 4096 }; /* then polls that need one more read are refused */
 
 static void on_read(struct store_op *op) {
     struct inbox *inbox = op->context;
@@ -12,7 +12,10 @@ static void on_read(struct store_op *op) {
     struct channel *channel =
         cache_find(inbox, read->hash, (struct slice){read->name, read->name_len});
     assert(channel && channel->pins);
-    inbox->reads--;
+    if (read->owner == inbox) {
+        read->owner = NULL;
+        inbox->reads_abandoned--;
+    }
     inbox->mode->read_done(inbox, channel, read);
     channel->pins--;
     if (!channel->is_loaded && !channel->watched && !channel->pins)
@@ -26,7 +29,7 @@ static void on_read(struct store_op *op) {
 
 struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
                               uint32_t limit, struct poll *owner) {
-    if (inbox->reads >= READS_MAX)
+    if (owner && inbox->reads_abandoned >= ABANDONED_MAX)
         return NULL;
     struct store_read *read = calloc(1, sizeof *read + channel->name_len);
     if (!read)
@@ -40,9 +43,14 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     read->name_len = channel->name_len;
     memcpy(read->name, channel->name, channel->name_len);
     channel->pins++;
-    inbox->reads++;
     store_read(inbox->store, read);
     return read;
+}
+
+void read_abandon(struct store_read *read) {
+    struct inbox *inbox = read->op.context;
+    read->owner = inbox;
+    inbox->reads_abandoned++;
 }
 
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {

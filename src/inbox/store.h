@@ -68,6 +68,11 @@ struct store_append {
     char name[]; /* of the channel */
 };
 
+/* Whether it came as a batch, perhaps of one. */
+static inline bool store_append_is_batch(const struct store_append *append) {
+    return append->updates != &append->only;
+}
+
 /* Memory that its updates take. */
 static inline size_t store_append_size(const struct store_append *append) {
     size_t bytes = 0;

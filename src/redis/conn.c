@@ -301,9 +301,10 @@ void redis_conn_argument(struct redis_conn *conn, struct slice argument) {
 }
 
 void redis_conn_number(struct redis_conn *conn, int64_t number) {
-    char text[24];
-    int len = snprintf(text, sizeof text, "%lld", (long long)number);
-    redis_conn_argument(conn, (struct slice){text, (size_t)len});
+    char text[24] = "-";
+    uint64_t size = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    size_t len = (number < 0) + format_number(text + (number < 0), size);
+    redis_conn_argument(conn, (struct slice){text, len});
 }
 
 void redis_conn_sent(struct redis_conn *conn, struct redis_call *call) {

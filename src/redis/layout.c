@@ -8,67 +8,123 @@
 #include <stdlib.h>
 
 /*
- * A push is stored whole or not at all, and Redis does not roll a script back. So all that could
- * refuse it comes first: the reads, which the types of the keys or the user's rights could refuse;
- * the counter's text, which ends at 2^53, from where on Lua's numbers skip some; and the rights for
- * the last two writes. Whatever else refuses writes (memory, a replica, the disk) refuses the first
- * one. What follows the writes must not fail any more: it is tried, and the reply says what it came
- * to.
+ * A push is stored whole or not at all, and Redis does not roll a script back. So for each channel,
+ * all that could refuse it comes first: the reads, which the types of the keys or the user's rights
+ * could refuse; the counter's text, which ends at 2^53, from where on Lua's numbers skip some; and
+ * the rights for the last two writes. Whatever else refuses writes (memory, a replica, the disk)
+ * refuses the first one. What follows the writes must not fail any more: it is tried, and the reply
+ * says what it came to. A channel that is refused leaves the others alone.
  *
- * What costs Redis time is the number of commands, and what they add to its append-only file. So
- * lists are trimmed when they are a sixteenth over the bound; what is too old is deleted with every
- * eighth push, up to 16; and the TTL is set to a hundredth more than is asked for, and again when
- * that hundredth has passed. Reads apply the bounds exactly. An update of upstream's, which has no
- * record, goes by count.
+ * Redis before 7 does not say what a user may do, but its rights for a command are the same for all
+ * keys of the script. So an INCR of a list shows them: it is refused as the wrong type, or because
+ * the user may not. A channel without a list gets one for that moment.
+ *
+ * What costs Redis time is the number of scripts and commands, and what they add to its append-only
+ * file. So a script takes what several pushes bring; lists are trimmed when they are a sixteenth
+ * over the bound; what is too old is deleted with every eighth push, up to 16; and the TTL is set
+ * to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the
+ * bounds exactly. An update of upstream's, which has no record, goes by count.
  */
 struct redis_script redis_script_append = {
-    .text = "local count = redis.call('GET', KEYS[1]) or '0'\n"
-            "local total = string.match(count, '^%d+$') and tonumber(count)\n"
-            "if not total or total > 9007199254740990 or string.match(count, '^0.') then\n"
-            "  return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
-            "end\n"
-            "redis.call('LLEN', KEYS[2])\n"
-            "local left = redis.call('PTTL', KEYS[2])\n"
-            "local time = redis.call('TIME')\n"
-            "local may = redis.acl_check_cmd\n"
-            "if may and not (may('RPUSH', KEYS[2], '') and may('INCR', KEYS[1])) then\n"
-            "  return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "
-            "push')\n"
-            "end\n"
-            "total = total + 1\n"
-            "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-            "local record = string.format('%.0f %.0f ', total, at) .. ARGV[2]\n"
-            "local records = redis.call('RPUSH', KEYS[3], record)\n"
-            "local updates = redis.call('RPUSH', KEYS[2], ARGV[1])\n"
-            "redis.call('INCR', KEYS[1])\n"
-            "local trouble = ''\n"
-            "local function try(...)\n"
-            "  local got = redis.pcall(...)\n"
-            "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"
-            "  return got\n"
-            "end\n"
-            "local max, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
-            "if math.max(updates, records) > max + math.floor(max / 16) then\n"
-            "  try('LTRIM', KEYS[2], '-' .. ARGV[3], '-1')\n"
-            "  try('LTRIM', KEYS[3], '-' .. ARGV[3], '-1')\n"
-            "end\n"
-            "if total % 8 == 0 then\n"
-            "  for i = 1, 16 do\n"
-            "    local first = try('LINDEX', KEYS[3], '0') or ''\n"
-            "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"
-            "    if not old or tonumber(old_at) >= at - ttl then break end\n"
-            "    if not try('LPOP', KEYS[3]) then break end\n"
-            "    if total - redis.call('LLEN', KEYS[2]) + 1 == tonumber(old) then try('LPOP', "
-            "KEYS[2]) end\n"
-            "  end\n"
-            "end\n"
-            "if total == 1 or updates == 1 or records == 1 or left < ttl then\n"
-            "  try('PEXPIRE', KEYS[2], ARGV[5])\n"
-            "  try('PEXPIRE', KEYS[3], ARGV[5])\n"
-            "  try('PEXPIRE', KEYS[1], ARGV[6])\n"
-            "end\n"
-            "local told = redis.pcall(ARGV[7], ARGV[8], record .. ARGV[1])\n"
-            "return {total, at, type(told) == 'table' and told.err or '', trouble}\n",
+    .text =
+        "local max, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])\n"
+        "local time = redis.call('TIME')\n"
+        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+        "local may = redis.acl_check_cmd\n"
+        "local told, trouble = '', ''\n"
+        "local function try(...)\n"
+        "  local got = redis.pcall(...)\n"
+        "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"
+        "  return got\n"
+        "end\n"
+        "local function refused_incr(list)\n"
+        "  local got = redis.pcall('INCR', list)\n"
+        "  if not string.find(got.err, 'WRONGTYPE') then return got end\n"
+        "end\n"
+        "local function refused(counter, updates, meta, len)\n"
+        "  if may then\n"
+        "    if may('RPUSH', updates, '') and may('INCR', counter) then return end\n"
+        "    return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "
+        "push')\n"
+        "  end\n"
+        "  if len > 0 then return refused_incr(updates) end\n"
+        "  if redis.call('LLEN', meta) > 0 then return refused_incr(meta) end\n"
+        "  redis.call('RPUSH', meta, '')\n"
+        "  local got = refused_incr(meta)\n"
+        "  if not try('LPOP', meta) then try('LTRIM', meta, '1', '0') end\n"
+        "  return got\n"
+        "end\n"
+        "local function append(list, values, first, last)\n"
+        "  local len\n"
+        "  for from = first, last, 1000 do\n"
+        "    len = redis.call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"
+        "  end\n"
+        "  return len\n"
+        "end\n"
+        "local function add(counter, count)\n"
+        "  local got = count > 1 and (not may or may('INCRBY', counter, count)) and\n"
+        "    redis.pcall('INCRBY', counter, count)\n"
+        "  if type(got) == 'number' then return end\n"
+        "  for i = 1, count do redis.call('INCR', counter) end\n"
+        "end\n"
+        "local function tidy(updates, meta, total, times)\n"
+        "  for i = 1, times do\n"
+        "    local first = try('LINDEX', meta, '0') or ''\n"
+        "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"
+        "    if not old or tonumber(old_at) >= at - ttl then break end\n"
+        "    if not try('LPOP', meta) then break end\n"
+        "    if total - redis.call('LLEN', updates) + 1 == tonumber(old) then try('LPOP', updates) "
+        "end\n"
+        "  end\n"
+        "end\n"
+        "local function push(counter, updates, meta, news, arg, count)\n"
+        "  local text = redis.call('GET', counter) or '0'\n"
+        "  local total = string.match(text, '^%d+$') and tonumber(text)\n"
+        "  if not total or total + count > 9007199254740991 or string.match(text, '^0.') then\n"
+        "    return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
+        "  end\n"
+        "  local len = redis.call('LLEN', updates)\n"
+        "  local left = redis.call('PTTL', updates)\n"
+        "  local no = refused(counter, updates, meta, len)\n"
+        "  if no then return no end\n"
+        "  local list = {}\n"
+        "  for i = 1, count do\n"
+        "    list[i] = string.format('%.0f %.0f ', total + i, at) .. ARGV[arg + count + i]\n"
+        "  end\n"
+        "  local records = append(meta, list, 1, count)\n"
+        "  len = append(updates, ARGV, arg + 1, arg + count)\n"
+        "  add(counter, count)\n"
+        "  local eighths = math.floor((total + count) / 8) - math.floor(total / 8)\n"
+        "  if math.max(len, records) > max + math.floor(max / 16) then\n"
+        "    try('LTRIM', updates, '-' .. ARGV[1], '-1')\n"
+        "    try('LTRIM', meta, '-' .. ARGV[1], '-1')\n"
+        "  end\n"
+        "  if eighths > 0 then tidy(updates, meta, total + count, math.min(eighths, 16) * 16) end\n"
+        "  if total == 0 or len == count or records == count or left < ttl then\n"
+        "    try('PEXPIRE', updates, ARGV[3])\n"
+        "    try('PEXPIRE', meta, ARGV[3])\n"
+        "    try('PEXPIRE', counter, ARGV[4])\n"
+        "  end\n"
+        "  for i = 1, count do\n"
+        "    local got = redis.pcall(ARGV[5], news, list[i] .. ARGV[arg + i])\n"
+        "    if type(got) == 'table' then\n"
+        "      told = got.err\n"
+        "      break\n"
+        "    end\n"
+        "  end\n"
+        "  return total + count\n"
+        "end\n"
+        "local results, arg = {at, '', ''}, 6\n"
+        "for key = 1, #KEYS, 3 do\n"
+        "  local count = tonumber(ARGV[arg + 1])\n"
+        "  local ok, got = pcall(push, KEYS[key], KEYS[key + 1], KEYS[key + 2], ARGV[arg], arg + "
+        "1, count)\n"
+        "  if not ok and type(got) ~= 'table' then got = {err = tostring(got)} end\n"
+        "  results[#results + 1] = got\n"
+        "  arg = arg + 2 + 2 * count\n"
+        "end\n"
+        "results[2], results[3] = told, trouble\n"
+        "return results\n",
 };
 
 /*
@@ -181,23 +237,20 @@ static void put_tag(struct buf *out, struct slice channel) {
             buf_putc(out, channel.data[i]);
 }
 
-/* What stands between the prefix and the channel. */
-static struct kind {
-    char text[40];
-} kind_of(const struct redis_layout *layout, enum redis_key key) {
-    static const char *const kinds[] = {"total", "updates", "meta", "news"};
-    struct kind kind;
-    if (key == REDIS_KEY_NEWS && layout->db)
-        snprintf(kind.text, sizeof kind.text, "news@%lld:", (long long)layout->db);
-    else
-        snprintf(kind.text, sizeof kind.text, "%s:", kinds[key]);
-    return kind;
+/* What stands between the prefix and the channel; `room` is for what is none of the usual. */
+static const char *kind_of(const struct redis_layout *layout, enum redis_key key, char room[40]) {
+    static const char *const kinds[] = {"total:", "updates:", "meta:", "news:"};
+    if (key != REDIS_KEY_NEWS || !layout->db)
+        return kinds[key];
+    snprintf(room, 40, "news@%lld:", (long long)layout->db);
+    return room;
 }
 
 void redis_layout_key(const struct redis_layout *layout, struct buf *out, enum redis_key key,
                       struct slice channel) {
+    char room[40];
     buf_puts(out, layout->prefix);
-    buf_puts(out, kind_of(layout, key).text);
+    buf_puts(out, kind_of(layout, key, room));
     if (!layout->is_cluster) {
         buf_append(out, channel.data, channel.len);
         return;
@@ -218,9 +271,10 @@ static bool take_start(struct slice *text, const char *start) {
 
 bool redis_layout_channel(const struct redis_layout *layout, struct slice name, char *out,
                           size_t *len) {
+    char room[40];
     struct slice rest = name;
     if (!take_start(&rest, layout->prefix) ||
-        !take_start(&rest, kind_of(layout, REDIS_KEY_NEWS).text) || !rest.len)
+        !take_start(&rest, kind_of(layout, REDIS_KEY_NEWS, room)) || !rest.len)
         return false;
     if (!layout->is_cluster) {
         memcpy(out, rest.data, rest.len);
@@ -260,8 +314,16 @@ unsigned redis_layout_slot(const struct redis_layout *layout, struct slice chann
 void redis_record_write(struct buf *out, const struct update *update) {
     struct slice query = update_query(update), headers = update_headers(update),
                  method = update_method(update);
-    buf_printf(out, "%u %d %zu %zu %zu\n", update->body_len,
-               update->has_raw ? (int)update->raw_len : -1, query.len, headers.len, method.len);
+    size_t lengths[] = {query.len, headers.len, method.len};
+    buf_put_number(out, update->body_len);
+    buf_puts(out, update->has_raw ? " " : " -1");
+    if (update->has_raw)
+        buf_put_number(out, update->raw_len);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        buf_putc(out, ' ');
+        buf_put_number(out, lengths[i]);
+    }
+    buf_putc(out, '\n');
     if (update->has_raw)
         buf_append(out, update_raw(update).data, update->raw_len);
     buf_append(out, query.data, query.len);

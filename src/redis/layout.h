@@ -32,12 +32,13 @@ struct redis_script {
 };
 
 /*
- * KEYS: total, updates, meta. ARGV: body, the record without TS and AT, CHANNEL_STORAGE_MAXSIZE,
- * milliseconds an update is kept, a hundredth more than that, milliseconds the counter is kept,
- * PUBLISH or SPUBLISH, news. Returns {ts, at, what Redis said against telling of it, what it said
- * against trimming and expiring}; an error means that nothing was written. All keys are declared,
- * so that a cluster that is moving them refuses the whole script, never a part of it; news is none
- * of them, because a key that does not exist would be refused too.
+ * KEYS: total, updates, meta of each channel. ARGV: CHANNEL_STORAGE_MAXSIZE, milliseconds an update
+ * is kept, a hundredth more than that, milliseconds the counter is kept, PUBLISH or SPUBLISH; then,
+ * of each channel, news, how many updates, their bodies, and their records without TS and AT.
+ * Returns {at, what Redis said against telling of them, what it said against trimming and expiring,
+ * and of each channel its new total, or an error}; an error means that nothing of that channel was
+ * written. All keys are declared, so that a cluster that is moving them refuses the whole script,
+ * never a part of it; news is none of them, because a key that does not exist would be refused too.
  */
 extern struct redis_script redis_script_append;
 

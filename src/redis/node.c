@@ -6,13 +6,12 @@
 #include <string.h>
 
 enum {
-    PROMISE_MS = 10000, /* how often a node is asked what it promises */
-    EVICTS_MS = 2000,   /* ... one that may delete what it keeps */
-    RIGHTS_MS = 2000,   /* how often a node is asked what stands against serving */
-    HINDERED_MS = 500,  /* ... while something does */
-    REFUSED_MS = 100,   /* ... after it has refused something */
-    IDLE_MS = 5000,     /* a node that serves nothing is closed after so long */
-    NODES_MAX = 2000,
+    PROMISE_MS = 10000,       /* how often a node is asked what it promises */
+    EVICTS_MS = 2000,         /* ... one that may delete what it keeps */
+    RIGHTS_MS = 2000,         /* how often a node is asked what stands against serving */
+    HINDERED_MS = 500,        /* ... while something does */
+    REFUSED_MS = 100,         /* ... after it has refused something */
+    IDLE_MS = 5000,           /* a node that serves nothing is closed after so long */
     EVICTED_QUIET_MS = 60000, /* without evictions: the next one is news again */
 };
 
@@ -200,6 +199,8 @@ static struct redis_node *node_new(struct redis_topology *topology,
         struct redis_lane *lane = &node->lanes[kind];
         lane->node = node;
         lane->kind = (enum redis_lane_kind)kind;
+        list_init(&lane->queue);
+        lane->reply_bytes = READ_MAX_BYTES;
         redis_conn_init(&lane->conn, topology->loop, topology->options, topology->tls,
                         kind == REDIS_LANE_NEWS ? &news_events : &lane_events);
     }
@@ -219,7 +220,7 @@ static struct redis_node *find(struct redis_topology *topology,
 
 struct redis_node *node_get(struct redis_topology *topology, const struct redis_address *address) {
     struct redis_node *node = find(topology, address);
-    if (!node && topology->node_count < NODES_MAX)
+    if (!node && topology->node_count < REDIS_NODES_MAX)
         node = node_new(topology, address);
     for (int kind = 0; node && kind < REDIS_LANES; kind++)
         if (!node->lanes[kind].conn.is_open)
@@ -255,7 +256,7 @@ void node_tick(struct redis_node *node, uint64_t now_ms) {
 
 static bool is_unused(const struct redis_node *node) {
     for (int kind = 0; kind < REDIS_LANES; kind++)
-        if (!list_empty(&node->lanes[kind].conn.calls))
+        if (!list_empty(&node->lanes[kind].conn.calls) || !list_empty(&node->lanes[kind].queue))
             return false;
     return list_empty(&node->watches) && list_empty(&node->unreplicated) && !node->holds;
 }

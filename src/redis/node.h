@@ -11,11 +11,15 @@
  */
 #pragma once
 
+#include "inbox/store.h"
 #include "redis/conn.h"
 #include "redis/promise.h"
 #include "redis/rights.h"
 #include <stdbool.h>
 #include <stdint.h>
+
+/* The largest cluster has so many masters, together with those that were masters a moment ago. */
+enum { REDIS_NODES_MAX = 256 };
 
 enum redis_lane_kind { REDIS_LANE_APPEND, REDIS_LANE_READ, REDIS_LANE_NEWS, REDIS_LANES };
 
@@ -25,6 +29,11 @@ struct redis_lane {
     enum redis_lane_kind kind;
     uint64_t doubt;   /* the first question whose answer ends it; 0: no doubt */
     uint64_t back_ms; /* when its Redis was last heard of again, after a silence or a loss */
+    /* The store's: */
+    struct list queue;    /* struct op: those that are to be sent here */
+    unsigned under_way;   /* those that have been */
+    size_t reply_bytes;   /* as much as a reply to a read may be, going by those before */
+    uint64_t answered_ms; /* when the last reply came */
 };
 
 struct redis_node {

@@ -3,7 +3,9 @@
  *
  *   store.c        opening, closing, the tick
  *   health.c       what /-/health says
- *   operations.c   appends and reads: sending, replies, retries, giving up; fate.h decides
+ *   operations.c   appends and reads: how they begin, and what their replies mean; fate.h decides
+ *   queues.c       where they wait until they are sent, or given up
+ *   commands.c     how they are sent: which go together, and as which bytes
  *   page.c         the updates of a read: what is whole, what is damaged
  *   watches.c      watched channels and their news
  */
@@ -30,8 +32,11 @@ struct redis_store {
     struct redis_topology topology;
     uv_timer_t tick;
     struct turn_task flush;     /* what this turn asked for goes out */
+    struct turn_task giving_up; /* there are more to be given up than a turn may take */
     struct list appends, reads; /* all struct op that have not been answered, by due_ms */
-    struct list pending;        /* struct op: those that are to be sent */
+    struct list pending;        /* struct op: those that are to get a place in a lane's queue */
+    struct list nowhere;        /* ... those that got none, because their node is not known */
+    struct list later;          /* ... those that are pending after a pause, by retry_ms */
     struct list failed;         /* struct store_op: those that there is no memory for */
     struct list homeless;       /* struct store_watch: those whose node is not known */
     struct buf key, record;
@@ -51,19 +56,30 @@ struct redis_store {
     void *closed_context;
 };
 
-/* One operation under way. */
+/*
+ * One operation under way. Appends that go together in one command are the members of the first of
+ * them, each channel's one after another; its `call` stands for all.
+ */
 struct op {
     struct redis_call call;
-    struct list link;         /* in store->appends or store->reads, until it is answered */
-    struct list pending_link; /* in store->pending, or in its node's unreplicated */
+    struct list members;    /* of the first: all that went with it, itself too */
+    struct list link;       /* in store->appends or store->reads, until it is answered */
+    struct list queue_link; /* in a list of the store's or of its lane's, while it is pending; among
+                               the members of the first; or in its node's unreplicated */
     struct redis_store *store;
     struct redis_node *node; /* where it was sent */
     struct store_op *caller; /* NULL: answered already */
+    uint32_t count;          /* updates that are appended */
     bool is_append;
     bool is_sent;        /* its reply is to come */
+    bool begins_channel; /* the member before it is of another channel */
+    bool goes_alone;     /* with others it was refused */
     bool needs_script;   /* the node does not know the script */
     bool was_redirected; /* sent to a node that does not serve the slot yet */
+    bool has_slot;
+    uint16_t slot; /* of a cluster */
     uint8_t redirects;
+    uint8_t extensions;     /* how often a read got more time */
     enum store_error error; /* what it is answered with when its time is over */
     uint64_t due_ms, retry_ms, sent_ns;
     struct redis_node *ask_node; /* ASK: only this once; held */
@@ -118,19 +134,48 @@ void operations_read(struct store *base, struct store_read *read);
 
 /* Answers those that there was no memory for. */
 void operations_answer_failed(struct redis_store *store);
-/* Sends what is pending, where its node is ready. */
-void operations_send(struct redis_store *store);
+/* The reply to a command, for all its members. */
+void operations_got_reply(struct redis_call *call, const redisReply *reply);
 /* Sends a WAIT after the appends of this turn. */
 void operations_send_waits(struct redis_store *store);
 /* A connection for appends is lost: those that wait for replicas are answered with "not known". */
 void operations_forget_waits(struct redis_node *node);
-/* Answers those whose time is up; and all that are pending, when Redis has been away for long. */
-void operations_give_up(struct redis_store *store, uint64_t now_ms);
+/* Answers an operation whose time is over. */
+void operations_give_up(struct op *op);
 /* Answers all, before the store closes. */
 void operations_end(struct redis_store *store);
 
 /* Why nothing can be done at the moment. */
 enum store_error operations_away_error(const struct redis_store *store);
+
+/* --- queues.c --------------------------------------------------------------------------------- */
+
+/* The operation is to be sent; `op->error` says why it has not been. */
+void queues_add(struct op *op);
+/* ... after a pause. */
+void queues_add_later(struct op *op);
+/* Redirects the operation to `node` by ASK, for its next command; NULL: no more. */
+void queues_set_ask_node(struct op *op, struct redis_node *node);
+
+/* The node to send an operation to; NULL while that is not known. */
+struct redis_node *queues_node_of(struct op *op);
+
+/* Sends what is pending, as far as Redis should have it now. */
+void queues_send(struct redis_store *store);
+/* A reply of so many bytes came on the lane, to so many operations; NULL: it will not come. */
+void queues_got_reply(struct redis_lane *lane, unsigned count, const redisReply *reply,
+                      size_t bytes);
+/* Channels may be served by other nodes than before. */
+void queues_settle(struct redis_store *store);
+/* Gives up what is late; and all that no Redis takes, when it has been away for long. */
+void queues_tick(struct redis_store *store);
+/* turn_task: goes on with that. */
+void queues_on_giving_up(struct turn_task *task);
+
+/* --- commands.c ------------------------------------------------------------------------------- */
+
+/* Sends the first operation of the lane's queue, and the appends that may go with it. */
+void commands_send(struct redis_lane *lane);
 
 /* --- page.c ----------------------------------------------------------------------------------- */
 

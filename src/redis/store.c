@@ -13,6 +13,7 @@
 enum {
     TICK_MS = 50,
     LOG_PAUSE_MS = 5000, /* from one line about a kind of failure to the next */
+    MASTERS_MAX = 8,     /* at once, of Sentinels: those that are being replaced close soon */
 };
 
 bool redis_store_may_log(struct redis_store *store, struct log_budget *budget) {
@@ -38,6 +39,7 @@ void redis_store_put_key(struct redis_store *store, struct redis_conn *conn, enu
                          struct slice channel) {
     buf_reset(&store->key, 4096);
     redis_layout_key(&store->topology.layout, &store->key, key, channel);
+    conn->out.failed |= store->key.failed; /* another key must not be meant */
     redis_conn_argument(conn, (struct slice){store->key.data, store->key.len});
 }
 
@@ -47,7 +49,7 @@ static void on_ready(struct redis_lane *lane) {
     struct redis_store *store = of_topology(lane->node->topology);
     if (lane->kind == REDIS_LANE_NEWS)
         watches_subscribe(store, lane->node);
-    operations_send(store);
+    queues_send(store);
     turn_end(&store->flush);
 }
 
@@ -61,7 +63,7 @@ static void on_down(struct redis_lane *lane) {
 static void on_changed(struct redis_topology *topology) {
     struct redis_store *store = of_topology(topology);
     watches_settle(store);
-    operations_send(store);
+    queues_settle(store);
     turn_end(&store->flush);
 }
 
@@ -105,7 +107,7 @@ static void on_tick(uv_timer_t *timer) {
     look_at_clocks(store);
     if (redis_topology_is_up(&store->topology))
         store->up_ms = now_ms;
-    operations_give_up(store, now_ms);
+    queues_tick(store);
     watches_tick(store, now_ms);
     turn_end(&store->flush);
 }
@@ -114,7 +116,7 @@ static void on_tick(uv_timer_t *timer) {
 static void on_flush(struct turn_task *task) {
     struct redis_store *store = container_of(task, struct redis_store, flush);
     operations_answer_failed(store);
-    operations_send(store);
+    queues_send(store);
     if (store->redis->wait_replicas)
         operations_send_waits(store);
 }
@@ -143,10 +145,17 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
     store->closed = closed;
     store->closed_context = context;
     watches_leave(store);
+    queues_settle(store);
     redis_topology_deinit(&store->topology);
     operations_end(store);
     turn_cancel(&store->flush);
+    turn_cancel(&store->giving_up);
     uv_close((uv_handle_t *)&store->tick, on_handle_closed);
+}
+
+uint64_t store_redis_descriptors(const struct redis_options *redis) {
+    return redis->sentinel_count ? redis->sentinel_count + MASTERS_MAX * REDIS_LANES
+                                 : REDIS_NODES_MAX * REDIS_LANES;
 }
 
 struct store *store_redis_open(uv_loop_t *loop, const struct store_options *options,
@@ -170,8 +179,8 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
     store->base.ops = &ops;
     store->redis = redis;
     store->options = *options;
-    struct list *lists[] = {&store->appends, &store->reads, &store->pending, &store->failed,
-                            &store->homeless};
+    struct list *lists[] = {&store->appends, &store->reads,  &store->pending, &store->nowhere,
+                            &store->later,   &store->failed, &store->homeless};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
     if (!redis_topology_init(&store->topology, loop, redis, &topology_events, error, error_size)) {
@@ -182,6 +191,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
     store->is_clock_asked = true;
     uv_timer_init(loop, &store->tick);
     turn_task_init(&store->flush, on_flush);
+    turn_task_init(&store->giving_up, queues_on_giving_up);
     uv_timer_start(&store->tick, on_tick, TICK_MS, TICK_MS);
     redis_topology_start(&store->topology);
     if (store->topology.sentinels || store->topology.home)

@@ -137,7 +137,8 @@ void topology_note_up(struct redis_topology *topology) {
 
 /* --- The whole -------------------------------------------------------------------------------- */
 
-struct redis_node *redis_topology_node(struct redis_topology *topology, struct slice channel) {
+struct redis_node *redis_topology_node(const struct redis_topology *topology,
+                                       struct slice channel) {
     if (!topology->is_known)
         return NULL;
     return topology->slots ? topology->slots[redis_layout_slot(&topology->layout, channel)]

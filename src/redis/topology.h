@@ -61,7 +61,7 @@ void redis_topology_start(struct redis_topology *topology);
 void redis_topology_deinit(struct redis_topology *topology);
 
 /* The node of a channel; NULL while that is not known. */
-struct redis_node *redis_topology_node(struct redis_topology *topology, struct slice channel);
+struct redis_node *redis_topology_node(const struct redis_topology *topology, struct slice channel);
 
 /* Takes note of what `MOVED SLOT ADDRESS` or `ASK SLOT ADDRESS` says, replied by `from`. Returns
  * the node that is named; NULL when that cannot be read. */

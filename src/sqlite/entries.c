@@ -131,7 +131,12 @@ void entries_trim(struct entries *entries) {
         free_clean(entries, entry_at(entries->clean.next));
 }
 
-void entries_drop_clean(struct entries *entries) {
-    while (entries->clean_count)
-        free_clean(entries, entry_at(entries->clean.next));
+bool entries_forget(struct entries *entries, uint64_t hash, struct slice name) {
+    struct entry *entry = find_in_memory(entries, hash, name);
+    if (!entry)
+        return true;
+    if (entry->is_dirty)
+        return false;
+    free_clean(entries, entry);
+    return true;
 }

@@ -68,5 +68,6 @@ void entries_set_clean(struct entries *entries, struct entry *entry);
 /* Frees clean entries beyond their bound. Pointers to entries do not outlive it. */
 void entries_trim(struct entries *entries);
 
-/* Frees all clean entries: their rows have changed behind them. */
-void entries_drop_clean(struct entries *entries);
+/* Frees the entry of a channel whose row is about to be deleted. False if that must not happen: the
+ * entry is dirty, so the row lags behind the log. */
+bool entries_forget(struct entries *entries, uint64_t hash, struct slice name);

@@ -127,6 +127,7 @@ static bool set_up(struct log_file *file, const struct store_options *options) {
            log_file_execute(file, "PRAGMA wal_autocheckpoint = 0") &&
            log_file_execute(file, "PRAGMA cache_size = -16384") &&
            log_file_execute(file, "PRAGMA temp_store = MEMORY") &&
+           log_file_execute(file, "PRAGMA secure_delete = FAST") &&
            log_file_execute(file, "PRAGMA cell_size_check = ON") && seal_define_functions(file->db);
 }
 
@@ -192,10 +193,17 @@ static bool set_up_without_room(struct log_file *file, const struct store_option
     return true;
 }
 
+/* Statistics of SQLite's memory would cost a mutex for each of its allocations, and nobody asks for
+ * them. Only before its first use; later SQLite refuses, which does no harm. */
+static void set_up_library(void) {
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size) {
     *file = (struct log_file){.page_bytes = 4096};
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    set_up_library();
     if (options->path) {
         enum wal_state wal =
             wal_repair(options->path, true, options->sync == SYNC_ALWAYS, error, error_size);

@@ -37,6 +37,7 @@ struct log_file {
     sqlite3_stmt *put_meta; /* meta.c's */
     uint64_t commits, commit_ns, errors;
     const char *trouble;      /* why nothing can be written now; NULL: it can */
+    const char *sync_trouble; /* why SYNC=interval cannot sync; NULL: it can */
     bool is_append_corrupt;   /* other writes may work all the same, and end no trouble */
     uint64_t error_logged_at; /* uv_hrtime() */
     const char *reason;       /* of the next error noted, where it is not SQLite's; or NULL */

@@ -9,6 +9,7 @@
 #include "sqlite/log_clock.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -26,6 +27,7 @@ struct log_excess {
 struct log_pass {
     int64_t next_seq; /* where the next slice begins */
     int64_t end_seq;  /* the last seq of the pass */
+    int64_t enough;   /* it may end when so many rows or fewer are left of what it came for */
     bool is_open;
 };
 
@@ -61,8 +63,22 @@ static inline void log_excess_pass_opened(struct log_excess *excess) {
     excess->ready = 0;
 }
 
-static inline void log_excess_pass_done(struct log_excess *excess) {
+/* The pass has seen all rows, or has left some to the next one. */
+static inline void log_excess_pass_done(struct log_excess *excess, bool has_seen_all) {
+    if (!has_seen_all)
+        excess->ready += excess->in_pass;
     excess->in_pass = 0;
+}
+
+/* Rows past the bound are gone. A pass also finds some that only a later checkpoint includes. */
+static inline void log_excess_deleted(struct log_excess *excess, int64_t rows) {
+    int64_t *const stages[] = {&excess->in_pass, &excess->ready, &excess->in_checkpoint,
+                               &excess->fresh};
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        int64_t taken = rows < *stages[i] ? rows : *stages[i];
+        *stages[i] -= taken;
+        rows -= taken;
+    }
 }
 
 /* What the last process left in `meta`; zeros where that is not known. */

@@ -3,12 +3,21 @@
 
 enum { PROBES_MAX = 100000 }; /* of one row each, in a search through damaged pages */
 
+#define NUMBERS_AFTER_SEQ "channel, ts, prev, skip, at, born, size"
+#define LOG_COLUMNS "seq, " NUMBERS_AFTER_SEQ ", seal, " SEAL_CONTENT
+
 bool rows_init(struct rows *rows, struct log_file *file) {
     rows->file = file;
-    return log_file_prepare(
-               file, &rows->insert_update,
-               "INSERT INTO update_log (" SEAL_NUMBERS ", seal, " SEAL_CONTENT ")"
-               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)") &&
+    /* OR FAIL: only the transaction as a whole is undone, so a statement needs no journal. */
+    return row_batch_define(&rows->batch, file->db) &&
+           log_file_prepare(file, &rows->newest_seq, "SELECT max(seq) FROM update_log") &&
+           log_file_prepare(file, &rows->append_rows,
+                            "INSERT OR FAIL INTO update_log (" LOG_COLUMNS
+                            ") SELECT NULL, " NUMBERS_AFTER_SEQ ", seal, " SEAL_CONTENT
+                            " FROM row_batch") &&
+           log_file_prepare(file, &rows->insert_rows,
+                            "INSERT OR FAIL INTO update_log (" LOG_COLUMNS ") SELECT " LOG_COLUMNS
+                            " FROM row_batch") &&
            log_file_prepare(file, &rows->load_numbers,
                             "SELECT " SEAL_NUMBERS ", seal FROM update_log WHERE seq = ?1") &&
            log_file_prepare(file, &rows->load_update,
@@ -39,43 +48,22 @@ static enum row_status row_status(int status) {
 
 /* --- update_log ------------------------------------------------------------------------------- */
 
-static void bind_numbers(sqlite3_stmt *insert, const struct update_row *row) {
-    sqlite3_bind_int64(insert, 1, row->seq);
-    sqlite3_bind_int64(insert, 2, row->channel);
-    sqlite3_bind_int64(insert, 3, row->ts);
-    sqlite3_bind_int64(insert, 4, row->prev);
-    sqlite3_bind_int64(insert, 5, row->skip);
-    sqlite3_bind_int64(insert, 6, row->at);
-    sqlite3_bind_int64(insert, 7, row->born);
-    sqlite3_bind_int64(insert, 8, row->size);
-    sqlite3_bind_int64(insert, 9, row->seal);
-}
-
-static void bind_content(sqlite3_stmt *insert, const struct slice *name,
-                         const struct update *update) {
-    if (name)
-        sql_bind_bytes(insert, 10, *name);
-    else
-        sqlite3_bind_null(insert, 10);
-    sql_bind_text(insert, 11, update_body(update));
-    if (update->has_raw)
-        sql_bind_bytes(insert, 12, update_raw(update));
-    else
-        sqlite3_bind_null(insert, 12);
-    sql_bind_text(insert, 13, update_method(update));
-    sql_bind_text(insert, 14, update_query(update));
-    if (update->headers_len)
-        sql_bind_text(insert, 15, update_headers(update));
-    else
-        sqlite3_bind_null(insert, 15);
-}
-
-bool rows_insert_update(struct rows *rows, struct update_row *row, const struct slice *name,
-                        const struct update *update) {
-    row->seal = seal_update(row, name, update);
-    bind_numbers(rows->insert_update, row);
-    bind_content(rows->insert_update, name, update);
-    return sql_run(rows->insert_update);
+/* Behind the row before the first, SQLite gives the same seqs itself, without a search for each
+ * whether it is free. Where that row is gone, they must be given. */
+bool rows_append(struct rows *rows, struct new_row *new_rows, size_t count) {
+    int64_t newest;
+    if (!sql_get(rows->newest_seq, &newest))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        struct new_row *new = &new_rows[i];
+        new->row.seal = seal_update(&new->row, new->name.data ? &new->name : NULL, new->update);
+    }
+    rows->batch.rows = new_rows;
+    rows->batch.count = count;
+    bool ok =
+        sql_run(newest && newest == new_rows->row.seq - 1 ? rows->append_rows : rows->insert_rows);
+    rows->batch.count = 0;
+    return ok;
 }
 
 enum row_status rows_load_numbers(struct rows *rows, int64_t seq, struct update_row *row) {

@@ -8,24 +8,25 @@
 #pragma once
 
 #include "sqlite/log_file.h"
-#include "sqlite/seal.h"
+#include "sqlite/row_batch.h"
 
 /* ROW_DAMAGED: its seal is broken, or SQLite says that the page is not as it should be. */
 enum row_status { ROW_FOUND, ROW_MISSING, ROW_DAMAGED, ROW_FAILED };
 
 struct rows {
     struct log_file *file;
-    sqlite3_stmt *insert_update, *load_numbers, *load_update, *list_older, *oldest_seq;
+    struct row_batch batch;
+    sqlite3_stmt *newest_seq, *append_rows, *insert_rows, *load_numbers, *load_update, *list_older,
+        *oldest_seq;
     sqlite3_stmt *find_channel, *put_channel;
 };
 
-/* `file` must stay. False on failure. */
+/* `file` must stay, and `rows` where it is. False on failure. */
 bool rows_init(struct rows *rows, struct log_file *file);
 
-/* Appends `update` to the log and sets `row->seal`. `name`: the channel's, with its first update;
- * else NULL. False on failure. */
-bool rows_insert_update(struct rows *rows, struct update_row *row, const struct slice *name,
-                        const struct update *update);
+/* Appends rows, whose seqs follow each other, to the log, and sets their seals. False on failure:
+ * then some of them may be there until the transaction is undone. */
+bool rows_append(struct rows *rows, struct new_row *new_rows, size_t count);
 
 enum row_status rows_load_numbers(struct rows *rows, int64_t seq, struct update_row *row);
 

@@ -21,6 +21,8 @@ enum {
     BATCH_MAX_UPDATES = 2048,
     BATCH_MAX_BYTES = 16 << 20,
     READ_TURN_MS = 5,          /* reads between two commits */
+    LOOP_TURN_MS = 1,          /* without a thread: reads in one turn of the loop */
+    ANSWERS_A_TURN = 512,      /* of the loop */
     READ_TURN_BYTES = 1 << 20, /* of updates read that the loop has not taken yet */
     MAINTENANCE_MS = 500,      /* from one maintenance to the next, at most */
     STATS_MS = 200,            /* age of the figures that cost a query */
@@ -37,6 +39,8 @@ struct sqlite_store {
     /* The loop thread's. */
     struct list new_appends, new_reads;
     struct turn_task hand_over;
+    struct list answers;    /* taken from `done` */
+    struct turn_task go_on; /* answers more of them */
     uv_async_t async;
     uv_timer_t maintenance; /* without a thread */
     uv_thread_t thread;
@@ -61,28 +65,39 @@ static struct sqlite_store *store_of(struct store *store) {
 /* --- The store thread ------------------------------------------------------------------------- */
 
 /* Whether nothing can be done now: reads in `reads` may wait for the loop to take those before. */
-static bool must_wait(const struct sqlite_store *store, const struct list *reads) {
-    if (!list_empty(&store->appends))
+static bool must_wait(const struct sqlite_store *store, const struct list *reads,
+                      const struct list *appends) {
+    if (!list_empty(appends) || !list_empty(&store->appends))
         return false;
     bool is_full = store->done_bytes >= READ_TURN_BYTES;
     bool has_reads = !list_empty(reads) || !list_empty(&store->reads);
     return !store->stop && (!has_reads || is_full);
 }
 
-/* Waits for work, if it may; takes all reads and the next batch of appends. False at the end, when
- * nothing is left to do. */
-static bool take_work(struct sqlite_store *store, struct list *reads, struct list *batch,
+/* Waits for work, if it may; takes all of it to the ends of `reads` and `appends`. The loop waits
+ * for the lock, so nothing here takes longer for more work. False at the end, when nothing is left
+ * to do. */
+static bool take_work(struct sqlite_store *store, struct list *reads, struct list *appends,
                       bool may_wait) {
     uv_mutex_lock(&store->mutex);
-    if (may_wait && must_wait(store, reads)) {
+    if (may_wait && must_wait(store, reads, appends)) {
         store->is_waiting = true;
         uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)MAINTENANCE_MS * 1000000);
         store->is_waiting = false;
     }
     list_splice(reads, &store->reads);
+    list_splice(appends, &store->appends);
+    store->is_ending = store->stop;
+    bool is_over = store->stop && list_empty(reads) && list_empty(appends);
+    uv_mutex_unlock(&store->mutex);
+    return !is_over;
+}
+
+/* Moves the next batch from `appends` to `batch`. */
+static void take_batch(struct list *appends, struct list *batch) {
     size_t bytes = 0;
     for (uint32_t count = 0; count < BATCH_MAX_UPDATES && bytes < BATCH_MAX_BYTES;) {
-        struct list *link = list_shift(&store->appends);
+        struct list *link = list_shift(appends);
         if (!link)
             break;
         const struct store_append *append = container_of(link, struct store_append, op.link);
@@ -90,10 +105,6 @@ static bool take_work(struct sqlite_store *store, struct list *reads, struct lis
         bytes += store_append_size(append);
         list_append(batch, link);
     }
-    store->is_ending = store->stop;
-    bool is_over = store->stop && list_empty(reads) && list_empty(batch);
-    uv_mutex_unlock(&store->mutex);
-    return !is_over;
 }
 
 /* Hands the operations of `done`, which hold `bytes` of updates read, and the figures back to the
@@ -136,7 +147,8 @@ static void do_read(struct sqlite_store *store, struct store_read *read) {
  * Returns what they brought. */
 static size_t do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
                        size_t max_bytes, struct store_stats *stats) {
-    uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
+    uint64_t ms = store->has_thread ? READ_TURN_MS : LOOP_TURN_MS;
+    uint64_t end = uv_hrtime() + ms * 1000000;
     size_t bytes = 0;
     for (struct list *link; bytes < max_bytes && uv_hrtime() < end && (link = list_shift(reads));
          stats->reads++) {
@@ -159,13 +171,15 @@ static size_t read_room(struct sqlite_store *store) {
 static void run_store(void *context) {
     struct sqlite_store *store = context;
     struct store_stats stats = {0};
-    struct list reads, batch, done;
+    struct list reads, appends, batch, done;
     list_init(&reads);
+    list_init(&appends);
     list_init(&batch);
     list_init(&done);
     bool is_busy = false; /* maintenance is left over */
     uint64_t maintained_at = 0;
-    while (take_work(store, &reads, &batch, !is_busy)) {
+    while (take_work(store, &reads, &appends, !is_busy)) {
+        take_batch(&appends, &batch);
         bool had_work = !list_empty(&reads) || !list_empty(&batch);
         if (!list_empty(&reads)) { /* before the commit: reads need not wait for the disk */
             size_t bytes = do_reads(store, &reads, &done, read_room(store), &stats);
@@ -174,6 +188,7 @@ static void run_store(void *context) {
         if (!list_empty(&batch)) {
             update_log_append(store->log, &batch);
             hand_back(store, &batch, 0, &stats);
+            update_log_bound_wal(store->log);
         }
         is_busy = false;
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
@@ -202,8 +217,8 @@ static void queue_read(struct store *base, struct store_read *read) {
     turn_end(&store->hand_over);
 }
 
-static void answer(struct list *done) {
-    for (struct list *link; (link = list_shift(done));) {
+static void answer(struct list *done, uint32_t max) {
+    for (struct list *link; max-- && (link = list_shift(done));) {
         struct store_op *op = container_of(link, struct store_op, link);
         op->done(op);
     }
@@ -213,17 +228,19 @@ static bool has_new(const struct sqlite_store *store) {
     return !list_empty(&store->new_appends) || !list_empty(&store->new_reads);
 }
 
-/* Without a thread: does the operations of this turn. Reads that take too long, and what the
- * answers bring, are left for the next turn. */
+/* Without a thread: does the operations of this turn. What would take too long, and what answers
+ * bring, is left for the next turn. */
 static void work_on_loop(struct sqlite_store *store) {
     struct list done;
     list_init(&done);
     do_reads(store, &store->new_reads, &done, READ_TURN_BYTES, &store->stats);
-    answer(&done);
-    list_splice(&done, &store->new_appends);
+    answer(&done, UINT32_MAX);
+    struct list *link;
+    for (int count = 0; count < ANSWERS_A_TURN && (link = list_shift(&store->new_appends)); count++)
+        list_append(&done, link);
     if (!list_empty(&done))
         update_log_append(store->log, &done);
-    answer(&done);
+    answer(&done, UINT32_MAX);
     turn_cancel(&store->hand_over);
     if (has_new(store))
         turn_next(&store->hand_over);
@@ -274,27 +291,54 @@ static void close_handles(struct sqlite_store *store) {
     uv_close((uv_handle_t *)&store->maintenance, on_handle_closed);
 }
 
-/* Answers what is done; true when the store is stopping. */
-static bool answer_done(struct sqlite_store *store) {
-    struct list done;
-    list_init(&done);
+/* Takes what is done. Only when all that was taken before is answered: so much and no more is read
+ * ahead. */
+static void take_done(struct sqlite_store *store) {
     uv_mutex_lock(&store->mutex);
-    list_splice(&done, &store->done);
+    list_splice(&store->answers, &store->done);
     store->done_bytes = 0;
     if (store->is_waiting)
         uv_cond_signal(&store->wake);
-    bool stop = store->stop;
     uv_mutex_unlock(&store->mutex);
-    answer(&done);
-    return stop;
+}
+
+/* Answers what is done, a slice a turn. */
+static void answer_some(struct sqlite_store *store) {
+    take_done(store);
+    answer(&store->answers, ANSWERS_A_TURN);
+    if (!list_empty(&store->answers))
+        turn_next(&store->go_on);
+}
+
+static void on_go_on(struct turn_task *task) {
+    struct sqlite_store *store = container_of(task, struct sqlite_store, go_on);
+    answer(&store->answers, ANSWERS_A_TURN);
+    if (list_empty(&store->answers))
+        take_done(store); /* the thread has told of it already */
+    if (!list_empty(&store->answers))
+        turn_next(task);
+}
+
+/* Answers all that is done. */
+static void answer_all(struct sqlite_store *store) {
+    turn_cancel(&store->go_on);
+    answer(&store->answers, UINT32_MAX);
+    take_done(store);
+    answer(&store->answers, UINT32_MAX);
 }
 
 static void on_async(uv_async_t *async) {
     struct sqlite_store *store = container_of(async, struct sqlite_store, async);
-    if (!answer_done(store) || uv_is_closing((uv_handle_t *)async))
+    if (!store->closed) {
+        if (!turn_is_due(&store->go_on))
+            answer_some(store);
+        return;
+    }
+    answer_all(store);
+    if (uv_is_closing((uv_handle_t *)async))
         return;
     uv_thread_join(&store->thread);
-    answer_done(store);
+    answer_all(store);
     close_handles(store);
 }
 
@@ -344,14 +388,15 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
 static void init_lists(struct sqlite_store *store) {
-    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends, &store->reads,
-                            &store->done};
+    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends,
+                            &store->reads,       &store->done,      &store->answers};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
 }
 
 static void init_handles(struct sqlite_store *store, uv_loop_t *loop) {
     turn_task_init(&store->hand_over, on_turn_end);
+    turn_task_init(&store->go_on, on_go_on);
     uv_async_init(loop, &store->async, on_async);
     uv_timer_init(loop, &store->maintenance);
     store->async.data = store->maintenance.data = store;

@@ -7,6 +7,7 @@
 enum {
     PASS_MIN_ROWS = 1024, /* a pass is for so many deletable rows, or for a quarter of all */
     IDLE_ROWS = 65536,    /* an idle log of up to so many rows is swept for a single one */
+    PASS_REST = 16,       /* a pass may leave the 16th part of what it came for to the next one */
 };
 
 bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_state *state,
@@ -24,12 +25,11 @@ bool sweeper_init(struct sweeper *sweeper, struct log_file *file, struct log_sta
                " (SELECT seq FROM update_log WHERE seq >= ?1 ORDER BY seq LIMIT ?2)") &&
            log_file_prepare(file, &sweeper->delete_oldest,
                             "DELETE FROM update_log WHERE seq <= ?1") &&
-           log_file_prepare(
-               file, &sweeper->delete_excess,
-               "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2"
-               " AND ts <= (SELECT total FROM channel WHERE id = update_log.channel) - ?3"
-               " AND " SEAL_HAS_NUMBERS " AND EXISTS (SELECT 1 FROM channel"
-               "  WHERE id = update_log.channel AND " SEAL_IS_WHOLE ")");
+           log_file_prepare(file, &sweeper->delete_excess,
+                            "DELETE FROM update_log WHERE seq BETWEEN ?1 AND ?2"
+                            " AND " SEAL_HAS_NUMBERS " AND EXISTS (SELECT 1 FROM channel"
+                            "  WHERE id = update_log.channel AND total - ?3 >= update_log.ts"
+                            "  AND " SEAL_IS_WHOLE ")");
 }
 
 /* --- What is due ------------------------------------------------------------------------------ */
@@ -122,6 +122,17 @@ static void open_pass(struct sweeper *sweeper) {
     state->pass = (struct log_pass){
         .next_seq = sweeper->oldest.seq, .end_seq = state->checkpoint_seq, .is_open = true};
     log_excess_pass_opened(&state->excess);
+    state->pass.enough = state->excess.in_pass / PASS_REST;
+}
+
+/* Most of what it came for lies at the old end, where channels fill alike: there is no need to walk
+ * over all that is kept. */
+static void end_pass_if_done(struct log_state *state) {
+    bool has_seen_all = state->pass.next_seq > state->pass.end_seq;
+    if (!has_seen_all && state->excess.in_pass > state->pass.enough)
+        return;
+    state->pass.is_open = false;
+    log_excess_pass_done(&state->excess, has_seen_all);
 }
 
 static bool delete_excess(struct sweeper *sweeper, int64_t max_rows) {
@@ -137,10 +148,8 @@ static bool delete_excess(struct sweeper *sweeper, int64_t max_rows) {
     if (!run_delete(sweeper, sweeper->delete_excess))
         return false;
     state->pass.next_seq = end + 1;
-    if (end >= state->pass.end_seq) {
-        state->pass.is_open = false;
-        log_excess_pass_done(&state->excess);
-    }
+    log_excess_deleted(&state->excess, sqlite3_changes(sweeper->file->db));
+    end_pass_if_done(state);
     return true;
 }
 

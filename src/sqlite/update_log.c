@@ -17,8 +17,13 @@
 #include <stdlib.h>
 
 enum {
-    MAINTENANCE_ROWS = 1024, /* written in one transaction; twice as many are swept */
-    TIME_MS = 3600 * 1000,   /* from one note of the time to the next */
+    NEW_ROWS_MAX = 128,    /* of an append, given to SQLite at once */
+    STEP_ROWS = 128,       /* of maintenance, between two looks at the time */
+    IDLE_ROWS = 1024,      /* of maintenance in a transaction of its own, at most */
+    IDLE_SLICE_US = 2000,  /* and how long it may take */
+    APPEND_SLICE_US = 500, /* the same within a transaction of appends */
+    ROWS_AN_APPEND = 2,    /* of maintenance, however long they take: so it keeps up */
+    TIME_MS = 3600 * 1000, /* from one note of the time to the next */
 };
 
 struct update_log {
@@ -34,7 +39,9 @@ struct update_log {
     struct log_clock clock;
     struct damage damage;
     struct reader reader;
-    int64_t time_put_at; /* the steady clock */
+    int64_t time_put_at;                   /* the steady clock */
+    struct new_row new_rows[NEW_ROWS_MAX]; /* of the open transaction, not yet with SQLite */
+    size_t new_count;
 };
 
 /* --- Time: nobody else in this room asks a clock ---------------------------------------------- */
@@ -66,6 +73,7 @@ struct transaction {
 static bool begin(struct update_log *log, struct transaction *t) {
     t->before = log->state;
     t->culprit = NULL;
+    log->new_count = 0;
     checkpoint_slice_init(&t->written);
     entries_begin(&log->entries);
     return log_file_begin(&log->file);
@@ -91,10 +99,29 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
 
-/* What keeps the log in order is done within append transactions as well, so that it keeps up
- * with any load. Then a slice grows with the number of appends. */
-static size_t slice_rows(size_t appends) {
-    return appends > MAINTENANCE_ROWS ? appends : MAINTENANCE_ROWS;
+/* How much is done in one transaction: at least `min_rows`, then until the time is up. What keeps
+ * the log in order is done within append transactions as well, so that it keeps up with any load:
+ * the more is appended, the more is done. */
+struct slice_bound {
+    size_t min_rows, max_rows;
+    uint64_t end_ns; /* uv_hrtime() */
+};
+
+static struct slice_bound bound_for_idle(void) {
+    return (struct slice_bound){.max_rows = IDLE_ROWS,
+                                .end_ns = uv_hrtime() + (uint64_t)IDLE_SLICE_US * 1000};
+}
+
+static struct slice_bound bound_for_appends(size_t appends, uint64_t began_ns) {
+    uint64_t now = uv_hrtime(), slice_ns = (uint64_t)APPEND_SLICE_US * 1000;
+    if (slice_ns < now - began_ns) /* as long as the appends took */
+        slice_ns = now - began_ns;
+    return (struct slice_bound){
+        .min_rows = appends * ROWS_AN_APPEND, .max_rows = SIZE_MAX, .end_ns = now + slice_ns};
+}
+
+static bool may_go_on(const struct slice_bound *bound, size_t rows) {
+    return rows < bound->max_rows && (rows < bound->min_rows || uv_hrtime() < bound->end_ns);
 }
 
 static void open_checkpoint_if_due(struct update_log *log, struct moment moment, bool is_idle) {
@@ -124,25 +151,32 @@ static bool is_maintenance_due(struct update_log *log, struct moment moment, boo
 
 /* Does a slice of checkpoint and sweeping within the open transaction. */
 static bool maintain_within(struct update_log *log, struct transaction *t, struct moment moment,
-                            size_t rows, bool is_idle) {
-    if (log->checkpoint.is_open && !checkpoint_write(&log->checkpoint, rows, &t->written))
-        return false;
+                            struct slice_bound bound, bool is_idle) {
+    size_t rows = 0;
+    while (log->checkpoint.is_open && !t->written.is_last && (!rows || may_go_on(&bound, rows))) {
+        if (!checkpoint_write(&log->checkpoint, STEP_ROWS, &t->written))
+            return false;
+        rows += STEP_ROWS;
+    }
     if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
         return false;
-    enum sweep sweep = sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle);
-    return sweep == SWEEP_NOTHING ||
-           sweeper_sweep(&log->sweeper, sweep, moment.cutoff_ms, (int64_t)rows * 2);
+    enum sweep sweep;
+    for (rows = 0; (!rows || may_go_on(&bound, rows)) &&
+                   (sweep = sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle));
+         rows += STEP_ROWS)
+        if (!sweeper_sweep(&log->sweeper, sweep, moment.cutoff_ms, STEP_ROWS))
+            return false;
+    return true;
 }
 
 bool update_log_maintain(struct update_log *log, bool is_idle) {
     struct moment moment = look_at_clock(log);
     log_clock_watch(&log->clock);
-    if (forget_some(&log->forget, &log->state, moment.log_ms))
-        entries_drop_clean(&log->entries);
+    forget_some(&log->forget, &log->state, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
         struct transaction t;
-        if (!begin(log, &t) || !maintain_within(log, &t, moment, slice_rows(0), is_idle) ||
+        if (!begin(log, &t) || !maintain_within(log, &t, moment, bound_for_idle(), is_idle) ||
             !commit(log, &t)) {
             roll_back(log, &t, "maintenance");
             wal_maintain(&log->wal, moment.steady_ms);
@@ -150,7 +184,7 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
         }
     }
     wal_maintain(&log->wal, moment.steady_ms);
-    return is_maintenance_due(log, moment, is_idle);
+    return is_maintenance_due(log, moment, is_idle) || log->forget.next_id;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -192,15 +226,25 @@ static void note_row(struct update_log *log, struct channel_row *channel,
         log->state.excess.fresh++;
 }
 
-static bool append_row(struct update_log *log, struct channel_row *channel,
-                       const struct slice *name, struct update *update, struct moment moment) {
+/* Gives SQLite the rows that have gathered. */
+static bool flush_rows(struct update_log *log) {
+    bool ok = !log->new_count || rows_append(&log->rows, log->new_rows, log->new_count);
+    log->new_count = 0;
+    return ok;
+}
+
+static bool append_row(struct update_log *log, struct channel_row *channel, struct slice name,
+                       struct update *update, struct moment moment) {
+    if (log->new_count == NEW_ROWS_MAX && !flush_rows(log))
+        return false;
     update->at_ms = moment.wall_ms;
     update->born_ms = log->state.last_born =
         moment.log_ms > log->state.last_born ? moment.log_ms : log->state.last_born;
-    struct update_row row = next_row(log, channel, update);
-    if (!rows_insert_update(&log->rows, &row, channel->total ? NULL : name, update))
-        return false;
-    note_row(log, channel, &row);
+    struct new_row *new = &log->new_rows[log->new_count++];
+    *new = (struct new_row){.row = next_row(log, channel, update),
+                            .name = channel->total ? (struct slice){0} : name,
+                            .update = update};
+    note_row(log, channel, &new->row);
     update->ts = channel->total;
     return true;
 }
@@ -219,13 +263,14 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
     if (!channel->id)
         channel->id = ++log->state.last_channel_id;
     for (uint32_t i = 0; i < append->count; i++)
-        if (!append_row(log, channel, &name, append->updates[i], moment))
+        if (!append_row(log, channel, name, append->updates[i], moment))
             return false;
     return true;
 }
 
 static bool try_append(struct update_log *log, struct list *batch, struct transaction *t,
                        struct moment moment) {
+    uint64_t began_ns = uv_hrtime();
     size_t count = 0;
     for (struct list *link = batch->next; link != batch; link = link->next) {
         struct store_append *append = append_of(link);
@@ -236,7 +281,9 @@ static bool try_append(struct update_log *log, struct list *batch, struct transa
         count += append->count;
     }
     log->checkpoint.appends += (int64_t)count;
-    return maintain_within(log, t, moment, slice_rows(count), false) && commit(log, t);
+    return flush_rows(log) &&
+           maintain_within(log, t, moment, bound_for_appends(count, began_ns), false) &&
+           commit(log, t);
 }
 
 static void undo_appends(struct update_log *log, struct list *batch) {
@@ -283,10 +330,13 @@ void update_log_append(struct update_log *log, struct list *batch) {
     } else {
         wal_copy(&log->wal, moment.steady_ms); /* the disk may be full of it: that makes room */
     }
-    wal_bound(&log->wal, moment.steady_ms);
     for (struct list *link = batch->next; link != batch && !ok; link = link->next)
         append_of(link)->error = STORE_FAILED;
     entries_trim(&log->entries);
+}
+
+void update_log_bound_wal(struct update_log *log) {
+    wal_bound(&log->wal, log->options.steady_ms());
 }
 
 /* --- Reading ---------------------------------------------------------------------------------- */
@@ -319,7 +369,7 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats) {
     stats->updates = (uint64_t)log->state.rows;
     stats->swept = log->state.swept;
     stats->damaged = log->damage.updates;
-    stats->trouble = log->file.trouble;
+    stats->trouble = log->file.trouble ? log->file.trouble : log->file.sync_trouble;
 }
 
 /* --- Opening and closing ---------------------------------------------------------------------- */
@@ -346,7 +396,8 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     checkpoint_init(&log->checkpoint, &log->file, &log->entries, &log->state);
     if (!rows_init(&log->rows, &log->file) ||
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
-        !forget_init(&log->forget, &log->file, options->ttl_ms)) {
+        !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
+        !wal_init(&log->wal, &log->file, options)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;
     }
@@ -358,7 +409,6 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
                                   .damage = &log->damage,
                                   .channel_max = channel_max,
                                   .raised_seq = log->state.raised_seq};
-    wal_init(&log->wal, &log->file, options);
     return true;
 }
 

@@ -32,6 +32,9 @@ struct update_log *update_log_open(const struct store_options *options, char *er
  * none is. They must not be answered before this returns. Does some maintenance along the way. */
 void update_log_append(struct update_log *log, struct list *batch);
 
+/* Copies a write-ahead log that has grown too large. For after the answers of appends. */
+void update_log_bound_wal(struct update_log *log);
+
 /* Does one read, bounded by READ_MAX_UPDATES and READ_MAX_BYTES. */
 void update_log_read(struct update_log *log, struct store_read *read);
 

@@ -2,12 +2,14 @@
 #include "base/config.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
     IDLE_BYTES = 4 << 20,
     MAX_BYTES = 64 << 20,
     SYNC_INTERVAL_MS = 1000,
+    PINNED_MS = 500, /* from one vain copy to the next */
 };
 
 static int on_commit(void *context, sqlite3 *db, const char *name, int pages) {
@@ -18,14 +20,22 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int pages) {
     return SQLITE_OK;
 }
 
-void wal_init(struct wal *wal, struct log_file *file, const struct store_options *options) {
+static int64_t at_most_a_quarter(int64_t bound, int64_t max_bytes) {
+    int64_t quarter = max_bytes / 4;
+    return quarter && quarter < bound ? quarter : bound;
+}
+
+bool wal_init(struct wal *wal, struct log_file *file, const struct store_options *options) {
     *wal = (struct wal){.file = file, .options = options};
     sqlite3_wal_hook(file->db, on_commit, wal);
+    char limit[64];
+    snprintf(limit, sizeof limit, "PRAGMA journal_size_limit = %lld",
+             (long long)at_most_a_quarter(MAX_BYTES, (int64_t)options->max_bytes));
+    return log_file_execute(file, limit);
 }
 
 bool wal_is_over(int64_t bytes, int64_t bound, int64_t max_bytes) {
-    int64_t quarter = max_bytes / 4;
-    return bytes >= (quarter && quarter < bound ? quarter : bound);
+    return bytes >= at_most_a_quarter(bound, max_bytes);
 }
 
 static bool is_over(const struct wal *wal, int64_t bound) {
@@ -34,25 +44,46 @@ static bool is_over(const struct wal *wal, int64_t bound) {
 
 static bool is_sync_due(const struct wal *wal, int64_t now_ms) {
     return wal->options->sync == SYNC_INTERVAL && wal->is_unsynced &&
-           now_ms - wal->copied_at >= SYNC_INTERVAL_MS;
+           now_ms - wal->synced_at >= SYNC_INTERVAL_MS;
+}
+
+/* A failure stays the log's trouble until a sync succeeds: commits succeed without one. */
+static void sync_file(struct wal *wal, int64_t now_ms) {
+    sqlite3_file *file = NULL;
+    int status = sqlite3_file_control(wal->file->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file);
+    if (status == SQLITE_OK)
+        status = file && file->pMethods ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL)
+                                        : SQLITE_NOTFOUND;
+    wal->synced_at = now_ms;
+    wal->is_unsynced = status != SQLITE_OK;
+    wal->file->sync_trouble = status == SQLITE_OK ? NULL : sqlite3_errstr(status);
+    if (status != SQLITE_OK) {
+        wal->file->reason = wal->file->sync_trouble;
+        log_file_note_error(wal->file, "sync of the write-ahead log");
+    }
 }
 
 void wal_copy(struct wal *wal, int64_t now_ms) {
-    if (sqlite3_wal_checkpoint_v2(wal->file->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) ==
-        SQLITE_OK)
-        wal->is_unsynced = false;
-    else
+    int pages = 0, copied = 0;
+    if (sqlite3_wal_checkpoint_v2(wal->file->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages,
+                                  &copied) != SQLITE_OK)
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
+    wal->is_pinned = copied < pages;
     wal->pages = 0;
     wal->copied_at = now_ms;
 }
 
-void wal_maintain(struct wal *wal, int64_t now_ms) {
-    if (is_sync_due(wal, now_ms) || is_over(wal, IDLE_BYTES))
+static void copy_if_over(struct wal *wal, int64_t bound, int64_t now_ms) {
+    if (is_over(wal, bound) && (!wal->is_pinned || now_ms - wal->copied_at >= PINNED_MS))
         wal_copy(wal, now_ms);
 }
 
+void wal_maintain(struct wal *wal, int64_t now_ms) {
+    if (is_sync_due(wal, now_ms))
+        sync_file(wal, now_ms);
+    copy_if_over(wal, IDLE_BYTES, now_ms);
+}
+
 void wal_bound(struct wal *wal, int64_t now_ms) {
-    if (is_over(wal, MAX_BYTES))
-        wal_copy(wal, now_ms);
+    copy_if_over(wal, MAX_BYTES, now_ms);
 }

@@ -1,8 +1,10 @@
 /*
- * The write-ahead log: when it is copied into the database.
+ * The write-ahead log: when it is copied into the database, and with SYNC=interval when it is
+ * synced.
  *
- * SQLite's own copying is off; it would hold up an append at any time. With SYNC=interval a copy is
- * also what syncs.
+ * SQLite's own copying is off; it would hold up an append at any time. Whoever reads the file keeps
+ * a part of the log from being copied and its space from being used again; it is synced all the
+ * same. When SQLite begins it anew, it cuts it down to the size at which we would have copied it.
  */
 #pragma once
 
@@ -12,17 +14,18 @@ struct wal {
     struct log_file *file;
     const struct store_options *options;
     int64_t pages;    /* as of the last commit; 0 after a copy */
-    bool is_unsynced; /* something was committed since the last copy */
-    int64_t copied_at;
+    bool is_unsynced; /* something was committed since the last sync */
+    bool is_pinned;   /* somebody reads what the last copy had to leave */
+    int64_t copied_at, synced_at;
 };
 
-/* Both must stay. From now on commits are noted. */
-void wal_init(struct wal *wal, struct log_file *file, const struct store_options *options);
+/* Both must stay. From now on commits are noted. False on failure. */
+bool wal_init(struct wal *wal, struct log_file *file, const struct store_options *options);
 
-/* Copies if there is much, or if SYNC=interval wants a sync; for when there is time. */
+/* Syncs if SYNC=interval wants it, and copies if there is much; for when there is time. */
 void wal_maintain(struct wal *wal, int64_t now_ms);
 
-/* Copies if there is too much, whatever else waits. */
+/* Copies if there is too much, whatever else waits; not all the time while somebody reads. */
 void wal_bound(struct wal *wal, int64_t now_ms);
 
 /* Copies what can be copied now. A failure is logged. */

@@ -70,18 +70,27 @@ class Publisher:
         """Sends that many pushes at once."""
         data = b""
         for _ in range(count):
-            self.sent += 1
-            self.unanswered.append(self.sent)
-            data += request_bytes("POST", self.channel, json.dumps({"p": self.number, "n": self.sent}))
+            data += request_bytes("POST", self.channel, self.next_updates(1))
         self.wire.send(data)
 
+    def push_batch(self, count):
+        """Sends that many updates as one push."""
+        self.wire.send(request_bytes("POST", self.channel, self.next_updates(count), {"Content-Type": "application/x-ndjson"}))
+
+    def next_updates(self, count):
+        numbers = range(self.sent + 1, self.sent + 1 + count)
+        self.sent += count
+        self.unanswered.append(numbers)
+        return "\n".join(json.dumps({"p": self.number, "n": n}) for n in numbers)
+
     def answered(self, _wire, reply):
-        n = self.unanswered.pop(0)
+        numbers = self.unanswered.pop(0)
         if reply.status != 200:
             self.refused(reply)
             return
         assert reply.body == b"OK", reply
-        self.crowd.acknowledge(self.channel, reply.total, (self.number, n))
+        for id_, n in enumerate(numbers, start=reply.total - len(numbers) + 1):
+            self.crowd.acknowledge(self.channel, id_, (self.number, n))
         self.accepted()
 
     def accepted(self):

@@ -131,7 +131,7 @@ class FakeNode(FakeRedis):
 
     def answer(self, name, words):
         if name == "EVALSHA":
-            return self._run(words[3], is_append=len(words) == 3 + 3 + 8)
+            return self._read(words[3]) if len(words) == 3 + 3 + 5 else self._append(words[3:])
         if name == "CLUSTER SLOTS":
             count = len(self.view)
             return [
@@ -148,7 +148,17 @@ class FakeNode(FakeRedis):
             return [name.lower().encode(), words[1].encode(), 1]
         return "PONG"
 
-    def _run(self, key, is_append):
-        self.totals[key] += is_append
+    def _read(self, key):
         total = self.totals[key]
-        return [total, 1000, b"", b""] if is_append else [total, total, total + 1, [], [], 0]
+        return [total, total, total + 1, [], [], 0]
+
+    def _append(self, words):
+        """KEYS: three of each channel. ARGV: five settings; of each channel: news, how many, their bodies and records."""
+        first = next(i for i, word in enumerate(words) if word.isdigit())
+        keys, at, totals = words[:first:3], first + 5, []
+        for key in keys:
+            count = int(words[at + 1])
+            at += 2 + 2 * count
+            self.totals[key] += count
+            totals.append(self.totals[key])
+        return [1000, b"", b"", *totals]

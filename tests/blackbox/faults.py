@@ -1,4 +1,4 @@
-"""Lets a server's allocations and its accept() fail where a test says so (tests/faults/faults.c)."""
+"""Lets a server's allocations, its accept() and its syncs fail where a test says so (tests/faults/faults.c)."""
 
 import mmap
 import struct
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from longline_server import BINARY, REPOSITORY
 
-FIELDS = ("calls", "first", "until", "failed", "accept_error", "accepts_failed")
+FIELDS = ("calls", "first", "until", "failed", "accept_error", "accepts_failed", "syncs", "sync_error")
 FOREVER = 2**64 - 1
 
 

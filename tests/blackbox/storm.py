@@ -65,9 +65,12 @@ class Poller(Follower):
 
 class Burst(Publisher):
     def publish(self):
-        """Pushes one to three times at once; now and then it does not wait for the answer."""
+        """Pushes one to three times at once, or a batch; now and then it does not wait for the answer."""
         rng = self.crowd.rng
-        self.push(rng.randint(1, 3))
+        if rng.random() < 0.2:
+            self.push_batch(rng.randint(1, 40))
+        else:
+            self.push(rng.randint(1, 3))
         if rng.random() < 0.03:
             self.wire.close(reset=rng.random() < 0.5)
             self.crowd.outcomes["publisher gone"] += 1

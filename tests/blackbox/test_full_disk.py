@@ -95,6 +95,32 @@ def test_a_full_disk_refuses_pushes_and_loses_nothing(start, small_disk):
     assert server.push(channel, '{"n":0}') == len(acknowledged) + 1
 
 
+def test_a_batch_on_a_full_disk_is_stored_whole_or_not_at_all(start, small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (4 * MIB))
+    server = start(DATA_PATH=small_disk / "longline.db", LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=1_000_000)
+    channel = server.channel()
+    batch = b'{"x":"%s"}\n' % (b"y" * 500) * 1000
+    total = 0
+    with server.client() as client:
+        while (reply := server.post(channel, batch, {"Content-Type": "application/x-ndjson"})).status == 200:
+            total += 1000
+            assert reply.total == total
+        assert reply.status == 503 and total
+        assert server.get(f"{channel}?ts=-1").total == total
+        client.send_request("GET", f"{channel}?ts={total}&sleep=60")
+        server.wait_for_parked(1)
+        assert server.post(channel, batch, {"Content-Type": "application/x-ndjson"}).status == 503
+        assert server.metric("longline_polls_parked") == 1
+        ballast.unlink()
+        wait_until(lambda: server.get("/-/health").status == 200, "room")
+        assert server.push(channel) == total + 1
+        assert client.read_reply().total == total + 1
+    server.kill9()
+    server.start()
+    assert len(server.read_all(channel)) == total + 1
+
+
 def test_a_kill_on_a_full_disk_loses_nothing_either(start, small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\0" * (4 * MIB))

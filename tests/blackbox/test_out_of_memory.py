@@ -75,6 +75,13 @@ class Visit:
         head = {"Transfer-Encoding": "chunked", "Content-Type": "text/plain"}
         self.note(self.talk(request_bytes("POST", self.target, chunked(b"x" * 3000, b"y" * 70_000, b"z"), head)))
 
+    def push_a_batch(self):
+        """Too large to be made in one turn."""
+        line = b'{"a":"%s"}' % (b"x" * 50_000)
+        head = {"Content-Type": "application/x-ndjson"}
+        replies = self.talk(request_bytes("POST", self.target + "?a=2&d=%41", b"\n".join([line] * 8), head))
+        self.acknowledged += sum(8 for reply in replies if reply.status == 200)
+
     def poll(self):
         self.talk(request_bytes("GET", self.target))
 

@@ -28,6 +28,16 @@ async def push_async(url, update, **options):
         return await channel.push(update)
 
 
+async def push_batch_async(url, updates, **options):
+    async with AsyncChannel(url, **options) as channel:
+        return await channel.push_batch(updates)
+
+
+def push_batch_sync(url, updates, **options):
+    with Channel(url, **options) as channel:
+        return channel.push_batch(updates)
+
+
 def push_sync(url, update, **options):
     with Channel(url, **options) as channel:
         return channel.push(update)

@@ -53,6 +53,29 @@ def test_publish_from_a_thread(lua, server, refused_url):
     check_publish(script.finish(), server, channel)
 
 
+def test_publish_batch(lua, server):
+    channel = server.channel()
+    source = """
+    local client = longline.new(URL .. "?app=x")
+    out(client:publish_batch({ { n = 1 }, { 2, "two\\nlines" }, { n = 3 } }))
+    out(client:publish_batch({ {}, { f = print } }))
+    out(client:publish_batch({}))
+    local many = {}
+    for n = 1, 300 do many[n] = { n = n } end
+    out(client:publish_batch(many))
+    longline.json_encode = function() return "{\\r\\n}\\n" end
+    out(client:publish_batch({ {}, {} }))
+    """
+    told = lua(source, URL=server.url(channel)).finish()
+    assert told[0] == [True, 200, 3]
+    assert told[1][0] is False and "a function is no JSON" in told[1][1]
+    assert told[2][:2] == [False, 400] and "A batch needs a line" in told[2][2]
+    assert told[3:] == [[True, 200, 303], [True, 200, 305]]
+    updates = [update for _, update in server.read_all(channel)]
+    assert updates[:3] == [{"n": 1, "app": "x"}, {"body": [2, "two\nlines"], "app": "x"}, {"n": 3, "app": "x"}]
+    assert updates[302] == {"n": 300, "app": "x"} and updates[304] == {"app": "x"}
+
+
 def test_publish_async(lua, server, refused_url):
     source = """
     local client, left = longline.new(URL), 4

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from python_client import AsyncChannel, Channel, LonglineError, take
+from python_client import AsyncChannel, Channel, LonglineError, push_batch_async, push_batch_sync, take
 from standin import pushed, refusal
 
 
@@ -165,6 +165,21 @@ def test_push_of_a_task_that_is_cancelled(stand_in):
     # The first reply comes late, on a connection that is no longer used.
     server = stand_in([{**pushed(1), "delay_ms": 200}, pushed(2)])
     assert asyncio.run(run()) == 2
+
+
+@pytest.mark.parametrize("push_batch", [push_batch_sync, lambda *a: asyncio.run(push_batch_async(*a))], ids=["sync", "asyncio"])
+def test_batches(push_batch, url, channel):
+    channel.push({"n": 0})
+    assert push_batch(f"{url}?q=1", ({"n": n, "text": "two\nlines é \ud83d"} for n in range(1, 301))) == 301
+    assert push_batch(url, [[1]]) == 302
+    entries = take(channel.entries(), 302)
+    assert [entry.ts for entry in entries] == list(range(1, 303))
+    assert entries[300].update == {"n": 300, "text": "two\nlines é \ud83d", "q": "1"}
+    with pytest.raises(LonglineError, match="400 Line 2: Malformed JSON payload"):
+        push_batch(url, [{}, "text", {}])
+    with pytest.raises(LonglineError, match="400 A batch needs a line"):
+        push_batch(url, [])
+    assert channel.push({}) == 303
 
 
 REDIRECTS = [("https://lp.example.com/Secret", ", at https://lp.example.com"), ("/Secret", "")]

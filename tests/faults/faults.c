@@ -1,5 +1,6 @@
 /*
- * Preloaded into a server, lets allocations and accept() fail where a test says so.
+ * Preloaded into a server, lets allocations, accept() and syncs of files fail where a test says so,
+ * and counts them.
  *
  * The test shares a file with it, named by FAULTS_FILE, which holds a struct faults and may be
  * written at any time. Allocations are counted over all threads, from main() on. Under
@@ -25,6 +26,8 @@ struct faults {
     _Atomic uint64_t failed;         /* allocations that did */
     _Atomic uint64_t accept_error;   /* errno of every accept4(); 0: none fails */
     _Atomic uint64_t accepts_failed; /* accept4() that did */
+    _Atomic uint64_t syncs;          /* fsync() and fdatasync() that did not fail */
+    _Atomic uint64_t sync_error;     /* errno of every one; 0: none fails */
 };
 
 static struct faults *faults;
@@ -38,6 +41,8 @@ static void *(*next_memalign)(size_t, size_t);
 static int (*next_posix_memalign)(void **, size_t, size_t);
 static void *(*next_mmap)(void *, size_t, int, int, int, off_t);
 static int (*next_accept4)(int, struct sockaddr *, socklen_t *, int);
+static int (*next_fsync)(int);
+static int (*next_fdatasync)(int);
 static int (*next_pthread_getattr_np)(pthread_t, pthread_attr_t *);
 static int (*next_pthread_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
@@ -57,6 +62,8 @@ static bool fails(void) {
 __attribute__((constructor)) static void start(void) {
     FIND(mmap);
     FIND(accept4);
+    FIND(fsync);
+    FIND(fdatasync);
     FIND(pthread_create);
     FIND(pthread_getattr_np);
     const char *path = getenv("FAULTS_FILE");
@@ -151,4 +158,24 @@ int accept4(int fd, struct sockaddr *address, socklen_t *len, int flags) {
     faults->accepts_failed++;
     errno = error;
     return -1;
+}
+
+static int sync_with(int (*next)(int), int fd) {
+    int error = faults ? (int)faults->sync_error : 0;
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    int status = next(fd);
+    if (faults && status == 0)
+        faults->syncs++;
+    return status;
+}
+
+int fsync(int fd) {
+    return sync_with(next_fsync, fd);
+}
+
+int fdatasync(int fd) {
+    return sync_with(next_fdatasync, fd);
 }

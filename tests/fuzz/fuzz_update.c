@@ -2,7 +2,7 @@
  * Fuzzes the way from a request to its update. The input is a line with the Content-Type, a line
  * with the query, and the body. The update must be valid JSON; a body of JSON must come through
  * byte for byte when there is no query; and with one, its fields must be the members of their
- * names.
+ * names. As a line of a batch, which shares what it can with the others, it must become the same.
  */
 #include "api/headers.h"
 #include "api/make_update.h"
@@ -91,6 +91,21 @@ static void check_update(const struct update *update, struct slice query, struct
         assert(slice_equal(body, raw));
 }
 
+/* The request's body twice, one after the other. */
+static void check_lines(const struct request *request, struct slice query, struct slice type,
+                        const struct update *wanted) {
+    struct update_maker maker = {0};
+    assert(update_maker_init(&maker, request, query, true));
+    for (int i = 0; i < 2; i++) {
+        struct update *update;
+        assert(!update_maker_make(&maker, request_slice(request, request->body), type, &update));
+        assert(slice_equal(update_body(update), update_body(wanted)));
+        assert(slice_equal(update_raw(update), update_raw(wanted)));
+        update_unref(update);
+    }
+    update_maker_deinit(&maker);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
     hash_init();
@@ -123,6 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                error == ERROR_MERGE_SIZE);
         if (update) {
             check_update(update, query, rest);
+            check_lines(&request, query, request_header(&request, HEADER_CONTENT_TYPE), update);
             update_unref(update);
         }
     }

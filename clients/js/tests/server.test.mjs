@@ -185,6 +185,23 @@ test('push: what the server refuses', async (t) => {
     assert.deepEqual(await channel.push({}), { ts: 1 });
 });
 
+test('batches', async (t) => {
+    const { url } = await startLongline(t);
+    const channel = openChannel(t, `${url}?q=1`);
+    const texts = ['{"n":1,\n"m":[1.10]}', { n: 2, text: 'two\nlines' }, '[3]'];
+    assert.deepEqual(await channel.pushBatch(new Set(texts)), { ts: 3 });
+    assert.deepEqual(await channel.pushBatch(range(500).map((n) => ({ n }))), { ts: 503 });
+    const entries = await take(channel.entries(), 4);
+    assert.equal(entries[0].text, '{"n":1, "m":[1.10],"q":"1"}');
+    assert.deepEqual(entries[1].update, { n: 2, text: 'two\nlines', q: '1' });
+    assert.deepEqual(entries[2].update, { body: [3], q: '1' });
+    assert.equal(entries[3].ts, 4);
+    await assert.rejects(channel.pushBatch([{}, '5']), { status: 400, message: /Line 2: Malformed JSON/ });
+    await assert.rejects(channel.pushBatch([]), { status: 400 });
+    await assert.rejects(channel.pushBatch([{}, undefined]), TypeError);
+    assert.deepEqual(await channel.push({}), { ts: 504 });
+});
+
 test('polls: what the server refuses is thrown', async (t) => {
     const { url } = await startLongline(t);
     const retried = [];

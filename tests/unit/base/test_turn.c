@@ -125,12 +125,61 @@ static void test_order(void **state) {
     uv_run(&loop, UV_RUN_DEFAULT);
 }
 
+static uint32_t numbers[8];
+static int numbered;
+
+static void note_number(struct turn_task *task) {
+    numbers[numbered++] = turn_number();
+    if (numbered % 2) {
+        turn_end(task);
+        return;
+    }
+    if (numbered < 6)
+        turn_next(task);
+}
+
+/* A turn keeps its number, and the next one has another. Asking does not keep the loop alive. */
+static void test_number(void **state) {
+    (void)state;
+    numbered = 0;
+    turn_task_init(&a, note_number);
+    turn_next(&a);
+    assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
+    assert_int_equal(numbered, 6);
+    for (int i = 0; i < 6; i += 2) {
+        assert_int_not_equal(numbers[i], 0);
+        assert_int_equal(numbers[i], numbers[i + 1]);
+        assert_int_not_equal(numbers[i], numbers[(i + 2) % 6]);
+    }
+}
+
+static void use_time(struct turn_task *task) {
+    assert_true(turn_has_time());
+    uint64_t start = uv_hrtime();
+    while (uv_hrtime() - start <= (uint64_t)TURN_SLICE_US * 1000)
+        continue;
+    assert_false(turn_has_time());
+    if (++rounds < 3)
+        turn_next(task);
+}
+
+/* A turn's time is its own. */
+static void test_time(void **state) {
+    (void)state;
+    turn_task_init(&a, use_time);
+    turn_next(&a);
+    assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
+    assert_int_equal(rounds, 3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_end_asked_by_a_task, setup, teardown),
         cmocka_unit_test_setup_teardown(test_next, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_number, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_order, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,7 @@ static uv_check_t check;
 static int set_up(void **state) {
     (void)state;
     uv_loop_init(&loop);
+    turn_init(&loop);
     wheel_init(&wheel, &loop, on_due);
     uv_check_init(&loop, &check);
     uv_check_start(&check, on_check);
@@ -60,6 +61,7 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     (void)state;
     wheel_deinit(&wheel);
+    turn_deinit();
     uv_close((uv_handle_t *)&check, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     return uv_loop_close(&loop);
@@ -196,6 +198,63 @@ static void test_moved_again_and_again(void **state) {
     assert_int_equal(late, 0);
 }
 
+/* Many that are due together are reported in slices; each may be moved or cleared until its turn
+ * comes. */
+static void test_slices(void **state) {
+    (void)state;
+    uint64_t now_ms = wheel_now_ms();
+    for (int i = 0; i < NODES; i++)
+        set(&items[i], now_ms + 40 + (i % 3 ? 0 : 70));
+    wheel.epoch_ms -= 200; /* all slots have passed */
+    int turns = 0;
+    while (fired < WHEEL_SLICE)
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(fired, WHEEL_SLICE);
+    wheel_clear(&wheel, &items[NODES - 1].node); /* its slot has passed */
+    set(&items[NODES - 2], wheel_now_ms() + 60);
+    assert_int_equal(items[NODES - 1].fired + items[NODES - 2].fired, 0);
+    for (int before = fired; fired < NODES - 2; before = fired, turns++) {
+        uv_run(&loop, UV_RUN_ONCE);
+        assert_true(fired - before <= WHEEL_SLICE);
+    }
+    assert_true(turns >= NODES / WHEEL_SLICE);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(wheel.count, 0);
+    for (int i = 0; i < NODES - 1; i++)
+        assert_int_equal(items[i].fired, 1);
+    assert_int_equal(items[NODES - 1].fired, 0);
+}
+
+/* A tick that is shared by many is full; further ones are earlier, but not more than they may. */
+static void test_shared_ticks(void **state) {
+    (void)state;
+    uint64_t due_ms = wheel_now_ms() + 60000;
+    uint32_t in_tick[16] = {0};
+    wheel_share(&wheel, &items[0].node, due_ms, 0);
+    uint32_t last = items[0].node.due_tick;
+    for (int i = 1; i < NODES; i++)
+        wheel_share(&wheel, &items[i].node, due_ms, 9 * WHEEL_TICK_MS);
+    for (int i = 0; i < NODES; i++) {
+        assert_true(last - items[i].node.due_tick <= 9);
+        if (i < WHEEL_SHARE_MAX)
+            assert_int_equal(items[i].node.due_tick, last);
+        in_tick[last - items[i].node.due_tick]++;
+    }
+    for (int i = 0; i < 10; i++) /* there is room for 2,560 of the 3,000: the others spread too */
+        assert_true(in_tick[i] >= WHEEL_SHARE_MAX && in_tick[i] <= NODES / 10 + 1);
+    for (int i = 0; i < NODES; i++) {
+        wheel_unshare(&wheel, &items[i].node);
+        wheel_clear(&wheel, &items[i].node);
+    }
+    wheel_share(&wheel, &items[0].node, due_ms, 9 * WHEEL_TICK_MS);
+    assert_int_equal(items[0].node.due_tick, last);
+    wheel_unshare(&wheel, &items[0].node);
+    wheel_share(&wheel, &items[1].node, due_ms + (uint64_t)WHEEL_SLOTS * WHEEL_TICK_MS, 0);
+    wheel_unshare(&wheel, &items[0].node); /* another tick's now: harmless */
+    wheel_clear(&wheel, &items[0].node);
+    wheel_clear(&wheel, &items[1].node);
+}
+
 /* At the horizon's edge and far beyond it nothing is reported while it can be waited for. */
 static void test_far_deadlines(void **state) {
     (void)state;
@@ -222,7 +281,9 @@ static void pass_time(uint64_t ms) {
     wheel.epoch_ms -= ms;
     uv_timer_start(&wheel.timer, wheel.timer.timer_cb, 0, 0);
     uv_run(&loop, UV_RUN_NOWAIT);
-    uv_run(&loop, UV_RUN_NOWAIT);
+    do
+        uv_run(&loop, UV_RUN_NOWAIT);
+    while (turn_is_due(&wheel.rest));
 }
 
 static void test_beyond_the_horizon(void **state) {
@@ -325,6 +386,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_clear, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_move, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_moved_again_and_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_slices, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_shared_ticks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_far_deadlines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_beyond_the_horizon, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_long_pause, set_up, tear_down),

@@ -1,4 +1,4 @@
-/* Replies of a turn leave together; one that is cancelled does not; a socket may be full or gone. */
+/* Replies of a turn leave together, but one that is cancelled; a socket may be full or gone. */
 #include "base/turn.h"
 #include "http/sender.h"
 #include "support.h"

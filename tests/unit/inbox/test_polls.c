@@ -244,25 +244,39 @@ static void test_limit_and_bytes_in_memory(void **state) {
     free(body);
 }
 
-/* A bounded number of reads is under way. */
-static void test_too_many_reads(void **state) {
+/* As many reads as polls need are under way: none is refused. */
+static void test_many_reads(void **state) {
     (void)state;
-    enum { READS_MAX = 4096 };
     make_inbox();
     fake_add("a", 900);
     ask(0, "a", 900);
     fake_serve_read(STORE_OK);
-    for (int i = 0; i < READS_MAX; i++)
+    for (int i = 0; i < WAITERS_MAX; i++)
         assert_int_equal(start(i, "a", 10, 1, false)->poll.state, POLL_READING);
-    check_error(ask(READS_MAX, "a", 10), STORE_FAILED);
+    fake_serve_reads();
+    for (int i = 0; i < WAITERS_MAX; i++)
+        check_answer(&waiters[i], 11, 11, 900, 0);
+}
+
+/* Whoever polls and hangs up, again and again, does not fill the memory with reads. */
+static void test_abandoned_reads(void **state) {
+    (void)state;
+    enum { ABANDONED_MAX = 4096 };
+    make_inbox();
+    fake_add("a", 900);
+    ask(0, "a", 900);
+    fake_serve_read(STORE_OK);
+    for (int i = 0; i < ABANDONED_MAX; i++) {
+        start(0, "a", 10, 1, false);
+        cancel(0);
+    }
+    check_error(ask(1, "a", 10), STORE_FAILED);
     struct poll poll = {.ts = 0, .limit = 1};
     assert_false(inbox_poll(inbox, SLICE("b"), &poll));
     assert_int_equal(counters.channels_resident, 1);
-    fake_serve_reads();
-    for (int i = 0; i < READS_MAX; i++)
-        assert_int_equal(waiters[i].ts, 11);
-    struct waiter *waiter = start(0, "a", 10, 1, false);
     fake_serve_read(STORE_OK);
+    struct waiter *waiter = start(2, "a", 10, 1, false);
+    fake_serve_reads();
     check_answer(waiter, 11, 11, 900, 0);
 }
 
@@ -316,7 +330,8 @@ int main(void) {
         INBOX_TEST(test_reset),
         INBOX_TEST(test_restart_seen_by_a_read),
         INBOX_TEST(test_limit_and_bytes_in_memory),
-        INBOX_TEST(test_too_many_reads),
+        INBOX_TEST(test_many_reads),
+        INBOX_TEST(test_abandoned_reads),
         INBOX_TEST(test_cancel_in_each_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,6 +117,80 @@ static void test_restart_seen_by_a_push(void **state) {
     check_answer(ask(0, "a", 0), 1, 1, 1, 0);
 }
 
+static void test_batch(void **state) {
+    (void)state;
+    make_inbox();
+    assert_non_null(push_batch("a", 600));
+    assert_int_equal(counters.pushes, 0);
+    fake_answer_append(STORE_OK);
+    assert_int_equal(pushes_done, 1);
+    assert_int_equal(last_pushed_ts, 600);
+    assert_int_equal(counters.pushes, 600);
+    assert_int_equal(counters.push_bytes, 1200);
+    check_answer(ask(0, "a", 344), 345, 600, 600, 0); /* as many as a channel keeps in memory */
+    wait_for(1, "a", 600);
+    inbox_cancel_push(push_batch("a", 1));
+    fake_answer_append(STORE_OK);
+    assert_int_equal(pushes_without_owner, 1);
+    run_wakes();
+    check_answer(&waiters[1], 601, 601, 601, 0);
+}
+
+/* Polls that wait get all of a batch, each in its pages, also where less is kept. */
+static void test_batch_wakes(void **state) {
+    (void)state;
+    options.channel_max_updates = 30;
+    make_inbox();
+    push_durable("a", 1);
+    for (int i = 0; i < 8; i++)
+        start(i, "a", 1, i % 2 ? 10 : READ_MAX_UPDATES, true);
+    assert_int_equal(counters.polls_parked, 8);
+    push_batch("a", 1000);
+    turn();
+    assert_int_equal(waiters[0].answers, 0); /* it is not stored */
+    fake_answer_append(STORE_OK);
+    run_wakes();
+    for (int i = 0; i < 8; i++)
+        check_answer(&waiters[i], 2, i % 2 ? 11 : 1001, 1001, 0);
+    assert_int_equal(counters.polls_parked, 0);
+    check_answer(ask(9, "a", 970), 972, 1001, 1001, 1); /* what is kept */
+}
+
+static void test_failed_batch(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    wait_for(0, "a", 1);
+    push_batch("a", 100);
+    push("a");
+    fake_answer_append(STORE_FAILED);
+    run_wakes();
+    assert_int_equal(pushes_failed, 1);
+    assert_int_equal(waiters[0].answers, 0);
+    fake_answer_append(STORE_OK);
+    run_wakes();
+    check_answer(&waiters[0], 2, 2, 2, 0);
+    assert_int_equal(counters.pushes, 2);
+}
+
+static void test_batch_while_loading(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 3);
+    wait_for(0, "a", 0); /* makes the load */
+    wait_for(1, "a", 3);
+    wait_for(2, "a", 5);
+    wait_for(3, "a", 6);
+    push_batch("a", 3);
+    fake_answer_append(STORE_OK); /* the store did this before the read */
+    fake_serve_reads();
+    run_wakes();
+    check_answer(&waiters[0], 1, 6, 6, 0);
+    check_answer(&waiters[1], 4, 6, 6, 0);
+    check_answer(&waiters[2], 6, 6, 6, 0);
+    assert_int_equal(waiters[3].answers, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_push),
@@ -125,6 +199,10 @@ int main(void) {
         INBOX_TEST(test_push_behind_the_load),
         INBOX_TEST(test_failed_load_behind_a_push),
         INBOX_TEST(test_restart_seen_by_a_push),
+        INBOX_TEST(test_batch),
+        INBOX_TEST(test_batch_wakes),
+        INBOX_TEST(test_failed_batch),
+        INBOX_TEST(test_batch_while_loading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,11 +118,85 @@ static void test_burst_beyond_the_bound(void **state) {
     check_answer(waiter, 400, 402, 402, 398);
 }
 
+/* Runs the loop until nothing is to be done; returns how many turns answered polls, a bounded
+ * number each. */
+static int count_slices(void) {
+    int turns = 0, before = polls_done;
+    while (uv_loop_alive(&loop)) {
+        turn();
+        assert_true(polls_done - before <= 512);
+        turns += polls_done > before;
+        before = polls_done;
+    }
+    return turns;
+}
+
+/* So are polls that wait for their channel's load. One that goes meanwhile is not answered, and
+ * one that waits longer does not miss the next update. */
+static void test_loads_in_slices(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 1);
+    for (int i = 0; i < 2000; i++)
+        wait_for(i, "a", i == 1990 ? 1 : 0);
+    int before = polls_done;
+    fake_serve_read(STORE_OK);
+    assert_true(polls_done - before <= 513);
+    cancel(1995);
+    assert_true(count_slices() >= 2);
+    for (int i = 0; i < 2000; i++)
+        if (i != 1990 && i != 1995)
+            check_answer(&waiters[i], 1, 1, 1, 0);
+    assert_int_equal(waiters[1995].answers, 0);
+    assert_int_equal(waiters[1990].poll.state, POLL_PARKED);
+    push_durable("a", 1);
+    run_wakes();
+    check_answer(&waiters[1990], 2, 2, 2, 0);
+}
+
+/* And those that end with an error. */
+static void test_failures_in_slices(void **state) {
+    (void)state;
+    make_inbox();
+    for (int i = 0; i < 2000; i++)
+        wait_for(i, "a", 0);
+    int before = polls_done;
+    fake_serve_read(STORE_FAILED);
+    assert_true(polls_done - before <= 512);
+    assert_int_equal(waiters[1999].poll.state, POLL_ENDING);
+    cancel(1999);
+    assert_true(count_slices() >= 2);
+    for (int i = 0; i < 1999; i++)
+        check_error(&waiters[i], STORE_FAILED);
+    assert_int_equal(waiters[1999].answers, 0);
+}
+
+/* And those whose channel begins anew. */
+static void test_resets_in_slices(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 9);
+    for (int i = 0; i < 2000; i++)
+        wait_for(i, "a", 9);
+    fake_restart("a", 3);
+    int before = polls_done;
+    push_durable("a", 1);
+    assert_true(polls_done - before <= 512);
+    assert_true(count_slices() >= 2);
+    for (int i = 0; i < 2000; i++) {
+        assert_true(waiters[i].reset);
+        assert_int_equal(waiters[i].ts, 3);
+        assert_int_equal(waiters[i].answers, 1);
+    }
+    assert_int_equal(counters.polls_parked, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        INBOX_TEST(test_shared_answer),          INBOX_TEST(test_slices),
-        INBOX_TEST(test_slices_are_fair),        INBOX_TEST(test_between_slices),
-        INBOX_TEST(test_burst_beyond_the_bound),
+        INBOX_TEST(test_shared_answer),    INBOX_TEST(test_slices),
+        INBOX_TEST(test_loads_in_slices),  INBOX_TEST(test_failures_in_slices),
+        INBOX_TEST(test_resets_in_slices), INBOX_TEST(test_slices_are_fair),
+        INBOX_TEST(test_between_slices),   INBOX_TEST(test_burst_beyond_the_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

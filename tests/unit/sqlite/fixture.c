@@ -81,8 +81,23 @@ struct store_append *append_new(struct slice channel, struct slice body) {
     return append;
 }
 
+struct store_append *append_new_batch(struct slice channel, uint32_t count) {
+    struct store_append *append = append_new(channel, SLICE("[1]"));
+    append->updates = calloc(count, sizeof(struct update *));
+    append->updates[0] = append->only;
+    for (append->count = 1; append->count < count; append->count++) {
+        struct update_parts parts = {.body = SLICE("[2]"), .method = SLICE("POST")};
+        append->updates[append->count] = update_new(&parts);
+    }
+    append->only = NULL;
+    return append;
+}
+
 void append_free(struct store_append *append) {
-    update_unref(append->only);
+    for (uint32_t i = 0; i < append->count; i++)
+        update_unref(append->updates[i]);
+    if (store_append_is_batch(append))
+        free(append->updates);
     free(append);
 }
 

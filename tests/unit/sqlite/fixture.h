@@ -31,6 +31,8 @@ void reopen(void);
 void crash(void);
 
 struct store_append *append_new(struct slice channel, struct slice body);
+/* One of `count` updates. */
+struct store_append *append_new_batch(struct slice channel, uint32_t count);
 void append_free(struct store_append *append);
 
 /* Push one update; its ts, 0 when it failed. */

@@ -42,6 +42,10 @@ static void undo(const char *name) {
     entries_undo(&entries, hash_of(slice_of(name)), slice_of(name));
 }
 
+static bool forget(const char *name) {
+    return entries_forget(&entries, hash_of(slice_of(name)), slice_of(name));
+}
+
 /* As an append does it. */
 static struct entry *change(const char *name, uint64_t total, int64_t now_ms) {
     struct entry *entry = find(name, true);
@@ -140,9 +144,11 @@ static void test_trim(void **state) {
     assert_non_null(find("dirty", false));
     assert_non_null(find("0", false));
     assert_null(find("1", false));
-    entries_drop_clean(&entries);
-    assert_int_equal(entries.clean_count, 0);
+    assert_true(forget("0"));
+    assert_int_equal(entries.clean_count, KEPT - 1);
     assert_null(find("0", false));
+    assert_true(forget("0"));
+    assert_false(forget("dirty")); /* its row lags behind */
     assert_non_null(find("dirty", false));
 }
 
@@ -177,7 +183,7 @@ static void test_slices(void **state) {
     assert_true(find("a", false)->is_dirty);
     assert_false(find("c", false)->is_dirty);
 
-    entries_drop_clean(&entries); /* from their rows again */
+    assert_true(forget("b") && forget("c")); /* from their rows again */
     assert_int_equal(find("b", false)->now.total, 2);
     assert_int_equal(find("c", false)->now.total, 11);
 }

@@ -99,6 +99,33 @@ static void test_channel_ids_are_never_reused(void **state) {
     assert_true(id > 1);
 }
 
+/* A look over many channels holds nothing up: each call does a slice of it. What lags behind the
+ * log stays, wherever it lies. */
+static void test_many_are_forgotten_in_slices(void **state) {
+    (void)state;
+    enum { CHANNELS = 3000, A_CALL = 1024 };
+    char name[32];
+    open_log();
+    for (int i = 0; i < CHANNELS; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        assert_int_equal(push(name), 1);
+    }
+    settle();
+    now_ms += (int64_t)400 * DAY_MS;
+    reopen();
+    assert_int_equal(push("2000"), 2);
+    for (int left = CHANNELS; left > A_CALL; left -= A_CALL) {
+        assert_true(update_log_maintain(the_log, false));
+        snprintf(name, sizeof name, "%d", CHANNELS - left + A_CALL);
+        assert_int_equal(total_of(name), 1); /* not yet */
+        snprintf(name, sizeof name, "%d", CHANNELS - left);
+        assert_int_equal(total_of(name), 0);
+    }
+    maintain();
+    assert_int_equal(total_of("2999"), 0);
+    assert_int_equal(total_of("2000"), 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_forgotten_after_a_year),
@@ -106,6 +133,7 @@ int main(void) {
         LOG_TEST(test_not_forgotten_while_its_row_lags),
         LOG_TEST(test_kept_updates_keep_their_channel),
         LOG_TEST(test_channel_ids_are_never_reused),
+        LOG_TEST(test_many_are_forgotten_in_slices),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }

@@ -102,15 +102,36 @@ static void test_stages(void **state) {
     excess.fresh += 2;
     log_excess_checkpoint_done(&excess);
     check_excess(&excess, 2, 0, 3, 10);
-    log_excess_pass_done(&excess);
+    log_excess_deleted(&excess, 9);
+    check_excess(&excess, 2, 0, 3, 1);
+    log_excess_pass_done(&excess, true);
     check_excess(&excess, 2, 0, 3, 0);
+}
+
+/* What a pass leaves is for the next one; what it finds beyond what it came for, others need not
+ * delete. */
+static void test_pass_that_ends_early(void **state) {
+    (void)state;
+    struct log_excess excess = {.fresh = 2, .in_checkpoint = 3, .ready = 5, .in_pass = 10};
+    log_excess_deleted(&excess, 6);
+    log_excess_pass_done(&excess, false);
+    check_excess(&excess, 2, 3, 9, 0);
+    log_excess_pass_opened(&excess);
+    log_excess_deleted(&excess, 11);
+    check_excess(&excess, 2, 1, 0, 0);
+    log_excess_deleted(&excess, 100);
+    check_excess(&excess, 0, 0, 0, 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_new_file),    cmocka_unit_test(test_log_ahead_of_checkpoint),
-        cmocka_unit_test(test_emptied_log), cmocka_unit_test(test_bound_on_count_changed),
-        cmocka_unit_test(test_stages),      cmocka_unit_test(test_damaged_meta),
+        cmocka_unit_test(test_new_file),
+        cmocka_unit_test(test_log_ahead_of_checkpoint),
+        cmocka_unit_test(test_emptied_log),
+        cmocka_unit_test(test_bound_on_count_changed),
+        cmocka_unit_test(test_pass_that_ends_early),
+        cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_damaged_meta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

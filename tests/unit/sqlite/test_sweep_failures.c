@@ -32,13 +32,15 @@ static int64_t count(const char *condition) {
 static void add_row(int64_t seq) {
     struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST")};
     struct update *update = update_new(&parts);
-    struct update_row row = {.seq = seq,
-                             .channel = 1,
-                             .ts = seq,
-                             .prev = seq - 1,
-                             .born = seq <= OLD ? CUTOFF_MS - 1 : CUTOFF_MS};
-    struct slice name = SLICE("a");
-    assert_true(rows_insert_update(&rows, &row, seq == 1 ? &name : NULL, update));
+    struct new_row new = {.update = update,
+                          .row = {.seq = seq,
+                                  .channel = 1,
+                                  .ts = seq,
+                                  .prev = seq - 1,
+                                  .born = seq <= OLD ? CUTOFF_MS - 1 : CUTOFF_MS}};
+    if (seq == 1)
+        new.name = SLICE("a");
+    assert_true(rows_append(&rows, &new, 1));
     update_unref(update);
 }
 

@@ -165,6 +165,80 @@ static void test_failed_batch_of_new_channels(void **state) {
     check_read("known", 0, 10, 2, 1, 2);
 }
 
+/* Appends all, and frees them; returns how many were stored. */
+static int append_all(struct store_append **appends, int count) {
+    struct list batch;
+    list_init(&batch);
+    for (int i = 0; i < count; i++)
+        list_append(&batch, &appends[i]->op.link);
+    update_log_append(the_log, &batch);
+    int stored = 0;
+    for (int i = 0; i < count; i++)
+        stored += !appends[i]->error;
+    return stored;
+}
+
+static void free_all(struct store_append **appends, int count) {
+    for (int i = 0; i < count; i++)
+        append_free(appends[i]);
+}
+
+/* Appends of one update and of many, in one transaction. */
+static void test_batches_among_others(void **state) {
+    (void)state;
+    open_log();
+    struct slice a = SLICE("a"), b = SLICE("b");
+    struct store_append *appends[] = {append_new(a, SLICE("{}")), append_new_batch(a, 300),
+                                      append_new_batch(b, 2),     append_new(a, SLICE("{}")),
+                                      append_new_batch(a, 1),     append_new(b, SLICE("{}"))};
+    enum { COUNT = sizeof appends / sizeof *appends };
+    assert_int_equal(append_all(appends, COUNT), COUNT);
+    static const uint64_t first[COUNT] = {1, 2, 1, 302, 303, 3};
+    for (int i = 0; i < COUNT; i++)
+        for (uint32_t n = 0; n < appends[i]->count; n++)
+            assert_int_equal(appends[i]->updates[n]->ts, first[i] + n);
+    free_all(appends, COUNT);
+    assert_int_equal(stats().updates, 306);
+    check_read("a", 0, READ_MAX_UPDATES, 303, 1, 303);
+    check_read("a", 250, 10, 303, 251, 260);
+    crash();
+    check_read("a", 0, READ_MAX_UPDATES, 303, 1, 303);
+    check_read("b", 0, READ_MAX_UPDATES, 3, 1, 3);
+    assert_int_equal(push("a"), 304);
+}
+
+/* A row in the middle of a batch finds no room: none of its updates is there, nor of the others. */
+static void test_failed_batch(void **state) {
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_log();
+    assert_int_equal(push("a"), 1);
+    struct slice a = SLICE("a"), b = SLICE("b");
+    int failures = 0;
+    for (uint32_t room = 0; room < 400000; room += 50000) {
+        struct store_append *appends[] = {append_new(a, SLICE("{}")), append_new_batch(b, 5000),
+                                          append_new_batch(a, 10)};
+        limit_file_size(wal_bytes() + room);
+        int stored = append_all(appends, 3);
+        limit_file_size(RLIM_INFINITY);
+        free_all(appends, 3);
+        if (stored) {
+            assert_int_equal(stored, 3);
+            break;
+        }
+        failures++;
+        assert_int_equal(total_of("a"), 1);
+        assert_int_equal(total_of("b"), 0);
+        assert_int_equal(stats().updates, 1);
+    }
+    assert_true(failures > 2);
+    crash();
+    uint64_t total = total_of("b");
+    assert_true(total == 0 || total == 5000);
+    assert_int_equal(total_of("a"), total ? 12 : 1);
+    assert_int_equal(push("b"), total + 1);
+}
+
 static void test_in_memory(void **state) {
     (void)state;
     options.path = NULL;
@@ -217,6 +291,8 @@ int main(void) {
         LOG_TEST(test_crashes),
         LOG_TEST(test_failed_transactions),
         LOG_TEST(test_failed_batch_of_new_channels),
+        LOG_TEST(test_batches_among_others),
+        LOG_TEST(test_failed_batch),
         LOG_TEST(test_in_memory),
         LOG_TEST(test_a_start_writes_what_it_replayed),
     };

@@ -11,11 +11,11 @@ import inspect
 import ssl
 import time
 from types import TracebackType
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type, TypeVar
 
 from ._channel import ChannelBase, ConnectionBase, SubscriptionBase
 from ._feed import Ask, Feed, Give, Rest, Tell
-from ._protocol import Address, Entry, LonglineError, Reply, no_reply, push_body, pushed_ts
+from ._protocol import Address, Body, Entry, LonglineError, Reply, batch_body, no_reply, push_body, pushed_ts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +33,13 @@ class AsyncChannel(ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "Asy
 
     async def push(self, update: object) -> int:
         """Stores an update and returns its ts. See Channel.push."""
-        body = push_body(update)
+        return await self._push(push_body(update))
+
+    async def push_batch(self, updates: Iterable[object]) -> int:
+        """Stores several updates, all or none. See Channel.push_batch."""
+        return await self._push(batch_body(updates))
+
+    async def _push(self, body: Body) -> int:
         connection = self._take_connection()
         reply = await connection.request("POST", self._address.target(), body, self._timeout)
         if not self._keep_connection(connection):
@@ -147,7 +153,7 @@ class AsyncConnection(ConnectionBase):
         self._reader: Optional[asyncio.StreamReader] = None
         self._writer: Optional[asyncio.StreamWriter] = None
 
-    async def request(self, method: str, target: str, body: Optional[bytes], timeout: float) -> Reply:
+    async def request(self, method: str, target: str, body: Optional[Body], timeout: float) -> Reply:
         """Sends a request and returns the reply.
 
         Raises LonglineError with status 0 if no complete reply comes.
@@ -157,7 +163,7 @@ class AsyncConnection(ConnectionBase):
                 self.abort()
                 await within(self._open(), self._timeout)
             assert self._reader and self._writer
-            self._writer.write(request_bytes(method, target, self._fields(body), body))
+            self._writer.write(request_bytes(method, target, self._fields(body), None if body is None else body.data))
             await within(self._writer.drain(), timeout)
             reply, stays = await read_reply(self._reader, timeout)
             self._used_at = time.monotonic()

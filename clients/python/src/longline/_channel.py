@@ -9,7 +9,7 @@ import weakref
 from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, Tuple, TypeVar
 
 from ._feed import Callbacks, Feed
-from ._protocol import BACKOFF_FIRST_S, IDLE_MAX_S, Address, Cursor, Entry, LonglineError
+from ._protocol import BACKOFF_FIRST_S, IDLE_MAX_S, Address, Body, Cursor, Entry, LonglineError
 
 Link = TypeVar("Link", bound="ConnectionBase")
 Item = TypeVar("Item")
@@ -29,9 +29,9 @@ class ConnectionBase:
         self._context = context
         self._used_at = 0.0
 
-    def _fields(self, body: Optional[bytes]) -> Dict[str, str]:
+    def _fields(self, body: Optional[Body]) -> Dict[str, str]:
         """The header fields of a request."""
-        return self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
+        return self._headers if body is None else {**self._headers, "Content-Type": body.type}
 
     def _is_young(self) -> bool:
         """Whether it was used recently enough to be reused."""

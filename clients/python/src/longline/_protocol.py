@@ -21,7 +21,7 @@ import operator
 import random
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, SupportsIndex, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, SupportsIndex, Tuple
 from urllib.parse import quote, urlsplit
 
 SLEEP_MAX_S = 60.0
@@ -185,7 +185,23 @@ def jitter(seconds: float) -> float:
     return seconds * random.uniform(0.5, 1)
 
 
-def push_body(update: object) -> bytes:
+class Body(NamedTuple):
+    """What a push sends."""
+
+    data: bytes
+    type: str
+
+
+def push_body(update: object) -> Body:
+    return Body(json_bytes(update), "application/json")
+
+
+def batch_body(updates: Iterable[object]) -> Body:
+    return Body(b"\n".join(map(json_bytes, updates)), "application/x-ndjson")
+
+
+def json_bytes(update: object) -> bytes:
+    """The update's JSON text, in one line."""
     text = json.dumps(update, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
         return text.encode("utf-8")

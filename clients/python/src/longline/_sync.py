@@ -17,11 +17,11 @@ import ssl
 import threading
 import time
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
 
 from ._channel import ChannelBase, ConnectionBase, SubscriptionBase
 from ._feed import Ask, Feed, Give, Rest, Tell
-from ._protocol import Address, Entry, LonglineError, Reply, no_reply, push_body, pushed_ts
+from ._protocol import Address, Body, Entry, LonglineError, Reply, batch_body, no_reply, push_body, pushed_ts
 
 Item = TypeVar("Item")
 
@@ -52,7 +52,16 @@ class Channel(ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry
         Raises LonglineError if it was not stored, or may not have been (status 0, some 503s).
         It never tries again by itself, because that could store the update twice.
         """
-        body = push_body(update)
+        return self._push(push_body(update))
+
+    def push_batch(self, updates: Iterable[object]) -> int:
+        """Stores several updates, all or none, and returns the ts of the last; they are in a row.
+
+        At most 10,000, and not larger than the server's MAX_BODY. Otherwise it is like push().
+        """
+        return self._push(batch_body(updates))
+
+    def _push(self, body: Body) -> int:
         connection = self._take_connection()
         reply = connection.request("POST", self._address.target(), body, self._timeout)
         if not self._keep_connection(connection):
@@ -168,7 +177,7 @@ class Connection(ConnectionBase):
         self._gate = threading.Lock()  # held until stop()
         self._gate.acquire()
 
-    def request(self, method: str, target: str, body: Optional[bytes], timeout: float) -> Reply:
+    def request(self, method: str, target: str, body: Optional[Body], timeout: float) -> Reply:
         """Sends a request and returns the reply.
 
         Raises LonglineError with status 0 if no complete reply comes, and Stopped after stop().
@@ -179,7 +188,8 @@ class Connection(ConnectionBase):
                 self._http = self._open()
             assert self._socket
             self._socket.settimeout(timeout)
-            self._http.request(method, target, body, self._fields(body))
+            data = None if body is None else body.data
+            self._http.request(method, target, data, self._fields(body))
             response = self._http.getresponse()
             # http.client drops the socket if this reply is the last one.
             last = self._http.sock is None

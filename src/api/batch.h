@@ -1,0 +1,35 @@
+/*
+ * Batches: a push whose body is NDJSON, each line an update. All are stored, or none.
+ *
+ * A batch's updates are made in slices, so that ten thousand of them do not hold up the loop: what
+ * is small is made when it comes, the rest goes to the end of a queue. Requests and the queue each
+ * get BATCH_TURN_WORK per turn of the loop. While the store has APPEND_MAX_UPDATES of batches to
+ * write, the queue stands still: other pushes then wait behind two batches at most, however many
+ * have come, and what waits here is the requests' bytes and not their updates.
+ *
+ * A batch whose client hangs up before all its updates are made is dropped whole.
+ */
+#pragma once
+
+#include "http/conn.h"
+
+enum {
+    BATCH_TURN_WORK = 256 << 10, /* bytes read and written, with BATCH_LINE_WORK for each line */
+    BATCH_LINE_WORK = 256,
+    BATCH_COPIES_MAX_BYTES = 16 << 20, /* what its updates may take beyond their lines */
+};
+
+struct batch;
+
+/* Whether a body of this Content-Type is a batch. */
+bool batch_is_type(struct slice content_type);
+
+/* Handles a batch for `channel`; see push_handle(). */
+void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
+                  struct slice query);
+
+/* Frees a batch that is being made; nothing of it is stored. */
+void batch_cancel(struct batch *batch);
+
+/* The store has answered a batch of `count` updates. */
+void batch_done(uint32_t count, bool is_stored);

@@ -1,0 +1,57 @@
+#include "http/socket.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int socket_accept(int listener) {
+    int fd;
+    do
+        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return fd;
+}
+
+int socket_open(uv_loop_t *loop, uv_handle_t *handle, int fd, bool is_unix) {
+    int error;
+    if (is_unix) {
+        uv_pipe_init(loop, (uv_pipe_t *)handle, 0);
+        error = uv_pipe_open((uv_pipe_t *)handle, fd);
+    } else {
+        uv_tcp_init(loop, (uv_tcp_t *)handle);
+        error = uv_tcp_open((uv_tcp_t *)handle, fd);
+    }
+    uv_os_fd_t taken;
+    if (error && uv_fileno(handle, &taken) != 0)
+        close(fd);
+    if (!error && !is_unix)
+        uv_tcp_nodelay((uv_tcp_t *)handle, 1);
+    return error;
+}
+
+struct peer socket_peer(const uv_handle_t *handle) {
+    struct peer peer = {{0}};
+    struct sockaddr_storage address;
+    int len = sizeof address;
+    if (handle->type != UV_TCP ||
+        uv_tcp_getpeername((const uv_tcp_t *)handle, (struct sockaddr *)&address, &len) != 0)
+        return peer;
+    if (address.ss_family == AF_INET6) {
+        memcpy(peer.ip, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
+    } else {
+        memset(peer.ip + 10, 0xff, 2);
+        memcpy(peer.ip + 12, &((struct sockaddr_in *)&address)->sin_addr, 4);
+    }
+    return peer;
+}
+
+uint32_t socket_unsent_bytes(const uv_stream_t *stream) {
+    uv_os_fd_t fd;
+    int in_kernel = 0;
+    if (uv_fileno((const uv_handle_t *)stream, &fd) != 0 || ioctl(fd, SIOCOUTQ, &in_kernel) != 0)
+        in_kernel = 0;
+    return (uint32_t)(uv_stream_get_write_queue_size(stream) + (size_t)in_kernel);
+}
