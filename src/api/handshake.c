@@ -163,6 +163,8 @@ static bool read_body(struct slice body, const char *type, struct wanted *wanted
 /* --- All of them ------------------------------------------------------------------------------ */
 
 bool handshake_read(const struct request *request, struct slice query, struct wanted *wanted) {
+    if (request->parser.method == HTTP_HEAD)
+        return false;
     bool is_get = request->parser.method == HTTP_GET;
     struct slice value, body = request_slice(request, request->body);
     switch (find_header(request, &value)) {

@@ -1,6 +1,7 @@
 #include "api/make_update.h"
 #include "api/body.h"
 #include "api/headers.h"
+#include "api/wish.h"
 
 enum { SCRATCH_KEEP_BYTES = 65536 }; /* from one request to the next */
 
@@ -8,7 +9,10 @@ bool update_maker_init(struct update_maker *maker, const struct request *request
                        struct slice query, bool capture_headers) {
     maker->query = query;
     maker->method = slice_of(llhttp_method_name(request->parser.method));
-    fields_init(&maker->fields, query);
+    struct buf scratch = {0};
+    fields_init(&maker->fields, wish_strip(query, &scratch));
+    maker->fields.failed |= scratch.failed;
+    buf_deinit(&scratch);
     if (capture_headers)
         headers_write(&maker->headers, request);
     return !maker->fields.failed && !maker->headers.failed;

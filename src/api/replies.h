@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "api/wanted.h"
 #include "base/buf.h"
 #include "http/conn.h"
 #include "http/reply.h"
@@ -16,8 +17,9 @@ struct ask {
         struct store_append *push; /* NULL when none is under way */
         struct batch *batch;       /* if is_making: its updates are being made */
     };
-    int64_t quota; /* requests left in the client's window; -1: not counted */
-    bool is_full;  /* a poll with view=full */
+    struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
+    int64_t quota;         /* requests left in the client's window; -1: not counted */
+    bool is_full;          /* a poll with view=full */
     bool is_making;
 };
 

@@ -80,6 +80,7 @@ static void test_queries(void **state) {
     check_none("GET", "", "challenge=%ff", "");
     check_none("POST", "", "challenge=xyz", "{}");
     check_none("POST", "", "hub.mode=a&hub.challenge=xyz", "{}");
+    check_none("HEAD", "", "validationToken=xyz", "");
     check_none("HEAD", "", "hub.mode=a&hub.challenge=xyz", "");
 }
 
