@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "http/asset.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 struct api api;
@@ -18,6 +19,7 @@ struct api api;
 /* A request's target, taken apart. */
 struct route {
     struct slice path, query;
+    struct slice below;                   /* what of the path is below the channel, for a push */
     char channel[CHANNEL_NAME_MAX_BYTES]; /* decoded */
     size_t channel_len;
 };
@@ -124,12 +126,17 @@ static void find_client(const struct request *request, uint8_t ip[16]) {
     }
 }
 
+static struct peer client_of(struct exchange *exchange, const struct request *request) {
+    struct peer peer = exchange_peer(exchange);
+    find_client(request, peer.ip);
+    return peer;
+}
+
 /* Counts the request; when it is one too many it is refused here, and false returned. */
 static bool within_limit(struct exchange *exchange, const struct request *request) {
     if (!api.limiter)
         return true;
-    struct peer peer = exchange_peer(exchange);
-    find_client(request, peer.ip);
+    struct peer peer = client_of(exchange, request);
     struct limiter_verdict verdict = limiter_take(api.limiter, peer.ip, wheel_now_ms());
     ask_of(exchange)->quota = (int64_t)verdict.remaining;
     if (verdict.allowed)
@@ -164,6 +171,32 @@ static enum place take_channel(struct slice *path, struct slice *name) {
                                                       : PLACE_BELOW;
 }
 
+/* Writes a client's address as text; empty for that of a unix socket, whose client is not known. */
+static struct slice write_address(const uint8_t ip[16], char text[INET6_ADDRSTRLEN]) {
+    static const uint8_t ipv4[12] = {[10] = 0xff, [11] = 0xff}, none[16];
+    size_t len = 0;
+    if (memcmp(ip, none, sizeof none) == 0)
+        return SLICE("");
+    if (memcmp(ip, ipv4, sizeof ipv4) != 0) {
+        if (inet_ntop(AF_INET6, ip, text, INET6_ADDRSTRLEN))
+            len = strlen(text);
+        return (struct slice){text, len};
+    }
+    for (int i = 12; i < 16; i++) {
+        len += format_number(text + len, ip[i]);
+        text[len++] = '.';
+    }
+    return (struct slice){text, len - 1};
+}
+
+static void push(struct exchange *exchange, const struct request *request,
+                 const struct route *route) {
+    char address[INET6_ADDRSTRLEN];
+    struct peer peer = client_of(exchange, request);
+    struct sent sent = {route->query, route->below, write_address(peer.ip, address)};
+    push_handle(exchange, request, (struct slice){route->channel, route->channel_len}, &sent);
+}
+
 /* A GET or HEAD: a poll, or what cannot be sent by any other method. */
 static void serve_get(struct exchange *exchange, const struct request *request, struct route *route,
                       enum place place) {
@@ -173,7 +206,7 @@ static void serve_get(struct exchange *exchange, const struct request *request, 
                    SLICE("OK")); /* looks, and sends nothing */
     else if (place == PLACE_PUSH ||
              (place != PLACE_POLL && push_is_handshake(request, route->query)))
-        push_handle(exchange, request, channel, route->query);
+        push(exchange, request, route);
     else if (place == PLACE_BELOW)
         reply_error(exchange, ERROR_NOT_FOUND);
     else
@@ -191,6 +224,7 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     };
     struct slice name;
     enum place place = take_channel(&route->path, &name);
+    route->below = place == PLACE_BELOW ? route->path : SLICE("");
     unsigned method = method_bit(request), methods = methods_of[place];
     enum http_error error = decode_channel(name, route);
     if (error)
@@ -207,8 +241,7 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     else if (method == MAY_GET)
         serve_get(exchange, request, route, place);
     else
-        push_handle(exchange, request, (struct slice){route->channel, route->channel_len},
-                    route->query);
+        push(exchange, request, route);
 }
 
 static const struct {

@@ -85,7 +85,7 @@ static void refuse(struct batch *batch, enum http_error error) {
 
 /* NULL when memory is out. */
 static struct batch *new_batch(struct exchange *exchange, const struct request *request,
-                               struct slice channel, struct slice query) {
+                               struct slice channel, const struct sent *sent) {
     struct batch *batch = calloc(1, sizeof *batch + channel.len);
     if (!batch)
         return NULL;
@@ -97,7 +97,7 @@ static struct batch *new_batch(struct exchange *exchange, const struct request *
     struct slice bom = SLICE("\xEF\xBB\xBF");
     if (slice_starts_with(batch->rest, bom))
         batch->rest = slice_after(batch->rest, bom.len);
-    if (update_maker_init(&batch->maker, request, query, api.capture_headers))
+    if (update_maker_init(&batch->maker, request, sent, api.capture_headers))
         return batch;
     free_batch(batch);
     return NULL;
@@ -230,8 +230,8 @@ static bool enqueue(struct batch *batch, const struct request *request) {
 }
 
 void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                  struct slice query) {
-    struct batch *batch = new_batch(exchange, request, channel, query);
+                  const struct sent *sent) {
+    struct batch *batch = new_batch(exchange, request, channel, sent);
     if (!batch) {
         reply_error(exchange, ERROR_BUSY);
         return;

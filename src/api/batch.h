@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "api/make_update.h"
 #include "http/conn.h"
 
 enum {
@@ -26,7 +27,7 @@ bool batch_is_type(struct slice content_type);
 
 /* Handles a batch for `channel`; see push_handle(). */
 void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                  struct slice query);
+                  const struct sent *sent);
 
 /* Frees a batch that is being made; nothing of it is stored. */
 void batch_cancel(struct batch *batch);

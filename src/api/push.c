@@ -54,13 +54,13 @@ bool push_is_handshake(const struct request *request, struct slice query) {
 }
 
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                 struct slice query) {
+                 const struct sent *sent) {
     if (!is_identity(request)) {
         reply_error(exchange, ERROR_CONTENT_ENCODING);
         return;
     }
     if (batch_is_type(request_header(request, HEADER_CONTENT_TYPE))) {
-        batch_handle(exchange, request, channel, query);
+        batch_handle(exchange, request, channel, sent);
         return;
     }
     /* The body is counted already; its update may take twice as much while it is made. */
@@ -69,7 +69,7 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         return;
     }
     struct update *update;
-    enum http_error error = make_update(request, query, api.capture_headers, &update);
+    enum http_error error = make_update(request, sent, api.capture_headers, &update);
     if (error) {
         reply_error(exchange, error);
         return;
@@ -81,7 +81,7 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         return;
     }
     struct ask *ask = ask_of(exchange);
-    if (!read_handshake(request, query, &ask->wanted)) {
+    if (!read_handshake(request, sent->query, &ask->wanted)) {
         update_unref(update);
         reply_error(exchange, ERROR_BUSY);
         return;

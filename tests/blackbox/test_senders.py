@@ -221,3 +221,38 @@ def test_a_batch_gets_the_reply_too(server, channel):
     reply = server.post(channel + "?.reply=ok", '{"a":1}\n{"a":2}\n', {"Content-Type": "application/x-ndjson"})
     assert (reply.text, reply.headers["x-updates"]) == ("ok", "2")
     assert server.get(channel).updates == [{"a": 1}, {"a": 2}]
+
+
+# --- Where it came from ---
+
+
+def test_the_full_view_says_from_where_and_to_what_path(server, channel):
+    server.push(channel, "{}")
+    server.request("PUT", channel + "//v1/alerts%20x/?a=1", "{}", JSON)
+    plain, below = server.get(channel + "?view=full").updates
+    assert (plain["method"], plain["from"], "path" in plain) == ("POST", "127.0.0.1", False)
+    assert (below["method"], below["from"], below["path"]) == ("PUT", "127.0.0.1", "/v1/alerts%20x/")
+    assert below["query"] == "a=1"
+
+
+def test_the_sender_is_seen_through_a_trusted_proxy(serve):
+    server = serve(TRUST_PROXY="loopback")
+    for address in ("203.0.113.7", "2001:db8::7", "junk"):
+        server.push("/c", "{}", {"X-Forwarded-For": address})
+    seen = [update["from"] for update in server.get("/c?view=full").updates]
+    assert seen == ["203.0.113.7", "2001:db8::7", "127.0.0.1"]
+
+
+def test_a_batch_has_its_origin_too(server, channel):
+    server.push(channel + "/lines", '{"a":1}\n{"a":2}\n', {"Content-Type": "application/x-ndjson"})
+    for update in server.get(channel + "?view=full").updates:
+        assert (update["method"], update["from"], update["path"]) == ("POST", "127.0.0.1", "/lines")
+
+
+@pytest.mark.providers("sqlite")
+def test_the_origin_outlives_a_restart(serve):
+    server = serve()
+    server.push("/c/v1", "{}")
+    server.restart()
+    update = server.get("/c?view=full").updates[0]
+    assert (update["from"], update["path"]) == ("127.0.0.1", "/v1")

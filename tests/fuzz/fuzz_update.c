@@ -95,7 +95,7 @@ static void check_update(const struct update *update, struct slice query, struct
 static void check_lines(const struct request *request, struct slice query, struct slice type,
                         const struct update *wanted) {
     struct update_maker maker = {0};
-    assert(update_maker_init(&maker, request, query, true));
+    assert(update_maker_init(&maker, request, &(struct sent){.query = query}, true));
     for (int i = 0; i < 2; i++) {
         struct update *update;
         assert(!update_maker_make(&maker, request_slice(request, request->body), type, &update));
@@ -132,7 +132,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     query.data = query_copy;
     if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
         struct update *update = NULL;
-        enum http_error error = make_update(&request, query, true, &update);
+        enum http_error error =
+            make_update(&request, &(struct sent){.query = query}, true, &update);
         assert(!error == (update != NULL));
         assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH ||
                error == ERROR_MERGE_SIZE);
