@@ -3,6 +3,7 @@
 #include "api/handshake.h"
 #include "api/poll.h"
 #include "api/push.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "api/report.h"
 #include "base/counters.h"
@@ -227,18 +228,24 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     route->below = place == PLACE_BELOW ? route->path : SLICE("");
     unsigned method = method_bit(request), methods = methods_of[place];
     enum http_error error = decode_channel(name, route);
-    if (error)
+    struct slice channel = {route->channel, error ? 0 : route->channel_len};
+    if (error) {
+        if (method == MAY_PUSH)
+            refusals_note(name, error);
         reply_error(exchange, error);
-    else if (request->parser.method == HTTP_OPTIONS) {
+    } else if (request->parser.method == HTTP_OPTIONS) {
         if (methods & MAY_PUSH)
             reply_push_options(exchange, request, methods);
         else
             reply_options(exchange, methods);
-    } else if (!(method & methods) && method != MAY_GET)
+    } else if (!(method & methods) && method != MAY_GET) {
+        if (method == MAY_PUSH)
+            refusals_note(channel, ERROR_METHOD);
         refuse_method(exchange, methods);
-    else if (!within_limit(exchange, request))
-        return;
-    else if (method == MAY_GET)
+    } else if (!within_limit(exchange, request)) {
+        if (method == MAY_PUSH)
+            refusals_note(channel, ERROR_RATE_LIMIT);
+    } else if (method == MAY_GET)
         serve_get(exchange, request, route, place);
     else
         push(exchange, request, route);

@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "api/make_update.h"
 #include "api/push.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "base/log.h"
 #include "base/turn.h"
@@ -79,6 +80,7 @@ void batch_cancel(struct batch *batch) {
 static void refuse(struct batch *batch, enum http_error error) {
     struct exchange *exchange = batch->exchange;
     uint64_t line = batch->is_bad_line ? batch->line : 0;
+    refusals_note((struct slice){batch->channel, batch->channel_len}, error);
     batch_cancel(batch);
     reply_error_in(exchange, line, error);
 }
@@ -178,6 +180,7 @@ static void push(struct batch *batch) {
         storing += batch->count;
     } else {
         budget_give(batch->bytes);
+        refusals_note(channel, ERROR_BUSY);
         reply_error(exchange, ERROR_BUSY);
     }
     free_batch(batch);
@@ -233,6 +236,7 @@ void batch_handle(struct exchange *exchange, const struct request *request, stru
                   const struct sent *sent) {
     struct batch *batch = new_batch(exchange, request, channel, sent);
     if (!batch) {
+        refusals_note(channel, ERROR_BUSY);
         reply_error(exchange, ERROR_BUSY);
         return;
     }

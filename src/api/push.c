@@ -3,6 +3,7 @@
 #include "api/batch.h"
 #include "api/handshake.h"
 #include "api/make_update.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "api/wish.h"
 #include "base/log.h"
@@ -53,10 +54,15 @@ bool push_is_handshake(const struct request *request, struct slice query) {
     return found;
 }
 
+static void refuse(struct exchange *exchange, struct slice channel, enum http_error error) {
+    refusals_note(channel, error);
+    reply_error(exchange, error);
+}
+
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  const struct sent *sent) {
     if (!is_identity(request)) {
-        reply_error(exchange, ERROR_CONTENT_ENCODING);
+        refuse(exchange, channel, ERROR_CONTENT_ENCODING);
         return;
     }
     if (batch_is_type(request_header(request, HEADER_CONTENT_TYPE))) {
@@ -65,31 +71,31 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
     }
     /* The body is counted already; its update may take twice as much while it is made. */
     if (!budget_has(2 * (size_t)request->body.len)) {
-        reply_error(exchange, ERROR_BUSY);
+        refuse(exchange, channel, ERROR_BUSY);
         return;
     }
     struct update *update;
     enum http_error error = make_update(request, sent, api.capture_headers, &update);
     if (error) {
-        reply_error(exchange, error);
+        refuse(exchange, channel, error);
         return;
     }
     size_t size = update_size(update) + PUSH_BYTES;
     if (!budget_has(size)) {
         update_unref(update);
-        reply_error(exchange, ERROR_BUSY);
+        refuse(exchange, channel, ERROR_BUSY);
         return;
     }
     struct ask *ask = ask_of(exchange);
     if (!read_handshake(request, sent->query, &ask->wanted)) {
         update_unref(update);
-        reply_error(exchange, ERROR_BUSY);
+        refuse(exchange, channel, ERROR_BUSY);
         return;
     }
     ask->push = inbox_push(api.inbox, channel, update, exchange);
     if (!ask->push) {
         push_drop_wanted(ask);
-        reply_error(exchange, ERROR_BUSY);
+        refuse(exchange, channel, ERROR_BUSY);
     } else
         budget_take(size);
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(size).text, NULL);
@@ -113,6 +119,8 @@ void push_done(void *owner, const struct store_append *push) {
     bool is_batch = store_append_is_batch(push);
     if (is_batch)
         batch_done(push->count, !push->error);
+    if (push->error)
+        refusals_note((struct slice){push->name, push->name_len}, store_http_error(push->error));
     struct exchange *exchange = owner;
     if (!exchange)
         return;

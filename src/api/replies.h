@@ -57,7 +57,9 @@ void reply_error(struct exchange *exchange, enum http_error error);
 /* The same for an error in a line of the request's body; 0: it is no single line's. */
 void reply_error_in(struct exchange *exchange, uint64_t line, enum http_error error);
 
-/* Replies with the error that clients see for the store's. */
+/* The error that clients see for the store's. */
+enum http_error store_http_error(enum store_error error);
+
 void reply_store_error(struct exchange *exchange, enum store_error error);
 
 /* Sends a reply that has just been made; NULL: there was no memory for it. */
