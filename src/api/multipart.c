@@ -126,7 +126,7 @@ struct form {
 };
 
 static struct slice text_of(const struct form *form, struct stretch stretch) {
-    return (struct slice){form->text.data + stretch.at, stretch.len};
+    return stretch.len ? (struct slice){form->text.data + stretch.at, stretch.len} : SLICE("");
 }
 
 /* Reads `name` or `filename`; `name*` and `filename*` win, wherever they stand. */
