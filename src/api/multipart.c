@@ -88,7 +88,7 @@ static bool write_extended(struct buf *out, struct slice value) {
     if (!is_latin1 && !slice_equal_nocase(charset, SLICE("utf-8")))
         return false;
     struct buf bytes = {0};
-    if (!buf_reserve(&bytes, value.len + 1)) {
+    if (!buf_reserve(&bytes, value.len + 1) || !bytes.data) {
         out->failed = true;
         return true;
     }
@@ -280,10 +280,11 @@ static bool read_form(struct form *form, struct slice body, struct slice content
     struct slice line = delimiter_line(content_type, text), preamble;
     if (!line.len)
         return false;
-    enum delimiter found;
+    enum delimiter found = DELIMITER_NONE;
     size_t len = 0;
-    if (slice_starts_with(body, slice_after(line, 2)) &&
-        (found = delimiter_end(slice_after(body, line.len - 2), &len)))
+    if (slice_starts_with(body, slice_after(line, 2)))
+        found = delimiter_end(slice_after(body, line.len - 2), &len);
+    if (found)
         body = slice_after(body, line.len - 2 + len);
     else
         found = find_delimiter(&body, line, &preamble);
