@@ -10,12 +10,15 @@ static bool is_kept(struct slice name) {
     for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)
         if (slice_equal_nocase(name, dropped[i]))
             return false;
-    return name.len < 6 || strncasecmp(name.data, "proxy-", 6) != 0;
+    struct slice start = {name.data, name.len < 6 ? name.len : 6};
+    return !slice_equal_nocase(start, SLICE("proxy-"));
 }
 
-/* The next header of that name, from number `first` on; header_count when there is none. */
-static uint32_t find(const struct request *request, uint32_t first, struct slice name) {
-    while (first < request->header_count &&
+/* The first header of that name from number `first` on and before `end`, which is returned when
+ * there is none. */
+static uint32_t find(const struct request *request, uint32_t first, uint32_t end,
+                     struct slice name) {
+    while (first < end &&
            !slice_equal_nocase(request_slice(request, request->headers[first].name), name))
         first++;
     return first;
@@ -41,7 +44,8 @@ static void write_values(struct buf *out, const struct request *request, uint32_
     struct slice value = request_slice(request, request->headers[first].value);
     struct buf joined = {0};
     buf_append(&joined, value.data, value.len);
-    for (; next < request->header_count; next = find(request, next + 1, name)) {
+    for (; next < request->header_count;
+         next = find(request, next + 1, request->header_count, name)) {
         value = request_slice(request, request->headers[next].value);
         buf_puts(&joined, ", ");
         buf_append(&joined, value.data, value.len);
@@ -70,13 +74,13 @@ void headers_write(struct buf *out, const struct request *request) {
     buf_putc(out, '{');
     for (uint32_t i = 0; i < request->header_count; i++) {
         struct slice name = request_slice(request, request->headers[i].name);
-        if (!is_kept(name) || find(request, 0, name) < i)
+        if (!is_kept(name) || find(request, 0, i, name) < i)
             continue;
         size_t before = out->len;
         if (before > start + 1)
             buf_putc(out, ',');
         write_name(out, name);
-        uint32_t next = find(request, i + 1, name);
+        uint32_t next = find(request, i + 1, request->header_count, name);
         if (next == request->header_count)
             write_value(out, request_slice(request, request->headers[i].value));
         else

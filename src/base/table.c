@@ -66,6 +66,7 @@ void table_insert(struct table *table, struct table_node *node) {
     node->next = *bucket;
     *bucket = node;
     table->count++;
+    table->popped = 0;
 }
 
 void table_remove(struct table *table, struct table_node *node) {
@@ -77,10 +78,10 @@ void table_remove(struct table *table, struct table_node *node) {
 }
 
 struct table_node *table_pop(struct table *table) {
-    for (size_t i = 0; table->count && i < table->round + table->split; i++) {
-        struct table_node *node = table->buckets[i];
+    for (; table->count && table->popped < table->round + table->split; table->popped++) {
+        struct table_node **bucket = &table->buckets[table->popped], *node = *bucket;
         if (node) {
-            table->buckets[i] = node->next;
+            *bucket = node->next;
             table->count--;
             return node;
         }

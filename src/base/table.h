@@ -22,6 +22,7 @@ struct table {
     size_t round;    /* a power of two: buckets at the start of this doubling */
     size_t split;    /* buckets of this round that are split already */
     size_t count;
+    size_t popped; /* buckets that table_pop() has found empty since the last insertion */
 };
 
 /* Whether `node` has the key `key` of `key_len` bytes; asked only when the hashes are equal. */

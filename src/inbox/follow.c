@@ -9,6 +9,7 @@ enum {
     TICK_MS = 100,
     PAUSE_MAX_MS = 5000,   /* from one failing read of a channel to the next */
     CATCH_UPS_MAX = 256,   /* channels re-read at once: after an outage all are due */
+    LOAD_TURNS = 10,       /* see is_late() */
     IDLE_MS = 10000,       /* a channel is watched for so long after its last poll */
     UNWATCHED_SLICE = 512, /* channels looked at in one tick */
     CHECK_MS = 1000,       /* what a poll has not heard from the store is checked after so long */
@@ -19,6 +20,7 @@ struct follow {
     struct list due;       /* struct watched: to be read */
     struct list loading;   /* struct watched: polls wait for them, longest first */
     struct list unchecked; /* struct watched: see check_counters() */
+    uint64_t loaded_ms;    /* when a channel that polls waited for was last read */
     struct store_events events;
     uv_timer_t tick;
     uint32_t catch_ups; /* reads of watched channels under way */
@@ -181,6 +183,7 @@ static bool is_ready(const struct channel *channel, const struct poll *poll) {
 /* Decides for the polls that came before the read began. For the others the channel is re-read. */
 static void decide_loading(struct watched *watched) {
     struct channel *channel = watched->channel;
+    watched->follow->loaded_ms = uv_now(watched->follow->inbox->loop);
     list_remove(&watched->loading_link);
     if (!list_empty(&channel->loading) &&
         !is_ready(channel, container_of(channel->loading.prev, struct poll, link))) {
@@ -476,13 +479,20 @@ static void check_counters(struct follow *follow, uint64_t now_ms) {
     }
 }
 
+/* While others are loaded, a channel waits its turn: after a restart they come in thousands. */
+static bool is_late(const struct follow *follow, const struct watched *watched, uint64_t now_ms) {
+    uint64_t max_ms = follow->inbox->options.load_max_ms;
+    uint64_t waited_ms = now_ms - watched->loading_ms;
+    return waited_ms >= max_ms &&
+           (now_ms - follow->loaded_ms >= max_ms || waited_ms >= LOAD_TURNS * max_ms);
+}
+
 /* Polls whose channel is not loaded in time learn why. */
 static void fail_late_loads(struct follow *follow, uint64_t now_ms) {
     struct inbox *inbox = follow->inbox;
     while (!list_empty(&follow->loading)) {
         struct watched *watched = container_of(follow->loading.next, struct watched, loading_link);
-        if (!list_empty(&watched->channel->loading) &&
-            now_ms - watched->loading_ms < inbox->options.load_max_ms)
+        if (!list_empty(&watched->channel->loading) && !is_late(follow, watched, now_ms))
             return;
         enum store_error error = store_health(inbox->store, NULL);
         fail_loading(watched, error ? error : STORE_AWAY);

@@ -76,7 +76,9 @@ struct inbox_options {
     uint64_t channel_max_updates;
     int64_t ttl_ms;
     uint64_t cache_max_bytes;
-    uint64_t load_max_ms; /* how long a poll waits for its channel, on a shared store */
+    /* How long a poll waits for its channel, on a shared store; while the store serves others it may
+     * be ten times as long. */
+    uint64_t load_max_ms;
 };
 
 /* NULL when memory is out. `store` is used, not owned. */

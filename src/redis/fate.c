@@ -40,7 +40,7 @@ static bool may_pass(enum store_error error, bool may_fail_over) {
 
 static struct redis_fate fate_of_error(const char *text, bool may_fail_over) {
     if (strstr(text, "NOSCRIPT"))
-        return (struct redis_fate){FATE_SCRIPT, STORE_FAILED};
+        return (struct redis_fate){FATE_SCRIPT, STORE_AWAY};
     if (strncmp(text, "MOVED ", 6) == 0)
         return (struct redis_fate){FATE_MOVED, STORE_CLUSTER_DOWN};
     if (strncmp(text, "ASK ", 4) == 0)

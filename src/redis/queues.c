@@ -149,8 +149,8 @@ void queues_send(struct redis_store *store) {
 /* A Redis that answers others will come to this one. */
 static bool may_go_on(const struct op *op, const struct redis_lane *lane, uint64_t now_ms) {
     uint64_t timeout_ms = (uint64_t)op->store->redis->timeout_ms;
-    return !op->is_append && !op->is_sent && op->extensions < EXTENSIONS_MAX && lane &&
-           redis_lane_is_ready(lane) && now_ms - lane->answered_ms < timeout_ms;
+    return !op->is_append && op->extensions < EXTENSIONS_MAX && lane && redis_lane_is_ready(lane) &&
+           now_ms - lane->answered_ms < timeout_ms;
 }
 
 static void give_up(struct op *op) {
@@ -163,7 +163,9 @@ static void give_up_late(struct list *ops, uint64_t now_ms, int *left) {
         struct op *op = container_of(ops->next, struct op, link);
         if (op->due_ms > now_ms)
             return;
-        struct redis_node *node = op->is_append || op->is_sent ? NULL : queues_node_of(op);
+        struct redis_node *node = op->is_append ? NULL
+                                  : op->is_sent ? op->node
+                                                : queues_node_of(op);
         if (may_go_on(op, node ? &node->lanes[REDIS_LANE_READ] : NULL, now_ms)) {
             op->extensions++;
             op->due_ms = now_ms + (uint64_t)op->store->redis->timeout_ms;

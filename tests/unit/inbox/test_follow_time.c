@@ -92,6 +92,34 @@ static void test_late_loads_fail(void **state) {
     check_error(&waiters[0], STORE_AWAY);
 }
 
+/* The store serves one channel after the other: whoever waits for its turn is not late, within
+ * bounds. */
+static void test_a_busy_store_gets_more_time(void **state) {
+    (void)state;
+    enum { POLLS = 40 };
+    options.load_max_ms = 3000;
+    make_inbox();
+    for (int i = 0; i < POLLS; i++) {
+        static char names[POLLS][8];
+        snprintf(names[i], sizeof names[i], "c%d", i);
+        wait_for(i, names[i], 0);
+    }
+    fake_turn_on();
+    int answered = 0, failed = 0;
+    for (int second = 0; second < POLLS; second++) {
+        tick_after(999);
+        if (!list_empty(&fake.asked))
+            fake_serve_read(STORE_OK);
+        tick_after(1);
+    }
+    for (int i = 0; i < POLLS; i++) {
+        failed += waiters[i].error == STORE_AWAY;
+        answered += waiters[i].error == STORE_OK;
+    }
+    assert_in_range(answered, 25, 31);
+    assert_int_equal(answered + failed, POLLS);
+}
+
 /* A load's time is that of the polls that wait for it now, not of those that are gone. */
 static void test_a_load_begins_with_its_poll(void **state) {
     (void)state;
@@ -164,9 +192,13 @@ static void test_idle_channels_are_forgotten(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        SHARED_TEST(test_failed_reads_are_tried_again),  SHARED_TEST(test_silence_is_checked),
-        SHARED_TEST(test_what_was_heard_is_not_checked), SHARED_TEST(test_late_loads_fail),
-        SHARED_TEST(test_a_load_begins_with_its_poll),   SHARED_TEST(test_many_looks_are_not_late),
+        SHARED_TEST(test_failed_reads_are_tried_again),
+        SHARED_TEST(test_silence_is_checked),
+        SHARED_TEST(test_what_was_heard_is_not_checked),
+        SHARED_TEST(test_late_loads_fail),
+        SHARED_TEST(test_a_busy_store_gets_more_time),
+        SHARED_TEST(test_a_load_begins_with_its_poll),
+        SHARED_TEST(test_many_looks_are_not_late),
         SHARED_TEST(test_idle_channels_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -42,7 +42,7 @@ static void test_redirections(void **state) {
 static void test_a_script_that_is_not_known(void **state) {
     (void)state;
     check(redis_fate_of(error("NOSCRIPT No matching script."), true, true, false), FATE_SCRIPT,
-          STORE_FAILED);
+          STORE_AWAY);
 }
 
 /* Nothing was done: it may be tried elsewhere, whoever said so. */
