@@ -6,6 +6,7 @@
  */
 #include "api/headers.h"
 #include "api/make_update.h"
+#include "api/wish.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -77,13 +78,17 @@ static void check_update(const struct update *update, struct slice query, struct
     assert(update->headers_len <= HEADERS_MAX_BYTES);
     assert(json_check(update_headers(update)) == JSON_OBJECT);
     struct text_pair pair;
+    struct buf stripped = {0};
+    query = wish_strip(query, &stripped); /* what is longline's own is not merged */
     struct slice pairs = query;
     bool has_query = text_next_pair(&pairs, &pair);
     if (has_query) {
         assert(kind == JSON_OBJECT);
         check_query(query, body);
+        buf_deinit(&stripped);
         return;
     }
+    buf_deinit(&stripped);
     if (raw.len >= 3 && memcmp(raw.data, "\xEF\xBB\xBF", 3) == 0)
         raw = (struct slice){raw.data + 3, raw.len - 3};
     enum json_kind raw_kind = json_check(raw);
