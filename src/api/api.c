@@ -1,13 +1,16 @@
 #include "api/api.h"
 #include "api/batch.h"
+#include "api/handshake.h"
 #include "api/poll.h"
 #include "api/push.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "api/report.h"
 #include "base/counters.h"
 #include "base/text.h"
 #include "http/asset.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 struct api api;
@@ -17,9 +20,17 @@ struct api api;
 /* A request's target, taken apart. */
 struct route {
     struct slice path, query;
+    struct slice below;                   /* what of the path is below the channel, for a push */
     char channel[CHANNEL_NAME_MAX_BYTES]; /* decoded */
     size_t channel_len;
 };
+
+/* Without all but the last of the slashes at its front. */
+static struct slice without_doubled(struct slice path) {
+    while (slice_starts_with(path, SLICE("//")))
+        path = slice_after(path, 1);
+    return path;
+}
 
 /* Splits the target. Of an absolute one (http://host/path) the part from the path on counts. */
 static bool split_target(struct slice target, struct route *route) {
@@ -32,6 +43,7 @@ static bool split_target(struct slice target, struct route *route) {
     if (!slice_starts_with(target, SLICE("/")) || memchr(target.data, '#', target.len) ||
         !slice_cut(&target, '?', &route->path))
         return false;
+    route->path = without_doubled(route->path);
     route->query = target.data ? target : SLICE("");
     return true;
 }
@@ -56,20 +68,38 @@ static enum http_error decode_channel(struct slice segment, struct route *route)
 
 /* --- The route table -------------------------------------------------------------------------- */
 
-enum { MAY_GET = 1, MAY_POST = 2 };
+enum { MAY_GET = 1, MAY_PUSH = 2 };
 
 /* The Allow header of a path that takes `methods`, with further headers behind it. */
 #define ALLOW(methods, more)                                                                       \
     ((methods) == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n" more)                         \
-     : (methods) == MAY_POST ? SLICE("Allow: POST, OPTIONS\r\n" more)                              \
-                             : SLICE("Allow: GET, HEAD, POST, OPTIONS\r\n" more))
+     : (methods) == MAY_PUSH ? SLICE("Allow: POST, PUT, PATCH, OPTIONS\r\n" more)                  \
+                             : SLICE("Allow: GET, HEAD, POST, PUT, PATCH, OPTIONS\r\n" more))
+
+#define CORS                                                                                       \
+    "Access-Control-Allow-Methods: GET, HEAD, POST, PUT, PATCH, OPTIONS\r\n"                       \
+    "Access-Control-Allow-Headers: *, Authorization, Content-Type\r\n"                             \
+    "Access-Control-Max-Age: 86400\r\n"
 
 static void reply_options(struct exchange *exchange, unsigned methods) {
-    reply_with(exchange, HTTP_NO_CONTENT, NULL,
-               ALLOW(methods, "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-                              "Access-Control-Allow-Headers: *, Content-Type\r\n"
-                              "Access-Control-Max-Age: 86400\r\n"),
-               SLICE(""));
+    reply_with(exchange, HTTP_NO_CONTENT, NULL, ALLOW(methods, CORS), SLICE(""));
+}
+
+/* Answers OPTIONS on a path that takes pushes: a sender of CloudEvents asks for consent by it. */
+static void reply_push_options(struct exchange *exchange, const struct request *request,
+                               unsigned methods) {
+    struct buf lines = {0};
+    if (!handshake_consent(request, &lines)) {
+        reply_options(exchange, methods);
+        return;
+    }
+    struct slice allow = ALLOW(methods, CORS);
+    buf_append(&lines, allow.data, allow.len);
+    if (lines.failed)
+        reply_error(exchange, ERROR_BUSY);
+    else
+        reply_with(exchange, HTTP_OK, REPLY_TEXT, (struct slice){lines.data, lines.len}, SLICE(""));
+    buf_deinit(&lines);
 }
 
 static void refuse_method(struct exchange *exchange, unsigned methods) {
@@ -80,7 +110,9 @@ static unsigned method_bit(const struct request *request) {
     switch (request->parser.method) {
     case HTTP_GET:
     case HTTP_HEAD: return MAY_GET;
-    case HTTP_POST: return MAY_POST;
+    case HTTP_POST:
+    case HTTP_PUT:
+    case HTTP_PATCH: return MAY_PUSH;
     default: return 0;
     }
 }
@@ -95,12 +127,17 @@ static void find_client(const struct request *request, uint8_t ip[16]) {
     }
 }
 
+static struct peer client_of(struct exchange *exchange, const struct request *request) {
+    struct peer peer = exchange_peer(exchange);
+    find_client(request, peer.ip);
+    return peer;
+}
+
 /* Counts the request; when it is one too many it is refused here, and false returned. */
 static bool within_limit(struct exchange *exchange, const struct request *request) {
     if (!api.limiter)
         return true;
-    struct peer peer = exchange_peer(exchange);
-    find_client(request, peer.ip);
+    struct peer peer = client_of(exchange, request);
     struct limiter_verdict verdict = limiter_take(api.limiter, peer.ip, wheel_now_ms());
     ask_of(exchange)->quota = (int64_t)verdict.remaining;
     if (verdict.allowed)
@@ -113,38 +150,105 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
     return false;
 }
 
-/* `/{channel}`, `/{channel}/pushUpdates` and `/{channel}/getUpdates`. */
+/* What stands behind the channel's name in a path. */
+enum place { PLACE_CHANNEL, PLACE_PUSH, PLACE_POLL, PLACE_BELOW };
+
+/* Takes the channel's name off the front of `*path`, which begins with a slash. The rest begins
+ * with a slash too, or is empty. Slashes that are doubled, or behind everything, do not count. */
+static enum place take_channel(struct slice *path, struct slice *name) {
+    struct slice rest = slice_after(*path, 1);
+    const char *slash = memchr(rest.data, '/', rest.len);
+    size_t len = slash ? (size_t)(slash - rest.data) : rest.len;
+    *name = (struct slice){rest.data, len};
+    *path = without_doubled(slice_after(rest, len));
+    struct slice word = *path;
+    while (word.len && word.data[word.len - 1] == '/')
+        word.len--;
+    if (!word.len)
+        *path = SLICE("");
+    return !word.len                                  ? PLACE_CHANNEL
+           : slice_equal(word, SLICE("/pushUpdates")) ? PLACE_PUSH
+           : slice_equal(word, SLICE("/getUpdates"))  ? PLACE_POLL
+                                                      : PLACE_BELOW;
+}
+
+/* Writes a client's address as text; empty for that of a unix socket, whose client is not known. */
+static struct slice write_address(const uint8_t ip[16], char text[INET6_ADDRSTRLEN]) {
+    static const uint8_t ipv4[12] = {[10] = 0xff, [11] = 0xff}, none[16];
+    size_t len = 0;
+    if (memcmp(ip, none, sizeof none) == 0)
+        return SLICE("");
+    if (memcmp(ip, ipv4, sizeof ipv4) != 0) {
+        if (inet_ntop(AF_INET6, ip, text, INET6_ADDRSTRLEN))
+            len = strlen(text);
+        return (struct slice){text, len};
+    }
+    for (int i = 12; i < 16; i++) {
+        len += format_number(text + len, ip[i]);
+        text[len++] = '.';
+    }
+    return (struct slice){text, len - 1};
+}
+
+static void push(struct exchange *exchange, const struct request *request,
+                 const struct route *route) {
+    char address[INET6_ADDRSTRLEN];
+    struct peer peer = client_of(exchange, request);
+    struct sent sent = {route->query, route->below, write_address(peer.ip, address)};
+    push_handle(exchange, request, (struct slice){route->channel, route->channel_len}, &sent);
+}
+
+/* A GET or HEAD: a poll, or what cannot be sent by any other method. */
+static void serve_get(struct exchange *exchange, const struct request *request, struct route *route,
+                      enum place place) {
+    struct slice channel = {route->channel, route->channel_len};
+    if (place == PLACE_PUSH && exchange->is_head)
+        reply_with(exchange, HTTP_OK, REPLY_TEXT, SLICE(""),
+                   SLICE("OK")); /* looks, and sends nothing */
+    else if (place == PLACE_PUSH ||
+             (place != PLACE_POLL && push_is_handshake(request, route->query)))
+        push(exchange, request, route);
+    else if (place == PLACE_BELOW)
+        reply_error(exchange, ERROR_NOT_FOUND);
+    else
+        poll_handle(exchange, channel, route->query);
+}
+
+/* `/{channel}` and what is below it. */
 static void serve_channel(struct exchange *exchange, const struct request *request,
                           struct route *route) {
-    struct slice segment = {route->path.data + 1, route->path.len - 1};
-    const char *slash = memchr(segment.data, '/', segment.len);
-    unsigned methods = MAY_GET | MAY_POST;
-    if (slash) {
-        struct slice rest = {slash, segment.len - (size_t)(slash - segment.data)};
-        methods = slice_equal(rest, SLICE("/pushUpdates"))  ? MAY_POST
-                  : slice_equal(rest, SLICE("/getUpdates")) ? MAY_GET
-                                                            : 0;
-        segment.len -= rest.len;
-    }
-    enum http_error error = methods ? decode_channel(segment, route) : ERROR_NOT_FOUND;
+    static const unsigned methods_of[] = {
+        [PLACE_CHANNEL] = MAY_GET | MAY_PUSH,
+        [PLACE_PUSH] = MAY_GET | MAY_PUSH,
+        [PLACE_POLL] = MAY_GET,
+        [PLACE_BELOW] = MAY_PUSH,
+    };
+    struct slice name;
+    enum place place = take_channel(&route->path, &name);
+    route->below = place == PLACE_BELOW ? route->path : SLICE("");
+    unsigned method = method_bit(request), methods = methods_of[place];
+    enum http_error error = decode_channel(name, route);
+    struct slice channel = {route->channel, error ? 0 : route->channel_len};
     if (error) {
+        if (method == MAY_PUSH)
+            refusals_note(name, error);
         reply_error(exchange, error);
-        return;
-    }
-    if (request->parser.method == HTTP_OPTIONS) {
-        reply_options(exchange, methods);
-        return;
-    }
-    unsigned method = method_bit(request) & methods;
-    if (!method)
-        refuse_method(exchange, methods);
-    else if (within_limit(exchange, request)) {
-        struct slice channel = {route->channel, route->channel_len};
-        if (method == MAY_POST)
-            push_handle(exchange, request, channel, route->query);
+    } else if (request->parser.method == HTTP_OPTIONS) {
+        if (methods & MAY_PUSH)
+            reply_push_options(exchange, request, methods);
         else
-            poll_handle(exchange, channel, route->query);
-    }
+            reply_options(exchange, methods);
+    } else if (!(method & methods) && method != MAY_GET) {
+        if (method == MAY_PUSH)
+            refusals_note(channel, ERROR_METHOD);
+        refuse_method(exchange, methods);
+    } else if (!within_limit(exchange, request)) {
+        if (method == MAY_PUSH)
+            refusals_note(channel, ERROR_RATE_LIMIT);
+    } else if (method == MAY_GET)
+        serve_get(exchange, request, route, place);
+    else
+        push(exchange, request, route);
 }
 
 static const struct {
@@ -179,7 +283,7 @@ static void on_request(struct exchange *exchange, const struct request *request)
     ask_of(exchange)->quota = -1;
     struct slice target = request_slice(request, request->target);
     if (request->parser.method == HTTP_OPTIONS && slice_equal(target, SLICE("*"))) {
-        reply_options(exchange, MAY_GET | MAY_POST);
+        reply_options(exchange, MAY_GET | MAY_PUSH);
         return;
     }
     struct route route;
@@ -205,6 +309,7 @@ static void on_cancel(struct exchange *exchange) {
     else if (ask->push)
         inbox_cancel_push(ask->push);
     ask->push = NULL;
+    push_drop_wanted(ask);
 }
 
 const struct handler api_handler = {on_request, poll_expire, on_cancel};

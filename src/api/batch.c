@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "api/make_update.h"
 #include "api/push.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "base/log.h"
 #include "base/turn.h"
@@ -81,13 +82,14 @@ void batch_cancel(struct batch *batch) {
 static void refuse(struct batch *batch, enum http_error error) {
     struct exchange *exchange = batch->exchange;
     uint64_t line = batch->is_bad_line ? batch->line : 0;
+    refusals_note((struct slice){batch->channel, batch->channel_len}, error);
     batch_cancel(batch);
     reply_error_in(exchange, line, error);
 }
 
 /* NULL when memory is out. */
 static struct batch *new_batch(struct exchange *exchange, const struct request *request,
-                               struct slice channel, struct slice query) {
+                               struct slice channel, const struct sent *sent) {
     struct batch *batch = calloc(1, sizeof *batch + channel.len);
     if (!batch)
         return NULL;
@@ -99,7 +101,7 @@ static struct batch *new_batch(struct exchange *exchange, const struct request *
     struct slice bom = SLICE("\xEF\xBB\xBF");
     if (slice_starts_with(batch->rest, bom))
         batch->rest = slice_after(batch->rest, bom.len);
-    if (update_maker_init(&batch->maker, request, query, api.capture_headers))
+    if (update_maker_init(&batch->maker, request, sent, api.capture_headers))
         return batch;
     free_batch(batch);
     return NULL;
@@ -180,6 +182,7 @@ static void push(struct batch *batch) {
         storing += batch->count;
     } else {
         budget_give(batch->bytes);
+        refusals_note(channel, ERROR_BUSY);
         reply_error(exchange, ERROR_BUSY);
     }
     free_batch(batch);
@@ -232,9 +235,10 @@ static bool enqueue(struct batch *batch, const struct request *request) {
 }
 
 void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                  struct slice query) {
-    struct batch *batch = new_batch(exchange, request, channel, query);
+                  const struct sent *sent) {
+    struct batch *batch = new_batch(exchange, request, channel, sent);
     if (!batch) {
+        refusals_note(channel, ERROR_BUSY);
         reply_error(exchange, ERROR_BUSY);
         return;
     }

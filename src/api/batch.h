@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "api/make_update.h"
 #include "http/conn.h"
 
 enum {
@@ -28,7 +29,7 @@ bool batch_is_type(struct slice content_type);
 
 /* Handles a batch for `channel`; see push_handle(). */
 void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                  struct slice query);
+                  const struct sent *sent);
 
 /* Frees a batch that is being made; nothing of it is stored. */
 void batch_cancel(struct batch *batch);

@@ -1,4 +1,5 @@
 #include "api/body.h"
+#include "api/multipart.h"
 #include "base/json.h"
 #include "base/utf8.h"
 
@@ -137,6 +138,8 @@ enum http_error body_write(struct buf *out, struct slice *body, struct slice con
     case MEDIA_FORM: return write_form(out, *body, query);
     case MEDIA_OTHER: break;
     }
+    if (multipart_is_form(content_type) && multipart_write(out, *body, content_type, query))
+        return HTTP_NO_ERROR;
     if (utf8_is_valid(*body))
         write_wrapped(out, SLICE("body"), *body, json_write_string, query);
     else

@@ -1,27 +1,47 @@
 #include "api/make_update.h"
 #include "api/body.h"
 #include "api/headers.h"
+#include "api/wish.h"
 
 enum { SCRATCH_KEEP_BYTES = 65536 }; /* from one request to the next */
 
+static void write_method(struct buf *out, const struct request *request, const struct sent *sent) {
+    buf_puts(out, llhttp_method_name(request->parser.method));
+    if (!sent->from.len && !sent->path.len)
+        return;
+    buf_putc(out, ' ');
+    struct slice from = sent->from.len ? sent->from : SLICE("-");
+    buf_append(out, from.data, from.len);
+    if (!sent->path.len)
+        return;
+    buf_putc(out, ' ');
+    buf_append(out, sent->path.data, sent->path.len);
+}
+
 bool update_maker_init(struct update_maker *maker, const struct request *request,
-                       struct slice query, bool capture_headers) {
+                       const struct sent *sent, bool capture_headers) {
+    struct slice query = sent->query;
     maker->query = query;
-    maker->method = slice_of(llhttp_method_name(request->parser.method));
-    fields_init(&maker->fields, query);
+    write_method(&maker->method, request, sent);
+    struct buf scratch = {0};
+    fields_init(&maker->fields, wish_strip(query, &scratch));
+    maker->fields.failed |= scratch.failed;
+    buf_deinit(&scratch);
     if (capture_headers)
         headers_write(&maker->headers, request);
-    return !maker->fields.failed && !maker->headers.failed;
+    return !maker->fields.failed && !maker->headers.failed && !maker->method.failed;
 }
 
 void update_maker_deinit(struct update_maker *maker) {
     fields_deinit(&maker->fields);
+    buf_deinit(&maker->method);
     buf_deinit(&maker->headers);
     buf_deinit(&maker->text);
 }
 
 size_t update_maker_size(const struct update_maker *maker) {
-    return sizeof *maker + fields_size(&maker->fields) + maker->headers.cap + maker->text.cap;
+    return sizeof *maker + fields_size(&maker->fields) + maker->method.cap + maker->headers.cap +
+           maker->text.cap;
 }
 
 enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
@@ -41,7 +61,7 @@ enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
         .raw = raw,
         .query = maker->query,
         .headers = {maker->headers.data, maker->headers.len},
-        .method = maker->method,
+        .method = {maker->method.data, maker->method.len},
         .has_raw = !slice_equal(body, raw),
     };
     struct update *made = update_new(&parts);
@@ -51,14 +71,15 @@ enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
     return HTTP_NO_ERROR;
 }
 
-enum http_error make_update(const struct request *request, struct slice query, bool capture_headers,
-                            struct update **update) {
+enum http_error make_update(const struct request *request, const struct sent *sent,
+                            bool capture_headers, struct update **update) {
     static struct update_maker maker; /* for its buffers */
     enum http_error error = ERROR_BUSY;
-    if (update_maker_init(&maker, request, query, capture_headers))
+    if (update_maker_init(&maker, request, sent, capture_headers))
         error = update_maker_make(&maker, request_slice(request, request->body),
                                   request_header(request, HEADER_CONTENT_TYPE), update);
     fields_deinit(&maker.fields);
+    buf_reset(&maker.method, SCRATCH_KEEP_BYTES);
     buf_reset(&maker.headers, SCRATCH_KEEP_BYTES);
     buf_reset(&maker.text, SCRATCH_KEEP_BYTES);
     return error;

@@ -7,21 +7,28 @@
 #include "http/status.h"
 #include "inbox/update.h"
 
+/* What the route knows of a push. */
+struct sent {
+    struct slice query; /* what follows the `?` of the target; must outlive the update's making */
+    struct slice path;  /* below the channel, from its slash on; empty when there is none */
+    struct slice from;  /* the sender's address, empty when it is not known */
+};
+
 /* What all updates of a request have in common. Loop thread only. */
 struct update_maker {
-    struct slice query, method;
+    struct slice query;
+    struct buf method;    /* as update_method() has it */
     struct fields fields; /* of the query */
     struct buf headers;   /* as kept; empty when they are not */
     struct buf text;      /* of the update that is being made */
 };
 
 /*
- * Reads what a request's updates have in common; `query` is what follows the `?` of the target and
- * must outlive the maker. The maker is zeroed or deinitialized. False when memory is out; in any
- * case update_maker_deinit() it.
+ * Reads what a request's updates have in common. The maker is zeroed or deinitialized. False when
+ * memory is out; in any case update_maker_deinit() it.
  */
 bool update_maker_init(struct update_maker *maker, const struct request *request,
-                       struct slice query, bool capture_headers);
+                       const struct sent *sent, bool capture_headers);
 void update_maker_deinit(struct update_maker *maker);
 
 /* Memory it takes. */
@@ -35,5 +42,5 @@ enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
                                   struct slice content_type, struct update **update);
 
 /* Makes the one update of a complete push. */
-enum http_error make_update(const struct request *request, struct slice query, bool capture_headers,
-                            struct update **update);
+enum http_error make_update(const struct request *request, const struct sent *sent,
+                            bool capture_headers, struct update **update);

@@ -154,13 +154,23 @@ static struct reply *build_plain(const struct answer *answer, unsigned flags,
     return reply;
 }
 
+static void write_known(struct buf *out, const char *name, struct slice value) {
+    if (!value.len)
+        return;
+    buf_puts(out, name);
+    json_write_string(out, value);
+}
+
 static void write_full(struct buf *out, const struct update *update) {
     struct slice headers = update_headers(update), body = update_body(update),
                  raw = update_raw(update);
     buf_puts(out, "{\"ts\":");
     buf_put_number(out, update->ts);
     buf_printf(out, ",\"at\":%" PRId64 ",\"method\":", update->at_ms);
-    json_write_string(out, update_method(update));
+    struct origin origin = update_origin(update);
+    json_write_string(out, origin.method);
+    write_known(out, ",\"path\":", origin.path);
+    write_known(out, ",\"from\":", origin.from);
     buf_puts(out, ",\"query\":");
     json_write_string(out, update_query(update));
     buf_puts(out, ",\"headers\":");

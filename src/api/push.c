@@ -1,50 +1,117 @@
 #include "api/push.h"
 #include "api/api.h"
 #include "api/batch.h"
+#include "api/handshake.h"
 #include "api/make_update.h"
+#include "api/refusals.h"
 #include "api/replies.h"
+#include "api/wish.h"
 #include "base/log.h"
 #include "http/budget.h"
+
+#include <stdlib.h>
 
 static bool is_identity(const struct request *request) {
     struct slice coding = slice_trim(request_header(request, HEADER_CONTENT_ENCODING));
     return !coding.len || slice_equal_nocase(coding, SLICE("identity"));
 }
 
+static size_t wanted_size(const struct wanted *wanted) {
+    return sizeof *wanted + wanted->lines.cap + wanted->text.cap;
+}
+
+/* Sets what a handshake wants to hear, NULL if it is none. False when memory is out. */
+static bool read_handshake(const struct request *request, struct slice query,
+                           struct wanted **wanted) {
+    struct wanted read = {0};
+    *wanted = NULL;
+    if (!handshake_read(request, query, &read))
+        return true;
+    if (!wanted_failed(&read))
+        *wanted = malloc(sizeof **wanted);
+    if (!*wanted) {
+        wanted_deinit(&read);
+        return false;
+    }
+    **wanted = read;
+    budget_take(wanted_size(*wanted));
+    return true;
+}
+
+void push_drop_wanted(struct ask *ask) {
+    if (!ask->wanted)
+        return;
+    budget_give(wanted_size(ask->wanted));
+    wanted_deinit(ask->wanted);
+    free(ask->wanted);
+    ask->wanted = NULL;
+}
+
+bool push_is_handshake(const struct request *request, struct slice query) {
+    struct wanted wanted = {0};
+    bool found = handshake_read(request, query, &wanted);
+    wanted_deinit(&wanted);
+    return found;
+}
+
+static void refuse(struct exchange *exchange, struct slice channel, enum http_error error) {
+    refusals_note(channel, error);
+    reply_error(exchange, error);
+}
+
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                 struct slice query) {
+                 const struct sent *sent) {
     if (!is_identity(request)) {
-        reply_error(exchange, ERROR_CONTENT_ENCODING);
+        refuse(exchange, channel, ERROR_CONTENT_ENCODING);
         return;
     }
     if (batch_is_type(request_header(request, HEADER_CONTENT_TYPE))) {
-        batch_handle(exchange, request, channel, query);
+        batch_handle(exchange, request, channel, sent);
         return;
     }
     /* The body is counted already; its update may take twice as much while it is made. */
     if (!budget_has(2 * (size_t)request->body.len)) {
-        reply_error(exchange, ERROR_BUSY);
+        refuse(exchange, channel, ERROR_BUSY);
         return;
     }
     struct update *update;
-    enum http_error error = make_update(request, query, api.capture_headers, &update);
+    enum http_error error = make_update(request, sent, api.capture_headers, &update);
     if (error) {
-        reply_error(exchange, error);
+        refuse(exchange, channel, error);
         return;
     }
     size_t size = update_size(update) + PUSH_BYTES;
     if (!budget_has(size)) {
         update_unref(update);
-        reply_error(exchange, ERROR_BUSY);
+        refuse(exchange, channel, ERROR_BUSY);
         return;
     }
     struct ask *ask = ask_of(exchange);
+    if (!read_handshake(request, sent->query, &ask->wanted)) {
+        update_unref(update);
+        refuse(exchange, channel, ERROR_BUSY);
+        return;
+    }
     ask->push = inbox_push(api.inbox, channel, update, exchange);
-    if (!ask->push)
-        reply_error(exchange, ERROR_BUSY);
-    else
+    if (!ask->push) {
+        push_drop_wanted(ask);
+        refuse(exchange, channel, ERROR_BUSY);
+    } else
         budget_take(size);
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(size).text, NULL);
+}
+
+/* Replies with what is wanted, and with our own header lines. The update is stored: when memory is
+ * out, the reply is only a plain one. */
+static void reply_wanted(struct exchange *exchange, const struct lines *lines,
+                         struct wanted *wanted) {
+    buf_append(&wanted->lines, lines->text, lines->len);
+    if (wanted_failed(wanted))
+        reply_with(exchange, HTTP_OK, REPLY_TEXT, lines_slice(lines), SLICE("OK"));
+    else
+        reply_with(exchange, wanted->status, wanted->content_type,
+                   (struct slice){wanted->lines.data, wanted->lines.len},
+                   (struct slice){wanted->text.data, wanted->text.len});
 }
 
 void push_done(void *owner, const struct store_append *push) {
@@ -52,11 +119,14 @@ void push_done(void *owner, const struct store_append *push) {
     bool is_batch = store_append_is_batch(push);
     if (is_batch)
         batch_done(push->count, !push->error);
+    if (push->error)
+        refusals_note((struct slice){push->name, push->name_len}, store_http_error(push->error));
     struct exchange *exchange = owner;
     if (!exchange)
         return;
     ask_of(exchange)->push = NULL;
     if (push->error) {
+        push_drop_wanted(ask_of(exchange));
         reply_store_error(exchange, push->error);
         return;
     }
@@ -65,5 +135,19 @@ void push_done(void *owner, const struct store_append *push) {
     if (is_batch)
         lines_add(&lines, "X-Updates", push->count);
     lines_add_limit(&lines, exchange);
-    reply_with(exchange, HTTP_OK, REPLY_TEXT, lines_slice(&lines), SLICE("OK"));
+    struct wanted wanted = {0};
+    struct ask *ask = ask_of(exchange);
+    bool is_wanted = true;
+    if (ask->wanted) { /* taken over: the next request may begin while this one is replied to */
+        budget_give(wanted_size(ask->wanted));
+        wanted = *ask->wanted;
+        free(ask->wanted);
+        ask->wanted = NULL;
+    } else
+        is_wanted = wish_read(update_query(push->updates[0]), &wanted);
+    if (is_wanted)
+        reply_wanted(exchange, &lines, &wanted);
+    else
+        reply_with(exchange, HTTP_OK, REPLY_TEXT, lines_slice(&lines), SLICE("OK"));
+    wanted_deinit(&wanted);
 }

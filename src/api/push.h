@@ -1,15 +1,23 @@
 /* Pushes: from a request to the inbox, and back to the reply. */
 #pragma once
 
+#include "api/make_update.h"
+#include "api/replies.h"
 #include "http/conn.h"
 #include "inbox/inbox.h"
 
 /* What a push under way takes besides its updates, at most. */
 enum { PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES };
 
-/* Handles a push to `channel`; `query` is what follows the `?` of the target. */
+/* Handles a push to `channel`. */
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                 struct slice query);
+                 const struct sent *sent);
+
+/* Whether a GET or a push is a handshake: then it is a push, whatever its method. */
+bool push_is_handshake(const struct request *request, struct slice query);
+
+/* Forgets the reply that the push under way wants. */
+void push_drop_wanted(struct ask *ask);
 
 /* inbox_events.push_done: `owner` is the exchange. */
 void push_done(void *owner, const struct store_append *push);

@@ -36,7 +36,7 @@ void reply_error(struct exchange *exchange, enum http_error error) {
     reply_error_in(exchange, 0, error);
 }
 
-void reply_store_error(struct exchange *exchange, enum store_error error) {
+enum http_error store_http_error(enum store_error error) {
     static const enum http_error errors[] = {
         [STORE_FAILED] = ERROR_STORE,
         [STORE_AWAY] = ERROR_STORE_AWAY,
@@ -50,7 +50,11 @@ void reply_store_error(struct exchange *exchange, enum store_error error) {
         [STORE_REFUSED] = ERROR_STORE_REFUSED,
         [STORE_DAMAGED] = ERROR_STORE_DAMAGED,
     };
-    reply_error(exchange, errors[error]);
+    return errors[error];
+}
+
+void reply_store_error(struct exchange *exchange, enum store_error error) {
+    reply_error(exchange, store_http_error(error));
 }
 
 void reply_made(struct exchange *exchange, struct reply *reply) {

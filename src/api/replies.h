@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "api/wanted.h"
 #include "base/buf.h"
 #include "http/conn.h"
 #include "http/reply.h"
@@ -16,8 +17,9 @@ struct ask {
         struct store_append *push; /* NULL when none is under way */
         struct batch *batch;       /* if is_making: its updates are being made */
     };
-    int64_t quota; /* requests left in the client's window; -1: not counted */
-    bool is_full;  /* a poll with view=full */
+    struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
+    int64_t quota;         /* requests left in the client's window; -1: not counted */
+    bool is_full;          /* a poll with view=full */
     bool is_making;
 };
 
@@ -55,7 +57,9 @@ void reply_error(struct exchange *exchange, enum http_error error);
 /* The same for an error in a line of the request's body; 0: it is no single line's. */
 void reply_error_in(struct exchange *exchange, uint64_t line, enum http_error error);
 
-/* Replies with the error that clients see for the store's. */
+/* The error that clients see for the store's. */
+enum http_error store_http_error(enum store_error error);
+
 void reply_store_error(struct exchange *exchange, enum store_error error);
 
 /* Sends a reply that has just been made; NULL: there was no memory for it. */

@@ -1,5 +1,6 @@
 #include "api/report.h"
 #include "api/api.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "base/counters.h"
 #include "base/json.h"
@@ -95,6 +96,8 @@ static void write_http(struct buf *out) {
 
 static void write_inbox(struct buf *out) {
     write_counter(out, "longline_pushes_total", "Updates acknowledged.", counters.pushes);
+    write_head(out, "longline_pushes_refused_total", "counter", "Pushes refused, by reason.");
+    refusals_write(out, "longline_pushes_refused_total");
     write_counter(out, "longline_push_bytes_total", "Bytes of the updates acknowledged.",
                   counters.push_bytes);
     write_counter(out, "longline_polls_total", "Polls answered.", counters.polls);

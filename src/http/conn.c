@@ -37,6 +37,7 @@ struct conn {
     bool is_ahead;   /* run() has bytes of the next request */
     bool is_paused;  /* does not read */
     bool is_eof;     /* the client sends nothing more */
+    struct peer peer;
 };
 
 /* A write that the socket did not take at once. */
@@ -314,7 +315,7 @@ unsigned exchange_flags(const struct exchange *exchange) {
 }
 
 struct peer exchange_peer(const struct exchange *exchange) {
-    return socket_peer(&container_of(exchange, struct conn, exchange)->handle);
+    return container_of(exchange, struct conn, exchange)->peer;
 }
 
 /* --- Reading ---------------------------------------------------------------------------------- */
@@ -601,6 +602,7 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     shared->open++;
     counters.connections_accepted++;
     int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
+    conn->peer = socket_peer(&conn->handle);
     if (!error)
         error = uv_read_start(&conn->stream, on_alloc, on_read);
     if (error) {

@@ -7,7 +7,14 @@
 /* Every status longline answers with: name, code, reason phrase. */
 #define HTTP_STATUSES(X)                                                                           \
     X(HTTP_OK, 200, "OK")                                                                          \
+    X(HTTP_CREATED, 201, "Created")                                                                \
+    X(HTTP_ACCEPTED, 202, "Accepted")                                                              \
+    X(HTTP_NON_AUTHORITATIVE, 203, "Non-Authoritative Information")                                \
     X(HTTP_NO_CONTENT, 204, "No Content")                                                          \
+    X(HTTP_RESET_CONTENT, 205, "Reset Content")                                                    \
+    X(HTTP_MULTI_STATUS, 207, "Multi-Status")                                                      \
+    X(HTTP_ALREADY_REPORTED, 208, "Already Reported")                                              \
+    X(HTTP_IM_USED, 226, "IM Used")                                                                \
     X(HTTP_NOT_MODIFIED, 304, "Not Modified")                                                      \
     X(HTTP_BAD_REQUEST, 400, "Bad Request")                                                        \
     X(HTTP_NOT_FOUND, 404, "Not Found")                                                            \

@@ -28,6 +28,17 @@ struct update *update_new(const struct update_parts *parts) {
     return update;
 }
 
+struct origin update_origin(const struct update *update) {
+    struct slice rest = update_method(update);
+    struct origin origin = {.from = SLICE(""), .path = SLICE("")};
+    slice_cut(&rest, ' ', &origin.method);
+    if (slice_cut(&rest, ' ', &origin.from) && rest.data)
+        origin.path = rest;
+    if (slice_equal(origin.from, SLICE("-")))
+        origin.from = SLICE("");
+    return origin;
+}
+
 void update_unref(struct update *update) {
     if (--update->refs == 0)
         free(update);

@@ -19,7 +19,7 @@ struct update {
     uint32_t body_len, raw_len, query_len, headers_len;
     uint16_t method_len;
     bool has_raw; /* else the request's body is the same bytes as `body` */
-    char data[];  /* body, raw, query, headers, method */
+    char data[];  /* body, raw, query, headers, method; see update_origin() of the last */
 };
 
 /* The JSON text that is delivered. */
@@ -42,9 +42,22 @@ static inline struct slice update_headers(const struct update *update) {
     return (struct slice){update_query(update).data + update->query_len, update->headers_len};
 }
 
+/*
+ * The request's method as it is stored: behind it, each after a blank, stand the sender's address
+ * and the path below the channel, if it has any: `PUT 203.0.113.7 /v1`. An address that is not
+ * known is `-`. Before there was such a thing, updates were stored with the method alone.
+ */
 static inline struct slice update_method(const struct update *update) {
     return (struct slice){update_headers(update).data + update->headers_len, update->method_len};
 }
+
+/* Where a request came from, and to what path below its channel; empty when it is not known, or
+ * when there is none. */
+struct origin {
+    struct slice method, from, path;
+};
+
+struct origin update_origin(const struct update *update);
 
 /* Memory it takes. */
 static inline size_t update_size(const struct update *update) {

@@ -34,7 +34,7 @@ def test_an_item_has_everything(server, channel):
     server.push(channel + "?a=1&b=%20x+y", '{"z": 1.10}', {**JSON, "X-GitHub-Event": "push"})
     after = int(time.time() * 1000)
     item = full_view(server, channel)
-    assert item.keys() == {"ts", "at", "method", "query", "headers", "body", "raw"}
+    assert item.keys() == {"ts", "at", "method", "from", "query", "headers", "body", "raw"}
     assert item["ts"] == 1
     assert isinstance(item["at"], int) and before - 2 <= item["at"] <= after + 2
     assert item["method"] == "POST"
