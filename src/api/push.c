@@ -5,17 +5,8 @@
 #include "base/log.h"
 #include "http/budget.h"
 
-static bool is_identity(const struct request *request) {
-    struct slice coding = slice_trim(request_header(request, HEADER_CONTENT_ENCODING));
-    return !coding.len || slice_equal_nocase(coding, SLICE("identity"));
-}
-
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  struct slice query) {
-    if (!is_identity(request)) {
-        reply_error(exchange, ERROR_CONTENT_ENCODING);
-        return;
-    }
     /* The body is counted already; its update may take twice as much while it is made. */
     if (!budget_has(2 * (size_t)request->body.len)) {
         reply_error(exchange, ERROR_BUSY);
