@@ -1,5 +1,6 @@
 /* The command line: `serve`, `health`, `new`, `check`, and the wiring of a server's parts. */
 #include "api/api.h"
+#include "api/body.h"
 #include "api/report.h"
 #include "base/clock.h"
 #include "base/config.h"
@@ -129,6 +130,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .keep_updates = (uint64_t)config->channel_storage_maxsize,
         .keep_seconds = (uint64_t)config->data_ttl,
     };
+    body_is_json_strict = config->strict_json;
     if (config->rate_limit_limit)
         api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
                                   (uint64_t)config->rate_limit_frame * 1000);

@@ -135,7 +135,8 @@ static enum http_error add_update(struct batch *batch, struct slice line) {
     if (!budget_has(2 * line.len + copies_max(batch)) || !grow(batch))
         return ERROR_BUSY;
     struct update *update;
-    enum http_error error = update_maker_make(&batch->maker, line, SLICE(""), &update);
+    struct payload payload = {.bytes = line, .content_type = SLICE("")};
+    enum http_error error = update_maker_make(&batch->maker, &payload, &update);
     batch->is_bad_line = error && error != ERROR_BUSY;
     if (error)
         return error;

@@ -1,7 +1,12 @@
 #include "api/body.h"
 #include "api/multipart.h"
+#include "base/charset.h"
 #include "base/json.h"
 #include "base/utf8.h"
+
+bool body_is_json_strict;
+
+enum { GROWTH_FREE_BYTES = 65536 };
 
 /* --- Merging the query into a JSON object ----------------------------------------------------- */
 
@@ -21,7 +26,7 @@ static void merge_member(struct merge *merge, const struct json_member *member) 
     field->is_placed = true;
     size_t value_at = (size_t)(member->value.data - merge->body.data);
     buf_append(merge->out, merge->body.data + merge->copied, value_at - merge->copied);
-    json_write_string(merge->out, fields_value(merge->fields, field));
+    fields_write_value(merge->fields, merge->out, field);
     merge->copied = value_at + member->value.len;
 }
 
@@ -39,7 +44,7 @@ static void finish_merge(struct merge *merge, bool is_empty) {
 static enum http_error merge_fields(struct buf *out, struct slice body, struct fields *fields) {
     struct merge merge = {.body = body, .fields = fields, .out = out};
     /* A member that is repeated would multiply the query's value. */
-    size_t max = body.len + 6 * (fields->text.len + 64);
+    size_t max = body.len + 6 * (fields->text.len + 64) + 4 * fields->value_count;
     struct slice rest = body;
     bool is_empty = true;
     for (struct json_member member; out->len <= max && json_next_member(&rest, &member);) {
@@ -56,19 +61,54 @@ static enum http_error merge_fields(struct buf *out, struct slice body, struct f
 
 /* --- The kinds of body ------------------------------------------------------------------------ */
 
-enum media { MEDIA_JSON, MEDIA_FORM, MEDIA_OTHER };
+enum media { MEDIA_NONE, MEDIA_JSON, MEDIA_FORM, MEDIA_TEXT, MEDIA_OTHER };
+
+/* A Content-Type, taken apart. */
+struct content {
+    enum media media;
+    struct slice charset; /* empty when it names none */
+};
 
 static bool ends_with(struct slice text, struct slice end) {
     return text.len >= end.len && slice_equal_nocase(slice_after(text, text.len - end.len), end);
 }
 
-static enum media media_of(struct slice content_type) {
-    struct slice type;
-    type = slice_cut(&content_type, ';', &type) ? slice_trim(type) : SLICE("");
-    if (!type.len || ends_with(type, SLICE("/json")) || ends_with(type, SLICE("+json")))
+static bool starts_with_nocase(struct slice text, struct slice start) {
+    return text.len >= start.len && slice_equal_nocase((struct slice){text.data, start.len}, start);
+}
+
+static enum media media_of(struct slice type) {
+    if (!type.len)
+        return MEDIA_NONE;
+    if (ends_with(type, SLICE("/json")) || ends_with(type, SLICE("+json")))
         return MEDIA_JSON;
-    return slice_equal_nocase(type, SLICE("application/x-www-form-urlencoded")) ? MEDIA_FORM
-                                                                                : MEDIA_OTHER;
+    if (slice_equal_nocase(type, SLICE("application/x-www-form-urlencoded")))
+        return MEDIA_FORM;
+    bool is_text = starts_with_nocase(type, SLICE("text/")) || ends_with(type, SLICE("/xml")) ||
+                   ends_with(type, SLICE("+xml"));
+    return is_text ? MEDIA_TEXT : MEDIA_OTHER;
+}
+
+/* The value of the parameter `charset`, without its quotes. */
+static struct slice charset_of(struct slice parameters) {
+    for (struct slice parameter; slice_cut(&parameters, ';', &parameter);) {
+        struct slice name;
+        slice_cut(&parameter, '=', &name);
+        if (!parameter.data || !slice_equal_nocase(slice_trim(name), SLICE("charset")))
+            continue;
+        struct slice value = slice_trim(parameter);
+        if (value.len >= 2 && value.data[0] == '"' && value.data[value.len - 1] == '"')
+            value = (struct slice){value.data + 1, value.len - 2};
+        return value;
+    }
+    return SLICE("");
+}
+
+static struct content content_of(struct slice content_type) {
+    struct slice type;
+    if (!slice_cut(&content_type, ';', &type))
+        return (struct content){MEDIA_NONE, SLICE("")};
+    return (struct content){media_of(slice_trim(type)), charset_of(content_type)};
 }
 
 static struct slice without_bom(struct slice body) {
@@ -95,10 +135,35 @@ static void write_wrapped(struct buf *out, struct slice key, struct slice value,
     buf_putc(out, '}');
 }
 
+/* Whether `text` would grow to more than some three times its length as a JSON string. */
+static bool is_costly(struct slice text) {
+    size_t controls = 0;
+    if (text.len > GROWTH_FREE_BYTES)
+        for (size_t i = 0; i < text.len; i++)
+            controls += (unsigned char)text.data[i] < ' ' || text.data[i] == 0x7f;
+    return controls > text.len / 5 && controls * 5 > GROWTH_FREE_BYTES;
+}
+
+static enum http_error write_base64(struct buf *out, struct slice body,
+                                    const struct fields *query) {
+    write_wrapped(out, SLICE("body_base64"), body, json_write_base64, query);
+    return HTTP_NO_ERROR;
+}
+
+static enum http_error write_text(struct buf *out, struct slice text, const struct fields *query) {
+    if (is_costly(text))
+        return write_base64(out, text, query);
+    write_wrapped(out, SLICE("body"), text, json_write_string, query);
+    return HTTP_NO_ERROR;
+}
+
 /* Writes the fields of a form and those of the query, which win. */
-static enum http_error write_form(struct buf *out, struct slice body, const struct fields *query) {
+static enum http_error write_form(struct buf *out, struct slice body, struct slice charset,
+                                  const struct fields *query) {
     struct fields form;
-    fields_init(&form, body);
+    fields_init(&form, body, charset);
+    if (form.is_too_many)
+        return utf8_is_valid(body) ? write_text(out, body, query) : write_base64(out, body, query);
     for (size_t i = 0; i < form.count; i++)
         form.list[i].is_placed = fields_find(query, fields_name(&form, &form.list[i]));
     buf_putc(out, '{');
@@ -111,38 +176,148 @@ static enum http_error write_form(struct buf *out, struct slice body, const stru
     return failed ? ERROR_BUSY : HTTP_NO_ERROR;
 }
 
-static bool may_be_json(struct slice text) {
+/* --- JSON ------------------------------------------------------------------------------------- */
+
+/* A JSON text that was looked at. */
+struct json {
+    struct slice text;
+    enum json_kind kind;
+    bool has_half; /* of a surrogate pair */
+};
+
+static bool may_be_container(struct slice text) {
     text = skip_blank(text);
     return text.len && (*text.data == '{' || *text.data == '[');
+}
+
+static struct json look_at(struct slice text) {
+    struct json json = {.text = text};
+    json.kind = json_inspect(text, BODY_DEPTH_MAX, &json.has_half);
+    return json;
+}
+
+/* Writes the valid `json`, merged with the query. */
+static enum http_error write_merged(struct buf *out, struct json json, struct fields *query) {
+    if (json.kind != JSON_OBJECT) {
+        write_wrapped(out, SLICE("body"), json.text, write_verbatim, query);
+        return HTTP_NO_ERROR;
+    }
+    if (query->count)
+        return merge_fields(out, json.text, query);
+    write_verbatim(out, json.text);
+    return HTTP_NO_ERROR;
+}
+
+/* The same, with its halves of surrogate pairs mended. */
+static enum http_error write_json(struct buf *out, struct json json, struct fields *query) {
+    if (json.kind == JSON_ARRAY && !query->count) {
+        (json.has_half ? json_write_mended : write_verbatim)(out, json.text);
+        return HTTP_NO_ERROR;
+    }
+    if (!json.has_half)
+        return write_merged(out, json, query);
+    struct buf mended = {0};
+    json_write_mended(&mended, json.text);
+    json.text = (struct slice){mended.data, mended.len};
+    enum http_error error = mended.failed ? ERROR_BUSY : write_merged(out, json, query);
+    buf_deinit(&mended);
+    return error;
+}
+
+/* --- What is neither an object nor an array --------------------------------------------------- */
+
+/* Whether `text` has no control characters but those of plain text. */
+static bool is_plain(struct slice text) {
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        if (c < ' ' && (c < '\t' || c > '\r') && c != 0x1b)
+            return false;
+    }
+    return true;
+}
+
+/* Appends `body` as UTF-8 when it is a text of another charset. False when it is not, or is UTF-8
+ * already. */
+static bool decode(struct buf *out, struct slice body, const struct content *content) {
+    struct slice mark = charset_of_mark(body);
+    bool is_typed = content->media != MEDIA_OTHER;
+    if (!is_typed && !content->charset.len)
+        return false;
+    bool is_unlike_ascii = charset_is_unlike_ascii(content->charset);
+    if (utf8_is_valid(body) && !is_unlike_ascii)
+        return false;
+    if (charset_decode(out, body, is_unlike_ascii ? content->charset : mark))
+        return true;
+    if (out->failed || is_unlike_ascii)
+        return false;
+    if (charset_decode(out, body, content->charset))
+        return true;
+    bool is_text = is_typed && is_plain(body) && !out->failed;
+    if (is_text)
+        charset_decode_text(out, body, SLICE(""));
+    return is_text;
+}
+
+/* Writes a text, which is UTF-8, under a JSON type or none. */
+static enum http_error write_not_json(struct buf *out, struct slice text, struct fields *query) {
+    struct json json = look_at(text);
+    return json.kind == JSON_SCALAR ? write_json(out, json, query) : write_text(out, text, query);
+}
+
+static bool is_too_deep(struct slice text) {
+    return may_be_container(text) && look_at(text).kind == JSON_TOO_DEEP;
+}
+
+/* Writes `text`, the body as UTF-8. */
+static enum http_error write_decoded(struct buf *out, struct slice text, struct slice body,
+                                     const struct content *content, struct fields *query) {
+    if (text.data != body.data && may_be_container(text)) {
+        struct json json = look_at(text);
+        if (json.kind == JSON_OBJECT || json.kind == JSON_ARRAY)
+            return write_json(out, json, query);
+    }
+    bool is_form = content->media == MEDIA_FORM && !is_too_deep(text) && !is_costly(body);
+    if (is_form)
+        return write_form(out, body, content->charset, query);
+    if (!utf8_is_valid(text))
+        return write_base64(out, body, query);
+    bool is_json = content->media == MEDIA_JSON || content->media == MEDIA_NONE;
+    return is_json ? write_not_json(out, text, query) : write_text(out, text, query);
+}
+
+static enum http_error write_other(struct buf *out, struct slice body, struct slice content_type,
+                                   struct fields *query) {
+    if (multipart_is_form(content_type) && multipart_write(out, body, content_type, query))
+        return HTTP_NO_ERROR;
+    struct content content = content_of(content_type);
+    bool is_json = content.media == MEDIA_JSON || content.media == MEDIA_NONE;
+    if (is_json && body_is_json_strict)
+        return is_too_deep(body) ? ERROR_JSON_DEPTH : ERROR_JSON;
+    struct slice text = body;
+    struct buf decoded = {0};
+    if (decode(&decoded, body, &content))
+        text = (struct slice){decoded.data, decoded.len};
+    enum http_error error = ERROR_BUSY;
+    if (!decoded.failed)
+        error = write_decoded(out, text, body, &content, query);
+    buf_deinit(&decoded);
+    return error;
 }
 
 enum http_error body_write(struct buf *out, struct slice *body, struct slice content_type,
                            struct fields *query) {
     if (!body->len)
-        return write_form(out, *body, query);
-    struct slice text = without_bom(*body);
-    enum json_kind kind = may_be_json(text) ? json_check(text) : JSON_INVALID;
-    if (kind == JSON_TOO_DEEP)
-        return ERROR_JSON_DEPTH;
-    if (kind != JSON_INVALID) {
-        *body = text;
-        if (!query->count)
-            return HTTP_NO_ERROR;
-        if (kind == JSON_OBJECT)
-            return merge_fields(out, text, query);
-        write_wrapped(out, SLICE("body"), text, write_verbatim, query);
-        return HTTP_NO_ERROR;
+        return write_form(out, *body, SLICE(""), query);
+    struct json json = {.text = without_bom(*body), .kind = JSON_INVALID};
+    if (may_be_container(json.text))
+        json = look_at(json.text);
+    if (json.kind == JSON_OBJECT || json.kind == JSON_ARRAY) {
+        *body = json.text;
+        return query->count || json.has_half ? write_json(out, json, query) : HTTP_NO_ERROR;
     }
-    switch (media_of(content_type)) {
-    case MEDIA_JSON: return ERROR_JSON;
-    case MEDIA_FORM: return write_form(out, *body, query);
-    case MEDIA_OTHER: break;
-    }
-    if (multipart_is_form(content_type) && multipart_write(out, *body, content_type, query))
-        return HTTP_NO_ERROR;
-    if (utf8_is_valid(*body))
-        write_wrapped(out, SLICE("body"), *body, json_write_string, query);
-    else
-        write_wrapped(out, SLICE("body_base64"), *body, json_write_base64, query);
-    return HTTP_NO_ERROR;
+    return write_other(out, *body, content_type, query);
+}
+
+void body_write_bytes(struct buf *out, struct slice body, const struct fields *query) {
+    write_base64(out, body, query);
 }

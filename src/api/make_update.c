@@ -1,9 +1,43 @@
 #include "api/make_update.h"
 #include "api/body.h"
+#include "api/coding.h"
 #include "api/headers.h"
 #include "api/wish.h"
 
 enum { SCRATCH_KEEP_BYTES = 65536 }; /* from one request to the next */
+
+/* --- The payload ------------------------------------------------------------------------------ */
+
+static enum http_error undo_codings(struct payload *payload, struct slice codings, size_t max) {
+    switch (coding_undo(&payload->inflated, payload->bytes, codings, max)) {
+    case CODING_NONE: break;
+    case CODING_OPAQUE: payload->is_opaque = true; break;
+    case CODING_TOO_LARGE: return ERROR_BODY_SIZE;
+    case CODING_NO_MEMORY: return ERROR_BUSY;
+    case CODING_UNDONE:
+        payload->bytes = (struct slice){payload->inflated.data, payload->inflated.len};
+        break;
+    }
+    return HTTP_NO_ERROR;
+}
+
+enum http_error payload_read(struct payload *payload, const struct request *request, size_t max) {
+    uint32_t codings = request->counts[HEADER_CONTENT_ENCODING];
+    *payload = (struct payload){
+        .bytes = request_slice(request, request->body),
+        .content_type = request_header(request, HEADER_CONTENT_TYPE),
+        .is_opaque = codings > 1,
+    };
+    if (codings != 1 || !payload->bytes.len)
+        return HTTP_NO_ERROR;
+    return undo_codings(payload, request_header(request, HEADER_CONTENT_ENCODING), max);
+}
+
+void payload_deinit(struct payload *payload) {
+    buf_deinit(&payload->inflated);
+}
+
+/* --- Updates ---------------------------------------------------------------------------------- */
 
 static void write_method(struct buf *out, const struct request *request, const struct sent *sent) {
     buf_puts(out, llhttp_method_name(request->parser.method));
@@ -24,7 +58,7 @@ bool update_maker_init(struct update_maker *maker, const struct request *request
     maker->query = query;
     write_method(&maker->method, request, sent);
     struct buf scratch = {0};
-    fields_init(&maker->fields, wish_strip(query, &scratch));
+    fields_init(&maker->fields, wish_strip(query, &scratch), SLICE(""));
     maker->fields.failed |= scratch.failed;
     buf_deinit(&scratch);
     if (capture_headers)
@@ -44,12 +78,16 @@ size_t update_maker_size(const struct update_maker *maker) {
            maker->text.cap;
 }
 
-enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
-                                  struct slice content_type, struct update **update) {
-    struct slice body = raw;
+enum http_error update_maker_make(struct update_maker *maker, const struct payload *payload,
+                                  struct update **update) {
+    struct slice body = payload->bytes;
+    enum http_error error = HTTP_NO_ERROR;
     buf_reset(&maker->text, SCRATCH_KEEP_BYTES);
     fields_unplace(&maker->fields);
-    enum http_error error = body_write(&maker->text, &body, content_type, &maker->fields);
+    if (payload->is_opaque)
+        body_write_bytes(&maker->text, body, &maker->fields);
+    else
+        error = body_write(&maker->text, &body, payload->content_type, &maker->fields);
     if (error)
         return error;
     if (maker->text.failed)
@@ -58,11 +96,11 @@ enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
         body = (struct slice){maker->text.data, maker->text.len};
     struct update_parts parts = {
         .body = body,
-        .raw = raw,
+        .raw = payload->bytes,
         .query = maker->query,
         .headers = {maker->headers.data, maker->headers.len},
         .method = {maker->method.data, maker->method.len},
-        .has_raw = !slice_equal(body, raw),
+        .has_raw = !slice_equal(body, payload->bytes),
     };
     struct update *made = update_new(&parts);
     if (!made)
@@ -71,13 +109,12 @@ enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
     return HTTP_NO_ERROR;
 }
 
-enum http_error make_update(const struct request *request, const struct sent *sent,
-                            bool capture_headers, struct update **update) {
+enum http_error make_update(const struct request *request, const struct payload *payload,
+                            const struct sent *sent, bool capture_headers, struct update **update) {
     static struct update_maker maker; /* for its buffers */
     enum http_error error = ERROR_BUSY;
     if (update_maker_init(&maker, request, sent, capture_headers))
-        error = update_maker_make(&maker, request_slice(request, request->body),
-                                  request_header(request, HEADER_CONTENT_TYPE), update);
+        error = update_maker_make(&maker, payload, update);
     fields_deinit(&maker.fields);
     buf_reset(&maker.method, SCRATCH_KEEP_BYTES);
     buf_reset(&maker.headers, SCRATCH_KEEP_BYTES);

@@ -14,6 +14,21 @@ struct sent {
     struct slice from;  /* the sender's address, empty when it is not known */
 };
 
+/* The body of a push, its codings undone. */
+struct payload {
+    struct slice bytes;
+    struct slice content_type;
+    bool is_opaque;      /* in a coding that is not known, or broken */
+    struct buf inflated; /* where `bytes` lie, if they were inflated */
+};
+
+/*
+ * Reads the body of a complete request. ERROR_BODY_SIZE: it would inflate to more than `max` bytes;
+ * ERROR_BUSY: memory is out. In any case payload_deinit() it.
+ */
+enum http_error payload_read(struct payload *payload, const struct request *request, size_t max);
+void payload_deinit(struct payload *payload);
+
 /* What all updates of a request have in common. Loop thread only. */
 struct update_maker {
     struct slice query;
@@ -35,12 +50,12 @@ void update_maker_deinit(struct update_maker *maker);
 size_t update_maker_size(const struct update_maker *maker);
 
 /*
- * Makes the update that a body `raw` of this type becomes. On an error `*update` is untouched;
- * running out of memory is ERROR_BUSY.
+ * Makes the update that a payload becomes. On an error `*update` is untouched; running out of memory
+ * is ERROR_BUSY.
  */
-enum http_error update_maker_make(struct update_maker *maker, struct slice raw,
-                                  struct slice content_type, struct update **update);
+enum http_error update_maker_make(struct update_maker *maker, const struct payload *payload,
+                                  struct update **update);
 
-/* Makes the one update of a complete push. */
-enum http_error make_update(const struct request *request, const struct sent *sent,
-                            bool capture_headers, struct update **update);
+/* Makes the one update of a push. */
+enum http_error make_update(const struct request *request, const struct payload *payload,
+                            const struct sent *sent, bool capture_headers, struct update **update);

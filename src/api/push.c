@@ -11,11 +11,6 @@
 
 #include <stdlib.h>
 
-static bool is_identity(const struct request *request) {
-    struct slice coding = slice_trim(request_header(request, HEADER_CONTENT_ENCODING));
-    return !coding.len || slice_equal_nocase(coding, SLICE("identity"));
-}
-
 static size_t wanted_size(const struct wanted *wanted) {
     return sizeof *wanted + wanted->lines.cap + wanted->text.cap;
 }
@@ -55,50 +50,57 @@ bool push_is_handshake(const struct request *request, struct slice query) {
 }
 
 static void refuse(struct exchange *exchange, struct slice channel, enum http_error error) {
+    push_drop_wanted(ask_of(exchange));
     refusals_note(channel, error);
     reply_error(exchange, error);
 }
 
-void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                 const struct sent *sent) {
-    if (!is_identity(request)) {
-        refuse(exchange, channel, ERROR_CONTENT_ENCODING);
-        return;
-    }
-    if (batch_is_type(request_header(request, HEADER_CONTENT_TYPE))) {
-        batch_handle(exchange, request, channel, sent);
-        return;
-    }
-    /* The body is counted already; its update may take twice as much while it is made. */
-    if (!budget_has(2 * (size_t)request->body.len)) {
-        refuse(exchange, channel, ERROR_BUSY);
-        return;
-    }
-    struct update *update;
-    enum http_error error = make_update(request, sent, api.capture_headers, &update);
-    if (error) {
-        refuse(exchange, channel, error);
-        return;
-    }
+/* Hands the update to the inbox. */
+static void push(struct exchange *exchange, struct slice channel, struct update *update) {
     size_t size = update_size(update) + PUSH_BYTES;
+    struct ask *ask = ask_of(exchange);
     if (!budget_has(size)) {
         update_unref(update);
         refuse(exchange, channel, ERROR_BUSY);
         return;
     }
-    struct ask *ask = ask_of(exchange);
-    if (!read_handshake(request, sent->query, &ask->wanted)) {
-        update_unref(update);
-        refuse(exchange, channel, ERROR_BUSY);
-        return;
-    }
     ask->push = inbox_push(api.inbox, channel, update, exchange);
-    if (!ask->push) {
-        push_drop_wanted(ask);
-        refuse(exchange, channel, ERROR_BUSY);
-    } else
+    if (ask->push)
         budget_take(size);
+    else
+        refuse(exchange, channel, ERROR_BUSY);
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(size).text, NULL);
+}
+
+static enum http_error make(const struct request *request, const struct payload *payload,
+                            const struct sent *sent, struct exchange *exchange,
+                            struct update **update) {
+    /* The body is counted already; its update may take twice as much while it is made. */
+    if (!budget_has(2 * payload->bytes.len))
+        return ERROR_BUSY;
+    enum http_error error = make_update(request, payload, sent, api.capture_headers, update);
+    if (!error && !read_handshake(request, sent->query, &ask_of(exchange)->wanted)) {
+        update_unref(*update);
+        error = ERROR_BUSY;
+    }
+    return error;
+}
+
+void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
+                 const struct sent *sent) {
+    struct payload payload;
+    struct update *update;
+    enum http_error error = payload_read(&payload, request, request->body_max_bytes);
+    bool is_batch = batch_is_type(payload.content_type);
+    if (!error && !is_batch)
+        error = make(request, &payload, sent, exchange, &update);
+    if (error)
+        refuse(exchange, channel, error);
+    else if (is_batch)
+        batch_handle(exchange, request, channel, sent);
+    else
+        push(exchange, channel, update);
+    payload_deinit(&payload);
 }
 
 /* Replies with what is wanted, and with our own header lines. The update is stored: when memory is

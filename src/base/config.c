@@ -44,7 +44,7 @@ static const struct setting settings[] = {
                    "Updates kept per channel; the oldest are dropped first."),
     {"DATA_TTL", "REDIS_DATA_TTL", NUMBER, AT(data_ttl), "604800", 1, (int64_t)100 * 365 * 86400,
      NULL, "How long updates are kept, in seconds (also read from REDIS_DATA_TTL)."},
-    NUMBER_SETTING("MAX_BODY", max_body, "1048576", 1, (int64_t)64 << 20,
+    NUMBER_SETTING("MAX_BODY", max_body, "33554432", 1, (int64_t)64 << 20,
                    "Largest body of a push, in bytes; a larger one gets a 413."),
     NUMBER_SETTING("DATA_MAX_BYTES", data_max_bytes, "0", 0, 1024 * TIB,
                    "Limit on the bytes stored, 0 for none; the oldest updates are dropped first."),
@@ -55,6 +55,9 @@ static const struct setting settings[] = {
                    "least 4 x MAX_BODY. When it is full, requests get a 503."),
     CHOICE_SETTING("CAPTURE_HEADERS", capture_headers, "on", "off=false=no=0 on=true=yes=1",
                    "Store the headers of a push, for view=full: on or off."),
+    CHOICE_SETTING("STRICT_JSON", strict_json, "off", "off=false=no=0 on=true=yes=1",
+                   "Refuse what is no JSON object or array, if its type is JSON or it has none: on "
+                   "or off. Off keeps it as text."),
     NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,
                    "Connections served at once; more have to wait. 0: as many as the descriptor "
                    "limit allows."),

@@ -14,6 +14,8 @@ struct reader {
     const char *at, *end;
     char *closers; /* the brackets still to come, the innermost last */
     int depth;     /* how many of them */
+    int depth_max;
+    bool has_half; /* of a surrogate pair, without the other */
 };
 
 /* The next byte. At the end it is NUL, which no token begins with. */
@@ -68,6 +70,40 @@ static inline int hex_value(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* The four digits behind `\\u`. */
+static inline bool take_unit(struct reader *in) {
+    for (int i = 0; i < 4; i++, in->at++)
+        if (hex_value(peek(in)) < 0)
+            return false;
+    return true;
+}
+
+/* The kind of UTF-16 code unit that is written at `at`. */
+enum unit { UNIT_WHOLE, UNIT_HIGH, UNIT_LOW };
+
+static enum unit unit_at(const char *at) {
+    int second = hex_value(at[1]);
+    if (hex_value(at[0]) != 0xD || second < 8)
+        return UNIT_WHOLE;
+    return second < 0xC ? UNIT_HIGH : UNIT_LOW;
+}
+
+/* The unit was just taken. If it is the high half of a pair, takes the low one too; notes a half
+ * without the other. */
+static bool take_low_half(struct reader *in) {
+    enum unit unit = unit_at(in->at - 4);
+    if (unit == UNIT_WHOLE)
+        return true;
+    bool has_low = unit == UNIT_HIGH && in->end - in->at >= 6 && in->at[0] == '\\' &&
+                   in->at[1] == 'u' && unit_at(in->at + 2) == UNIT_LOW;
+    if (!has_low) {
+        in->has_half = true;
+        return true;
+    }
+    in->at += 2;
+    return take_unit(in);
+}
+
 static inline bool take_escape(struct reader *in) {
     if (!take(in, '\\'))
         return false;
@@ -76,10 +112,7 @@ static inline bool take_escape(struct reader *in) {
         in->at += is_known;
         return is_known;
     }
-    for (int i = 0; i < 4; i++, in->at++)
-        if (hex_value(peek(in)) < 0)
-            return false;
-    return true;
+    return take_unit(in) && take_low_half(in);
 }
 
 static inline bool is_ascii(char c) {
@@ -141,7 +174,7 @@ static inline bool take_string(struct reader *in) {
 enum state { VALUE, KEY, AFTER_VALUE, DONE, BAD, TOO_DEEP };
 
 static inline enum state read_opening(struct reader *in) {
-    if (in->depth == JSON_DEPTH_MAX)
+    if (in->depth == in->depth_max)
         return TOO_DEEP;
     char opener = *in->at++, closer = opener == '{' ? '}' : ']';
     in->closers[in->depth++] = closer;
@@ -189,9 +222,10 @@ static inline enum state read_after_value(struct reader *in) {
 }
 
 /* Takes one value and everything in it off the front of `text`. Returns DONE, BAD or TOO_DEEP. */
-static enum state read_whole_value(struct reader *text) {
+static enum state read_whole_value(struct reader *text, int depth_max) {
     char closers[JSON_DEPTH_MAX];
-    struct reader in = {.at = text->at, .end = text->end, .closers = closers};
+    struct reader in = {
+        .at = text->at, .end = text->end, .closers = closers, .depth_max = depth_max};
     enum state state = VALUE;
     while (state < DONE) {
         if (state == VALUE)
@@ -202,15 +236,22 @@ static enum state read_whole_value(struct reader *text) {
             state = read_after_value(&in);
     }
     text->at = in.at;
+    text->has_half |= in.has_half;
     return state;
 }
 
 enum json_kind json_check(struct slice text) {
+    bool has_half;
+    return json_inspect(text, JSON_DEPTH_MAX, &has_half);
+}
+
+enum json_kind json_inspect(struct slice text, int depth_max, bool *has_half) {
     struct reader in = {.at = text.data, .end = text.data + text.len};
     pass_blank(&in);
     char first = peek(&in);
-    enum state state = read_whole_value(&in);
+    enum state state = read_whole_value(&in, depth_max);
     pass_blank(&in);
+    *has_half = in.has_half;
     if (state == TOO_DEEP)
         return JSON_TOO_DEEP;
     if (state == BAD || in.at < in.end)
@@ -233,7 +274,7 @@ bool json_next_member(struct slice *rest, struct json_member *member) {
         return false;
     pass_blank(&in);
     const char *value = in.at;
-    if (read_whole_value(&in) != DONE)
+    if (read_whole_value(&in, JSON_DEPTH_MAX) != DONE)
         return false;
     member->value = (struct slice){value, (size_t)(in.at - value)};
     *rest = (struct slice){in.at, (size_t)(in.end - in.at)};
@@ -257,15 +298,30 @@ static uint32_t escaped_unit(const char *at) {
 
 /* Takes an escape, or the two of a surrogate pair, and returns the character. */
 static uint32_t take_escaped(struct reader *in) {
-    uint32_t unit = escaped_unit(in->at);
+    const char *at = in->at;
+    uint32_t unit = escaped_unit(at);
     take_escape(in);
     if (unit < 0xD800 || unit > 0xDFFF)
         return unit;
-    uint32_t low = unit < 0xDC00 && peek(in) == '\\' ? escaped_unit(in->at) : 0;
-    if (low < 0xDC00 || low > 0xDFFF)
+    if (in->at - at < 12)
         return 0xFFFD;
-    take_escape(in);
-    return 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+    return 0x10000 + ((unit - 0xD800) << 10) + (escaped_unit(at + 6) - 0xDC00);
+}
+
+void json_write_mended(struct buf *out, struct slice text) {
+    struct reader in = {.at = text.data, .end = text.data + text.len};
+    while (in.at < in.end) {
+        const char *escape = memchr(in.at, '\\', (size_t)(in.end - in.at));
+        const char *from = in.at;
+        in.at = escape ? escape : in.end;
+        in.has_half = false;
+        if (escape)
+            take_escape(&in);
+        const char *end = in.has_half ? escape : in.at;
+        buf_append(out, from, (size_t)(end - from));
+        if (in.has_half)
+            buf_puts(out, "\\ufffd");
+    }
 }
 
 struct slice json_unescape(struct slice string, struct buf *scratch) {

@@ -7,10 +7,7 @@
 #include "base/buf.h"
 #include "base/slice.h"
 
-/*
- * The deepest nesting accepted. The parsers of PHP, Python and Lua give up at 512 to 1,000 levels,
- * and an update that a consumer cannot read would block its channel.
- */
+/* The deepest nesting that json_check() reads. */
 enum { JSON_DEPTH_MAX = 500 };
 
 enum json_kind {
@@ -28,6 +25,13 @@ enum json_kind {
  * allocated.
  */
 enum json_kind json_check(struct slice text);
+
+/* The same with nesting to `depth_max` levels, at most JSON_DEPTH_MAX. Also says whether a string of
+ * the valid text has half a surrogate pair, as `\ud83c` alone: jq, PHP and others refuse that. */
+enum json_kind json_inspect(struct slice text, int depth_max, bool *has_half);
+
+/* Appends a valid text, with `\ufffd` in place of every half of a surrogate pair. */
+void json_write_mended(struct buf *out, struct slice text);
 
 /* A member of an object, as slices of the object's text. */
 struct json_member {

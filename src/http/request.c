@@ -35,6 +35,11 @@ static int on_url(llhttp_t *parser, const char *at, size_t len) {
     return request->target.len > REQUEST_TARGET_MAX_BYTES ? fail(request, ERROR_TARGET_SIZE) : 0;
 }
 
+static int on_url_complete(llhttp_t *parser) {
+    request_of(parser)->is_target_complete = true;
+    return 0;
+}
+
 /* The header, or trailer, that is being read. */
 static struct header *current_header(struct request *request) {
     return request->head_complete ? &request->trailer : &request->headers[request->header_count];
@@ -237,6 +242,7 @@ static int on_message_complete(llhttp_t *parser) {
 static const llhttp_settings_t callbacks = {
     .on_method_complete = on_method_complete,
     .on_url = on_url,
+    .on_url_complete = on_url_complete,
     .on_version_complete = on_version_complete,
     .on_header_field = on_header_field,
     .on_header_field_complete = on_header_field_complete,
@@ -335,6 +341,39 @@ static llhttp_errno_t execute(struct request *request, const char *from, const c
     return HPE_OK;
 }
 
+/* The first byte above 127 in the first line, `to` when there is none. */
+static const char *find_high_byte(const char *from, const char *to) {
+    while (from < to && (*from == '\r' || *from == '\n'))
+        from++; /* the empty lines before a request */
+    const char *lf = memchr(from, '\n', (size_t)(to - from));
+    for (const char *end = lf ? lf : to; from < end; from++)
+        if ((unsigned char)*from > 127)
+            return from;
+    return to;
+}
+
+/*
+ * The same, but takes bytes above 127 in the target as they are. A strict llhttp refuses them, so
+ * it does not see them.
+ */
+static llhttp_errno_t execute_line(struct request *request, const char *from, const char *to) {
+    while (!request->is_target_complete) {
+        const char *high = find_high_byte(from, to);
+        llhttp_errno_t status = execute(request, from, high);
+        if (status != HPE_OK || high == to)
+            return status;
+        from = high;
+        if (request->is_target_complete || !request->target.len)
+            break;
+        while (from < to && (unsigned char)*from > 127)
+            from++;
+        request->target.len += (uint32_t)(from - high);
+        if (request->target.len > REQUEST_TARGET_MAX_BYTES)
+            return fail(request, ERROR_TARGET_SIZE);
+    }
+    return execute(request, from, to);
+}
+
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used) {
     request->base = base;
@@ -342,7 +381,7 @@ enum request_progress request_feed(struct request *request, char *base, size_t f
     if (!request->target.len && !is_start_sound(base, to))
         return refuse(request, ERROR_MALFORMED_REQUEST);
     uint32_t body_len = request->body.len;
-    llhttp_errno_t status = execute(request, base + from, base + to);
+    llhttp_errno_t status = execute_line(request, base + from, base + to);
     bool is_complete = status == HPE_PAUSED;
     if (!is_complete && status != HPE_OK)
         return refuse(request, parser_error(request, status, to));

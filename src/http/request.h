@@ -52,6 +52,7 @@ struct request {
     size_t fed_len; /* bytes there that have been fed */
     uint32_t body_max_bytes;
     enum http_error error; /* set by a feed that returned REQUEST_FAILED */
+    bool is_target_complete;
     bool head_complete;
     uint32_t head_len;     /* with its empty line; known when the head is complete */
     bool expects_continue; /* the client waits for 100 Continue before it sends the body */

@@ -22,7 +22,6 @@
     X(HTTP_REQUEST_TIMEOUT, 408, "Request Timeout")                                                \
     X(HTTP_CONTENT_TOO_LARGE, 413, "Content Too Large")                                            \
     X(HTTP_URI_TOO_LONG, 414, "URI Too Long")                                                      \
-    X(HTTP_UNSUPPORTED_MEDIA_TYPE, 415, "Unsupported Media Type")                                  \
     X(HTTP_EXPECTATION_FAILED, 417, "Expectation Failed")                                          \
     X(HTTP_TOO_MANY_REQUESTS, 429, "Too Many Requests")                                            \
     X(HTTP_HEADER_FIELDS_TOO_LARGE, 431, "Request Header Fields Too Large")                        \
@@ -49,7 +48,7 @@ const char *http_status_reason(enum http_status status);
     X(ERROR_LIMIT, HTTP_BAD_REQUEST, "limit is a whole number from 1")                             \
     X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                     \
     X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \
-    X(ERROR_JSON_DEPTH, HTTP_BAD_REQUEST, "The JSON payload is nested deeper than 500 levels")     \
+    X(ERROR_JSON_DEPTH, HTTP_BAD_REQUEST, "The JSON payload is nested deeper than 200 levels")     \
     X(ERROR_BATCH_EMPTY, HTTP_BAD_REQUEST, "A batch needs a line of JSON: an object or an array")  \
     X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                 \
     X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                \
@@ -61,7 +60,6 @@ const char *http_status_reason(enum http_status status);
     X(ERROR_BATCH_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
       "The headers and the query, once for each line, take more than 16 MiB")                      \
     X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")        \
-    X(ERROR_CONTENT_ENCODING, HTTP_UNSUPPORTED_MEDIA_TYPE, "A compressed body is not taken")       \
     X(ERROR_EXPECT, HTTP_EXPECTATION_FAILED, "The only expectation taken is 100-continue")         \
     X(ERROR_RATE_LIMIT, HTTP_TOO_MANY_REQUESTS, "Too many requests")                               \
     X(ERROR_HEAD_SIZE, HTTP_HEADER_FIELDS_TOO_LARGE,                                               \

@@ -13,7 +13,7 @@ from longline_server import BINARY, PATIENCE_S, Server, environment
 from redis_server import free_port
 
 SETTINGS = """
-LISTEN DATA_PROVIDER DATA_PATH SYNC CHANNEL_STORAGE_MAXSIZE DATA_TTL MAX_BODY DATA_MAX_BYTES CACHE_SIZE CAPTURE_HEADERS
+LISTEN DATA_PROVIDER DATA_PATH SYNC CHANNEL_STORAGE_MAXSIZE DATA_TTL MAX_BODY DATA_MAX_BYTES CACHE_SIZE CAPTURE_HEADERS STRICT_JSON
 MAX_CONNECTIONS IO_URING RATE_LIMIT_FRAME RATE_LIMIT_LIMIT TRUST_PROXY REDIS_URL REDIS_HOST REDIS_PORT REDIS_USER REDIS_PASS REDIS_DB
 REDIS_PREFIX REDIS_TLS REDIS_TLS_CA REDIS_SENTINEL REDIS_MASTER REDIS_SENTINEL_PASS REDIS_WAIT REDIS_TIMEOUT LOG_LEVEL
 LOG_FORMAT REQUEST_TIMEOUT IDLE_TIMEOUT BUFFER_SIZE
@@ -54,7 +54,7 @@ def test_serve_help_lists_every_setting_with_flag_and_default():
     for setting in SETTINGS:
         assert re.search(rf"(?<![A-Z_]){setting}(?![A-Z_])", ended.stdout), setting
         assert re.search(rf"{flag_of(setting)}(?![a-z-])", ended.stdout), flag_of(setting)
-    for default in ("0.0.0.0:3000", "sqlite", "./longline.db", "always", "1000", "604800", "1048576", "loopback,private", "lpolling:"):
+    for default in ("0.0.0.0:3000", "sqlite", "./longline.db", "always", "1000", "604800", "33554432", "loopback,private", "lpolling:"):
         assert default in ended.stdout, default
 
 

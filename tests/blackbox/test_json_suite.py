@@ -1,4 +1,4 @@
-"""JSONTestSuite, pushed: what is no JSON is refused and not stored, what is JSON comes back byte for byte.
+"""JSONTestSuite, pushed under STRICT_JSON: what is no JSON is refused and not stored, what is JSON comes back byte for byte.
 
 The npm package holds the suite as JavaScript strings, so bytes that are not UTF-8 have become U+FFFD in it.
 The unit test of json.c has those.
@@ -37,7 +37,13 @@ def stored(server, channel, body):
     return page[page.index(b'"updates":[') + len(b'"updates":[') : page.rindex(b"]")]
 
 
-def test_what_is_json_comes_back_byte_for_byte(server, channel):
+@pytest.fixture
+def strict(serve):
+    return serve(STRICT_JSON="on")
+
+
+def test_what_is_json_comes_back_byte_for_byte(strict):
+    server, channel = strict, strict.channel()
     cases = texts("y")
     assert len(cases) == 95
     for name, text in cases:
@@ -46,7 +52,8 @@ def test_what_is_json_comes_back_byte_for_byte(server, channel):
         assert stored(server, channel, text) == text, name
 
 
-def test_what_is_no_json_is_refused(server, channel):
+def test_what_is_no_json_is_refused(strict):
+    server, channel = strict, strict.channel()
     cases = texts("n")
     assert len(cases) == 188
     for name, text in cases:
@@ -55,7 +62,7 @@ def test_what_is_no_json_is_refused(server, channel):
 
 
 def test_what_json_leaves_open(server, channel):
-    """Numbers of any size and halves of surrogate pairs are kept; a byte-order mark is taken off; UTF-16 is no JSON."""
+    """Numbers of any size are kept; halves of surrogate pairs are mended; a byte-order mark is taken off; UTF-16 is no JSON."""
     cases = texts("i")
     assert len(cases) == 35
     for name, text in cases:

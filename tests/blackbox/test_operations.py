@@ -116,7 +116,6 @@ def test_a_channel_name_is_told_by_nothing(serve):
         server.post(channel, "{}"),
         server.post(channel, "not json", {"Content-Type": "application/json"}),
         server.post(channel, "x" * 2000),
-        server.post(channel, "{}", {"Content-Encoding": "gzip"}),
         server.get(channel + "?ts=x"),
         server.get(channel + "?ts=99"),
         server.get(channel + "/other"),
@@ -131,7 +130,7 @@ def test_a_channel_name_is_told_by_nothing(serve):
         client.send(b"GET %s HTTP/1.1\r\nHost : x\r\n\r\n" % channel.encode())
         replies.append(client.read_reply())
     replies += [server.get(channel) for _ in range(12)]
-    assert {200, 400, 404, 405, 413, 414, 415, 429} <= {reply.status for reply in replies}
+    assert {200, 400, 404, 405, 413, 414, 429} <= {reply.status for reply in replies}
     replies += [server.get("/-/metrics"), server.get("/-/health"), server.get("/")]
     for reply in replies:
         assert secret not in reply.head.decode("latin-1") + reply.text

@@ -65,6 +65,17 @@ def test_json_is_json_whatever_the_content_type_says(server, channel, headers):
     assert pushed(server, channel, "[1, 2.0]", headers) == "[1, 2.0]"
 
 
+SCALARS = {"number", "string", "true", "null"}
+# Not UTF-8, and so read as windows-1252, or as their byte-order mark says.
+DECODED = {
+    "bare continuation byte": {"a": "€"},
+    "overlong slash": {"a": "À¯"},
+    "encoded surrogate": {"a": "í\xa0€"},
+    "above U+10FFFF": {"a": "ô\x90€€"},
+    "cut UTF-8 sequence": {"a": "â‚"},
+    "Latin-1": {"a": "é"},
+    "UTF-16": {"a": 1},
+}
 MALFORMED = {
     "text": b"not json",
     "number": b"5",
@@ -107,28 +118,45 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-@pytest.mark.parametrize("headers", [JSON, {}], ids=["json", "no type"])
-def test_malformed_json_is_400_and_stores_nothing(server, channel, body, headers):
-    reply = server.post(channel, body, headers)
-    assert reply.status == 400, reply
-    assert reply.json()["ok"] is False and reply.json()["error_code"] == 400
-    assert not reply.closes
-    assert server.get(channel).total == 0
-
-
-@pytest.mark.parametrize("type_", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/cloudevents+json"])
-def test_what_counts_as_a_json_content_type(server, channel, type_):
-    assert server.post(channel, "not json", {"Content-Type": type_}).status == 400
-
-
-def test_nesting_is_taken_to_500_levels(server, channel):
-    deep = "[" * 500 + "]" * 500
-    assert pushed(server, channel, deep) == deep
-    deep = '{"a":' * 499 + "{}" + "}" * 499
-    assert pushed(server, channel, deep) == deep
-    for too_deep in ("[" * 501 + "]" * 501, '{"a":' * 500 + "{}" + "}" * 500, "[" * 200_000):
+def test_strict_json_refuses_what_is_malformed_and_stores_nothing(serve):
+    server = serve(STRICT_JSON="on")
+    channel = server.channel()
+    types = ["application/json", "", "application/json; charset=utf-8", "APPLICATION/JSON", "application/cloudevents+json"]
+    for name, body in MALFORMED.items():
+        for type_ in types:
+            reply = server.post(channel, body, {"Content-Type": type_})
+            assert reply.status == 400, (name, type_, reply)
+            assert reply.json()["ok"] is False and reply.json()["error_code"] == 400
+            assert not reply.closes
+    for too_deep in ("[" * 201 + "]" * 201, '{"a":' * 200 + "{}" + "}" * 200, "[" * 200_000):
         assert server.post(channel, too_deep, JSON).status == 400
+    assert server.get(channel).total == 0
+    assert pushed(server, channel, '{"a":1}') == '{"a":1}'
+    assert pushed(server, channel, "not json", TEXT) == '{"body":"not json"}'
+
+
+@pytest.mark.parametrize("name", MALFORMED.keys())
+@pytest.mark.parametrize("headers", [JSON, {}], ids=["json", "no type"])
+def test_malformed_json_is_kept(server, channel, name, headers):
+    body = MALFORMED[name]
+    stored = json.loads(pushed(server, channel, body, headers))
+    if name in DECODED:
+        assert stored == DECODED[name]
+    elif name in SCALARS:
+        assert stored == {"body": json.loads(body)}
+    else:
+        assert stored == {"body": body.decode("utf-8", "strict")}
+    assert server.get(f"{channel}?ts=-1&view=full").updates[0].get("raw_base64", "") in ("", base64.b64encode(body).decode())
+
+
+def test_nesting_is_taken_to_200_levels_and_deeper_is_text(server, channel):
+    deep = "[" * 200 + "]" * 200
+    assert pushed(server, channel, deep) == deep
+    deep = '{"a":' * 199 + "{}" + "}" * 199
+    assert pushed(server, channel, deep) == deep
+    for headers in (JSON, {}, TEXT, FORM):
+        for too_deep in ("[" * 201 + "]" * 201, '{"a":' * 200 + "{}" + "}" * 200, "[" * 200_000):
+            assert json.loads(pushed(server, channel, too_deep, headers, "?q=1")) == {"body": too_deep, "q": "1"}
 
 
 def test_a_byte_order_mark_before_json_is_dropped(server, channel):
@@ -156,7 +184,8 @@ FORMS = {
     "a=1&b=x+y%21": {"a": "1", "b": "x y!"},
     "a=": {"a": ""},
     "a": {"a": ""},
-    "a=1&a=2": {"a": "2"},
+    "a=1&a=2": {"a": ["1", "2"]},
+    "to[]=a&to[]=b&x=&to[]=c": {"to[]": ["a", "b", "c"], "x": ""},
     "a=b=c": {"a": "b=c"},
     "a%20b=%3D%26": {"a b": "=&"},
     "a[b]=1&a[]=2": {"a[b]": "1", "a[]": "2"},
@@ -164,7 +193,7 @@ FORMS = {
     "a=%": {"a": "%"},
     "a=%zz&b=%4": {"a": "%zz", "b": "%4"},
     "a=%C3%A9%F0%9F%98%80": {"a": "é😀"},
-    "a=%ff": {"a": "\ufffd"},
+    "a=%ff": {"a": "ÿ"},
     "a=%00%0a%22%5c": {"a": '\x00\n"\\'},
     "Body=%7B%22a%22%3A1%7D": {"Body": '{"a":1}'},
 }
@@ -194,14 +223,6 @@ def test_bytes_are_wrapped_in_body_base64(server, channel, length):
     assert stored == {"body_base64": base64.b64encode(body).decode()}
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip", "nonsense"])
-def test_an_encoded_body_is_415(server, channel, encoding):
-    reply = server.post(channel, b"{}", {**JSON, "Content-Encoding": encoding})
-    assert reply.status == 415 and reply.json()["error_code"] == 415
-    assert not reply.closes
-    assert server.get(channel).total == 0
-
-
 def test_the_identity_encoding_is_no_encoding(server, channel):
     assert pushed(server, channel, '{"a":1}', {**JSON, "Content-Encoding": "Identity"}) == '{"a":1}'
 
@@ -217,7 +238,7 @@ MERGES = [
     ('{ "id" : 1 , "x":[1, 2.50] }', "?id=7", '{ "id" : "7" , "x":[1, 2.50] }'),
     ('{"in":{"id":1},"id":2}', "?id=7", '{"in":{"id":1},"id":"7"}'),
     (r'{"\u0061":1}', "?a=2", r'{"\u0061":"2"}'),
-    ('{"a":1}', "?b=1&c=2&b=3", '{"a":1,"b":"3","c":"2"}'),
+    ('{"a":1}', "?b=1&c=2&b=3", '{"a":1,"b":["1","3"],"c":"2"}'),
     ('{"a":1}', "?", '{"a":1}'),
     ('{"a":1}', "?&&", '{"a":1}'),
     ('{"a":12345678901234567890}', "?src=tg", '{"a":12345678901234567890,"src":"tg"}'),
@@ -237,12 +258,12 @@ MERGED_VALUES = [
     ("{ \n }", JSON, "?b=2", {"b": "2"}),
     ('{"a":1,"a":2}', JSON, "?a=3", {"a": "3"}),
     ("", {}, "?i=server1&alive=1", {"i": "server1", "alive": "1"}),
-    ("", JSON, "?c=%20x+y&d=1&d=2&e=", {"c": " x y", "d": "2", "e": ""}),
+    ("", JSON, "?c=%20x+y&d=1&d=2&e=", {"c": " x y", "d": ["1", "2"], "e": ""}),
     ("{}", JSON, "?flag", {"flag": ""}),
     ("{}", JSON, "?a=b=c", {"a": "b=c"}),
     ("{}", JSON, "?a=%22%5C%00%1f%7f", {"a": '"\\\x00\x1f\x7f'}),
     ("{}", JSON, "?%22k%22=%F0%9F%98%80", {'"k"': "😀"}),
-    ("{}", JSON, "?a=%ff%fe&b=%C3", {"a": "\ufffd\ufffd", "b": "\ufffd"}),
+    ("{}", JSON, "?a=%ff%fe&b=%C3", {"a": "ÿþ", "b": "Ã"}),
     ("{}", JSON, "?a=%&b=%zz&c=%4&d=100%25", {"a": "%", "b": "%zz", "c": "%4", "d": "100%"}),
     ("{}", JSON, "?ts=5&sleep=10&limit=1", {"ts": "5", "sleep": "10", "limit": "1"}),
     ("a=1&b=2", FORM, "?b=3&c=4", {"a": "1", "b": "3", "c": "4"}),
@@ -296,16 +317,17 @@ def test_a_chunked_body_over_max_body_is_413(serve):
     assert server.get(channel).total == 0
 
 
-def test_a_body_of_a_mebibyte_by_default(server, channel):
-    body = json.dumps({"a": "é" * 1000, "b": "x" * (1 << 20)})
-    assert server.post(channel, body).status == 413
-    body = body[:-3 - (len(body.encode()) - (1 << 20))] + '"}'
-    size = len(body.encode())
-    assert (1 << 20) - 4 <= size <= 1 << 20
+def test_a_body_of_32_mebibytes_by_default(serve):
+    server = serve(REDIS_TIMEOUT=30000)  # of Redis it may take longer on a busy machine
+    channel = server.channel()
+    frame = len('{"a":""}')
+    body = '{"a":"' + "x" * ((32 << 20) - frame) + '"}'
+    assert len(body) == 32 << 20
+    assert server.post(channel, body + " ").status == 413
     assert pushed(server, channel, body) == body
 
 
 def test_a_client_that_sends_all_of_a_refused_body_still_reads_its_413(server, channel):
     """A reset would discard the answer before the client reads it."""
-    reply = server.post(channel, b"x" * (3 << 20), TEXT)
+    reply = server.post(channel, b"x" * (33 << 20), TEXT)
     assert reply.status == 413

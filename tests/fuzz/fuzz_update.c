@@ -101,9 +101,10 @@ static void check_lines(const struct request *request, struct slice query, struc
                         const struct update *wanted) {
     struct update_maker maker = {0};
     assert(update_maker_init(&maker, request, &(struct sent){.query = query}, true));
+    struct payload payload = {.bytes = request_slice(request, request->body), .content_type = type};
     for (int i = 0; i < 2; i++) {
         struct update *update;
-        assert(!update_maker_make(&maker, request_slice(request, request->body), type, &update));
+        assert(!update_maker_make(&maker, &payload, &update));
         assert(slice_equal(update_body(update), update_body(wanted)));
         assert(slice_equal(update_raw(update), update_raw(wanted)));
         update_unref(update);
@@ -137,8 +138,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     query.data = query_copy;
     if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
         struct update *update = NULL;
+        struct payload payload;
+        assert(!payload_read(&payload, &request, 1 << 20));
         enum http_error error =
-            make_update(&request, &(struct sent){.query = query}, true, &update);
+            make_update(&request, &payload, &(struct sent){.query = query}, true, &update);
+        payload_deinit(&payload);
         assert(!error == (update != NULL));
         assert(error == HTTP_NO_ERROR || error == ERROR_JSON || error == ERROR_JSON_DEPTH ||
                error == ERROR_MERGE_SIZE);

@@ -12,7 +12,7 @@ static void check_at(struct slice type, struct slice body, const char *query, st
     char *copy = malloc(body.len + !body.len); /* of the exact size: reading beyond it is seen */
     memcpy(copy, body.data, body.len);
     struct fields fields;
-    fields_init(&fields, slice_of(query));
+    fields_init(&fields, slice_of(query), SLICE(""));
     struct buf out = {0};
     bool is_sound = multipart_write(&out, (struct slice){copy, body.len}, type, &fields);
     assert_slices_at((struct slice){out.data, out.len}, wanted, __FILE__, line);

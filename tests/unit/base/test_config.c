@@ -12,6 +12,7 @@ static const char *const names[] = {
     "DATA_TTL",
     "REDIS_DATA_TTL",
     "MAX_BODY",
+    "STRICT_JSON",
     "DATA_MAX_BYTES",
     "CACHE_SIZE",
     "BUFFER_SIZE",
@@ -63,7 +64,7 @@ static void test_defaults(void **state) {
     assert_int_equal(config.sync, SYNC_ALWAYS);
     assert_int_equal(config.channel_storage_maxsize, 1000);
     assert_int_equal(config.data_ttl, 604800);
-    assert_int_equal(config.max_body, 1048576);
+    assert_int_equal(config.max_body, 33554432);
     assert_int_equal(config.data_max_bytes, 0);
     assert_int_equal(config.cache_size, 64);
     assert_int_equal(config.buffer_size, 256);

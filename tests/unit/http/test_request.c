@@ -149,6 +149,25 @@ static void check_bad_at(struct slice input, enum http_error wanted, uint32_t bo
 #define NO_HEADERS "= \n= \n= \n= \n= \n= \n"
 #define ONLY_HOST "= h\n= \n= \n= \n= \n= \n"
 
+/* Bytes above 127 in a target stay as they are, however the request is cut; nowhere else before the
+ * headers' values are they taken. */
+static void test_high_bytes(void **state) {
+    (void)state;
+    check_good("GET /\xC3\xA9?t=\xD0\x9F\xFF HTTP/1.1\r\nHost: h\r\n\r\n",
+               "GET 1.1 /\xC3\xA9?t=\xD0\x9F\xFF\nHost\n  h\n" ONLY_HOST "length 0\n\n");
+    check_good("\r\n\r\nGET /\x80/\x80\x80z HTTP/1.1\r\nHost: h\r\n\r\n",
+               "GET 1.1 /\x80/\x80\x80"
+               "z\nHost\n  h\n" ONLY_HOST "length 0\n\n");
+    check_bad("G\xC3T / HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("\xC3GET / HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET \xC3/ HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / \xC3HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.1\xC3\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET /\xC3 x HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET /\xC3\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET / HTTP/1.1\r\nH\xC3st: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+}
+
 static void test_good(void **state) {
     (void)state;
     check_good("GET / HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -599,6 +618,7 @@ static void test_ends_at_inaccessible_page(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
+        cmocka_unit_test(test_high_bytes),
         cmocka_unit_test(test_chunked),
         cmocka_unit_test(test_many_chunks),
         cmocka_unit_test(test_chunked_keeps_only_data),
