@@ -93,8 +93,7 @@ void fields_deinit(struct fields *fields) {
 }
 
 size_t fields_size(const struct fields *fields) {
-    return fields->text.cap +
-           fields->cap * (sizeof *fields->list + sizeof *fields->values) +
+    return fields->text.cap + fields->cap * (sizeof *fields->list + sizeof *fields->values) +
            fields->index_size * sizeof *fields->index;
 }
 

@@ -30,7 +30,7 @@ struct fields {
     size_t count;
     struct field_value *values;
     size_t value_count, cap; /* there is room for `cap` fields and as many values */
-    uint32_t *index; /* open addressing by name: 1 + position in list, 0 for none */
+    uint32_t *index;         /* open addressing by name: 1 + position in list, 0 for none */
     size_t index_size;
     bool failed;      /* memory is out */
     bool is_too_many; /* pairs: there are no fields then */

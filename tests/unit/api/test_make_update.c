@@ -481,9 +481,8 @@ static struct update *with_headers(const char *lines) {
     struct parsed parsed;
     parse_request(&parsed, (struct slice){text.data, text.len});
     struct update *update = NULL;
-    assert_int_equal(
-        make(&parsed.request, &(struct sent){.query = SLICE("")}, true, &update),
-        HTTP_NO_ERROR);
+    assert_int_equal(make(&parsed.request, &(struct sent){.query = SLICE("")}, true, &update),
+                     HTTP_NO_ERROR);
     parsed_deinit(&parsed);
     buf_deinit(&text);
     assert_int_equal(json_check(update_headers(update)), JSON_OBJECT);
@@ -536,9 +535,8 @@ static void test_headers_left_out(void **state) {
                   SLICE("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
                         "Authorization: Basic x\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: t\r\n\r\n"));
     struct update *update;
-    assert_int_equal(
-        make(&parsed.request, &(struct sent){.query = SLICE("")}, true, &update),
-        HTTP_NO_ERROR);
+    assert_int_equal(make(&parsed.request, &(struct sent){.query = SLICE("")}, true, &update),
+                     HTTP_NO_ERROR);
     assert_text(update_headers(update), "{\"host\":\"h\",\"authorization\":\"Basic x\"}");
     assert_text(update_body(update), "{}");
     assert_false(update->has_raw);
@@ -595,9 +593,8 @@ static void test_methods(void **state) {
         struct parsed parsed;
         parse_request(&parsed, slice_of(text));
         struct update *update;
-        assert_int_equal(
-            make(&parsed.request, &(struct sent){.query = SLICE("")}, true, &update),
-            HTTP_NO_ERROR);
+        assert_int_equal(make(&parsed.request, &(struct sent){.query = SLICE("")}, true, &update),
+                         HTTP_NO_ERROR);
         assert_text(update_method(update), methods[i]);
         assert_text(update_headers(update), "{}");
         update_unref(update);
