@@ -345,8 +345,15 @@ static llhttp_errno_t execute(struct request *request, const char *from, const c
 static const char *find_high_byte(const char *from, const char *to) {
     while (from < to && (*from == '\r' || *from == '\n'))
         from++; /* the empty lines before a request */
-    const char *lf = memchr(from, '\n', (size_t)(to - from));
-    for (const char *end = lf ? lf : to; from < end; from++)
+    if (from >= to)
+        return to;
+    const char *lf = memchr(from, '\n', (size_t)(to - from)), *end = lf ? lf : to;
+    for (uint64_t bytes; end - from >= 8; from += 8) {
+        memcpy(&bytes, from, 8);
+        if (bytes & 0x8080808080808080)
+            break;
+    }
+    for (; from < end; from++)
         if ((unsigned char)*from > 127)
             return from;
     return to;
