@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/loop_memory.h"
 #include "base/turn.h"
+#include "base/worker.h"
 #include "cli/health.h"
 #include "http/budget.h"
 #include "http/server.h"
@@ -200,6 +201,8 @@ static int serve(int argc, char **argv) {
     if (!loop)
         return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
     turn_init(loop);
+    if (worker_init(loop) != 0)
+        return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return complain(EXIT_CANNOT_START, error);
@@ -210,6 +213,7 @@ static int serve(int argc, char **argv) {
     limiter_free(api.limiter);
     proxy_trust_free(api.trust);
     redis_options_deinit(&app.redis);
+    worker_deinit();
     turn_deinit();
     uv_run(loop, UV_RUN_DEFAULT);
     uv_loop_close(loop);

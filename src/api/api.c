@@ -1,6 +1,8 @@
 #include "api/api.h"
 #include "api/batch.h"
 #include "api/handshake.h"
+#include "api/large_push.h"
+#include "api/page.h"
 #include "api/poll.h"
 #include "api/push.h"
 #include "api/refusals.h"
@@ -304,8 +306,12 @@ static void on_request(struct exchange *exchange, const struct request *request)
 static void on_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
     inbox_cancel(&ask->poll);
-    if (ask->is_making)
+    if (ask->making == MAKING_BATCH)
         batch_cancel(ask->batch);
+    else if (ask->making == MAKING_LARGE_PUSH)
+        large_push_cancel(ask->large_push);
+    else if (ask->making == MAKING_LARGE_PAGE)
+        large_page_cancel(exchange);
     else if (ask->push)
         inbox_cancel_push(ask->push);
     ask->push = NULL;

@@ -14,10 +14,11 @@ struct batch {
     struct list link; /* in `waiting`, or to itself */
     struct exchange *exchange;
     struct update_maker maker;
-    struct inbuf kept; /* the request, once the batch waits */
-    struct slice rest; /* the lines to come; its data is NULL when there are none */
-    uint64_t line;     /* how many there were */
-    bool is_bad_line;  /* the last one is at fault */
+    struct buf inflated; /* what the lines lie in, if they came compressed */
+    struct inbuf kept;   /* the request, once the batch waits */
+    struct slice rest;   /* the lines to come; its data is NULL when there are none */
+    uint64_t line;       /* how many there were */
+    bool is_bad_line;    /* the last one is at fault */
     uint32_t count, cap;
     struct update **updates;
     size_t bytes;     /* of the updates, counted in BUFFER_SIZE */
@@ -59,6 +60,7 @@ bool batch_is_type(struct slice content_type) {
 static void free_batch(struct batch *batch) {
     list_remove(&batch->link);
     update_maker_deinit(&batch->maker);
+    buf_deinit(&batch->inflated);
     inbuf_free(&batch->kept);
     budget_give(batch->own_bytes);
     free(batch);
@@ -73,7 +75,7 @@ static void drop_updates(struct batch *batch) {
 
 void batch_cancel(struct batch *batch) {
     struct ask *ask = ask_of(batch->exchange);
-    ask->is_making = false;
+    ask->making = MAKING_NOTHING;
     ask->push = NULL;
     drop_updates(batch);
     free_batch(batch);
@@ -84,12 +86,13 @@ static void refuse(struct batch *batch, enum http_error error) {
     uint64_t line = batch->is_bad_line ? batch->line : 0;
     refusals_note((struct slice){batch->channel, batch->channel_len}, error);
     batch_cancel(batch);
+    push_drop_wanted(ask_of(exchange));
     reply_error_in(exchange, line, error);
 }
 
-/* NULL when memory is out. */
-static struct batch *new_batch(struct exchange *exchange, const struct request *request,
-                               struct slice channel, const struct sent *sent) {
+/* Takes over the payload. NULL when memory is out. */
+static struct batch *new_batch(struct exchange *exchange, struct slice channel,
+                               struct payload *payload) {
     struct batch *batch = calloc(1, sizeof *batch + channel.len);
     if (!batch)
         return NULL;
@@ -97,14 +100,15 @@ static struct batch *new_batch(struct exchange *exchange, const struct request *
     batch->exchange = exchange;
     batch->channel_len = channel.len;
     memcpy(batch->channel, channel.data, channel.len);
-    batch->rest = request_slice(request, request->body);
     struct slice bom = SLICE("\xEF\xBB\xBF");
-    if (slice_starts_with(batch->rest, bom))
-        batch->rest = slice_after(batch->rest, bom.len);
-    if (update_maker_init(&batch->maker, request, sent, api.capture_headers))
-        return batch;
-    free_batch(batch);
-    return NULL;
+    bool has_bom = slice_starts_with(payload->bytes, bom);
+    batch->rest = has_bom ? slice_after(payload->bytes, bom.len) : payload->bytes;
+    batch->inflated = payload->inflated;
+    payload->inflated = (struct buf){0};
+    struct ask *ask = ask_of(exchange);
+    ask->batch = batch;
+    ask->making = MAKING_BATCH;
+    return batch;
 }
 
 /* --- Updates ---------------------------------------------------------------------------------- */
@@ -176,15 +180,14 @@ static void push(struct batch *batch) {
     struct slice channel = {batch->channel, batch->channel_len};
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(batch->bytes).text,
               "updates", log_number(batch->count).text, NULL);
-    ask->is_making = false;
+    ask->making = MAKING_NOTHING;
     ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->count, exchange);
     if (ask->push) {
         budget_take(PUSH_BYTES);
         storing += batch->count;
     } else {
         budget_give(batch->bytes);
-        refusals_note(channel, ERROR_BUSY);
-        reply_error(exchange, ERROR_BUSY);
+        push_refuse(exchange, channel, ERROR_BUSY);
     }
     free_batch(batch);
 }
@@ -216,41 +219,62 @@ static void run_queue(struct turn_task *task) {
         turn_next(task);
 }
 
-/* `text` lay in what is kept now. */
-static void move(struct slice *text, const struct request *request, const struct inbuf *kept) {
-    if (text->data)
-        text->data = kept->data + (text->data - request->base);
+/* Counts what it takes while it waits. False when there is no room for it. */
+static bool take_room(struct batch *batch) {
+    size_t bytes = sizeof *batch + update_maker_size(&batch->maker) + batch->inflated.cap;
+    if (!budget_has(bytes))
+        return false;
+    budget_take(bytes);
+    batch->own_bytes = bytes;
+    return true;
 }
 
 /* Lets the batch wait for its turn. False when there is no room for its bytes. */
 static bool enqueue(struct batch *batch, const struct request *request) {
-    size_t bytes = sizeof *batch + update_maker_size(&batch->maker);
-    if (!budget_has(bytes) || !exchange_keep(batch->exchange, request, &batch->kept))
+    if (!take_room(batch) || !exchange_keep(batch->exchange, request, &batch->kept))
         return false;
-    budget_take(bytes);
-    batch->own_bytes = bytes;
-    move(&batch->rest, request, &batch->kept);
-    move(&batch->maker.query, request, &batch->kept);
+    if (!batch->inflated.data)
+        batch->rest = request_moved(request, batch->rest, batch->kept.data);
+    batch->maker.query = request_moved(request, batch->maker.query, batch->kept.data);
     list_append(&waiting, &batch->link);
     return true;
 }
 
 void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                  const struct sent *sent) {
-    struct batch *batch = new_batch(exchange, request, channel, sent);
+                  const struct sent *sent, struct payload *payload) {
+    struct batch *batch = new_batch(exchange, channel, payload);
     if (!batch) {
-        refusals_note(channel, ERROR_BUSY);
-        reply_error(exchange, ERROR_BUSY);
+        push_refuse(exchange, channel, ERROR_BUSY);
         return;
     }
-    struct ask *ask = ask_of(exchange);
-    ask->batch = batch;
-    ask->is_making = true;
+    if (!update_maker_init(&batch->maker, request, sent, api.capture_headers)) {
+        refuse(batch, ERROR_BUSY);
+        return;
+    }
     turn_end(&turn);
     if (list_empty(&waiting) && may_store() && work_left && !go_on(batch, &work_left))
         return;
     if (!enqueue(batch, request))
         refuse(batch, ERROR_BUSY);
+}
+
+void batch_go_on(struct exchange *exchange, struct slice channel, struct update_maker *maker,
+                 struct payload *payload, struct inbuf *kept) {
+    struct batch *batch = new_batch(exchange, channel, payload);
+    if (!batch) {
+        push_refuse(exchange, channel, ERROR_BUSY);
+        return;
+    }
+    batch->maker = *maker;
+    batch->kept = *kept;
+    *maker = (struct update_maker){0};
+    *kept = (struct inbuf){0};
+    if (!take_room(batch)) {
+        refuse(batch, ERROR_BUSY);
+        return;
+    }
+    list_append(&waiting, &batch->link);
+    turn_next(&turn);
 }
 
 void batch_done(uint32_t count, bool is_stored) {

@@ -27,9 +27,14 @@ struct batch;
 /* Whether a body of this Content-Type is a batch. */
 bool batch_is_type(struct slice content_type);
 
-/* Handles a batch for `channel`; see push_handle(). */
+/* Handles a batch for `channel`; see push_handle(). The payload has no codings any more, and passes
+ * over. */
 void batch_handle(struct exchange *exchange, const struct request *request, struct slice channel,
-                  const struct sent *sent);
+                  const struct sent *sent, struct payload *payload);
+
+/* The same for a request that was kept, and its maker. All pass over. */
+void batch_go_on(struct exchange *exchange, struct slice channel, struct update_maker *maker,
+                 struct payload *payload, struct inbuf *kept);
 
 /* Frees a batch that is being made; nothing of it is stored. */
 void batch_cancel(struct batch *batch);

@@ -8,29 +8,33 @@ enum { SCRATCH_KEEP_BYTES = 65536 }; /* from one request to the next */
 
 /* --- The payload ------------------------------------------------------------------------------ */
 
-static enum http_error undo_codings(struct payload *payload, struct slice codings, size_t max) {
-    switch (coding_undo(&payload->inflated, payload->bytes, codings, max)) {
+struct payload payload_of(const struct request *request) {
+    uint32_t count = request->counts[HEADER_CONTENT_ENCODING];
+    struct payload payload = {
+        .bytes = request_slice(request, request->body),
+        .content_type = request_header(request, HEADER_CONTENT_TYPE),
+        .codings = SLICE(""),
+        .is_opaque = count > 1,
+    };
+    if (count == 1 && payload.bytes.len)
+        payload.codings = request_header(request, HEADER_CONTENT_ENCODING);
+    return payload;
+}
+
+enum http_error payload_inflate(struct payload *payload, size_t max) {
+    if (!payload->codings.len)
+        return HTTP_NO_ERROR;
+    switch (coding_undo(&payload->inflated, payload->bytes, payload->codings, max)) {
     case CODING_NONE: break;
     case CODING_OPAQUE: payload->is_opaque = true; break;
-    case CODING_TOO_LARGE: return ERROR_BODY_SIZE;
-    case CODING_NO_MEMORY: return ERROR_BUSY;
+    case CODING_TOO_LARGE: payload_deinit(payload); return ERROR_BODY_SIZE;
+    case CODING_NO_MEMORY: payload_deinit(payload); return ERROR_BUSY;
     case CODING_UNDONE:
         payload->bytes = (struct slice){payload->inflated.data, payload->inflated.len};
         break;
     }
+    payload->codings = SLICE("");
     return HTTP_NO_ERROR;
-}
-
-enum http_error payload_read(struct payload *payload, const struct request *request, size_t max) {
-    uint32_t codings = request->counts[HEADER_CONTENT_ENCODING];
-    *payload = (struct payload){
-        .bytes = request_slice(request, request->body),
-        .content_type = request_header(request, HEADER_CONTENT_TYPE),
-        .is_opaque = codings > 1,
-    };
-    if (codings != 1 || !payload->bytes.len)
-        return HTTP_NO_ERROR;
-    return undo_codings(payload, request_header(request, HEADER_CONTENT_ENCODING), max);
 }
 
 void payload_deinit(struct payload *payload) {

@@ -14,22 +14,24 @@ struct sent {
     struct slice from;  /* the sender's address, empty when it is not known */
 };
 
-/* The body of a push, its codings undone. */
+/* The body of a push. */
 struct payload {
     struct slice bytes;
     struct slice content_type;
-    bool is_opaque;      /* in a coding that is not known, or broken */
-    struct buf inflated; /* where `bytes` lie, if they were inflated */
+    struct slice codings; /* to be undone; empty when there are none */
+    bool is_opaque;       /* in a coding that is not known, or broken */
+    struct buf inflated;  /* where `bytes` lie, if they were inflated */
 };
 
-/*
- * Reads the body of a complete request. ERROR_BODY_SIZE: it would inflate to more than `max` bytes;
- * ERROR_BUSY: memory is out. In any case payload_deinit() it.
- */
-enum http_error payload_read(struct payload *payload, const struct request *request, size_t max);
+/* That of a complete request, as it came. In the end payload_deinit() it. */
+struct payload payload_of(const struct request *request);
+
+/* Undoes the codings. On ERROR_BODY_SIZE, when there would be more than `max` bytes, and ERROR_BUSY,
+ * when memory is out, it is as before. Any thread. */
+enum http_error payload_inflate(struct payload *payload, size_t max);
 void payload_deinit(struct payload *payload);
 
-/* What all updates of a request have in common. Loop thread only. */
+/* What all updates of a request have in common. */
 struct update_maker {
     struct slice query;
     struct buf method;    /* as update_method() has it */

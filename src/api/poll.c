@@ -1,5 +1,6 @@
 #include "api/poll.h"
 #include "api/api.h"
+#include "api/page.h"
 #include "api/replies.h"
 #include "base/counters.h"
 #include "base/json.h"
@@ -14,7 +15,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MEMO_CLOSE = 1, MEMO_FULL = 2 };
+/* Which memo of an answer: a reply, or a large page that is being written. */
+enum { MEMO_CLOSE = 1, MEMO_FULL = 2, MEMO_LARGE = 4 };
 
 /* --- Parameters ------------------------------------------------------------------------------- */
 
@@ -118,101 +120,17 @@ void poll_expire(struct exchange *exchange) {
 
 /* --- Answers ---------------------------------------------------------------------------------- */
 
-/* Writes an answer's JSON up to its updates. */
-static void write_opening(struct buf *out, const struct answer *answer) {
-    buf_puts(out, "{\"ok\":true,\"ts\":");
-    buf_put_number(out, answer->ts);
-    if (answer->missed) {
-        buf_puts(out, ",\"missed\":");
-        buf_put_number(out, answer->missed);
-    }
-    if (answer->reset)
-        buf_puts(out, ",\"reset\":true");
-    buf_puts(out, ",\"updates\":[");
-}
-
-static struct reply *build_plain(const struct answer *answer, unsigned flags,
-                                 struct slice headers) {
-    char text[128]; /* enough for every opening */
-    struct buf opening = {.data = text, .cap = sizeof text, .is_borrowed = true};
-    write_opening(&opening, answer);
-    size_t len = opening.len + 2 + (answer->count ? answer->count - 1 : 0);
-    for (uint32_t i = 0; i < answer->count; i++)
-        len += answer->updates[i]->body_len;
-    char *at;
-    struct reply *reply = reply_new_uninitialized(HTTP_OK, flags, REPLY_JSON, headers, len, &at);
-    if (!reply || !at)
-        return reply;
-    at = (char *)memcpy(at, text, opening.len) + opening.len;
-    for (uint32_t i = 0; i < answer->count; i++) {
-        if (i)
-            *at++ = ',';
-        struct slice body = update_body(answer->updates[i]);
-        at = (char *)memcpy(at, body.data, body.len) + body.len;
-    }
-    memcpy(at, "]}", 2);
-    return reply;
-}
-
-static void write_known(struct buf *out, const char *name, struct slice value) {
-    if (!value.len)
-        return;
-    buf_puts(out, name);
-    json_write_string(out, value);
-}
-
-static void write_full(struct buf *out, const struct update *update) {
-    struct slice headers = update_headers(update), body = update_body(update),
-                 raw = update_raw(update);
-    buf_puts(out, "{\"ts\":");
-    buf_put_number(out, update->ts);
-    buf_printf(out, ",\"at\":%" PRId64 ",\"method\":", update->at_ms);
-    struct origin origin = update_origin(update);
-    json_write_string(out, origin.method);
-    write_known(out, ",\"path\":", origin.path);
-    write_known(out, ",\"from\":", origin.from);
-    buf_puts(out, ",\"query\":");
-    json_write_string(out, update_query(update));
-    buf_puts(out, ",\"headers\":");
-    if (headers.len)
-        buf_append(out, headers.data, headers.len);
-    else
-        buf_puts(out, "{}");
-    buf_puts(out, ",\"body\":");
-    buf_append(out, body.data, body.len);
-    if (utf8_is_valid(raw)) {
-        buf_puts(out, ",\"raw\":");
-        json_write_string(out, raw);
-    } else {
-        buf_puts(out, ",\"raw_base64\":");
-        json_write_base64(out, raw);
-    }
-    buf_putc(out, '}');
-}
-
-static struct reply *build_full(const struct answer *answer, unsigned flags, struct slice headers) {
-    struct buf body = {0};
-    write_opening(&body, answer);
-    for (uint32_t i = 0; i < answer->count; i++) {
-        if (i)
-            buf_putc(&body, ',');
-        write_full(&body, answer->updates[i]);
-    }
-    buf_puts(&body, "]}");
-    struct reply *reply = NULL;
-    if (!body.failed)
-        reply = reply_new(HTTP_OK, flags, REPLY_JSON, headers, (struct slice){body.data, body.len});
-    buf_deinit(&body);
-    return reply;
-}
-
-static struct reply *build_reply(struct exchange *exchange, const struct answer *answer) {
+static struct lines header_lines(struct exchange *exchange, const struct answer *answer) {
     struct lines lines = {.len = 0};
     lines_add(&lines, "X-Total-Updates", answer->total);
     lines_add_limit(&lines, exchange);
-    unsigned flags = exchange_flags(exchange);
-    return ask_of(exchange)->is_full ? build_full(answer, flags, lines_slice(&lines))
-                                     : build_plain(answer, flags, lines_slice(&lines));
+    return lines;
+}
+
+static struct reply *build_reply(struct exchange *exchange, const struct answer *answer) {
+    struct lines lines = header_lines(exchange, answer);
+    return page_reply(answer, ask_of(exchange)->is_full, exchange_flags(exchange),
+                      lines_slice(&lines));
 }
 
 /* The reply to an answer without updates. Polls whose time is over together often get the same
@@ -240,13 +158,21 @@ static struct reply *empty_reply(struct exchange *exchange, const struct answer 
     return reply;
 }
 
-/* NULL when memory is out. With a rate limit, each client's headers are its own. */
+/* Whether polls that get the same answer get the same reply. With a rate limit, each client's headers
+ * are its own. */
+static bool is_shareable(unsigned flags) {
+    return !api.limiter && !(flags & REPLY_HEAD);
+}
+
+static unsigned memo_of(struct exchange *exchange, unsigned flags) {
+    return (flags & REPLY_CLOSE ? MEMO_CLOSE : 0) | (ask_of(exchange)->is_full ? MEMO_FULL : 0);
+}
+
+/* NULL when memory is out. */
 static struct reply *find_reply(struct exchange *exchange, struct answer *answer) {
-    unsigned flags = exchange_flags(exchange);
-    if (api.limiter || flags & REPLY_HEAD)
+    unsigned flags = exchange_flags(exchange), kind = memo_of(exchange, flags);
+    if (!is_shareable(flags))
         return build_reply(exchange, answer);
-    unsigned kind =
-        (flags & REPLY_CLOSE ? MEMO_CLOSE : 0) | (ask_of(exchange)->is_full ? MEMO_FULL : 0);
     if (!answer->count && !answer->missed && !answer->reset)
         return empty_reply(exchange, answer, kind);
     if (!answer->memos[kind])
@@ -254,13 +180,20 @@ static struct reply *find_reply(struct exchange *exchange, struct answer *answer
     return answer->memos[kind] ? reply_ref(answer->memos[kind]) : NULL;
 }
 
-void poll_done(struct poll *poll, struct answer *answer) {
-    struct exchange *exchange = ask_exchange(container_of(poll, struct ask, poll));
-    if (answer->error) {
-        reply_store_error(exchange, answer->error);
-        return;
-    }
-    struct reply *reply = find_reply(exchange, answer);
+/* The same for a large page, which is being written. */
+static struct large_page *find_page(struct exchange *exchange, struct answer *answer) {
+    unsigned flags = exchange_flags(exchange), kind = MEMO_LARGE | memo_of(exchange, flags);
+    bool is_shared = is_shareable(flags);
+    if (is_shared && answer->memos[kind])
+        return answer->memos[kind];
+    struct lines lines = header_lines(exchange, answer);
+    struct large_page *page = large_page_begin(answer, ask_of(exchange)->is_full, flags, &lines);
+    if (is_shared)
+        answer->memos[kind] = page;
+    return page;
+}
+
+void poll_reply(struct exchange *exchange, struct reply *reply, uint32_t count) {
     /* What the socket does not take must fit. */
     if (!reply || (!reply->pending && !budget_has(reply->len + CONN_SENDING_MAX_BYTES))) {
         if (reply)
@@ -269,12 +202,32 @@ void poll_done(struct poll *poll, struct answer *answer) {
         return;
     }
     counters.polls++;
-    counters.updates_delivered += answer->count;
+    counters.updates_delivered += count;
     exchange_reply(exchange, reply);
 }
 
+static bool is_large(struct exchange *exchange, const struct answer *answer) {
+    return !answer->memos[memo_of(exchange, exchange_flags(exchange))] &&
+           page_is_large(answer, ask_of(exchange)->is_full);
+}
+
+void poll_done(struct poll *poll, struct answer *answer) {
+    struct exchange *exchange = ask_exchange(container_of(poll, struct ask, poll));
+    if (answer->error) {
+        reply_store_error(exchange, answer->error);
+    } else if (is_large(exchange, answer)) {
+        struct large_page *page = find_page(exchange, answer);
+        if (page)
+            large_page_await(page, exchange);
+        else
+            reply_error(exchange, ERROR_BUSY);
+    } else {
+        poll_reply(exchange, find_reply(exchange, answer), answer->count);
+    }
+}
+
 void poll_answer_end(struct answer *answer) {
-    for (int i = 0; i < ANSWER_MEMOS; i++)
+    for (int i = 0; i < MEMO_LARGE; i++)
         if (answer->memos[i])
             reply_unref(answer->memos[i]);
 }

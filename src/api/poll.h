@@ -18,6 +18,9 @@ void poll_handle(struct exchange *exchange, struct slice channel, struct slice q
  * none. */
 void poll_expire(struct exchange *exchange);
 
+/* Replies with a page of `count` updates, whose reference passes over; NULL: there was no memory. */
+void poll_reply(struct exchange *exchange, struct reply *reply, uint32_t count);
+
 /* inbox_events.poll_done and .answer_end */
 void poll_done(struct poll *poll, struct answer *answer);
 void poll_answer_end(struct answer *answer);

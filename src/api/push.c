@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "api/batch.h"
 #include "api/handshake.h"
+#include "api/large_push.h"
 #include "api/make_update.h"
 #include "api/refusals.h"
 #include "api/replies.h"
@@ -15,22 +16,22 @@ static size_t wanted_size(const struct wanted *wanted) {
     return sizeof *wanted + wanted->lines.cap + wanted->text.cap;
 }
 
-/* Sets what a handshake wants to hear, NULL if it is none. False when memory is out. */
-static bool read_handshake(const struct request *request, struct slice query,
-                           struct wanted **wanted) {
+/* Sets what a handshake wants to hear, NULL if it is none. */
+static enum http_error read_handshake(const struct request *request, struct slice query,
+                                      struct wanted **wanted) {
     struct wanted read = {0};
     *wanted = NULL;
     if (!handshake_read(request, query, &read))
-        return true;
+        return HTTP_NO_ERROR;
     if (!wanted_failed(&read))
         *wanted = malloc(sizeof **wanted);
     if (!*wanted) {
         wanted_deinit(&read);
-        return false;
+        return ERROR_BUSY;
     }
     **wanted = read;
     budget_take(wanted_size(*wanted));
-    return true;
+    return HTTP_NO_ERROR;
 }
 
 void push_drop_wanted(struct ask *ask) {
@@ -49,57 +50,69 @@ bool push_is_handshake(const struct request *request, struct slice query) {
     return found;
 }
 
-static void refuse(struct exchange *exchange, struct slice channel, enum http_error error) {
+void push_refuse(struct exchange *exchange, struct slice channel, enum http_error error) {
     push_drop_wanted(ask_of(exchange));
     refusals_note(channel, error);
     reply_error(exchange, error);
 }
 
-/* Hands the update to the inbox. */
-static void push(struct exchange *exchange, struct slice channel, struct update *update) {
+void push_made(struct exchange *exchange, struct slice channel, struct update *update) {
     size_t size = update_size(update) + PUSH_BYTES;
     struct ask *ask = ask_of(exchange);
     if (!budget_has(size)) {
         update_unref(update);
-        refuse(exchange, channel, ERROR_BUSY);
+        push_refuse(exchange, channel, ERROR_BUSY);
         return;
     }
     ask->push = inbox_push(api.inbox, channel, update, exchange);
     if (ask->push)
         budget_take(size);
     else
-        refuse(exchange, channel, ERROR_BUSY);
+        push_refuse(exchange, channel, ERROR_BUSY);
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(size).text, NULL);
 }
 
-static enum http_error make(const struct request *request, const struct payload *payload,
-                            const struct sent *sent, struct exchange *exchange,
-                            struct update **update) {
+/* Handles one that is neither large nor a batch. */
+static void handle_ordinary(struct exchange *exchange, const struct request *request,
+                            struct slice channel, const struct sent *sent,
+                            const struct payload *payload) {
+    struct update *update;
+    enum http_error error = ERROR_BUSY;
     /* The body is counted already; its update may take twice as much while it is made. */
-    if (!budget_has(2 * payload->bytes.len))
-        return ERROR_BUSY;
-    enum http_error error = make_update(request, payload, sent, api.capture_headers, update);
-    if (!error && !read_handshake(request, sent->query, &ask_of(exchange)->wanted)) {
-        update_unref(*update);
-        error = ERROR_BUSY;
-    }
-    return error;
+    if (budget_has(2 * payload->bytes.len))
+        error = make_update(request, payload, sent, api.capture_headers, &update);
+    if (error)
+        push_refuse(exchange, channel, error);
+    else
+        push_made(exchange, channel, update);
+}
+
+/* Inflates the payload, or finds that it is large. */
+static enum http_error inflate_small(struct payload *payload, size_t max, bool *is_large) {
+    size_t most = max < LARGE_PUSH_BYTES ? max : LARGE_PUSH_BYTES;
+    enum http_error error = payload_inflate(payload, most);
+    *is_large = error == ERROR_BODY_SIZE && most < max;
+    return *is_large ? HTTP_NO_ERROR : error;
 }
 
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  const struct sent *sent) {
-    struct payload payload;
-    struct update *update;
-    enum http_error error = payload_read(&payload, request, request->body_max_bytes);
+    struct payload payload = payload_of(request);
     bool is_batch = batch_is_type(payload.content_type);
-    if (!error && !is_batch)
-        error = make(request, &payload, sent, exchange, &update);
+    bool is_large = payload.bytes.len > LARGE_PUSH_BYTES && (payload.codings.len || !is_batch);
+    enum http_error error = HTTP_NO_ERROR;
+    if (!is_large)
+        error = inflate_small(&payload, request->body_max_bytes, &is_large);
+    if (!error)
+        error = read_handshake(request, sent->query, &ask_of(exchange)->wanted);
     if (error)
-        refuse(exchange, channel, error);
+        push_refuse(exchange, channel, error);
+    else if (is_large)
+        large_push_handle(exchange, request, channel, sent, &payload);
     else if (is_batch)
-        batch_handle(exchange, request, channel, sent);
+        batch_handle(exchange, request, channel, sent, &payload);
     else
-        push(exchange, channel, update);
+        handle_ordinary(exchange, request, channel, sent, &payload);
     payload_deinit(&payload);
 }
 

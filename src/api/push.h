@@ -13,6 +13,12 @@ enum { PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES };
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  const struct sent *sent);
 
+/* Hands the update of a push to the inbox. Its reference passes over. */
+void push_made(struct exchange *exchange, struct slice channel, struct update *update);
+
+/* Refuses a push, and leaves its trace. */
+void push_refuse(struct exchange *exchange, struct slice channel, enum http_error error);
+
 /* Whether a GET or a push is a handshake: then it is a push, whatever its method. */
 bool push_is_handshake(const struct request *request, struct slice query);
 

@@ -10,17 +10,20 @@
 #include "http/reply.h"
 #include "inbox/inbox.h"
 
+enum making { MAKING_NOTHING, MAKING_BATCH, MAKING_LARGE_PUSH, MAKING_LARGE_PAGE };
+
 /* What a handler keeps of a request under way, in its exchange's `state`. */
 struct ask {
     struct poll poll;
     union {
-        struct store_append *push; /* NULL when none is under way */
-        struct batch *batch;       /* if is_making: its updates are being made */
+        struct store_append *push;     /* NULL when none is under way */
+        struct batch *batch;           /* MAKING_BATCH: its updates are being made */
+        struct large_push *large_push; /* MAKING_LARGE_PUSH: so is its update */
     };
     struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
     int64_t quota;         /* requests left in the client's window; -1: not counted */
     bool is_full;          /* a poll with view=full */
-    bool is_making;
+    uint8_t making;        /* enum making */
 };
 
 _Static_assert(sizeof(struct ask) <= EXCHANGE_STATE_BYTES, "an ask fits into its exchange");

@@ -21,6 +21,10 @@ bool budget_has(size_t bytes) {
     return used + bytes <= max;
 }
 
+size_t budget_left(void) {
+    return used < max ? max - used : 0;
+}
+
 void budget_take(size_t bytes) {
     used += bytes;
     was_high |= used > HIGH_BYTES;

@@ -13,6 +13,9 @@ void budget_init(uint64_t max_bytes);
 /* Whether `bytes` more would fit. */
 bool budget_has(size_t bytes);
 
+/* How many more would fit. */
+size_t budget_left(void);
+
 /*
  * Counts `bytes`, whether they fit or not; budget_give() takes them back. After a time of much use
  * budget_give() lets the system have the memory again: left to itself, glibc keeps what lies

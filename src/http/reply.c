@@ -40,9 +40,9 @@ static struct slice cache_line(unsigned flags) {
 
 /* The Date header of this second. */
 static struct slice date_line(void) {
-    static char line[48];
-    static size_t len;
-    static time_t written_at = -1;
+    static _Thread_local char line[48];
+    static _Thread_local size_t len;
+    static _Thread_local time_t written_at = -1;
     time_t now = time(NULL);
     if (now != written_at) {
         struct tm tm;

@@ -95,5 +95,11 @@ static inline struct slice request_slice(const struct request *request, struct s
     return (struct slice){request->base + span.at, span.len};
 }
 
+/* Where a slice of the request stands when its bytes have moved to `base`. */
+static inline struct slice request_moved(const struct request *request, struct slice slice,
+                                         const char *base) {
+    return slice.len ? (struct slice){base + (slice.data - request->base), slice.len} : SLICE("");
+}
+
 /* The value of the last header of this name, empty when there is none. */
 struct slice request_header(const struct request *request, enum header_name name);

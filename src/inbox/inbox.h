@@ -49,7 +49,7 @@ struct poll {
     uint8_t outcome;
 };
 
-enum { ANSWER_MEMOS = 4 };
+enum { ANSWER_MEMOS = 8 };
 
 /* What a poll gets. Polls that wake together and ask for the same share one answer. */
 struct answer {

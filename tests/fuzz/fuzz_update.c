@@ -138,8 +138,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     query.data = query_copy;
     if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
         struct update *update = NULL;
-        struct payload payload;
-        assert(!payload_read(&payload, &request, 1 << 20));
+        struct payload payload = payload_of(&request);
+        assert(!payload_inflate(&payload, 1 << 20));
         enum http_error error =
             make_update(&request, &payload, &(struct sent){.query = query}, true, &update);
         payload_deinit(&payload);

@@ -12,8 +12,8 @@
 
 static enum http_error make(const struct request *request, const struct sent *sent,
                             bool capture_headers, struct update **update) {
-    struct payload payload;
-    enum http_error error = payload_read(&payload, request, request->body_max_bytes);
+    struct payload payload = payload_of(request);
+    enum http_error error = payload_inflate(&payload, request->body_max_bytes);
     if (!error)
         error = make_update(request, &payload, sent, capture_headers, update);
     payload_deinit(&payload);

@@ -1,0 +1,35 @@
+/*
+ * Pages: the JSON in which a poll gets its answer.
+ *
+ * Writing a large one would hold up the loop, so the worker does it (base/worker.h), one page at a
+ * time; polls that woke together share one.
+ */
+#pragma once
+
+#include "api/replies.h"
+#include "http/conn.h"
+#include "http/reply.h"
+#include "inbox/inbox.h"
+
+enum {
+    LARGE_PAGE_BYTES = 256 << 10,     /* of bodies, with view=full */
+    LARGE_PLAIN_PAGE_BYTES = 2 << 20, /* of bodies, without */
+};
+
+/* Writes the reply of an answer; `headers` as in reply_new(). NULL when memory is out. */
+struct reply *page_reply(const struct answer *answer, bool is_full, unsigned flags,
+                         struct slice headers);
+
+bool page_is_large(const struct answer *answer, bool is_full);
+
+struct large_page;
+
+/* Begins to write a large one. NULL when there is no room for it. */
+struct large_page *large_page_begin(const struct answer *answer, bool is_full, unsigned flags,
+                                    const struct lines *headers);
+
+/* Replies to the exchange when the page is written: not before this turn ends. */
+void large_page_await(struct large_page *page, struct exchange *exchange);
+
+/* The exchange does not wait for its page any more. */
+void large_page_cancel(struct exchange *exchange);
