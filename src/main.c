@@ -131,7 +131,6 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .keep_updates = (uint64_t)config->channel_storage_maxsize,
         .keep_seconds = (uint64_t)config->data_ttl,
     };
-    body_is_json_strict = config->strict_json;
     if (config->rate_limit_limit)
         api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
                                   (uint64_t)config->rate_limit_frame * 1000);
@@ -168,6 +167,21 @@ static int complain(int status, const char *error) {
     return is_out_of_memory ? EXIT_CANNOT_START : status;
 }
 
+/* Reads the settings, and what can be said of them without a loop. */
+static bool load_settings(int argc, char **argv, char *error, size_t error_size) {
+    if (!config_load(&app.config, argc, argv, error, error_size))
+        return false;
+    if (app.config.max_body > (app.config.buffer_size << 20) / 4) {
+        snprintf(error, error_size, "BUFFER_SIZE must be at least four times MAX_BODY");
+        return false;
+    }
+    if (app.config.data_provider == PROVIDER_REDIS &&
+        !redis_options_init(&app.redis, &app.config, error, error_size))
+        return false;
+    api.trust = proxy_trust_new(app.config.trust_proxy, error, error_size);
+    return api.trust && server_check_listen(app.config.listen, error, error_size);
+}
+
 static int serve(int argc, char **argv) {
     char error[512] = "";
     if (argc && strcmp(argv[0], "--help") == 0) {
@@ -182,20 +196,13 @@ static int serve(int argc, char **argv) {
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
     pthread_sigmask(SIG_BLOCK, &ends, NULL);
-    if (!config_load(&app.config, argc, argv, error, sizeof error))
-        return complain(EXIT_USAGE, error);
-    if (app.config.max_body > (app.config.buffer_size << 20) / 4)
-        return complain(EXIT_USAGE, "BUFFER_SIZE must be at least four times MAX_BODY");
-    if (app.config.data_provider == PROVIDER_REDIS &&
-        !redis_options_init(&app.redis, &app.config, error, sizeof error))
-        return complain(EXIT_USAGE, error);
-    api.trust = proxy_trust_new(app.config.trust_proxy, error, sizeof error);
-    if (!api.trust || !server_check_listen(app.config.listen, error, sizeof error))
+    if (!load_settings(argc, argv, error, sizeof error))
         return complain(EXIT_USAGE, error);
     umask(077); /* the data file holds secrets */
     signal(SIGPIPE, SIG_IGN);
     log_init(app.config.log_level, app.config.log_json);
     report_init();
+    body_is_json_strict = app.config.strict_json;
     loop_memory_init();
     uv_loop_t *loop = uv_default_loop();
     if (!loop)

@@ -1,7 +1,7 @@
 /*
- * Large pushes: those of more than LARGE_PUSH_BYTES, and those that inflate to more. Inflating them and
- * making their update would hold up the loop, so the worker does it (base/worker.h), one push at a
- * time. A batch is only inflated there; its updates are made in slices on the loop (batch.h).
+ * Large pushes: those of more than LARGE_PUSH_BYTES, and those that inflate to more. Inflating them
+ * and making their update would hold up the loop, so the worker does it (base/worker.h), one push
+ * at a time. A batch is only inflated there; its updates are made in slices on the loop (batch.h).
  *
  * A push whose connection is reset before its update is made is dropped.
  */

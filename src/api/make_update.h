@@ -26,8 +26,8 @@ struct payload {
 /* That of a complete request, as it came. In the end payload_deinit() it. */
 struct payload payload_of(const struct request *request);
 
-/* Undoes the codings. On ERROR_BODY_SIZE, when there would be more than `max` bytes, and ERROR_BUSY,
- * when memory is out, it is as before. Any thread. */
+/* Undoes the codings. After ERROR_BODY_SIZE, when there would be more than `max` bytes, and after
+ * ERROR_BUSY, when memory is out, the payload is as before. Any thread. */
 enum http_error payload_inflate(struct payload *payload, size_t max);
 void payload_deinit(struct payload *payload);
 
@@ -52,8 +52,8 @@ void update_maker_deinit(struct update_maker *maker);
 size_t update_maker_size(const struct update_maker *maker);
 
 /*
- * Makes the update that a payload becomes. On an error `*update` is untouched; running out of memory
- * is ERROR_BUSY.
+ * Makes the update that a payload becomes. On an error `*update` is untouched; running out of
+ * memory is ERROR_BUSY.
  */
 enum http_error update_maker_make(struct update_maker *maker, const struct payload *payload,
                                   struct update **update);

@@ -158,8 +158,8 @@ static struct reply *empty_reply(struct exchange *exchange, const struct answer 
     return reply;
 }
 
-/* Whether polls that get the same answer get the same reply. With a rate limit, each client's headers
- * are its own. */
+/* Whether polls that get the same answer get the same reply. With a rate limit, each client's
+ * headers are its own. */
 static bool is_shareable(unsigned flags) {
     return !api.limiter && !(flags & REPLY_HEAD);
 }

@@ -18,7 +18,7 @@ void poll_handle(struct exchange *exchange, struct slice channel, struct slice q
  * none. */
 void poll_expire(struct exchange *exchange);
 
-/* Replies with a page of `count` updates, whose reference passes over; NULL: there was no memory. */
+/* Replies with a page of `count` updates, whose reference passes over; NULL: memory was out. */
 void poll_reply(struct exchange *exchange, struct reply *reply, uint32_t count);
 
 /* inbox_events.poll_done and .answer_end */

@@ -1,7 +1,8 @@
 /*
  * A reply: its bytes, head and body, built once and shared by every connection that sends it.
  *
- * Built on any thread, reference-counted on the loop thread. The memory of unsent replies counts into BUFFER_SIZE.
+ * Built on any thread, reference-counted on the loop thread. The memory of unsent replies counts
+ * into BUFFER_SIZE.
  */
 #pragma once
 
