@@ -27,7 +27,7 @@ enum json_kind {
 enum json_kind json_check(struct slice text);
 
 /* The same with nesting to `depth_max` levels, at most JSON_DEPTH_MAX. Also says whether a string
- * of the valid text has half a surrogate pair, as `\ud83c` alone: jq, PHP and others refuse that. */
+ * of the valid text has half a surrogate pair, as `\ud83c` alone: jq, PHP and others refuse it. */
 enum json_kind json_inspect(struct slice text, int depth_max, bool *has_half);
 
 /* Appends a valid text, with `\ufffd` in place of every half of a surrogate pair. */
