@@ -78,6 +78,7 @@ static void on_turn(struct turn_task *task) {
 
 int worker_init(uv_loop_t *loop) {
     struct worker *worker = &the_worker;
+    *worker = (struct worker){0};
     int error = uv_async_init(loop, &worker->async, on_async);
     if (error)
         return error;
