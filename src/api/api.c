@@ -174,6 +174,16 @@ static enum place take_channel(struct slice *path, struct slice *name) {
                                                       : PLACE_BELOW;
 }
 
+/* Every push has an address: this is quicker than format_number(). */
+static char *put_octet(char *at, unsigned octet) {
+    if (octet > 99)
+        *at++ = (char)('0' + octet / 100);
+    if (octet > 9)
+        *at++ = (char)('0' + octet / 10 % 10);
+    *at++ = (char)('0' + octet % 10);
+    return at;
+}
+
 /* Writes a client's address as text; empty for that of a unix socket, whose client is not known. */
 static struct slice write_address(const uint8_t ip[16], char text[INET6_ADDRSTRLEN]) {
     static const uint8_t ipv4[12] = {[10] = 0xff, [11] = 0xff}, none[16];
@@ -185,11 +195,12 @@ static struct slice write_address(const uint8_t ip[16], char text[INET6_ADDRSTRL
             len = strlen(text);
         return (struct slice){text, len};
     }
+    char *at = text;
     for (int i = 12; i < 16; i++) {
-        len += format_number(text + len, ip[i]);
-        text[len++] = '.';
+        at = put_octet(at, ip[i]);
+        *at++ = '.';
     }
-    return (struct slice){text, len - 1};
+    return (struct slice){text, (size_t)(at - text) - 1};
 }
 
 static void push(struct exchange *exchange, const struct request *request,

@@ -133,11 +133,26 @@ static bool echo_secret(struct wanted *wanted, const char *name, struct slice va
 
 enum { BODY_MAX_BYTES = 4096 }; /* of a handshake; a larger body is not looked at */
 
+/* Whether `body` has the word by which Slack asks. Most bodies have few underscores: this is quicker
+ * than memmem(), for every push pays for it. */
+static bool has_verification(struct slice body) {
+    static const struct slice before = SLICE("\"url"), after = SLICE("_verification\"");
+    while (body.len) {
+        const char *at = memchr(body.data, '_', body.len);
+        if (!at)
+            return false;
+        struct slice rest = slice_after(body, (size_t)(at - body.data));
+        if ((size_t)(at - body.data) >= before.len && slice_starts_with(rest, after) &&
+            memcmp(at - before.len, before.data, before.len) == 0)
+            return true;
+        body = slice_after(rest, 1);
+    }
+    return false;
+}
+
 /* Echoes the `challenge` of an object; if `type` is not NULL, only of one with this `type`. */
 static bool read_body(struct slice body, const char *type, struct wanted *wanted) {
-    static const char key[] = "\"challenge\"";
-    if (body.len > BODY_MAX_BYTES || !memmem(body.data, body.len, key, sizeof key - 1) ||
-        json_check(body) != JSON_OBJECT)
+    if (body.len > BODY_MAX_BYTES || json_check(body) != JSON_OBJECT)
         return false;
     struct slice challenge = SLICE("");
     bool is_type = !type;
@@ -182,7 +197,8 @@ bool handshake_read(const struct request *request, struct slice query, struct wa
     }
     if (query.len && read_query(request, query, wanted))
         return true;
-    return body.len && *body.data == '{' && read_body(body, "url_verification", wanted);
+    return body.len && *body.data == '{' && body.len <= BODY_MAX_BYTES && has_verification(body) &&
+           read_body(body, "url_verification", wanted);
 }
 
 bool handshake_consent(const struct request *request, struct buf *lines) {
