@@ -210,7 +210,7 @@ static enum http_error write_other(struct buf *out, struct slice body, struct sl
     struct slice text = body;
     struct buf decoded = {0};
     if (content_decode(&decoded, body, &content))
-        text = (struct slice){decoded.data, decoded.len};
+        text = decoded.len ? (struct slice){decoded.data, decoded.len} : SLICE("");
     enum http_error error = ERROR_BUSY;
     if (!decoded.failed)
         error = write_decoded(out, text, body, &content, query);

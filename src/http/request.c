@@ -341,10 +341,10 @@ static llhttp_errno_t execute(struct request *request, const char *from, const c
     return HPE_OK;
 }
 
-/* The end of the first line that is not empty, or `to`. */
-static const char *line_end(const char *from, const char *to) {
-    while (from < to && (*from == '\r' || *from == '\n'))
-        from++;
+/* The end of the line that the target is in, or `to`. */
+static const char *line_end(const struct request *request, const char *from, const char *to) {
+    while (!request->target.len && from < to && (*from == '\r' || *from == '\n'))
+        from++; /* the empty lines before a request */
     const char *lf = from < to ? memchr(from, '\n', (size_t)(to - from)) : NULL;
     return lf ? lf : to;
 }
@@ -367,7 +367,7 @@ static const char *find_high_byte(const char *from, const char *end) {
  * it does not see them.
  */
 static llhttp_errno_t execute_line(struct request *request, const char *from, const char *to) {
-    const char *end = request->is_target_complete ? from : line_end(from, to);
+    const char *end = request->is_target_complete ? from : line_end(request, from, to);
     while (!request->is_target_complete) {
         const char *high = find_high_byte(from, end);
         if (high == end)
@@ -376,7 +376,8 @@ static llhttp_errno_t execute_line(struct request *request, const char *from, co
         if (status != HPE_OK)
             return status;
         from = high;
-        if (request->is_target_complete || !request->target.len)
+        bool is_in_target = high == request->base + request->target.at + request->target.len;
+        if (request->is_target_complete || !request->target.len || !is_in_target)
             break;
         while (from < end && (unsigned char)*from > 127)
             from++;

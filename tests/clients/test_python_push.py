@@ -14,7 +14,7 @@ def test_push_returns_the_ts(push, url, server):
     assert push(url, {"half": "\ud83d"}) == 4
     with Channel(url) as channel:
         texts = [entry.text for entry in take(channel.entries(), 4)]
-    assert texts == ['{"n":1}', '{"n":2}', '["naïve ✓ 😀",9007199254740993,null]', '{"half":"\\ud83d"}']
+    assert texts == ['{"n":1}', '{"n":2}', '["naïve ✓ 😀",9007199254740993,null]', '{"half":"\\ufffd"}']
 
 
 def test_push_takes_the_query_of_the_address_along(push, url, channel):
@@ -28,9 +28,9 @@ def test_poll_works_with_a_query_in_the_address(url, channel):
         assert next(other.updates()) == [1]
 
 
-def test_push_that_the_server_refuses(push, url):
+def test_push_that_the_server_refuses(push, start_server):
     with pytest.raises(LonglineError) as caught:
-        push(url, "a string is no update")
+        push(start_server(STRICT_JSON="on").url("/channel"), "a string is no update")
     assert (caught.value.status, caught.value.retry_after) == (400, None)
     assert caught.value.description == "Malformed JSON payload: an object or an array is expected"
     assert str(caught.value) == "400 Malformed JSON payload: an object or an array is expected"
@@ -179,12 +179,16 @@ def test_batches(push_batch, url, channel):
     assert push_batch(url, [[1]]) == 302
     entries = take(channel.entries(), 302)
     assert [entry.ts for entry in entries] == list(range(1, 303))
-    assert entries[300].update == {"n": 300, "text": "two\nlines é \ud83d", "q": "1"}
-    with pytest.raises(LonglineError, match="400 Line 2: Malformed JSON payload"):
-        push_batch(url, [{}, "text", {}])
+    assert entries[300].update == {"n": 300, "text": "two\nlines é \ufffd", "q": "1"}
     with pytest.raises(LonglineError, match="400 A batch needs a line"):
         push_batch(url, [])
     assert channel.push({}) == 303
+
+
+@both_batches
+def test_a_batch_that_the_server_refuses(push_batch, start_server):
+    with pytest.raises(LonglineError, match="400 Line 2: Malformed JSON payload"):
+        push_batch(start_server(STRICT_JSON="on").url("/channel"), [{}, "text", {}])
 
 
 @both_batches

@@ -413,6 +413,7 @@ static void test_charsets(void **state) {
     check("application/json; charset=x-nonsense//TRANSLIT", "[\"\xE9\"]", "", "[\"\xC3\xA9\"]");
     check(JSON_TYPE, "\xFF\xFE{\0}\0", "", "{}");
     check(JSON_TYPE, "\xFE\xFF\0[\x20\xAC\0]", "", "{\"body\":\"[\xE2\x82\xAC]\"}");
+    check(NULL, "\xFE\xFF", "", "{\"body\":\"\"}");
     check("application/json; charset=utf-16le", "{\0}\0", "", "{}");
     check("application/json; charset=UTF-16", "\xFE\xFF\0{\0}", "", "{}");
     check("application/json; charset=utf-32", "[\0\0\0]\0\0\0", "a=1", "{\"body\":[],\"a\":\"1\"}");

@@ -166,6 +166,7 @@ static void test_high_bytes(void **state) {
     check_bad("GET /\xC3 x HTTP/1.1\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad("GET /\xC3\r\nHost: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad("GET / HTTP/1.1\r\nH\xC3st: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad("GET /a\r\n\xC3\xA9: h\r\n\r\n", ERROR_MALFORMED_REQUEST);
 }
 
 static void test_good(void **state) {

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 HEAD_MAX = 65536
 READ_SIZE = 65536
+SEND_SIZE = 65536
 
 
 class AsyncChannel(ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "AsyncSubscription[Entry]"]):
@@ -163,8 +164,8 @@ class AsyncConnection(ConnectionBase):
                 self.abort()
                 await within(self._open(), self._timeout)
             assert self._reader and self._writer
-            self._writer.write(request_bytes(method, target, self._fields(body), None if body is None else body.data))
-            await within(self._writer.drain(), timeout)
+            data = request_bytes(method, target, self._fields(body), None if body is None else body.data)
+            await send(self._writer, data, timeout)
             reply, stays = await read_reply(self._reader, timeout)
             self._used_at = time.monotonic()
             if not stays:
@@ -245,6 +246,13 @@ def request_bytes(method: str, target: str, headers: Mapping[str, str], body: Op
         fields["Content-Length"] = str(len(body))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + (body or b"")
+
+
+async def send(writer: asyncio.StreamWriter, data: bytes, timeout: float) -> None:
+    """Sends the data. `timeout` limits each wait for the server to take some of it."""
+    for at in range(0, len(data), SEND_SIZE):
+        writer.write(data[at : at + SEND_SIZE])
+        await within(writer.drain(), timeout)
 
 
 async def read_reply(reader: asyncio.StreamReader, timeout: float) -> Tuple[Reply, bool]:

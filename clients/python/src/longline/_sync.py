@@ -10,6 +10,7 @@ interrupts. So they must not wait for anything that this thread may hold.
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import selectors
 import socket
@@ -27,6 +28,7 @@ Item = TypeVar("Item")
 
 CONNECT_SLICE_S = 0.05
 WAIT_STEP_S = 0.5
+SEND_SIZE = 65536
 
 
 class Stopped(Exception):
@@ -190,8 +192,12 @@ class Connection(ConnectionBase):
                 self._http = self._open()
             assert self._socket
             self._socket.settimeout(timeout)
-            data = None if body is None else body.data
-            self._http.request(method, target, data, self._fields(body))
+            if body is None:
+                self._http.request(method, target, headers=self._fields(body))
+            else:
+                # In pieces, because the timeout is for each call that sends.
+                fields = {**self._fields(body), "Content-Length": str(len(body.data))}
+                self._http.request(method, target, io.BytesIO(body.data), fields)
             response = self._http.getresponse()
             # http.client drops the socket if this reply is the last one.
             last = self._http.sock is None
@@ -258,7 +264,7 @@ class Connection(ConnectionBase):
             self._hold(sock)
             sock.settimeout(self._timeout)
             sock.do_handshake()
-        connection = http.client.HTTPConnection(self._address.host, self._address.port)
+        connection = http.client.HTTPConnection(self._address.host, self._address.port, blocksize=SEND_SIZE)
         connection.sock = sock
         # We reopen a lost connection ourselves; http.client must not.
         connection.auto_open = 0
