@@ -6,6 +6,7 @@ Clients come from 127.0.0.2 and up, proxies from 127.0.0.1, which is all that lo
 
 import base64
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.providers("memory")
 KINDS = ("nginx", "caddy", "haproxy")
 NAME = "hooks.example.com"
 MIB = 1 << 20
+MAX_BODY = 32 * MIB
 
 
 def has_http2_directive():
@@ -323,8 +325,20 @@ def test_the_body_and_the_headers_are_passed_on_as_they_came(server, proxy):
 
 def test_a_body_beyond_max_body_is_413(server, proxy):
     channel = server.channel()
-    assert proxy.request("POST", channel, b"x" * (MIB + 1)).status == 413
-    assert proxy.request("POST", channel, "x" * MIB, {"Content-Type": "text/plain"}).total == 1
+    assert proxy.request("POST", channel, b"x" * (MAX_BODY + 1)).status == 413
+    assert proxy.request("POST", channel, "x" * MAX_BODY, {"Content-Type": "text/plain"}).total == 1
+
+
+def test_25_megabytes_of_json_pass(server, proxy):
+    channel = server.channel()
+    body = json.dumps([{"n": n, "text": "é" * 200} for n in range(60_000)], ensure_ascii=False).encode()
+    body += b" " * (25_000_000 - len(body))
+    assert proxy.request("POST", channel, body, {"Content-Type": "application/json"}).total == 1
+    assert body in proxy.request("GET", channel).body
+    packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert proxy.request("POST", channel, gzip.compress(body, 1), packed).total == 2
+    page = proxy.request("GET", channel + "?ts=1&view=full").updates[0]
+    assert page["raw"].encode() == body
 
 
 def test_a_page_of_a_mebibyte_passes(server, proxy):
@@ -369,7 +383,7 @@ def test_connections_to_longline_are_kept(server, proxy):
 def test_nginx_writes_no_body_to_a_file(server, module_proxies):
     proxy = module_proxies["nginx"]
     before = (proxy.directory / "client_body").stat().st_mtime_ns
-    request = request_bytes("POST", server.channel(), json.dumps({"x": "y" * (MIB - 100)}), {"Host": NAME})
+    request = request_bytes("POST", server.channel(), json.dumps({"x": "y" * 25_000_000}), {"Host": NAME})
     with proxy.client() as client:
         client.send(request[:-1])
         client.send(request[-1:])
