@@ -56,7 +56,8 @@ void push_refuse(struct exchange *exchange, struct slice channel, enum http_erro
     reply_error(exchange, error);
 }
 
-void push_made(struct exchange *exchange, struct slice channel, struct update *update) {
+void push_made(struct exchange *exchange, struct slice channel, struct update *update,
+               const struct delivery *delivery) {
     size_t size = update_size(update) + PUSH_BYTES;
     struct ask *ask = ask_of(exchange);
     if (!budget_has(size)) {
@@ -64,7 +65,8 @@ void push_made(struct exchange *exchange, struct slice channel, struct update *u
         push_refuse(exchange, channel, ERROR_BUSY);
         return;
     }
-    ask->push = inbox_push(api.inbox, channel, update, exchange);
+    ask->push =
+        inbox_push(api.inbox, channel, update, delivery->has_id ? delivery : NULL, exchange);
     if (ask->push)
         budget_take(size);
     else
@@ -77,14 +79,15 @@ static void handle_ordinary(struct exchange *exchange, const struct request *req
                             struct slice channel, const struct sent *sent,
                             const struct payload *payload) {
     struct update *update;
+    struct delivery delivery;
     enum http_error error = ERROR_BUSY;
     /* The body is counted already; its update may take twice as much while it is made. */
     if (budget_has(2 * payload->bytes.len))
-        error = make_update(request, payload, sent, api.capture_headers, &update);
+        error = make_update(request, payload, sent, api.capture_headers, &update, &delivery);
     if (error)
         push_refuse(exchange, channel, error);
     else
-        push_made(exchange, channel, update);
+        push_made(exchange, channel, update, &delivery);
 }
 
 /* Inflates the payload, or finds that it is large. */
@@ -129,6 +132,25 @@ static void reply_wanted(struct exchange *exchange, const struct lines *lines,
                    (struct slice){wanted->text.data, wanted->text.len});
 }
 
+/* The header lines that say what was stored. */
+static struct lines result_lines(const struct store_append *push) {
+    struct lines lines = {.len = 0};
+    uint32_t stored = 0;
+    uint64_t ts = push->updates[push->count - 1]->ts;
+    for (uint32_t i = 0; i < push->count; i++) {
+        if (!store_append_is_stored(push, i))
+            continue;
+        stored++;
+        ts = push->updates[i]->ts;
+    }
+    lines_add(&lines, "X-Total-Updates", ts);
+    if (store_append_is_batch(push))
+        lines_add(&lines, "X-Updates", stored);
+    else if (!stored)
+        lines_add(&lines, "X-Duplicate", ts);
+    return lines;
+}
+
 void push_done(void *owner, const struct store_append *push) {
     budget_give(store_append_size(push) + PUSH_BYTES);
     bool is_batch = store_append_is_batch(push);
@@ -145,10 +167,7 @@ void push_done(void *owner, const struct store_append *push) {
         reply_store_error(exchange, push->error);
         return;
     }
-    struct lines lines = {.len = 0};
-    lines_add(&lines, "X-Total-Updates", push->updates[push->count - 1]->ts);
-    if (is_batch)
-        lines_add(&lines, "X-Updates", push->count);
+    struct lines lines = result_lines(push);
     lines_add_limit(&lines, exchange);
     struct wanted wanted = {0};
     struct ask *ask = ask_of(exchange);
