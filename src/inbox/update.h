@@ -57,7 +57,12 @@ struct origin {
     struct slice method, from, path;
 };
 
-struct origin update_origin(const struct update *update);
+/* Reads what update_method() describes. */
+struct origin origin_read(struct slice text);
+
+static inline struct origin update_origin(const struct update *update) {
+    return origin_read(update_method(update));
+}
 
 /* Memory it takes. */
 static inline size_t update_size(const struct update *update) {
