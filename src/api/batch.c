@@ -19,10 +19,11 @@ struct batch {
     bool is_bad_line;    /* the last one is at fault */
     uint32_t count, cap;
     struct update **updates;
-    size_t bytes;     /* of the updates, counted in BUFFER_SIZE */
-    size_t copies;    /* of them beyond their lines */
-    size_t own_bytes; /* counted in BUFFER_SIZE while it waits */
-    size_t body_len;  /* of the request, inflated */
+    struct delivery *deliveries; /* with as much room, if they may have ids; else NULL */
+    size_t bytes;                /* of the updates, counted in BUFFER_SIZE */
+    size_t copies;               /* of them beyond their lines */
+    size_t own_bytes;            /* counted in BUFFER_SIZE while it waits */
+    size_t body_len;             /* of the request, inflated */
     size_t channel_len;
     char channel[];
 };
@@ -69,6 +70,7 @@ static void drop_updates(struct batch *batch) {
     for (uint32_t i = 0; i < batch->count; i++)
         update_unref(batch->updates[i]);
     free(batch->updates);
+    free(batch->deliveries);
     budget_give(batch->bytes);
 }
 
@@ -133,6 +135,12 @@ static bool grow(struct batch *batch) {
     if (!updates)
         return false;
     batch->updates = updates;
+    if (batch->maker.source.is_any) {
+        struct delivery *deliveries = realloc(batch->deliveries, cap * sizeof *deliveries);
+        if (!deliveries)
+            return false;
+        batch->deliveries = deliveries;
+    }
     batch->cap = cap;
     return true;
 }
@@ -156,6 +164,8 @@ static enum http_error add_update(struct batch *batch, struct slice line) {
     if (error)
         return error;
     size_t size = update_size(update), lines = (update->has_raw ? 2 : 1) * line.len;
+    if (batch->deliveries)
+        batch->deliveries[batch->count] = batch->maker.delivery;
     batch->updates[batch->count++] = update;
     batch->bytes += size;
     budget_take(size);
@@ -192,7 +202,8 @@ static void push(struct batch *batch) {
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(batch->bytes).text,
               "updates", log_number(batch->count).text, NULL);
     ask->making = MAKING_NOTHING;
-    ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->count, exchange);
+    ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->deliveries,
+                                 batch->count, exchange);
     if (ask->push) {
         budget_take(PUSH_BYTES);
         storing += batch->count;

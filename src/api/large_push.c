@@ -98,7 +98,7 @@ static void made(struct work *work) {
     } else {
         struct update *update = push->update;
         push->update = NULL;
-        push_made(detach(push), channel_of(push), update);
+        push_made(detach(push), channel_of(push), update, &push->maker.delivery);
         free_push(push);
     }
 }

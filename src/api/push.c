@@ -66,12 +66,14 @@ struct refusal push_refusal(const struct request *request, struct slice channel,
     };
 }
 
-void push_made(struct exchange *exchange, struct slice channel, struct update *update) {
+void push_made(struct exchange *exchange, struct slice channel, struct update *update,
+               const struct delivery *delivery) {
     size_t size = update_size(update) + PUSH_BYTES;
     struct ask *ask = ask_of(exchange);
     ask->push = NULL;
     if (budget_has(size))
-        ask->push = inbox_push(api.inbox, channel, update_ref(update), exchange);
+        ask->push = inbox_push(api.inbox, channel, update_ref(update),
+                               delivery->has_id ? delivery : NULL, exchange);
     if (ask->push) {
         budget_take(size);
     } else {
@@ -88,15 +90,16 @@ static void handle_ordinary(struct exchange *exchange, const struct request *req
                             struct slice channel, const struct sent *sent,
                             const struct payload *payload) {
     struct update *update;
+    struct delivery delivery;
     enum http_error error = ERROR_BUSY;
     /* The body is counted already; its update may take twice as much while it is made. */
     if (budget_has(2 * payload->bytes.len))
-        error = make_update(request, payload, sent, api.capture_headers, &update);
+        error = make_update(request, payload, sent, api.capture_headers, &update, &delivery);
     if (error) {
         struct refusal refusal = push_refusal(request, channel, sent, error);
         push_refuse(exchange, &refusal);
     } else
-        push_made(exchange, channel, update);
+        push_made(exchange, channel, update, &delivery);
 }
 
 /* Inflates the payload, or finds that it is large. */
@@ -154,6 +157,25 @@ static void note_refused(const struct store_append *push) {
     refusals_note(&refusal);
 }
 
+/* The header lines that say what was stored. */
+static struct lines result_lines(const struct store_append *push) {
+    struct lines lines = {.len = 0};
+    uint32_t stored = 0;
+    uint64_t ts = push->updates[push->count - 1]->ts;
+    for (uint32_t i = 0; i < push->count; i++) {
+        if (!store_append_is_stored(push, i))
+            continue;
+        stored++;
+        ts = push->updates[i]->ts;
+    }
+    lines_add(&lines, "X-Total-Updates", ts);
+    if (store_append_is_batch(push))
+        lines_add(&lines, "X-Updates", stored);
+    else if (!stored)
+        lines_add(&lines, "X-Duplicate", ts);
+    return lines;
+}
+
 void push_done(void *owner, const struct store_append *push) {
     budget_give(store_append_size(push) + PUSH_BYTES);
     bool is_batch = store_append_is_batch(push);
@@ -170,10 +192,7 @@ void push_done(void *owner, const struct store_append *push) {
         reply_store_error(exchange, push->error);
         return;
     }
-    struct lines lines = {.len = 0};
-    lines_add(&lines, "X-Total-Updates", push->updates[push->count - 1]->ts);
-    if (is_batch)
-        lines_add(&lines, "X-Updates", push->count);
+    struct lines lines = result_lines(push);
     lines_add_limit(&lines, exchange);
     struct wanted wanted = {0};
     struct ask *ask = ask_of(exchange);

@@ -8,14 +8,17 @@
 #include "inbox/inbox.h"
 
 /* What a push under way takes besides its updates, at most. */
-enum { PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES };
+enum {
+    PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES + sizeof(struct delivery)
+};
 
 /* Handles a push to `channel`. */
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  const struct sent *sent);
 
 /* Hands the update of a push to the inbox. Its reference passes over. */
-void push_made(struct exchange *exchange, struct slice channel, struct update *update);
+void push_made(struct exchange *exchange, struct slice channel, struct update *update,
+               const struct delivery *delivery);
 
 /* Refuses a push, and leaves its trace. */
 void push_refuse(struct exchange *exchange, const struct refusal *refusal);
