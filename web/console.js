@@ -222,7 +222,7 @@ function fillRow(row, entry) {
     const request = title && entry.method === 'POST' && !entry.path ? '' : requestText(entry);
     row.append(
         element('span', { className: 'id' }, `#${entry.ts}`),
-        element('span', {}, element('strong', {}, title || request), title && request ? ` ${request}` : '', ...(entry.same_as ? [' ', element('span', { className: 'tag' }, 'again')] : [])),
+        element('span', {}, ...(entry.same_as ? [element('span', { className: 'tag' }, 'again'), ' '] : []), element('strong', {}, title || request), title && request ? ` ${request}` : ''),
         element('time', {}, timeText(entry.at)),
         element('span', { className: 'preview' }, preview),
     );

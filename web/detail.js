@@ -16,7 +16,7 @@ export function showDetail(article, entry, { address, again, back, first }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
-    const facts = [requestText(entry), entry.from && `from ${entry.from}`, timeText(entry.at), bytesText(new Blob([entry.text]).size), headers['content-type']].filter(Boolean);
+    const facts = [requestText(entry), entry.from && `from ${entry.from}`, timeText(entry.at), bytesText(new Blob([entry.text]).size), headers['content-type']?.replace(/;\s*boundary=.*/i, '')].filter(Boolean);
     article.replaceChildren(
         button('← All updates', back, 'back'),
         title,
