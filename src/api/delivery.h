@@ -7,8 +7,8 @@
  * update's JSON; a number is also the place in an array, from 0. In a batch a header's id is the
  * batch's, and each line has one of its own from it.
  *
- * Nothing of this is an error: a push without an id, or with one of more than DELIVERY_TEXT_MAX_BYTES
- * bytes, is stored as ever.
+ * Nothing of this is an error: a push without an id, or with one of more than
+ * DELIVERY_TEXT_MAX_BYTES bytes, is stored as ever.
  */
 #pragma once
 
