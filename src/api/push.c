@@ -60,7 +60,7 @@ struct refusal push_refusal(const struct request *request, struct slice channel,
     struct slice method = slice_of(llhttp_method_name(request->parser.method));
     return (struct refusal){
         .channel = channel,
-        .origin = {method, sent->from, sent->path},
+        .origin = {.method = method, .from = sent->from, .path = sent->path},
         .error = error,
         .body_bytes = request->body.len,
     };
