@@ -2,8 +2,6 @@
 #include "api/api.h"
 #include "api/make_update.h"
 #include "api/push.h"
-#include "api/refusals.h"
-#include "api/replies.h"
 #include "base/log.h"
 #include "base/turn.h"
 #include "http/budget.h"
@@ -21,9 +19,11 @@ struct batch {
     bool is_bad_line;    /* the last one is at fault */
     uint32_t count, cap;
     struct update **updates;
-    size_t bytes;     /* of the updates, counted in BUFFER_SIZE */
-    size_t copies;    /* of them beyond their lines */
-    size_t own_bytes; /* counted in BUFFER_SIZE while it waits */
+    struct delivery *deliveries; /* with as much room, if they may have ids; else NULL */
+    size_t bytes;                /* of the updates, counted in BUFFER_SIZE */
+    size_t copies;               /* of them beyond their lines */
+    size_t own_bytes;            /* counted in BUFFER_SIZE while it waits */
+    size_t body_len;             /* of the request, inflated */
     size_t channel_len;
     char channel[];
 };
@@ -70,6 +70,7 @@ static void drop_updates(struct batch *batch) {
     for (uint32_t i = 0; i < batch->count; i++)
         update_unref(batch->updates[i]);
     free(batch->updates);
+    free(batch->deliveries);
     budget_give(batch->bytes);
 }
 
@@ -81,13 +82,24 @@ void batch_cancel(struct batch *batch) {
     free_batch(batch);
 }
 
+static struct refusal refusal_of(const struct batch *batch, enum http_error error) {
+    const struct buf *method = &batch->maker.method;
+    return (struct refusal){
+        .channel = {batch->channel, batch->channel_len},
+        .origin = origin_read((struct slice){method->data, method->len}),
+        .error = error,
+        .line = batch->is_bad_line ? batch->line : 0,
+        .body_bytes = (int64_t)batch->body_len,
+    };
+}
+
 static void refuse(struct batch *batch, enum http_error error) {
     struct exchange *exchange = batch->exchange;
-    uint64_t line = batch->is_bad_line ? batch->line : 0;
-    refusals_note((struct slice){batch->channel, batch->channel_len}, error);
+    struct refusal refusal = refusal_of(batch, error);
+    refusals_note(&refusal);
     batch_cancel(batch);
     push_drop_wanted(ask_of(exchange));
-    reply_error_in(exchange, line, error);
+    reply_error_in(exchange, refusal.line, error);
 }
 
 /* Takes over the payload. NULL when memory is out. */
@@ -98,6 +110,7 @@ static struct batch *new_batch(struct exchange *exchange, struct slice channel,
         return NULL;
     list_init(&batch->link);
     batch->exchange = exchange;
+    batch->body_len = payload->bytes.len;
     batch->channel_len = channel.len;
     memcpy(batch->channel, channel.data, channel.len);
     struct slice bom = SLICE("\xEF\xBB\xBF");
@@ -122,6 +135,12 @@ static bool grow(struct batch *batch) {
     if (!updates)
         return false;
     batch->updates = updates;
+    if (batch->maker.source.is_any) {
+        struct delivery *deliveries = realloc(batch->deliveries, cap * sizeof *deliveries);
+        if (!deliveries)
+            return false;
+        batch->deliveries = deliveries;
+    }
     batch->cap = cap;
     return true;
 }
@@ -145,6 +164,8 @@ static enum http_error add_update(struct batch *batch, struct slice line) {
     if (error)
         return error;
     size_t size = update_size(update), lines = (update->has_raw ? 2 : 1) * line.len;
+    if (batch->deliveries)
+        batch->deliveries[batch->count] = batch->maker.delivery;
     batch->updates[batch->count++] = update;
     batch->bytes += size;
     budget_take(size);
@@ -181,13 +202,15 @@ static void push(struct batch *batch) {
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(batch->bytes).text,
               "updates", log_number(batch->count).text, NULL);
     ask->making = MAKING_NOTHING;
-    ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->count, exchange);
+    ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->deliveries,
+                                 batch->count, exchange);
     if (ask->push) {
         budget_take(PUSH_BYTES);
         storing += batch->count;
     } else {
+        struct refusal refusal = refusal_of(batch, ERROR_BUSY);
         budget_give(batch->bytes);
-        push_refuse(exchange, channel, ERROR_BUSY);
+        push_refuse(exchange, &refusal);
     }
     free_batch(batch);
 }
@@ -244,7 +267,8 @@ void batch_handle(struct exchange *exchange, const struct request *request, stru
                   const struct sent *sent, struct payload *payload) {
     struct batch *batch = new_batch(exchange, channel, payload);
     if (!batch) {
-        push_refuse(exchange, channel, ERROR_BUSY);
+        struct refusal refusal = push_refusal(request, channel, sent, ERROR_BUSY);
+        push_refuse(exchange, &refusal);
         return;
     }
     if (!update_maker_init(&batch->maker, request, sent, api.capture_headers)) {
@@ -262,7 +286,13 @@ void batch_go_on(struct exchange *exchange, struct slice channel, struct update_
                  struct payload *payload, struct inbuf *kept) {
     struct batch *batch = new_batch(exchange, channel, payload);
     if (!batch) {
-        push_refuse(exchange, channel, ERROR_BUSY);
+        struct refusal refusal = {
+            .channel = channel,
+            .origin = origin_read((struct slice){maker->method.data, maker->method.len}),
+            .error = ERROR_BUSY,
+            .body_bytes = (int64_t)payload->bytes.len,
+        };
+        push_refuse(exchange, &refusal);
         return;
     }
     batch->maker = *maker;

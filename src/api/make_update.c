@@ -43,31 +43,37 @@ void payload_deinit(struct payload *payload) {
 
 /* --- Updates ---------------------------------------------------------------------------------- */
 
-static void write_method(struct buf *out, const struct request *request, const struct sent *sent) {
+static void write_method(struct buf *out, const struct request *request, const struct sent *sent,
+                         bool has_ids) {
     buf_puts(out, llhttp_method_name(request->parser.method));
-    if (!sent->from.len && !sent->path.len)
-        return;
-    buf_putc(out, ' ');
-    struct slice from = sent->from.len ? sent->from : SLICE("-");
-    buf_append(out, from.data, from.len);
-    if (!sent->path.len)
-        return;
-    buf_putc(out, ' ');
-    buf_append(out, sent->path.data, sent->path.len);
+    if (sent->from.len || sent->path.len) {
+        struct slice from = sent->from.len ? sent->from : SLICE("-");
+        buf_putc(out, ' ');
+        buf_append(out, from.data, from.len);
+    }
+    if (sent->path.len) {
+        buf_putc(out, ' ');
+        buf_append(out, sent->path.data, sent->path.len);
+    }
+    if (has_ids)
+        buf_puts(out, UPDATE_SAME_AS_NONE);
 }
 
 bool update_maker_init(struct update_maker *maker, const struct request *request,
                        const struct sent *sent, bool capture_headers) {
     struct slice query = sent->query;
     maker->query = query;
-    write_method(&maker->method, request, sent);
+    maker->source = (struct delivery_source){0};
+    delivery_source_init(&maker->source, request, query);
+    write_method(&maker->method, request, sent, maker->source.is_any);
     struct buf scratch = {0};
     fields_init(&maker->fields, wish_strip(query, &scratch), SLICE(""));
     maker->fields.failed |= scratch.failed;
     buf_deinit(&scratch);
     if (capture_headers)
         headers_write(&maker->headers, request);
-    return !maker->fields.failed && !maker->headers.failed && !maker->method.failed;
+    return !maker->fields.failed && !maker->headers.failed && !maker->method.failed &&
+           !maker->source.failed;
 }
 
 void update_maker_deinit(struct update_maker *maker) {
@@ -75,6 +81,7 @@ void update_maker_deinit(struct update_maker *maker) {
     buf_deinit(&maker->method);
     buf_deinit(&maker->headers);
     buf_deinit(&maker->text);
+    delivery_source_deinit(&maker->source);
 }
 
 size_t update_maker_size(const struct update_maker *maker) {
@@ -98,6 +105,10 @@ enum http_error update_maker_make(struct update_maker *maker, const struct paylo
         return ERROR_BUSY;
     if (maker->text.len)
         body = (struct slice){maker->text.data, maker->text.len};
+    if (maker->source.is_any)
+        maker->delivery = delivery_next(&maker->source, body);
+    if (maker->source.failed)
+        return ERROR_BUSY;
     struct update_parts parts = {
         .body = body,
         .raw = payload->bytes,
@@ -114,12 +125,16 @@ enum http_error update_maker_make(struct update_maker *maker, const struct paylo
 }
 
 enum http_error make_update(const struct request *request, const struct payload *payload,
-                            const struct sent *sent, bool capture_headers, struct update **update) {
+                            const struct sent *sent, bool capture_headers, struct update **update,
+                            struct delivery *delivery) {
     static struct update_maker maker; /* for its buffers */
     enum http_error error = ERROR_BUSY;
+    maker.delivery.has_id = false;
     if (update_maker_init(&maker, request, sent, capture_headers))
         error = update_maker_make(&maker, payload, update);
+    *delivery = maker.delivery;
     fields_deinit(&maker.fields);
+    delivery_source_deinit(&maker.source);
     buf_reset(&maker.method, SCRATCH_KEEP_BYTES);
     buf_reset(&maker.headers, SCRATCH_KEEP_BYTES);
     buf_reset(&maker.text, SCRATCH_KEEP_BYTES);

@@ -1,6 +1,7 @@
 /* How a request becomes updates: the text of each (body.h), and the request as it came. */
 #pragma once
 
+#include "api/delivery.h"
 #include "api/fields.h"
 #include "base/buf.h"
 #include "http/request.h"
@@ -38,6 +39,8 @@ struct update_maker {
     struct fields fields; /* of the query */
     struct buf headers;   /* as kept; empty when they are not */
     struct buf text;      /* of the update that is being made */
+    struct delivery_source source;
+    struct delivery delivery; /* of the update that was made last */
 };
 
 /*
@@ -58,6 +61,7 @@ size_t update_maker_size(const struct update_maker *maker);
 enum http_error update_maker_make(struct update_maker *maker, const struct payload *payload,
                                   struct update **update);
 
-/* Makes the one update of a push. */
+/* Makes the one update of a push, and its delivery. */
 enum http_error make_update(const struct request *request, const struct payload *payload,
-                            const struct sent *sent, bool capture_headers, struct update **update);
+                            const struct sent *sent, bool capture_headers, struct update **update,
+                            struct delivery *delivery);

@@ -64,6 +64,10 @@ static void write_full(struct buf *out, const struct update *update) {
     json_write_string(out, origin.method);
     write_known(out, ",\"path\":", origin.path);
     write_known(out, ",\"from\":", origin.from);
+    if (origin.same_as) {
+        buf_puts(out, ",\"same_as\":");
+        buf_put_number(out, origin.same_as);
+    }
     buf_puts(out, ",\"query\":");
     json_write_string(out, update_query(update));
     buf_puts(out, ",\"headers\":");

@@ -281,6 +281,20 @@ bool json_next_member(struct slice *rest, struct json_member *member) {
     return true;
 }
 
+bool json_next_item(struct slice *rest, struct slice *item) {
+    struct reader in = {.at = rest->data, .end = rest->data + rest->len};
+    pass_blank(&in);
+    if (!take(&in, '[') && !take(&in, ','))
+        return false;
+    pass_blank(&in);
+    const char *from = in.at;
+    if (read_whole_value(&in, JSON_DEPTH_MAX) != DONE)
+        return false;
+    *item = (struct slice){from, (size_t)(in.at - from)};
+    *rest = (struct slice){in.at, (size_t)(in.end - in.at)};
+    return true;
+}
+
 /* --- Strings ---------------------------------------------------------------------------------- */
 
 /* The UTF-16 code unit of the escape at `at`. */

@@ -46,6 +46,9 @@ struct json_member {
  */
 bool json_next_member(struct slice *rest, struct json_member *member);
 
+/* The same for the items of a text that is a JSON_ARRAY. */
+bool json_next_item(struct slice *rest, struct slice *item);
+
 /*
  * The text that a JSON string, given without its quotes, stands for: the string itself if it has no
  * escapes, otherwise a slice of `scratch`, which is overwritten. Half a surrogate pair becomes

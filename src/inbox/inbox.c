@@ -9,18 +9,28 @@
 
 /* --- A store of our own ----------------------------------------------------------------------- */
 
+/* The first update of an append that was stored, from number `i` on; `count` when there is none. */
+static uint32_t next_stored(const struct store_append *append, uint32_t i) {
+    while (i < append->count && !store_append_is_stored(append, i))
+        i++;
+    return i;
+}
+
 /* Takes over updates that are durable now. */
 static void deliver(struct inbox *inbox, struct store_append *append) {
+    uint32_t first = next_stored(append, 0);
+    if (first == append->count)
+        return;
     struct channel *channel =
         cache_get(inbox, append->hash, (struct slice){append->name, append->name_len});
     if (!channel)
         return; /* no memory, so nobody waits on it */
     cache_touch(inbox, channel);
-    uint64_t before = append->updates[0]->ts - 1;
+    uint64_t before = append->updates[first]->ts - 1;
     if (channel->is_loaded && before != channel->total)
         channel_restart(inbox, channel, before, false);
     channel->is_loaded = true;
-    for (uint32_t i = 0; i < append->count; i++)
+    for (uint32_t i = first; i < append->count; i = next_stored(append, i + 1))
         channel_take(inbox, channel, append->updates[i]);
     polls_decide_ready(inbox, channel);
 }
@@ -102,6 +112,7 @@ static void free_append(struct store_append *append) {
         update_unref(append->updates[i]);
     if (store_append_is_batch(append))
         free(append->updates);
+    free(append->deliveries);
     free(append);
 }
 
@@ -109,9 +120,11 @@ static void on_append(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_append *append = container_of(op, struct store_append, op);
     if (!append->error) {
-        counters.pushes += append->count;
-        for (uint32_t i = 0; i < append->count; i++)
+        for (uint32_t i = next_stored(append, 0); i < append->count;
+             i = next_stored(append, i + 1)) {
+            counters.pushes++;
             counters.push_bytes += append->updates[i]->body_len;
+        }
         if (inbox->mode->stored)
             inbox->mode->stored(inbox, append);
     }
@@ -137,12 +150,17 @@ static struct store_append *append_new(struct inbox *inbox, struct slice channel
 }
 
 struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
-                                void *owner) {
+                                const struct delivery *delivery, void *owner) {
     struct store_append *append = append_new(inbox, channel, 1, owner);
-    if (!append) {
+    struct delivery *copy = append && delivery ? malloc(sizeof *copy) : NULL;
+    if (!append || (delivery && !copy)) {
         update_unref(update);
+        free(append);
         return NULL;
     }
+    if (copy)
+        *copy = *delivery;
+    append->deliveries = copy;
     append->only = update;
     append->updates = &append->only;
     store_append(inbox->store, append);
@@ -150,15 +168,18 @@ struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struc
 }
 
 struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
-                                      struct update **updates, uint32_t count, void *owner) {
+                                      struct update **updates, struct delivery *deliveries,
+                                      uint32_t count, void *owner) {
     struct store_append *append = append_new(inbox, channel, count, owner);
     if (!append) {
         for (uint32_t i = 0; i < count; i++)
             update_unref(updates[i]);
         free(updates);
+        free(deliveries);
         return NULL;
     }
     append->updates = updates;
+    append->deliveries = deliveries;
     store_append(inbox->store, append);
     return append;
 }

@@ -90,18 +90,20 @@ void inbox_free(struct inbox *inbox);
 
 /*
  * Stores `update`, whose reference passes to the inbox, and later calls push_done(). The handle is
- * for inbox_cancel_push() and is valid until then. NULL when memory is out: nothing is stored, the
- * update is freed, push_done() is not called.
+ * for inbox_cancel_push() and is valid until then. `delivery` is NULL if it has no id. NULL when
+ * memory is out: nothing is stored, the update is freed, push_done() is not called.
  */
 struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struct update *update,
-                                void *owner);
+                                const struct delivery *delivery, void *owner);
 
 /*
  * The same for 1 to APPEND_MAX_UPDATES updates, which are stored all or none. Their references and
- * the array, from malloc(), pass to the inbox, also when NULL is returned.
+ * the arrays, from malloc(), pass to the inbox, also when NULL is returned. `deliveries` has one
+ * for each, or is NULL if none has an id.
  */
 struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
-                                      struct update **updates, uint32_t count, void *owner);
+                                      struct update **updates, struct delivery *deliveries,
+                                      uint32_t count, void *owner);
 
 /* The owner is gone: the update is still stored, but push_done() gets no owner. */
 void inbox_cancel_push(struct store_append *push);

@@ -28,6 +28,9 @@ enum {
     READ_MAX_UPDATES = 10000,
     READ_MAX_BYTES = 1 << 20, /* of bodies in one read; one update is read even when it is larger */
     APPEND_MAX_UPDATES = 10000,
+    DELIVERY_ID_BYTES = 16,
+    DELIVERY_KNOWN_MS = 24 * 3600 * 1000, /* how long a store knows an id, */
+    DELIVERIES_MAX = 10000,               /* and of how many updates of a channel, at most */
 };
 
 /* Why an operation failed. */
@@ -54,13 +57,22 @@ struct store_op {
     void *context; /* the caller's */
 };
 
+/* What tells an update that comes again from a new one: an id that its sender gave the delivery. */
+struct delivery {
+    uint8_t id[DELIVERY_ID_BYTES]; /* a hash of the id */
+    bool has_id;
+    bool is_once;     /* an update whose id is known is not stored */
+    uint64_t same_as; /* set by the store: the ts of the first update with the id; 0: this is it */
+};
+
 /* Stores updates of one channel, all or none, with a ts each in a row: `done` only when they are as
  * durable as SYNC says, or not stored at all. */
 struct store_append {
     struct store_op op;
-    struct update **updates; /* get ts, at_ms and born_ms */
+    struct update **updates; /* get ts, at_ms and born_ms; one that is not stored, the first's ts */
     struct update *only;     /* where `updates` points when there is one */
-    uint32_t count;          /* 1 to APPEND_MAX_UPDATES */
+    struct delivery *deliveries; /* of each update, NULL: none has an id; from malloc() */
+    uint32_t count;              /* 1 to APPEND_MAX_UPDATES */
     enum store_error error;
     void *owner; /* the caller's */
     uint64_t hash;
@@ -71,6 +83,12 @@ struct store_append {
 /* Whether it came as a batch, perhaps of one. */
 static inline bool store_append_is_batch(const struct store_append *append) {
     return append->updates != &append->only;
+}
+
+/* Whether update number `i` was stored: not, if it had come before and is to be kept once. */
+static inline bool store_append_is_stored(const struct store_append *append, uint32_t i) {
+    const struct delivery *delivery = append->deliveries ? &append->deliveries[i] : NULL;
+    return !delivery || !delivery->is_once || !delivery->same_as;
 }
 
 /* Memory that its updates take. */

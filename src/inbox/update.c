@@ -28,15 +28,24 @@ struct update *update_new(const struct update_parts *parts) {
     return update;
 }
 
-struct origin update_origin(const struct update *update) {
-    struct slice rest = update_method(update);
+struct origin origin_read(struct slice rest) {
     struct origin origin = {.from = SLICE(""), .path = SLICE("")};
     slice_cut(&rest, ' ', &origin.method);
-    if (slice_cut(&rest, ' ', &origin.from) && rest.data)
-        origin.path = rest;
-    if (slice_equal(origin.from, SLICE("-")))
-        origin.from = SLICE("");
+    for (struct slice word; slice_cut(&rest, ' ', &word);) {
+        if (slice_starts_with(word, SLICE("/")))
+            origin.path = word;
+        else if (slice_starts_with(word, SLICE("=")))
+            slice_number(slice_after(word, 1), UINT64_MAX, &origin.same_as);
+        else if (!slice_equal(word, SLICE("-")))
+            origin.from = word;
+    }
     return origin;
+}
+
+void update_set_same_as(struct update *update, uint64_t ts) {
+    char *end = (char *)update_method(update).data + update->method_len;
+    for (int i = 1; i <= 20; i++, ts /= 10)
+        end[-i] = (char)('0' + ts % 10);
 }
 
 void update_unref(struct update *update) {

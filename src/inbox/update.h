@@ -43,9 +43,10 @@ static inline struct slice update_headers(const struct update *update) {
 }
 
 /*
- * The request's method as it is stored: behind it, each after a blank, stand the sender's address
- * and the path below the channel, if it has any: `PUT 203.0.113.7 /v1`. An address that is not
- * known is `-`. Before there was such a thing, updates were stored with the method alone.
+ * The request's method as it is stored: behind it, each after a blank, stand the sender's address,
+ * the path below the channel, and the update that this one is the same as, with 20 digits:
+ * `PUT 203.0.113.7 /v1 =00000000000000000041`. Each may be missing; an address that is not known is
+ * `-`. At first, updates were stored with the method alone.
  */
 static inline struct slice update_method(const struct update *update) {
     return (struct slice){update_headers(update).data + update->headers_len, update->method_len};
@@ -55,9 +56,21 @@ static inline struct slice update_method(const struct update *update) {
  * when there is none. */
 struct origin {
     struct slice method, from, path;
+    uint64_t same_as; /* the ts of the first update of this delivery; 0: it came once */
 };
 
-struct origin update_origin(const struct update *update);
+/* Reads what update_method() describes. */
+struct origin origin_read(struct slice text);
+
+static inline struct origin update_origin(const struct update *update) {
+    return origin_read(update_method(update));
+}
+
+/* What stands behind the method of an update whose delivery has an id, until the store knows. */
+#define UPDATE_SAME_AS_NONE " =00000000000000000000"
+
+/* Writes `ts` in that place. Only the store may, before the update is anybody else's. */
+void update_set_same_as(struct update *update, uint64_t ts);
 
 /* Memory it takes. */
 static inline size_t update_size(const struct update *update) {

@@ -103,6 +103,7 @@ struct members {
     struct list *first;
     int channels, updates;
     bool is_script_known;
+    bool has_ids;
 };
 
 static struct members count_members(struct op *first) {
@@ -112,6 +113,7 @@ static struct members count_members(struct op *first) {
         members.channels += op->begins_channel;
         members.updates += (int)op->count;
         members.is_script_known &= !op->needs_script;
+        members.has_ids |= append_of(op)->deliveries != NULL;
     }
     return members;
 }
@@ -144,6 +146,27 @@ static void put_records(const struct op *op, struct redis_conn *conn) {
     }
 }
 
+/* As redis_script_append_known has it. */
+static void put_ids(struct list *from, const struct list *end, struct redis_conn *conn) {
+    static const char digits[] = "0123456789abcdef";
+    struct buf *ids = &op_at(from)->store->record;
+    buf_reset(ids, 65536);
+    for (struct list *link = from; link != end; link = link->next) {
+        const struct store_append *append = append_of(op_at(link));
+        for (uint32_t i = 0; i < append->count; i++) {
+            struct delivery none = {0};
+            const struct delivery *delivery = append->deliveries ? &append->deliveries[i] : &none;
+            buf_putc(ids, !delivery->has_id ? '-' : delivery->is_once ? 'o' : 'm');
+            for (int j = 0; j < DELIVERY_ID_BYTES; j++) {
+                buf_putc(ids, digits[delivery->id[j] >> 4]);
+                buf_putc(ids, digits[delivery->id[j] & 15]);
+            }
+        }
+    }
+    conn->out.failed |= ids->failed;
+    redis_conn_argument(conn, (struct slice){ids->data, ids->len});
+}
+
 /* The channel whose first member is at `from`; returns where the next one begins. */
 static struct list *put_channel(struct list *from, const struct members *members,
                                 struct redis_conn *conn) {
@@ -156,6 +179,10 @@ static struct list *put_channel(struct list *from, const struct members *members
     const struct op *op = op_at(from);
     redis_store_put_key(op->store, conn, REDIS_KEY_NEWS, channel_of(op));
     redis_conn_number(conn, updates);
+    if (members->has_ids) {
+        redis_store_put_key(op->store, conn, REDIS_KEY_SEEN, channel_of(op));
+        put_ids(from, end, conn);
+    }
     for (struct list *link = from; link != end; link = link->next)
         put_bodies(op_at(link), conn);
     for (struct list *link = from; link != end; link = link->next)
@@ -165,8 +192,9 @@ static struct list *put_channel(struct list *from, const struct members *members
 
 static void send_appends(struct op *first, struct redis_conn *conn) {
     struct members members = count_members(first);
-    begin_script(conn, &redis_script_append, members.is_script_known, 3 * members.channels,
-                 5 + 2 * members.channels + 2 * members.updates);
+    begin_script(conn, members.has_ids ? &redis_script_append_known : &redis_script_append,
+                 members.is_script_known, 3 * members.channels,
+                 5 + (members.has_ids ? 4 : 2) * members.channels + 2 * members.updates);
     for (struct list *link = members.first->next; link != members.first; link = link->next)
         if (op_at(link)->begins_channel)
             put_keys(op_at(link), conn);

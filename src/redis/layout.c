@@ -25,106 +25,190 @@
  * to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the
  * bounds exactly. An update of upstream's, which has no record, goes by count.
  */
+#define PUSH                                                                                       \
+    "local max, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])\n"                                      \
+    "local time = redis.call('TIME')\n"                                                            \
+    "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"                                     \
+    "local may = redis.acl_check_cmd\n"                                                            \
+    "local told, trouble = '', ''\n"                                                               \
+    "local function try(...)\n"                                                                    \
+    "  local got = redis.pcall(...)\n"                                                             \
+    "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"                 \
+    "  return got\n"                                                                               \
+    "end\n"                                                                                        \
+    "local function refused_incr(list)\n"                                                          \
+    "  local got = redis.pcall('INCR', list)\n"                                                    \
+    "  if not string.find(got.err, 'WRONGTYPE') then return got end\n"                             \
+    "end\n"                                                                                        \
+    "local function refused(counter, updates, meta, len)\n"                                        \
+    "  if may then\n"                                                                              \
+    "    if may('RPUSH', updates, '') and may('INCR', counter) then return end\n"                  \
+    "    return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "          \
+    "push')\n"                                                                                     \
+    "  end\n"                                                                                      \
+    "  if len > 0 then return refused_incr(updates) end\n"                                         \
+    "  if redis.call('LLEN', meta) > 0 then return refused_incr(meta) end\n"                       \
+    "  redis.call('RPUSH', meta, '')\n"                                                            \
+    "  local got = refused_incr(meta)\n"                                                           \
+    "  if not try('LPOP', meta) then try('LTRIM', meta, '1', '0') end\n"                           \
+    "  return got\n"                                                                               \
+    "end\n"                                                                                        \
+    "local function append(list, values, first, last)\n"                                           \
+    "  local len\n"                                                                                \
+    "  for from = first, last, 1000 do\n"                                                          \
+    "    len = redis.call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"      \
+    "  end\n"                                                                                      \
+    "  return len\n"                                                                               \
+    "end\n"                                                                                        \
+    "local function add(counter, count)\n"                                                         \
+    "  local got = count > 1 and (not may or may('INCRBY', counter, count)) and\n"                 \
+    "    redis.pcall('INCRBY', counter, count)\n"                                                  \
+    "  if type(got) == 'number' then return end\n"                                                 \
+    "  for i = 1, count do redis.call('INCR', counter) end\n"                                      \
+    "end\n"                                                                                        \
+    "local function tidy(updates, meta, total, times)\n"                                           \
+    "  for i = 1, times do\n"                                                                      \
+    "    local first = try('LINDEX', meta, '0') or ''\n"                                           \
+    "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"                                \
+    "    if not old or tonumber(old_at) >= at - ttl then break end\n"                              \
+    "    if not try('LPOP', meta) then break end\n"                                                \
+    "    if total - redis.call('LLEN', updates) + 1 == tonumber(old) then try('LPOP', updates) "   \
+    "end\n"                                                                                        \
+    "  end\n"                                                                                      \
+    "end\n"                                                                                        \
+    "local function push(counter, updates, meta, news, values, arg, count)\n"                      \
+    "  local text = redis.call('GET', counter) or '0'\n"                                           \
+    "  local total = string.match(text, '^%d+$') and tonumber(text)\n"                             \
+    "  if not total or total + count > 9007199254740991 or string.match(text, '^0.') then\n"       \
+    "    return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"       \
+    "  end\n"                                                                                      \
+    "  local len = redis.call('LLEN', updates)\n"                                                  \
+    "  local left = redis.call('PTTL', updates)\n"                                                 \
+    "  local no = refused(counter, updates, meta, len)\n"                                          \
+    "  if no then return no end\n"                                                                 \
+    "  local list = {}\n"                                                                          \
+    "  for i = 1, count do\n"                                                                      \
+    "    list[i] = string.format('%.0f %.0f ', total + i, at) .. values[arg + count + i]\n"        \
+    "  end\n"                                                                                      \
+    "  local records = append(meta, list, 1, count)\n"                                             \
+    "  len = append(updates, values, arg + 1, arg + count)\n"                                      \
+    "  add(counter, count)\n"                                                                      \
+    "  local eighths = math.floor((total + count) / 8) - math.floor(total / 8)\n"                  \
+    "  if math.max(len, records) > max + math.floor(max / 16) then\n"                              \
+    "    try('LTRIM', updates, '-' .. ARGV[1], '-1')\n"                                            \
+    "    try('LTRIM', meta, '-' .. ARGV[1], '-1')\n"                                               \
+    "  end\n"                                                                                      \
+    "  if eighths > 0 then tidy(updates, meta, total + count, math.min(eighths, 16) * 16) end\n"   \
+    "  if total == 0 or len == count or records == count or left < ttl then\n"                     \
+    "    try('PEXPIRE', updates, ARGV[3])\n"                                                       \
+    "    try('PEXPIRE', meta, ARGV[3])\n"                                                          \
+    "    try('PEXPIRE', counter, ARGV[4])\n"                                                       \
+    "  end\n"                                                                                      \
+    "  for i = 1, count do\n"                                                                      \
+    "    local got = redis.pcall(ARGV[5], news, list[i] .. values[arg + i])\n"                     \
+    "    if type(got) == 'table' then\n"                                                           \
+    "      told = got.err\n"                                                                       \
+    "      break\n"                                                                                \
+    "    end\n"                                                                                    \
+    "  end\n"                                                                                      \
+    "  return total + count\n"                                                                     \
+    "end\n"
+
 struct redis_script redis_script_append = {
-    .text =
-        "local max, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])\n"
-        "local time = redis.call('TIME')\n"
-        "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-        "local may = redis.acl_check_cmd\n"
-        "local told, trouble = '', ''\n"
-        "local function try(...)\n"
-        "  local got = redis.pcall(...)\n"
-        "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"
-        "  return got\n"
-        "end\n"
-        "local function refused_incr(list)\n"
-        "  local got = redis.pcall('INCR', list)\n"
-        "  if not string.find(got.err, 'WRONGTYPE') then return got end\n"
-        "end\n"
-        "local function refused(counter, updates, meta, len)\n"
-        "  if may then\n"
-        "    if may('RPUSH', updates, '') and may('INCR', counter) then return end\n"
-        "    return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "
-        "push')\n"
-        "  end\n"
-        "  if len > 0 then return refused_incr(updates) end\n"
-        "  if redis.call('LLEN', meta) > 0 then return refused_incr(meta) end\n"
-        "  redis.call('RPUSH', meta, '')\n"
-        "  local got = refused_incr(meta)\n"
-        "  if not try('LPOP', meta) then try('LTRIM', meta, '1', '0') end\n"
-        "  return got\n"
-        "end\n"
-        "local function append(list, values, first, last)\n"
-        "  local len\n"
-        "  for from = first, last, 1000 do\n"
-        "    len = redis.call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"
-        "  end\n"
-        "  return len\n"
-        "end\n"
-        "local function add(counter, count)\n"
-        "  local got = count > 1 and (not may or may('INCRBY', counter, count)) and\n"
-        "    redis.pcall('INCRBY', counter, count)\n"
-        "  if type(got) == 'number' then return end\n"
-        "  for i = 1, count do redis.call('INCR', counter) end\n"
-        "end\n"
-        "local function tidy(updates, meta, total, times)\n"
-        "  for i = 1, times do\n"
-        "    local first = try('LINDEX', meta, '0') or ''\n"
-        "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"
-        "    if not old or tonumber(old_at) >= at - ttl then break end\n"
-        "    if not try('LPOP', meta) then break end\n"
-        "    if total - redis.call('LLEN', updates) + 1 == tonumber(old) then try('LPOP', updates) "
-        "end\n"
-        "  end\n"
-        "end\n"
-        "local function push(counter, updates, meta, news, arg, count)\n"
-        "  local text = redis.call('GET', counter) or '0'\n"
-        "  local total = string.match(text, '^%d+$') and tonumber(text)\n"
-        "  if not total or total + count > 9007199254740991 or string.match(text, '^0.') then\n"
-        "    return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
-        "  end\n"
-        "  local len = redis.call('LLEN', updates)\n"
-        "  local left = redis.call('PTTL', updates)\n"
-        "  local no = refused(counter, updates, meta, len)\n"
-        "  if no then return no end\n"
-        "  local list = {}\n"
-        "  for i = 1, count do\n"
-        "    list[i] = string.format('%.0f %.0f ', total + i, at) .. ARGV[arg + count + i]\n"
-        "  end\n"
-        "  local records = append(meta, list, 1, count)\n"
-        "  len = append(updates, ARGV, arg + 1, arg + count)\n"
-        "  add(counter, count)\n"
-        "  local eighths = math.floor((total + count) / 8) - math.floor(total / 8)\n"
-        "  if math.max(len, records) > max + math.floor(max / 16) then\n"
-        "    try('LTRIM', updates, '-' .. ARGV[1], '-1')\n"
-        "    try('LTRIM', meta, '-' .. ARGV[1], '-1')\n"
-        "  end\n"
-        "  if eighths > 0 then tidy(updates, meta, total + count, math.min(eighths, 16) * 16) end\n"
-        "  if total == 0 or len == count or records == count or left < ttl then\n"
-        "    try('PEXPIRE', updates, ARGV[3])\n"
-        "    try('PEXPIRE', meta, ARGV[3])\n"
-        "    try('PEXPIRE', counter, ARGV[4])\n"
-        "  end\n"
-        "  for i = 1, count do\n"
-        "    local got = redis.pcall(ARGV[5], news, list[i] .. ARGV[arg + i])\n"
-        "    if type(got) == 'table' then\n"
-        "      told = got.err\n"
-        "      break\n"
-        "    end\n"
-        "  end\n"
-        "  return total + count\n"
-        "end\n"
-        "local results, arg = {at, '', ''}, 6\n"
-        "for key = 1, #KEYS, 3 do\n"
-        "  local count = tonumber(ARGV[arg + 1])\n"
-        "  local ok, got = pcall(push, KEYS[key], KEYS[key + 1], KEYS[key + 2], ARGV[arg], arg + "
-        "1, count)\n"
-        "  if not ok and type(got) ~= 'table' then got = {err = tostring(got)} end\n"
-        "  results[#results + 1] = got\n"
-        "  arg = arg + 2 + 2 * count\n"
-        "end\n"
-        "results[2], results[3] = told, trouble\n"
-        "return results\n",
+    .text = PUSH
+    "local results, arg = {at, '', ''}, 6\n"
+    "for key = 1, #KEYS, 3 do\n"
+    "  local count = tonumber(ARGV[arg + 1])\n"
+    "  local ok, got = pcall(push, KEYS[key], KEYS[key + 1], KEYS[key + 2], ARGV[arg], ARGV, "
+    "arg + 1, count)\n"
+    "  if not ok and type(got) ~= 'table' then got = {err = tostring(got)} end\n"
+    "  results[#results + 1] = got\n"
+    "  arg = arg + 2 + 2 * count\n"
+    "end\n"
+    "results[2], results[3] = told, trouble\n"
+    "return results\n",
+};
+
+/*
+ * Ids stand in a hash: each with its update's ts and time, and its place in a queue of them, which
+ * is in the same hash, by number. What goes wrong there is no reason to refuse an update.
+ */
+struct redis_script redis_script_append_known = {
+    .text = PUSH
+    "local known_ms, most = 86400000, 10000\n"
+    "local function seen_ts(seen, id)\n"
+    "  local got = redis.pcall('HGET', seen, id)\n"
+    "  local ts, its_at = string.match(type(got) == 'string' and got or '', '^(%d+) (%d+) ')\n"
+    "  return ts and tonumber(its_at) > at - known_ms and tonumber(ts) or 0\n"
+    "end\n"
+    "local function forget(seen, first, next, times)\n"
+    "  for i = 1, times do\n"
+    "    local id = first < next and try('HGET', seen, first)\n"
+    "    if not id then break end\n"
+    "    local its_at, place = string.match(try('HGET', seen, id) or '', '^%d+ (%d+) (%d+)$')\n"
+    "    local is_its = place and tonumber(place) == first\n"
+    "    if is_its and next - first <= most and tonumber(its_at) > at - known_ms then break "
+    "end\n"
+    "    if is_its then try('HDEL', seen, id) end\n"
+    "    try('HDEL', seen, first)\n"
+    "    first = first + 1\n"
+    "  end\n"
+    "  return first\n"
+    "end\n"
+    "local function remember(seen, fresh)\n"
+    "  local first = tonumber(try('HGET', seen, 'first') or 0)\n"
+    "  local next = tonumber(try('HGET', seen, 'next') or 0)\n"
+    "  for _, new in ipairs(fresh) do\n"
+    "    local entry = string.format('%.0f %.0f %.0f', new.ts, at, next)\n"
+    "    if not try('HSET', seen, new.id, entry, next, new.id) then return end\n"
+    "    next = next + 1\n"
+    "  end\n"
+    "  first = forget(seen, first, next, #fresh + 16)\n"
+    "  try('HSET', seen, 'first', first, 'next', next)\n"
+    "  try('PEXPIRE', seen, known_ms)\n"
+    "end\n"
+    "local function push_known(counter, updates, meta, arg)\n"
+    "  local news, count, seen, ids = ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2], "
+    "ARGV[arg + 3]\n"
+    "  local text = redis.call('GET', counter) or '0'\n"
+    "  local total = tonumber(text) or 0\n"
+    "  local result, values, records, fresh, known = {total}, {}, {}, {}, {}\n"
+    "  for i = 1, count do\n"
+    "    local kind, id = string.sub(ids, 33 * i - 32, 33 * i - 32), string.sub(ids, 33 * i - "
+    "31, 33 * i)\n"
+    "    local same = kind ~= '-' and (known[id] or seen_ts(seen, id)) or 0\n"
+    "    result[i + 1] = same\n"
+    "    if kind == 'o' and same > 0 then\n"
+    "      result[i + 1] = -same\n"
+    "    else\n"
+    "      local record = ARGV[arg + 3 + count + i]\n"
+    "      values[#values + 1] = ARGV[arg + 3 + i]\n"
+    "      if kind ~= '-' then record = string.sub(record, 1, -21) .. string.format('%020.0f', "
+    "same) end\n"
+    "      records[#records + 1] = record\n"
+    "      if kind ~= '-' and same == 0 then\n"
+    "        known[id] = total + #values\n"
+    "        fresh[#fresh + 1] = {id = id, ts = known[id]}\n"
+    "      end\n"
+    "    end\n"
+    "  end\n"
+    "  if #values == 0 then return result end\n"
+    "  for i = 1, #records do values[#values + 1] = records[i] end\n"
+    "  local got = push(counter, updates, meta, news, values, 0, #records)\n"
+    "  if type(got) ~= 'number' then return got end\n"
+    "  if #fresh > 0 then remember(seen, fresh) end\n"
+    "  result[1] = got\n"
+    "  return result\n"
+    "end\n"
+    "local results, arg = {at, '', ''}, 6\n"
+    "for key = 1, #KEYS, 3 do\n"
+    "  local ok, got = pcall(push_known, KEYS[key], KEYS[key + 1], KEYS[key + 2], arg)\n"
+    "  if not ok and type(got) ~= 'table' then got = {err = tostring(got)} end\n"
+    "  results[#results + 1] = got\n"
+    "  arg = arg + 4 + 2 * tonumber(ARGV[arg + 1])\n"
+    "end\n"
+    "results[2], results[3] = told, trouble\n"
+    "return results\n",
 };
 
 /*
@@ -220,6 +304,7 @@ static void hash_script(struct redis_script *script) {
 
 void redis_layout_init(void) {
     hash_script(&redis_script_append);
+    hash_script(&redis_script_append_known);
     hash_script(&redis_script_read);
 }
 
@@ -239,7 +324,7 @@ static void put_tag(struct buf *out, struct slice channel) {
 
 /* What stands between the prefix and the channel; `room` is for what is none of the usual. */
 static const char *kind_of(const struct redis_layout *layout, enum redis_key key, char room[40]) {
-    static const char *const kinds[] = {"total:", "updates:", "meta:", "news:"};
+    static const char *const kinds[] = {"total:", "updates:", "meta:", "news:", "seen:"};
     if (key != REDIS_KEY_NEWS || !layout->db)
         return kinds[key];
     snprintf(room, 40, "news@%lld:", (long long)layout->db);

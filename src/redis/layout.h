@@ -7,6 +7,7 @@
  *     {prefix}updates:{channel}   a list of JSON texts; its last item is the update `total`
  *     {prefix}meta:{channel}      a list of records, one for each update that longline wrote
  *     {prefix}news:{channel}      pub/sub: the record and the body of each new update
+ *     {prefix}seen:{channel}      a hash of the ids of deliveries, for a day
  *
  * In a cluster the channel is the hash tag: `{prefix}total:{` channel `}`, with %, { and } in its
  * name percent-encoded. A database other than 0 has `news@N:`, because pub/sub knows no databases.
@@ -43,6 +44,19 @@ struct redis_script {
 extern struct redis_script redis_script_append;
 
 /*
+ * The same for channels of which some update has an id (struct delivery). Of each channel ARGV has
+ * news, how many updates, seen, their ids, their bodies, and their records. Ids are one text, 33
+ * characters an update: `m`, or `o` if it is to be stored once, and 32 hexadecimal digits; `-` and
+ * 32 more for an update without one. The record of an update with an id ends with 20 digits, which
+ * become the ts of the first update of that id, or 0. The reply has a list for each channel: its
+ * new total, and that ts of each update, negative for one that was not stored.
+ *
+ * `seen` is no declared key: in a slot that is moving, a key that does not exist would have the
+ * push refused. There, ids may not be recognized.
+ */
+extern struct redis_script redis_script_append_known;
+
+/*
  * KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes,
  * CHANNEL_STORAGE_MAXSIZE, milliseconds an update is kept. Returns {total, gone, the first ts,
  * bodies, records, 1 where a record stands beside every body}: both lists have the order of ts,
@@ -53,7 +67,13 @@ extern struct redis_script redis_script_read;
 /* Computes the hashes; before anything else. */
 void redis_layout_init(void);
 
-enum redis_key { REDIS_KEY_TOTAL, REDIS_KEY_UPDATES, REDIS_KEY_META, REDIS_KEY_NEWS };
+enum redis_key {
+    REDIS_KEY_TOTAL,
+    REDIS_KEY_UPDATES,
+    REDIS_KEY_META,
+    REDIS_KEY_NEWS,
+    REDIS_KEY_SEEN,
+};
 
 struct redis_layout {
     const char *prefix;

@@ -78,13 +78,36 @@ struct word {
     bool is_sound;           /* of an append: the reply of its script */
     uint64_t ts;             /* ... the newest before it */
     int64_t at_ms;
+    redisReply **same_as; /* ... of each update, for redis_script_append_known; else NULL */
 };
+
+/* How many of `count` updates were stored. */
+static uint64_t stored_of(const struct word *word, uint64_t count) {
+    uint64_t stored = 0;
+    for (uint64_t i = 0; i < count; i++)
+        stored += !word->same_as || word->same_as[i]->integer >= 0;
+    return stored;
+}
+
+/* Takes what is said of an update's delivery; false when the update was not stored. */
+static bool take_delivery(struct update *update, struct delivery *delivery, int64_t same_as) {
+    bool is_stored = same_as >= 0;
+    delivery->same_as = (uint64_t)(is_stored ? same_as : -same_as);
+    if (delivery->has_id)
+        update_set_same_as(update, delivery->same_as);
+    update->ts = delivery->same_as; /* unless it is stored */
+    return is_stored;
+}
 
 static void take_append(struct op *op, const struct word *word) {
     struct store_append *append = append_of(op);
+    uint64_t ts = word->ts;
     for (uint32_t i = 0; i < append->count; i++) {
-        append->updates[i]->ts = word->ts + 1 + i;
-        append->updates[i]->at_ms = append->updates[i]->born_ms = word->at_ms;
+        struct update *update = append->updates[i];
+        update->at_ms = update->born_ms = word->at_ms;
+        if (!word->same_as || !append->deliveries ||
+            take_delivery(update, &append->deliveries[i], word->same_as[i]->integer))
+            update->ts = ++ts;
     }
 }
 
@@ -93,7 +116,8 @@ static void take_append(struct op *op, const struct word *word) {
 static void tell_own(struct redis_store *store, struct op *op) {
     struct store_watch *watch = store->events->find(store->events->context, channel_of(op));
     for (uint32_t i = 0; i < op->count && watch && watch->state == WATCH_ON; i++)
-        store->events->news(watch, append_of(op)->updates[i]);
+        if (store_append_is_stored(append_of(op), i))
+            store->events->news(watch, append_of(op)->updates[i]);
 }
 
 /* Whether the node that has answered is still, or again, the one to ask. One that a slot is
@@ -225,6 +249,13 @@ static void take_complaints(struct redis_store *store, struct redis_node *node,
                         tidied->str);
 }
 
+static bool is_list_of_numbers(const redisReply *reply, uint64_t count) {
+    bool is_list = reply->type == REDIS_REPLY_ARRAY && reply->elements == count;
+    for (size_t i = 0; is_list && i < count; i++)
+        is_list = reply->element[i]->type == REDIS_REPLY_INTEGER;
+    return is_list;
+}
+
 /* What the script says to the channel that begins with `op`, and goes on in `rest`. */
 static struct word word_to_channel(const redisReply *reply, size_t index, const struct op *op,
                                    const struct list *rest) {
@@ -241,6 +272,11 @@ static struct word word_to_channel(const redisReply *reply, size_t index, const 
     const redisReply *total = reply->element[index];
     if (total->type == REDIS_REPLY_ERROR)
         return (struct word){.reply = total};
+    if (is_list_of_numbers(total, updates + 1)) {
+        word.same_as = total->element + 1;
+        updates = stored_of(&word, updates);
+        total = total->element[0];
+    }
     word.is_sound = total->type == REDIS_REPLY_INTEGER && (uint64_t)total->integer >= updates;
     word.ts = (uint64_t)total->integer - updates;
     word.at_ms = reply->element[APPEND_AT]->integer;
@@ -255,9 +291,12 @@ static void take_appends(struct list *members, const redisReply *reply, bool are
         if (op->begins_channel)
             word = word_to_channel(reply, index++, op, members);
         word.is_error_for_all = are_several && word.reply == reply;
-        uint64_t next = word.ts + op->count;
+        uint32_t count = op->count;
+        struct word next = word;
+        next.ts += stored_of(&word, count);
+        next.same_as += word.same_as ? count : 0;
         take_word(op, &word);
-        word.ts = next;
+        word = next;
     }
 }
 

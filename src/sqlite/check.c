@@ -116,6 +116,14 @@ static void check_rows(struct check *check) {
                " sqlite_autoindex_channel_1) AS i",
                "a name in the index", "channel.id");
     count_rows(check, "SELECT 0, is_sealed(key, value, seal) FROM meta", "meta", "row");
+    int64_t has_deliveries = 0;
+    log_file_query(&check->file, "SELECT 1 FROM sqlite_schema WHERE name = 'delivery'", 0, 0,
+                   &has_deliveries);
+    if (has_deliveries)
+        count_rows(check,
+                   "SELECT channel, is_delivery(channel, ts, id, born, seal) FROM delivery"
+                   " ORDER BY channel, ts",
+                   "a delivery's id", "delivery.channel");
     check_links(check);
     if (updates >= 0 && channels >= 0)
         fprintf(check->out, "%" PRId64 " updates and %" PRId64 " channels read\n", updates,

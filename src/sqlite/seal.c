@@ -62,6 +62,12 @@ int64_t seal_channel(const struct channel_row *channel, struct slice name) {
     return (int64_t)(XXH3_64bits(channel, sizeof *channel) ^ XXH3_64bits(name.data, name.len));
 }
 
+int64_t seal_delivery(int64_t channel, int64_t ts, const uint8_t id[DELIVERY_ID_BYTES],
+                      int64_t born) {
+    int64_t numbers[] = {channel, ts, born};
+    return (int64_t)(XXH3_64bits(numbers, sizeof numbers) ^ XXH3_64bits(id, DELIVERY_ID_BYTES));
+}
+
 int64_t seal_meta(struct slice key, int64_t value) {
     return (int64_t)XXH3_64bits_withSeed(key.data, key.len, (uint64_t)value);
 }
@@ -156,6 +162,16 @@ static void is_whole(sqlite3_context *context, int count, sqlite3_value **values
                                     sqlite3_value_int64(values[count - 1]));
 }
 
+static void is_delivery(sqlite3_context *context, int count, sqlite3_value **values) {
+    assert(count == 5);
+    struct slice id = bytes_of(values[2]);
+    sqlite3_result_int(
+        context, id.len == DELIVERY_ID_BYTES &&
+                     seal_delivery(sqlite3_value_int64(values[0]), sqlite3_value_int64(values[1]),
+                                   (const uint8_t *)id.data, sqlite3_value_int64(values[3])) ==
+                         sqlite3_value_int64(values[4]));
+}
+
 static void is_sealed(sqlite3_context *context, int count, sqlite3_value **values) {
     assert(count == 3);
     sqlite3_result_int(context, seal_meta(bytes_of(values[0]), sqlite3_value_int64(values[1])) ==
@@ -168,9 +184,13 @@ bool seal_define_functions(sqlite3 *db) {
         int arguments;
         void (*call)(sqlite3_context *, int, sqlite3_value **);
     } functions[] = {
-        {"has_numbers", 9, has_numbers}, {"has_content", 8, has_content},
-        {"is_whole", 7, is_whole},       {"is_sealed", 3, is_sealed},
-        {"make_seal", 14, make_seal},    {"make_channel_seal", 6, make_channel_seal},
+        {"has_numbers", 9, has_numbers},
+        {"has_content", 8, has_content},
+        {"is_whole", 7, is_whole},
+        {"is_sealed", 3, is_sealed},
+        {"is_delivery", 5, is_delivery},
+        {"make_seal", 14, make_seal},
+        {"make_channel_seal", 6, make_channel_seal},
     };
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (sqlite3_create_function_v2(db, functions[i].name, functions[i].arguments,

@@ -16,7 +16,7 @@
 #pragma once
 
 #include "base/slice.h"
-#include "inbox/update.h"
+#include "inbox/store.h"
 #include <sqlite3.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -55,6 +55,10 @@ bool seal_has_content(const struct update_row *row, const struct slice *name,
                       const struct update *update);
 
 int64_t seal_channel(const struct channel_row *channel, struct slice name);
+
+/* That of a row of `delivery`. */
+int64_t seal_delivery(int64_t channel, int64_t ts, const uint8_t id[DELIVERY_ID_BYTES],
+                      int64_t born);
 
 int64_t seal_meta(struct slice key, int64_t value);
 

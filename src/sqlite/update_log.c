@@ -1,5 +1,6 @@
 #include "sqlite/update_log.h"
 #include "sqlite/checkpoint.h"
+#include "sqlite/deliveries.h"
 #include "sqlite/entries.h"
 #include "sqlite/forget.h"
 #include "sqlite/log_clock.h"
@@ -35,6 +36,7 @@ struct update_log {
     struct checkpoint checkpoint;
     struct sweeper sweeper;
     struct forget forget;
+    struct deliveries deliveries;
     struct wal wal;
     struct log_clock clock;
     struct damage damage;
@@ -83,6 +85,7 @@ static bool commit(struct update_log *log, struct transaction *t) {
     if (!log_file_commit(&log->file))
         return false;
     checkpoint_committed(&log->checkpoint, &t->written);
+    deliveries_committed(&log->deliveries);
     return true;
 }
 
@@ -95,6 +98,7 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     checkpoint_failed(&log->checkpoint, &t->written);
     log->state = t->before;
     sweeper_undone(&log->sweeper);
+    deliveries_undone(&log->deliveries);
 }
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
@@ -177,6 +181,7 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
     struct moment moment = look_at_clock(log);
     log_clock_watch(&log->clock);
     forget_some(&log->forget, &log->state, moment.log_ms);
+    deliveries_forget_some(&log->deliveries, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
         struct transaction t;
@@ -188,7 +193,8 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
         }
     }
     wal_maintain(&log->wal, moment.steady_ms);
-    return is_maintenance_due(log, moment, is_idle) || log->forget.next_id;
+    return is_maintenance_due(log, moment, is_idle) || log->forget.next_id ||
+           log->deliveries.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -237,13 +243,24 @@ static bool flush_rows(struct update_log *log) {
     return ok;
 }
 
+/* Looks whether the delivery of an update came before. False on failure. */
+static bool note_delivery(struct update_log *log, const struct channel_row *channel,
+                          struct update *update, struct delivery *delivery) {
+    if (!delivery->has_id)
+        return true;
+    if (!deliveries_note(&log->deliveries, channel->id, (int64_t)channel->total + 1,
+                         update->born_ms, delivery))
+        return false;
+    update_set_same_as(update, delivery->same_as);
+    update->ts = delivery->same_as; /* it stays so, unless the update is stored */
+    return true;
+}
+
 static bool append_row(struct update_log *log, struct channel_row *channel, struct slice name,
-                       struct update *update, struct moment moment) {
+                       struct update *update) {
     if (log->new_count == NEW_ROWS_MAX && !flush_rows(log))
         return false;
-    update->at_ms = moment.wall_ms;
-    update->born_ms = log->state.last_born =
-        moment.log_ms > log->state.last_born ? moment.log_ms : log->state.last_born;
+    log->state.last_born = update->born_ms;
     struct new_row *new = &log->new_rows[log->new_count++];
     *new = (struct new_row){.row = next_row(log, channel, update),
                             .name = channel->total ? (struct slice){0} : name,
@@ -266,9 +283,16 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
     struct channel_row *channel = &entry->now;
     if (!channel->id)
         channel->id = ++log->state.last_channel_id;
-    for (uint32_t i = 0; i < append->count; i++)
-        if (!append_row(log, channel, name, append->updates[i], moment))
+    for (uint32_t i = 0; i < append->count; i++) {
+        struct update *update = append->updates[i];
+        update->at_ms = moment.wall_ms;
+        update->born_ms =
+            moment.log_ms > log->state.last_born ? moment.log_ms : log->state.last_born;
+        if (append->deliveries && !note_delivery(log, channel, update, &append->deliveries[i]))
             return false;
+        if (store_append_is_stored(append, i) && !append_row(log, channel, name, update))
+            return false;
+    }
     return true;
 }
 
@@ -401,6 +425,7 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     if (!rows_init(&log->rows, &log->file) ||
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
         !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
+        !deliveries_init(&log->deliveries, &log->file) ||
         !wal_init(&log->wal, &log->file, options)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;

@@ -346,7 +346,7 @@ def test_the_file_is_a_sqlite_database_that_anyone_can_read(start):
     database = sqlite3.connect(server.data_path)
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     row = database.execute("SELECT ts, json_extract(body, '$.a.b[2]'), method FROM update_log").fetchone()
-    assert row == (1, 3, "POST")
+    assert row == (1, 3, "POST 127.0.0.1")
     name, total = database.execute("SELECT name, total FROM channel").fetchone()
     assert (name if isinstance(name, bytes) else name.encode(), total) == (channel[1:].encode(), 1)
 

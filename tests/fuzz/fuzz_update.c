@@ -169,9 +169,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (request_feed(&request, text.data, 0, text.len, &used) == REQUEST_COMPLETE) {
         struct update *update = NULL;
         struct payload payload = payload_of(&request);
+        struct delivery delivery;
         assert(!payload_inflate(&payload, 1 << 20));
-        enum http_error error =
-            make_update(&request, &payload, &(struct sent){.query = query}, true, &update);
+        enum http_error error = make_update(&request, &payload, &(struct sent){.query = query},
+                                            true, &update, &delivery);
         payload_deinit(&payload);
         assert(!error == (update != NULL));
         assert(error == HTTP_NO_ERROR || error == ERROR_MERGE_SIZE);

@@ -13,9 +13,10 @@
 static enum http_error make(const struct request *request, const struct sent *sent,
                             bool capture_headers, struct update **update) {
     struct payload payload = payload_of(request);
+    struct delivery delivery;
     enum http_error error = payload_inflate(&payload, request->body_max_bytes);
     if (!error)
-        error = make_update(request, &payload, sent, capture_headers, update);
+        error = make_update(request, &payload, sent, capture_headers, update, &delivery);
     payload_deinit(&payload);
     return error;
 }

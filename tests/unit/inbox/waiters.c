@@ -183,7 +183,7 @@ void cancel(int i) {
 struct store_append *push_body(const char *channel, struct slice body) {
     struct update_parts parts = {.body = body, .method = SLICE("POST")};
     static int owner;
-    return inbox_push(inbox, slice_of(channel), update_new(&parts), &owner);
+    return inbox_push(inbox, slice_of(channel), update_new(&parts), NULL, &owner);
 }
 
 struct store_append *push_batch(const char *channel, uint32_t count) {
@@ -194,7 +194,7 @@ struct store_append *push_batch(const char *channel, uint32_t count) {
         struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST")};
         updates[i] = update_new(&parts);
     }
-    return inbox_push_batch(inbox, slice_of(channel), updates, count, &owner);
+    return inbox_push_batch(inbox, slice_of(channel), updates, NULL, count, &owner);
 }
 
 struct store_append *push(const char *channel) {

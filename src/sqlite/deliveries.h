@@ -1,0 +1,44 @@
+/*
+ * Deliveries: which update of a channel was the first with an id (struct delivery), so that the
+ * store knows it when it comes again.
+ *
+ *     delivery(channel, ts, id, born, seal)
+ *
+ * The table is made when the first id comes; a file without one stays as it was. An id is known for
+ * DELIVERY_KNOWN_MS after its first update, while that is among the newest DELIVERIES_MAX of its
+ * channel, whether the update itself is still kept or not.
+ *
+ * Where the table is damaged, ids are no longer looked at: updates are stored all the same.
+ */
+#pragma once
+
+#include "inbox/store.h"
+#include "sqlite/log_file.h"
+
+struct deliveries {
+    struct log_file *file;
+    sqlite3_stmt *find, *put, *delete_excess, *find_channel, *delete_old;
+    bool is_prepared;
+    bool is_made;         /* the table, in a transaction that was committed */
+    bool is_stuck;        /* damage is in the way */
+    int64_t begun_at;     /* the last look for what is old */
+    int64_t next_channel; /* where it goes on; 0: none is under way */
+};
+
+/* `file` must stay. False on failure. */
+bool deliveries_init(struct deliveries *deliveries, struct log_file *file);
+
+/*
+ * Looks for the delivery's id, and sets same_as; notes it, for the update `ts`, if it is new. It
+ * does so in the open transaction. False on failure.
+ */
+bool deliveries_note(struct deliveries *deliveries, int64_t channel, int64_t ts, int64_t born_ms,
+                     struct delivery *delivery);
+
+/* The transaction was committed, or undone. */
+void deliveries_committed(struct deliveries *deliveries);
+void deliveries_undone(struct deliveries *deliveries);
+
+/* Deletes a slice of what is old, if a look is due or under way, in a transaction of its own. A
+ * failure is logged. */
+void deliveries_forget_some(struct deliveries *deliveries, int64_t now_ms);

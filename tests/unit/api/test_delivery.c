@@ -1,0 +1,118 @@
+/* Where a request has the id of its delivery, and what stands at a path in JSON. */
+#include "api/delivery.h"
+#include "requests.h"
+
+#include <sodium.h>
+
+/* The delivery of update number `number` of a push with these header lines and this query. */
+static struct delivery delivery_of(const char *headers, const char *query, const char *body,
+                                   int number) {
+    struct buf text = {0};
+    buf_printf(&text, "POST /c?%s HTTP/1.1\r\nHost: h\r\n%sContent-Length: 0\r\n\r\n", query,
+               headers);
+    struct parsed parsed;
+    parse_request(&parsed, (struct slice){text.data, text.len});
+    struct delivery_source source = {0};
+    delivery_source_init(&source, &parsed.request, slice_of(query));
+    struct delivery delivery = {0};
+    for (int i = 0; i <= number; i++)
+        delivery = delivery_next(&source, slice_of(body));
+    assert_false(source.failed);
+    assert_true(source.is_any || !delivery.has_id);
+    delivery_source_deinit(&source);
+    parsed_deinit(&parsed);
+    buf_deinit(&text);
+    return delivery;
+}
+
+static bool is_same(struct delivery a, struct delivery b) {
+    return a.has_id && b.has_id && memcmp(a.id, b.id, sizeof a.id) == 0;
+}
+
+static void test_headers(void **state) {
+    (void)state;
+    struct delivery a = delivery_of("X-GitHub-Delivery: a\r\n", "", "", 0);
+    assert_true(is_same(a, delivery_of("x-github-delivery: a\r\n", "x=1", "{}", 0)));
+    assert_false(is_same(a, delivery_of("x-github-delivery: b\r\n", "", "", 0)));
+    assert_false(delivery_of("x-github-deliverz: a\r\n", "", "", 0).has_id);
+    assert_false(delivery_of("ce-id: a\r\n", "", "", 0).has_id);
+    assert_false(delivery_of("ce-source: a\r\n", "", "", 0).has_id);
+    assert_true(delivery_of("ce-source: a\r\nce-id: b\r\n", "", "", 0).has_id);
+    assert_false(is_same(delivery_of("ce-source: ab\r\nce-id: c\r\n", "", "", 0),
+                         delivery_of("ce-source: a\r\nce-id: bc\r\n", "", "", 0)));
+    /* The first of the list wins, whatever their order. */
+    assert_true(is_same(delivery_of("idempotency-key: x\r\nsvix-id: a\r\n", "", "", 0), a));
+}
+
+static void test_address(void **state) {
+    (void)state;
+    const char *headers = "svix-id: a\r\nx-id: b\r\n";
+    struct delivery a = delivery_of("svix-id: a\r\n", "", "", 0);
+    struct delivery b = delivery_of("svix-id: b\r\n", "", "", 0);
+    assert_true(is_same(delivery_of(headers, ".key=header.X-ID", "{}", 0), b));
+    assert_true(is_same(delivery_of(headers, "id=%62&.key=query.id", "{}", 0), b));
+    assert_true(is_same(delivery_of(headers, ".key=body.id", "{\"id\":\"b\"}", 0), b));
+    assert_false(delivery_of(headers, ".key=body.id", "{}", 0).has_id);
+    assert_false(delivery_of(headers, ".key=id", "{\"id\":\"b\"}", 0).has_id);
+    assert_true(is_same(delivery_of(headers, ".keys=body.id", "{\"id\":\"b\"}", 0), a));
+    assert_false(a.is_once);
+    assert_true(delivery_of(headers, ".once", "", 0).is_once);
+    assert_true(delivery_of(headers, "a=b&.once=1&.key=query.a", "", 0).is_once);
+    assert_false(delivery_of(headers, "once&x.once", "", 0).is_once);
+}
+
+static void test_batches(void **state) {
+    (void)state;
+    struct delivery first = delivery_of("svix-id: a\r\n", "", "{}", 0);
+    struct delivery second = delivery_of("svix-id: a\r\n", "", "{}", 1);
+    assert_false(is_same(first, second));
+    assert_true(is_same(second, delivery_of("svix-id: a\r\n", "", "{}", 1)));
+    assert_false(is_same(second, delivery_of("svix-id: b\r\n", "", "{}", 1)));
+    assert_true(is_same(delivery_of("", ".key=body.n", "{\"n\":1}", 0),
+                        delivery_of("", ".key=body.n", "{\"n\":1}", 5)));
+}
+
+static void check_found(const char *json, const char *path, const char *wanted) {
+    struct buf out = {0};
+    size_t len = strlen(json);
+    char *copy = malloc(len + !len); /* of the exact size: reading beyond it is seen */
+    memcpy(copy, json, len);
+    bool found = delivery_find((struct slice){copy, len}, slice_of(path), &out);
+    if (found != (wanted != NULL) ||
+        (found && !slice_equal((struct slice){out.data, out.len}, slice_of(wanted))))
+        fail_msg("%s at %s: %.*s", path, json, (int)out.len, out.data);
+    buf_deinit(&out);
+    free(copy);
+}
+
+static void test_paths(void **state) {
+    (void)state;
+    check_found("{\"a\":\"x\"}", "a", "x");
+    check_found(" {\"a\" : {\"b\":[1, 2.50 ,true]} } ", "a.b.1", "2.50");
+    check_found(" {\"a\" : {\"b\":[1, 2.50 ,true]} } ", "a.b.2", "true");
+    check_found("{\"a\":{\"b\":[1]}}", "a.b.1", NULL);
+    check_found("{\"a\":{\"b\":[1]}}", "a.b.x", NULL);
+    check_found("{\"a\":{\"b\":[1]}}", "a.b", NULL);
+    check_found("{\"a\":{\"b\":[1]}}", "a.b.0.c", NULL);
+    check_found("{\"a\":null}", "a", NULL);
+    check_found("{\"a\":1,\"a\":2}", "a", "2");
+    check_found("{\"\\u0061\":\"\\u00e4\\n\"}", "a", "\xC3\xA4\n");
+    check_found("{\"\":{\"\":\"x\"}}", ".", "x");
+    check_found("[[1,\"]\"],[{\"k\":\"[\"}]]", "1.0.k", "[");
+    check_found("[]", "0", NULL);
+    check_found("{}", "", NULL);
+    check_found("[1]", "-0", NULL);
+    check_found("[1]", "99999999999999999999", NULL);
+}
+
+int main(void) {
+    if (sodium_init() < 0)
+        return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_address),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_paths),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

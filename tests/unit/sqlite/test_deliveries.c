@@ -1,0 +1,174 @@
+/* Deliveries that come again: known as long as they should be, whatever became of transactions. */
+#include "fixture.h"
+#include "sqlite/deliveries.h"
+
+#include <signal.h>
+#include <sqlite3.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+/* Pushes an update to channel "c" with an id; its append. */
+static struct store_append *deliver(int id, bool is_once) {
+    struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST" UPDATE_SAME_AS_NONE)};
+    struct store_append *append = append_new(SLICE("c"), SLICE("{}"));
+    update_unref(append->updates[0]);
+    append->updates[0] = update_new(&parts);
+    append->deliveries = calloc(1, sizeof *append->deliveries);
+    append->deliveries->has_id = true;
+    append->deliveries->is_once = is_once;
+    memcpy(append->deliveries->id, &id, sizeof id);
+    struct list batch;
+    list_init(&batch);
+    list_append(&batch, &append->op.link);
+    update_log_append(the_log, &batch);
+    return append;
+}
+
+/* Its ts, which is the first one's where it was not stored; 0 when it failed. */
+static uint64_t push_id(int id, bool is_once, uint64_t *same_as) {
+    struct store_append *append = deliver(id, is_once);
+    uint64_t ts = append->error ? 0 : append->updates[0]->ts;
+    *same_as = append->deliveries->same_as;
+    if (ts) {
+        assert_int_equal(update_origin(append->updates[0]).same_as, *same_as);
+        assert_int_equal(store_append_is_stored(append, 0), !is_once || !*same_as);
+    }
+    free(append->deliveries);
+    append->deliveries = NULL;
+    append_free(append);
+    return ts;
+}
+
+#define check_push(id, is_once, wanted_ts, wanted_same)                                            \
+    do {                                                                                           \
+        uint64_t same;                                                                             \
+        assert_int_equal(push_id(id, is_once, &same), wanted_ts);                                  \
+        assert_int_equal(same, wanted_same);                                                       \
+    } while (0)
+
+static void test_known(void **state) {
+    (void)state;
+    open_log();
+    check_push(7, false, 1, 0);
+    check_push(7, false, 2, 1);
+    check_push(7, true, 1, 1);
+    check_push(8, true, 3, 0);
+    crash();
+    check_push(8, false, 4, 3);
+    reopen();
+    check_push(7, true, 1, 1);
+    now_ms += DAY_MS - 1;
+    check_push(7, false, 5, 1);
+    now_ms++;
+    check_push(7, false, 6, 0); /* a new day, and a new first one */
+    check_push(7, false, 7, 6);
+}
+
+/* A transaction that fails leaves no id behind, nor half a table. */
+static void test_failed(void **state) {
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_log();
+    assert_int_equal(push("a"), 1);
+    struct rlimit limit;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    rlim_t before = limit.rlim_cur;
+    int failures = 0;
+    for (rlim_t room = 0;; room += 4096) {
+        char wal[sizeof path + 8];
+        struct stat status;
+        snprintf(wal, sizeof wal, "%s-wal", path);
+        assert_int_equal(stat(wal, &status), 0);
+        limit.rlim_cur = (rlim_t)status.st_size + room;
+        setrlimit(RLIMIT_FSIZE, &limit);
+        uint64_t same, ts = push_id(1, true, &same);
+        limit.rlim_cur = before;
+        setrlimit(RLIMIT_FSIZE, &limit);
+        assert_int_equal(same, 0);
+        if (ts) {
+            assert_int_equal(ts, 1);
+            break;
+        }
+        failures++;
+    }
+    assert_true(failures > 0);
+    check_push(1, true, 1, 1);
+    check_push(2, true, 2, 0);
+    crash();
+    check_push(1, true, 1, 1);
+}
+
+static int64_t count_ids(void) {
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM delivery", -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t count = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return count;
+}
+
+static void test_forgotten(void **state) {
+    (void)state;
+    options.sync = SYNC_NEVER;
+    open_log();
+    enum { MANY = 1000 };
+    uint64_t same;
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(push_id(i, false, &same), i + 1);
+    assert_int_equal(count_ids(), MANY);
+    now_ms += DAY_MS / 2;
+    push_id(MANY, false, &same);
+    settle();
+    assert_int_equal(count_ids(), MANY + 1);
+    now_ms += DAY_MS / 2 + HOUR_MS;
+    settle();
+    assert_int_equal(count_ids(), 1);
+}
+
+static void spoil(const char *sql) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+/* A bit that has flipped makes an id unknown; it names no other update. */
+static void test_damaged(void **state) {
+    (void)state;
+    open_log();
+    check_push(1, false, 1, 0);
+    check_push(2, false, 2, 0);
+    close_log();
+    spoil("UPDATE delivery SET ts = 5 WHERE ts = 1; UPDATE delivery SET born = born + 1 WHERE ts = "
+          "2");
+    open_log();
+    check_push(1, true, 3, 0);
+    check_push(2, true, 4, 0);
+    check_push(1, true, 3, 3);
+    close_log();
+    spoil("DROP INDEX delivery_id; CREATE INDEX delivery_id ON delivery (born)");
+    open_log();
+    uint64_t same;
+    assert_true(push_id(1, true, &same) > 0);
+}
+
+/* Without an id there is no table. */
+static void test_unused(void **state) {
+    (void)state;
+    open_log();
+    assert_int_equal(push("c"), 1);
+    settle();
+    spoil("CREATE TABLE delivery (x)");
+    spoil("DROP TABLE delivery");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {LOG_TEST(test_known), LOG_TEST(test_failed),
+                                       LOG_TEST(test_forgotten), LOG_TEST(test_damaged),
+                                       LOG_TEST(test_unused)};
+    return cmocka_run_group_tests(tests, set_up_all, NULL);
+}
