@@ -34,6 +34,13 @@ static struct slice without_doubled(struct slice path) {
     return path;
 }
 
+/* Whether no channel is there. */
+static bool is_reserved(struct slice path) {
+    return path.len == 1 || slice_starts_with(path, SLICE("/-/")) ||
+           slice_equal(path, SLICE("/-")) || slice_equal(path, SLICE("/favicon.ico")) ||
+           slice_equal(path, SLICE("/robots.txt"));
+}
+
 /* Splits the target. Of an absolute one (http://host/path) the part from the path on counts. */
 static bool split_target(struct slice target, struct route *route) {
     if (slice_starts_with(target, SLICE("http://")) ||
@@ -45,16 +52,12 @@ static bool split_target(struct slice target, struct route *route) {
     if (!slice_starts_with(target, SLICE("/")) || memchr(target.data, '#', target.len) ||
         !slice_cut(&target, '?', &route->path))
         return false;
-    route->path = without_doubled(route->path);
+    /* A proxy that hides /-/metrics need not know //-/metrics. */
+    struct slice path = without_doubled(route->path);
+    if (!is_reserved(path))
+        route->path = path;
     route->query = target.data ? target : SLICE("");
     return true;
-}
-
-/* Whether no channel is there. */
-static bool is_reserved(struct slice path) {
-    return path.len == 1 || slice_starts_with(path, SLICE("/-/")) ||
-           slice_equal(path, SLICE("/-")) || slice_equal(path, SLICE("/favicon.ico")) ||
-           slice_equal(path, SLICE("/robots.txt"));
 }
 
 /* Reads the name of a channel from a segment of the path; on an error there is none. */

@@ -325,7 +325,14 @@ def test_the_body_and_the_headers_are_passed_on_as_they_came(server, proxy):
 
 def test_a_body_beyond_max_body_is_413(server, proxy):
     channel = server.channel()
-    assert proxy.request("POST", channel, b"x" * (MAX_BODY + 1)).status == 413
+    with contextlib.suppress(OSError, Closed), proxy.client() as client:
+        # Caddy may close the connection while the client still sends.
+        body = b"x" * (1000 if proxy.kind != "caddy" else MAX_BODY + 1)
+        client.send_request("POST", channel, body, {"Host": NAME, "Content-Length": str(MAX_BODY + 1)})
+        reply = client.read_reply()
+        assert reply.status == 413
+    assert proxy.kind == "caddy" or reply.status == 413
+    assert server.get(channel).total == 0
     assert proxy.request("POST", channel, "x" * MAX_BODY, {"Content-Type": "text/plain"}).total == 1
 
 
@@ -472,7 +479,7 @@ def go_wrong(proxy, target, patience_s=30):
         ("GET", "%zz", None, {}),
         ("GET", "/../..", None, {}),
         ("PUT", "", "{}", {}),
-        ("POST", "", "x" * (MIB + 1), {}),
+        ("POST", "", "x", {"Content-Length": str(MAX_BODY + 1)}),
         ("GET", "?" + "x" * 70_000, None, {}),
         ("GET", "", None, {"X-Long": "x" * 70_000}),
         ("GET", "", None, {"Bad Name": "x"}),

@@ -54,6 +54,12 @@ def test_slashes_in_front_are_forgiven(server, channel):
     assert server.get("//" + channel).updates == [{"a": 1}]
 
 
+@pytest.mark.parametrize("path", ["//", "//-", "//-/metrics", "///-/health", "//favicon.ico"])
+def test_slashes_in_front_of_what_is_no_channel_are_not(server, path):
+    """A proxy that hides /-/metrics does not know other names of it."""
+    assert server.get(path).status == 400
+
+
 @pytest.mark.parametrize("behind", ["/", "//", "/getUpdates/", "//getUpdates"])
 def test_a_poll_forgives_slashes(server, channel, behind):
     server.push(channel, '{"a":1}')
