@@ -58,7 +58,7 @@ void push_refuse(struct exchange *exchange, struct slice channel, enum http_erro
 
 void push_made(struct exchange *exchange, struct slice channel, struct update *update,
                const struct delivery *delivery) {
-    size_t size = update_size(update) + PUSH_BYTES;
+    size_t size = update_size(update) + PUSH_BYTES + (delivery->has_id ? sizeof *delivery : 0);
     struct ask *ask = ask_of(exchange);
     if (!budget_has(size)) {
         update_unref(update);
