@@ -365,11 +365,17 @@ static void greet_on(struct redis_conn *conn) {
     }
 }
 
+/* A user who may not PING hears from a Redis that is well all the same. */
+static bool is_pong(const redisReply *reply) {
+    return reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "NOPERM", 6) == 0;
+}
+
 static void on_greeting(struct redis_call *call, const redisReply *reply) {
     struct redis_conn *conn = container_of(call, struct redis_conn, greeting);
     if (!reply)
         return;
-    if (reply->type == REDIS_REPLY_ERROR)
+    bool was_ping = conn->greeted == GREET_PING + 1;
+    if (was_ping ? !is_pong(reply) : reply->type == REDIS_REPLY_ERROR)
         redis_conn_fail(conn, reply->str);
     else
         greet_on(conn);
@@ -479,7 +485,7 @@ static void try_to_connect(struct redis_conn *conn) {
 
 static void on_pong(struct redis_call *call, const redisReply *reply) {
     struct redis_conn *conn = container_of(call, struct redis_conn, ping);
-    if (reply && reply->type == REDIS_REPLY_ERROR)
+    if (reply && !is_pong(reply))
         redis_conn_fail(conn, reply->str);
 }
 
