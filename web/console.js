@@ -3,10 +3,11 @@
 
 import { addressOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName } from './channel.js';
 import { connectionLine } from './connection.js';
-import { describe, headersOf } from './describe.js';
+import { describe, headersOf, requestText } from './describe.js';
 import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Feed } from './feed.js';
 import { List } from './list.js';
+import { Refused } from './refused.js';
 import { snippetsFor } from './snippets.js';
 import { copyText, durationText, element, flash, plural, timeText } from './text.js';
 
@@ -28,6 +29,7 @@ let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
 const list = new List($('list'), { fill: fillRow, select: open });
+const refused = new Refused($('refused'), { say: (text) => ($('said').textContent = text), isOpen: () => !seen });
 
 // ---------------------------------------------------------------------------------------------- which channel
 
@@ -52,12 +54,14 @@ function begin() {
     feed?.close();
     feed = new Feed(address, { change, state: showState, notice });
     feed.start();
+    refused.watch(address);
 }
 
 /** An address that names no channel: nothing is polled. */
 function stopAt(text) {
     feed?.close();
     feed = address = undefined;
+    refused.watch(undefined);
     $('address').textContent = '–';
     showParts(false);
     reset();
@@ -214,9 +218,11 @@ function showKept() {
 
 function fillRow(row, entry) {
     const { sender, event, preview } = describe(entry);
+    const title = [sender, event].filter(Boolean).join(' · ');
+    const request = title && entry.method === 'POST' && !entry.path ? '' : requestText(entry);
     row.append(
         element('span', { className: 'id' }, `#${entry.ts}`),
-        element('strong', {}, [sender, event].filter(Boolean).join(' · ') || entry.method),
+        element('span', {}, ...(entry.same_as ? [element('span', { className: 'tag' }, 'again'), ' '] : []), element('strong', {}, title || request), title && request ? ` ${request}` : ''),
         element('time', {}, timeText(entry.at)),
         element('span', { className: 'preview' }, preview),
     );
@@ -234,7 +240,7 @@ async function filter() {
     const text = $('filter').value.trim();
     const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
     const isIn = (entry) => {
-        if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query}`)) return true;
+        if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query} ${entry.from} ${requestText(entry)}`)) return true;
         if (Object.entries(headersOf(entry)).some((header) => pattern.test(header.join(': ')))) return true;
         const { sender, event } = describe(entry);
         return pattern.test(`${sender} ${event}`);
@@ -267,10 +273,25 @@ async function filter() {
 const isWide = () => matchMedia('(min-width: 800px)').matches;
 
 function open(entry, isOpening) {
-    showDetail($('detail'), entry, { address, again, back: closeDetail });
+    showDetail($('detail'), entry, { address, again, back: closeDetail, first: firstOf(entry) });
     $('detail').hidden = false;
     if (isOpening) setReading(true);
     if (isOpening && !isWide()) $('detail').focus();
+}
+
+/** What leads to the update whose delivery came once more with this one; undefined where it is not here. */
+function firstOf({ number, same_as: ts }) {
+    const find = () => feed.entries.findLast((entry) => entry.ts === ts && entry.number < number);
+    if (!ts || !find()) return undefined;
+    return () => {
+        const first = find();
+        if (!first) return notice(`#${ts} is no longer here.`);
+        if (!shown.includes(first)) {
+            $('filter').value = '';
+            filter();
+        }
+        list.goTo(first);
+    };
 }
 
 function closeDetail() {
@@ -301,17 +322,18 @@ async function again(entry, button) {
 // ---------------------------------------------------------------------------------------------- sending
 
 /** Pushes, and says on the button how it went. Throws what went wrong. */
-async function push({ body, headers, query }, button) {
+async function push({ method = 'POST', path = '', body, headers, query }, button) {
     if (button.ariaBusy === 'true') return;
     button.ariaBusy = 'true';
     try {
-        const init = { method: 'POST', headers, body, signal: AbortSignal.timeout(PUSH_MS) };
-        const response = await fetch(addressWithQuery(address, query), init);
+        const init = { method, headers, body, signal: AbortSignal.timeout(PUSH_MS) };
+        const response = await fetch(addressWithQuery(address + path, query), init);
         const text = await response.text();
         if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
         flash(button, `Sent as #${response.headers.get('X-Total-Updates')}`);
     } catch (error) {
         flash(button, 'Not sent');
+        refused.ask();
         throw error;
     } finally {
         button.ariaBusy = null;

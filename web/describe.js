@@ -4,6 +4,7 @@ import { oneLine } from './text.js';
 
 const BODY_MAX = 64 << 10; // characters of an update that is read for a line in the list
 const PREVIEW = 200;
+const PATH_MAX = 300;
 
 const EVENT_HEADERS = ['x-github-event', 'x-gitlab-event', 'x-gitea-event', 'x-event-key', 'x-shopify-topic', 'x-wc-webhook-topic', 'ce-type'];
 const EVENT_MEMBERS = ['event', 'type', 'event_type', 'event_name', 'action', 'text', 'message', 'cmd'];
@@ -55,6 +56,11 @@ function eventOf(entry) {
     }
     if (Number.isInteger(body.update_id)) return Object.keys(body).find((name) => name !== 'update_id' && body[name] && typeof body[name] === 'object') ?? '';
     return ownText(body, EVENT_MEMBERS) ?? '';
+}
+
+/** Its method, and its path below the channel. */
+export function requestText({ method, path = '' }) {
+    return oneLine(`${method} ${path}`.trim(), PATH_MAX);
 }
 
 export function headersOf(entry) {

@@ -1,22 +1,27 @@
 // One update, whole: its body as a tree, and the request that it came as.
 
-import { describe, headersOf } from './describe.js';
+import { describe, headersOf, requestText } from './describe.js';
+import { filesOf } from './files.js';
 import { jsonView } from './json_view.js';
 import { bytesText, copyText, element, flash, focusOn, timeText, visible } from './text.js';
 
 const RAW_MAX = 4000; // characters of the raw body drawn at once
 const RAW_MORE = 50_000;
 
-/** Fills the article. `address` is the channel's; again(entry, button) sends the update once more, back() leaves it. */
-export function showDetail(article, entry, { address, again, back }) {
+/**
+ * Fills the article. `address` is the channel's; again(entry, button) sends the update once more, back() leaves it,
+ * first() goes to the update whose delivery this one is again, if that is here.
+ */
+export function showDetail(article, entry, { address, again, back, first }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
-    const facts = [entry.method, timeText(entry.at), bytesText(new Blob([entry.text]).size), headers['content-type']].filter(Boolean);
+    const facts = [requestText(entry), entry.from && `from ${entry.from}`, timeText(entry.at), bytesText(new Blob([entry.text]).size), headers['content-type']?.replace(/;\s*boundary=.*/i, '')].filter(Boolean);
     article.replaceChildren(
         button('← All updates', back, 'back'),
         title,
         element('p', { className: 'facts' }, visible(facts.join(' · '))),
+        ...sameAs(entry, first),
         element(
             'p',
             { className: 'choices' },
@@ -24,6 +29,7 @@ export function showDetail(article, entry, { address, again, back }) {
             copyButton('Copy as curl', () => curlOf(entry, address)),
             button('Send again', ({ currentTarget }) => again(entry, currentTarget)),
         ),
+        ...filesOf(entry),
         element('h4', {}, 'Body'),
         jsonView(entry.text),
         ...table('Query', [...new URLSearchParams(entry.query ?? '')], true),
@@ -31,6 +37,12 @@ export function showDetail(article, entry, { address, again, back }) {
         ...rawOf(entry),
     );
     article.scrollTop = 0;
+}
+
+/** The sender sent the same delivery before. */
+function sameAs({ same_as: ts }, first) {
+    if (!ts) return [];
+    return [element('p', { className: 'facts' }, 'The same delivery as ', first ? button(`#${ts}`, first, 'link') : `#${ts}, which is not here`)];
 }
 
 function button(text, onclick, className = '') {
@@ -82,13 +94,18 @@ function hexOf(bytes) {
 // What tells a receiver what an update is, and that it is genuine.
 const TELLING = /^(x-(?!forwarded|real-ip)|ce-|stripe-signature$|paypal-)/;
 
-/** What pushes an update once more: the request as it came or, where its type is not known, the update: {body, headers, query}. */
+/** What pushes an update once more: the request as it came or, where its type is not known, the update: {method, path, body, headers, query}. */
 export function requestOf(entry) {
     const { 'content-type': type, ...others } = headersOf(entry);
-    if (!type) return { body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
+    const method = entry.method === 'PUT' || entry.method === 'PATCH' ? entry.method : 'POST';
+    const path = entry.path && !WAY_UP.test(entry.path) ? entry.path : '';
+    if (!type) return { method, path, body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
     const telling = Object.entries(others).filter(([name]) => TELLING.test(name));
-    return { body: entry.raw ?? entry.text, headers: { 'Content-Type': type, ...Object.fromEntries(telling) }, query: entry.query };
+    return { method, path, body: entry.raw ?? entry.text, headers: { 'Content-Type': type, ...Object.fromEntries(telling) }, query: entry.query };
 }
+
+/** Browsers and curl read dots in a path as the way up, to another channel. */
+const WAY_UP = /[?#\\]|\/(\.|%2e){1,2}(\/|$)/i;
 
 /** The address with the query of a request, which has no question mark. */
 export function addressWithQuery(address, query) {
@@ -100,7 +117,8 @@ function curlOf(entry, address) {
     const escaped = (char) => (char < '\x80' ? '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0') : '\\u00' + char.charCodeAt(0).toString(16));
     const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f-\x9f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f-\x9f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
     const isText = typeof entry.raw !== 'object';
-    const { body, headers, query } = requestOf(isText ? entry : { ...entry, headers: {} });
+    const { method, path, body, headers, query } = requestOf(isText ? entry : { ...entry, headers: {} });
+    const how = method === 'POST' ? '' : `-X ${method} `;
     const lines = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)} `);
-    return `curl -g ${lines.join('')}--data-raw ${quoted(body)} ${quoted(addressWithQuery(address, query))}`;
+    return `curl -g ${how}${lines.join('')}--data-raw ${quoted(body)} ${quoted(addressWithQuery(address + path, query))}`;
 }

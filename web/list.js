@@ -55,6 +55,12 @@ export class List {
         this.#select(item, isOpening);
     }
 
+    /** Selects an item that is shown, and brings it into view. */
+    goTo(item) {
+        this.#reveal(this.#items.length - 1 - findLast(this.#items, item.number));
+        this.select(item, true);
+    }
+
     #draw() {
         const { scrollTop, clientHeight } = this.#box;
         const first = Math.max(0, Math.floor(scrollTop / this.#rowHeight) - MARGIN_ROWS);

@@ -58,6 +58,12 @@ export interface FullEntry<T = any> extends Entry<T> {
     /** When it was stored: milliseconds since 1970, for `new Date(at)`. 0: not known. */
     readonly at: number;
     readonly method: string;
+    /** What stands below the channel in the push's path, if anything does. */
+    readonly path?: string;
+    /** The sender's address, if it is known. */
+    readonly from?: string;
+    /** The `ts` of the first update of the same delivery, if this one repeats it. */
+    readonly same_as?: number;
     /** The push's query, undecoded. */
     readonly query: string;
     /** The push's headers, their names in lower case. */

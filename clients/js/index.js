@@ -262,6 +262,7 @@ function readEntry(text, item, ts, full) {
     lazy(entry, 'update', () => JSON.parse(entry.text));
     if (!full) return entry;
     for (const name of ['at', 'method', 'query', 'headers']) lazy(entry, name, () => JSON.parse(cut(text, parts[name])));
+    for (const name of ['path', 'from', 'same_as']) if (parts[name]) lazy(entry, name, () => JSON.parse(cut(text, parts[name])));
     lazy(entry, 'raw', () => {
         if (parts.raw) return JSON.parse(cut(text, parts.raw));
         return Uint8Array.from(atob(JSON.parse(cut(text, parts.raw_base64))), (byte) => byte.charCodeAt(0));

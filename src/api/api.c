@@ -50,9 +50,19 @@ static bool split_target(struct slice target, struct route *route) {
     return true;
 }
 
-/* Reads the name of a channel from a segment of the path. */
+/* Whether no channel is there. */
+static bool is_reserved(struct slice path) {
+    return path.len == 1 || slice_starts_with(path, SLICE("/-/")) ||
+           slice_equal(path, SLICE("/-")) || slice_equal(path, SLICE("/favicon.ico")) ||
+           slice_equal(path, SLICE("/robots.txt"));
+}
+
+/* Reads the name of a channel from a segment of the path; on an error there is none. */
 static enum http_error decode_channel(struct slice segment, struct route *route) {
     char decoded[REQUEST_TARGET_MAX_BYTES];
+    route->channel_len = 0;
+    if (segment.len > sizeof decoded) /* the target may have been refused for its size */
+        return ERROR_CHANNEL_NAME;
     long len = text_decode_percent(segment, decoded);
     if (len < 1 || len > CHANNEL_NAME_MAX_BYTES)
         return ERROR_CHANNEL_NAME;
@@ -129,31 +139,14 @@ static void find_client(const struct request *request, uint8_t ip[16]) {
     }
 }
 
-static struct peer client_of(struct exchange *exchange, const struct request *request) {
+static struct peer client_of(const struct exchange *exchange, const struct request *request) {
     struct peer peer = exchange_peer(exchange);
     find_client(request, peer.ip);
     return peer;
 }
 
-/* Counts the request; when it is one too many it is refused here, and false returned. */
-static bool within_limit(struct exchange *exchange, const struct request *request) {
-    if (!api.limiter)
-        return true;
-    struct peer peer = client_of(exchange, request);
-    struct limiter_verdict verdict = limiter_take(api.limiter, peer.ip, wheel_now_ms());
-    ask_of(exchange)->quota = (int64_t)verdict.remaining;
-    if (verdict.allowed)
-        return true;
-    counters.rate_limited++;
-    struct lines lines = {.len = 0};
-    lines_add_limit(&lines, exchange);
-    lines_add(&lines, "Retry-After", verdict.retry_after_s);
-    exchange_error(exchange, ERROR_RATE_LIMIT, lines_slice(&lines));
-    return false;
-}
-
 /* What stands behind the channel's name in a path. */
-enum place { PLACE_CHANNEL, PLACE_PUSH, PLACE_POLL, PLACE_BELOW };
+enum place { PLACE_CHANNEL, PLACE_PUSH, PLACE_POLL, PLACE_REFUSED, PLACE_BELOW };
 
 /* Takes the channel's name off the front of `*path`, which begins with a slash. The rest begins
  * with a slash too, or is empty. Slashes that are doubled, or behind everything, do not count. */
@@ -171,6 +164,7 @@ static enum place take_channel(struct slice *path, struct slice *name) {
     return !word.len                                  ? PLACE_CHANNEL
            : slice_equal(word, SLICE("/pushUpdates")) ? PLACE_PUSH
            : slice_equal(word, SLICE("/getUpdates"))  ? PLACE_POLL
+           : slice_equal(word, SLICE("/refused"))     ? PLACE_REFUSED
                                                       : PLACE_BELOW;
 }
 
@@ -203,28 +197,110 @@ static struct slice write_address(const uint8_t ip[16], char text[INET6_ADDRSTRL
     return (struct slice){text, (size_t)(at - text) - 1};
 }
 
+static struct slice channel_of(const struct route *route) {
+    return (struct slice){route->channel, route->channel_len};
+}
+
 static void push(struct exchange *exchange, const struct request *request,
                  const struct route *route) {
     char address[INET6_ADDRSTRLEN];
     struct peer peer = client_of(exchange, request);
     struct sent sent = {route->query, route->below, write_address(peer.ip, address)};
-    push_handle(exchange, request, (struct slice){route->channel, route->channel_len}, &sent);
+    push_handle(exchange, request, channel_of(route), &sent);
 }
+
+/* --- Refused pushes --------------------------------------------------------------------------- */
+
+/* Whether a request whose path leads there is a push. */
+static bool is_push(const struct request *request, const struct route *route, enum place place) {
+    if (method_bit(request) == MAY_PUSH)
+        return true;
+    return request->parser.method == HTTP_GET &&
+           (place == PLACE_PUSH || (place != PLACE_POLL && place != PLACE_REFUSED &&
+                                    push_is_handshake(request, route->query)));
+}
+
+/* Notes that a request is refused, if it is a push. Its path may be cut off, and its channel be
+ * empty: not known. */
+static void note_refused(const struct exchange *exchange, const struct request *request,
+                         const struct route *route, enum place place, enum http_error error) {
+    if (!is_push(request, route, place))
+        return;
+    char address[INET6_ADDRSTRLEN];
+    struct peer peer = client_of(exchange, request);
+    struct slice path = place == PLACE_PUSH ? SLICE("") : route->path;
+    struct sent sent = {route->query, path, write_address(peer.ip, address)};
+    struct refusal refusal = push_refusal(request, channel_of(route), &sent, error);
+    bool is_announced = request->head_complete && !request->counts[HEADER_TRANSFER_ENCODING];
+    refusal.body_bytes = is_announced ? (int64_t)request_content_length(request) : -1;
+    refusals_note(&refusal);
+}
+
+/* handler.refused: a request was refused while it was read. */
+static void on_refused(const struct exchange *exchange, const struct request *request,
+                       enum http_error error) {
+    struct slice target = request_slice(request, request->target), name;
+    struct route route;
+    if (!split_target(target, &route) || is_reserved(route.path))
+        return;
+    enum place place = take_channel(&route.path, &name);
+    bool is_cut = !request->is_target_complete && name.data + name.len == target.data + target.len;
+    if (is_cut || decode_channel(name, &route))
+        route.channel_len = 0;
+    note_refused(exchange, request, &route, place, error);
+}
+
+/* Counts the request; when it is one too many it is refused here, and false returned. */
+static bool within_limit(struct exchange *exchange, const struct request *request,
+                         const struct route *route, enum place place) {
+    if (!api.limiter)
+        return true;
+    struct peer peer = client_of(exchange, request);
+    struct limiter_verdict verdict = limiter_take(api.limiter, peer.ip, wheel_now_ms());
+    ask_of(exchange)->quota = (int64_t)verdict.remaining;
+    if (verdict.allowed)
+        return true;
+    counters.rate_limited++;
+    note_refused(exchange, request, route, place, ERROR_RATE_LIMIT);
+    struct lines lines = {.len = 0};
+    lines_add_limit(&lines, exchange);
+    lines_add(&lines, "Retry-After", verdict.retry_after_s);
+    exchange_error(exchange, ERROR_RATE_LIMIT, lines_slice(&lines));
+    return false;
+}
+
+static void reply_refused(struct exchange *exchange, struct slice channel) {
+    struct buf body = {0};
+    struct lines lines = {.len = 0};
+    lines_add_limit(&lines, exchange);
+    buf_puts(&body, "{\"ok\":true,\"refused\":");
+    refusals_write_channel(&body, channel);
+    buf_putc(&body, '}');
+    if (body.failed)
+        reply_error(exchange, ERROR_BUSY);
+    else
+        reply_with(exchange, HTTP_OK, REPLY_JSON, lines_slice(&lines),
+                   (struct slice){body.data, body.len});
+    buf_deinit(&body);
+}
+
+/* --- Channels --------------------------------------------------------------------------------- */
 
 /* A GET or HEAD: a poll, or what cannot be sent by any other method. */
 static void serve_get(struct exchange *exchange, const struct request *request, struct route *route,
                       enum place place) {
-    struct slice channel = {route->channel, route->channel_len};
     if (place == PLACE_PUSH && exchange->is_head)
         reply_with(exchange, HTTP_OK, REPLY_TEXT, SLICE(""),
                    SLICE("OK")); /* looks, and sends nothing */
+    else if (place == PLACE_REFUSED)
+        reply_refused(exchange, channel_of(route));
     else if (place == PLACE_PUSH ||
              (place != PLACE_POLL && push_is_handshake(request, route->query)))
         push(exchange, request, route);
     else if (place == PLACE_BELOW)
         reply_error(exchange, ERROR_NOT_FOUND);
     else
-        poll_handle(exchange, channel, route->query);
+        poll_handle(exchange, channel_of(route), route->query);
 }
 
 /* `/{channel}` and what is below it. */
@@ -234,6 +310,7 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
         [PLACE_CHANNEL] = MAY_GET | MAY_PUSH,
         [PLACE_PUSH] = MAY_GET | MAY_PUSH,
         [PLACE_POLL] = MAY_GET,
+        [PLACE_REFUSED] = MAY_GET,
         [PLACE_BELOW] = MAY_PUSH,
     };
     struct slice name;
@@ -241,10 +318,8 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     route->below = place == PLACE_BELOW ? route->path : SLICE("");
     unsigned method = method_bit(request), methods = methods_of[place];
     enum http_error error = decode_channel(name, route);
-    struct slice channel = {route->channel, error ? 0 : route->channel_len};
     if (error) {
-        if (method == MAY_PUSH)
-            refusals_note(name, error);
+        note_refused(exchange, request, route, place, error);
         reply_error(exchange, error);
     } else if (request->parser.method == HTTP_OPTIONS) {
         if (methods & MAY_PUSH)
@@ -252,12 +327,10 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
         else
             reply_options(exchange, methods);
     } else if (!(method & methods) && method != MAY_GET) {
-        if (method == MAY_PUSH)
-            refusals_note(channel, ERROR_METHOD);
+        note_refused(exchange, request, route, place, ERROR_METHOD);
         refuse_method(exchange, methods);
-    } else if (!within_limit(exchange, request)) {
-        if (method == MAY_PUSH)
-            refusals_note(channel, ERROR_RATE_LIMIT);
+    } else if (!within_limit(exchange, request, route, place)) {
+        return;
     } else if (method == MAY_GET)
         serve_get(exchange, request, route, place);
     else
@@ -304,11 +377,7 @@ static void on_request(struct exchange *exchange, const struct request *request)
         reply_error(exchange, ERROR_TARGET);
         return;
     }
-    bool is_reserved = route.path.len == 1 || slice_starts_with(route.path, SLICE("/-/")) ||
-                       slice_equal(route.path, SLICE("/-")) ||
-                       slice_equal(route.path, SLICE("/favicon.ico")) ||
-                       slice_equal(route.path, SLICE("/robots.txt"));
-    if (is_reserved)
+    if (is_reserved(route.path))
         serve_reserved(exchange, request, route.path);
     else
         serve_channel(exchange, request, &route);
@@ -329,5 +398,5 @@ static void on_cancel(struct exchange *exchange) {
     push_drop_wanted(ask);
 }
 
-const struct handler api_handler = {on_request, poll_expire, on_cancel};
+const struct handler api_handler = {on_request, poll_expire, on_cancel, on_refused};
 const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done};

@@ -2,8 +2,6 @@
 #include "api/api.h"
 #include "api/make_update.h"
 #include "api/push.h"
-#include "api/refusals.h"
-#include "api/replies.h"
 #include "base/log.h"
 #include "base/turn.h"
 #include "http/budget.h"
@@ -25,6 +23,7 @@ struct batch {
     size_t bytes;                /* of both, counted in BUFFER_SIZE */
     size_t copies;               /* of them beyond their lines */
     size_t own_bytes;            /* counted in BUFFER_SIZE while it waits */
+    size_t body_len;             /* of the request, inflated */
     size_t channel_len;
     char channel[];
 };
@@ -83,13 +82,24 @@ void batch_cancel(struct batch *batch) {
     free_batch(batch);
 }
 
+static struct refusal refusal_of(const struct batch *batch, enum http_error error) {
+    const struct buf *method = &batch->maker.method;
+    return (struct refusal){
+        .channel = {batch->channel, batch->channel_len},
+        .origin = origin_read((struct slice){method->data, method->len}),
+        .error = error,
+        .line = batch->is_bad_line ? batch->line : 0,
+        .body_bytes = (int64_t)batch->body_len,
+    };
+}
+
 static void refuse(struct batch *batch, enum http_error error) {
     struct exchange *exchange = batch->exchange;
-    uint64_t line = batch->is_bad_line ? batch->line : 0;
-    refusals_note((struct slice){batch->channel, batch->channel_len}, error);
+    struct refusal refusal = refusal_of(batch, error);
+    refusals_note(&refusal);
     batch_cancel(batch);
     push_drop_wanted(ask_of(exchange));
-    reply_error_in(exchange, line, error);
+    reply_error_in(exchange, refusal.line, error);
 }
 
 /* Takes over the payload. NULL when memory is out. */
@@ -100,6 +110,7 @@ static struct batch *new_batch(struct exchange *exchange, struct slice channel,
         return NULL;
     list_init(&batch->link);
     batch->exchange = exchange;
+    batch->body_len = payload->bytes.len;
     batch->channel_len = channel.len;
     memcpy(batch->channel, channel.data, channel.len);
     struct slice bom = SLICE("\xEF\xBB\xBF");
@@ -198,8 +209,9 @@ static void push(struct batch *batch) {
         budget_take(PUSH_BYTES);
         storing += batch->count;
     } else {
+        struct refusal refusal = refusal_of(batch, ERROR_BUSY);
         budget_give(batch->bytes);
-        push_refuse(exchange, channel, ERROR_BUSY);
+        push_refuse(exchange, &refusal);
     }
     free_batch(batch);
 }
@@ -256,7 +268,8 @@ void batch_handle(struct exchange *exchange, const struct request *request, stru
                   const struct sent *sent, struct payload *payload) {
     struct batch *batch = new_batch(exchange, channel, payload);
     if (!batch) {
-        push_refuse(exchange, channel, ERROR_BUSY);
+        struct refusal refusal = push_refusal(request, channel, sent, ERROR_BUSY);
+        push_refuse(exchange, &refusal);
         return;
     }
     if (!update_maker_init(&batch->maker, request, sent, api.capture_headers)) {
@@ -274,7 +287,13 @@ void batch_go_on(struct exchange *exchange, struct slice channel, struct update_
                  struct payload *payload, struct inbuf *kept) {
     struct batch *batch = new_batch(exchange, channel, payload);
     if (!batch) {
-        push_refuse(exchange, channel, ERROR_BUSY);
+        struct refusal refusal = {
+            .channel = channel,
+            .origin = origin_read((struct slice){maker->method.data, maker->method.len}),
+            .error = ERROR_BUSY,
+            .body_bytes = (int64_t)payload->bytes.len,
+        };
+        push_refuse(exchange, &refusal);
         return;
     }
     batch->maker = *maker;

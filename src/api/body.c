@@ -1,12 +1,10 @@
 #include "api/body.h"
+#include "api/content.h"
 #include "api/multipart.h"
-#include "base/charset.h"
 #include "base/json.h"
 #include "base/utf8.h"
 
 bool body_is_json_strict;
-
-enum { GROWTH_FREE_BYTES = 65536 };
 
 /* --- Merging the query into a JSON object ----------------------------------------------------- */
 
@@ -61,56 +59,6 @@ static enum http_error merge_fields(struct buf *out, struct slice body, struct f
 
 /* --- The kinds of body ------------------------------------------------------------------------ */
 
-enum media { MEDIA_NONE, MEDIA_JSON, MEDIA_FORM, MEDIA_TEXT, MEDIA_OTHER };
-
-/* A Content-Type, taken apart. */
-struct content {
-    enum media media;
-    struct slice charset; /* empty when it names none */
-};
-
-static bool ends_with(struct slice text, struct slice end) {
-    return text.len >= end.len && slice_equal_nocase(slice_after(text, text.len - end.len), end);
-}
-
-static bool starts_with_nocase(struct slice text, struct slice start) {
-    return text.len >= start.len && slice_equal_nocase((struct slice){text.data, start.len}, start);
-}
-
-static enum media media_of(struct slice type) {
-    if (!type.len)
-        return MEDIA_NONE;
-    if (ends_with(type, SLICE("/json")) || ends_with(type, SLICE("+json")))
-        return MEDIA_JSON;
-    if (slice_equal_nocase(type, SLICE("application/x-www-form-urlencoded")))
-        return MEDIA_FORM;
-    bool is_text = starts_with_nocase(type, SLICE("text/")) || ends_with(type, SLICE("/xml")) ||
-                   ends_with(type, SLICE("+xml"));
-    return is_text ? MEDIA_TEXT : MEDIA_OTHER;
-}
-
-/* The value of the parameter `charset`, without its quotes. */
-static struct slice charset_of(struct slice parameters) {
-    for (struct slice parameter; slice_cut(&parameters, ';', &parameter);) {
-        struct slice name;
-        slice_cut(&parameter, '=', &name);
-        if (!parameter.data || !slice_equal_nocase(slice_trim(name), SLICE("charset")))
-            continue;
-        struct slice value = slice_trim(parameter);
-        if (value.len >= 2 && value.data[0] == '"' && value.data[value.len - 1] == '"')
-            value = (struct slice){value.data + 1, value.len - 2};
-        return value;
-    }
-    return SLICE("");
-}
-
-static struct content content_of(struct slice content_type) {
-    struct slice type;
-    if (!slice_cut(&content_type, ';', &type))
-        return (struct content){MEDIA_NONE, SLICE("")};
-    return (struct content){media_of(slice_trim(type)), charset_of(content_type)};
-}
-
 static struct slice without_bom(struct slice body) {
     struct slice bom = SLICE("\xEF\xBB\xBF");
     return slice_starts_with(body, bom) ? slice_after(body, bom.len) : body;
@@ -135,35 +83,29 @@ static void write_wrapped(struct buf *out, struct slice key, struct slice value,
     buf_putc(out, '}');
 }
 
-/* Whether `text` would grow to more than some three times its length as a JSON string. */
-static bool is_costly(struct slice text) {
-    size_t controls = 0;
-    if (text.len > GROWTH_FREE_BYTES)
-        for (size_t i = 0; i < text.len; i++)
-            controls += (unsigned char)text.data[i] < ' ' || text.data[i] == 0x7f;
-    return controls > text.len / 5 && controls * 5 > GROWTH_FREE_BYTES;
-}
-
 static enum http_error write_base64(struct buf *out, struct slice body,
                                     const struct fields *query) {
     write_wrapped(out, SLICE("body_base64"), body, json_write_base64, query);
     return HTTP_NO_ERROR;
 }
 
-static enum http_error write_text(struct buf *out, struct slice text, const struct fields *query) {
-    if (is_costly(text))
-        return write_base64(out, text, query);
+/* Writes `text`, which is `body` as UTF-8. */
+static enum http_error write_text(struct buf *out, struct slice text, struct slice body,
+                                  const struct fields *query) {
+    if (json_string_is_costly(text))
+        return write_base64(out, body, query);
     write_wrapped(out, SLICE("body"), text, json_write_string, query);
     return HTTP_NO_ERROR;
 }
 
-/* Writes the fields of a form and those of the query, which win. */
-static enum http_error write_form(struct buf *out, struct slice body, struct slice charset,
-                                  const struct fields *query) {
+/* Writes the fields of a form and those of the query, which win. Very many are kept as `text`,
+ * which is `body` as UTF-8. */
+static enum http_error write_form(struct buf *out, struct slice text, struct slice body,
+                                  struct slice charset, const struct fields *query) {
     struct fields form;
-    fields_init(&form, body, charset);
+    fields_init(&form, without_bom(body), charset);
     if (form.is_too_many)
-        return utf8_is_valid(body) ? write_text(out, body, query) : write_base64(out, body, query);
+        return write_text(out, text, body, query);
     for (size_t i = 0; i < form.count; i++)
         form.list[i].is_placed = fields_find(query, fields_name(&form, &form.list[i]));
     buf_putc(out, '{');
@@ -226,42 +168,12 @@ static enum http_error write_json(struct buf *out, struct json json, struct fiel
 
 /* --- What is neither an object nor an array --------------------------------------------------- */
 
-/* Whether `text` has no control characters but those of plain text. */
-static bool is_plain(struct slice text) {
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.data[i];
-        if (c < ' ' && (c < '\t' || c > '\r') && c != 0x1b)
-            return false;
-    }
-    return true;
-}
-
-/* Appends `body` as UTF-8 when it is a text of another charset. False when it is not, or is UTF-8
- * already. */
-static bool decode(struct buf *out, struct slice body, const struct content *content) {
-    struct slice mark = charset_of_mark(body);
-    bool is_typed = content->media != MEDIA_OTHER;
-    if (!is_typed && !content->charset.len)
-        return false;
-    bool is_unlike_ascii = charset_is_unlike_ascii(content->charset);
-    if (utf8_is_valid(body) && !is_unlike_ascii)
-        return false;
-    if (charset_decode(out, body, is_unlike_ascii ? content->charset : mark))
-        return true;
-    if (out->failed || is_unlike_ascii)
-        return false;
-    if (charset_decode(out, body, content->charset))
-        return true;
-    bool is_text = is_typed && is_plain(body) && !out->failed;
-    if (is_text)
-        charset_decode_text(out, body, SLICE(""));
-    return is_text;
-}
-
-/* Writes a text, which is UTF-8, under a JSON type or none. */
-static enum http_error write_not_json(struct buf *out, struct slice text, struct fields *query) {
+/* Writes `text`, which is `body` as UTF-8, under a JSON type or none. */
+static enum http_error write_not_json(struct buf *out, struct slice text, struct slice body,
+                                      struct fields *query) {
     struct json json = look_at(text);
-    return json.kind == JSON_SCALAR ? write_json(out, json, query) : write_text(out, text, query);
+    return json.kind == JSON_SCALAR ? write_json(out, json, query)
+                                    : write_text(out, text, body, query);
 }
 
 static bool is_too_deep(struct slice text) {
@@ -276,13 +188,15 @@ static enum http_error write_decoded(struct buf *out, struct slice text, struct 
         if (json.kind == JSON_OBJECT || json.kind == JSON_ARRAY)
             return write_json(out, json, query);
     }
-    bool is_form = content->media == MEDIA_FORM && !is_too_deep(text) && !is_costly(body);
-    if (is_form)
-        return write_form(out, body, content->charset, query);
     if (!utf8_is_valid(text))
         return write_base64(out, body, query);
+    bool is_form =
+        content->media == MEDIA_FORM && !is_too_deep(text) && !json_string_is_costly(body);
+    if (is_form)
+        return write_form(out, text, body, content->charset, query);
+    text = without_bom(text);
     bool is_json = content->media == MEDIA_JSON || content->media == MEDIA_NONE;
-    return is_json ? write_not_json(out, text, query) : write_text(out, text, query);
+    return is_json ? write_not_json(out, text, body, query) : write_text(out, text, body, query);
 }
 
 static enum http_error write_other(struct buf *out, struct slice body, struct slice content_type,
@@ -295,7 +209,7 @@ static enum http_error write_other(struct buf *out, struct slice body, struct sl
         return is_too_deep(body) ? ERROR_JSON_DEPTH : ERROR_JSON;
     struct slice text = body;
     struct buf decoded = {0};
-    if (decode(&decoded, body, &content))
+    if (content_decode(&decoded, body, &content))
         text = (struct slice){decoded.data, decoded.len};
     enum http_error error = ERROR_BUSY;
     if (!decoded.failed)
@@ -307,7 +221,7 @@ static enum http_error write_other(struct buf *out, struct slice body, struct sl
 enum http_error body_write(struct buf *out, struct slice *body, struct slice content_type,
                            struct fields *query) {
     if (!body->len)
-        return write_form(out, *body, SLICE(""), query);
+        return write_form(out, *body, *body, SLICE(""), query);
     struct json json = {.text = without_bom(*body), .kind = JSON_INVALID};
     if (may_be_container(json.text))
         json = look_at(json.text);

@@ -25,7 +25,7 @@ static size_t count_pairs(struct slice text) {
 }
 
 /* Appends the decoded `text` as UTF-8, by way of `scratch`; returns the length. */
-static uint32_t decode(struct buf *out, struct slice text, struct slice charset,
+static uint32_t decode(struct buf *out, struct slice text, struct charset *charset,
                        struct buf *scratch) {
     size_t before = out->len;
     buf_reset(scratch, SIZE_MAX);
@@ -40,7 +40,7 @@ static uint32_t decode(struct buf *out, struct slice text, struct slice charset,
 }
 
 /* Adds the pair to the field of its name, which may be new. */
-static void add_pair(struct fields *fields, const struct text_pair *pair, struct slice charset,
+static void add_pair(struct fields *fields, const struct text_pair *pair, struct charset *charset,
                      struct buf *scratch) {
     struct field field = {.name_at = (uint32_t)fields->text.len};
     field.name_len = decode(&fields->text, pair->name, charset, scratch);
@@ -78,10 +78,12 @@ void fields_init(struct fields *fields, struct slice text, struct slice charset)
     fields->failed = !fields->list || !fields->values || !fields->index ||
                      !buf_reserve(&fields->text, text.len + 1);
     struct buf scratch = {0};
+    struct charset reader = {.name = charset};
     for (struct text_pair pair; !fields->failed && text_next_pair(&text, &pair);) {
-        add_pair(fields, &pair, charset, &scratch);
+        add_pair(fields, &pair, &reader, &scratch);
         fields->failed = fields->text.failed;
     }
+    charset_deinit(&reader);
     buf_deinit(&scratch);
 }
 

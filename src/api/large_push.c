@@ -53,7 +53,13 @@ static struct exchange *detach(struct large_push *push) {
 }
 
 static void refuse(struct large_push *push, enum http_error error) {
-    push_refuse(detach(push), channel_of(push), error);
+    struct refusal refusal = {
+        .channel = channel_of(push),
+        .origin = origin_read((struct slice){push->maker.method.data, push->maker.method.len}),
+        .error = error,
+        .body_bytes = (int64_t)push->payload.bytes.len,
+    };
+    push_refuse(detach(push), &refusal);
     free_push(push);
 }
 
@@ -151,7 +157,8 @@ void large_push_handle(struct exchange *exchange, const struct request *request,
                        const struct payload *payload) {
     struct large_push *push = calloc(1, sizeof *push + channel.len);
     if (!push) {
-        push_refuse(exchange, channel, ERROR_BUSY);
+        struct refusal refusal = push_refusal(request, channel, sent, ERROR_BUSY);
+        push_refuse(exchange, &refusal);
         return;
     }
     struct ask *ask = ask_of(exchange);

@@ -1,4 +1,6 @@
 #include "api/multipart.h"
+#include "api/content.h"
+#include "base/charset.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -59,11 +61,20 @@ static bool next_param(struct slice *rest, struct param *param) {
     return true;
 }
 
+/* Appends a text that should be UTF-8, and else is taken for windows-1252. */
+static void append_text(struct buf *out, struct slice text) {
+    struct charset unknown = {.name = SLICE("")};
+    if (utf8_is_valid(text))
+        buf_append(out, text.data, text.len);
+    else
+        charset_decode_text(out, text, &unknown);
+}
+
 /* Appends the parameter's value as UTF-8. */
 static void write_param(struct buf *out, const struct param *param) {
     struct slice text = param->value;
     if (!param->is_quoted || !memchr(text.data, '\\', text.len)) {
-        utf8_append(out, text);
+        append_text(out, text);
         return;
     }
     struct buf plain = {0};
@@ -73,7 +84,7 @@ static void write_param(struct buf *out, const struct param *param) {
             i++;
         buf_putc(&plain, text.data[i]);
     }
-    utf8_append(out, (struct slice){plain.data, plain.len});
+    append_text(out, (struct slice){plain.data, plain.len});
     out->failed |= plain.failed;
     buf_deinit(&plain);
 }
@@ -121,8 +132,9 @@ struct part {
 struct form {
     struct part *parts;
     size_t count, cap;
-    struct buf text; /* names, decoded */
-    bool failed;     /* memory is out */
+    struct buf text;      /* names, decoded */
+    struct slice charset; /* that of fields which name none; may be empty */
+    bool failed;          /* memory is out */
 };
 
 static struct slice text_of(const struct form *form, struct stretch stretch) {
@@ -163,6 +175,13 @@ static bool read_disposition(struct form *form, struct part *part, struct slice 
     return !rest.len && part->has_name;
 }
 
+static bool has_control(struct slice line) {
+    for (size_t i = 0; i < line.len; i++)
+        if (((unsigned char)line.data[i] < ' ' && line.data[i] != '\t') || line.data[i] == 0x7f)
+            return true;
+    return false;
+}
+
 /* Reads the headers of a part, without their empty line. */
 static bool read_headers(struct form *form, struct part *part, struct slice headers) {
     while (headers.len) {
@@ -170,7 +189,7 @@ static bool read_headers(struct form *form, struct part *part, struct slice head
         struct slice line = {headers.data, end ? (size_t)(end - headers.data) : headers.len};
         headers = slice_after(headers, line.len + (end ? 2 : 0));
         struct slice name;
-        if (!slice_cut(&line, ':', &name) || !line.data)
+        if (has_control(line) || !slice_cut(&line, ':', &name) || !line.data)
             return false;
         struct slice value = slice_trim(line);
         if (slice_equal_nocase(name, SLICE("content-disposition")) &&
@@ -295,12 +314,31 @@ static bool read_form(struct form *form, struct slice body, struct slice content
 
 /* --- The object ------------------------------------------------------------------------------- */
 
+static bool is_text(struct slice body) {
+    return utf8_is_valid(body) && !json_string_is_costly(body);
+}
+
+/* Writes a field that is text as a string; false when it is none. */
+static bool write_field(struct buf *out, const struct form *form, const struct part *part) {
+    struct slice text = part->body;
+    struct content content = content_of(part->type);
+    if (!content.charset.len && content.media != MEDIA_OTHER)
+        content.charset = form->charset;
+    struct buf decoded = {0};
+    if (content_decode(&decoded, text, &content))
+        text = (struct slice){decoded.data, decoded.len};
+    bool written = is_text(text);
+    if (written)
+        json_write_string(out, text);
+    out->failed |= decoded.failed;
+    buf_deinit(&decoded);
+    return written;
+}
+
 static void write_part(struct buf *out, const struct form *form, const struct part *part) {
-    bool is_text = utf8_is_valid(part->body);
-    if (is_text && !part->has_filename) {
-        json_write_string(out, part->body);
+    if (!part->has_filename && write_field(out, form, part))
         return;
-    }
+    bool is_string = is_text(part->body);
     buf_putc(out, '{');
     if (part->has_filename) {
         buf_puts(out, "\"filename\":");
@@ -311,8 +349,8 @@ static void write_part(struct buf *out, const struct form *form, const struct pa
     json_write_string(out, part->type.len ? part->type : SLICE("text/plain"));
     buf_puts(out, ",\"size\":");
     buf_put_number(out, part->body.len);
-    buf_puts(out, is_text ? ",\"body\":" : ",\"body_base64\":");
-    (is_text ? json_write_string : json_write_base64)(out, part->body);
+    buf_puts(out, is_string ? ",\"body\":" : ",\"body_base64\":");
+    (is_string ? json_write_string : json_write_base64)(out, part->body);
     buf_putc(out, '}');
 }
 
@@ -331,6 +369,13 @@ static void write_values(struct buf *out, const struct form *form, const struct 
             break;
     }
     buf_putc(out, ']');
+}
+
+/* Finds the charset of the form (RFC 7578, 4.6). */
+static void find_charset(struct form *form) {
+    for (size_t i = 0; i < form->count && !form->charset.len; i++)
+        if (slice_equal(text_of(form, form->parts[i].name), SLICE("_charset_")))
+            form->charset = slice_trim(form->parts[i].body);
 }
 
 static void write_object(struct buf *out, const struct form *form, const struct fields *query) {
@@ -363,6 +408,7 @@ bool multipart_write(struct buf *out, struct slice body, struct slice content_ty
     struct form form = {0};
     bool is_sound = read_form(&form, body, content_type);
     bool failed = form.failed || form.text.failed;
+    find_charset(&form);
     if (failed)
         out->failed = true;
     else if (is_sound)

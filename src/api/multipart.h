@@ -1,9 +1,10 @@
 /*
  * Bodies of multipart/form-data (RFC 7578): each part is a member of one object.
  *
- * A text field is a string. A file, or a field that is not UTF-8, is an object:
- * `{"filename":…,"content_type":…,"size":N,"body":text}`, with `body_base64` instead of `body` when
- * it is not UTF-8. A name that is repeated has an array of them, in order.
+ * A field that is text is a string, by the charset that it or the field `_charset_` names. A file,
+ * or a field of other bytes, is an object: `{"filename":…,"content_type":…,"size":N,"body":text}`,
+ * with `body_base64` instead of `body` when it is not UTF-8. A name that is repeated has an array
+ * of them, in order.
  */
 #pragma once
 
@@ -23,7 +24,8 @@ bool multipart_is_form(struct slice content_type);
 /*
  * Appends the object, with the query's fields as members; they win over parts of the same name.
  * False, and `out` as it was, when the body is not sound: cut off, past a limit above, or a part
- * without a name. True with out->failed when memory is out.
+ * without a name, or with control characters in its headers. True with out->failed when memory is
+ * out.
  */
 bool multipart_write(struct buf *out, struct slice body, struct slice content_type,
                      const struct fields *query);

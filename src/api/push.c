@@ -4,7 +4,6 @@
 #include "api/handshake.h"
 #include "api/large_push.h"
 #include "api/make_update.h"
-#include "api/refusals.h"
 #include "api/replies.h"
 #include "api/wish.h"
 #include "base/log.h"
@@ -50,27 +49,39 @@ bool push_is_handshake(const struct request *request, struct slice query) {
     return found;
 }
 
-void push_refuse(struct exchange *exchange, struct slice channel, enum http_error error) {
+void push_refuse(struct exchange *exchange, const struct refusal *refusal) {
     push_drop_wanted(ask_of(exchange));
-    refusals_note(channel, error);
-    reply_error(exchange, error);
+    refusals_note(refusal);
+    reply_error_in(exchange, refusal->line, refusal->error);
+}
+
+struct refusal push_refusal(const struct request *request, struct slice channel,
+                            const struct sent *sent, enum http_error error) {
+    struct slice method = slice_of(llhttp_method_name(request->parser.method));
+    return (struct refusal){
+        .channel = channel,
+        .origin = {.method = method, .from = sent->from, .path = sent->path},
+        .error = error,
+        .body_bytes = request->body.len,
+    };
 }
 
 void push_made(struct exchange *exchange, struct slice channel, struct update *update,
                const struct delivery *delivery) {
     size_t size = update_size(update) + PUSH_BYTES + (delivery->has_id ? sizeof *delivery : 0);
     struct ask *ask = ask_of(exchange);
-    if (!budget_has(size)) {
-        update_unref(update);
-        push_refuse(exchange, channel, ERROR_BUSY);
-        return;
-    }
-    ask->push =
-        inbox_push(api.inbox, channel, update, delivery->has_id ? delivery : NULL, exchange);
-    if (ask->push)
+    ask->push = NULL;
+    if (budget_has(size))
+        ask->push = inbox_push(api.inbox, channel, update_ref(update),
+                               delivery->has_id ? delivery : NULL, exchange);
+    if (ask->push) {
         budget_take(size);
-    else
-        push_refuse(exchange, channel, ERROR_BUSY);
+    } else {
+        struct refusal refusal = {channel, update_origin(update), ERROR_BUSY,
+                                  .body_bytes = (int64_t)update_raw(update).len};
+        push_refuse(exchange, &refusal);
+    }
+    update_unref(update);
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(size).text, NULL);
 }
 
@@ -84,9 +95,10 @@ static void handle_ordinary(struct exchange *exchange, const struct request *req
     /* The body is counted already; its update may take twice as much while it is made. */
     if (budget_has(2 * payload->bytes.len))
         error = make_update(request, payload, sent, api.capture_headers, &update, &delivery);
-    if (error)
-        push_refuse(exchange, channel, error);
-    else
+    if (error) {
+        struct refusal refusal = push_refusal(request, channel, sent, error);
+        push_refuse(exchange, &refusal);
+    } else
         push_made(exchange, channel, update, &delivery);
 }
 
@@ -108,9 +120,10 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         error = inflate_small(&payload, request->body_max_bytes, &is_large);
     if (!error)
         error = read_handshake(request, sent->query, &ask_of(exchange)->wanted);
-    if (error)
-        push_refuse(exchange, channel, error);
-    else if (is_large)
+    if (error) {
+        struct refusal refusal = push_refusal(request, channel, sent, error);
+        push_refuse(exchange, &refusal);
+    } else if (is_large)
         large_push_handle(exchange, request, channel, sent, &payload);
     else if (is_batch)
         batch_handle(exchange, request, channel, sent, &payload);
@@ -130,6 +143,18 @@ static void reply_wanted(struct exchange *exchange, const struct lines *lines,
         reply_with(exchange, wanted->status, wanted->content_type,
                    (struct slice){wanted->lines.data, wanted->lines.len},
                    (struct slice){wanted->text.data, wanted->text.len});
+}
+
+/* Notes that the store refused what was pushed. */
+static void note_refused(const struct store_append *push) {
+    struct refusal refusal = {
+        .channel = {push->name, push->name_len},
+        .origin = update_origin(push->updates[0]),
+        .error = store_http_error(push->error),
+    };
+    for (uint32_t i = 0; i < push->count; i++)
+        refusal.body_bytes += (int64_t)update_raw(push->updates[i]).len;
+    refusals_note(&refusal);
 }
 
 /* The header lines that say what was stored. */
@@ -157,7 +182,7 @@ void push_done(void *owner, const struct store_append *push) {
     if (is_batch)
         batch_done(push->count, !push->error);
     if (push->error)
-        refusals_note((struct slice){push->name, push->name_len}, store_http_error(push->error));
+        note_refused(push);
     struct exchange *exchange = owner;
     if (!exchange)
         return;

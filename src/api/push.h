@@ -2,6 +2,7 @@
 #pragma once
 
 #include "api/make_update.h"
+#include "api/refusals.h"
 #include "api/replies.h"
 #include "http/conn.h"
 #include "inbox/inbox.h"
@@ -18,7 +19,11 @@ void push_made(struct exchange *exchange, struct slice channel, struct update *u
                const struct delivery *delivery);
 
 /* Refuses a push, and leaves its trace. */
-void push_refuse(struct exchange *exchange, struct slice channel, enum http_error error);
+void push_refuse(struct exchange *exchange, const struct refusal *refusal);
+
+/* What there is to say of a complete request that is refused. */
+struct refusal push_refusal(const struct request *request, struct slice channel,
+                            const struct sent *sent, enum http_error error);
 
 /* Whether a GET or a push is a handshake: then it is a push, whatever its method. */
 bool push_is_handshake(const struct request *request, struct slice query);

@@ -92,6 +92,9 @@ static void write_http(struct buf *out) {
         if (counters.replies[i])
             buf_printf(out, "longline_http_requests_total{status=\"%d\"} %" PRIu64 "\n",
                        http_status_code(i), counters.replies[i]);
+    if (counters.replies[HTTP_STATUS_COUNT])
+        buf_printf(out, "longline_http_requests_total{status=\"2xx\"} %" PRIu64 "\n",
+                   counters.replies[HTTP_STATUS_COUNT]);
 }
 
 static void write_inbox(struct buf *out) {

@@ -21,13 +21,11 @@ static bool read_status(struct slice text, enum http_status *status) {
     uint64_t code;
     if (!slice_number(text, 299, &code) || code < 200)
         return false;
-    for (enum http_status i = 0; i < HTTP_STATUS_COUNT; i++) {
-        if ((uint64_t)http_status_code(i) == code) {
+    *status = http_success((unsigned)code);
+    for (enum http_status i = 0; i < HTTP_STATUS_COUNT; i++)
+        if ((uint64_t)http_status_code(i) == code)
             *status = i;
-            return true;
-        }
-    }
-    return false;
+    return true;
 }
 
 static bool read_type(struct slice text, const char **type) {

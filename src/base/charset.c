@@ -91,7 +91,8 @@ struct slice charset_of_mark(struct slice text) {
 
 /* --- windows-1252 ----------------------------------------------------------------------------- */
 
-static void append_windows_1252(struct buf *out, struct slice text) {
+/* False when it would grow beyond `max` bytes. */
+static bool append_windows_1252(struct buf *out, struct slice text, size_t max) {
     /* 0x80 to 0x9F; the five that mean nothing are themselves, as with browsers. */
     static const uint16_t points[32] = {
         0x20AC, 0x81,   0x201A, 0x192,  0x201E, 0x2026, 0x2020, 0x2021, 0x2C6,  0x2030, 0x160,
@@ -99,10 +100,11 @@ static void append_windows_1252(struct buf *out, struct slice text) {
         0x2013, 0x2014, 0x2DC,  0x2122, 0x161,  0x203A, 0x153,  0x9D,   0x17E,  0x178,
     };
     buf_reserve(out, text.len);
-    for (size_t i = 0; i < text.len && !out->failed; i++) {
+    for (size_t i = 0; i < text.len && out->len <= max && !out->failed; i++) {
         unsigned char c = (unsigned char)text.data[i];
         utf8_put(out, c >= 0x80 && c < 0xA0 ? points[c - 0x80] : c);
     }
+    return out->len <= max && !out->failed;
 }
 
 /* --- iconv ------------------------------------------------------------------------------------ */
@@ -124,8 +126,27 @@ static bool convert(struct buf *out, struct slice text, iconv_t converter, size_
     return true;
 }
 
-bool charset_decode(struct buf *out, struct slice text, struct slice charset) {
-    size_t at = find(charset), before = out->len;
+void charset_deinit(struct charset *charset) {
+    if (charset->opened)
+        iconv_close(charset->converter);
+    charset->opened = NULL;
+}
+
+/* Opens the converter for `name`, or sets back the one that is open. */
+static bool open_converter(struct charset *charset, const char *name) {
+    if (charset->opened == name) {
+        iconv(charset->converter, NULL, NULL, NULL, NULL);
+        return true;
+    }
+    charset_deinit(charset);
+    charset->converter = iconv_open("UTF-8", name);
+    bool is_open = charset->converter != (iconv_t)-1;
+    charset->opened = is_open ? name : NULL;
+    return is_open;
+}
+
+bool charset_decode(struct buf *out, struct slice text, struct charset *charset) {
+    size_t at = find(charset->name), before = out->len, max = before + 2 * text.len + SLACK_BYTES;
     if (at == CHARSET_COUNT)
         return false;
     struct slice mark = charset_of_mark(text);
@@ -133,21 +154,16 @@ bool charset_decode(struct buf *out, struct slice text, struct slice charset) {
         text = slice_after(text, slice_starts_with(mark, SLICE("utf-32")) ? 4 : 2);
     if (mark.len && slice_starts_with(charsets[at].name, SLICE("utf-")))
         at = find(mark);
-    if (!charsets[at].iconv) {
-        append_windows_1252(out, text);
-        return !out->failed;
-    }
-    iconv_t converter = iconv_open("UTF-8", charsets[at].iconv);
-    if (converter == (iconv_t)-1)
-        return false;
-    bool is_text = convert(out, text, converter, before + 2 * text.len + SLACK_BYTES);
-    iconv_close(converter);
+    const char *name = charsets[at].iconv;
+    bool is_text =
+        name ? open_converter(charset, name) && convert(out, text, charset->converter, max)
+             : append_windows_1252(out, text, max);
     if (!is_text && !out->failed)
         out->len = before;
     return is_text;
 }
 
-void charset_decode_text(struct buf *out, struct slice text, struct slice charset) {
+void charset_decode_text(struct buf *out, struct slice text, struct charset *charset) {
     if (!charset_decode(out, text, charset) && !out->failed)
-        append_windows_1252(out, text);
+        append_windows_1252(out, text, SIZE_MAX);
 }

@@ -10,7 +10,7 @@ enum { COUNTERS_STATUSES_MAX = 32 };
 
 struct counters {
     uint64_t connections_accepted, accept_failures;
-    uint64_t replies[COUNTERS_STATUSES_MAX]; /* by enum http_status */
+    uint64_t replies[COUNTERS_STATUSES_MAX]; /* by enum http_status; then all others */
     uint64_t pushes, push_bytes;             /* acknowledged */
     uint64_t polls, polls_parked;            /* answered; parked now */
     uint64_t updates_delivered;

@@ -396,6 +396,15 @@ void json_write_string(struct buf *out, struct slice text) {
     buf_putc(out, '"');
 }
 
+bool json_string_is_costly(struct slice text) {
+    enum { FREE_BYTES = 65536 };
+    size_t controls = 0;
+    if (text.len > FREE_BYTES)
+        for (size_t i = 0; i < text.len; i++)
+            controls += (unsigned char)text.data[i] < ' ' || text.data[i] == 0x7f;
+    return controls > text.len / 5 && controls * 5 > FREE_BYTES;
+}
+
 void json_write_base64(struct buf *out, struct slice bytes) {
     size_t size = sodium_base64_ENCODED_LEN(bytes.len, sodium_base64_VARIANT_ORIGINAL);
     buf_putc(out, '"');

@@ -59,5 +59,9 @@ struct slice json_unescape(struct slice string, struct buf *scratch);
 /* Writes `text` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD. */
 void json_write_string(struct buf *out, struct slice text);
 
+/* Whether a long text, which is UTF-8, would grow to more than some three times its length as a
+ * string: it is full of control characters. */
+bool json_string_is_costly(struct slice text);
+
 /* Writes `bytes` as a JSON string of base64 (RFC 4648, padded). */
 void json_write_base64(struct buf *out, struct slice bytes);

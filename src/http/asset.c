@@ -5,10 +5,10 @@
 #include <string.h>
 
 /* Scripts and styles come from the page's own server and from nowhere else, and no text becomes
- * markup. */
+ * markup. The console also shows pictures that it has made of what was sent to it. */
 #define POLICY                                                                                     \
-    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src "   \
-    "'self'; "                                                                                     \
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "           \
+    "img-src 'self'%s; "                                                                           \
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "            \
     "require-trusted-types-for 'script'; trusted-types 'none'\r\n"                                 \
     "Referrer-Policy: no-referrer\r\n"                                                             \
@@ -57,8 +57,10 @@ struct reply *asset_reply(const struct asset *asset, const struct request *reque
     bool is_gzip = takes_gzip(request_header(request, HEADER_ACCEPT_ENCODING));
     struct slice etag = is_gzip ? asset->gzip_etag : asset->plain_etag;
     char lines[1024];
+    bool is_console = slice_equal(asset->path, SLICE("/"));
     int len = snprintf(lines, sizeof lines, POLICY "ETag: %.*s\r\nVary: Accept-Encoding\r\n%s",
-                       (int)etag.len, etag.data, is_gzip ? "Content-Encoding: gzip\r\n" : "");
+                       is_console ? " blob:" : "", (int)etag.len, etag.data,
+                       is_gzip ? "Content-Encoding: gzip\r\n" : "");
     struct slice headers = {lines, (size_t)len};
     flags |= REPLY_REVALIDATED;
     if (is_known(request_header(request, HEADER_IF_NONE_MATCH), etag))

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-_Static_assert((int)HTTP_STATUS_COUNT <= COUNTERS_STATUSES_MAX, "each status is counted");
+_Static_assert((int)HTTP_STATUS_COUNT < COUNTERS_STATUSES_MAX, "each status is counted");
 
 enum conn_state { CONN_READING, CONN_WAITING, CONN_SENDING, CONN_LINGERING, CONN_CLOSED };
 
@@ -274,7 +274,7 @@ void exchange_reply(struct exchange *exchange, struct reply *reply) {
     struct conn *conn = conn_of(exchange);
     assert(conn->state == CONN_WAITING);
     stop_waiting(conn);
-    counters.replies[reply->status]++;
+    counters.replies[reply->status < HTTP_STATUS_COUNT ? reply->status : HTTP_STATUS_COUNT]++;
     if (queue_reply(conn, reply)) {
         conn->state = CONN_SENDING;
         return;
@@ -329,6 +329,16 @@ static void refuse(struct conn *conn, enum http_error error) {
     exchange_error(&conn->exchange, error, is_busy ? SLICE("Retry-After: 1\r\n") : SLICE(""));
 }
 
+/* The same for a request that came in part, and begins at `base`; NULL: it is not known. */
+static void refuse_request(struct conn *conn, struct request *request, char *base,
+                           enum http_error error) {
+    if (request && request->target.len) {
+        request->base = base;
+        shared_of(conn)->handler->refused(&conn->exchange, request, error);
+    }
+    refuse(conn, error);
+}
+
 static void send_continue(struct conn *conn) {
     static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     uv_buf_t bytes = uv_buf_init(text, sizeof text - 1);
@@ -337,12 +347,11 @@ static void send_continue(struct conn *conn) {
 }
 
 /* Keeps a request that has come in part, with room for the rest of it. */
-static void keep_partial(struct conn *conn, struct request *request, const char *data,
-                         size_t used) {
+static void keep_partial(struct conn *conn, struct request *request, char *data, size_t used) {
     struct conn_shared *shared = shared_of(conn);
     bool is_first = conn->request != request;
     if (is_first && !budget_has(sizeof *request)) {
-        refuse(conn, ERROR_BUSY);
+        refuse_request(conn, request, data, ERROR_BUSY);
         return;
     }
     if (is_first) {
@@ -354,10 +363,10 @@ static void keep_partial(struct conn *conn, struct request *request, const char 
     assert(data);
     bool is_own = conn->in.data != NULL; /* then `data` lies in it */
     if (is_own)
-        memmove(conn->in.data, data, used);
+        data = memmove(conn->in.data, data, used);
     if (conn->in.cap < used + REQUEST_READ_MIN_BYTES &&
         !inbuf_reserve(&conn->in, request_buffer_size(request, used))) {
-        refuse(conn, ERROR_BUSY);
+        refuse_request(conn, request, data, ERROR_BUSY);
         return;
     }
     assert(conn->in.data);
@@ -413,7 +422,7 @@ static size_t serve(struct conn *conn, char *data, size_t len) {
             break;
         }
         if (progress == REQUEST_FAILED) {
-            refuse(conn, request ? request->error : ERROR_BUSY);
+            refuse_request(conn, request, data + start, request ? request->error : ERROR_BUSY);
             break;
         }
         conn->is_ahead = start + used < len;
@@ -507,7 +516,7 @@ static void received(struct conn *conn, char *data, size_t len) {
         conn->in.len += (uint32_t)len;
     } else if (!inbuf_append(&conn->in, data, len)) {
         if (conn->state == CONN_READING)
-            refuse(conn, ERROR_BUSY);
+            refuse_request(conn, conn->request, conn->in.data, ERROR_BUSY);
         else
             drop_ahead(conn);
         return;
@@ -553,7 +562,7 @@ static void on_due(struct wheel_node *node) {
     switch (conn->state) {
     case CONN_READING:
         if (conn->request)
-            refuse(conn, ERROR_REQUEST_TIMEOUT);
+            refuse_request(conn, conn->request, conn->in.data, ERROR_REQUEST_TIMEOUT);
         else if (shared_of(conn)->is_draining)
             linger(conn, CONN_DRAIN_LINGER_MS);
         else if (!list_empty(&conn->resume_link))

@@ -62,6 +62,10 @@ struct handler {
     void (*expire)(struct exchange *exchange);
     /* The client has hung up: let go of the exchange, do not reply. */
     void (*cancel)(struct exchange *exchange);
+    /* A request is being refused that is not complete, and that request() is not told of. Its
+     * target may be cut off, and its headers be missing; the target's method is known. */
+    void (*refused)(const struct exchange *exchange, const struct request *request,
+                    enum http_error error);
 };
 
 struct conn;

@@ -341,13 +341,16 @@ static llhttp_errno_t execute(struct request *request, const char *from, const c
     return HPE_OK;
 }
 
-/* The first byte above 127 in the first line, `to` when there is none. */
-static const char *find_high_byte(const char *from, const char *to) {
+/* The end of the first line that is not empty, or `to`. */
+static const char *line_end(const char *from, const char *to) {
     while (from < to && (*from == '\r' || *from == '\n'))
-        from++; /* the empty lines before a request */
-    if (from >= to)
-        return to;
-    const char *lf = memchr(from, '\n', (size_t)(to - from)), *end = lf ? lf : to;
+        from++;
+    const char *lf = from < to ? memchr(from, '\n', (size_t)(to - from)) : NULL;
+    return lf ? lf : to;
+}
+
+/* The first byte above 127, `end` when there is none. */
+static const char *find_high_byte(const char *from, const char *end) {
     for (uint64_t bytes; end - from >= 8; from += 8) {
         memcpy(&bytes, from, 8);
         if (bytes & 0x8080808080808080)
@@ -356,7 +359,7 @@ static const char *find_high_byte(const char *from, const char *to) {
     for (; from < end; from++)
         if ((unsigned char)*from > 127)
             return from;
-    return to;
+    return end;
 }
 
 /*
@@ -364,15 +367,18 @@ static const char *find_high_byte(const char *from, const char *to) {
  * it does not see them.
  */
 static llhttp_errno_t execute_line(struct request *request, const char *from, const char *to) {
+    const char *end = request->is_target_complete ? from : line_end(from, to);
     while (!request->is_target_complete) {
-        const char *high = find_high_byte(from, to);
+        const char *high = find_high_byte(from, end);
+        if (high == end)
+            break;
         llhttp_errno_t status = execute(request, from, high);
-        if (status != HPE_OK || high == to)
+        if (status != HPE_OK)
             return status;
         from = high;
         if (request->is_target_complete || !request->target.len)
             break;
-        while (from < to && (unsigned char)*from > 127)
+        while (from < end && (unsigned char)*from > 127)
             from++;
         request->target.len += (uint32_t)(from - high);
         if (request->target.len > REQUEST_TARGET_MAX_BYTES)

@@ -3,13 +3,13 @@
 int http_status_code(enum http_status status) {
 #define STATUS_CODE(name, code, reason) [name] = (code),
     static const int codes[] = {HTTP_STATUSES(STATUS_CODE)};
-    return codes[status];
+    return status < HTTP_STATUS_COUNT ? codes[status] : 200 + (int)(status - HTTP_STATUS_COUNT);
 }
 
 const char *http_status_reason(enum http_status status) {
 #define STATUS_REASON(name, code, reason) [name] = (reason),
     static const char *const reasons[] = {HTTP_STATUSES(STATUS_REASON)};
-    return reasons[status];
+    return status < HTTP_STATUS_COUNT ? reasons[status] : "";
 }
 
 enum http_status http_error_status(enum http_error error) {

@@ -33,8 +33,13 @@
 enum http_status { HTTP_STATUSES(HTTP_STATUS_NAME) HTTP_STATUS_COUNT };
 #undef HTTP_STATUS_NAME
 
+/* Behind them, the status 200 to 299 that only a sender asks for, and that has no phrase here. */
+static inline enum http_status http_success(unsigned code) {
+    return (enum http_status)(HTTP_STATUS_COUNT + code - 200);
+}
+
 int http_status_code(enum http_status status);
-const char *http_status_reason(enum http_status status);
+const char *http_status_reason(enum http_status status); /* may be empty (RFC 9112, 4) */
 
 /* Every error a client can see: name, status, description. */
 #define HTTP_ERRORS(X)                                                                             \

@@ -28,8 +28,7 @@ struct update *update_new(const struct update_parts *parts) {
     return update;
 }
 
-struct origin update_origin(const struct update *update) {
-    struct slice rest = update_method(update);
+struct origin origin_read(struct slice rest) {
     struct origin origin = {.from = SLICE(""), .path = SLICE("")};
     slice_cut(&rest, ' ', &origin.method);
     for (struct slice word; slice_cut(&rest, ' ', &word);) {

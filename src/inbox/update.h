@@ -59,7 +59,12 @@ struct origin {
     uint64_t same_as; /* the ts of the first update of this delivery; 0: it came once */
 };
 
-struct origin update_origin(const struct update *update);
+/* Reads what update_method() describes. */
+struct origin origin_read(struct slice text);
+
+static inline struct origin update_origin(const struct update *update) {
+    return origin_read(update_method(update));
+}
 
 /* What stands behind the method of an update whose delivery has an id, until the store knows. */
 #define UPDATE_SAME_AS_NONE " =00000000000000000000"

@@ -5,6 +5,8 @@ The unit test of json.c has those.
 """
 
 import json
+import re
+import subprocess
 
 import pytest
 
@@ -61,10 +63,20 @@ def test_what_is_no_json_is_refused(strict):
             assert stored(server, channel, text) is None, name
 
 
-def test_what_json_leaves_open(server, channel):
+def mended(text):
+    """Halves of surrogate pairs become U+FFFD."""
+    escapes = rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u[dD][89a-fA-F]\w\w|\\."
+    return re.sub(escapes, lambda found: rb"\ufffd" if re.fullmatch(rb"\\u[dD][89a-fA-F]..", found[0]) else found[0], text)
+
+
+def test_what_json_leaves_open(strict):
     """Numbers of any size are kept; halves of surrogate pairs are mended; a byte-order mark is taken off; UTF-16 is no JSON."""
+    server, channel = strict, strict.channel()
     cases = texts("i")
     assert len(cases) == 35
     for name, text in cases:
-        wanted = None if "utf16" in name or "UTF-16" in name else text.removeprefix("\ufeff".encode())
+        is_refused = "utf16" in name or "UTF-16" in name or "500_nested" in name
+        wanted = None if is_refused else mended(text.removeprefix("\ufeff".encode()))
         assert stored(server, channel, text) == wanted, name
+    whole = [json.loads(text) for text in subprocess.check_output(["jq", "-c", ".updates[]"], input=server.get(channel).body).splitlines()]
+    assert len(whole) == server.get(channel).total

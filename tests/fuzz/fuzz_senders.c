@@ -47,7 +47,7 @@ static void check_form(struct slice params, struct slice query, struct slice bod
     struct fields fields;
     buf_puts(&type, "multipart/form-data;");
     buf_append(&type, params.data, params.len);
-    fields_init(&fields, query);
+    fields_init(&fields, query, SLICE(""));
     if (multipart_write(&out, body, (struct slice){type.data, type.len}, &fields))
         assert(json_check((struct slice){out.data, out.len}) == JSON_OBJECT);
     else

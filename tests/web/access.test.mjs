@@ -15,6 +15,19 @@ async function isAccessible(page, what) {
     assert.deepEqual(bad.map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`)]), [], what);
 }
 
+/** Pushes what the server refuses. */
+async function refuse(url) {
+    const { status } = await fetch(`${url}/getUpdates`, { method: 'POST', body: '{}' });
+    assert.equal(status, 405);
+}
+
+/** Pushes a form with a picture of one pixel. */
+async function pushPicture(url) {
+    const form = new FormData();
+    form.append('photo', new Blob([Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')], { type: 'image/gif' }), `${'long'.repeat(40)}.gif`);
+    await (await fetch(url, { method: 'POST', body: form })).text();
+}
+
 for (const colorScheme of ['light', 'dark']) {
     pageTest(`axe-core finds nothing serious: ${colorScheme}`, async ({ open }) => {
         const options = { expected: FAILED_REQUEST, bypassCSP: true, colorScheme, reducedMotion: 'reduce' }; // no colour is caught on its way
@@ -27,10 +40,22 @@ for (const colorScheme of ['light', 'dark']) {
         await page.click('#own');
         await page.click('#send summary');
         await isAccessible(page, 'empty');
+        await refuse(url);
+        await page.reload(); // which asks at once
+        await untilText(page, '#refused', '1 push was refused');
+        await isAccessible(page, 'empty, and a push refused');
+        await pushPicture(url);
         await push(`${url}?appname=a`, { a: { b: [1, 'x', null, true] }, long: 'x'.repeat(3000) });
-        await push(url, 'plain', { type: 'text/plain' });
+        await push(url, 'plain', { type: 'text/plain', headers: { 'Idempotency-Key': 'x' } });
+        await push(url, 'plain', { type: 'text/plain', headers: { 'Idempotency-Key': 'x' } });
         await rows(page).filter({ hasText: '#1' }).click();
-        await untilText(page, '#detail-title', '#1');
+        await page.locator('#detail .files img').waitFor();
+        await isAccessible(page, 'files, and a delivery that came again');
+        await rows(page).filter({ hasText: '#4' }).click();
+        await untilText(page, '#detail', 'The same delivery as #3');
+        await isAccessible(page, 'a delivery that came again is open');
+        await rows(page).filter({ hasText: '#2' }).click();
+        await untilText(page, '#detail-title', '#2');
         await page.locator('#detail .part').evaluateAll((parts) => parts.forEach((part) => (part.open = true)));
         await page.route('**/*', (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()));
         await page.getByRole('button', { name: 'Send again' }).click();
@@ -179,7 +204,9 @@ pageTest('a phone: list, detail, back; nothing is wider than the screen', async 
     const name = freshName();
     const options = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true };
     const fits = async (page, what) => assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 360, what);
+    await refuse(`${origin}/${name}`);
     const page = await open(`${origin}/#${name}`, options);
+    await untilText(page, '#refused', 'only takes GET');
     await untilLive(page);
     await fits(page, 'empty');
     assert.ok(await page.locator('#address').isVisible());
@@ -200,6 +227,11 @@ pageTest('a phone: list, detail, back; nothing is wider than the screen', async 
     await page.getByRole('button', { name: '← All updates' }).tap();
     assert.ok(await page.locator('#detail').isHidden());
     await untilIds(page, ['#3', '#2', '#1']);
+    await pushPicture(`${origin}/${name}`);
+    await rows(page).filter({ hasText: '#4' }).tap();
+    await page.locator('#detail .files button').waitFor();
+    await fits(page, 'files');
+    await page.getByRole('button', { name: '← All updates' }).tap();
     assert.equal(await page.evaluate(() => document.activeElement.id), 'list');
 
     const chat = await open(`${origin}/-/chat#${name}`, options);

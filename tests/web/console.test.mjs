@@ -13,7 +13,9 @@ pageTest('a newcomer: an address, what to do with it, and the first update', asy
     assert.match(name, secret);
     assert.equal(await page.locator('#address').innerText(), `${origin}/${name}`);
     for (const step of ['Copy', 'Paste', 'Watch']) assert.ok(await page.locator('#empty li', { hasText: step }).isVisible(), step);
-    assert.match(await page.locator('.hint').innerText(), /POST/);
+    assert.match(await page.locator('.address .hint').innerText(), /POST/);
+    assert.match(await page.locator('#empty .hint').innerText(), /refused/);
+    assert.ok(await page.locator('#refused').isHidden());
     assert.match(await untilText(page, '#kept', 'keeps'), /the last 1,000 of an address, for 7 days/);
     // All that it takes is on the first screen.
     for (const id of ['address', 'copy-address', 'send-test', 'tab-code']) {
@@ -40,7 +42,7 @@ pageTest('the secret is in the fragment, and no request for the page or its file
     await page.click('#to-chat');
     await untilLive(page);
     assert.equal(page.url(), `${origin}/-/chat#${name}`);
-    const others = told.filter(([path]) => path !== `/${name}`);
+    const others = told.filter(([path]) => path !== `/${name}` && path !== `/${name}/refused`);
     assert.ok(others.length > 10);
     for (const line of told) assert.ok(!line[1].includes(name), line.join(' '));
     for (const [path] of others) assert.match(path, /^\/$|^\/-\//);
@@ -224,8 +226,9 @@ pageTest('the send box sends JSON, a form or text, with a query, and says what i
     await rows(page).filter({ hasText: '#2' }).waitFor();
     await send('text/plain', 'two\nlines', '');
     await rows(page).filter({ hasText: '#3' }).waitFor();
-    await send('application/json', '{"a":', '');
-    await untilText(page, '#send-error', 'Malformed JSON payload');
+    await send('application/x-ndjson', '', '');
+    await untilText(page, '#send-error', 'A batch needs a line of JSON');
+    await untilText(page, '#refused', '1 push was refused');
     await send('text/plain', 'x', '');
     await rows(page).filter({ hasText: '#4' }).waitFor();
     assert.equal(await page.locator('#send-error').innerText(), '');

@@ -91,6 +91,9 @@ test('members in any order, unknown ones, and names that are traps', async () =>
     assert.deepEqual([entry.ts, entry.text], [1, '{"updates":[1],"ts":9}']);
     const [full] = await read('{"ts":1,"updates":[{"raw":"\\"body\\":[0]","body": [12345678901234567890 ] ,"query":"","headers":{"body":"1"},"at":5,"method":"POST","ts":1}]}', { full: true });
     assert.deepEqual([full.text, full.raw, full.headers, full.at], ['[12345678901234567890 ]', '"body":[0]', { body: '1' }, 5]);
+    assert.deepEqual(['path', 'from', 'same_as'].filter((name) => name in full), []);
+    const [repeated] = await read('{"ts":1,"updates":[{"ts":1,"same_as":41,"at":5,"method":"PUT","path":"/v1","from":"::1","query":"","headers":{},"body":{},"raw":"{}"}]}', { full: true });
+    assert.deepEqual([repeated.path, repeated.from, repeated.same_as], ['/v1', '::1', 41]);
     const [proto] = await read(wrap(['{"__proto__":{"polluted":1}}']));
     assert.ok(Object.hasOwn(proto.update, '__proto__'));
     assert.equal({}.polluted, undefined);

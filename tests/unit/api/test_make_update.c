@@ -325,7 +325,16 @@ static void test_form(void **state) {
     check(FORM_TYPE, "Body=Hello%21+%F0%9F%98%80&From=%2B14155551234", "",
           "{\"Body\":\"Hello! \xF0\x9F\x98\x80\",\"From\":\"+14155551234\"}");
     check(FORM_TYPE, "a=%FF&%=%4", "", "{\"a\":\"\xC3\xBF\",\"%\":\"%4\"}");
-    check(FORM_TYPE, "\xFF\0=1", "", "{\"\xC3\xBF\\u0000\":\"1\"}");
+    check(FORM_TYPE, "\xFF=1", "", "{\"\xC3\xBF\":\"1\"}");
+    check(FORM_TYPE, "\xFF%00=1", "", "{\"\xC3\xBF\\u0000\":\"1\"}");
+    check(FORM_TYPE,
+          "\xEF\xBB\xBF"
+          "a=1",
+          "", "{\"a\":\"1\"}");
+    check(FORM_TYPE, "to[]=a&to[]=b&to[]=c", "", "{\"to[]\":[\"a\",\"b\",\"c\"]}");
+    check(FORM_TYPE, "to[]=a&to[]=b", "to[]=q&to[]=r", "{\"to[]\":[\"q\",\"r\"]}");
+    /* curl's --data-binary says that a picture is a form. */
+    check(FORM_TYPE, "\x89PNG\0=1", "", "{\"body_base64\":\"iVBORwA9MQ==\"}");
     check(FORM_TYPE, "a=1&b=2", "b=3&c=4", "{\"a\":\"1\",\"b\":\"3\",\"c\":\"4\"}");
     check(FORM_TYPE, "a=1", "a=2", "{\"a\":\"2\"}");
     check(FORM_TYPE, "&&", "", "{}");
@@ -373,6 +382,8 @@ static void test_not_json(void **state) {
         check(types[i], "5", "body=6", "{\"body\":\"6\"}");
         check(types[i], "5", "a=6", "{\"body\":5,\"a\":\"6\"}");
         check(types[i], "\"ping\"", "", "{\"body\":\"ping\"}");
+        check(types[i], "\xEF\xBB\xBF\"ping\"", "", "{\"body\":\"ping\"}");
+        check(types[i], "\xEF\xBB\xBF{bad", "", "{\"body\":\"{bad\"}");
         check(types[i], "null", "", "{\"body\":null}");
         check(types[i], "\"\\ud83c\"", "", "{\"body\":\"\\ufffd\"}");
         check(types[i], "\0\xFF", "", "{\"body_base64\":\"AP8=\"}");
@@ -407,6 +418,11 @@ static void test_charsets(void **state) {
     check("application/json; charset=UTF-16", "\xFE\xFF\0{\0}", "", "{}");
     check("application/json; charset=utf-32", "[\0\0\0]\0\0\0", "a=1", "{\"body\":[],\"a\":\"1\"}");
     check("text/plain; charset=utf-16le", "x\0y", "", "{\"body\":\"x\\u0000y\"}"); /* cut */
+    /* Some say UTF-16 and send UTF-8. */
+    check("text/xml; charset=utf-16", "<a>\xC3\xA9</a>", "", "{\"body\":\"<a>\xC3\xA9</a>\"}");
+    check("text/xml; charset=utf-16", "\xE9\xE9\xE9", "",
+          "{\"body\":\"\xC3\xA9\xC3\xA9\xC3\xA9\"}");
+    check("text/plain; charset=iso-2022-jp", "\x1B$BF|\x1B(B", "", "{\"body\":\"\xE6\x97\xA5\"}");
     check("text/plain; charset=iso-8859-15", "\xA4", "", "{\"body\":\"\xE2\x82\xAC\"}");
     check(TEXT_TYPE, "\xE9", "", "{\"body\":\"\xC3\xA9\"}");
     check(FORM_TYPE, "{\"a\":\"\xE9\"}", "", "{\"a\":\"\xC3\xA9\"}");

@@ -30,6 +30,8 @@ static void test_replies(void **state) {
     check(".reply=", 200, PLAIN, "");
     check(".reply", 200, PLAIN, "");
     check(".status=202", 202, PLAIN, "OK");
+    check(".status=206", 206, PLAIN, "OK");
+    check(".status=299", 299, PLAIN, "OK");
     check(".type=application/json&.reply=%7B%7D", 200, "application/json; charset=utf-8", "{}");
     check(".type=text/xml&.reply=<Response/>", 200, "text/xml; charset=utf-8", "<Response/>");
     check(".type=Application%2FXML", 200, "application/xml; charset=utf-8", "OK");
@@ -45,7 +47,7 @@ static void test_replies_without_a_body(void **state) {
 
 static void test_what_cannot_be_is_passed_over(void **state) {
     (void)state;
-    static const char *const statuses[] = {"500", "199", "300", "206", "299", "", "2e2", "0200x"};
+    static const char *const statuses[] = {"500", "199", "300", "", "2e2", "0200x"};
     for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
         char query[32];
         snprintf(query, sizeof query, ".status=%s", statuses[i]);
