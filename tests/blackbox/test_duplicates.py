@@ -10,6 +10,8 @@ from longline_server import wait_until
 from swarm import Swarm
 from test_clock import clock  # noqa: F401
 from test_redis import healthy
+from test_redis_access import documented_rights
+from test_redis_cluster import channels_by_node, cluster, lasting_cluster  # noqa: F401
 from test_redis_clock import redis as wrong_redis, shim  # noqa: F401
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -301,6 +303,23 @@ def test_two_servers_over_one_redis(redis, start):
         update = client.read_reply().updates[0]
     assert (update["ts"], update["same_as"], update["body"]) == (2, 1, {"n": 2})
     assert same_as(b, channel) == same_as(a, channel) == [0, 1]
+
+
+def test_two_servers_over_one_cluster(cluster, start):  # noqa: F811
+    """The documented rights are enough."""
+    for node in cluster.nodes:
+        node.command("ACL", "LOG", "RESET")
+        node.command("ACL", "SETUSER", "limited", "on", ">x", *documented_rights("in a cluster"))
+    a, b = (start(**cluster.settings(i, REDIS_USER="limited", REDIS_PASS="x")) for i in range(2))
+    for server in (a, b):
+        healthy(server)
+    for (channel,) in channels_by_node(cluster, a, 1).values():
+        b.channels.add(channel)
+        assert a.push(channel, b"{}", {GITHUB: "a"}) == 1
+        assert b.post(channel + "?.once", b"{}", {GITHUB: "a"}).headers["x-duplicate"] == "1"
+        b.push(channel, b"{}", {GITHUB: "a"})
+        assert same_as(a, channel) == [0, 1]
+    assert [node.command("ACL", "LOG") for node in cluster.nodes] == [[]] * 6
 
 
 def test_pushes_with_and_without_ids_go_together(redis, start):
