@@ -44,9 +44,10 @@ static const struct setting settings[] = {
                    "Updates kept per channel; the oldest are dropped first."),
     {"DATA_TTL", "REDIS_DATA_TTL", NUMBER, AT(data_ttl), "604800", 1, (int64_t)100 * 365 * 86400,
      NULL, "How long updates are kept, in seconds (also read from REDIS_DATA_TTL)."},
-    NUMBER_SETTING("MAX_BODY", max_body, "0", 0, (int64_t)64 << 20,
-                   "Largest body of a push, in bytes; a larger one gets a 413. 0: 33554432 (32 "
-                   "MiB), or a quarter of BUFFER_SIZE if that is less."),
+    NUMBER_SETTING(
+        "MAX_BODY", max_body, "33554432", 1, (int64_t)64 << 20,
+        "Largest body of a push, in bytes; a larger one gets a 413. Unless it is set, it "
+        "is a quarter of BUFFER_SIZE at most."),
     NUMBER_SETTING("DATA_MAX_BYTES", data_max_bytes, "0", 0, 1024 * TIB,
                    "Limit on the bytes stored, 0 for none; the oldest updates are dropped first."),
     NUMBER_SETTING("CACHE_SIZE", cache_size, "64", 1, 1 << 20,
@@ -169,15 +170,22 @@ static const struct setting *find_flag(const char *flag, size_t len) {
     return NULL;
 }
 
-static int64_t default_max_body(int64_t buffer_size) {
-    int64_t most = (int64_t)32 << 20, quarter = (buffer_size << 20) / 4;
-    return quarter < most ? quarter : most;
+/* MAX_BODY, where it is not set, follows a small BUFFER_SIZE. */
+static void bound_max_body(struct config *config, int64_t default_max_body) {
+    int64_t quarter = (config->buffer_size << 20) / 4;
+    if (!config->max_body)
+        config->max_body = quarter < default_max_body ? quarter : default_max_body;
 }
 
 bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size) {
+    int64_t default_max_body = 0;
     for (int i = 0; i < SETTING_COUNT; i++) {
         const struct setting *setting = &settings[i];
         apply(config, setting, setting->env, setting->default_value, error, error_size);
+        if (setting->offset == AT(max_body)) {
+            default_max_body = config->max_body;
+            config->max_body = 0; /* not set */
+        }
         const char *name = setting->env, *value = getenv(name);
         if ((!value || !*value) && setting->also_env) {
             name = setting->also_env;
@@ -209,8 +217,7 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
         if (!apply(config, setting, name, value, error, error_size))
             return false;
     }
-    if (!config->max_body)
-        config->max_body = default_max_body(config->buffer_size);
+    bound_max_body(config, default_max_body);
     return true;
 }
 
