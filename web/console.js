@@ -29,7 +29,7 @@ let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
 const list = new List($('list'), { fill: fillRow, select: open });
-const refused = new Refused($('refused'), { say: (text) => ($('said').textContent = text), isOpen: () => !seen });
+const refused = new Refused($('refused'), (text) => ($('said').textContent = text));
 
 // ---------------------------------------------------------------------------------------------- which channel
 
@@ -202,6 +202,7 @@ function showEmpty() {
     $('list').hidden = shown.length === 0;
     if (hadFocus && shown.length) $('list').focus();
     const isLoading = feed && !feed.isLoaded && !isFiltered;
+    if (feed?.isLoaded && !feed.total) refused.open();
     $('empty').dataset.filtered = isFiltered || isLoading;
     $('empty-title').textContent = isLoading ? 'Loading…' : isFiltering ? 'Looking…' : isFiltered ? 'No update holds that' : 'Nothing has come yet';
 }

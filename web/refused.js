@@ -29,16 +29,18 @@ const OTHERWISE = 'The request is not sound HTTP. Look at the sender, or at the 
 
 export class Refused {
     #box;
-    #on;
+    #say;
     #address;
     #askedAt = -ASK_MS;
     #told = '[]';
     #newest = 0;
+    #isLeftAlone = true; // by the reader
 
-    /** Fills a <details>, hidden while there is none. on.say(text) tells who does not see it; on.isOpen() whether to open it. */
-    constructor(box, on) {
+    /** Fills a <details>, hidden while there is none. say(text) tells who does not see it. */
+    constructor(box, say) {
         this.#box = box;
-        this.#on = on;
+        this.#say = say;
+        box.addEventListener('click', () => (this.#isLeftAlone = false));
         setInterval(() => this.#askIfSeen(), ASK_MS);
         document.addEventListener('visibilitychange', () => this.#askIfSeen());
     }
@@ -47,8 +49,15 @@ export class Refused {
     watch(address) {
         this.#address = address;
         this.#newest = 0;
+        this.#isLeftAlone = true;
+        this.#box.open = false;
         this.#show([]);
         this.ask();
+    }
+
+    /** Nothing else has come: it opens, unless the reader has closed it. */
+    open() {
+        if (this.#isLeftAlone) this.#box.open = true;
     }
 
     /** Where no answer comes, what is shown stays. */
@@ -77,13 +86,12 @@ export class Refused {
             box.replaceChildren();
             return;
         }
-        if (box.hidden) box.open = this.#on.isOpen();
         box.hidden = false;
         const groups = groupsOf(refused);
         const count = `${refused.length < TOLD_MAX ? '' : 'At least '}${refused.length} ${refused.length === 1 ? 'push was' : 'pushes were'} refused in the last hour`;
         const why = groups.length === 1 ? `: ${reasonOf(refused[0])}` : '';
         box.replaceChildren(element('summary', {}, element('strong', {}, count), why), element('ul', {}, ...groups.map((group) => drawGroup(group, groups.length === 1))));
-        if (refused[0].at > this.#newest) this.#on.say(`${count}${why}`);
+        if (refused[0].at > this.#newest) this.#say(`${count}${why}`);
         this.#newest = refused[0].at;
     }
 }

@@ -313,12 +313,12 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
         [PLACE_CHANNEL] = MAY_GET | MAY_PUSH,
         [PLACE_PUSH] = MAY_GET | MAY_PUSH,
         [PLACE_POLL] = MAY_GET,
-        [PLACE_REFUSED] = MAY_GET,
+        [PLACE_REFUSED] = MAY_GET | MAY_PUSH, /* below the channel, like any other path */
         [PLACE_BELOW] = MAY_PUSH,
     };
     struct slice name;
     enum place place = take_channel(&route->path, &name);
-    route->below = place == PLACE_BELOW ? route->path : SLICE("");
+    route->below = place == PLACE_BELOW || place == PLACE_REFUSED ? route->path : SLICE("");
     unsigned method = method_bit(request), methods = methods_of[place];
     enum http_error error = decode_channel(name, route);
     if (error) {

@@ -20,7 +20,7 @@ struct batch {
     uint32_t count, cap;
     struct update **updates;
     struct delivery *deliveries; /* with as much room, if they may have ids; else NULL */
-    size_t bytes;                /* of the updates, counted in BUFFER_SIZE */
+    size_t bytes;                /* of both, counted in BUFFER_SIZE */
     size_t copies;               /* of them beyond their lines */
     size_t own_bytes;            /* counted in BUFFER_SIZE while it waits */
     size_t body_len;             /* of the request, inflated */
@@ -167,8 +167,9 @@ static enum http_error add_update(struct batch *batch, struct slice line) {
     if (batch->deliveries)
         batch->deliveries[batch->count] = batch->maker.delivery;
     batch->updates[batch->count++] = update;
-    batch->bytes += size;
-    budget_take(size);
+    size_t taken = size + (batch->deliveries ? sizeof *batch->deliveries : 0);
+    batch->bytes += taken;
+    budget_take(taken);
     batch->copies += size > lines ? size - lines : 0;
     return batch->copies > BATCH_COPIES_MAX_BYTES ? ERROR_BATCH_SIZE : HTTP_NO_ERROR;
 }

@@ -165,8 +165,9 @@ static bool find_inside(struct slice json, struct slice name, struct slice *valu
 
 bool delivery_find(struct slice json, struct slice path, struct buf *out) {
     struct slice value = skip_blank(json), name;
-    while (slice_cut(&path, '.', &name))
-        if (!value.len || !strchr("{[", *value.data) || !find_inside(value, name, &value))
+    for (int depth = 0; slice_cut(&path, '.', &name); depth++)
+        if (depth == DELIVERY_PATH_MAX_NAMES || !value.len || !strchr("{[", *value.data) ||
+            !find_inside(value, name, &value))
             return false;
     if (!value.len || strchr("{[n", *value.data))
         return false;

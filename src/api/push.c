@@ -68,7 +68,7 @@ struct refusal push_refusal(const struct request *request, struct slice channel,
 
 void push_made(struct exchange *exchange, struct slice channel, struct update *update,
                const struct delivery *delivery) {
-    size_t size = update_size(update) + PUSH_BYTES;
+    size_t size = update_size(update) + PUSH_BYTES + (delivery->has_id ? sizeof *delivery : 0);
     struct ask *ask = ask_of(exchange);
     ask->push = NULL;
     if (budget_has(size))

@@ -7,10 +7,8 @@
 #include "http/conn.h"
 #include "inbox/inbox.h"
 
-/* What a push under way takes besides its updates, at most. */
-enum {
-    PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES + sizeof(struct delivery)
-};
+/* What a push under way takes besides its updates and deliveries, at most. */
+enum { PUSH_BYTES = sizeof(struct store_append) + CHANNEL_NAME_MAX_BYTES };
 
 /* Handles a push to `channel`. */
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,

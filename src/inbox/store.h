@@ -91,9 +91,9 @@ static inline bool store_append_is_stored(const struct store_append *append, uin
     return !delivery || !delivery->is_once || !delivery->same_as;
 }
 
-/* Memory that its updates take. */
+/* Memory that its updates and deliveries take. */
 static inline size_t store_append_size(const struct store_append *append) {
-    size_t bytes = 0;
+    size_t bytes = append->deliveries ? append->count * sizeof *append->deliveries : 0;
     for (uint32_t i = 0; i < append->count; i++)
         bytes += update_size(append->updates[i]);
     return bytes;

@@ -131,15 +131,17 @@ struct redis_script redis_script_append = {
 
 /*
  * Ids stand in a hash: each with its update's ts and time, and its place in a queue of them, which
- * is in the same hash, by number. What goes wrong there is no reason to refuse an update.
+ * is in the same hash, by number. What goes wrong there is no reason to refuse an update. A counter
+ * may be lost without them, by eviction for one: an id that names an update beyond it is not known.
  */
 struct redis_script redis_script_append_known = {
     .text = PUSH
     "local known_ms, most = 86400000, 10000\n"
-    "local function seen_ts(seen, id)\n"
+    "local function seen_ts(seen, id, total)\n"
     "  local got = redis.pcall('HGET', seen, id)\n"
     "  local ts, its_at = string.match(type(got) == 'string' and got or '', '^(%d+) (%d+) ')\n"
-    "  return ts and tonumber(its_at) > at - known_ms and tonumber(ts) or 0\n"
+    "  local is_known = ts and tonumber(its_at) > at - known_ms and tonumber(ts) <= total\n"
+    "  return is_known and tonumber(ts) or 0\n"
     "end\n"
     "local function forget(seen, first, next, times)\n"
     "  for i = 1, times do\n"
@@ -172,11 +174,12 @@ struct redis_script redis_script_append_known = {
     "ARGV[arg + 3]\n"
     "  local text = redis.call('GET', counter) or '0'\n"
     "  local total = tonumber(text) or 0\n"
+    "  if total == 0 then try('PEXPIRE', seen, '0') end\n"
     "  local result, values, records, fresh, known = {total}, {}, {}, {}, {}\n"
     "  for i = 1, count do\n"
     "    local kind, id = string.sub(ids, 33 * i - 32, 33 * i - 32), string.sub(ids, 33 * i - "
     "31, 33 * i)\n"
-    "    local same = kind ~= '-' and (known[id] or seen_ts(seen, id)) or 0\n"
+    "    local same = kind ~= '-' and (known[id] or seen_ts(seen, id, total)) or 0\n"
     "    result[i + 1] = same\n"
     "    if kind == 'o' and same > 0 then\n"
     "      result[i + 1] = -same\n"

@@ -9,6 +9,9 @@ enum {
     SLICE_CHANNELS = 16,
     SLICE_ROWS = 256, /* of a channel */
     PERIOD_MS = 3600 * 1000,
+    ROW_BYTES = 128,   /* in both trees, with the room that pages leave */
+    SHARE = 8,         /* of the bound on bytes */
+    PUSHED_OUT_MAX = 2 /* for one that comes, until there are no more than the bound */
 };
 
 static const char schema[] =
@@ -31,13 +34,17 @@ static bool prepare(struct deliveries *deliveries) {
                          "SELECT min(channel) FROM delivery WHERE channel >= ?1") &&
         log_file_prepare(file, &deliveries->delete_old,
                          "DELETE FROM delivery WHERE channel = ?1 AND born < ?2 AND ts IN"
-                         " (SELECT ts FROM delivery WHERE channel = ?1 ORDER BY ts LIMIT ?3)");
+                         " (SELECT ts FROM delivery WHERE channel = ?1 ORDER BY ts LIMIT ?3)") &&
+        log_file_prepare(file, &deliveries->delete_first,
+                         "DELETE FROM delivery WHERE channel = ?1 AND ts ="
+                         " (SELECT min(ts) FROM delivery WHERE channel = ?1)");
     return deliveries->is_prepared;
 }
 
 static void unprepare(struct deliveries *deliveries) {
-    sqlite3_stmt **statements[] = {&deliveries->find, &deliveries->put, &deliveries->delete_excess,
-                                   &deliveries->find_channel, &deliveries->delete_old};
+    sqlite3_stmt **statements[] = {&deliveries->find,          &deliveries->put,
+                                   &deliveries->delete_excess, &deliveries->find_channel,
+                                   &deliveries->delete_old,    &deliveries->delete_first};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -52,28 +59,45 @@ static void give_up(struct deliveries *deliveries) {
               "the data file is damaged; see longline check", NULL);
 }
 
-bool deliveries_init(struct deliveries *deliveries, struct log_file *file) {
+/* Deletes all when there are too many: the sweeper would delete updates to make room for them. */
+static bool count_rows(struct deliveries *deliveries) {
+    struct log_file *file = deliveries->file;
+    if (!log_file_query(file, "SELECT count(*) FROM delivery", 0, 0, &deliveries->rows))
+        return false;
+    if (deliveries->rows > deliveries->max_rows && log_file_execute(file, "DELETE FROM delivery"))
+        deliveries->rows = 0;
+    deliveries->rows_before = deliveries->rows;
+    return true;
+}
+
+bool deliveries_init(struct deliveries *deliveries, struct log_file *file, uint64_t max_bytes) {
     int64_t is_there = 0;
-    *deliveries = (struct deliveries){.file = file};
+    *deliveries = (struct deliveries){
+        .file = file,
+        .max_rows = max_bytes ? (int64_t)(max_bytes / SHARE / ROW_BYTES) : INT64_MAX,
+    };
     if (!log_file_query(file, "SELECT 1 FROM sqlite_schema WHERE name = 'delivery_id'", 0, 0,
                         &is_there))
         return false;
     deliveries->is_made = is_there;
-    if (is_there && !prepare(deliveries))
+    bool is_bounded = max_bytes != 0;
+    if (is_there && (!prepare(deliveries) || (is_bounded && !count_rows(deliveries))))
         give_up(deliveries);
     return true;
 }
 
 /* --- An update -------------------------------------------------------------------------------- */
 
-/* Sets same_as if the id is known. The row that says so may be old, or damaged. */
+/* Sets same_as if the id is known. The row that says so may be old, or damaged: `has_row` says
+ * that there is one. */
 static bool find(struct deliveries *deliveries, int64_t channel, int64_t now_ms,
-                 struct delivery *delivery) {
+                 struct delivery *delivery, bool *has_row) {
     sqlite3_stmt *find = deliveries->find;
     sqlite3_bind_int64(find, 1, channel);
     sqlite3_bind_blob(find, 2, delivery->id, sizeof delivery->id, SQLITE_STATIC);
     int status = sqlite3_step(find);
-    if (status == SQLITE_ROW) {
+    *has_row = status == SQLITE_ROW;
+    if (*has_row) {
         int64_t ts = sqlite3_column_int64(find, 0), born = sqlite3_column_int64(find, 1);
         bool is_whole =
             sqlite3_column_int64(find, 2) == seal_delivery(channel, ts, delivery->id, born);
@@ -81,7 +105,26 @@ static bool find(struct deliveries *deliveries, int64_t channel, int64_t now_ms,
             delivery->same_as = (uint64_t)ts;
     }
     sqlite3_reset(find);
-    return status == SQLITE_ROW || status == SQLITE_DONE;
+    return *has_row || status == SQLITE_DONE;
+}
+
+static bool find_next_channel(struct deliveries *deliveries, int64_t from, int64_t *channel) {
+    sqlite3_bind_int64(deliveries->find_channel, 1, from);
+    return sql_get(deliveries->find_channel, channel);
+}
+
+/* Pushes out the oldest id of the channel whose turn it is. */
+static bool push_one_out(struct deliveries *deliveries) {
+    int64_t channel;
+    if (!find_next_channel(deliveries, deliveries->next_to_push_out, &channel) ||
+        (!channel && !find_next_channel(deliveries, 0, &channel)))
+        return false;
+    sqlite3_bind_int64(deliveries->delete_first, 1, channel);
+    if (!sql_run(deliveries->delete_first))
+        return false;
+    deliveries->next_to_push_out = channel + 1;
+    deliveries->rows -= sqlite3_changes(deliveries->file->db);
+    return true;
 }
 
 static bool put(struct deliveries *deliveries, int64_t channel, int64_t ts, int64_t born_ms,
@@ -98,7 +141,10 @@ static bool put(struct deliveries *deliveries, int64_t channel, int64_t ts, int6
         return true;
     sqlite3_bind_int64(deliveries->delete_excess, 1, channel);
     sqlite3_bind_int64(deliveries->delete_excess, 2, ts - DELIVERIES_MAX);
-    return sql_run(deliveries->delete_excess);
+    if (!sql_run(deliveries->delete_excess))
+        return false;
+    deliveries->rows -= sqlite3_changes(deliveries->file->db);
+    return true;
 }
 
 static bool note(struct deliveries *deliveries, int64_t channel, int64_t ts, int64_t born_ms,
@@ -106,8 +152,18 @@ static bool note(struct deliveries *deliveries, int64_t channel, int64_t ts, int
     if (!deliveries->is_prepared &&
         (!log_file_execute(deliveries->file, schema) || !prepare(deliveries)))
         return false;
-    return find(deliveries, channel, born_ms, delivery) &&
-           (delivery->same_as || put(deliveries, channel, ts, born_ms, delivery));
+    bool has_row;
+    if (!find(deliveries, channel, born_ms, delivery, &has_row))
+        return false;
+    if (delivery->same_as)
+        return true;
+    if (!put(deliveries, channel, ts, born_ms, delivery))
+        return false;
+    deliveries->rows += !has_row;
+    for (int i = 0; i < PUSHED_OUT_MAX && deliveries->rows > deliveries->max_rows; i++)
+        if (!push_one_out(deliveries))
+            return false;
+    return true;
 }
 
 bool deliveries_note(struct deliveries *deliveries, int64_t channel, int64_t ts, int64_t born_ms,
@@ -125,9 +181,11 @@ bool deliveries_note(struct deliveries *deliveries, int64_t channel, int64_t ts,
 
 void deliveries_committed(struct deliveries *deliveries) {
     deliveries->is_made |= deliveries->is_prepared;
+    deliveries->rows_before = deliveries->rows;
 }
 
 void deliveries_undone(struct deliveries *deliveries) {
+    deliveries->rows = deliveries->rows_before;
     if (!deliveries->is_made)
         unprepare(deliveries); /* the table may be gone with the transaction */
 }
@@ -137,8 +195,7 @@ void deliveries_undone(struct deliveries *deliveries) {
 /* Deletes what is old of the next channel, or a part of it, and moves on. */
 static bool forget_next(struct deliveries *deliveries, int64_t cutoff_ms) {
     int64_t channel;
-    sqlite3_bind_int64(deliveries->find_channel, 1, deliveries->next_channel);
-    if (!sql_get(deliveries->find_channel, &channel))
+    if (!find_next_channel(deliveries, deliveries->next_channel, &channel))
         return false;
     deliveries->next_channel = channel;
     if (!channel)
@@ -148,7 +205,9 @@ static bool forget_next(struct deliveries *deliveries, int64_t cutoff_ms) {
     sqlite3_bind_int64(deliveries->delete_old, 3, SLICE_ROWS);
     if (!sql_run(deliveries->delete_old))
         return false;
-    if (sqlite3_changes(deliveries->file->db) < SLICE_ROWS)
+    int64_t deleted = sqlite3_changes(deliveries->file->db);
+    deliveries->rows -= deleted;
+    if (deleted < SLICE_ROWS)
         deliveries->next_channel++;
     return true;
 }
@@ -170,11 +229,14 @@ void deliveries_forget_some(struct deliveries *deliveries, int64_t now_ms) {
         deliveries->begun_at = now_ms;
         deliveries->next_channel = 1;
     }
-    if (forget_slice(deliveries, now_ms - DELIVERY_KNOWN_MS))
+    if (forget_slice(deliveries, now_ms - DELIVERY_KNOWN_MS)) {
+        deliveries_committed(deliveries);
         return;
+    }
     if (sqlite3_errcode(deliveries->file->db) == SQLITE_CORRUPT)
         give_up(deliveries);
     deliveries->next_channel = 0;
     log_file_note_error(deliveries->file, "forgetting old deliveries");
     log_file_roll_back(deliveries->file);
+    deliveries_undone(deliveries);
 }

@@ -8,6 +8,9 @@
  * DELIVERY_KNOWN_MS after its first update, while that is among the newest DELIVERIES_MAX of its
  * channel, whether the update itself is still kept or not.
  *
+ * With a bound on the bytes of the file, ids take an eighth of them at most: beyond it, each that
+ * comes pushes out the oldest of a channel, one channel after the other.
+ *
  * Where the table is damaged, ids are no longer looked at: updates are stored all the same.
  */
 #pragma once
@@ -17,7 +20,10 @@
 
 struct deliveries {
     struct log_file *file;
-    sqlite3_stmt *find, *put, *delete_excess, *find_channel, *delete_old;
+    sqlite3_stmt *find, *put, *delete_excess, *find_channel, *delete_old, *delete_first;
+    int64_t max_rows;          /* INT64_MAX: no bound, and `rows` means nothing */
+    int64_t rows, rows_before; /* now, and when the transaction began */
+    int64_t next_to_push_out;  /* the channel */
     bool is_prepared;
     bool is_made;         /* the table, in a transaction that was committed */
     bool is_stuck;        /* damage is in the way */
@@ -25,8 +31,9 @@ struct deliveries {
     int64_t next_channel; /* where it goes on; 0: none is under way */
 };
 
-/* `file` must stay. False on failure. */
-bool deliveries_init(struct deliveries *deliveries, struct log_file *file);
+/* `file` must stay. `max_bytes` is the bound on its bytes, 0: none. If it has more ids than that
+ * leaves room for, all are deleted. False on failure. */
+bool deliveries_init(struct deliveries *deliveries, struct log_file *file, uint64_t max_bytes);
 
 /*
  * Looks for the delivery's id, and sets same_as; notes it, for the update `ts`, if it is new. It

@@ -425,7 +425,7 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     if (!rows_init(&log->rows, &log->file) ||
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
         !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
-        !deliveries_init(&log->deliveries, &log->file) ||
+        !deliveries_init(&log->deliveries, &log->file, options->max_bytes) ||
         !wal_init(&log->wal, &log->file, options)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;

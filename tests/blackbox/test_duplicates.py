@@ -10,6 +10,8 @@ from longline_server import wait_until
 from swarm import Swarm
 from test_clock import clock  # noqa: F401
 from test_redis import healthy
+from test_redis_access import documented_rights
+from test_redis_cluster import channels_by_node, cluster, lasting_cluster  # noqa: F401
 from test_redis_clock import redis as wrong_redis, shim  # noqa: F401
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -153,6 +155,15 @@ def test_a_large_body_has_an_id_too(server, channel):
     assert (reply.total, reply.headers["x-duplicate"]) == (1, "1")
 
 
+def test_the_path_to_an_id_has_16_names_at_most(server, channel):
+    def push(depth):
+        names = ["a"] * depth
+        body = b'{"a":' * depth + b"5" + b"}" * depth
+        return server.post(f"{channel}?.key=body.{'.'.join(names)}&.once", body).headers.get("x-duplicate")
+
+    assert [push(16), push(16), push(17), push(17)] == [None, "1", None, None]
+
+
 # --- batches ---
 
 
@@ -231,7 +242,7 @@ def test_an_id_may_be_known_longer_than_its_update(serve):
 
 
 def test_ids_of_the_newest_10000_updates_are_known(serve):
-    server = serve()
+    server = serve(REDIS_TIMEOUT=10_000)
     channel = server.channel()
     address = channel + "?.key=body.n"
     server.post(address, lines(range(1, 10_001)), NDJSON)
@@ -239,6 +250,39 @@ def test_ids_of_the_newest_10000_updates_are_known(serve):
     server.post(address, lines(range(10_001, 10_101)), NDJSON)
     reply = server.post(address + "&.once", lines([10_100, 102, 1, 2]), NDJSON)
     assert reply.headers["x-updates"] == "2"
+
+
+# Redis has its own bound, maxmemory.
+@pytest.mark.providers("sqlite", "memory")
+def test_ids_leave_updates_their_room(serve):
+    """Ids alone must not fill DATA_MAX_BYTES: updates would be deleted for them, to the last one."""
+    server = serve(DATA_MAX_BYTES=2_000_000, CHANNEL_STORAGE_MAXSIZE=100)
+    for _ in range(6):
+        channel = server.channel()
+        assert server.post(channel + "?.key=body.n", lines(range(10_000)), NDJSON).status == 200
+    wait_until(lambda: server.metric("longline_store_bytes") < 2_000_000, "the sweeper")
+    server.push(channel, b'{"last":1}')
+    assert server.get(channel + "?ts=-2").updates == [{"n": 9999}, {"last": 1}]
+    reply = server.post(channel + "?.key=body.n&.once", lines([9999, 0]), NDJSON)
+    assert (reply.headers["x-updates"], reply.total) == ("1", 10_002)
+
+
+def test_a_file_with_more_ids_than_may_be_forgets_them(start):
+    server = start().keep_address()
+    channel = server.channel()
+    server.post(channel + "?.key=body.n", lines(range(10_000)), NDJSON)
+    server.stop()
+    server.settings["DATA_MAX_BYTES"] = 1_000_000
+    server.start()
+    reply = server.post(channel + "?.key=body.n&.once", lines([9999, 9999]), NDJSON)
+    assert (reply.headers["x-updates"], reply.total) == ("1", 10_001)
+
+
+def test_what_deliveries_take_is_given_back(server, channel):
+    for headers in ({GITHUB: "a"}, {**NDJSON, GITHUB: "b"}):
+        for query in ("", "?.once", "?.key=body.n"):
+            server.post(channel + query, lines([1, 2]) if len(headers) > 1 else b"{}", headers)
+    server.wait_for_metric("longline_buffer_bytes", 0)
 
 
 # --- Redis ---
@@ -259,6 +303,23 @@ def test_two_servers_over_one_redis(redis, start):
         update = client.read_reply().updates[0]
     assert (update["ts"], update["same_as"], update["body"]) == (2, 1, {"n": 2})
     assert same_as(b, channel) == same_as(a, channel) == [0, 1]
+
+
+def test_two_servers_over_one_cluster(cluster, start):  # noqa: F811
+    """The documented rights are enough."""
+    for node in cluster.nodes:
+        node.command("ACL", "LOG", "RESET")
+        node.command("ACL", "SETUSER", "limited", "on", ">x", *documented_rights("in a cluster"))
+    a, b = (start(**cluster.settings(i, REDIS_USER="limited", REDIS_PASS="x")) for i in range(2))
+    for server in (a, b):
+        healthy(server)
+    for (channel,) in channels_by_node(cluster, a, 1).values():
+        b.channels.add(channel)
+        assert a.push(channel, b"{}", {GITHUB: "a"}) == 1
+        assert b.post(channel + "?.once", b"{}", {GITHUB: "a"}).headers["x-duplicate"] == "1"
+        b.push(channel, b"{}", {GITHUB: "a"})
+        assert same_as(a, channel) == [0, 1]
+    assert [node.command("ACL", "LOG") for node in cluster.nodes] == [[]] * 6
 
 
 def test_pushes_with_and_without_ids_go_together(redis, start):
@@ -283,6 +344,21 @@ def test_pushes_with_and_without_ids_go_together(redis, start):
                 first.setdefault(name, update["ts"])
             else:
                 assert "same_as" not in update
+
+
+@pytest.mark.parametrize("pushed", [0, 1])
+def test_ids_that_outlive_their_counter_stop_no_update(redis, start, pushed):
+    server = start(**redis.settings())
+    healthy(server)
+    channel = server.channel()
+    for n in "abc":
+        server.push(channel, b"{}", {GITHUB: n})
+    redis.command("DEL", *(f"lpolling:{kind}:{channel[1:]}" for kind in ("total", "updates", "meta")))
+    for _ in range(pushed):
+        server.push(channel, b"{}")
+    reply = server.post(channel + "?.once", b'{"n":1}', {GITHUB: "c"})
+    assert (reply.total, reply.headers.get("x-duplicate")) == (pushed + 1, None)
+    assert server.get(channel + "?ts=-1").updates == [{"n": 1}]
 
 
 def test_a_user_who_may_not_keep_ids_stores_all_the_same(redis, start):

@@ -271,19 +271,20 @@ def test_a_refused_push_says_nothing_of_whether_the_channel_exists(server, chann
     assert len(refused(server, channel)) == 1
 
 
-def test_it_is_read_and_nothing_else(server, channel):
-    for method in ("POST", "PUT", "PATCH", "DELETE"):
-        reply = server.request(method, channel + "/refused", "{}")
-        assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+def test_a_service_may_push_to_that_path(server, channel):
+    for number, method in enumerate(("POST", "PUT", "PATCH"), 1):
+        assert server.request(method, channel + "/refused", "{}").total == number
+    assert {update["path"] for update in server.get(channel + "?ts=0&view=full").updates} == {"/refused"}
+    assert server.request("DELETE", channel + "/refused").status == 405
     assert server.request("OPTIONS", channel + "/refused").status == 204
     head = server.request("HEAD", channel + "/refused")
     assert (head.status, head.body) == (200, b"")
-    assert int(head.headers["content-length"]) > len('{"ok":true,"refused":[]}')
+    assert int(head.headers["content-length"]) == len('{"ok":true,"refused":[]}')
     assert head.headers["content-type"] == "application/json; charset=utf-8"
     assert head.headers["cache-control"] == "no-store"
     for form in ("/refused/", "//refused", "/refused?ts=x&challenge=y"):
-        assert len(server.get(channel + form).json()["refused"]) == 3
-    assert server.get(channel).updates == []
+        assert server.get(channel + form).json() == {"ok": True, "refused": []}
+    assert len(server.get(channel).updates) == 3
 
 
 def test_it_counts_toward_the_rate_limit(serve):

@@ -282,6 +282,36 @@ pageTest('what is refused is asked for now and then while the page is seen, and 
     assert.ok(await page.locator('#refused').isHidden());
 });
 
+pageTest('where updates have come it is closed, also when they are slower', async ({ open, servers }) => {
+    const server = await small(servers);
+    const name = freshName();
+    await push(`${server.origin}/${name}`, { n: 1 });
+    await refuse(`${server.origin}/${name}/getUpdates`);
+    const page = await open();
+    let goOn;
+    const isTold = new Promise((resolve) => (goOn = resolve));
+    await page.route(`**/${name}?*`, async (route) => {
+        await isTold;
+        await route.continue();
+    });
+    await page.goto(`${server.origin}/#${name}`);
+    await page.locator('#refused summary').waitFor();
+    goOn();
+    await rows(page).first().waitFor();
+    assert.ok(await page.locator('#refused ul').isHidden());
+    // Where none has, it opens; and stays closed once the reader has closed it.
+    await page.goto(`${server.origin}/#${name}2`);
+    await untilLive(page);
+    await refuse(`${server.origin}/${name}2/getUpdates`);
+    await page.reload();
+    await page.locator('#refused ul').waitFor();
+    await page.click('#refused summary');
+    await page.click('#pause');
+    await page.click('#pause');
+    await untilLive(page);
+    assert.ok(await page.locator('#refused ul').isHidden());
+});
+
 pageTest('each reason has words of its own, and those of strangers are text', async ({ open, servers }) => {
     const server = await small(servers);
     const name = freshName();

@@ -109,7 +109,7 @@ test('full: the whole request', async (t) => {
     assert.equal(first.method, 'POST');
     assert.equal(first.headers['x-kind'], 'ping');
     assert.ok(first.at >= before - 1 && first.at <= Date.now() + 1);
-    assert.deepEqual(Object.keys({ ...first }), ['ts', 'text', 'update', 'at', 'method', 'query', 'headers', 'raw']);
+    assert.deepEqual(Object.keys({ ...first }), ['ts', 'text', 'update', 'at', 'method', 'query', 'headers', 'from', 'raw']);
     assert.deepEqual([second.ts, second.raw], [2, Uint8Array.of(0xff, 0)]);
     assert.equal(second.text, '{"body_base64":"/wA="}');
 });
