@@ -198,6 +198,7 @@ def test_polls_that_leave_race_with_the_writing(server, channel):
         client = server.client()
         client.send_request("GET", channel + "?ts=0&view=full")
         client.abort()
+    server.wait_for_metric("longline_connections", 1)  # its own: what those have sent is read
     settled(server)
     assert server.get(channel + "?ts=0").updates == [json.loads(LARGE)]
 
