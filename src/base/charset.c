@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <iconv.h>
+#include <stdint.h>
 
 enum { SLACK_BYTES = 64 };
 
@@ -140,7 +141,7 @@ static bool open_converter(struct charset *charset, const char *name) {
     }
     charset_deinit(charset);
     charset->converter = iconv_open("UTF-8", name);
-    bool is_open = charset->converter != (iconv_t)-1;
+    bool is_open = (intptr_t)charset->converter != -1;
     charset->opened = is_open ? name : NULL;
     return is_open;
 }
