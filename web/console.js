@@ -331,7 +331,8 @@ async function push({ method = 'POST', path = '', body, headers, query }, button
         const response = await fetch(addressWithQuery(address + path, query), init);
         const text = await response.text();
         if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
-        flash(button, `Sent as #${response.headers.get('X-Total-Updates')}`);
+        const known = response.headers.get('X-Duplicate');
+        flash(button, known ? `Already there as #${known}` : `Sent as #${response.headers.get('X-Total-Updates')}`);
     } catch (error) {
         flash(button, 'Not sent');
         refused.ask();

@@ -47,9 +47,18 @@ function nameOf({ filename }) {
     return typeof filename === 'string' && filename ? visible(filename) : 'a file without a name';
 }
 
+/** Anybody may have written it. */
+function base64Decoded(text) {
+    try {
+        return atob(text);
+    } catch {
+        return '';
+    }
+}
+
 function bytesOf({ body, body_base64 }) {
     if (typeof body === 'string') return new TextEncoder().encode(body);
-    const text = atob(body_base64);
+    const text = base64Decoded(body_base64);
     const bytes = new Uint8Array(text.length);
     for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
     return bytes;
@@ -67,7 +76,7 @@ function downloadButton(file) {
 }
 
 function pictureOf(file) {
-    if (!PICTURE.test(file.content_type) || file.size > PICTURE_BYTES_MAX || typeof file.body_base64 !== 'string') return undefined;
+    if (!PICTURE.test(file.content_type) || typeof file.body_base64 !== 'string' || file.body_base64.length * 0.75 > PICTURE_BYTES_MAX) return undefined;
     const bytes = bytesOf(file);
     const { type, width, height } = readPicture(bytes) ?? {};
     if (!(width * height > 0) || width * height > PIXELS_MAX) return undefined;

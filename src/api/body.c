@@ -1,6 +1,7 @@
 #include "api/body.h"
 #include "api/content.h"
 #include "api/multipart.h"
+#include "base/charset.h"
 #include "base/json.h"
 #include "base/utf8.h"
 
@@ -89,10 +90,14 @@ static enum http_error write_base64(struct buf *out, struct slice body,
     return HTTP_NO_ERROR;
 }
 
+static bool is_costly(struct slice text) {
+    return json_string_is_costly(json_string_growth(text), text.len);
+}
+
 /* Writes `text`, which is `body` as UTF-8. */
 static enum http_error write_text(struct buf *out, struct slice text, struct slice body,
                                   const struct fields *query) {
-    if (json_string_is_costly(text))
+    if (is_costly(text))
         return write_base64(out, body, query);
     write_wrapped(out, SLICE("body"), text, json_write_string, query);
     return HTTP_NO_ERROR;
@@ -190,8 +195,11 @@ static enum http_error write_decoded(struct buf *out, struct slice text, struct 
     }
     if (!utf8_is_valid(text))
         return write_base64(out, body, query);
-    bool is_form =
-        content->media == MEDIA_FORM && !is_too_deep(text) && !json_string_is_costly(body);
+    bool is_form = content->media == MEDIA_FORM && !is_too_deep(text) && !is_costly(body);
+    bool is_unlike_ascii = text.data != body.data &&
+                           (charset_of_mark(body).len || charset_is_unlike_ascii(content->charset));
+    if (is_form && is_unlike_ascii) /* its separators are none of single bytes */
+        return write_form(out, text, text, SLICE(""), query);
     if (is_form)
         return write_form(out, text, body, content->charset, query);
     text = without_bom(text);

@@ -197,6 +197,7 @@ bool handshake_read(const struct request *request, struct slice query, struct wa
     }
     if (query.len && read_query(request, query, wanted))
         return true;
+    body = skip_blank(body);
     return body.len && *body.data == '{' && body.len <= BODY_MAX_BYTES && has_verification(body) &&
            read_body(body, "url_verification", wanted);
 }

@@ -14,7 +14,7 @@ struct payload payload_of(const struct request *request) {
         .bytes = request_slice(request, request->body),
         .content_type = request_header(request, HEADER_CONTENT_TYPE),
         .codings = SLICE(""),
-        .is_opaque = count > 1,
+        .is_opaque = count > 1 && request->body.len,
     };
     if (count == 1 && payload.bytes.len)
         payload.codings = request_header(request, HEADER_CONTENT_ENCODING);

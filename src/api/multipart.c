@@ -134,6 +134,8 @@ struct form {
     size_t count, cap;
     struct buf text;      /* names, decoded */
     struct slice charset; /* that of fields which name none; may be empty */
+    size_t len;           /* of the body */
+    size_t growth;        /* of its texts as strings */
     bool failed;          /* memory is out */
 };
 
@@ -314,12 +316,19 @@ static bool read_form(struct form *form, struct slice body, struct slice content
 
 /* --- The object ------------------------------------------------------------------------------- */
 
-static bool is_text(struct slice body) {
-    return utf8_is_valid(body) && !json_string_is_costly(body);
+/* Whether a part may stand as a string. All of them together must not grow much. */
+static bool is_text(struct form *form, struct slice text) {
+    if (!utf8_is_valid(text))
+        return false;
+    size_t growth = form->growth + json_string_growth(text);
+    if (json_string_is_costly(growth, form->len))
+        return false;
+    form->growth = growth;
+    return true;
 }
 
 /* Writes a field that is text as a string; false when it is none. */
-static bool write_field(struct buf *out, const struct form *form, const struct part *part) {
+static bool write_field(struct buf *out, struct form *form, const struct part *part) {
     struct slice text = part->body;
     struct content content = content_of(part->type);
     if (!content.charset.len && content.media != MEDIA_OTHER)
@@ -327,7 +336,7 @@ static bool write_field(struct buf *out, const struct form *form, const struct p
     struct buf decoded = {0};
     if (content_decode(&decoded, text, &content))
         text = (struct slice){decoded.data, decoded.len};
-    bool written = is_text(text);
+    bool written = is_text(form, text);
     if (written)
         json_write_string(out, text);
     out->failed |= decoded.failed;
@@ -335,10 +344,10 @@ static bool write_field(struct buf *out, const struct form *form, const struct p
     return written;
 }
 
-static void write_part(struct buf *out, const struct form *form, const struct part *part) {
+static void write_part(struct buf *out, struct form *form, const struct part *part) {
     if (!part->has_filename && write_field(out, form, part))
         return;
-    bool is_string = is_text(part->body);
+    bool is_string = is_text(form, part->body);
     buf_putc(out, '{');
     if (part->has_filename) {
         buf_puts(out, "\"filename\":");
@@ -355,7 +364,7 @@ static void write_part(struct buf *out, const struct form *form, const struct pa
 }
 
 /* Writes the value of a name: that of its one part, or an array of all of them. */
-static void write_values(struct buf *out, const struct form *form, const struct part *first) {
+static void write_values(struct buf *out, struct form *form, const struct part *first) {
     if (!first->next) {
         write_part(out, form, first);
         return;
@@ -378,7 +387,7 @@ static void find_charset(struct form *form) {
             form->charset = slice_trim(form->parts[i].body);
 }
 
-static void write_object(struct buf *out, const struct form *form, const struct fields *query) {
+static void write_object(struct buf *out, struct form *form, const struct fields *query) {
     buf_putc(out, '{');
     bool is_first = true;
     for (size_t i = 0; i < form->count; i++) {
@@ -405,7 +414,7 @@ bool multipart_is_form(struct slice content_type) {
 
 bool multipart_write(struct buf *out, struct slice body, struct slice content_type,
                      const struct fields *query) {
-    struct form form = {0};
+    struct form form = {.len = body.len};
     bool is_sound = read_form(&form, body, content_type);
     bool failed = form.failed || form.text.failed;
     find_charset(&form);

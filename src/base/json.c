@@ -354,13 +354,23 @@ struct slice json_unescape(struct slice string, struct buf *scratch) {
     return (struct slice){scratch->data, scratch->len};
 }
 
+/* The letter behind the backslash, where two bytes are enough; else 0. */
+static char short_escape(unsigned char c) {
+    switch (c) {
+    case '"':
+    case '\\': return (char)c;
+    case '\n': return 'n';
+    default: return 0;
+    }
+}
+
 /* A quote, a backslash, a control character, or a byte that is not UTF-8. */
 static void write_changed(struct buf *out, unsigned char c) {
     static const char hex[] = "0123456789abcdef";
     if (c >= 0x80)
         buf_puts(out, "\xEF\xBF\xBD");
-    else if (c == '"' || c == '\\' || c == '\n')
-        buf_append(out, (char[]){'\\', c == '\n' ? 'n' : (char)c}, 2);
+    else if (short_escape(c))
+        buf_append(out, (char[]){'\\', short_escape(c)}, 2);
     else
         buf_append(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
 }
@@ -396,13 +406,18 @@ void json_write_string(struct buf *out, struct slice text) {
     buf_putc(out, '"');
 }
 
-bool json_string_is_costly(struct slice text) {
-    enum { FREE_BYTES = 65536 };
-    size_t controls = 0;
-    if (text.len > FREE_BYTES)
-        for (size_t i = 0; i < text.len; i++)
-            controls += (unsigned char)text.data[i] < ' ' || text.data[i] == 0x7f;
-    return controls > text.len / 5 && controls * 5 > FREE_BYTES;
+size_t json_string_growth(struct slice text) {
+    size_t growth = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        bool is_control = c < ' ' || c == 0x7f;
+        growth += short_escape(c) ? 1 : is_control ? 5 : 0;
+    }
+    return growth;
+}
+
+bool json_string_is_costly(size_t growth, size_t len) {
+    return growth > JSON_GROWTH_FREE_BYTES && growth > len;
 }
 
 void json_write_base64(struct buf *out, struct slice bytes) {

@@ -59,9 +59,13 @@ struct slice json_unescape(struct slice string, struct buf *scratch);
 /* Writes `text` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD. */
 void json_write_string(struct buf *out, struct slice text);
 
-/* Whether a long text, which is UTF-8, would grow to more than some three times its length as a
- * string: it is full of control characters. */
-bool json_string_is_costly(struct slice text);
+enum { JSON_GROWTH_FREE_BYTES = 65536 };
+
+/* How many bytes longer a UTF-8 text is as a JSON string, without its quotes. */
+size_t json_string_growth(struct slice text);
+
+/* Whether that is too much for `len` bytes: more than twice as long, and not a little. */
+bool json_string_is_costly(size_t growth, size_t len);
 
 /* Writes `bytes` as a JSON string of base64 (RFC 4648, padded). */
 void json_write_base64(struct buf *out, struct slice bytes);

@@ -7,6 +7,10 @@
 enum {
     HIGH_BYTES = 16 << 20, /* in use: worth giving back to the system when it is free again */
     TRIM_MS = 5000, /* from one time to the next: it holds up the loop for some milliseconds */
+    /* Of glibc's malloc. A block as large as this is the system's again when it is freed, whatever
+     * thread it was made for; and as much as this may lie free at the end of the heap. */
+    MMAP_BYTES = 512 << 10,
+    KEPT_BYTES = 4 << 20,
 };
 
 static uint64_t max, used;
@@ -15,6 +19,8 @@ static int64_t trimmed_ms;
 
 void budget_init(uint64_t max_bytes) {
     max = max_bytes;
+    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 }
 
 bool budget_has(size_t bytes) {

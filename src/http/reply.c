@@ -9,7 +9,8 @@
 static const char common_headers[] =
     "X-Content-Type-Options: nosniff\r\n"
     "Access-Control-Allow-Origin: *\r\n"
-    "Access-Control-Expose-Headers: X-Total-Updates, X-Updates, X-Duplicate, Retry-After, "
+    "Access-Control-Expose-Headers: X-Total-Updates, X-Updates, X-Duplicate, X-Ignored, "
+    "Retry-After, "
     "X-RateLimit-Limit, X-RateLimit-Remaining\r\n";
 
 static char *put(char *at, struct slice text) {

@@ -66,6 +66,7 @@ def test_raw_utf8_in_the_address(by_hand):
 # --- Sizes and codings ---
 
 
+@pytest.mark.providers("sqlite")
 def test_25_megabytes(serve, tmp_path):
     server = serve(REDIS_TIMEOUT=30000)  # of Redis it may take longer on a busy machine
     by_hand = ByHand(server, server.channel(), tmp_path)

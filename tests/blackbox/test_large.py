@@ -87,6 +87,7 @@ def test_others_are_served_while_a_large_page_is_written(server, channel):
         assert best_of(10, server, request_bytes("GET", channel + query), 20) >= 20
 
 
+@pytest.mark.providers("sqlite", "redis")
 def test_a_large_body_comes_back_whole(server, channel):
     body = body_of(24)
     assert server.post(channel, body, JSON).total == 1

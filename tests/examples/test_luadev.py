@@ -133,7 +133,7 @@ def test_it_keeps_its_own_variables_and_leaves_the_programs_alone(code, programs
 
 def test_what_cannot_be_sent_as_it_is(code, programs):
     code.push('return "\\255"', "red")
-    assert "refused: 400" in code.wait_for_answers(1)[0]["error"]
+    assert code.wait_for_answers(1)[0]["result"] == "ÿ"  # no UTF-8: longline reads it as windows-1252
     code.push('return ("x"):rep(1e7)', "red")
     assert len(code.wait_for_answers(2)[1]["result"]) == 32 * 1024
     code.push("", "red")
