@@ -124,6 +124,17 @@ pageTest('the files of a form: name, type and size, a picture as a picture, and 
     }
 });
 
+pageTest('a file that only says that it is one does not keep an update from being shown', async ({ open }) => {
+    const name = freshName();
+    const forged = { a: { content_type: 'image/png', size: 1, body_base64: '%%%' }, b: 'the rest' };
+    const headers = { 'Content-Type': 'multipart/form-data; boundary=B' };
+    await fetch(`${origin}/${name}`, { method: 'POST', headers, body: JSON.stringify(forged) });
+    const page = await open(`${origin}/#${name}`);
+    await page.locator('#detail .files > li').waitFor();
+    assert.match(await page.locator('#detail').innerText(), /the rest/);
+    assert.equal(await page.locator('.files img').count(), 0);
+});
+
 pageTest('each kind of picture that cannot script is shown', async ({ open }) => {
     const painter = await open(`${origin}/robots.txt`);
     const drawn = await painter.evaluate(async () => {
