@@ -9,6 +9,8 @@ import zlib
 
 import pytest
 
+pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
+
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MIB = 1 << 20

@@ -6,6 +6,8 @@ import pytest
 
 from longline_server import REPOSITORY
 
+pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
+
 ROW = re.compile(r"^\|(.*)\|$")
 
 

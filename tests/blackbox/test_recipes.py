@@ -9,7 +9,11 @@ import hmac
 import json
 from urllib.parse import parse_qsl, urlencode
 
+import pytest
+
 from longline_server import REPOSITORY
+
+pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -8,6 +8,8 @@ import pytest
 from http_client import chunked, request_bytes
 from longline_server import wait_until
 
+pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
+
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 MIB = 1 << 20
