@@ -155,6 +155,9 @@ static size_t copies_max(const struct batch *batch) {
 static enum http_error add_update(struct batch *batch, struct slice line) {
     if (batch->count == APPEND_MAX_UPDATES)
         return ERROR_BATCH_COUNT;
+    batch->is_bad_line = line.len > BATCH_LINE_MAX_BYTES;
+    if (batch->is_bad_line)
+        return ERROR_BATCH_LINE;
     if (!budget_has(2 * line.len + copies_max(batch)) || !grow(batch))
         return ERROR_BUSY;
     struct update *update;

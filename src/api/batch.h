@@ -19,6 +19,7 @@
 enum {
     BATCH_TURN_WORK = 256 << 10, /* bytes read and written, with BATCH_LINE_WORK for each line */
     BATCH_LINE_WORK = 256,
+    BATCH_LINE_MAX_BYTES = 1 << 20,    /* a line is made at once */
     BATCH_COPIES_MAX_BYTES = 16 << 20, /* what its updates may take beyond their lines */
 };
 

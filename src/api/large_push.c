@@ -77,15 +77,28 @@ void large_push_cancel(struct large_push *push) {
 static void make(struct work *work) {
     struct large_push *push = container_of(work, struct large_push, work);
     push->error = payload_inflate(&push->payload, push->inflated_max);
+    push->is_batch &= !push->payload.is_opaque;
     if (!push->error && !push->is_batch)
         push->error = update_maker_make(&push->maker, &push->payload, &push->update);
 }
 
+/* Hands over the update. The request, which made it, is not needed any more. */
+static void push_result(struct large_push *push) {
+    struct update *update = push->update;
+    struct delivery delivery = push->maker.delivery;
+    push->update = NULL;
+    payload_deinit(&push->payload);
+    update_maker_deinit(&push->maker);
+    push->maker = (struct update_maker){0};
+    inbuf_free(&push->kept);
+    push_made(detach(push), channel_of(push), update, &delivery);
+}
+
+/* work.done. The next one begins behind it: this one needs the room that it had. */
 static void made(struct work *work) {
     struct large_push *push = container_of(work, struct large_push, work);
     current = NULL;
     budget_give(push->work_bytes);
-    start_next();
     bool is_room_lacking =
         push->error == ERROR_BODY_SIZE && push->inflated_max < api.connections->body_max_bytes;
     if (!push->exchange) {
@@ -96,11 +109,10 @@ static void made(struct work *work) {
         batch_go_on(detach(push), channel_of(push), &push->maker, &push->payload, &push->kept);
         free_push(push);
     } else {
-        struct update *update = push->update;
-        push->update = NULL;
-        push_made(detach(push), channel_of(push), update, &push->maker.delivery);
+        push_result(push);
         free_push(push);
     }
+    start_next();
 }
 
 /* Takes what the work may need of BUFFER_SIZE: its text and its update, each as long as the body.

@@ -180,7 +180,7 @@ struct large_page *large_page_begin(const struct answer *answer, bool is_full, u
                                     const struct lines *headers) {
     /* In the full view a body stands twice, and its raw form may be longer than it is. */
     size_t bytes = (is_full ? 3 : 1) * answer_size(answer, is_full);
-    struct large_page *page = budget_has(bytes) ? calloc(1, sizeof *page) : NULL;
+    struct large_page *page = budget_has_for_one(bytes) ? calloc(1, sizeof *page) : NULL;
     if (!page)
         return NULL;
     if (!take_updates(page, answer)) {

@@ -195,7 +195,7 @@ static struct large_page *find_page(struct exchange *exchange, struct answer *an
 
 void poll_reply(struct exchange *exchange, struct reply *reply, uint32_t count) {
     /* What the socket does not take must fit. */
-    if (!reply || (!reply->pending && !budget_has(reply->len + CONN_SENDING_MAX_BYTES))) {
+    if (!reply || (!reply->pending && !budget_has_for_one(reply->len + CONN_SENDING_MAX_BYTES))) {
         if (reply)
             reply_unref(reply);
         reply_error(exchange, ERROR_BUSY);

@@ -71,7 +71,7 @@ void push_made(struct exchange *exchange, struct slice channel, struct update *u
     size_t size = update_size(update) + PUSH_BYTES + (delivery->has_id ? sizeof *delivery : 0);
     struct ask *ask = ask_of(exchange);
     ask->push = NULL;
-    if (budget_has(size))
+    if (budget_has_for_one(size))
         ask->push = inbox_push(api.inbox, channel, update_ref(update),
                                delivery->has_id ? delivery : NULL, exchange);
     if (ask->push) {
@@ -113,11 +113,12 @@ static enum http_error inflate_small(struct payload *payload, size_t max, bool *
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  const struct sent *sent) {
     struct payload payload = payload_of(request);
-    bool is_batch = batch_is_type(payload.content_type);
+    bool is_batch = batch_is_type(payload.content_type) && !payload.is_opaque;
     bool is_large = payload.bytes.len > LARGE_PUSH_BYTES && (payload.codings.len || !is_batch);
     enum http_error error = HTTP_NO_ERROR;
     if (!is_large)
         error = inflate_small(&payload, request->body_max_bytes, &is_large);
+    is_batch &= !payload.is_opaque;
     if (!error)
         error = read_handshake(request, sent->query, &ask_of(exchange)->wanted);
     if (error) {

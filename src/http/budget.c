@@ -27,6 +27,10 @@ bool budget_has(size_t bytes) {
     return used + bytes <= max;
 }
 
+bool budget_has_for_one(size_t bytes) {
+    return budget_has(bytes) || used <= max / 16;
+}
+
 size_t budget_left(void) {
     return used < max ? max - used : 0;
 }

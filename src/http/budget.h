@@ -13,6 +13,10 @@ void budget_init(uint64_t max_bytes);
 /* Whether `bytes` more would fit. */
 bool budget_has(size_t bytes);
 
+/* Whether `bytes` more would fit, or nearly nothing else is counted: what is larger than all of it
+ * must get through at some time. */
+bool budget_has_for_one(size_t bytes);
+
 /* How many more would fit. */
 size_t budget_left(void);
 

@@ -217,7 +217,7 @@ static void on_written(uv_write_t *write, int status) {
  * to keep the rest for it, it loses the connection. */
 static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     size_t bytes = sizeof(struct sending) + (reply->pending ? 0 : reply->len);
-    struct sending *sending = budget_has(bytes) ? malloc(sizeof *sending) : NULL;
+    struct sending *sending = budget_has_for_one(bytes) ? malloc(sizeof *sending) : NULL;
     if (!sending) {
         reply_unref(reply);
         conn_close(conn);

@@ -62,6 +62,7 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
     X(ERROR_MERGE_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
       "The body repeats a member that the query replaces too often")                               \
     X(ERROR_BATCH_COUNT, HTTP_CONTENT_TOO_LARGE, "A batch has at most 10000 updates")              \
+    X(ERROR_BATCH_LINE, HTTP_CONTENT_TOO_LARGE, "A line of a batch has at most 1 MiB")             \
     X(ERROR_BATCH_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
       "The headers and the query, once for each line, take more than 16 MiB")                      \
     X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")        \

@@ -1,5 +1,6 @@
 """Bodies and pages that take long to make: they hold up nobody, and are whole."""
 
+import base64
 import fcntl
 import gzip
 import json
@@ -229,3 +230,46 @@ def test_many_large_bodies_fit_one_after_the_other(serve):
     for number in range(1, 9):
         assert server.post(channel, compressed, {**JSON, **GZIP}).total == number
     settled(server)
+
+
+@pytest.mark.providers("memory")
+@pytest.mark.parametrize("text", [b'"', b"\xe9"], ids=["quotes", "latin-1"])
+def test_whatever_is_stored_can_be_read(serve, text):
+    """Its page may be longer than all of BUFFER_SIZE."""
+    server = serve(BUFFER_SIZE=32)
+    channel = server.channel()
+    body = text * (8 * MIB)
+    assert server.post(channel, body, {"Content-Type": "text/plain"}).total == 1
+    assert server.get(channel + "?ts=0").updates == [{"body": body.decode("latin-1")}]
+    update = server.get(channel + "?ts=0&view=full").updates[0]
+    assert update["body"] == {"body": body.decode("latin-1")}
+    settled(server)
+
+
+@pytest.mark.providers("memory")
+def test_large_pushes_that_come_together_have_room_one_after_the_other(serve):
+    server = serve(BUFFER_SIZE=128, CHANNEL_STORAGE_MAXSIZE=1)
+    channel = server.channel()
+    clients = [server.client() for _ in range(3)]
+    for client in clients:
+        client.send(request_bytes("POST", channel, LARGE, JSON))
+    assert [client.read_reply().status for client in clients] == [200] * 3
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_batch_in_an_unknown_coding_is_bytes(server, channel, size):
+    body = b"\x8b\x02\n" * (size // 3)
+    reply = server.post(channel, body, {**NDJSON, "Content-Encoding": "br"})
+    assert (reply.status, reply.headers.get("x-updates"), reply.total) == (200, None, 1)
+    assert server.get(channel + "?ts=0").updates == [{"body_base64": base64.b64encode(body).decode()}]
+
+
+@pytest.mark.providers("memory")
+def test_a_line_of_a_batch_is_bounded(server, channel):
+    for length, status in ((MIB, 200), (MIB + 1, 413)):
+        reply = server.post(channel, b"{}\n" + b"1" * length + b"\n", NDJSON)
+        assert reply.status == status
+    assert reply.json()["error_description"] == "Line 2: A line of a batch has at most 1 MiB"
+    assert server.get(channel + "?ts=-1").total == 2
