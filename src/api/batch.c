@@ -83,10 +83,9 @@ void batch_cancel(struct batch *batch) {
 }
 
 static struct refusal refusal_of(const struct batch *batch, enum http_error error) {
-    const struct buf *method = &batch->maker.method;
     return (struct refusal){
         .channel = {batch->channel, batch->channel_len},
-        .origin = origin_read((struct slice){method->data, method->len}),
+        .origin = update_maker_origin(&batch->maker),
         .error = error,
         .line = batch->is_bad_line ? batch->line : 0,
         .body_bytes = (int64_t)batch->body_len,
@@ -292,7 +291,7 @@ void batch_go_on(struct exchange *exchange, struct slice channel, struct update_
     if (!batch) {
         struct refusal refusal = {
             .channel = channel,
-            .origin = origin_read((struct slice){maker->method.data, maker->method.len}),
+            .origin = update_maker_origin(maker),
             .error = ERROR_BUSY,
             .body_bytes = (int64_t)payload->bytes.len,
         };

@@ -90,8 +90,10 @@ static enum http_error write_base64(struct buf *out, struct slice body,
     return HTTP_NO_ERROR;
 }
 
+/* A byte becomes six at most, so what is short is not looked through. */
 static bool is_costly(struct slice text) {
-    return json_string_is_costly(json_string_growth(text), text.len);
+    return text.len > JSON_GROWTH_FREE_BYTES / 5 &&
+           json_string_is_costly(json_string_growth(text), text.len);
 }
 
 /* Writes `text`, which is `body` as UTF-8. */

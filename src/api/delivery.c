@@ -100,18 +100,6 @@ static bool find_parameter(struct slice query, struct slice name, struct buf *va
     return false;
 }
 
-/* The same for one of longline's own, whose name is never encoded. */
-static bool find_own(struct slice query, struct slice name, struct buf *value) {
-    for (struct text_pair pair; text_next_pair(&query, &pair);) {
-        if (!slice_equal(pair.name, name))
-            continue;
-        buf_reset(value, SIZE_MAX);
-        text_decode_form(value, pair.value);
-        return true;
-    }
-    return false;
-}
-
 static void read_key(struct delivery_source *source, const struct request *request,
                      struct slice query, struct slice key) {
     struct buf value = {0};
@@ -135,8 +123,8 @@ void delivery_source_init(struct delivery_source *source, const struct request *
     struct buf key = {0};
     bool has_key = false;
     if (query.len && memchr(query.data, '.', query.len)) {
-        source->delivery.is_once = find_own(query, SLICE(".once"), &key);
-        has_key = find_own(query, SLICE(".key"), &key);
+        source->delivery.is_once = text_find_pair(query, SLICE(".once"), &key);
+        has_key = text_find_pair(query, SLICE(".key"), &key);
     }
     if (has_key)
         read_key(source, request, query, (struct slice){key.data, key.len});

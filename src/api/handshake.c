@@ -52,18 +52,6 @@ static bool echo_json(struct wanted *wanted, const char *name, struct slice text
 
 /* --- In the query ----------------------------------------------------------------------------- */
 
-/* Decodes the value of the query's parameter `name` to `value`; false when there is none. */
-static bool find_parameter(struct slice query, struct slice name, struct buf *value) {
-    for (struct text_pair pair; text_next_pair(&query, &pair);) {
-        if (!slice_equal(pair.name, name))
-            continue;
-        buf_reset(value, SIZE_MAX);
-        text_decode_form(value, pair.value);
-        return true;
-    }
-    return false;
-}
-
 /* Whether the query is a poll's, whatever else is in it. */
 static bool is_poll(struct slice query) {
     static const struct slice names[] = {
@@ -82,12 +70,12 @@ static bool read_query(const struct request *request, struct slice query, struct
     struct buf value = {0};
     bool found = false;
     if (!is_get)
-        found = find_parameter(query, SLICE("validationToken"), &value);
-    else if (find_parameter(query, SLICE("hub.mode"), &value))
-        found = find_parameter(query, SLICE("hub.challenge"), &value);
+        found = text_find_pair(query, SLICE("validationToken"), &value);
+    else if (text_find_pair(query, SLICE("hub.mode"), &value))
+        found = text_find_pair(query, SLICE("hub.challenge"), &value);
     else if (!is_poll(query))
-        found = find_parameter(query, SLICE("challenge"), &value) ||
-                find_parameter(query, SLICE("validationToken"), &value);
+        found = text_find_pair(query, SLICE("challenge"), &value) ||
+                text_find_pair(query, SLICE("validationToken"), &value);
     if (found)
         found = value.failed || echo_text(wanted, (struct slice){value.data, value.len});
     wanted->text.failed |= value.failed;

@@ -55,7 +55,7 @@ static struct exchange *detach(struct large_push *push) {
 static void refuse(struct large_push *push, enum http_error error) {
     struct refusal refusal = {
         .channel = channel_of(push),
-        .origin = origin_read((struct slice){push->maker.method.data, push->maker.method.len}),
+        .origin = update_maker_origin(&push->maker),
         .error = error,
         .body_bytes = (int64_t)push->payload.bytes.len,
     };

@@ -51,6 +51,11 @@ bool update_maker_init(struct update_maker *maker, const struct request *request
                        const struct sent *sent, bool capture_headers);
 void update_maker_deinit(struct update_maker *maker);
 
+/* Where its updates come from. */
+static inline struct origin update_maker_origin(const struct update_maker *maker) {
+    return origin_read((struct slice){maker->method.data, maker->method.len});
+}
+
 /* Memory it takes. */
 size_t update_maker_size(const struct update_maker *maker);
 

@@ -52,3 +52,14 @@ void text_decode_form(struct buf *out, struct slice text) {
         text = slice_after(text, used);
     }
 }
+
+bool text_find_pair(struct slice text, struct slice name, struct buf *value) {
+    for (struct text_pair pair; text_next_pair(&text, &pair);) {
+        if (!slice_equal(pair.name, name))
+            continue;
+        buf_reset(value, SIZE_MAX);
+        text_decode_form(value, pair.value);
+        return true;
+    }
+    return false;
+}

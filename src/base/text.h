@@ -19,5 +19,9 @@ struct text_pair {
 /* Takes the next pair off the front of a query or a form; skips empty ones. False at the end. */
 bool text_next_pair(struct slice *text, struct text_pair *pair);
 
+/* The first pair called `name` as it stands, not decoded: its value goes to `value`, decoded. False
+ * when there is none. */
+bool text_find_pair(struct slice text, struct slice name, struct buf *value);
+
 /* Appends the decoded `text`: + becomes a space, %XX a byte; a % without two hex digits stays. */
 void text_decode_form(struct buf *out, struct slice text);

@@ -111,6 +111,8 @@ def check_full_entries(signed, binary):
     assert (signed.ts, signed.method, signed.query) == (1, "POST", "appname=x%20y")
     assert signed.text == SIGNED.decode()[:-1] + ',"appname":"x y"}'
     assert signed.raw == SIGNED
+    assert (signed.path, signed.from_, signed.same_as) == ("/hook", "127.0.0.1", None)
+    assert (binary.path, binary.from_, binary.same_as) == (None, "127.0.0.1", 1)
     assert hmac.compare_digest(
         signed.headers["x-hub-signature-256"], hmac.new(b"secret", signed.raw, hashlib.sha256).hexdigest()
     )
@@ -121,8 +123,8 @@ def check_full_entries(signed, binary):
 def test_full_entries(server, url):
     target = url[url.rindex("/") :]
     signature = hmac.new(b"secret", SIGNED, hashlib.sha256).hexdigest()
-    server.push(f"{target}?appname=x%20y", SIGNED, {"X-Hub-Signature-256": signature})
-    server.push(target, b"\xff\x00", {"Content-Type": "text/plain"})
+    server.push(f"{target}/hook?appname=x%20y", SIGNED, {"X-Hub-Signature-256": signature, "Webhook-Id": "1"})
+    server.push(target, b"\xff\x00", {"Content-Type": "text/plain", "Webhook-Id": "1"})
     with Channel(url) as channel:
         check_full_entries(*take(channel.entries(full=True), 2))
 

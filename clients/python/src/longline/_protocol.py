@@ -71,6 +71,12 @@ class Entry:
     headers: Optional[Dict[str, str]] = None
     #: The body of the push, byte for byte: what a sender signs.
     raw: Optional[bytes] = None
+    #: What stands below the channel in the push's path; None if nothing does.
+    path: Optional[str] = None
+    #: The sender's address, `from` in the protocol; None if it is not known.
+    from_: Optional[str] = None
+    #: The ts of the update that this one repeats; None if it repeats none.
+    same_as: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -310,7 +316,8 @@ def full_entry(ts: int, item: Any, text: str) -> Entry:
     """The entry of an item of view=full."""
     raw = base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode("utf-8")
     body, body_text = cut_object(text, 0)[0]["body"]
-    return Entry(ts, body, body_text, item["at"], item["method"], item["query"], item["headers"], raw)
+    known = item.get("path"), item.get("from"), item.get("same_as")
+    return Entry(ts, body, body_text, item["at"], item["method"], item["query"], item["headers"], raw, *known)
 
 
 def cut_object(text: str, at: int, array: str = "") -> Tuple[Dict[str, Cut], int]:
