@@ -71,7 +71,7 @@ void push_made(struct exchange *exchange, struct slice channel, struct update *u
     size_t size = update_size(update) + PUSH_BYTES + (delivery->has_id ? sizeof *delivery : 0);
     struct ask *ask = ask_of(exchange);
     ask->push = NULL;
-    if (budget_has_for_one(size))
+    if (budget_has(size))
         ask->push = inbox_push(api.inbox, channel, update_ref(update),
                                delivery->has_id ? delivery : NULL, exchange);
     if (ask->push) {
