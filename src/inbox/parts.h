@@ -75,7 +75,7 @@ void cache_trim(struct inbox *inbox);
 /* Reads a channel for `owner`, or for itself where that is NULL. There are as many reads as polls
  * that need one: the store bounds what they take. NULL when memory is out, or when too many are
  * under way whose polls are gone. */
-struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
+struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t position,
                               uint32_t limit, struct poll *owner);
 /* The poll that it was for is cancelled. */
 void read_abandon(struct store_read *read);

@@ -27,7 +27,7 @@ static void on_read(struct store_op *op) {
     cache_trim(inbox);
 }
 
-struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t after_ts,
+struct store_read *read_start(struct inbox *inbox, struct channel *channel, int64_t position,
                               uint32_t limit, struct poll *owner) {
     if (owner && inbox->reads_abandoned >= ABANDONED_MAX)
         return NULL;
@@ -37,7 +37,7 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     read->op.done = on_read;
     read->op.context = inbox;
     read->owner = owner;
-    read->after_ts = after_ts;
+    read->position = position;
     read->limit = limit;
     read->hash = channel->node.hash;
     read->name_len = channel->name_len;

@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "base/slice.h"
+#include "inbox/position.h"
 #include "inbox/update.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,6 +32,8 @@ enum {
     DELIVERY_ID_BYTES = 16,
     DELIVERY_KNOWN_MS = 24 * 3600 * 1000, /* how long a store knows an id, */
     DELIVERIES_MAX = 10000,               /* and of how many updates of a channel, at most */
+    CONSUMER_NAME_MAX_BYTES = 64,
+    CONSUMERS_MAX = 1000, /* names of a channel */
 };
 
 /* Why an operation failed. */
@@ -74,7 +77,8 @@ struct store_append {
     struct delivery *deliveries; /* of each update, NULL: none has an id; from malloc() */
     uint32_t count;              /* 1 to APPEND_MAX_UPDATES */
     enum store_error error;
-    void *owner; /* the caller's */
+    uint64_t epoch; /* the channel's, see store_read; of a shared store 0 */
+    void *owner;    /* the caller's */
     uint64_t hash;
     uint16_t name_len;
     char name[]; /* of the channel */
@@ -99,12 +103,25 @@ static inline size_t store_append_size(const struct store_append *append) {
     return bytes;
 }
 
-/* Reads the updates of a channel after a ts, oldest first. */
+/*
+ * Reads the updates of a channel from a position on, oldest first.
+ *
+ * The epoch names the life of the channel's data. It becomes another when updates that somebody
+ * has read may be gone while their ts are given again: the file was lost, or replaced by a backup;
+ * Redis was flushed. A reader who says which epoch it has seen learns whether all of that is still
+ * there.
+ */
 struct store_read {
     struct store_op op;
-    int64_t after_ts; /* -K: the last K */
-    uint32_t limit;   /* 1 to READ_MAX_UPDATES */
+    int64_t position;    /* where it begins (position.h) */
+    uint64_t seen_epoch; /* what the reader knows of `epoch`; 0: nothing, then it is not judged */
+    uint32_t limit;      /* 1 to READ_MAX_UPDATES */
+    bool wants_epoch;    /* a shared store makes one for a channel that has none */
+    bool is_reset; /* of what the reader has seen, what is behind `after` is not there any more.
+                            Then nothing else is read */
     enum store_error error;
+    uint64_t epoch;          /* 0: the channel is unknown, or its epoch is */
+    uint64_t after;          /* the position as a ts; it may be more than the total */
     uint64_t total;          /* the channel's newest ts, 0 for an unknown channel */
     uint64_t gone;           /* updates up to this ts are certainly gone */
     uint64_t end;            /* the read covers every update up to this ts */
@@ -114,6 +131,36 @@ struct store_read {
     uint64_t hash;
     uint16_t name_len;
     char name[];
+};
+
+/* Where a consumer of a channel is: it has confirmed all updates up to `ts`. */
+struct store_cursor {
+    uint64_t ts;
+    int64_t used_ms; /* by store_now_ms() */
+    uint8_t name_len;
+    char name[CONSUMER_NAME_MAX_BYTES];
+};
+
+enum cursors_action { CURSORS_LOAD, CURSORS_SAVE, CURSORS_FORGET };
+
+/*
+ * Loads the cursors of a channel; saves some; or forgets some by their names.
+ *
+ * A cursor that is saved never goes back, and a name beyond CONSUMERS_MAX of a shared store is left
+ * out. It is durable within a second, not sooner: that must cost no fsync of its own. Loading finds
+ * what was saved before. The store forgets those that were not used for its ttl_ms, and all of a
+ * channel that it forgets; those of a channel that it does not know are not saved.
+ */
+struct store_cursors {
+    struct store_op op;
+    enum cursors_action action;
+    struct store_cursor *list; /* from malloc(), the operation's; loading sets it */
+    uint32_t count;
+    enum store_error error;
+    void *owner; /* the caller's */
+    uint64_t hash;
+    uint16_t name_len;
+    char name[]; /* of the channel */
 };
 
 /* A watched channel: the store reports its new updates. Embedded in whatever wants to know. The
@@ -160,6 +207,7 @@ struct store;
 struct store_ops {
     void (*append)(struct store *store, struct store_append *append);
     void (*read)(struct store *store, struct store_read *read);
+    void (*cursors)(struct store *store, struct store_cursors *cursors);
     void (*stats)(struct store *store, struct store_stats *stats);
     int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
@@ -181,6 +229,10 @@ static inline void store_append(struct store *store, struct store_append *append
 
 static inline void store_read(struct store *store, struct store_read *read) {
     store->ops->read(store, read);
+}
+
+static inline void store_cursors(struct store *store, struct store_cursors *cursors) {
+    store->ops->cursors(store, cursors);
 }
 
 static inline void store_stats(struct store *store, struct store_stats *stats) {

@@ -208,7 +208,7 @@ static void send_read(const struct op *op, struct redis_conn *conn) {
     const struct store_read *read = read_of(op);
     begin_script(conn, &redis_script_read, !op->needs_script, 3, 5);
     put_keys(op, conn);
-    redis_conn_number(conn, read->after_ts);
+    redis_conn_number(conn, read->position);
     redis_conn_number(conn, read->limit);
     redis_conn_number(conn, READ_MAX_BYTES);
     redis_conn_number(conn, (int64_t)store->options.channel_max_updates);

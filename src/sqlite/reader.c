@@ -175,7 +175,7 @@ static struct update_row find_first(struct walk *walk, const struct update_row *
 bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
                  struct store_read *read) {
     int64_t total = (int64_t)channel->total;
-    int64_t first_ts = read_first_ts(read->after_ts, total, reader->channel_max);
+    int64_t first_ts = read_first_ts(read->position, total, reader->channel_max);
     read->total = read->end = channel->total;
     read->gone = total > reader->channel_max ? (uint64_t)(total - reader->channel_max) : 0;
     if (first_ts > total)

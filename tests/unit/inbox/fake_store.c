@@ -181,7 +181,7 @@ void fake_do_read(void) {
     assert_int_equal(read->hash, hash_of(name));
     struct fake_channel *channel = find(name);
     int64_t total = (int64_t)channel->total;
-    int64_t after = read->after_ts < 0 ? total + read->after_ts : read->after_ts;
+    int64_t after = read->position < 0 ? total + read->position : read->position;
     read->total = read->end = channel->total;
     read->gone = channel->gone;
     if (channel->total > fake.keep && read->gone < channel->total - fake.keep)

@@ -171,7 +171,7 @@ static void test_a_load_begins_where_its_poll_does(void **state) {
     poll_on(0, true);
     fake_turn_on();
     struct store_read *read = container_of(fake.asked.next, struct store_read, op.link);
-    assert_int_equal(read->after_ts, 890);
+    assert_int_equal(read->position, 890);
     fake_serve_read(STORE_OK);
     assert_int_equal(waiters[0].cursor, 900);
 }

@@ -142,7 +142,7 @@ bool push_many(const char *channel, uint64_t first_ts, int count) {
 
 struct store_read *read_new(struct slice channel, int64_t after_ts, uint32_t limit) {
     struct store_read *read = calloc(1, sizeof *read + channel.len);
-    read->after_ts = after_ts;
+    read->position = after_ts;
     read->limit = limit;
     read->hash = hash_of(channel);
     read->name_len = (uint16_t)channel.len;
