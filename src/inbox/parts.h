@@ -62,8 +62,9 @@ struct inbox {
     struct update **picked;   /* room for the updates of one answer, */
     bool *wanted;             /* and for what a filter says of those of a page */
     struct filters filters;
-    struct table views; /* struct view: of all channels */
-    size_t look_bytes;  /* of the updates that wait for the worker */
+    struct table views;   /* struct view: of all channels */
+    size_t look_bytes;    /* of the updates that wait for the worker */
+    struct list roomless; /* views whose updates are to be looked at by it, when there is room */
 };
 
 /* --- cache.c ---------------------------------------------------------------------------------- */
