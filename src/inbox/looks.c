@@ -111,21 +111,22 @@ static struct look *submit(struct inbox *inbox, struct channel *channel, struct 
     return look;
 }
 
-/* Whether it is quickly done here. */
-static bool is_quick(const struct filter *filter, const struct view *view,
-                     struct update *const *updates, uint32_t count) {
+/* Bytes to be read for that of a page which is not known yet; when there are too many for the loop,
+ * at least that. */
+static size_t cost_of(const struct filter *filter, const struct view *view,
+                      struct update *const *updates, uint32_t count) {
     size_t cost = 0;
     for (uint32_t i = 0; i < count && cost <= INLINE_BYTES; i++)
         if (!view || !view_knows(view, updates[i]->ts))
             cost += filter_cost(filter, updates[i]);
-    return cost <= INLINE_BYTES;
+    return cost;
 }
 
 /* --- For a view's polls ----------------------------------------------------------------------- */
 
 bool look_for_view(struct inbox *inbox, struct view *view, struct update **updates,
                    uint32_t count) {
-    if (is_quick(view->filter, view, updates, count))
+    if (cost_of(view->filter, view, updates, count) <= INLINE_BYTES)
         return false;
     struct answer page = {.updates = updates, .count = count};
     if (!has_room(inbox, &page)) {
@@ -180,7 +181,8 @@ void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
                const struct answer *page) {
     struct view *view =
         is_of_this_life(inbox, poll) ? view_get(inbox, channel, poll->filter) : NULL;
-    if (turn_has_time() && is_quick(poll->filter, view, page->updates, page->count)) {
+    size_t cost = cost_of(poll->filter, view, page->updates, page->count);
+    if (!cost || (cost <= INLINE_BYTES && turn_has_time())) {
         for (uint32_t i = 0; i < page->count; i++)
             inbox->wanted[i] = view ? view_wants(view, page->updates[i])
                                     : filter_matches(poll->filter, page->updates[i]);
