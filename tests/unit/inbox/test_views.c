@@ -138,6 +138,23 @@ static void test_one_look_an_update_and_view(void **state) {
     assert_true(has_seen_all(&waiters[0]));
 }
 
+/* What is known costs nothing, also when the turn's time is up. */
+static void test_what_is_known_needs_no_worker(void **state) {
+    (void)state;
+    make_inbox();
+    push_numbers("a", 1, 9);
+    check_got(start_where(0, "a", "body.n:5", 0, READ_MAX_UPDATES, false), 1, 9, 8);
+    run_wakes();
+    while (turn_has_time())
+        ;
+    check_got(start_where(0, "a", "body.n:5", 0, READ_MAX_UPDATES, false), 1, 9, 8);
+    assert_int_equal(counters.filter_looks, 9);
+    want(1, "body.n:x", 0);
+    assert_int_equal(waiters[1].poll.state, POLL_LOOKING);
+    run_wakes();
+    assert_true(has_seen_all(&waiters[1]));
+}
+
 /* --- By the worker ---------------------------------------------------------------------------- */
 
 static void test_what_the_worker_finds_wakes(void **state) {
@@ -475,6 +492,7 @@ int main(void) {
         INBOX_TEST(test_what_is_not_wanted_wakes_nobody),
         INBOX_TEST(test_a_filter_and_a_limit),
         INBOX_TEST(test_one_look_an_update_and_view),
+        INBOX_TEST(test_what_is_known_needs_no_worker),
         INBOX_TEST(test_what_the_worker_finds_wakes),
         INBOX_TEST(test_large_updates_wait_for_the_worker),
         INBOX_TEST(test_a_long_way_through_the_store),
