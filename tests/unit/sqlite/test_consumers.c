@@ -7,6 +7,7 @@
 #include <sqlite3.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static struct store_cursors *cursors_new(const char *channel, enum cursors_action action,
                                          uint32_t count) {
@@ -174,6 +175,36 @@ static void test_killed(void **state) {
     assert_int_equal(ts_of("a", "written"), 1);
     assert_int_equal(ts_of("a", "appended"), 1);
     assert_int_equal(count_of("a"), 2);
+}
+
+/* What rides on an append is synced with it; what does not is there after a kill all the same. */
+static void test_no_sync_of_their_own(void **state) {
+    (void)state;
+    for (int sync = SYNC_ALWAYS; sync <= SYNC_NEVER; sync++) {
+        options.sync = sync;
+        open_log();
+        push("a");
+        save("a", "bot", 1);
+        settle();
+        now_ms += 1000; /* what SYNC=interval owes */
+        maintain();
+        int before = syncs;
+        for (uint64_t ts = 2; ts < 30; ts++) {
+            save("a", "bot", ts);
+            write_all();
+            assert_int_equal(count_rows("SELECT ts FROM consumer"), ts);
+        }
+        assert_int_equal(syncs, before);
+        crash();
+        assert_int_equal(ts_of("a", "bot"), 29);
+        before = syncs;
+        save("a", "bot", 30);
+        push("a");
+        assert_int_equal(syncs - before, sync == SYNC_ALWAYS);
+        close_log();
+        unlink(path);
+        is_clean = false;
+    }
 }
 
 static void test_forgotten(void **state) {
@@ -446,6 +477,7 @@ int main(void) {
         LOG_TEST(test_saved),
         LOG_TEST(test_in_memory),
         LOG_TEST(test_killed),
+        LOG_TEST(test_no_sync_of_their_own),
         LOG_TEST(test_forgotten),
         LOG_TEST(test_many),
         LOG_TEST(test_expired),

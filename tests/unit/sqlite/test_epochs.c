@@ -82,6 +82,23 @@ static void test_in_memory(void **state) {
     check_reset("a", 3, before, 0);
 }
 
+/* A new epoch is on the disk before anything else, whatever SYNC says. One that goes on costs
+ * nothing. */
+static void test_synced(void **state) {
+    (void)state;
+    options.sync = SYNC_NEVER;
+    open_log();
+    push_some("a", 1);
+    int before = syncs;
+    reopen();
+    assert_int_equal(syncs, before);
+    crash();
+    assert_true(syncs > before);
+    before = syncs;
+    push_some("a", 1);
+    assert_int_equal(syncs, before);
+}
+
 /* A process that was killed has lost nothing. */
 static void test_killed(void **state) {
     (void)state;
@@ -369,6 +386,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_stable),
         LOG_TEST(test_in_memory),
+        LOG_TEST(test_synced),
         LOG_TEST(test_killed),
         LOG_TEST(test_others_are_not_judged),
         LOG_TEST(test_new_channel_after_a_backup),
