@@ -20,6 +20,8 @@ enum { /* of one command; a single append may be more */
        PUSHES_MAX_BYTES = 256 << 10,
 };
 
+#define TS_FAR ((int64_t)1 << 60)
+
 static struct op *op_at(struct list *link) {
     return container_of(link, struct op, queue_link);
 }
@@ -211,8 +213,8 @@ static void put_position(struct redis_conn *conn, int64_t position) {
     char text[40] = "now";
     if (position_is_since(position))
         snprintf(text, sizeof text, "since %" PRId64, position_since_ms(position));
-    else if (position != POSITION_NOW)
-        snprintf(text, sizeof text, "%" PRId64, position);
+    else if (position != POSITION_NOW) /* what is far beyond all that Redis counts stays there */
+        snprintf(text, sizeof text, "%" PRId64, position > TS_FAR ? TS_FAR : position);
     redis_conn_argument(conn, slice_of(text));
 }
 
