@@ -40,7 +40,6 @@ static void free_look(struct look *look) {
     free(look->page.updates);
     filter_unref(&inbox->filters, look->filter);
     inbox->look_bytes -= look->bytes;
-    look->channel->pins--;
     free(look);
     for (struct list *link; (link = list_shift(&inbox->roomless));) {
         struct view *view = container_of(link, struct view, room_link);
@@ -67,6 +66,7 @@ static void looked(struct work *work) {
         poll_looked(inbox, channel, look->poll, &look->page, look->wanted);
     free_look(look);
     polls_wake(inbox, channel);
+    cache_unpin(inbox, channel);
     cache_trim(inbox);
 }
 
