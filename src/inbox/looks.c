@@ -6,7 +6,8 @@
 #include <stdlib.h>
 
 enum {
-    INLINE_BYTES = 64 << 10,   /* read by filters in one go on the loop */
+    LITTLE_BYTES = 2 << 10,    /* read by a filter on the loop, whatever else the turn has to do, */
+    INLINE_BYTES = 64 << 10,   /* and while it has time */
     PAGES_MAX = 64,            /* looked through for one poll */
     WORK_MAX_BYTES = 64 << 20, /* of updates that wait for the worker, unless it is one page */
 };
@@ -182,7 +183,7 @@ void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
     struct view *view =
         is_of_this_life(inbox, poll) ? view_get(inbox, channel, poll->filter) : NULL;
     size_t cost = cost_of(poll->filter, view, page->updates, page->count);
-    if (!cost || (cost <= INLINE_BYTES && turn_has_time())) {
+    if (cost <= LITTLE_BYTES || (cost <= INLINE_BYTES && turn_has_time())) {
         for (uint32_t i = 0; i < page->count; i++)
             inbox->wanted[i] = view ? view_wants(view, page->updates[i])
                                     : filter_matches(poll->filter, page->updates[i]);

@@ -142,7 +142,9 @@ static void test_one_look_an_update_and_view(void **state) {
 static void test_what_is_known_needs_no_worker(void **state) {
     (void)state;
     make_inbox();
-    push_numbers("a", 1, 9);
+    push_numbers("a", 1, 8);
+    push_number("a", 9, 10000);
+    fake_answer_append(STORE_OK);
     check_got(start_where(0, "a", "body.n:5", 0, READ_MAX_UPDATES, false), 1, 9, 8);
     run_wakes();
     while (turn_has_time())
