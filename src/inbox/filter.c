@@ -100,7 +100,8 @@ static bool parse(struct filter *filter) {
     struct slice text = {filter->text, filter->text_len}, one;
     char *at = filter->text + filter->text_len;
     while (text.len && slice_cut(&text, '\0', &one)) {
-        if (filter->count++ == FILTER_MAX_CONDITIONS || !one.len)
+        filter->count++;
+        if (filter->count > FILTER_MAX_CONDITIONS || !one.len)
             return false;
         struct condition *condition = &filter->conditions[filter->count - 1];
         if (!parse_condition(one, at, condition))
@@ -168,8 +169,8 @@ void filter_unref(struct filters *filters, struct filter *filter) {
 
 /* --- Matching --------------------------------------------------------------------------------- */
 
-/* One alternative: its first part stands at the text's start, its last at the end, and those between
- * them somewhere in their order, each as early as it can. */
+/* One alternative: its first part stands at the text's start, its last at the end, and those in
+ * between somewhere in their order, each as early as it can. */
 static bool matches_one(struct slice pattern, struct slice text) {
     struct slice part;
     slice_cut(&pattern, ANY_BYTES, &part);
@@ -179,8 +180,9 @@ static bool matches_one(struct slice pattern, struct slice text) {
     if (!pattern.data)
         return !text.len;
     while (slice_cut(&pattern, ANY_BYTES, &part) && pattern.data) {
-        const char *found = part.len ? memmem(text.data, text.len, part.data, part.len) : text.data;
-        if (!found)
+        const char *found =
+            part.len && text.len ? memmem(text.data, text.len, part.data, part.len) : text.data;
+        if (!found || part.len > text.len)
             return false;
         text = slice_after(text, (size_t)(found - text.data) + part.len);
     }
