@@ -2,6 +2,8 @@
  * move. */
 #include "fixture.h"
 
+#include "redis/layout.h"
+
 #define KEY "total:"
 
 static struct server *const from = &servers[0], *const to = &servers[1];
@@ -15,10 +17,11 @@ static int next_slot(void **state) {
 
 /* A channel of the slot that moves. */
 static const char *channel_of_slot(const char *name) {
+    static const struct redis_layout layout = {.prefix = KEY, .is_cluster = true};
     static char channel[32];
     for (int i = 0;; i++) {
         snprintf(channel, sizeof channel, "%s%d", name, i);
-        if (atoi(ask_text(from, "CLUSTER KEYSLOT {%s}", channel)) == slot)
+        if (redis_layout_slot(&layout, slice_of(channel)) == (unsigned)slot)
             return channel;
     }
 }
