@@ -61,6 +61,6 @@ bool consumers_write(struct consumers *consumers, size_t max);
 void consumers_committed(struct consumers *consumers);
 void consumers_undone(struct consumers *consumers);
 
-/* Deletes a slice of those not used for ttl_ms, and of channels that are forgotten, if a look is due
- * or under way, in a transaction of its own. A failure is logged. */
+/* Deletes a slice of those not used for ttl_ms, and of channels that are forgotten, if a look is
+ * due or under way, in a transaction of its own. A failure is logged. */
 void consumers_forget_some(struct consumers *consumers, int64_t log_ms);

@@ -1,4 +1,4 @@
-/* Consumers' cursors: what was saved is found, over kills, failures and damage; what is old goes. */
+/* Consumers' cursors: what was saved is found, over kills, failures and damage. */
 #include "fixture.h"
 
 #include "base/hash.h"
