@@ -1,5 +1,5 @@
 /*
- * Consumers: where the named consumers of a channel are (struct store_cursors).
+ * Cursors: where the named consumers of a channel are (struct store_cursors).
  *
  *     consumer(channel, name, ts, used, seal)
  *
@@ -18,7 +18,7 @@
 #include "base/table.h"
 #include "sqlite/log_file.h"
 
-struct consumers {
+struct cursors {
     struct log_file *file;
     sqlite3_stmt *load, *find, *put, *delete, *find_channel, *delete_old;
     int64_t ttl_ms;
@@ -38,29 +38,29 @@ struct consumers {
 
 /* `file` must stay. If the file has more cursors than the bound on its bytes leaves room for, those
  * that were used least lately are deleted. False on failure. */
-bool consumers_init(struct consumers *consumers, struct log_file *file,
-                    const struct store_options *options);
-void consumers_deinit(struct consumers *consumers);
+bool cursors_init(struct cursors *consumers, struct log_file *file,
+                  const struct store_options *options);
+void cursors_deinit(struct cursors *consumers);
 
 /* Does the operation, for the channel with this id. `now_ms`: of the steady clock; `log_ms`: of the
  * log's. False on failure, also when too many wait: then some should be written. */
-bool consumers_do(struct consumers *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
-                  struct store_cursors *cursors);
+bool cursors_do(struct cursors *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
+                struct store_cursors *cursors);
 
 /* Whether something waits that an append may take along. */
-static inline bool consumers_may_ride(const struct consumers *consumers) {
+static inline bool cursors_may_ride(const struct cursors *consumers) {
     return !list_empty(&consumers->waiting) && !consumers->is_held && !consumers->is_damaged;
 }
 
 /* Whether what waits should not wait for an append any more. */
-bool consumers_are_due(const struct consumers *consumers, int64_t now_ms);
+bool cursors_are_due(const struct cursors *consumers, int64_t now_ms);
 
 /* Writes up to `max` of what waits in the open transaction, which also makes a table anew that was
  * damaged. False on failure, then the transaction must be undone. */
-bool consumers_write(struct consumers *consumers, size_t max);
-void consumers_committed(struct consumers *consumers);
-void consumers_undone(struct consumers *consumers);
+bool cursors_write(struct cursors *consumers, size_t max);
+void cursors_committed(struct cursors *consumers);
+void cursors_undone(struct cursors *consumers);
 
 /* Deletes a slice of those not used for ttl_ms, and of channels that are forgotten, if a look is
  * due or under way, in a transaction of its own. A failure is logged. */
-void consumers_forget_some(struct consumers *consumers, int64_t log_ms);
+void cursors_forget_some(struct cursors *consumers, int64_t log_ms);

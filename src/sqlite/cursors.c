@@ -1,4 +1,4 @@
-#include "sqlite/consumers.h"
+#include "sqlite/cursors.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "sqlite/seal.h"
@@ -60,7 +60,7 @@ static bool has_key(const struct table_node *node, const void *key, size_t len) 
 }
 
 /* NULL when nothing of the name waits. */
-static struct cursor *find_waiting(const struct consumers *consumers, int64_t channel,
+static struct cursor *find_waiting(const struct cursors *consumers, int64_t channel,
                                    struct slice name) {
     if (list_empty(&consumers->waiting))
         return NULL;
@@ -72,7 +72,7 @@ static struct cursor *find_waiting(const struct consumers *consumers, int64_t ch
 }
 
 /* NULL when memory is out, or too many wait. */
-static struct cursor *add_waiting(struct consumers *consumers, int64_t channel, struct slice name,
+static struct cursor *add_waiting(struct cursors *consumers, int64_t channel, struct slice name,
                                   int64_t now_ms) {
     if (consumers->table.count >= WAITING_MAX)
         consumers->file->reason = "too many cursors of consumers wait to be written";
@@ -92,7 +92,7 @@ static struct cursor *add_waiting(struct consumers *consumers, int64_t channel, 
 }
 
 /* Frees the first `count` of those that wait. */
-static void drop_waiting(struct consumers *consumers, size_t count) {
+static void drop_waiting(struct cursors *consumers, size_t count) {
     for (struct list *link; count && (link = list_shift(&consumers->waiting)); count--) {
         struct cursor *cursor = container_of(link, struct cursor, link);
         table_remove(&consumers->table, &cursor->node);
@@ -113,7 +113,7 @@ static void merge(struct store_cursor *at, uint64_t ts, int64_t used_ms) {
 
 /* --- The table -------------------------------------------------------------------------------- */
 
-static bool prepare(struct consumers *consumers) {
+static bool prepare(struct cursors *consumers) {
     struct log_file *file = consumers->file;
     consumers->is_prepared =
         log_file_prepare(file, &consumers->load,
@@ -137,7 +137,7 @@ static bool prepare(struct consumers *consumers) {
     return consumers->is_prepared;
 }
 
-static void unprepare(struct consumers *consumers) {
+static void unprepare(struct cursors *consumers) {
     sqlite3_stmt **statements[] = {&consumers->load,         &consumers->find,
                                    &consumers->put,          &consumers->delete,
                                    &consumers->find_channel, &consumers->delete_old};
@@ -149,7 +149,7 @@ static void unprepare(struct consumers *consumers) {
 }
 
 /* The table is damaged: all cursors are unknown from now on. */
-static void forget_all(struct consumers *consumers) {
+static void forget_all(struct cursors *consumers) {
     consumers->is_stuck = consumers->is_damaged; /* dropping it was tried */
     consumers->is_damaged = true;
     consumers->is_made = false;
@@ -163,7 +163,7 @@ static void forget_all(struct consumers *consumers) {
 }
 
 /* After a failure: forgets all if damage is the reason; else false. */
-static bool forget_damaged(struct consumers *consumers) {
+static bool forget_damaged(struct cursors *consumers) {
     if (sqlite3_errcode(consumers->file->db) != SQLITE_CORRUPT)
         return false;
     forget_all(consumers);
@@ -171,13 +171,13 @@ static bool forget_damaged(struct consumers *consumers) {
 }
 
 /* In the open transaction. */
-static bool make_table(struct consumers *consumers) {
+static bool make_table(struct cursors *consumers) {
     struct log_file *file = consumers->file;
     return (!consumers->is_damaged || log_file_execute(file, "DROP TABLE IF EXISTS consumer")) &&
            log_file_execute(file, schema) && prepare(consumers);
 }
 
-static void tell_of_damage(struct consumers *consumers) {
+static void tell_of_damage(struct cursors *consumers) {
     if (!consumers->has_told_of_damage)
         log_error("a consumer's cursor is damaged", "meaning",
                   "it begins anew, as others may; see longline check", NULL);
@@ -185,7 +185,7 @@ static void tell_of_damage(struct consumers *consumers) {
 }
 
 /* The current row of `load` or `find`. False when it is damaged. */
-static bool take_row(struct consumers *consumers, sqlite3_stmt *rows, int64_t channel,
+static bool take_row(struct cursors *consumers, sqlite3_stmt *rows, int64_t channel,
                      struct store_cursor *at) {
     struct slice name = sql_column(rows, 0);
     int64_t ts = sqlite3_column_int64(rows, 1), used = sqlite3_column_int64(rows, 2);
@@ -215,7 +215,7 @@ static bool give(struct store_cursors *cursors, const struct store_cursor *at) {
 }
 
 /* Gives the rows of which nothing waits. */
-static bool load_rows(struct consumers *consumers, int64_t channel, int64_t cutoff_ms,
+static bool load_rows(struct cursors *consumers, int64_t channel, int64_t cutoff_ms,
                       struct store_cursors *cursors) {
     sqlite3_stmt *load = consumers->load;
     sqlite3_bind_int64(load, 1, channel);
@@ -234,7 +234,7 @@ static bool load_rows(struct consumers *consumers, int64_t channel, int64_t cuto
 }
 
 /* Brings what waits to what the table has. False on failure. */
-static bool catch_up(struct consumers *consumers, struct cursor *cursor, bool *has_row) {
+static bool catch_up(struct cursors *consumers, struct cursor *cursor, bool *has_row) {
     sqlite3_stmt *find = consumers->find;
     sqlite3_bind_int64(find, 1, cursor->channel);
     sql_bind_bytes(find, 2, name_of(&cursor->at));
@@ -247,7 +247,7 @@ static bool catch_up(struct consumers *consumers, struct cursor *cursor, bool *h
     return *has_row || status == SQLITE_DONE;
 }
 
-static bool load_waiting(struct consumers *consumers, int64_t channel,
+static bool load_waiting(struct cursors *consumers, int64_t channel,
                          struct store_cursors *cursors) {
     for (struct list *link = consumers->waiting.next; link != &consumers->waiting;
          link = link->next) {
@@ -262,7 +262,7 @@ static bool load_waiting(struct consumers *consumers, int64_t channel,
     return true;
 }
 
-static bool load(struct consumers *consumers, int64_t channel, int64_t cutoff_ms,
+static bool load(struct cursors *consumers, int64_t channel, int64_t cutoff_ms,
                  struct store_cursors *cursors) {
     if ((!consumers->is_prepared || load_rows(consumers, channel, cutoff_ms, cursors)) &&
         load_waiting(consumers, channel, cursors))
@@ -273,7 +273,7 @@ static bool load(struct consumers *consumers, int64_t channel, int64_t cutoff_ms
 
 /* --- Saving ----------------------------------------------------------------------------------- */
 
-static bool save_one(struct consumers *consumers, int64_t channel, int64_t now_ms,
+static bool save_one(struct cursors *consumers, int64_t channel, int64_t now_ms,
                      const struct store_cursor *at) {
     struct cursor *cursor = find_waiting(consumers, channel, name_of(at));
     if (!cursor)
@@ -285,7 +285,7 @@ static bool save_one(struct consumers *consumers, int64_t channel, int64_t now_m
     return true;
 }
 
-static bool forget_one(struct consumers *consumers, int64_t channel, int64_t now_ms,
+static bool forget_one(struct cursors *consumers, int64_t channel, int64_t now_ms,
                        const struct store_cursor *at) {
     struct cursor *cursor = find_waiting(consumers, channel, name_of(at));
     if (!cursor && !consumers->is_prepared)
@@ -300,8 +300,8 @@ static bool forget_one(struct consumers *consumers, int64_t channel, int64_t now
     return true;
 }
 
-bool consumers_do(struct consumers *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
-                  struct store_cursors *cursors) {
+bool cursors_do(struct cursors *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
+                struct store_cursors *cursors) {
     if (cursors->action == CURSORS_LOAD)
         return load(consumers, channel, log_ms - consumers->ttl_ms, cursors);
     bool ok = true;
@@ -314,11 +314,11 @@ bool consumers_do(struct consumers *consumers, int64_t channel, int64_t now_ms, 
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 
-bool consumers_are_due(const struct consumers *consumers, int64_t now_ms) {
+bool cursors_are_due(const struct cursors *consumers, int64_t now_ms) {
     return consumers->waiting_since && now_ms - consumers->waiting_since >= WAIT_MS;
 }
 
-static bool delete_row(struct consumers *consumers, const struct cursor *cursor) {
+static bool delete_row(struct cursors *consumers, const struct cursor *cursor) {
     sqlite3_bind_int64(consumers->delete, 1, cursor->channel);
     sql_bind_bytes(consumers->delete, 2, name_of(&cursor->at));
     if (!sql_run(consumers->delete))
@@ -327,7 +327,7 @@ static bool delete_row(struct consumers *consumers, const struct cursor *cursor)
     return true;
 }
 
-static bool put_row(struct consumers *consumers, const struct cursor *cursor) {
+static bool put_row(struct cursors *consumers, const struct cursor *cursor) {
     sqlite3_stmt *put = consumers->put;
     struct slice name = name_of(&cursor->at);
     int64_t ts = (int64_t)cursor->at.ts, used = cursor->at.used_ms;
@@ -339,7 +339,7 @@ static bool put_row(struct consumers *consumers, const struct cursor *cursor) {
     return sql_run(put);
 }
 
-static void tell_of_bound(struct consumers *consumers) {
+static void tell_of_bound(struct cursors *consumers) {
     if (!consumers->has_told_of_bound)
         log_warn("there is no room for more named consumers", "consumers",
                  log_number((uint64_t)consumers->rows).text, "meaning",
@@ -347,7 +347,7 @@ static void tell_of_bound(struct consumers *consumers) {
     consumers->has_told_of_bound = true;
 }
 
-static bool write_one(struct consumers *consumers, struct cursor *cursor) {
+static bool write_one(struct cursors *consumers, struct cursor *cursor) {
     if (cursor->is_gone)
         return delete_row(consumers, cursor);
     bool has_row;
@@ -361,7 +361,7 @@ static bool write_one(struct consumers *consumers, struct cursor *cursor) {
     return put_row(consumers, cursor);
 }
 
-static bool write_some(struct consumers *consumers, size_t max) {
+static bool write_some(struct cursors *consumers, size_t max) {
     if (!consumers->is_prepared && !make_table(consumers))
         return false;
     struct list *link = consumers->waiting.next;
@@ -374,7 +374,7 @@ static bool write_some(struct consumers *consumers, size_t max) {
     return true;
 }
 
-bool consumers_write(struct consumers *consumers, size_t max) {
+bool cursors_write(struct cursors *consumers, size_t max) {
     consumers->is_writing = true;
     bool ok = write_some(consumers, max);
     if (!ok)
@@ -382,7 +382,7 @@ bool consumers_write(struct consumers *consumers, size_t max) {
     return ok;
 }
 
-void consumers_committed(struct consumers *consumers) {
+void cursors_committed(struct cursors *consumers) {
     if (consumers->is_prepared) {
         consumers->is_made = true;
         consumers->is_damaged = false;
@@ -393,7 +393,7 @@ void consumers_committed(struct consumers *consumers) {
     drop_waiting(consumers, consumers->written);
 }
 
-void consumers_undone(struct consumers *consumers) {
+void cursors_undone(struct cursors *consumers) {
     consumers->is_held |= consumers->is_writing;
     consumers->is_writing = false;
     consumers->written = 0;
@@ -405,7 +405,7 @@ void consumers_undone(struct consumers *consumers) {
 /* --- What is old ------------------------------------------------------------------------------ */
 
 /* Deletes what is old of the next channel, or a part of it, and moves on. */
-static bool forget_next(struct consumers *consumers, int64_t log_ms) {
+static bool forget_next(struct cursors *consumers, int64_t log_ms) {
     int64_t channel, cutoff_ms = log_ms - consumers->ttl_ms, orphan_ms = log_ms - ORPHAN_MS;
     sqlite3_bind_int64(consumers->find_channel, 1, consumers->next_channel);
     if (!sql_get(consumers->find_channel, &channel))
@@ -427,7 +427,7 @@ static bool forget_next(struct consumers *consumers, int64_t log_ms) {
     return true;
 }
 
-static bool forget_slice(struct consumers *consumers, int64_t log_ms) {
+static bool forget_slice(struct cursors *consumers, int64_t log_ms) {
     if (!log_file_begin_lax(consumers->file))
         return false;
     for (int i = 0; i < SLICE_CHANNELS && consumers->next_channel; i++)
@@ -436,12 +436,12 @@ static bool forget_slice(struct consumers *consumers, int64_t log_ms) {
     return log_file_commit(consumers->file);
 }
 
-static int64_t period_ms(const struct consumers *consumers) {
+static int64_t period_ms(const struct cursors *consumers) {
     int64_t ms = consumers->ttl_ms / 4;
     return ms < PERIOD_MIN_MS ? PERIOD_MIN_MS : ms > PERIOD_MAX_MS ? PERIOD_MAX_MS : ms;
 }
 
-void consumers_forget_some(struct consumers *consumers, int64_t log_ms) {
+void cursors_forget_some(struct cursors *consumers, int64_t log_ms) {
     if (!consumers->is_made ||
         (!consumers->next_channel && log_ms - consumers->begun_at < period_ms(consumers)))
         return;
@@ -457,12 +457,12 @@ void consumers_forget_some(struct consumers *consumers, int64_t log_ms) {
     forget_damaged(consumers);
     log_file_note_error(consumers->file, "forgetting old consumers");
     log_file_roll_back(consumers->file);
-    consumers_undone(consumers);
+    cursors_undone(consumers);
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-static bool count_rows(struct consumers *consumers) {
+static bool count_rows(struct cursors *consumers) {
     struct log_file *file = consumers->file;
     if (!log_file_query(file, "SELECT count(*) FROM consumer", 0, 0, &consumers->rows))
         return false;
@@ -476,10 +476,10 @@ static bool count_rows(struct consumers *consumers) {
     return true;
 }
 
-bool consumers_init(struct consumers *consumers, struct log_file *file,
-                    const struct store_options *options) {
+bool cursors_init(struct cursors *consumers, struct log_file *file,
+                  const struct store_options *options) {
     int64_t is_there = 0;
-    *consumers = (struct consumers){
+    *consumers = (struct cursors){
         .file = file,
         .ttl_ms = options->ttl_ms,
         .max_rows =
@@ -500,7 +500,7 @@ bool consumers_init(struct consumers *consumers, struct log_file *file,
     return true;
 }
 
-void consumers_deinit(struct consumers *consumers) {
+void cursors_deinit(struct cursors *consumers) {
     if (!consumers->file)
         return;
     drop_waiting(consumers, SIZE_MAX);
