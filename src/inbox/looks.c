@@ -3,6 +3,7 @@
 #include "base/worker.h"
 #include "inbox/parts.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -90,6 +91,7 @@ static bool has_room(const struct inbox *inbox, const struct answer *page) {
 /* Hands a page to the worker. NULL when memory is out. */
 static struct look *submit(struct inbox *inbox, struct channel *channel, struct filter *filter,
                            const struct answer *page) {
+    assert(page->count);
     struct look *look = malloc(sizeof *look + page->count * sizeof *look->wanted);
     struct update **updates = malloc(page->count * sizeof *updates);
     if (!look || !updates) {
