@@ -189,6 +189,7 @@ def test_a_stop_says_how_far_it_looked(serve):
         server.wait_for_exit()
 
 
+@pytest.mark.providers("sqlite", "redis")
 def test_a_long_history_is_looked_through_page_by_page(serve):
     """From the store, as after a restart; a reply may be empty, but it goes on, and comes to the end."""
     server = serve(CHANNEL_STORAGE_MAXSIZE=50000, LOG_LEVEL="info")
@@ -355,17 +356,17 @@ def test_a_large_update_holds_up_nobody(serve):
 
 @pytest.mark.providers("memory")
 def test_a_costly_filter_holds_up_nobody(serve):
-    """A thousand alternatives, each of which must be looked for in the whole text."""
+    """Hundreds of alternatives, each of which must be looked for in the whole text."""
     server = serve(LOG_LEVEL="info")
     channel, other = server.channel(), server.channel()
-    alternatives = "|".join(f"*{n}*" for n in range(900))
+    alternatives = "|".join(f"*{n}*" for n in range(600))
     with server.client() as client, server.client() as beside:
         client.send_request("GET", f"{channel}?sleep=60{where('body.a:' + alternatives)}")
         server.wait_for_parked(1)
         server.push(channel, json.dumps({"a": "y" * 60000}))
         assert beside.get(other).status == 200
         wait_until(lambda: server.metric("longline_filter_looks_total") == 1, "the look")
-        server.push(channel, json.dumps({"a": "y" * 60000 + "899"}))
+        server.push(channel, json.dumps({"a": "y" * 60000 + "599"}))
         assert client.read_reply().json()["skipped"] == 1
 
 
@@ -448,7 +449,7 @@ def test_replies_to_a_burst_that_nobody_waited_for(server, channel):
 def test_pushes_and_filtered_polls_at_full_speed(serve):
     server = serve(LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=50000)
     channel = server.channel()
-    count = 3000 if SLOW else 20000
+    count = 2000 if SLOW else 8000
     crowd = Crowd(server, channel, 40, 4)
     with crowd.swarm as swarm:
         crowd.poll_all()
