@@ -55,6 +55,6 @@ void filter_unref(struct filters *filters, struct filter *filter);
  * thread. */
 bool filter_matches(const struct filter *filter, const struct update *update);
 
-/* How many bytes of the update filter_matches() may have to read, those that it reads more than once
- * as often. */
+/* How many bytes of the update filter_matches() may have to read; those that it reads more than
+ * once, as often. */
 size_t filter_cost(const struct filter *filter, const struct update *update);
