@@ -122,7 +122,9 @@ static bool parse_iso(const char *text, int64_t *ms) {
     if (day.tm_mon != same.tm_mon || day.tm_mday != same.tm_mday)
         return false;
     int zone;
-    if ((*rest == 'T' || *rest == 't' || *rest == ' ') && (rest++, !parse_time(&rest, &time_ms)))
+    bool has_time = *rest == 'T' || *rest == 't' || *rest == ' ';
+    rest += has_time;
+    if (has_time && !parse_time(&rest, &time_ms))
         return false;
     if (!parse_zone(rest, &zone))
         return false;

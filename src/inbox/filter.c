@@ -286,8 +286,13 @@ bool filter_matches(const struct filter *filter, const struct update *update) {
 }
 
 size_t filter_cost(const struct filter *filter, const struct update *update) {
-    size_t origin = (size_t)(filter->reads[FIELD_METHOD] + filter->reads[FIELD_PATH]);
-    return origin * update->method_len + (size_t)filter->reads[FIELD_BODY] * update->body_len +
-           (size_t)filter->reads[FIELD_HEADER] * update->headers_len +
-           (size_t)filter->reads[FIELD_QUERY] * update->query_len;
+    const size_t lens[FIELDS] = {
+        [FIELD_HEADER] = update->headers_len, [FIELD_QUERY] = update->query_len,
+        [FIELD_BODY] = update->body_len,      [FIELD_METHOD] = update->method_len,
+        [FIELD_PATH] = update->method_len,
+    };
+    size_t bytes = 0;
+    for (int field = 0; field < FIELDS; field++)
+        bytes += filter->reads[field] * lens[field];
+    return bytes;
 }

@@ -31,8 +31,8 @@ static struct slice text_of(const struct buf *buf) {
 
 /* --- The rules, literally --------------------------------------------------------------------- */
 
-/* Whether the alternative at `pattern`, up to its end or a `|`, matches: row by row, how much of the
- * text the pattern so far can stand for. */
+/* Whether the alternative at `pattern`, up to its end or a `|`, matches. Row by row: how much of
+ * the text the pattern so far can stand for. */
 static bool matches_one(struct slice pattern, struct slice text, size_t *used) {
     bool *can = calloc(text.len + 1, sizeof *can);
     can[0] = true;
