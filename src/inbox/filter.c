@@ -129,7 +129,10 @@ static bool parse(struct filter *filter) {
 
 /* Without the NULs. */
 static bool is_too_large(const struct filter *filter) {
-    return filter->count > FILTER_MAX_CONDITIONS ||
+    uint32_t reads = 0;
+    for (int field = 0; field < FIELDS; field++)
+        reads += filter->reads[field];
+    return filter->count > FILTER_MAX_CONDITIONS || reads > FILTER_MAX_READS ||
            filter->text_len - filter->count > FILTER_MAX_BYTES;
 }
 

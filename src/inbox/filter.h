@@ -21,7 +21,8 @@
 
 enum {
     FILTER_MAX_CONDITIONS = 16,
-    FILTER_MAX_BYTES = 4096,      /* of all conditions together */
+    FILTER_MAX_BYTES = 4096, /* of all conditions together */
+    FILTER_MAX_READS = 128,  /* names, and texts between two `*`: each may read an update once */
     FILTERS_MAX_BYTES = 16 << 20, /* memory for all filters */
 };
 

@@ -122,6 +122,18 @@ static void test_limits(void **state) {
     assert_int_equal(parse_many(500, 4000), FILTER_TOO_LARGE);
 }
 
+static void test_costly_ones_are_refused(void **state) {
+    (void)state;
+    char text[FILTER_MAX_BYTES] = "body.a:x";
+    for (int reads = 1; reads < FILTER_MAX_READS; reads++)
+        strcat(text, "|*x*");
+    check_parse_at(slice_of(text), FILTER_OK, __LINE__);
+    strcat(text, "|*x|x*|**|x"); /* these read nothing again */
+    check_parse_at(slice_of(text), FILTER_OK, __LINE__);
+    strcat(text, "|x*x*x");
+    check_parse_at(slice_of(text), FILTER_TOO_LARGE, __LINE__);
+}
+
 static void test_who_asks_for_the_same_shares(void **state) {
     (void)state;
     struct filter *a, *b, *c;
@@ -453,6 +465,7 @@ int main(void) {
         TEST(test_what_parses),
         TEST(test_escapes_and_control_characters),
         TEST(test_limits),
+        TEST(test_costly_ones_are_refused),
         TEST(test_who_asks_for_the_same_shares),
         TEST(test_all_of_them_are_bounded),
         TEST(test_patterns),
