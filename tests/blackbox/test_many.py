@@ -204,9 +204,8 @@ def test_epochs(server, channels):
     assert list(wrong) == [a] and wrong[a]["reset"] is True and wrong[a]["epoch"] == got[a]["epoch"]
 
 
-def test_a_reset_ends_the_wait_where_the_data_is_lost(serve, provider):
-    if provider == "redis":
-        pytest.skip("test_epoch.py: what is known over Redis")
+@pytest.mark.providers("sqlite", "memory")  # what can be known over Redis is the poll's own matter
+def test_a_reset_ends_the_wait_where_the_data_is_lost(serve):
     server = serve()
     a, b = server.channel(), server.channel()
     numbers(server, a, 1, 2, 3)
@@ -367,10 +366,9 @@ def test_all_that_is_there_comes_in_one_reply(server):
     assert list(got) == asked
 
 
-def test_a_channel_that_must_be_read_is_waited_for(serve, provider):
+@pytest.mark.providers("sqlite", "redis")  # a restart takes all that memory has
+def test_a_channel_that_must_be_read_is_waited_for(serve):
     """One that is answered from memory is quicker every time."""
-    if provider == "memory":
-        pytest.skip("a restart would take all")
     server = serve()
     loud, *quiet = [server.channel() for _ in range(20)]
     for channel in quiet:
@@ -382,9 +380,8 @@ def test_a_channel_that_must_be_read_is_waited_for(serve, provider):
         assert list(got) == [loud, *quiet[n :: 5]]
 
 
-def test_what_waits_already_comes_with_what_must_be_read(serve, provider):
-    if provider == "memory":
-        pytest.skip("a restart would take all")
+@pytest.mark.providers("sqlite", "redis")
+def test_what_waits_already_comes_with_what_must_be_read(serve):
     server = serve()
     a, b, c = (server.channel() for _ in range(3))
     numbers(server, b, 1)

@@ -1,5 +1,6 @@
 """Redis Cluster: found by itself, each channel on one node, and followed when a node fails or a slot moves."""
 
+import json
 import re
 import subprocess
 import time
@@ -126,6 +127,26 @@ def test_a_right_that_is_missing_is_named_and_helps_again(cluster, start, right,
         (client,) = park(server, [channels[0] + "?sleep=60"])
         server.push(channels[0], '{"n":1}')
         assert client.read_reply().updates == [{"n": 1}]
+
+
+def test_a_poll_of_many_channels_spans_the_nodes(cluster, start):
+    server = start(**cluster.settings())
+    healthy(server)
+    channels = [channel for some in channels_by_node(cluster, server, 3).values() for channel in some]
+    for n, channel in enumerate(channels, start=1):
+        server.push(channel, f'{{"n":{n}}}')
+    body = json.dumps({channel: 0 for channel in channels})
+    found = server.post("/-/poll", body).json()["channels"]
+    assert found == {channel: {"ts": 1, "updates": [{"n": n}]} for n, channel in enumerate(channels, start=1)}
+    cursors = json.dumps(dict.fromkeys(channels, 1))
+    for channel in (channels[0], channels[4], channels[8]):
+        with server.client(timeout=60) as client:
+            client.send(request_bytes("POST", "/-/poll?sleep=60", cursors))
+            server.wait_for_parked(len(channels))
+            assert server.push(channel, '{"n":0}') == 2
+            assert client.read_reply().json()["channels"] == {channel: {"ts": 2, "updates": [{"n": 0}]}}
+        cursors = cursors.replace(f'"{channel}": 1', f'"{channel}": 2')
+    server.wait_for_parked(0)
 
 
 def test_a_channel_whose_keys_are_damaged(cluster, start):
