@@ -350,6 +350,26 @@ def test_a_frozen_node_harms_only_its_own_channels(cluster, start):
     assert push_when_it_can(server, channels[frozen.port]) >= 1
 
 
+def test_a_frozen_node_holds_up_a_poll_of_many_channels_only_for_a_moment(cluster, start):
+    server = start(**cluster.settings(0))
+    healthy(server)
+    channels = {port: some[0] for port, some in channels_by_node(cluster, server, 1).items()}
+    for channel in channels.values():
+        server.push(channel, '{"n":1}')
+    frozen = cluster.masters[-1]
+    slow = channels.pop(frozen.port)
+    good = list(channels.values())
+    with frozen.frozen():
+        for query in ("", "?sleep=60"):
+            reply = server.post("/-/poll" + query, json.dumps({slow: 0, good[0]: 0, good[1]: 1}))
+            assert reply.json()["channels"] == {good[0]: {"ts": 1, "updates": [{"n": 1}]}}
+        with server.client(timeout=60) as client:  # nothing else to say: its outcome is waited for
+            client.send(request_bytes("POST", "/-/poll", json.dumps({slow: 0, good[0]: 1})))
+            time.sleep(0.5)
+            frozen.thaw()
+            assert list(client.read_reply().json()["channels"]) == [slow]
+
+
 def test_a_cluster_that_is_down_says_so(cluster, start):
     """A master and its replica are gone: the rest will not serve either (cluster-require-full-coverage)."""
     server = start(**cluster.settings(0))
