@@ -468,6 +468,7 @@ def test_a_very_large_update(server, channels, query):
 def test_who_hangs_up_while_a_large_reply_is_written(server, channels):
     a, b, _, _ = channels
     large(server, a, 8 * MIB)
+    assert ask(server, {b: 0}) == {}  # both are in memory now
     for query in ["view=full", "view=full&sleep=30", "sleep=30"] * 3:
         with server.client() as client:
             send(client, {a: 0, b: 0}, query)  # the end comes right behind it
