@@ -467,9 +467,9 @@ def test_a_very_large_update(server, channels, query):
 
 def test_who_hangs_up_while_a_large_reply_is_written(server, channels):
     a, b, _, _ = channels
-    large(server, a, 8 * MIB)
+    large(server, a, 5 * MIB)
     assert ask(server, {b: 0}) == {}  # both are in memory now
-    for query in ["view=full", "view=full&sleep=30", "sleep=30"] * 3:
+    for query in ("view=full", "view=full&sleep=30", "sleep=30", "view=full&sleep=30"):  # there is room for all
         with server.client() as client:
             send(client, {a: 0, b: 0}, query)  # the end comes right behind it
     server.wait_for_metric("longline_buffer_bytes", 0)
