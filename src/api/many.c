@@ -221,9 +221,15 @@ static void write_member(struct buf *out, const struct member *member, bool is_f
     buf_putc(out, '}');
 }
 
+/* Bytes of the updates in the reply. */
+static size_t reply_bytes(const struct many *many) {
+    return many->told_bytes + (many->last ? many->last->size : 0);
+}
+
 /* NULL when memory is out. */
 static struct reply *write_reply(const struct many *many) {
     struct buf body = {0};
+    buf_reserve(&body, many->own_bytes + reply_bytes(many)); /* most need no more */
     buf_puts(&body, "{\"ok\":true,\"channels\":{");
     size_t opening_len = body.len;
     for (uint32_t i = 0; i < many->count; i++) {
@@ -270,9 +276,9 @@ static void large_written(struct work *work) {
     finish(many);
 }
 
-static void reply_large(struct many *many, size_t bytes) {
-    /* As a large page: in the full view a body stands twice. */
-    many->work_bytes = (many->is_full ? 3 : 1) * bytes;
+static void reply_large(struct many *many) {
+    /* The text and the reply; in the full view a body stands twice. */
+    many->work_bytes = (many->is_full ? 4 : 2) * reply_bytes(many);
     if (!budget_has_for_one(many->work_bytes)) {
         fail(many, ERROR_BUSY);
         return;
@@ -291,9 +297,8 @@ static void reply_now(struct many *many) {
     }
     lines_add_limit(&many->headers, many->exchange);
     many->flags = exchange_flags(many->exchange);
-    size_t bytes = many->told_bytes + (many->last ? many->last->size : 0);
-    if (bytes > MANY_LARGE_BYTES) {
-        reply_large(many, bytes);
+    if (reply_bytes(many) > MANY_LARGE_BYTES) {
+        reply_large(many);
         return;
     }
     many->reply = write_reply(many);
