@@ -1,6 +1,7 @@
 #include "api/poll.h"
 #include "api/api.h"
 #include "api/consumers.h"
+#include "api/many.h"
 #include "api/page.h"
 #include "api/poll_query.h"
 #include "api/replies.h"
@@ -21,12 +22,11 @@ static int64_t stamp_now_ms(void) {
     return store_is_shared(api.store) ? store_now_ms(api.store) : clock_wall_ms();
 }
 
-/* Sets the ask's filter, if the query has one. */
-static enum http_error set_filter(struct ask *ask, const struct buf *where) {
-    ask->poll.filter = NULL;
+enum http_error poll_filter(const struct buf *where, struct filter **filter) {
+    *filter = NULL;
     if (!where->len)
         return HTTP_NO_ERROR;
-    switch (inbox_filter(api.inbox, (struct slice){where->data, where->len}, &ask->poll.filter)) {
+    switch (inbox_filter(api.inbox, (struct slice){where->data, where->len}, filter)) {
     case FILTER_OK: return HTTP_NO_ERROR;
     case FILTER_MALFORMED: return ERROR_WHERE;
     case FILTER_TOO_LARGE: return ERROR_WHERE_SIZE;
@@ -39,7 +39,7 @@ static enum http_error set_filter(struct ask *ask, const struct buf *where) {
 static enum http_error begin(struct exchange *exchange, struct slice channel,
                              const struct poll_query *query) {
     struct ask *ask = ask_of(exchange);
-    enum http_error error = set_filter(ask, &query->where);
+    enum http_error error = poll_filter(&query->where, &ask->poll.filter);
     if (error)
         return error;
     uint64_t sleep_ms = query->sleep_ms < api.poll_max_ms ? query->sleep_ms : api.poll_max_ms;
@@ -197,6 +197,10 @@ static bool is_large(struct exchange *exchange, const struct answer *answer) {
 }
 
 void poll_done(struct poll *poll, struct answer *answer) {
+    if (poll->is_one_of_many) {
+        many_poll_done(poll, answer);
+        return;
+    }
     struct ask *ask = container_of(poll, struct ask, poll);
     struct exchange *exchange = ask_exchange(ask);
     struct reply *reply = NULL;

@@ -10,7 +10,7 @@
 #include "http/reply.h"
 #include "inbox/inbox.h"
 
-enum making { MAKING_NOTHING, MAKING_BATCH, MAKING_LARGE_PUSH, MAKING_LARGE_PAGE };
+enum making { MAKING_NOTHING, MAKING_BATCH, MAKING_LARGE_PUSH, MAKING_LARGE_PAGE, MAKING_MANY };
 
 /* What a handler keeps of a request under way, in its exchange's `state`. */
 /* What the answer to a poll becomes. */
@@ -22,6 +22,7 @@ struct ask {
         struct store_append *push;     /* NULL when none is under way */
         struct batch *batch;           /* MAKING_BATCH: its updates are being made */
         struct large_push *large_push; /* MAKING_LARGE_PUSH: so is its update */
+        struct many *many;             /* MAKING_MANY: a poll of many channels */
     };
     struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
     int64_t quota;         /* requests left in the client's window; -1: not counted */

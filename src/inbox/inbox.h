@@ -72,6 +72,7 @@ struct poll {
     bool confirms_now : 1; /* and what it is answered with */
     bool wants_epoch : 1;  /* the caller's too */
     bool was_parked : 1, is_judged : 1, is_waiting : 1, is_named : 1, is_roster : 1;
+    bool is_one_of_many : 1; /* the caller's alone */
 };
 
 enum { ANSWER_MEMOS = 16 };
