@@ -280,7 +280,7 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
         return true;
     struct peer peer = client_of(exchange, request);
     struct limiter_verdict verdict = limiter_take(api.limiter, peer.ip, wheel_now_ms());
-    ask_of(exchange)->quota = (int64_t)verdict.remaining;
+    ask_of(exchange)->quota = (int32_t)verdict.remaining;
     if (verdict.allowed)
         return true;
     counters.rate_limited++;
@@ -427,26 +427,28 @@ static void on_request(struct exchange *exchange, const struct request *request)
 
 static void on_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    poll_forget(ask);
-    if (ask->making == MAKING_BATCH)
-        batch_cancel(ask->batch);
-    else if (ask->making == MAKING_LARGE_PUSH)
-        large_push_cancel(ask->large_push);
-    else if (ask->making == MAKING_LARGE_PAGE)
-        large_page_cancel(exchange);
-    else if (ask->making == MAKING_MANY)
-        many_cancel(ask->many);
-    else if (ask->push)
-        inbox_cancel_push(ask->push);
-    ask->push = NULL;
-    push_drop_wanted(ask);
+    switch ((enum ask_kind)ask->kind) {
+    case ASK_NOTHING: return;
+    case ASK_UPDATES:
+    case ASK_CONSUMERS:
+    case ASK_FORGET: poll_forget(ask); return;
+    case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
+    case ASK_MANY: many_cancel(ask->many); return;
+    case ASK_BATCH: batch_cancel(ask->batch); break;
+    case ASK_LARGE_PUSH: large_push_cancel(ask->large_push); break;
+    case ASK_PUSH:
+        if (ask->push)
+            inbox_cancel_push(ask->push);
+        break;
+    }
+    push_forget(ask);
 }
 
 static void on_expire(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    if (ask->making == MAKING_MANY)
+    if (ask->kind == ASK_MANY)
         many_expire(ask->many);
-    else
+    else if (ask->kind == ASK_UPDATES)
         poll_expire(exchange);
 }
 

@@ -186,8 +186,7 @@ static void free_many(struct many *many) {
 static struct exchange *detach(struct many *many) {
     struct exchange *exchange = many->exchange;
     struct ask *ask = ask_of(exchange);
-    ask->making = MAKING_NOTHING;
-    ask->many = NULL;
+    ask->kind = ASK_NOTHING;
     many->exchange = NULL;
     return exchange;
 }
@@ -417,7 +416,7 @@ static enum http_error begin(struct exchange *exchange, const struct many_body *
     if (!many)
         return ERROR_BUSY;
     struct ask *ask = ask_of(exchange);
-    ask->making = MAKING_MANY;
+    ask->kind = ASK_MANY;
     ask->many = many;
     many->exchange = exchange;
     uint64_t sleep_ms = query->sleep_ms < api.poll_max_ms ? query->sleep_ms : api.poll_max_ms;

@@ -44,7 +44,6 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
         return error;
     uint64_t sleep_ms = query->sleep_ms < api.poll_max_ms ? query->sleep_ms : api.poll_max_ms;
     struct poll *poll = &ask->poll;
-    ask->kind = ASK_UPDATES;
     poll->ts = query->position;
     poll->has_position = query->has_position;
     poll->confirms = query->position >= 0 || query->position == POSITION_NOW;
@@ -65,13 +64,16 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
 }
 
 void poll_handle(struct exchange *exchange, struct slice channel, struct slice query) {
+    struct ask *ask = ask_of(exchange);
+    ask->kind = ASK_UPDATES;
+    ask->poll = (struct poll){0};
     struct poll_query asked;
     enum http_error error = poll_query_parse(&asked, query, stamp_now_ms());
     if (!error)
         error = begin(exchange, channel, &asked);
     poll_query_deinit(&asked);
     if (error) {
-        poll_forget(ask_of(exchange));
+        poll_forget(ask);
         reply_error(exchange, error);
     }
 }
@@ -80,7 +82,7 @@ void poll_forget(struct ask *ask) {
     inbox_cancel(api.inbox, &ask->poll);
     if (ask->poll.filter)
         inbox_filter_unref(api.inbox, ask->poll.filter);
-    ask->poll.filter = NULL;
+    ask->kind = ASK_NOTHING;
 }
 
 void poll_expire(struct exchange *exchange) {
