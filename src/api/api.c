@@ -388,7 +388,7 @@ static void on_request(struct exchange *exchange, const struct request *request)
 
 static void on_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    inbox_cancel(&ask->poll);
+    poll_forget(ask);
     if (ask->making == MAKING_BATCH)
         batch_cancel(ask->batch);
     else if (ask->making == MAKING_LARGE_PUSH)

@@ -39,6 +39,8 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     read->owner = owner;
     read->position = position;
     read->limit = limit;
+    read->wants_epoch = channel->wants_epoch;
+    read->seen_epoch = owner ? owner->epoch : 0;
     read->hash = channel->node.hash;
     read->name_len = channel->name_len;
     memcpy(read->name, channel->name, channel->name_len);
@@ -54,9 +56,12 @@ void read_abandon(struct store_read *read) {
 }
 
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    struct store_read *read = read_start(inbox, channel, poll->ts, poll->limit, poll);
+    uint32_t limit = poll->filter ? READ_MAX_UPDATES : poll->limit;
+    channel->wants_epoch |= poll->wants_epoch;
+    struct store_read *read = read_start(inbox, channel, poll->ts, limit, poll);
     if (!read)
         return false;
+    poll->is_judged = true;
     poll->state = POLL_READING;
     poll->read = read;
     return true;

@@ -10,6 +10,7 @@
 #include "sqlite/store.h"
 #include "base/turn.h"
 #include "sqlite/data_lock.h"
+#include "sqlite/data_stamp.h"
 #include "sqlite/update_log.h"
 
 #include <inttypes.h>
@@ -34,7 +35,8 @@ struct sqlite_store {
     bool has_thread;
     bool is_ending; /* the store thread's, and so is stats_at */
     uint64_t stats_at;
-    int lock_fd; /* -1: none */
+    int lock_fd;      /* -1: none */
+    const char *path; /* of the file that it locks */
 
     /* The loop thread's. */
     struct list new_appends, new_reads;
@@ -198,7 +200,8 @@ static void run_store(void *context) {
             hand_back(store, &done, 0, &stats);
         }
     }
-    update_log_close(store->log);
+    if (update_log_close(store->log))
+        data_stamp_put(store->lock_fd, store->path);
     store->log = NULL;
     uv_async_send(&store->async);
 }
@@ -418,12 +421,15 @@ static bool start_work(struct sqlite_store *store) {
 /* Takes the lock, where there is a file, and opens the log. */
 static bool open_log(struct sqlite_store *store, const struct store_options *options, char *error,
                      size_t error_size) {
+    bool goes_on = false;
     if (options->path) {
         store->lock_fd = data_lock(options->path, error, error_size);
         if (store->lock_fd < 0)
             return false;
+        store->path = options->path;
+        goes_on = data_stamp_take(store->lock_fd, options->path);
     }
-    store->log = update_log_open(options, error, error_size);
+    store->log = update_log_open(options, goes_on, error, error_size);
     if (!store->log && store->lock_fd >= 0)
         close(store->lock_fd);
     return store->log != NULL;

@@ -2,6 +2,7 @@
 #include "sqlite/checkpoint.h"
 #include "sqlite/deliveries.h"
 #include "sqlite/entries.h"
+#include "sqlite/epochs.h"
 #include "sqlite/forget.h"
 #include "sqlite/log_clock.h"
 #include "sqlite/log_file.h"
@@ -37,6 +38,7 @@ struct update_log {
     struct sweeper sweeper;
     struct forget forget;
     struct deliveries deliveries;
+    struct epochs epochs;
     struct wal wal;
     struct log_clock clock;
     struct damage damage;
@@ -293,6 +295,7 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
         if (store_append_is_stored(append, i) && !append_row(log, channel, name, update))
             return false;
     }
+    append->epoch = epochs_of(&log->epochs, channel->id);
     return true;
 }
 
@@ -309,9 +312,12 @@ static bool try_append(struct update_log *log, struct list *batch, struct transa
         count += append->count;
     }
     log->checkpoint.appends += (int64_t)count;
-    return flush_rows(log) &&
-           maintain_within(log, t, moment, bound_for_appends(count, began_ns), false) &&
-           commit(log, t);
+    bool ok = flush_rows(log) && epochs_save(&log->epochs) &&
+              maintain_within(log, t, moment, bound_for_appends(count, began_ns), false) &&
+              commit(log, t);
+    if (ok)
+        epochs_committed(&log->epochs);
+    return ok;
 }
 
 static void undo_appends(struct update_log *log, struct list *batch) {
@@ -369,15 +375,49 @@ void update_log_bound_wal(struct update_log *log) {
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
+/* Judges what the reader has seen by its epoch: sets is_reset, and `after` with it. False on
+ * failure. */
+static bool judge_epoch(struct update_log *log, const struct channel_row *channel,
+                        struct store_read *read) {
+    read->epoch = channel->id ? epochs_of(&log->epochs, channel->id) : 0;
+    if (!read->seen_epoch || read->seen_epoch == read->epoch || read->position <= 0)
+        return true;
+    int64_t seq;
+    uint64_t ts = 0; /* up to it, what was read in that epoch is still there */
+    if (channel->id && epochs_find(&log->epochs, channel->id, read->seen_epoch, &seq) &&
+        !reader_find_ts(&log->reader, channel, seq, (struct slice){read->name, read->name_len},
+                        &ts))
+        return false;
+    read->is_reset = read->position > (int64_t)ts;
+    if (read->is_reset) {
+        read->total = channel->total;
+        read->after = read->end = ts;
+    }
+    return true;
+}
+
+static bool read_channel(struct update_log *log, const struct channel_row *channel,
+                         struct store_read *read) {
+    if (!judge_epoch(log, channel, read))
+        return false;
+    if (read->is_reset)
+        return true;
+    if (channel->id)
+        return reader_read(&log->reader, channel, look_at_clock(log).cutoff_ms, read);
+    read->after = read->position > 0 ? (uint64_t)read->position : 0;
+    return true;
+}
+
 void update_log_read(struct update_log *log, struct store_read *read) {
+    static const struct channel_row unknown = {0};
     read->updates = NULL;
     read->count = 0;
-    read->total = read->gone = read->end = 0;
+    read->epoch = read->after = read->total = read->gone = read->end = 0;
+    read->is_reset = false;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    bool ok =
-        entries_find(&log->entries, read->hash, name, false, &entry) &&
-        (!entry || reader_read(&log->reader, &entry->now, look_at_clock(log).cutoff_ms, read));
+    bool ok = entries_find(&log->entries, read->hash, name, false, &entry) &&
+              read_channel(log, entry ? &entry->now : &unknown, read);
     read->error = ok ? STORE_OK : STORE_FAILED;
     if (!ok)
         log_file_note_error(&log->file, "read");
@@ -415,7 +455,7 @@ static void write_checkpoint(struct update_log *log) {
 }
 
 /* What a start reads, mends and prepares. False with one line in `error` on failure. */
-static bool init_parts(struct update_log *log, char *error, size_t error_size) {
+static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t error_size) {
     const struct store_options *options = &log->options;
     int64_t channel_max = (int64_t)options->channel_max_updates;
     struct log_time time;
@@ -432,6 +472,10 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
     }
     if (!replay_log(&log->file, &log->entries, options, &log->state, &time, error, error_size))
         return false;
+    if (!epochs_open(&log->epochs, &log->file, log->state.last_seq, goes_on)) {
+        log_file_explain(&log->file, options, "cannot be read", error, error_size);
+        return false;
+    }
     log_clock_start(&log->clock, options, time);
     log->time_put_at = options->steady_ms() - TIME_MS; /* the first transaction tells the file */
     log->reader = (struct reader){.rows = &log->rows,
@@ -444,11 +488,12 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
 static void free_log(struct update_log *log) {
     log_file_close(&log->file);
     entries_deinit(&log->entries);
+    epochs_deinit(&log->epochs);
     damage_deinit(&log->damage);
     free(log);
 }
 
-struct update_log *update_log_open(const struct store_options *options, char *error,
+struct update_log *update_log_open(const struct store_options *options, bool goes_on, char *error,
                                    size_t error_size) {
     struct update_log *log = calloc(1, sizeof *log);
     if (!log || !entries_init(&log->entries, &log->rows)) {
@@ -459,7 +504,7 @@ struct update_log *update_log_open(const struct store_options *options, char *er
     log->options = *options;
     if (log_file_open(&log->file, &log->options, error, error_size) &&
         upgrade_file(&log->file, &log->options, error, error_size) &&
-        init_parts(log, error, error_size)) {
+        init_parts(log, goes_on, error, error_size)) {
         write_checkpoint(log); /* or the next start would replay the same again, and more */
         return log;
     }
@@ -471,10 +516,13 @@ int64_t update_log_now_ms(const struct update_log *log) {
     return log_clock_now(&log->clock);
 }
 
-void update_log_close(struct update_log *log) {
+bool update_log_close(struct update_log *log) {
     write_checkpoint(log);
-    if (!log_file_begin(&log->file) || !put_time(log, look_at_clock(log)) ||
-        !log_file_commit(&log->file))
+    bool ok = log_file_begin(&log->file) && put_time(log, look_at_clock(log)) &&
+              log_file_commit(&log->file);
+    if (!ok)
         log_file_roll_back(&log->file);
+    bool is_clean = ok && !log->file.trouble && !log->file.sync_trouble && !log->epochs.is_unsaved;
     free_log(log);
+    return is_clean;
 }
