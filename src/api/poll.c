@@ -1,5 +1,6 @@
 #include "api/poll.h"
 #include "api/api.h"
+#include "api/consumers.h"
 #include "api/page.h"
 #include "api/poll_query.h"
 #include "api/replies.h"
@@ -43,7 +44,11 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
         return error;
     uint64_t sleep_ms = query->sleep_ms < api.poll_max_ms ? query->sleep_ms : api.poll_max_ms;
     struct poll *poll = &ask->poll;
+    ask->kind = ASK_UPDATES;
     poll->ts = query->position;
+    poll->has_position = query->has_position;
+    poll->confirms = query->position >= 0 || query->position == POSITION_NOW;
+    poll->confirms_now = query->confirms_now;
     poll->limit = (uint16_t)query->limit;
     poll->epoch = query->epoch;
     poll->wants_epoch = query->has_epoch;
@@ -53,7 +58,10 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
         exchange_wait(exchange, sleep_ms);
     log_debug("poll", "channel", log_secret(channel).text, "sleep_ms", log_number(sleep_ms).text,
               NULL);
-    return inbox_poll(api.inbox, channel, poll) ? HTTP_NO_ERROR : ERROR_BUSY;
+    struct slice name = {query->name, query->name_len};
+    bool ok = name.len ? inbox_poll_as(api.inbox, channel, poll, name)
+                       : inbox_poll(api.inbox, channel, poll);
+    return ok ? HTTP_NO_ERROR : ERROR_BUSY;
 }
 
 void poll_handle(struct exchange *exchange, struct slice channel, struct slice query) {
@@ -91,14 +99,18 @@ static struct lines header_lines(struct exchange *exchange, const struct answer 
     return lines;
 }
 
-static struct page_form form_of(struct exchange *exchange) {
+static struct page_form form_of(struct exchange *exchange, const struct answer *answer) {
     const struct ask *ask = ask_of(exchange);
-    return (struct page_form){.is_full = ask->is_full, .has_epoch = ask->poll.wants_epoch};
+    struct page_form form = {
+        .is_full = ask->is_full, .has_epoch = ask->poll.wants_epoch, .has_lag = ask->poll.is_named};
+    if (form.has_lag)
+        form.lag = inbox_lag(&ask->poll, answer);
+    return form;
 }
 
 static struct reply *build_reply(struct exchange *exchange, const struct answer *answer) {
     struct lines lines = header_lines(exchange, answer);
-    struct page_form form = form_of(exchange);
+    struct page_form form = form_of(exchange, answer);
     return page_reply(answer, &form, exchange_flags(exchange), lines_slice(&lines));
 }
 
@@ -129,9 +141,9 @@ static struct reply *empty_reply(struct exchange *exchange, const struct answer 
 }
 
 /* Whether polls that get the same answer get the same reply. With a rate limit, each client's
- * headers are its own. */
-static bool is_shareable(unsigned flags) {
-    return !api.limiter && !(flags & REPLY_HEAD);
+ * headers are its own; so is a consumer's lag. */
+static bool is_shareable(struct exchange *exchange, unsigned flags) {
+    return !api.limiter && !(flags & REPLY_HEAD) && !ask_of(exchange)->poll.is_named;
 }
 
 static unsigned memo_of(struct exchange *exchange, unsigned flags) {
@@ -143,7 +155,7 @@ static unsigned memo_of(struct exchange *exchange, unsigned flags) {
 /* NULL when memory is out. */
 static struct reply *find_reply(struct exchange *exchange, struct answer *answer) {
     unsigned flags = exchange_flags(exchange), kind = memo_of(exchange, flags);
-    if (!is_shareable(flags))
+    if (!is_shareable(exchange, flags))
         return build_reply(exchange, answer);
     if (!answer->count && !answer->missed && !answer->reset && !answer->skipped)
         return empty_reply(exchange, answer, kind);
@@ -155,11 +167,11 @@ static struct reply *find_reply(struct exchange *exchange, struct answer *answer
 /* The same for a large page, which is being written. */
 static struct large_page *find_page(struct exchange *exchange, struct answer *answer) {
     unsigned flags = exchange_flags(exchange), kind = MEMO_LARGE | memo_of(exchange, flags);
-    bool is_shared = is_shareable(flags);
+    bool is_shared = is_shareable(exchange, flags);
     if (is_shared && answer->memos[kind])
         return answer->memos[kind];
     struct lines lines = header_lines(exchange, answer);
-    struct page_form form = form_of(exchange);
+    struct page_form form = form_of(exchange, answer);
     struct large_page *page = large_page_begin(answer, &form, flags, &lines);
     if (is_shared)
         answer->memos[kind] = page;
@@ -187,18 +199,23 @@ static bool is_large(struct exchange *exchange, const struct answer *answer) {
 void poll_done(struct poll *poll, struct answer *answer) {
     struct ask *ask = container_of(poll, struct ask, poll);
     struct exchange *exchange = ask_exchange(ask);
+    struct reply *reply = NULL;
+    struct large_page *page = NULL;
+    if (answer->error)
+        ;
+    else if (ask->kind != ASK_UPDATES)
+        reply = consumers_reply(exchange, answer);
+    else if (is_large(exchange, answer))
+        page = find_page(exchange, answer);
+    else
+        reply = find_reply(exchange, answer);
     poll_forget(ask);
-    if (answer->error) {
+    if (answer->error)
         reply_store_error(exchange, answer->error);
-    } else if (is_large(exchange, answer)) {
-        struct large_page *page = find_page(exchange, answer);
-        if (page)
-            large_page_await(page, exchange);
-        else
-            reply_error(exchange, ERROR_BUSY);
-    } else {
-        poll_reply(exchange, find_reply(exchange, answer), answer->count);
-    }
+    else if (page)
+        large_page_await(page, exchange);
+    else
+        poll_reply(exchange, reply, answer->count);
 }
 
 void poll_answer_end(struct answer *answer) {

@@ -40,6 +40,7 @@ enum http_error store_http_error(enum store_error error) {
     static const enum http_error errors[] = {
         [STORE_FAILED] = ERROR_STORE,
         [STORE_BUSY] = ERROR_BUSY,
+        [STORE_CONSUMERS_FULL] = ERROR_CONSUMERS,
         [STORE_AWAY] = ERROR_STORE_AWAY,
         [STORE_UNSURE] = ERROR_STORE_UNSURE,
         [STORE_NOT_REPLICATED] = ERROR_STORE_NOT_REPLICATED,

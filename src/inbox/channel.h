@@ -27,9 +27,11 @@ struct channel {
     uint64_t epoch;         /* of its data (store.h); 0: not known */
     uint64_t used_ms;       /* when it was last used */
     struct update **recent;
-    struct watched *watched; /* follow.c's; NULL where nobody waits */
-    struct views *views;     /* views.c's; NULL where nobody has a filter */
+    struct watched *watched;     /* follow.c's; NULL where nobody waits */
+    struct consumers *consumers; /* consumers.c's; NULL where nobody has a name */
+    struct views *views;         /* views.c's; NULL where nobody has a filter */
     uint32_t recent_first, recent_count, recent_cap;
+    uint32_t reads;   /* under way */
     uint32_t pins;    /* reads and looks under way: it stays in memory meanwhile */
     uint32_t parked;  /* polls in its views */
     bool is_loaded;   /* total is known */

@@ -87,13 +87,14 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
         poll_decide(inbox, channel, poll);
         return true;
     }
-    if (channel->pins) { /* it is being read */
+    if (channel->reads) { /* it is being read */
         poll_wait_for_load(channel, poll);
         return true;
     }
     if (read_for_poll(inbox, channel, poll))
         return true;
-    cache_forget(inbox, channel);
+    if (!channel->pins)
+        cache_forget(inbox, channel);
     return false;
 }
 
@@ -201,22 +202,22 @@ void inbox_cancel_push(struct store_append *push) {
 /* --- Polls ------------------------------------------------------------------------------------ */
 
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {
-    poll->was_parked = poll->is_judged = false;
-    poll->pages = 0;
-    poll->skipped = 0;
+    poll_begin(poll);
     return inbox->mode->poll(inbox, hash_of(channel), channel, poll);
 }
 
 void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     switch (poll->state) {
-    case POLL_IDLE: return;
+    case POLL_IDLE: break;
     case POLL_LOADING:
     case POLL_ENDING: list_remove(&poll->link); break;
     case POLL_READING: read_abandon(poll->read); break;
     case POLL_LOOKING: look_abandon(poll->look); break;
+    case POLL_FORGETTING: poll->forgetting->owner = NULL; break;
     case POLL_PARKED: poll_unpark(inbox, poll); break;
     }
     poll->state = POLL_IDLE;
+    consumer_leave(poll);
 }
 
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
@@ -239,6 +240,8 @@ void inbox_filter_unref(struct inbox *inbox, struct filter *filter) {
 /* --- Making and freeing ----------------------------------------------------------------------- */
 
 static void free_parts(struct inbox *inbox) {
+    if (inbox->keeper)
+        consumers_deinit(inbox);
     table_deinit(&inbox->channels);
     table_deinit(&inbox->views);
     filters_deinit(&inbox->filters);
@@ -265,7 +268,7 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     inbox->picked = malloc(READ_MAX_UPDATES * sizeof(struct update *));
     inbox->wanted = malloc(READ_MAX_UPDATES * sizeof *inbox->wanted);
     if (!inbox->picked || !inbox->wanted || !table_init(&inbox->channels) ||
-        !table_init(&inbox->views) || !filters_init(&inbox->filters))
+        !table_init(&inbox->views) || !filters_init(&inbox->filters) || !consumers_init(inbox))
         goto fail;
     if (!is_shared)
         return inbox;
@@ -278,6 +281,7 @@ fail:
 }
 
 void inbox_stop(struct inbox *inbox) {
+    consumers_stop(inbox);
     if (inbox->follow)
         follow_stop(inbox->follow);
 }

@@ -38,6 +38,7 @@ enum poll_state {
     POLL_LOOKING,
     POLL_PARKED,
     POLL_ENDING,
+    POLL_FORGETTING,
 };
 
 /* A poll, embedded in whatever asks. The inbox uses it from inbox_poll() to its answer. A zeroed
@@ -50,19 +51,27 @@ struct poll {
         struct store_read *read; /* while reading */
         struct look *look;       /* while looking */
         uint64_t total;          /* while ending */
+        struct store_cursors *forgetting;
     };
-    int64_t ts;            /* where it begins (position.h): the last update seen, most often */
-    uint64_t asked_at;     /* the inbox's */
-    uint64_t epoch;        /* of what it has seen (store.h); 0: it does not say */
+    int64_t ts;        /* where it begins (position.h): the last update seen, most often */
+    uint64_t asked_at; /* the inbox's */
+    uint64_t epoch;    /* of what it has seen (store.h); 0: it does not say */
+    union {            /* the inbox's */
+        struct consumer *consumer; /* is_named */
+        struct consumers *roster;  /* is_roster: wants them listed */
+    };
     struct filter *filter; /* the caller's, until the poll is answered; NULL: wants all */
     uint32_t skipped;      /* the inbox's: updates that the filter has left out so far */
     uint16_t limit;        /* 1 to READ_MAX_UPDATES */
     uint8_t state;         /* enum poll_state */
     uint8_t pages; /* the inbox's, and so is all that follows but may_wait: looked through */
     uint8_t outcome;
-    bool may_wait : 1;    /* park when there is nothing new */
-    bool wants_epoch : 1; /* the caller's too */
-    bool was_parked : 1, is_judged : 1;
+    bool may_wait : 1;     /* park when there is nothing new */
+    bool has_position : 1; /* of a consumer: `ts` says where it begins, */
+    bool confirms : 1;     /* and it has confirmed that, */
+    bool confirms_now : 1; /* and what it is answered with */
+    bool wants_epoch : 1;  /* the caller's too */
+    bool was_parked : 1, is_judged : 1, is_waiting : 1, is_named : 1, is_roster : 1;
 };
 
 enum { ANSWER_MEMOS = 16 };
@@ -135,6 +144,27 @@ void inbox_cancel_push(struct store_append *push);
  * limit, may_wait and wants_epoch must be set. False when memory is out: poll_done() is not called.
  */
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
+
+/*
+ * The same for a consumer of the channel, by its name of 1 to CONSUMER_NAME_MAX_BYTES. Without
+ * has_position it goes on behind what the consumer has confirmed. One name too many:
+ * STORE_CONSUMERS_FULL.
+ */
+bool inbox_poll_as(struct inbox *inbox, struct slice channel, struct poll *poll,
+                   struct slice consumer);
+/* How many updates the poll's consumer has not confirmed. During poll_done(). */
+uint64_t inbox_lag(const struct poll *poll, const struct answer *answer);
+
+/* The same for one that wants a list of the channel's consumers, as they are at the end. */
+bool inbox_poll_consumers(struct inbox *inbox, struct slice channel, struct poll *poll);
+/* Sets `count` and `list`, which is from malloc(), by name. During poll_done(). False when memory is
+ * out. */
+bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct store_cursors *out);
+
+/* Forgets a consumer; the poll, of which nothing need be set, gets an empty answer then. False when
+ * memory is out. */
+bool inbox_forget_consumer(struct inbox *inbox, struct slice channel, struct slice consumer,
+                           struct poll *poll);
 
 /* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle poll. */
 void inbox_cancel(struct inbox *inbox, struct poll *poll);

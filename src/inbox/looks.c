@@ -40,7 +40,6 @@ static void free_look(struct look *look) {
     free(look->page.updates);
     filter_unref(&inbox->filters, look->filter);
     inbox->look_bytes -= look->bytes;
-    look->channel->pins--;
     free(look);
 }
 
@@ -61,6 +60,7 @@ static void looked(struct work *work) {
         poll_looked(inbox, channel, look->poll, &look->page, look->wanted);
     free_look(look);
     polls_wake(inbox, channel);
+    cache_unpin(inbox, channel);
     cache_trim(inbox);
 }
 

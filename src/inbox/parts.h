@@ -6,6 +6,7 @@
  *   polls.c    a poll's way to its answer: decide, park, wake
  *   views.c    the same for polls with a filter
  *   looks.c    looking through updates for them
+ *   consumers.c  cursors that are kept here
  *   reads.c    reading a channel from the store
  *   cache.c    the channels in memory
  */
@@ -14,6 +15,7 @@
 #include "base/table.h"
 #include "base/turn.h"
 #include "inbox/channel.h"
+#include "inbox/consumers.h"
 #include "inbox/inbox.h"
 #include "inbox/looks.h"
 #include "inbox/views.h"
@@ -62,8 +64,10 @@ struct inbox {
     struct update **picked;   /* room for the updates of one answer, */
     bool *wanted;             /* and for what a filter says of those of a page */
     struct filters filters;
-    struct table views; /* struct view: of all channels */
-    size_t look_bytes;  /* of the updates that wait for the worker */
+    struct table views;     /* struct view: of all channels */
+    struct table consumers; /* struct consumer: the same */
+    struct keeper *keeper;  /* consumers.c's */
+    size_t look_bytes;      /* of the updates that wait for the worker */
 };
 
 /* --- cache.c ---------------------------------------------------------------------------------- */
@@ -76,6 +80,8 @@ struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name)
 void cache_touch(struct inbox *inbox, struct channel *channel);
 /* Frees the channel; nobody may be using it. */
 void cache_forget(struct inbox *inbox, struct channel *channel);
+/* One reason less to keep the channel in memory. Without any it goes, unless it is worth keeping. */
+void cache_unpin(struct inbox *inbox, struct channel *channel);
 /* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded
  * time. */
 void cache_trim(struct inbox *inbox);
@@ -112,6 +118,10 @@ void poll_unpark(struct inbox *inbox, struct poll *poll);
 /* The filter has left out `count` updates. */
 void poll_skip(struct poll *poll, uint64_t count);
 
+/* A poll begins: sets what is the inbox's of it. */
+void poll_begin(struct poll *poll);
+/* Ends it. */
+void poll_finish(struct inbox *inbox, struct poll *poll, struct answer *answer);
 /* Ends the poll with an answer that it shares with no other. */
 void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer);
 /* Ends it with an error, without updates, or with what `read` brought for it. */

@@ -52,13 +52,21 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
 
 /* --- Answering -------------------------------------------------------------------------------- */
 
-static void finish(struct inbox *inbox, struct poll *poll, struct answer *answer) {
+void poll_begin(struct poll *poll) {
+    poll->was_parked = poll->is_judged = poll->is_waiting = false;
+    poll->is_named = poll->is_roster = false;
+    poll->pages = 0;
+    poll->skipped = 0;
+}
+
+void poll_finish(struct inbox *inbox, struct poll *poll, struct answer *answer) {
     poll->state = POLL_IDLE;
+    consumer_answered(inbox, poll, answer);
     inbox->events.poll_done(poll, answer);
 }
 
 void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer) {
-    finish(inbox, poll, answer);
+    poll_finish(inbox, poll, answer);
     inbox->events.answer_end(answer);
 }
 
@@ -230,6 +238,7 @@ static void park_before(struct channel *channel, struct poll *poll, struct list 
 
 void poll_park(struct inbox *inbox, struct channel *channel, struct poll *poll) {
     poll->ts = (int64_t)channel->total;
+    consumer_reached(inbox, poll, channel->total);
     if (poll->filter)
         view_park(inbox, channel, poll);
     else
@@ -347,7 +356,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
             has_answer = answer_from_memory(inbox, channel, poll, (uint64_t)poll->ts, &answer);
         }
         if (has_answer)
-            finish(inbox, poll, &answer);
+            poll_finish(inbox, poll, &answer);
         else if (!read_for_poll(inbox, channel, poll))
             inbox->mode->poll_unread(inbox, poll);
     }

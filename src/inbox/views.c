@@ -255,8 +255,7 @@ static void wake(struct inbox *inbox, struct view *view, uint32_t *left) {
         list_remove(&poll->link);
         view->channel->parked--;
         counters.polls_parked--;
-        poll->state = POLL_IDLE;
-        inbox->events.poll_done(poll, &answer);
+        poll_finish(inbox, poll, &answer);
     }
     if (has_answer)
         inbox->events.answer_end(&answer);

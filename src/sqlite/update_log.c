@@ -1,5 +1,6 @@
 #include "sqlite/update_log.h"
 #include "sqlite/checkpoint.h"
+#include "sqlite/cursors.h"
 #include "sqlite/deliveries.h"
 #include "sqlite/entries.h"
 #include "sqlite/epochs.h"
@@ -26,6 +27,7 @@ enum {
     APPEND_SLICE_US = 500, /* the same within a transaction of appends */
     ROWS_AN_APPEND = 2,    /* of maintenance, however long they take: so it keeps up */
     TIME_MS = 3600 * 1000, /* from one note of the time to the next */
+    CURSORS_A_SLICE = 128, /* of consumers, written within a transaction */
 };
 
 struct update_log {
@@ -39,6 +41,7 @@ struct update_log {
     struct forget forget;
     struct deliveries deliveries;
     struct epochs epochs;
+    struct cursors consumers;
     struct wal wal;
     struct log_clock clock;
     struct damage damage;
@@ -88,6 +91,7 @@ static bool commit(struct update_log *log, struct transaction *t) {
         return false;
     checkpoint_committed(&log->checkpoint, &t->written);
     deliveries_committed(&log->deliveries);
+    cursors_committed(&log->consumers);
     return true;
 }
 
@@ -101,6 +105,7 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     log->state = t->before;
     sweeper_undone(&log->sweeper);
     deliveries_undone(&log->deliveries);
+    cursors_undone(&log->consumers);
 }
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
@@ -166,6 +171,8 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
     }
     if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
         return false;
+    if (cursors_may_ride(&log->consumers) && !cursors_write(&log->consumers, CURSORS_A_SLICE))
+        return false;
     enum sweep sweep;
     bool is_moving = true; /* what is behind the checkpoint cannot be deleted yet */
     for (rows = 0; is_moving && (!rows || may_go_on(&bound, rows)) &&
@@ -179,11 +186,27 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
     return true;
 }
 
+/* Writes cursors for which no append comes, or that wait for room. It costs no sync. */
+static bool write_cursors(struct update_log *log, size_t max) {
+    bool was_unsynced = log->wal.is_unsynced;
+    if (log_file_begin_lax(&log->file) && cursors_write(&log->consumers, max) &&
+        log_file_commit(&log->file)) {
+        cursors_committed(&log->consumers);
+        log->wal.is_unsynced = was_unsynced;
+        return true;
+    }
+    log_file_note_error(&log->file, "saving the cursors of consumers");
+    log_file_roll_back(&log->file);
+    cursors_undone(&log->consumers);
+    return false;
+}
+
 bool update_log_maintain(struct update_log *log, bool is_idle) {
     struct moment moment = look_at_clock(log);
     log_clock_watch(&log->clock);
     forget_some(&log->forget, &log->state, moment.log_ms);
     deliveries_forget_some(&log->deliveries, moment.log_ms);
+    cursors_forget_some(&log->consumers, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
         struct transaction t;
@@ -194,9 +217,12 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
             return false;
         }
     }
+    bool has_cursors = cursors_are_due(&log->consumers, moment.steady_ms) &&
+                       write_cursors(log, IDLE_ROWS) &&
+                       cursors_are_due(&log->consumers, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
-    return is_maintenance_due(log, moment, is_idle) || log->forget.next_id ||
-           log->deliveries.next_channel;
+    return is_maintenance_due(log, moment, is_idle) || has_cursors || log->forget.next_id ||
+           log->deliveries.next_channel || log->consumers.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -325,30 +351,33 @@ static void undo_appends(struct update_log *log, struct list *batch) {
         entries_undo(&log->entries, append_of(link)->hash, append_name(append_of(link)));
 }
 
-static bool is_stuck(const struct update_log *log) {
-    return log->sweeper.is_end_stuck || log->sweeper.is_pass_stuck;
+/* How much of what appends take along has failed and is left out. */
+static int count_left_out(const struct update_log *log) {
+    return log->sweeper.is_end_stuck + log->sweeper.is_pass_stuck + log->consumers.is_held +
+           log->consumers.is_damaged;
 }
 
 /* Whether a batch that failed can be stored without what was in its way: an append whose channel is
- * damaged, or the sweeper. */
-static bool can_try_again(struct update_log *log, const struct transaction *t, bool was_stuck) {
+ * damaged, the sweeper, or cursors of consumers. */
+static bool can_try_again(struct update_log *log, const struct transaction *t, int left_out) {
     if (t->culprit)
         t->culprit->error = STORE_FAILED;
-    return t->culprit || is_stuck(log) != was_stuck;
+    return t->culprit || count_left_out(log) != left_out;
 }
 
 static bool append_batch(struct update_log *log, struct list *batch, struct moment moment) {
     struct transaction t;
-    bool ok, was_stuck;
+    bool ok;
+    int left_out;
     do {
-        was_stuck = is_stuck(log);
+        left_out = count_left_out(log);
         open_checkpoint_if_due(log, moment, false);
         ok = begin(log, &t) && try_append(log, batch, &t, moment);
         if (ok)
             break;
         roll_back(log, &t, "append");
         undo_appends(log, batch);
-    } while (can_try_again(log, &t, was_stuck));
+    } while (can_try_again(log, &t, left_out));
     return ok;
 }
 
@@ -424,6 +453,34 @@ void update_log_read(struct update_log *log, struct store_read *read) {
     entries_trim(&log->entries);
 }
 
+/* --- Consumers -------------------------------------------------------------------------------- */
+
+static bool do_cursors(struct update_log *log, int64_t channel, struct store_cursors *cursors) {
+    struct moment moment = look_at_clock(log);
+    if (cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors))
+        return true;
+    bool may_be_full = cursors->action != CURSORS_LOAD;
+    return may_be_full && write_cursors(log, SIZE_MAX) &&
+           cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors);
+}
+
+void update_log_cursors(struct update_log *log, struct store_cursors *cursors) {
+    struct entry *entry;
+    struct slice name = {cursors->name, cursors->name_len};
+    if (cursors->action == CURSORS_LOAD) {
+        cursors->list = NULL;
+        cursors->count = 0;
+    }
+    bool ok = entries_find(&log->entries, cursors->hash, name, false, &entry) &&
+              (!entry || do_cursors(log, entry->now.id, cursors));
+    cursors->error = ok ? STORE_OK : STORE_FAILED;
+    if (!ok)
+        log_file_note_error(&log->file, "cursors of consumers");
+    entries_trim(&log->entries);
+}
+
+/* --- Figures ---------------------------------------------------------------------------------- */
+
 void update_log_count_bytes(const struct update_log *log, struct store_stats *stats) {
     int64_t bytes;
     if (log_file_used_bytes(&log->file, &bytes))
@@ -466,6 +523,7 @@ static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
         !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
         !deliveries_init(&log->deliveries, &log->file, options->max_bytes) ||
+        !cursors_init(&log->consumers, &log->file, options) ||
         !wal_init(&log->wal, &log->file, options)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;
@@ -489,6 +547,7 @@ static void free_log(struct update_log *log) {
     log_file_close(&log->file);
     entries_deinit(&log->entries);
     epochs_deinit(&log->epochs);
+    cursors_deinit(&log->consumers);
     damage_deinit(&log->damage);
     free(log);
 }
@@ -518,6 +577,8 @@ int64_t update_log_now_ms(const struct update_log *log) {
 
 bool update_log_close(struct update_log *log) {
     write_checkpoint(log);
+    if (log->consumers.waiting_since)
+        write_cursors(log, SIZE_MAX);
     bool ok = log_file_begin(&log->file) && put_time(log, look_at_clock(log)) &&
               log_file_commit(&log->file);
     if (!ok)

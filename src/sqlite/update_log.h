@@ -42,6 +42,9 @@ void update_log_bound_wal(struct update_log *log);
 /* Does one read, bounded by READ_MAX_UPDATES and READ_MAX_BYTES. */
 void update_log_read(struct update_log *log, struct store_read *read);
 
+/* Does one operation on the cursors of a channel's consumers. */
+void update_log_cursors(struct update_log *log, struct store_cursors *cursors);
+
 /* Does a slice of maintenance; true while there is more to do at once. `is_idle`: there is nothing
  * else to do, so be thorough. */
 bool update_log_maintain(struct update_log *log, bool is_idle);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 
 #include <sqlite3.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int64_t now_ms, wall_jump_ms;
@@ -11,6 +12,19 @@ char dir[32], path[128];
 struct store_options options;
 struct update_log *the_log;
 bool is_clean;
+
+/* These stand in front of libc's, for SQLite too. */
+int syncs;
+
+int fsync(int fd) {
+    syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd) {
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
 
 static int64_t steady_clock(void) {
     return now_ms - 1600000000000;

@@ -71,3 +71,6 @@ void maintain(void);
 void settle(void);
 
 struct store_stats stats(void);
+
+/* Calls of fsync() and fdatasync() so far. */
+extern int syncs;
