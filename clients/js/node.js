@@ -55,12 +55,12 @@ function isExcluded(host, list) {
         const [name, bits] = item.toLowerCase().replace(/^\.|\.$/g, '').replace(/^\[|\]$/g, '').split('/');
         if (!family) return name !== '' && (host === name || host.endsWith(`.${name}`));
         if (isIP(name) !== family) return false;
-        const block = new BlockList();
-        const type = `ipv${family}`;
         const size = family === 4 ? 32 : 128;
-        if (bits > size) return false;
-        block.addSubnet(name, Number(bits ?? size), type);
-        return block.check(host, type);
+        const prefix = Number(bits ?? size);
+        if (!(prefix <= size)) return false;
+        const block = new BlockList();
+        block.addSubnet(name, prefix, `ipv${family}`);
+        return block.check(host, `ipv${family}`);
     });
 }
 
