@@ -36,15 +36,18 @@ export function rememberName(name) {
     memory.set('channel', name);
 }
 
-/** The name in this page's own address: {name, room}; {name: ''} when there is none. Throws what is wrong with it. */
+/**
+ * What this page's own address says: {name, more}; {name: ''} when there is none. `more` is the chat's room, or the
+ * console's filter. Throws what is wrong with it.
+ */
 export function nameInFragment() {
-    const [name, room] = location.hash.slice(1).split('/');
-    return { name: name && checked(decoded(name)), room: room && decoded(room) };
+    const [name, more] = location.hash.slice(1).split('/');
+    return { name: name && checked(decoded(name)), more: more && decoded(more) };
 }
 
 /** Puts the name into the page's address; `replace` leaves no entry in the history. */
-export function putInFragment(name, { room, replace } = {}) {
-    const hash = '#' + encodeURIComponent(name) + (room ? '/' + encodeURIComponent(room) : '');
+export function putInFragment(name, { more, replace } = {}) {
+    const hash = '#' + encodeURIComponent(name) + (more ? '/' + encodeURIComponent(more) : '');
     if (location.hash === hash) return;
     if (replace) history.replaceState(null, '', hash);
     else history.pushState(null, '', hash);
