@@ -40,10 +40,10 @@ function begin() {
     }
     $('talk').hidden = $('new-room').hidden = false;
     const isOther = fragment.name !== name || !name;
-    here = oneLine(fragment.more ?? '', NAME_MAX) || MAIN;
+    here = oneLine(fragment.room ?? '', NAME_MAX) || MAIN;
     if (isOther) {
         name = fragment.name || ownName();
-        putInFragment(name, { more: fragment.more, replace: true });
+        putInFragment(name, { room: fragment.room, replace: true });
         rooms = new Map();
         roomOf(MAIN);
         feed?.close();
@@ -177,7 +177,7 @@ $('new-room').addEventListener('submit', (event) => {
     const title = oneLine($('room-name').value.trim(), NAME_MAX);
     $('room-name').value = '';
     if (!title) return;
-    putInFragment(name, { more: title === MAIN ? undefined : title });
+    putInFragment(name, { room: title === MAIN ? undefined : title });
     begin();
     $('text').focus();
 });

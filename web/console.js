@@ -21,7 +21,7 @@ const SAY_MS = 3000; // from one spoken line about new updates to the next
 
 const $ = (id) => document.getElementById(id);
 
-let channelName;
+let place; // {name, room}, as in the fragment
 let address;
 let feed;
 let feedTurn = 0;
@@ -43,9 +43,10 @@ const consumers = new Consumers($('consumers'), tell);
 
 function begin() {
     let name;
-    let more;
+    let room;
+    let typed;
     try {
-        ({ name, more } = nameInFragment());
+        ({ name, room, filter: typed } = nameInFragment());
     } catch (error) {
         stopAt(`The address of this page names no channel: ${error.message}`);
         return;
@@ -57,8 +58,8 @@ function begin() {
     address = addressOf(name);
     showParts(true);
     $('address').textContent = address;
-    channelName = name;
-    $('filter').value = more ?? '';
+    place = { name, room };
+    $('filter').value = typed ?? '';
     selectTab(Number(memory.get('tab')) || 0);
     reset();
     follow(readFilter($('filter').value).where);
@@ -230,7 +231,7 @@ function showEmpty() {
     if (hadFocus && shown.length) $('list').focus();
     if (feed?.isLoaded && !feed.total) refused.open();
     $('empty').dataset.filtered = isFiltered || isLooking;
-    const none = feed?.where.length ? 'No update meets that' : 'No update holds that';
+    const none = seen > 0 ? 'No update holds that' : 'No update meets that';
     $('empty-title').textContent = isFiltering || (isLooking && feed.where.length) ? 'Looking…' : isLooking ? 'Loading…' : isFiltered ? none : 'Nothing has come yet';
 }
 
@@ -282,9 +283,8 @@ async function filter() {
     const typed = $('filter').value.trim();
     const { where, text } = readFilter(typed);
     if (feed) {
-        putInFragment(channelName, { more: typed, replace: true });
-        $('brand').hash = $('to-console').hash = location.hash;
-        $('to-chat').hash = encodeURIComponent(channelName);
+        putInFragment(place.name, { room: place.room, filter: typed, replace: true });
+        for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
         if (!isFollowed(where)) return askFor(where);
         feedTurn++; // what the server is asked about was not meant
         $('filter-error').textContent = '';
