@@ -87,7 +87,7 @@ export class Feed {
         this.#on = undefined;
     }
 
-    /** The machine or the tab may have slept: what is under way may be dead, and nobody would know for a minute. */
+    /** The machine or the tab may have slept: what is under way may be dead, and nobody would know for a while. */
     #wake() {
         if (this.state !== 'paused' && this.state !== 'stopped') this.start();
     }
@@ -126,7 +126,7 @@ export class Feed {
         }
     }
 
-    /** Before it says "live", the page has had an answer of the server: a poll may have none for a minute. */
+    /** Before it says "live", the page has had an answer of the server: a poll may have none for half a minute. */
     async #fetch(address, init) {
         if (this.state !== 'live') {
             const now = new URL(address);

@@ -202,7 +202,7 @@ class Subscription extends Loop {
     lag;
 
     constructor(settings, running, options = {}, pick) {
-        const { since, where = [], name } = options;
+        const { since, name } = options;
         const { ts = since === undefined && name === undefined ? 0 : undefined } = options;
         if (ts !== undefined && ts !== 'now' && !Number.isSafeInteger(ts)) throw new RangeError("ts is the id of an update, -K for the last K, or 'now'");
         if (ts !== undefined && since !== undefined) throw new TypeError('ts or since, not both');
@@ -307,7 +307,8 @@ class Poller {
                 if (this.#stop.aborted) return undefined;
                 this.#cuts = 0;
                 this.#stepMs = this.#settings.backoffMs;
-                if (sleep > 0 && performance.now() - began >= sleep * 1000) this.#sleep = Math.min(this.#sleep * 1.25, this.#sleepMax);
+                // The server may end a wait a little early.
+                if (sleep > 0 && performance.now() - began >= sleep * 800) this.#sleep = Math.min(this.#sleep * 1.25, this.#sleepMax);
                 return replies;
             } catch (error) {
                 if (this.#stop.aborted) return undefined;
