@@ -215,14 +215,20 @@ class Subscription extends Loop {
         const isPlaced = this.ts >= 0 || (this.ts === undefined && since === undefined);
         const start = this.ts === undefined && since !== undefined ? { since: since instanceof Date ? since.toISOString() : since } : { ts: this.ts };
         // "Now" and "10 minutes ago" are asked for without waiting: after a poll that was cut they would be others.
-        return poller.poll(isPlaced, (sleep) => askOne(settings, settings.url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options, this, stop));
+        return poller.poll(isPlaced, async (sleep) => {
+            const url = new URL(settings.url);
+            const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
+            const { response, text } = await request(settings, url.href, {}, sleep, stop);
+            const total = Number(response.headers.get('X-Total-Updates'));
+            return readable(response, () => [[this, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
+        });
     }
 }
 
 /** The iterator of many channels. */
 class ManySubscription extends Loop {
     #places; // of each channel, by its name
-    #isNew; // those of which ts or epoch is not known
+    #hasReply = false;
 
     constructor(settings, running, positions, options = {}, pick) {
         const places = Object.entries(positions).map(([name, position]) => {
@@ -233,7 +239,6 @@ class ManySubscription extends Loop {
         if (!places.length || places.length > CHANNELS_MAX) throw new RangeError(`1 to ${CHANNELS_MAX} channels can be read at once`);
         super(settings, running, options, (poller, stop) => this.#ask(settings, options, poller, stop), pick);
         this.#places = new Map(places.map((place) => [place.name, place]));
-        this.#isNew = places.filter(({ ts, epoch }) => !(ts >= 0 && epoch));
     }
 
     get positions() {
@@ -241,12 +246,11 @@ class ManySubscription extends Loop {
     }
 
     async #ask(settings, options, poller, stop) {
-        if (!this.#isNew.length) return poller.poll(true, (sleep) => this.#askAll(settings, options, sleep, stop));
-        // The reply to a poll of many tells nothing of a quiet channel; one of its own does.
-        const [place] = this.#isNew;
-        const url = below(settings.url, encodeURIComponent(place.name.replace(/^\//, '')));
-        const replies = await poller.poll(false, (sleep) => askOne(settings, url, { ts: place.ts, sleep, epoch: place.epoch ?? '' }, options, place, stop));
-        this.#isNew.shift();
+        // One that does not wait tells the epochs early, and where "now" is before a poll can be cut.
+        const isKnown = ({ ts, epoch }) => ts === 0 || (ts > 0 && (epoch || this.#hasReply));
+        const canWait = Array.from(this.#places.values()).every(isKnown);
+        const replies = await poller.poll(canWait, (sleep) => this.#askAll(settings, options, sleep, stop));
+        this.#hasReply = true;
         return replies;
     }
 
@@ -260,14 +264,6 @@ class ManySubscription extends Loop {
             return channels.filter(([name]) => this.#places.has(name)).map(([name, { parts }]) => [this.#places.get(name), readReply(text, parts, isFull)]);
         });
     }
-}
-
-async function askOne(settings, address, query, options, place, stop) {
-    const url = new URL(address);
-    const isFull = addQuery(url, query, options);
-    const { response, text } = await request(settings, url.href, {}, query.sleep, stop);
-    const total = Number(response.headers.get('X-Total-Updates'));
-    return readable(response, () => [[place, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
 }
 
 /** Returns whether the updates come with their requests, and so with their ts: behind a filter nothing else tells it. */

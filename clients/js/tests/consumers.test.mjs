@@ -127,15 +127,13 @@ test('a server that lost its data is found out, also where its counter is furthe
 const member = ({ body: { ok, ...more } }) => more;
 const many = (channels) => ({ body: { ok: true, channels } });
 
-test('many channels: places are asked for one by one, then all at once', async (t) => {
+test('many channels: the first poll finds "now", and does not wait', async (t) => {
     const server = await startScript(t, [
-        reply(7, [], { epoch: 'a1' }),
         { status: 502, body: '' },
-        reply(2, [{ n: 1 }, { n: 2 }], { epoch: 'b1' }),
+        many({ a: member(reply(7, [], { epoch: 'a1' })), '/b': member(reply(2, [{ n: 1 }, { n: 2 }], { epoch: 'b1' })) }),
         many({ '/b': member(reply(3, [{ n: 3 }], { epoch: 'b2', missed: 4 })), unknown: member(reply(1, [{}])), c: { ok: false, error_code: 503, error_description: 'No' } }),
         many({}),
         many({ a: member(reply(0, [], { epoch: 'a2', reset: true })), c: member(reply(5, [{ n: 5 }], { epoch: 'c1', skipped: 3 })) }),
-        (socket) => socket.destroy(),
     ]);
     const events = [];
     const channels = named(t, new URL('/below/', server.url), { backoffMs: 1 });
@@ -154,13 +152,24 @@ test('many channels: places are asked for one by one, then all at once', async (
         'reset 0 a', 'c 5 5 {"n":5}',
     ]);
     assert.deepEqual(entries.positions, { a: { ts: 0, epoch: 'a2' }, '/b': { ts: 3, epoch: 'b2' }, c: { ts: 1, epoch: 'c1' } });
-    assert.deepEqual(server.requests.map(({ method, url }) => `${method} ${url.split('?')[0]}`), ['GET /below/a', 'GET /below/b', 'GET /below/b', 'POST /below/-/poll', 'POST /below/-/poll', 'POST /below/-/poll']);
-    assert.deepEqual(server.requests.slice(3).map(({ body }) => JSON.parse(body)), [
-        { a: { ts: 7, epoch: 'a1' }, '/b': { ts: 2, epoch: 'b1' }, c: { ts: 1, epoch: 'c1' } },
-        { a: { ts: 7, epoch: 'a1' }, '/b': { ts: 3, epoch: 'b2' }, c: { ts: 1, epoch: 'c1' } },
-        { a: { ts: 7, epoch: 'a1' }, '/b': { ts: 3, epoch: 'b2' }, c: { ts: 1, epoch: 'c1' } },
-    ]);
-    assert.deepEqual(server.requests[3].query, { sleep: '25', limit: '100', epoch: '' });
+    assert.ok(server.requests.every(({ method, url }) => method === 'POST' && url.startsWith('/below/-/poll?')));
+    const c = { ts: 1, epoch: 'c1' };
+    const first = { a: { ts: 'now' }, '/b': { ts: 0 }, c };
+    const later = { a: { ts: 7, epoch: 'a1' }, '/b': { ts: 3, epoch: 'b2' }, c };
+    assert.deepEqual(server.requests.map(({ body }) => JSON.parse(body)), [first, first, { ...later, '/b': { ts: 2, epoch: 'b1' } }, later, later]);
+    assert.deepEqual(server.requests.map(({ query }) => query.sleep), ['0', '0', '25', '25', '25']);
+    assert.deepEqual(server.requests[0].query, { sleep: '0', limit: '100', epoch: '' });
+});
+
+test('many channels: a poll that was cut is asked again at once', async (t) => {
+    const cut = async (socket) => {
+        await sleep(600);
+        socket.destroy();
+    };
+    const server = await startScript(t, [cut, many({ a: member(reply(1, [{ n: 1 }])) })]);
+    const channels = named(t, new URL('/', server.url), { backoffMs: 10_000 });
+    assert.deepEqual(await take(channels.updates({ a: 0, b: { ts: 5, epoch: 'b' } }), 1), [['a', { n: 1 }]]);
+    assert.deepEqual(server.requests.map(({ query }) => query.sleep), ['25', '1']);
 });
 
 test('many channels: arguments', (t) => {
@@ -180,7 +189,7 @@ test('many channels of the real server', async (t) => {
     const updates = channels.updates({ a: 0, 'é 1': 'now', quiet: 0 });
     assert.deepEqual((await updates.next()).value, ['a', { n: 1, kind: 'x' }]);
     const next = updates.next();
-    while (!(updates.positions.quiet.ts === 0 && updates.positions.quiet.epoch)) await sleep(2);
+    while (updates.positions['é 1'].ts === 'now') await sleep(2);
     await open('é 1').push({ n: 3, kind: 'x' });
     assert.deepEqual((await next).value, ['é 1', { n: 3, kind: 'x' }]);
     const last = updates.next();
