@@ -60,7 +60,7 @@ test('where: ids and the cursor are exact', async (t) => {
     }
     assert.deepEqual(seen.map(([ts, n]) => [ts, n]), [[10, 10], [20, 20], [30, 30]]);
     assert.equal(seen[0][2], '{"n":10,"kind":"tenth"}');
-    seen.forEach(([ts, , , cursor], i) => assert.ok(cursor >= i * 10 && cursor < ts, `${cursor}`));
+    assert.deepEqual(seen.map(([, , , cursor]) => cursor), [9, 10, 29]);
     assert.equal(skipped.reduce((a, b) => a + b), 27);
     assert.deepEqual(await take(channel.updates({ where: ['body.kind:tenth', '!body.n:10|20'] }), 1), [{ n: 30, kind: 'tenth' }]);
     assert.deepEqual(await take(openChannel(t, `${url}?where=body.n:15`).entries(), 1).then(([{ ts, update }]) => [ts, update.n]), [15, 15]);

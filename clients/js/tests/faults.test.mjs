@@ -73,6 +73,7 @@ test('429 and 503 wait for Retry-After, of others it does not count, and it is b
     assert.ok(last.at - server.requests[2].at < 900);
     while (waits.length < 7) await sleep(1);
     for (const [i, ms] of [[0, 1000], [1, 1000], [6, 60_000]]) assert.ok(waits[i] >= ms && waits[i] <= ms * 1.5, `${waits[i]} of ${ms}`);
+    assert.notEqual(waits[0], waits[1], 'not all at once');
     assert.ok(waits.slice(2, 6).every((ms) => ms > 0 && ms <= 4));
     await updates.return();
     await ended;
