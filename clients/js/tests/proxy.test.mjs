@@ -188,11 +188,14 @@ test('which requests go through which proxy', async (t) => {
 });
 
 test('the option `proxy` wins, also with false; of many channels too', async (t) => {
-    const { proxy, url, requests } = await startBehind(t, [receipt, receipt, reply(1, [{}])]);
+    const many = { body: { ok: true, channels: { a: { ts: 1, updates: [{}] } } } };
+    const { proxy, url, requests } = await startBehind(t, [receipt, receipt, many]);
     setEnvironment(t, { http_proxy: '127.0.0.1:1' });
     await new Channel(ADDRESS, { proxy: `127.0.0.1:${proxy.port}` }).push({});
     await new Channel(url, { proxy: false }).push({});
-    await take(new Channels('http://longline.test', { proxy: `http://127.0.0.1:${proxy.port}` }).updates({ a: 0 }), 1);
+    const channels = new Channels('http://longline.test', { proxy: `http://127.0.0.1:${proxy.port}` });
+    t.after(() => channels.close());
+    assert.deepEqual(await take(channels.updates({ a: 0 }), 1), [['a', {}]]);
     assert.deepEqual([proxy.seen.length, requests.length], [2, 3]);
     for (const bad of ['socks5://SECRET@localhost', 'http://SECRET@:x']) {
         assert.throws(() => new Channel(ADDRESS, { proxy: bad }), (error) => error instanceof TypeError && !error.stack.includes('SECRET@'));
