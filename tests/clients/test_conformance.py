@@ -53,7 +53,8 @@ def check_events(run, wanted):
 @pytest.mark.parametrize("case", SCRIPTED, ids=lambda case: case["name"])
 def test_script(case, run, stand_in):
     server = stand_in(case["script"], errors_told=run.errors_told)
-    client = run(server.url, ts=case["ts"], sleep=case["sleep"])
+    told = {name: case[name] for name in ("ts", "sleep", "backoff_ms", "options") if name in case}
+    client = run(server.url, **told)
     events = case["events"]
     if events and "error" in events[-1]:
         assert client.wait() == 3, client.describe()
@@ -228,6 +229,20 @@ def test_stop_in_backoff(run, stand_in):
         return client
 
     check_driver_stops_at_once(start_and_wait)
+
+
+@real("real: clients that were told to wait come back one by one")
+def test_spread_of_retry_after(driver, run, stand_in):
+    """Retry-After is stretched at random, by up to a half."""
+    servers = [stand_in([refusal(429, Retry_After="1")]) for _ in range(8)]
+    clients = [run(server.url) for server in servers]
+    waits_s = []
+    for server, client in zip(servers, clients):
+        server.wait_for_held(lambda client=client: client.is_alive)
+        waits_s.append(server.requests[1].at - server.requests[0].at)
+    assert min(waits_s) >= 0.98, waits_s
+    # Evenly spread over half a second, eight are never that close; a slow machine spreads them more.
+    assert max(waits_s) - min(waits_s) >= 0.06, waits_s
 
 
 @real("real: stop while connections are refused")
