@@ -130,6 +130,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .capture_headers = config->capture_headers,
         .keep_updates = (uint64_t)config->channel_storage_maxsize,
         .keep_seconds = (uint64_t)config->data_ttl,
+        .poll_max_ms = (uint64_t)config->poll_max * 1000,
     };
     if (config->rate_limit_limit)
         api.limiter = limiter_new((uint64_t)config->rate_limit_limit,

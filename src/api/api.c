@@ -1,5 +1,6 @@
 #include "api/api.h"
 #include "api/batch.h"
+#include "api/consumers.h"
 #include "api/handshake.h"
 #include "api/large_push.h"
 #include "api/page.h"
@@ -83,16 +84,18 @@ static enum http_error decode_channel(struct slice segment, struct route *route)
 
 /* --- The route table -------------------------------------------------------------------------- */
 
-enum { MAY_GET = 1, MAY_PUSH = 2 };
+enum { MAY_GET = 1, MAY_PUSH = 2, MAY_DELETE = 4, MAY_ALL = 7 };
 
 /* The Allow header of a path that takes `methods`, with further headers behind it. */
 #define ALLOW(methods, more)                                                                       \
     ((methods) == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n" more)                         \
      : (methods) == MAY_PUSH ? SLICE("Allow: POST, PUT, PATCH, OPTIONS\r\n" more)                  \
-                             : SLICE("Allow: GET, HEAD, POST, PUT, PATCH, OPTIONS\r\n" more))
+     : (methods) == MAY_ALL                                                                        \
+         ? SLICE("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" more)                   \
+         : SLICE("Allow: GET, HEAD, POST, PUT, PATCH, OPTIONS\r\n" more))
 
 #define CORS                                                                                       \
-    "Access-Control-Allow-Methods: GET, HEAD, POST, PUT, PATCH, OPTIONS\r\n"                       \
+    "Access-Control-Allow-Methods: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"               \
     "Access-Control-Allow-Headers: *, Authorization, Content-Type\r\n"                             \
     "Access-Control-Max-Age: 86400\r\n"
 
@@ -128,6 +131,7 @@ static unsigned method_bit(const struct request *request) {
     case HTTP_POST:
     case HTTP_PUT:
     case HTTP_PATCH: return MAY_PUSH;
+    case HTTP_DELETE: return MAY_DELETE;
     default: return 0;
     }
 }
@@ -149,7 +153,14 @@ static struct peer client_of(const struct exchange *exchange, const struct reque
 }
 
 /* What stands behind the channel's name in a path. */
-enum place { PLACE_CHANNEL, PLACE_PUSH, PLACE_POLL, PLACE_REFUSED, PLACE_BELOW };
+enum place {
+    PLACE_CHANNEL,
+    PLACE_PUSH,
+    PLACE_POLL,
+    PLACE_REFUSED,
+    PLACE_CONSUMERS,
+    PLACE_BELOW,
+};
 
 /* Takes the channel's name off the front of `*path`, which begins with a slash. The rest begins
  * with a slash too, or is empty. Slashes that are doubled, or behind everything, do not count. */
@@ -168,6 +179,7 @@ static enum place take_channel(struct slice *path, struct slice *name) {
            : slice_equal(word, SLICE("/pushUpdates")) ? PLACE_PUSH
            : slice_equal(word, SLICE("/getUpdates"))  ? PLACE_POLL
            : slice_equal(word, SLICE("/refused"))     ? PLACE_REFUSED
+           : slice_equal(word, SLICE("/consumers"))   ? PLACE_CONSUMERS
                                                       : PLACE_BELOW;
 }
 
@@ -214,13 +226,18 @@ static void push(struct exchange *exchange, const struct request *request,
 
 /* --- Refused pushes --------------------------------------------------------------------------- */
 
+/* Whether a GET of the place is never a push. */
+static bool is_read_only(enum place place) {
+    return place == PLACE_POLL || place == PLACE_REFUSED || place == PLACE_CONSUMERS;
+}
+
 /* Whether a request whose path leads there is a push. */
 static bool is_push(const struct request *request, const struct route *route, enum place place) {
     if (method_bit(request) == MAY_PUSH)
         return true;
     return request->parser.method == HTTP_GET &&
-           (place == PLACE_PUSH || (place != PLACE_POLL && place != PLACE_REFUSED &&
-                                    push_is_handshake(request, route->query)));
+           (place == PLACE_PUSH ||
+            (!is_read_only(place) && push_is_handshake(request, route->query)));
 }
 
 /* Notes that a request is refused, if it is a push. Its path may be cut off, and its channel be
@@ -297,8 +314,10 @@ static void serve_get(struct exchange *exchange, const struct request *request, 
                    SLICE("OK")); /* looks, and sends nothing */
     else if (place == PLACE_REFUSED)
         reply_refused(exchange, channel_of(route));
+    else if (place == PLACE_CONSUMERS)
+        consumers_list(exchange, channel_of(route));
     else if (place == PLACE_PUSH ||
-             (place != PLACE_POLL && push_is_handshake(request, route->query)))
+             (!is_read_only(place) && push_is_handshake(request, route->query)))
         push(exchange, request, route);
     else if (place == PLACE_BELOW)
         reply_error(exchange, ERROR_NOT_FOUND);
@@ -310,15 +329,17 @@ static void serve_get(struct exchange *exchange, const struct request *request, 
 static void serve_channel(struct exchange *exchange, const struct request *request,
                           struct route *route) {
     static const unsigned methods_of[] = {
-        [PLACE_CHANNEL] = MAY_GET | MAY_PUSH,
+        [PLACE_CHANNEL] = MAY_ALL,
         [PLACE_PUSH] = MAY_GET | MAY_PUSH,
         [PLACE_POLL] = MAY_GET,
         [PLACE_REFUSED] = MAY_GET | MAY_PUSH, /* below the channel, like any other path */
+        [PLACE_CONSUMERS] = MAY_GET | MAY_PUSH,
         [PLACE_BELOW] = MAY_PUSH,
     };
     struct slice name;
     enum place place = take_channel(&route->path, &name);
-    route->below = place == PLACE_BELOW || place == PLACE_REFUSED ? route->path : SLICE("");
+    bool is_below = place == PLACE_BELOW || place == PLACE_REFUSED || place == PLACE_CONSUMERS;
+    route->below = is_below ? route->path : SLICE("");
     unsigned method = method_bit(request), methods = methods_of[place];
     enum http_error error = decode_channel(name, route);
     if (error) {
@@ -336,6 +357,8 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
         return;
     } else if (method == MAY_GET)
         serve_get(exchange, request, route, place);
+    else if (method == MAY_DELETE)
+        consumers_forget(exchange, channel_of(route), route->query);
     else
         push(exchange, request, route);
 }
@@ -372,7 +395,7 @@ static void on_request(struct exchange *exchange, const struct request *request)
     ask_of(exchange)->quota = -1;
     struct slice target = request_slice(request, request->target);
     if (request->parser.method == HTTP_OPTIONS && slice_equal(target, SLICE("*"))) {
-        reply_options(exchange, MAY_GET | MAY_PUSH);
+        reply_options(exchange, MAY_ALL);
         return;
     }
     struct route route;
@@ -388,7 +411,7 @@ static void on_request(struct exchange *exchange, const struct request *request)
 
 static void on_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    inbox_cancel(&ask->poll);
+    poll_forget(ask);
     if (ask->making == MAKING_BATCH)
         batch_cancel(ask->batch);
     else if (ask->making == MAKING_LARGE_PUSH)

@@ -19,6 +19,7 @@ extern struct api {
     const char *provider;
     bool capture_headers;
     uint64_t keep_updates, keep_seconds; /* of a channel, for health */
+    uint64_t poll_max_ms;
     bool is_draining;
 } api;
 

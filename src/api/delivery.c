@@ -1,5 +1,5 @@
 #include "api/delivery.h"
-#include "base/json.h"
+#include "base/json_find.h"
 #include "base/text.h"
 
 #include <sodium.h>
@@ -141,51 +141,12 @@ void delivery_source_deinit(struct delivery_source *source) {
 
 /* --- An update -------------------------------------------------------------------------------- */
 
-/* The member of this name, of the same names the last; or the item at this place. */
-static bool find_inside(struct slice json, struct slice name, struct slice *value) {
-    struct buf scratch = {0};
-    bool found = false;
-    uint64_t place, at = 0;
-    bool is_array = json.len && *json.data == '[';
-    if (is_array && !slice_number(name, UINT32_MAX, &place))
-        return false;
-    for (struct json_member member;
-         is_array ? json_next_item(&json, &member.value) : json_next_member(&json, &member);) {
-        bool is_it =
-            is_array ? at++ == place : slice_equal(json_unescape(member.key, &scratch), name);
-        if (is_it)
-            *value = member.value;
-        found |= is_it;
-        if (is_array && is_it)
-            break;
-    }
-    buf_deinit(&scratch);
-    return found;
-}
-
-bool delivery_find(struct slice json, struct slice path, struct buf *out) {
-    struct slice value = skip_blank(json), name;
-    for (int depth = 0; slice_cut(&path, '.', &name); depth++)
-        if (depth == DELIVERY_PATH_MAX_NAMES || !value.len || !strchr("{[", *value.data) ||
-            !find_inside(value, name, &value))
-            return false;
-    if (!value.len || strchr("{[n", *value.data))
-        return false;
-    struct buf scratch = {0};
-    if (*value.data == '"')
-        value = json_unescape((struct slice){value.data + 1, value.len - 2}, &scratch);
-    buf_append(out, value.data, value.len);
-    out->failed |= scratch.failed;
-    buf_deinit(&scratch);
-    return true;
-}
-
 struct delivery delivery_next(struct delivery_source *source, struct slice body) {
     struct delivery delivery = source->delivery;
     uint64_t number = source->count++;
     if (source->path.len) {
         struct buf text = {0};
-        if (delivery_find(body, (struct slice){source->path.data, source->path.len}, &text))
+        if (json_find(body, (struct slice){source->path.data, source->path.len}, &text))
             set_id(&delivery, &(struct slice){text.data, text.len}, 1);
         source->failed |= text.failed;
         buf_deinit(&text);

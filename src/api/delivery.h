@@ -16,10 +16,7 @@
 #include "http/request.h"
 #include "inbox/store.h"
 
-enum {
-    DELIVERY_TEXT_MAX_BYTES = 1024,
-    DELIVERY_PATH_MAX_NAMES = 16, /* each reads the rest of the text once more */
-};
+enum { DELIVERY_TEXT_MAX_BYTES = 1024 };
 
 /* What is known of the ids of a request's updates. */
 struct delivery_source {
@@ -38,8 +35,3 @@ void delivery_source_deinit(struct delivery_source *source);
 
 /* The delivery of the request's next update, whose text is `body`. Any thread. */
 struct delivery delivery_next(struct delivery_source *source, struct slice body);
-
-/* What stands at `path` (`a.b.0`) in a valid JSON text: a string, decoded to `out`, a number, true
- * or false. False for anything else, when there is nothing, and when the path has more than
- * DELIVERY_PATH_MAX_NAMES. Check out->failed. */
-bool delivery_find(struct slice json, struct slice path, struct buf *out);

@@ -11,24 +11,44 @@
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 
-/* Writes an answer's JSON up to its updates. */
-static void write_opening(struct buf *out, const struct answer *answer) {
-    buf_puts(out, "{\"ok\":true,\"ts\":");
-    buf_put_number(out, answer->ts);
-    if (answer->missed) {
-        buf_puts(out, ",\"missed\":");
-        buf_put_number(out, answer->missed);
-    }
+enum { OPENING_MAX_BYTES = 256 }; /* enough for every opening */
+
+static void write_number(struct buf *out, const char *name, uint64_t number) {
+    buf_puts(out, name);
+    buf_put_number(out, number);
+}
+
+/* Of a channel with updates whose epoch is not known, nothing is said. */
+static void write_epoch(struct buf *out, const struct answer *answer) {
+    if (answer->epoch)
+        buf_printf(out, ",\"epoch\":\"%016" PRIx64 "\"", answer->epoch);
+    else if (!answer->total)
+        buf_puts(out, ",\"epoch\":\"0\"");
+}
+
+/* Writes an answer's members up to its updates. */
+static void write_opening(struct buf *out, const struct answer *answer,
+                          const struct page_form *form) {
+    write_number(out, "\"ts\":", answer->ts);
+    if (form->has_epoch)
+        write_epoch(out, answer);
+    if (form->has_lag)
+        write_number(out, ",\"lag\":", form->lag);
+    if (answer->missed)
+        write_number(out, ",\"missed\":", answer->missed);
     if (answer->reset)
         buf_puts(out, ",\"reset\":true");
+    if (answer->skipped)
+        write_number(out, ",\"skipped\":", answer->skipped);
     buf_puts(out, ",\"updates\":[");
 }
 
-static struct reply *write_plain_page(const struct answer *answer, unsigned flags,
-                                      struct slice headers) {
-    char text[128]; /* enough for every opening */
+static struct reply *write_plain_page(const struct answer *answer, const struct page_form *form,
+                                      unsigned flags, struct slice headers) {
+    char text[OPENING_MAX_BYTES];
     struct buf opening = {.data = text, .cap = sizeof text, .is_borrowed = true};
-    write_opening(&opening, answer);
+    buf_puts(&opening, "{\"ok\":true,");
+    write_opening(&opening, answer, form);
     size_t len = opening.len + 2 + (answer->count ? answer->count - 1 : 0);
     for (uint32_t i = 0; i < answer->count; i++)
         len += answer->updates[i]->body_len;
@@ -87,16 +107,26 @@ static void write_full(struct buf *out, const struct update *update) {
     buf_putc(out, '}');
 }
 
-static struct reply *write_full_page(const struct answer *answer, unsigned flags,
-                                     struct slice headers) {
-    struct buf body = {0};
-    write_opening(&body, answer);
+void page_write(struct buf *out, const struct answer *answer, const struct page_form *form) {
+    write_opening(out, answer, form);
     for (uint32_t i = 0; i < answer->count; i++) {
+        struct slice body = update_body(answer->updates[i]);
         if (i)
-            buf_putc(&body, ',');
-        write_full(&body, answer->updates[i]);
+            buf_putc(out, ',');
+        if (form->is_full)
+            write_full(out, answer->updates[i]);
+        else
+            buf_append(out, body.data, body.len);
     }
-    buf_puts(&body, "]}");
+    buf_putc(out, ']');
+}
+
+static struct reply *write_full_page(const struct answer *answer, const struct page_form *form,
+                                     unsigned flags, struct slice headers) {
+    struct buf body = {0};
+    buf_puts(&body, "{\"ok\":true,");
+    page_write(&body, answer, form);
+    buf_putc(&body, '}');
     struct reply *reply = NULL;
     if (!body.failed)
         reply = reply_new(HTTP_OK, flags, REPLY_JSON, headers, (struct slice){body.data, body.len});
@@ -104,10 +134,10 @@ static struct reply *write_full_page(const struct answer *answer, unsigned flags
     return reply;
 }
 
-struct reply *page_reply(const struct answer *answer, bool is_full, unsigned flags,
+struct reply *page_reply(const struct answer *answer, const struct page_form *form, unsigned flags,
                          struct slice headers) {
-    return is_full ? write_full_page(answer, flags, headers)
-                   : write_plain_page(answer, flags, headers);
+    return form->is_full ? write_full_page(answer, form, flags, headers)
+                         : write_plain_page(answer, form, flags, headers);
 }
 
 /* --- Large pages ------------------------------------------------------------------------------ */
@@ -116,7 +146,7 @@ struct large_page {
     struct work work;
     struct list asks;     /* that wait for it, by their polls' links */
     struct answer answer; /* with updates of its own */
-    bool is_full;
+    struct page_form form;
     unsigned flags;
     struct lines headers;
     size_t work_bytes;   /* counted in BUFFER_SIZE meanwhile */
@@ -138,8 +168,7 @@ bool page_is_large(const struct answer *answer, bool is_full) {
 /* work.run: on the worker's thread. */
 static void write_page(struct work *work) {
     struct large_page *page = container_of(work, struct large_page, work);
-    page->reply =
-        page_reply(&page->answer, page->is_full, page->flags, lines_slice(&page->headers));
+    page->reply = page_reply(&page->answer, &page->form, page->flags, lines_slice(&page->headers));
 }
 
 static void free_page(struct large_page *page) {
@@ -176,10 +205,10 @@ static bool take_updates(struct large_page *page, const struct answer *answer) {
     return true;
 }
 
-struct large_page *large_page_begin(const struct answer *answer, bool is_full, unsigned flags,
-                                    const struct lines *headers) {
+struct large_page *large_page_begin(const struct answer *answer, const struct page_form *form,
+                                    unsigned flags, const struct lines *headers) {
     /* In the full view a body stands twice, and its raw form may be longer than it is. */
-    size_t bytes = (is_full ? 3 : 1) * answer_size(answer, is_full);
+    size_t bytes = (form->is_full ? 3 : 1) * answer_size(answer, form->is_full);
     struct large_page *page = budget_has_for_one(bytes) ? calloc(1, sizeof *page) : NULL;
     if (!page)
         return NULL;
@@ -189,7 +218,7 @@ struct large_page *large_page_begin(const struct answer *answer, bool is_full, u
     }
     list_init(&page->asks);
     page->work = (struct work){.run = write_page, .done = page_written};
-    page->is_full = is_full;
+    page->form = *form;
     page->flags = flags;
     page->headers = *headers;
     page->work_bytes = bytes;

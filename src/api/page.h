@@ -16,8 +16,17 @@ enum {
     LARGE_PLAIN_PAGE_BYTES = 2 << 20, /* of bodies, without */
 };
 
+/* What a page has besides its updates, and how it has those. */
+struct page_form {
+    bool is_full, has_epoch, has_lag;
+    uint64_t lag;
+};
+
+/* Writes an answer's members: what stands in the JSON between `{"ok":true,` and `}`. */
+void page_write(struct buf *out, const struct answer *answer, const struct page_form *form);
+
 /* Writes the reply of an answer; `headers` as in reply_new(). NULL when memory is out. */
-struct reply *page_reply(const struct answer *answer, bool is_full, unsigned flags,
+struct reply *page_reply(const struct answer *answer, const struct page_form *form, unsigned flags,
                          struct slice headers);
 
 bool page_is_large(const struct answer *answer, bool is_full);
@@ -25,8 +34,8 @@ bool page_is_large(const struct answer *answer, bool is_full);
 struct large_page;
 
 /* Begins to write a large one. NULL when there is no room for it. */
-struct large_page *large_page_begin(const struct answer *answer, bool is_full, unsigned flags,
-                                    const struct lines *headers);
+struct large_page *large_page_begin(const struct answer *answer, const struct page_form *form,
+                                    unsigned flags, const struct lines *headers);
 
 /* Replies to the exchange when the page is written: not before this turn ends. */
 void large_page_await(struct large_page *page, struct exchange *exchange);

@@ -6,13 +6,15 @@
  */
 #pragma once
 
+#include "api/replies.h"
 #include "http/conn.h"
 #include "inbox/inbox.h"
 
-enum { SLEEP_MAX_MS = 60000 };
-
 /* Handles a poll of `channel`; `query` is what follows the `?` of the target. */
 void poll_handle(struct exchange *exchange, struct slice channel, struct slice query);
+
+/* The exchange has no poll any more. Harmless when it had none. */
+void poll_forget(struct ask *ask);
 
 /* The time of the exchange's poll is over, or the server is stopping. Harmless when there is
  * none. */

@@ -39,6 +39,8 @@ void reply_error(struct exchange *exchange, enum http_error error) {
 enum http_error store_http_error(enum store_error error) {
     static const enum http_error errors[] = {
         [STORE_FAILED] = ERROR_STORE,
+        [STORE_BUSY] = ERROR_BUSY,
+        [STORE_CONSUMERS_FULL] = ERROR_CONSUMERS,
         [STORE_AWAY] = ERROR_STORE_AWAY,
         [STORE_UNSURE] = ERROR_STORE_UNSURE,
         [STORE_NOT_REPLICATED] = ERROR_STORE_NOT_REPLICATED,

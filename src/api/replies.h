@@ -13,6 +13,9 @@
 enum making { MAKING_NOTHING, MAKING_BATCH, MAKING_LARGE_PUSH, MAKING_LARGE_PAGE };
 
 /* What a handler keeps of a request under way, in its exchange's `state`. */
+/* What the answer to a poll becomes. */
+enum ask_kind { ASK_UPDATES, ASK_CONSUMERS, ASK_FORGET };
+
 struct ask {
     struct poll poll;
     union {
@@ -23,6 +26,7 @@ struct ask {
     struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
     int64_t quota;         /* requests left in the client's window; -1: not counted */
     bool is_full;          /* a poll with view=full */
+    uint8_t kind;          /* of a poll: enum ask_kind */
     uint8_t making;        /* enum making */
 };
 

@@ -70,6 +70,10 @@ static const struct setting settings[] = {
                    "make progress."),
     NUMBER_SETTING("IDLE_TIMEOUT", idle_timeout, "75", 1, 86400,
                    "Seconds before an idle connection is closed."),
+    NUMBER_SETTING(
+        "POLL_MAX", poll_max, "60", 1, 3600,
+        "The longest that a poll waits, in seconds; a larger sleep means this. Less than "
+        "what a proxy in front allows, if that is known."),
     NUMBER_SETTING("RATE_LIMIT_FRAME", rate_limit_frame, "60", 1, 86400,
                    "Length of the rate limit's window, in seconds."),
     NUMBER_SETTING("RATE_LIMIT_LIMIT", rate_limit_limit, "0", 0, 1000000000,

@@ -33,6 +33,7 @@ struct config {
     int io_uring;             /* bool */
     int64_t request_timeout;  /* seconds */
     int64_t idle_timeout;     /* seconds */
+    int64_t poll_max;         /* seconds */
     int64_t rate_limit_frame; /* seconds */
     int64_t rate_limit_limit; /* 0: off */
     const char *trust_proxy;

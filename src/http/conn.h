@@ -40,7 +40,7 @@ enum {
     CONN_EARLIER_MAX_MS = 4000, /* see exchange_wait() */
 };
 
-enum { EXCHANGE_STATE_BYTES = 80 };
+enum { EXCHANGE_STATE_BYTES = 112 };
 
 /* One request and its one reply, embedded in its connection. The handler owns it from
  * handler.request() to exchange_reply(). */

@@ -20,6 +20,7 @@
     X(HTTP_NOT_FOUND, 404, "Not Found")                                                            \
     X(HTTP_METHOD_NOT_ALLOWED, 405, "Method Not Allowed")                                          \
     X(HTTP_REQUEST_TIMEOUT, 408, "Request Timeout")                                                \
+    X(HTTP_CONFLICT, 409, "Conflict")                                                              \
     X(HTTP_CONTENT_TOO_LARGE, 413, "Content Too Large")                                            \
     X(HTTP_URI_TOO_LONG, 414, "URI Too Long")                                                      \
     X(HTTP_EXPECTATION_FAILED, 417, "Expectation Failed")                                          \
@@ -50,6 +51,14 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
       "A channel name has 1 to 256 bytes, no control characters and sound percent-encoding")       \
     X(ERROR_TS, HTTP_BAD_REQUEST, "ts is the id of the last update seen, or -K for the last K")    \
     X(ERROR_SLEEP, HTTP_BAD_REQUEST, "sleep is a number of seconds from 0 to 60")                  \
+    X(ERROR_SINCE, HTTP_BAD_REQUEST,                                                               \
+      "since is how long ago (90s, 10m, 36h, 7d), an ISO 8601 time, or seconds since 1970")        \
+    X(ERROR_SINCE_TS, HTTP_BAD_REQUEST, "since and ts do not go together")                         \
+    X(ERROR_WHERE, HTTP_BAD_REQUEST,                                                               \
+      "where is FIELD:TEXT, where FIELD is header.NAME, query.NAME, body.A.B, method or path")     \
+    X(ERROR_WHERE_SIZE, HTTP_BAD_REQUEST, "At most 16 where conditions of 4096 bytes together")    \
+    X(ERROR_AS, HTTP_BAD_REQUEST, "as is a name of 1 to 64 bytes without control characters")      \
+    X(ERROR_CONFIRM, HTTP_BAD_REQUEST, "confirm is now, and needs as")                             \
     X(ERROR_LIMIT, HTTP_BAD_REQUEST, "limit is a whole number from 1")                             \
     X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                     \
     X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \
@@ -57,6 +66,9 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
     X(ERROR_BATCH_EMPTY, HTTP_BAD_REQUEST, "A batch needs a line of JSON: an object or an array")  \
     X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                 \
     X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                \
+    X(ERROR_DELETE, HTTP_BAD_REQUEST, "DELETE takes as=NAME, the consumer to forget")              \
+    X(ERROR_CONSUMERS, HTTP_CONFLICT,                                                              \
+      "The channel has 1000 consumers; DELETE /{channel}?as=NAME forgets one")                     \
     X(ERROR_REQUEST_TIMEOUT, HTTP_REQUEST_TIMEOUT, "The request did not arrive in time")           \
     X(ERROR_BODY_SIZE, HTTP_CONTENT_TOO_LARGE, "The body is larger than MAX_BODY")                 \
     X(ERROR_MERGE_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \

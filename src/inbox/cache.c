@@ -31,9 +31,17 @@ void cache_touch(struct inbox *inbox, struct channel *channel) {
 void cache_forget(struct inbox *inbox, struct channel *channel) {
     if (inbox->mode->forgotten)
         inbox->mode->forgotten(inbox, channel);
+    views_free(inbox, channel);
+    consumers_free(inbox, channel);
     table_remove(&inbox->channels, &channel->node);
     channel_free(channel);
     counters.channels_resident = inbox->channels.count;
+}
+
+void cache_unpin(struct inbox *inbox, struct channel *channel) {
+    channel->pins--;
+    if (!channel->is_loaded && !channel->watched && !channel_is_in_use(channel))
+        cache_forget(inbox, channel);
 }
 
 void cache_trim(struct inbox *inbox) {

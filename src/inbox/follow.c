@@ -72,6 +72,8 @@ static bool is_another_life(const struct follow_mark *expected, const struct sto
 
 enum follow_verdict follow_judge(const struct follow_view *view, const struct store_read *read) {
     bool is_behind = view->is_known && read->total < view->total;
+    if (view->epoch && read->epoch && view->epoch != read->epoch)
+        return FOLLOW_RESTARTED;
     if (is_another_life(&view->expected, read) || (is_behind && !view->has_changed))
         return FOLLOW_RESTARTED;
     if (is_behind)
@@ -221,6 +223,7 @@ static void apply_read(struct watched *watched, const struct store_read *read) {
         .is_known = watched->is_known,
         .has_changed = watched->changes != watched->changes_read,
         .total = channel->total,
+        .epoch = channel->epoch,
         .expected = watched->expected,
     };
     switch (follow_judge(&view, read)) {
@@ -228,7 +231,9 @@ static void apply_read(struct watched *watched, const struct store_read *read) {
     case FOLLOW_NEWER: take_over(watched, read); break;
     case FOLLOW_STALE: make_due(watched); break;
     case FOLLOW_RESTARTED:
-        channel_restart(watched->follow->inbox, channel, read->total, true);
+        channel_restart(
+            watched->follow->inbox, channel,
+            (struct restart){.total = read->total, .epoch = read->epoch, .is_reset = true});
         watched->newest = (struct follow_mark){0};
         break;
     }
@@ -245,6 +250,8 @@ static void caught_up(struct watched *watched, const struct store_read *read) {
     }
     watched->pause_ms = 0;
     apply_read(watched, read);
+    if (read->epoch)
+        channel->epoch = read->epoch;
     /* The page had room for nothing but the newest update again: the next one begins behind it. */
     watched->is_past_newest =
         watched->expected.ts && read->count == 1 && channel->total < read->total;
@@ -371,6 +378,7 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
     if (!ok || !poll->may_wait)
         return ok;
     struct watched *watched = channel->watched;
+    channel->wants_epoch |= poll->wants_epoch;
     cache_touch(inbox, channel);
     watched->polled_at = ++follow->moment;
     if (!channel->is_loaded) {
@@ -391,8 +399,23 @@ static void keep_waiting(struct inbox *inbox, struct channel *channel, struct po
         poll_answer_empty(inbox, channel, poll);
         return;
     }
-    poll_park_first(channel, poll);
+    if (poll->filter)
+        wait_for_load(channel->watched, poll);
+    else
+        poll_park_first(channel, poll);
     make_due(channel->watched); /* with the next tick */
+}
+
+static void go_on(struct inbox *inbox, struct channel *channel, struct poll *poll) {
+    if (!poll->may_wait || !channel->watched) {
+        if (!read_for_poll(inbox, channel, poll))
+            poll_fail(inbox, poll, STORE_FAILED);
+    } else if (channel->is_loaded && (uint64_t)poll->ts <= channel->total) {
+        poll_decide(inbox, channel, poll);
+    } else {
+        make_due(channel->watched);
+        wait_for_load(channel->watched, poll);
+    }
 }
 
 static void answer_poll(struct inbox *inbox, struct channel *channel, struct poll *poll,
@@ -405,19 +428,20 @@ static void answer_poll(struct inbox *inbox, struct channel *channel, struct pol
         poll_end(inbox, channel, poll, read->error);
         return;
     }
-    uint64_t cursor = poll_cursor(poll->ts, read->total);
-    bool goes_on_waiting = cursor == read->total && poll->may_wait && channel->watched;
-    if (!goes_on_waiting) {
-        poll_answer_read(inbox, read->total, poll, read);
+    if (read->is_reset) {
+        poll_reset(inbox, poll, read);
         return;
     }
-    poll->ts = (int64_t)cursor;
-    if (channel->is_loaded && cursor <= channel->total) {
-        poll_decide(inbox, channel, poll);
-        return;
+    poll->epoch = poll->epoch ? read->epoch : 0;
+    if (channel->epoch && read->epoch && channel->epoch != read->epoch && channel->watched)
+        make_due(channel->watched); /* it has begun anew */
+    bool goes_on_waiting = read->after == read->total && poll->may_wait && channel->watched;
+    if (goes_on_waiting) {
+        poll->ts = (int64_t)read->after;
+        go_on(inbox, channel, poll);
+    } else {
+        poll_answer_read(inbox, channel, poll, read);
     }
-    make_due(channel->watched);
-    wait_for_load(channel->watched, poll);
 }
 
 static void read_done(struct inbox *inbox, struct channel *channel, struct store_read *read) {
@@ -458,6 +482,7 @@ const struct inbox_mode follow_mode = {
     .is_ready = is_ready,
     .poll_ahead = read_ahead,
     .poll_unread = answer_unread,
+    .go_on = go_on,
     .look_again = look_again,
     .forgotten = unwatch,
 };
@@ -474,7 +499,7 @@ static void check_counters(struct follow *follow, uint64_t now_ms) {
         list_remove(&watched->check_link);
         bool is_heard =
             watched->heard_at > watched->polled_at || watched->verified_at > watched->polled_at;
-        if (!is_heard && !list_empty(&watched->channel->polls))
+        if (!is_heard && channel_has_polls(watched->channel))
             make_due(watched);
     }
 }
@@ -504,7 +529,7 @@ static void fail_late_loads(struct follow *follow, uint64_t now_ms) {
 static void forget_idle(struct inbox *inbox, uint64_t now_ms) {
     for (int i = 0; i < UNWATCHED_SLICE && !list_empty(&inbox->by_use); i++) {
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
-        bool has_polls = !list_empty(&channel->polls) || !list_empty(&channel->loading);
+        bool has_polls = channel_has_polls(channel);
         if (channel->watched &&
             now_ms - channel->used_ms < (uint64_t)(has_polls ? TICK_MS : IDLE_MS))
             return;

@@ -40,6 +40,7 @@ struct follow_view {
     bool is_known;               /* its total was known before */
     bool has_changed;            /* updates came after the read was started */
     uint64_t total;              /* its newest ts */
+    uint64_t epoch;              /* 0: not known */
     struct follow_mark expected; /* what the read's first update should be; ts 0: anything */
 };
 

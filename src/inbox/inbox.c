@@ -28,8 +28,9 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
     cache_touch(inbox, channel);
     uint64_t before = append->updates[first]->ts - 1;
     if (channel->is_loaded && before != channel->total)
-        channel_restart(inbox, channel, before, false);
+        channel_restart(inbox, channel, (struct restart){.total = before, .epoch = append->epoch});
     channel->is_loaded = true;
+    channel->epoch = append->epoch;
     for (uint32_t i = first; i < append->count; i = next_stored(append, i + 1))
         channel_take(inbox, channel, append->updates[i]);
     polls_decide_ready(inbox, channel);
@@ -37,10 +38,15 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
 
 static void answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         const struct store_read *read) {
-    if (poll_cursor(poll->ts, channel->total) >= read->total)
+    poll->epoch = poll->epoch ? read->epoch : 0; /* what it has seen is there, unless it is reset */
+    if (read->is_reset) {
+        poll_reset(inbox, poll, read);
+    } else if (read->after >= read->total) {
+        poll->ts = (int64_t)read->after;
         poll_decide(inbox, channel, poll);
-    else
-        poll_answer_read(inbox, channel->total, poll, read);
+    } else {
+        poll_answer_read(inbox, channel, poll, read);
+    }
 }
 
 static void fail_polls(struct inbox *inbox, struct channel *channel,
@@ -62,7 +68,10 @@ static void read_done(struct inbox *inbox, struct channel *channel, struct store
         channel->total = read->total;
     channel->is_loaded = true;
     if (read->total < channel->total)
-        channel_restart(inbox, channel, read->total, false);
+        channel_restart(inbox, channel,
+                        (struct restart){.total = read->total, .epoch = read->epoch});
+    if (read->total == channel->total)
+        channel->epoch = read->epoch;
     channel_take_read(inbox, channel, read);
     polls_decide_ready(inbox, channel);
     if (read->owner)
@@ -78,13 +87,14 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
         poll_decide(inbox, channel, poll);
         return true;
     }
-    if (channel->pins) { /* it is being read */
+    if (channel->reads) { /* it is being read */
         poll_wait_for_load(channel, poll);
         return true;
     }
     if (read_for_poll(inbox, channel, poll))
         return true;
-    cache_forget(inbox, channel);
+    if (!channel->pins)
+        cache_forget(inbox, channel);
     return false;
 }
 
@@ -102,6 +112,7 @@ static const struct inbox_mode own_mode = {
     .read_done = read_done,
     .poll_ahead = reset_poll,
     .poll_unread = fail_unread,
+    .go_on = poll_decide,
     .stored = deliver,
 };
 
@@ -191,31 +202,53 @@ void inbox_cancel_push(struct store_append *push) {
 /* --- Polls ------------------------------------------------------------------------------------ */
 
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {
-    poll->was_parked = false;
+    poll_begin(poll);
     return inbox->mode->poll(inbox, hash_of(channel), channel, poll);
 }
 
-void inbox_cancel(struct poll *poll) {
+void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     switch (poll->state) {
-    case POLL_IDLE: return;
+    case POLL_IDLE: break;
     case POLL_LOADING:
     case POLL_ENDING: list_remove(&poll->link); break;
     case POLL_READING: read_abandon(poll->read); break;
-    case POLL_PARKED: poll_unpark(poll); break;
+    case POLL_LOOKING: look_abandon(poll->look); break;
+    case POLL_FORGETTING: poll->forgetting->owner = NULL; break;
+    case POLL_PARKED: poll_unpark(inbox, poll); break;
     }
     poll->state = POLL_IDLE;
+    consumer_leave(poll);
 }
 
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
-    struct channel *channel = poll->channel;
-    poll_unpark(poll);
+    struct channel *channel = poll->filter ? poll->view->channel : poll->channel;
+    poll_unpark(inbox, poll);
     poll->may_wait = false;
     bool goes_on = may_look && inbox->mode->look_again && inbox->mode->look_again(channel, poll);
     if (!goes_on)
         poll_answer_empty(inbox, channel, poll);
 }
 
+enum filter_error inbox_filter(struct inbox *inbox, struct slice text, struct filter **filter) {
+    return filters_get(&inbox->filters, text, filter);
+}
+
+void inbox_filter_unref(struct inbox *inbox, struct filter *filter) {
+    filter_unref(&inbox->filters, filter);
+}
+
 /* --- Making and freeing ----------------------------------------------------------------------- */
+
+static void free_parts(struct inbox *inbox) {
+    if (inbox->keeper)
+        consumers_deinit(inbox);
+    table_deinit(&inbox->channels);
+    table_deinit(&inbox->views);
+    filters_deinit(&inbox->filters);
+    free(inbox->picked);
+    free(inbox->wanted);
+    free(inbox);
+}
 
 struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox_options *options,
                         const struct inbox_events *events) {
@@ -233,7 +266,9 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     bool is_shared = store_is_shared(store);
     inbox->mode = is_shared ? &follow_mode : &own_mode;
     inbox->picked = malloc(READ_MAX_UPDATES * sizeof(struct update *));
-    if (!inbox->picked || !table_init(&inbox->channels))
+    inbox->wanted = malloc(READ_MAX_UPDATES * sizeof *inbox->wanted);
+    if (!inbox->picked || !inbox->wanted || !table_init(&inbox->channels) ||
+        !table_init(&inbox->views) || !filters_init(&inbox->filters) || !consumers_init(inbox))
         goto fail;
     if (!is_shared)
         return inbox;
@@ -241,13 +276,12 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     if (inbox->follow)
         return inbox;
 fail:
-    table_deinit(&inbox->channels);
-    free(inbox->picked);
-    free(inbox);
+    free_parts(inbox);
     return NULL;
 }
 
 void inbox_stop(struct inbox *inbox) {
+    consumers_stop(inbox);
     if (inbox->follow)
         follow_stop(inbox->follow);
 }
@@ -258,7 +292,5 @@ void inbox_free(struct inbox *inbox) {
     turn_cancel(&inbox->wake);
     if (inbox->follow)
         follow_free(inbox->follow);
-    table_deinit(&inbox->channels);
-    free(inbox->picked);
-    free(inbox);
+    free_parts(inbox);
 }

@@ -8,6 +8,7 @@
  *   answered            what it asks for is in memory, or it asks not to wait;
  *   reading → answered  what it asks for is on disk;
  *   parked  → answered  by the next push (inbox_events.poll_done), or taken out by inbox_cancel().
+ * With a filter, it is looking in between: through the updates that were read, for those it wants.
  * Where many polls are to be answered at once, some are answered in this turn of the loop and the
  * others in the next ones: loading, parked or ending until then.
  *
@@ -20,6 +21,7 @@
 
 #include "base/list.h"
 #include "base/slice.h"
+#include "inbox/filter.h"
 #include "inbox/store.h"
 #include "inbox/update.h"
 #include <stdbool.h>
@@ -29,35 +31,60 @@
 struct inbox;
 struct channel;
 
-enum poll_state { POLL_IDLE, POLL_LOADING, POLL_READING, POLL_PARKED, POLL_ENDING };
+enum poll_state {
+    POLL_IDLE,
+    POLL_LOADING,
+    POLL_READING,
+    POLL_LOOKING,
+    POLL_PARKED,
+    POLL_ENDING,
+    POLL_FORGETTING,
+};
 
 /* A poll, embedded in whatever asks. The inbox uses it from inbox_poll() to its answer. A zeroed
  * poll is idle. */
 struct poll {
     struct list link; /* in its channel, while loading or parked; in the inbox, while ending */
     union {
-        struct channel *channel; /* while loading or parked */
+        struct channel *channel; /* while loading, or parked without a filter */
+        struct view *view;       /* while parked with one */
         struct store_read *read; /* while reading */
+        struct look *look;       /* while looking */
         uint64_t total;          /* while ending */
+        struct store_cursors *forgetting;
     };
-    int64_t ts;        /* the last update seen; -K: the last K */
+    int64_t ts;        /* where it begins (position.h): the last update seen, most often */
     uint64_t asked_at; /* the inbox's */
-    uint32_t limit;    /* 1 to READ_MAX_UPDATES */
-    uint8_t state;     /* enum poll_state */
-    bool may_wait;     /* park when there is nothing new */
-    bool was_parked;   /* the inbox's, and so is outcome */
+    uint64_t epoch;    /* of what it has seen (store.h); 0: it does not say */
+    union {            /* the inbox's */
+        struct consumer *consumer; /* is_named */
+        struct consumers *roster;  /* is_roster: wants them listed */
+    };
+    struct filter *filter; /* the caller's, until the poll is answered; NULL: wants all */
+    uint32_t skipped;      /* the inbox's: updates that the filter has left out so far */
+    uint16_t limit;        /* 1 to READ_MAX_UPDATES */
+    uint8_t state;         /* enum poll_state */
+    uint8_t pages; /* the inbox's, and so is all that follows but may_wait: looked through */
     uint8_t outcome;
+    bool may_wait : 1;     /* park when there is nothing new */
+    bool has_position : 1; /* of a consumer: `ts` says where it begins, */
+    bool confirms : 1;     /* and it has confirmed that, */
+    bool confirms_now : 1; /* and what it is answered with */
+    bool wants_epoch : 1;  /* the caller's too */
+    bool was_parked : 1, is_judged : 1, is_waiting : 1, is_named : 1, is_roster : 1;
 };
 
-enum { ANSWER_MEMOS = 8 };
+enum { ANSWER_MEMOS = 16 };
 
 /* What a poll gets. Polls that wake together and ask for the same share one answer. */
 struct answer {
     enum store_error error;
-    bool reset;      /* the cursor was ahead of the channel */
-    uint64_t ts;     /* the new cursor */
-    uint64_t total;  /* the channel's newest ts */
-    uint64_t missed; /* updates after the cursor that are no longer kept, or damaged */
+    bool reset;       /* the cursor was ahead of the channel, or of another life of it */
+    uint64_t ts;      /* the new cursor */
+    uint64_t total;   /* the channel's newest ts */
+    uint64_t epoch;   /* the channel's; 0: not known */
+    uint64_t missed;  /* updates after the cursor that are no longer kept, or damaged */
+    uint32_t skipped; /* and those that the filter has left out */
     uint32_t count;
     struct update **updates;   /* oldest first; the inbox's */
     void *memos[ANSWER_MEMOS]; /* for what poll_done makes of this answer; NULL at first */
@@ -80,6 +107,10 @@ struct inbox_options {
      * may be ten times as long. */
     uint64_t load_max_ms;
 };
+
+/* The filter of `text`, see filter.h; it gets one more reference, for inbox_filter_unref(). */
+enum filter_error inbox_filter(struct inbox *inbox, struct slice text, struct filter **filter);
+void inbox_filter_unref(struct inbox *inbox, struct filter *filter);
 
 /* NULL when memory is out. `store` is used, not owned. */
 struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox_options *options,
@@ -109,13 +140,34 @@ struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
 void inbox_cancel_push(struct store_append *push);
 
 /*
- * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, limit and
- * may_wait must be set. False when memory is out: poll_done() is not called.
+ * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, epoch, filter,
+ * limit, may_wait and wants_epoch must be set. False when memory is out: poll_done() is not called.
  */
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
 
+/*
+ * The same for a consumer of the channel, by its name of 1 to CONSUMER_NAME_MAX_BYTES. Without
+ * has_position it goes on behind what the consumer has confirmed. One name too many:
+ * STORE_CONSUMERS_FULL.
+ */
+bool inbox_poll_as(struct inbox *inbox, struct slice channel, struct poll *poll,
+                   struct slice consumer);
+/* How many updates the poll's consumer has not confirmed. During poll_done(). */
+uint64_t inbox_lag(const struct poll *poll, const struct answer *answer);
+
+/* The same for one that wants a list of the channel's consumers, as they are at the end. */
+bool inbox_poll_consumers(struct inbox *inbox, struct slice channel, struct poll *poll);
+/* Sets `count` and `list`, which is from malloc(), by name. During poll_done(). False when memory is
+ * out. */
+bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct store_cursors *out);
+
+/* Forgets a consumer; the poll, of which nothing need be set, gets an empty answer then. False when
+ * memory is out. */
+bool inbox_forget_consumer(struct inbox *inbox, struct slice channel, struct slice consumer,
+                           struct poll *poll);
+
 /* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle poll. */
-void inbox_cancel(struct poll *poll);
+void inbox_cancel(struct inbox *inbox, struct poll *poll);
 
 /*
  * The time of a parked poll is up: answers it without updates. With `may_look`, a shared store is

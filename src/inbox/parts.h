@@ -4,6 +4,9 @@
  *   inbox.c    pushes and polls of a store that is this process's own
  *   follow.c   the same for a store that others write to as well
  *   polls.c    a poll's way to its answer: decide, park, wake
+ *   views.c    the same for polls with a filter
+ *   looks.c    looking through updates for them
+ *   consumers.c  cursors that are kept here
  *   reads.c    reading a channel from the store
  *   cache.c    the channels in memory
  */
@@ -12,7 +15,10 @@
 #include "base/table.h"
 #include "base/turn.h"
 #include "inbox/channel.h"
+#include "inbox/consumers.h"
 #include "inbox/inbox.h"
+#include "inbox/looks.h"
+#include "inbox/views.h"
 
 struct follow;
 
@@ -28,6 +34,8 @@ struct inbox_mode {
     void (*poll_ahead)(struct inbox *inbox, struct channel *channel, struct poll *poll);
     /* A parked poll was woken, and no read could be started for it. */
     void (*poll_unread)(struct inbox *inbox, struct poll *poll);
+    /* A poll has looked through a page, from poll->ts on it has not seen anything. */
+    void (*go_on)(struct inbox *inbox, struct channel *channel, struct poll *poll);
     /* Takes over an update of this process that is durable now. NULL: the store tells of it, as
      * it does of everybody's. */
     void (*stored)(struct inbox *inbox, struct store_append *append);
@@ -53,7 +61,13 @@ struct inbox {
     uint32_t turn;         /* the turn of the loop in which this many more polls may be answered: */
     uint32_t answers_left;
     uint32_t reads_abandoned; /* their polls were cancelled; those under way have it as the owner */
-    struct update **picked;   /* room for the updates of one answer */
+    struct update **picked;   /* room for the updates of one answer, */
+    bool *wanted;             /* and for what a filter says of those of a page */
+    struct filters filters;
+    struct table views;     /* struct view: of all channels */
+    struct table consumers; /* struct consumer: the same */
+    struct keeper *keeper;  /* consumers.c's */
+    size_t look_bytes;      /* of the updates that wait for the worker */
 };
 
 /* --- cache.c ---------------------------------------------------------------------------------- */
@@ -66,6 +80,8 @@ struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name)
 void cache_touch(struct inbox *inbox, struct channel *channel);
 /* Frees the channel; nobody may be using it. */
 void cache_forget(struct inbox *inbox, struct channel *channel);
+/* One reason less to keep the channel in memory. Without any it goes, unless it is worth keeping. */
+void cache_unpin(struct inbox *inbox, struct channel *channel);
 /* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded
  * time. */
 void cache_trim(struct inbox *inbox);
@@ -84,8 +100,9 @@ bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *po
 
 /* --- polls.c ---------------------------------------------------------------------------------- */
 
-/* The cursor of a poll at a channel with `total` updates: -K means K updates before the end. */
-uint64_t poll_cursor(int64_t ts, uint64_t total);
+/* The ts that a position stands for in a channel with `total` updates; of a time, the channel's
+ * end. */
+uint64_t poll_cursor(int64_t position, uint64_t total);
 
 /* Answers the poll from memory, parks it, or reads for it. The channel must be loaded. */
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll);
@@ -94,10 +111,17 @@ void polls_decide_ready(struct inbox *inbox, struct channel *channel);
 
 /* Parks it at the channel's end, or before all others: its cursor stays, and is the furthest
  * behind. */
-void poll_park(struct channel *channel, struct poll *poll);
+void poll_park(struct inbox *inbox, struct channel *channel, struct poll *poll);
 void poll_park_first(struct channel *channel, struct poll *poll);
-void poll_unpark(struct poll *poll);
+void poll_unpark(struct inbox *inbox, struct poll *poll);
 
+/* The filter has left out `count` updates. */
+void poll_skip(struct poll *poll, uint64_t count);
+
+/* A poll begins: sets what is the inbox's of it. */
+void poll_begin(struct poll *poll);
+/* Ends it. */
+void poll_finish(struct inbox *inbox, struct poll *poll, struct answer *answer);
 /* Ends the poll with an answer that it shares with no other. */
 void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer);
 /* Ends it with an error, without updates, or with what `read` brought for it. */
@@ -107,8 +131,10 @@ void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error);
 enum { POLL_RESET = 255 };
 void poll_end(struct inbox *inbox, struct channel *channel, struct poll *poll, int outcome);
 void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll *poll);
-void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
+void poll_answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
                       const struct store_read *read);
+/* Ends it because of read->is_reset. */
+void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read *read);
 
 /* Lets the poll wait until its channel is loaded. */
 void poll_wait_for_load(struct channel *channel, struct poll *poll);
@@ -117,9 +143,17 @@ void poll_wait_for_load(struct channel *channel, struct poll *poll);
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update);
 /* Keeps what was read, if it is the newest of the channel and nothing is in memory yet. */
 void channel_take_read(struct inbox *inbox, struct channel *channel, const struct store_read *read);
-/* The channel has begun anew, at `total`: what is in memory of it is void. With `is_reset` its
- * parked polls have seen what does not exist any more, whatever the new total is. */
-void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset);
+struct restart {
+    uint64_t total, epoch; /* the channel's now */
+    bool is_reset; /* its parked polls have seen what does not exist any more, whatever the total */
+    bool is_new_life; /* channel_restart() sets it: the epoch is another */
+};
+
+/* The channel has begun anew: what is in memory of it is void. */
+void channel_restart(struct inbox *inbox, struct channel *channel, struct restart restart);
+/* Ends those of its parked polls that have seen what does not exist any more. */
+void polls_reset(struct inbox *inbox, struct channel *channel, struct list *polls,
+                 const struct restart *restart);
 
 /* Wakes the polls that wait for what is new, or can be decided, a slice a turn. */
 void polls_wake(struct inbox *inbox, struct channel *channel);

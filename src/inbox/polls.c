@@ -16,6 +16,10 @@ static bool has_new(const struct channel *channel) {
     return (uint64_t)front->ts < channel->total;
 }
 
+static bool has_unseen(const struct channel *channel) {
+    return has_new(channel) || views_have_work(channel);
+}
+
 static void trim_recents(struct inbox *inbox, struct channel *channel) {
     uint64_t max = inbox->options.channel_max_updates;
     channel_trim(channel, max < RECENT_MAX ? max : RECENT_MAX);
@@ -24,12 +28,13 @@ static void trim_recents(struct inbox *inbox, struct channel *channel) {
 /* Adds the channel's newest update to those in memory. */
 static void remember(struct inbox *inbox, struct channel *channel, struct update *update) {
     channel_remember(channel, update);
-    if (!has_new(channel)) /* else polls that are being woken need the older ones */
+    if (!has_unseen(channel)) /* else polls that are being woken need the older ones */
         trim_recents(inbox, channel);
 }
 
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update) {
     channel->total = update->ts;
+    views_note_news(channel);
     remember(inbox, channel, update);
 }
 
@@ -47,13 +52,21 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
 
 /* --- Answering -------------------------------------------------------------------------------- */
 
-static void finish(struct inbox *inbox, struct poll *poll, struct answer *answer) {
+void poll_begin(struct poll *poll) {
+    poll->was_parked = poll->is_judged = poll->is_waiting = false;
+    poll->is_named = poll->is_roster = false;
+    poll->pages = 0;
+    poll->skipped = 0;
+}
+
+void poll_finish(struct inbox *inbox, struct poll *poll, struct answer *answer) {
     poll->state = POLL_IDLE;
+    consumer_answered(inbox, poll, answer);
     inbox->events.poll_done(poll, answer);
 }
 
 void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer) {
-    finish(inbox, poll, answer);
+    poll_finish(inbox, poll, answer);
     inbox->events.answer_end(answer);
 }
 
@@ -76,7 +89,10 @@ static void end_some(struct inbox *inbox) {
     uint32_t *left = answers_left(inbox);
     for (struct list *link; *left && (link = list_shift(&inbox->ending)); --*left) {
         struct poll *poll = container_of(link, struct poll, link);
-        struct answer answer = {.ts = (uint64_t)poll->ts, .total = poll->total};
+        struct answer answer = {.ts = (uint64_t)poll->ts,
+                                .total = poll->total,
+                                .epoch = poll->epoch,
+                                .skipped = poll->skipped};
         answer.reset = poll->outcome == POLL_RESET;
         answer.error = answer.reset ? STORE_OK : poll->outcome;
         poll_answer(inbox, poll, &answer);
@@ -88,6 +104,7 @@ static void end_some(struct inbox *inbox) {
 void poll_end(struct inbox *inbox, struct channel *channel, struct poll *poll, int outcome) {
     poll->ts = (int64_t)poll_cursor(poll->ts, channel->total);
     poll->total = channel->total;
+    poll->epoch = channel->epoch;
     poll->outcome = (uint8_t)outcome;
     poll->state = POLL_ENDING;
     list_append(&inbox->ending, &poll->link);
@@ -95,30 +112,52 @@ void poll_end(struct inbox *inbox, struct channel *channel, struct poll *poll, i
 }
 
 void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    struct answer answer = {.ts = poll_cursor(poll->ts, channel->total), .total = channel->total};
+    struct answer answer = {.ts = poll_cursor(poll->ts, channel->total),
+                            .total = channel->total,
+                            .epoch = channel->epoch,
+                            .skipped = poll->skipped};
     poll_answer(inbox, poll, &answer);
 }
 
-void poll_answer_read(struct inbox *inbox, uint64_t total, struct poll *poll,
+void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read *read) {
+    struct answer answer = {
+        .reset = true, .ts = read->after, .total = read->total, .epoch = read->epoch};
+    poll_answer(inbox, poll, &answer);
+}
+
+/* Answers with a page of updates, or with those of them that the poll wants. */
+static void answer_page(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                        struct answer *page) {
+    if (poll->filter && page->count)
+        poll_look(inbox, channel, poll, page);
+    else
+        poll_answer(inbox, poll, page);
+}
+
+void poll_answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
                       const struct store_read *read) {
-    uint64_t cursor = poll_cursor(poll->ts, read->total);
+    uint64_t total = inbox->follow ? read->total : channel->total;
+    uint64_t cursor = read->after;
     bool is_behind = cursor < read->total;
     uint64_t found = read->count ? read->updates[0]->ts : read->end + 1; /* what is delivered */
     struct answer answer = {
         .reset = cursor > read->total,
         .total = total,
+        .epoch = read->epoch,
         .missed = is_behind && poll->ts >= 0 ? found - cursor - 1 : 0,
         .ts = is_behind ? found - 1 + read->count : read->total,
         .count = read->count,
         .updates = read->updates,
     };
-    poll_answer(inbox, poll, &answer);
+    answer_page(inbox, channel, poll, &answer);
 }
 
-uint64_t poll_cursor(int64_t ts, uint64_t total) {
-    if (ts >= 0)
-        return (uint64_t)ts;
-    uint64_t last = (uint64_t)-ts;
+uint64_t poll_cursor(int64_t position, uint64_t total) {
+    if (position >= 0)
+        return (uint64_t)position;
+    if (position < POSITION_LAST_MIN)
+        return total;
+    uint64_t last = (uint64_t)-position;
     return last < total ? total - last : 0;
 }
 
@@ -134,13 +173,28 @@ static bool is_too_old(const struct update *update, int64_t cutoff) {
     return update->born_ms && update->born_ms < cutoff;
 }
 
+/* The ts that a poll's position stands for; false if only the store can tell. */
+static bool find_cursor(const struct inbox *inbox, const struct channel *channel,
+                        const struct poll *poll, uint64_t *cursor) {
+    *cursor = poll_cursor(poll->ts, channel->total);
+    if (!position_is_since(poll->ts))
+        return true;
+    int64_t since_ms = position_since_ms(poll->ts);
+    for (uint32_t i = channel->recent_count; i--; --*cursor) {
+        int64_t at_ms = channel_recent(channel, i)->at_ms; /* 0: not known */
+        if (at_ms && at_ms < since_ms)
+            return true;
+    }
+    return *cursor < oldest_allowed(inbox, channel);
+}
+
 /*
  * Builds the answer of a poll whose cursor is behind the channel from the updates in memory; false
  * when they do not reach back far enough. The answer is valid until the next one is built.
  */
 static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
-                               const struct poll *poll, struct answer *answer) {
-    uint64_t cursor = poll_cursor(poll->ts, channel->total), first = cursor + 1;
+                               const struct poll *poll, uint64_t cursor, struct answer *answer) {
+    uint64_t first = cursor + 1;
     /* A poll that waited gets all that came, even when a burst exceeds what is kept. */
     bool has_waited = poll->state == POLL_PARKED;
     uint64_t oldest = has_waited ? channel->gone + 1 : oldest_allowed(inbox, channel);
@@ -154,11 +208,13 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
     while (!has_waited && index < channel->recent_count &&
            is_too_old(channel_recent(channel, index), cutoff))
         index++;
-    *answer = (struct answer){.total = channel->total, .updates = inbox->picked};
+    uint32_t limit = poll->filter ? READ_MAX_UPDATES : poll->limit;
+    *answer =
+        (struct answer){.total = channel->total, .epoch = channel->epoch, .updates = inbox->picked};
     uint64_t found = in_memory + index; /* the first that is delivered */
     answer->missed = poll->ts < 0 ? 0 : found - cursor - 1;
     size_t bytes = 0;
-    for (; index < channel->recent_count && answer->count < poll->limit; index++) {
+    for (; index < channel->recent_count && answer->count < limit; index++) {
         struct update *update = channel_recent(channel, index);
         bytes += update_size(update);
         if (answer->count && bytes > READ_MAX_BYTES)
@@ -180,16 +236,24 @@ static void park_before(struct channel *channel, struct poll *poll, struct list 
     counters.polls_parked++;
 }
 
-void poll_park(struct channel *channel, struct poll *poll) {
+void poll_park(struct inbox *inbox, struct channel *channel, struct poll *poll) {
     poll->ts = (int64_t)channel->total;
-    park_before(channel, poll, &channel->polls);
+    consumer_reached(inbox, poll, channel->total);
+    if (poll->filter)
+        view_park(inbox, channel, poll);
+    else
+        park_before(channel, poll, &channel->polls);
 }
 
 void poll_park_first(struct channel *channel, struct poll *poll) {
     park_before(channel, poll, channel->polls.next);
 }
 
-void poll_unpark(struct poll *poll) {
+void poll_unpark(struct inbox *inbox, struct poll *poll) {
+    if (poll->filter) {
+        view_unpark(inbox, poll);
+        return;
+    }
     list_remove(&poll->link);
     counters.polls_parked--;
 }
@@ -200,17 +264,26 @@ void poll_wait_for_load(struct channel *channel, struct poll *poll) {
     list_append(&channel->loading, &poll->link);
 }
 
+/* Whether only the store can say if what the poll has seen is still there, or what epoch that is. */
+static bool must_be_judged(const struct channel *channel, const struct poll *poll) {
+    if (!poll->wants_epoch || !channel->total)
+        return false;
+    return (!channel->epoch && !poll->is_judged) ||
+           (poll->epoch && poll->epoch != channel->epoch && poll->ts > 0);
+}
+
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    uint64_t cursor = poll_cursor(poll->ts, channel->total);
+    uint64_t cursor;
+    bool is_found = !must_be_judged(channel, poll) && find_cursor(inbox, channel, poll, &cursor);
     struct answer answer;
-    if (cursor > channel->total)
+    if (is_found && cursor > channel->total)
         inbox->mode->poll_ahead(inbox, channel, poll);
-    else if (cursor == channel->total && poll->may_wait)
-        poll_park(channel, poll);
-    else if (cursor == channel->total)
+    else if (is_found && cursor == channel->total && poll->may_wait)
+        poll_park(inbox, channel, poll);
+    else if (is_found && cursor == channel->total)
         poll_answer_empty(inbox, channel, poll);
-    else if (answer_from_memory(inbox, channel, poll, &answer))
-        poll_answer(inbox, poll, &answer);
+    else if (is_found && answer_from_memory(inbox, channel, poll, cursor, &answer))
+        answer_page(inbox, channel, poll, &answer);
     else if (!read_for_poll(inbox, channel, poll))
         poll_fail(inbox, poll, STORE_FAILED);
 }
@@ -233,22 +306,34 @@ void polls_decide_ready(struct inbox *inbox, struct channel *channel) {
     polls_wake(inbox, channel);
 }
 
-/* A parked poll whose cursor is ahead has seen what does not exist any more. Where the counter has
- * passed it again it goes on from its cursor: it loses nothing of what came since. */
-void channel_restart(struct inbox *inbox, struct channel *channel, uint64_t total, bool is_reset) {
-    channel_drop_recents(channel);
-    channel->gone = 0;
-    channel->total = total;
-    for (struct list *link = channel->polls.next, *next; link != &channel->polls; link = next) {
+void polls_reset(struct inbox *inbox, struct channel *channel, struct list *polls,
+                 const struct restart *restart) {
+    for (struct list *link = polls->next, *next; link != polls; link = next) {
         struct poll *poll = container_of(link, struct poll, link);
         next = link->next;
-        bool is_ahead = (uint64_t)poll->ts > total;
-        if (!is_reset && !is_ahead)
+        bool is_ahead = (uint64_t)poll->ts > restart->total;
+        bool knows_it = poll->epoch && poll->epoch == restart->epoch;
+        if (!is_ahead && (!restart->is_reset || knows_it))
             continue;
-        poll_unpark(poll);
-        poll->ts = is_ahead ? (int64_t)total : poll->ts;
+        poll_unpark(inbox, poll);
+        if (poll->wants_epoch && restart->is_new_life && !knows_it)
+            poll->ts = 0;
+        else if ((uint64_t)poll->ts > restart->total)
+            poll->ts = (int64_t)restart->total;
         poll_end(inbox, channel, poll, POLL_RESET);
     }
+}
+
+/* A parked poll whose cursor is ahead has seen what does not exist any more. Where the counter has
+ * passed it again it goes on from its cursor: it loses nothing of what came since. */
+void channel_restart(struct inbox *inbox, struct channel *channel, struct restart restart) {
+    channel_drop_recents(channel);
+    restart.is_new_life = channel->epoch && restart.epoch && channel->epoch != restart.epoch;
+    channel->gone = 0;
+    channel->total = restart.total;
+    channel->epoch = restart.epoch;
+    polls_reset(inbox, channel, &channel->polls, &restart);
+    views_restart(inbox, channel, &restart);
     polls_wake(inbox, channel);
 }
 
@@ -262,16 +347,16 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
     uint32_t limit = 0;
     for (; *left && has_new(channel); --*left) {
         struct poll *poll = container_of(channel->polls.next, struct poll, link);
-        poll_unpark(poll);
+        poll_unpark(inbox, poll);
         if (!has_answer || poll->ts != ts || poll->limit != limit) {
             if (has_answer)
                 inbox->events.answer_end(&answer);
             ts = poll->ts;
             limit = poll->limit;
-            has_answer = answer_from_memory(inbox, channel, poll, &answer);
+            has_answer = answer_from_memory(inbox, channel, poll, (uint64_t)poll->ts, &answer);
         }
         if (has_answer)
-            finish(inbox, poll, &answer);
+            poll_finish(inbox, poll, &answer);
         else if (!read_for_poll(inbox, channel, poll))
             inbox->mode->poll_unread(inbox, poll);
     }
@@ -280,7 +365,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
 }
 
 static bool has_work(const struct inbox *inbox, const struct channel *channel) {
-    return has_new(channel) || has_ready(inbox, channel);
+    return has_unseen(channel) || has_ready(inbox, channel);
 }
 
 void polls_answer_slice(struct turn_task *task) {
@@ -291,6 +376,7 @@ void polls_answer_slice(struct turn_task *task) {
         struct channel *channel = container_of(inbox->waking.next, struct channel, wake_link);
         decide_some(inbox, channel, left);
         wake_some(inbox, channel, left);
+        views_work(inbox, channel, left);
         list_remove(&channel->wake_link);
         if (has_work(inbox, channel))
             list_append(&inbox->waking, &channel->wake_link);

@@ -17,9 +17,8 @@ static void on_read(struct store_op *op) {
         inbox->reads_abandoned--;
     }
     inbox->mode->read_done(inbox, channel, read);
-    channel->pins--;
-    if (!channel->is_loaded && !channel->watched && !channel->pins)
-        cache_forget(inbox, channel);
+    channel->reads--;
+    cache_unpin(inbox, channel);
     for (uint32_t i = 0; i < read->count; i++)
         update_unref(read->updates[i]);
     free(read->updates);
@@ -39,10 +38,13 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     read->owner = owner;
     read->position = position;
     read->limit = limit;
+    read->wants_epoch = channel->wants_epoch;
+    read->seen_epoch = owner ? owner->epoch : 0;
     read->hash = channel->node.hash;
     read->name_len = channel->name_len;
     memcpy(read->name, channel->name, channel->name_len);
     channel->pins++;
+    channel->reads++;
     store_read(inbox->store, read);
     return read;
 }
@@ -54,9 +56,12 @@ void read_abandon(struct store_read *read) {
 }
 
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    struct store_read *read = read_start(inbox, channel, poll->ts, poll->limit, poll);
+    uint32_t limit = poll->filter ? READ_MAX_UPDATES : poll->limit;
+    channel->wants_epoch |= poll->wants_epoch;
+    struct store_read *read = read_start(inbox, channel, poll->ts, limit, poll);
     if (!read)
         return false;
+    poll->is_judged = true;
     poll->state = POLL_READING;
     poll->read = read;
     return true;

@@ -40,6 +40,8 @@ enum {
 enum store_error {
     STORE_OK,
     STORE_FAILED, /* nothing was stored; the log says why */
+    STORE_BUSY,   /* too much is under way in this process */
+    STORE_CONSUMERS_FULL,
     /* Of Redis: */
     STORE_AWAY,
     STORE_UNSURE, /* no answer in time: stored, or not */

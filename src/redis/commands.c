@@ -1,6 +1,7 @@
 /*
- * Commands: how operations are sent. A read is a script of its own. Appends go together, several in
- * one script: those of one channel become one run of ids, and the channels one after another.
+ * Commands: how operations are sent. A read is a script of its own, and so is what is done with
+ * cursors. Appends go together, several in one script: those of one channel become one run of ids,
+ * and the channels one after another.
  *
  * In a cluster only appends of one channel go together: two channels of one slot may, while it is
  * moving, be at different nodes.
@@ -8,6 +9,8 @@
 #include "base/log.h"
 #include "redis/parts.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +19,8 @@ enum { /* of one command; a single append may be more */
        UPDATES_MAX = 256,
        PUSHES_MAX_BYTES = 256 << 10,
 };
+
+#define TS_FAR ((int64_t)1 << 60)
 
 static struct op *op_at(struct list *link) {
     return container_of(link, struct op, queue_link);
@@ -203,16 +208,45 @@ static void send_appends(struct op *first, struct redis_conn *conn) {
         link = put_channel(link, &members, conn);
 }
 
+/* As redis_script_read has it. */
+static void put_position(struct redis_conn *conn, int64_t position) {
+    char text[40] = "now";
+    if (position_is_since(position))
+        snprintf(text, sizeof text, "since %" PRId64, position_since_ms(position));
+    else if (position != POSITION_NOW) /* what is far beyond all that Redis counts stays there */
+        snprintf(text, sizeof text, "%" PRId64, position > TS_FAR ? TS_FAR : position);
+    redis_conn_argument(conn, slice_of(text));
+}
+
+static void put_epoch(const struct op *op, struct redis_conn *conn) {
+    const struct store_read *read = read_of(op);
+    char seen[17] = "";
+    if (read->seen_epoch)
+        snprintf(seen, sizeof seen, "%016" PRIx64, read->seen_epoch);
+    redis_store_put_key(op->store, conn, REDIS_KEY_EPOCH, channel_of(op));
+    redis_conn_argument(conn, slice_of(seen));
+    redis_conn_number(conn, read->wants_epoch && !op->was_redirected);
+}
+
 static void send_read(const struct op *op, struct redis_conn *conn) {
     const struct redis_store *store = op->store;
     const struct store_read *read = read_of(op);
-    begin_script(conn, &redis_script_read, !op->needs_script, 3, 5);
+    begin_script(conn, &redis_script_read, !op->needs_script, 3, 8);
     put_keys(op, conn);
-    redis_conn_number(conn, read->position);
+    put_position(conn, read->position);
     redis_conn_number(conn, read->limit);
     redis_conn_number(conn, READ_MAX_BYTES);
     redis_conn_number(conn, (int64_t)store->options.channel_max_updates);
     redis_conn_number(conn, store->options.ttl_ms);
+    put_epoch(op, conn);
+}
+
+static void send_cursors(const struct op *op, struct redis_conn *conn) {
+    const struct store_cursors *cursors = cursors_of(op);
+    begin_script(conn, &redis_script_cursors, !op->needs_script, 2, cursors_arguments(cursors));
+    redis_store_put_key(op->store, conn, REDIS_KEY_TOTAL, channel_of(op));
+    redis_store_put_key(op->store, conn, REDIS_KEY_CONSUMERS, channel_of(op));
+    cursors_put(op->store, cursors, conn);
 }
 
 void commands_send(struct redis_lane *lane) {
@@ -223,6 +257,8 @@ void commands_send(struct redis_lane *lane) {
     queues_set_ask_node(first, NULL);
     if (first->is_append)
         send_appends(first, &lane->conn);
+    else if (first->is_cursors)
+        send_cursors(first, &lane->conn);
     else
         send_read(first, &lane->conn);
     for (struct list *link = first->members.next; link != &first->members; link = link->next) {

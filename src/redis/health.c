@@ -12,6 +12,7 @@ struct survey {
     unsigned masters;                    /* whose promise is known */
     const struct redis_promise *weakest; /* the promise that is worth least counts */
     const struct redis_node *hindered;   /* one that would refuse; NULL: none */
+    const struct redis_node *limited;    /* one where the user lacks optional rights; NULL: none */
     bool evicts;
     uint64_t evicted; /* keys, lately */
 };
@@ -25,6 +26,8 @@ static struct survey look(const struct redis_topology *topology) {
             continue;
         if (node->rights.error && !survey.hindered)
             survey.hindered = node;
+        if (*node->rights.optional && !survey.limited)
+            survey.limited = node;
         if (!node->promise.is_known)
             continue;
         survey.masters++;
@@ -65,6 +68,12 @@ static void write_hindrance(const struct redis_node *node, struct buf *line) {
 static void write_warnings(const struct redis_store *store, const struct survey *survey,
                            struct buf *line) {
     uint64_t now_ms = uv_now(store->topology.loop);
+    if (survey->limited)
+        buf_printf(line,
+                   "; warning: delivery ids, epochs or consumers are not kept: the user has no "
+                   "right at %s for %s",
+                   redis_address_text(&survey->limited->address).text,
+                   survey->limited->rights.optional);
     if (survey->evicts && survey->weakest && !survey->weakest->evicts)
         buf_puts(line, "; warning: the maxmemory-policy of a master evicts");
     if (survey->evicted)

@@ -24,6 +24,9 @@
  * over the bound; what is too old is deleted with every eighth push, up to 16; and the TTL is set
  * to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the
  * bounds exactly. An update of upstream's, which has no record, goes by count.
+ *
+ * The epoch is made with the counter, and its TTL is renewed with the counter's. What goes wrong
+ * with it is no reason to refuse a push, nor to complain with each: rights.h tells of it.
  */
 #define PUSH                                                                                       \
     "local max, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])\n"                                      \
@@ -76,6 +79,17 @@
     "end\n"                                                                                        \
     "  end\n"                                                                                      \
     "end\n"                                                                                        \
+    "local function beside(counter, updates, kind)\n"                                              \
+    "  local i = 1\n"                                                                              \
+    "  while string.byte(counter, i) == string.byte(updates, i) do i = i + 1 end\n"                \
+    "  return string.sub(counter, 1, i - 1) .. kind .. string.sub(counter, i + 6)\n"               \
+    "end\n"                                                                                        \
+    "local function begin(counter, updates)\n"                                                     \
+    "  local hash = redis.sha1hex(counter .. ' ' .. time[1] .. ' ' .. time[2])\n"                  \
+    "  redis.pcall('SET', beside(counter, updates, 'epoch:'), string.sub(hash, 1, 16), 'PX', "     \
+    "ARGV[4])\n"                                                                                   \
+    "  redis.pcall('PEXPIRE', beside(counter, updates, 'consumers:'), '0')\n"                      \
+    "end\n"                                                                                        \
     "local function push(counter, updates, meta, news, values, arg, count)\n"                      \
     "  local text = redis.call('GET', counter) or '0'\n"                                           \
     "  local total = string.match(text, '^%d+$') and tonumber(text)\n"                             \
@@ -103,7 +117,10 @@
     "    try('PEXPIRE', updates, ARGV[3])\n"                                                       \
     "    try('PEXPIRE', meta, ARGV[3])\n"                                                          \
     "    try('PEXPIRE', counter, ARGV[4])\n"                                                       \
+    "    if total > 0 then redis.pcall('PEXPIRE', beside(counter, updates, 'epoch:'), ARGV[4]) "   \
+    "end\n"                                                                                        \
     "  end\n"                                                                                      \
+    "  if total == 0 then begin(counter, updates) end\n"                                           \
     "  for i = 1, count do\n"                                                                      \
     "    local got = redis.pcall(ARGV[5], news, list[i] .. values[arg + i])\n"                     \
     "    if type(got) == 'table' then\n"                                                           \
@@ -220,6 +237,13 @@ struct redis_script redis_script_append_known = {
  * updates: lists of one length that begin with the same update, or go on with the same one, have
  * no holes behind it. Else (upstream has pushed) they are looked for from the place on where they
  * would stand.
+ *
+ * A time is looked for by its distance from the newest record, doubled and then halved: a list is
+ * walked from its nearer end, and most ask for what was a moment ago. What is no record, up to 8 in
+ * a row, is passed over.
+ *
+ * The epoch of a channel that lua-long-polling's servers push to has nobody who renews its TTL: a
+ * read that may make one brings it near the counter's.
  */
 struct redis_script redis_script_read = {
     .text =
@@ -229,15 +253,81 @@ struct redis_script redis_script_read = {
         "  return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"
         "end\n"
         "local len = math.min(redis.call('LLEN', KEYS[2]), total)\n"
-        "local after, limit, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), "
-        "tonumber(ARGV[3])\n"
+        "local limit, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])\n"
         "local gone = total - math.min(len, tonumber(ARGV[4]))\n"
-        "if after < 0 then after = total + after end\n"
-        "after = math.max(after, gone)\n"
+        "local time\n"
+        "local function cutoff()\n"
+        "  time = time or redis.call('TIME')\n"
+        "  return time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[5])\n"
+        "end\n"
+        "local function make_epoch()\n"
+        "  time = time or redis.call('TIME')\n"
+        "  local left = redis.pcall('PTTL', KEYS[1])\n"
+        "  local made = string.sub(redis.sha1hex(KEYS[1] .. ' ' .. time[1] .. ' ' .. time[2]), 1, "
+        "16)\n"
+        "  local got = {}\n"
+        "  if type(left) == 'number' and left < 0 then got = redis.pcall('SET', ARGV[6], made) "
+        "end\n"
+        "  if type(left) == 'number' and left > 0 then\n"
+        "    got = redis.pcall('SET', ARGV[6], made, 'PX', left)\n"
+        "  end\n"
+        "  return got.ok and made or ''\n"
+        "end\n"
+        "local function keep_epoch()\n"
+        "  local left, its = redis.pcall('PTTL', KEYS[1]), redis.pcall('PTTL', ARGV[6])\n"
+        "  if type(left) ~= 'number' or type(its) ~= 'number' or left <= 0 then return end\n"
+        "  if its < left * 7 / 8 or its > left + 1000 then redis.pcall('PEXPIRE', ARGV[6], left) "
+        "end\n"
+        "end\n"
+        "local function find_epoch()\n"
+        "  local got = redis.pcall('GET', ARGV[6])\n"
+        "  if not got and ARGV[8] == '1' then return make_epoch() end\n"
+        "  if type(got) ~= 'string' then return '' end\n"
+        "  if ARGV[8] == '1' then keep_epoch() end\n"
+        "  local is_ours = #got == 16 and not string.find(got, '[^0-9a-f]') and string.find(got, "
+        "'[^0]')\n"
+        "  return is_ours and got or string.sub(redis.sha1hex(got), 1, 16)\n"
+        "end\n"
+        "local function before(ms)\n"
+        "  local most = math.min(redis.call('LLEN', KEYS[3]), total - gone)\n"
+        "  local function is_older(place)\n"
+        "    for i = place, math.min(place + 7, most) do\n"
+        "      local record = redis.call('LINDEX', KEYS[3], -i) or ''\n"
+        "      local its, at = string.match(record, '^(%d+) (%d+) ')\n"
+        "      if its and tonumber(its) <= total then return tonumber(at) < ms, tonumber(its) end\n"
+        "    end\n"
+        "  end\n"
+        "  local newer, place, found = 0, 1, gone\n"
+        "  while place <= most do\n"
+        "    local is, its = is_older(place)\n"
+        "    if is then\n"
+        "      found = its\n"
+        "      break\n"
+        "    end\n"
+        "    newer, place = place, place * 2\n"
+        "  end\n"
+        "  place = math.min(place, most + 1)\n"
+        "  while place - newer > 1 do\n"
+        "    local middle = math.floor((newer + place) / 2)\n"
+        "    local is, its = is_older(middle)\n"
+        "    if is then place, found = middle, its else newer = middle end\n"
+        "  end\n"
+        "  return math.max(gone, found)\n"
+        "end\n"
+        "local epoch, since = total > 0 and find_epoch() or '', string.match(ARGV[1], '^since "
+        "(%d+)$')\n"
+        "local position = ARGV[1] == 'now' and total or since and before(math.max(tonumber(since), "
+        "cutoff()))\n"
+        "position = position or tonumber(ARGV[1])\n"
+        "if position < 0 then position = math.max(0, total + position) end\n"
+        "local is_asked = string.match(ARGV[1], '^[1-9]') and ARGV[7] ~= ''\n"
+        "if is_asked and (total == 0 or (epoch ~= '' and epoch ~= ARGV[7])) then\n"
+        "  return {total, gone, 1, {}, {}, 0, epoch, 0, 1}\n"
+        "end\n"
+        "local after = math.max(position, gone)\n"
         "local bodies, records, bytes, first = {}, {}, 0, after + 1\n"
-        "if after >= total then return {total, gone, first, bodies, records, 0} end\n"
-        "local time = redis.call('TIME')\n"
-        "local cutoff = time[1] * 1000 - tonumber(ARGV[5])\n"
+        "if after >= total then return {total, gone, first, {}, {}, 0, epoch, position, 0} end\n"
+        "local oldest = cutoff()\n"
         "local function ts_of(record) return tonumber(string.match(record or '', '^(%d+) ')) end\n"
         "local function record_ts(index) return ts_of(redis.call('LINDEX', KEYS[3], index) or "
         "'') end\n"
@@ -258,7 +348,7 @@ struct redis_script redis_script_read = {
         "  for i = 1, count do\n"
         "    local its, at\n"
         "    if full and #bodies == 0 then its, at = string.match(beside[i], '^(%d+) (%d+)') end\n"
-        "    if its and tonumber(its) == ts + i - 1 and tonumber(at) < cutoff then\n"
+        "    if its and tonumber(its) == ts + i - 1 and tonumber(at) < oldest then\n"
         "      first = ts + i\n"
         "      gone = ts + i - 1\n"
         "    else\n"
@@ -291,7 +381,7 @@ struct redis_script redis_script_read = {
         "  end\n"
         "  size = more(size)\n"
         "end\n"
-        "return {total, gone, first, bodies, records, full and 1 or 0}\n",
+        "return {total, gone, first, bodies, records, full and 1 or 0, epoch, position, 0}\n",
 };
 
 /* OpenSSL's newer way allocates, and crashes where it cannot. */
@@ -309,6 +399,7 @@ void redis_layout_init(void) {
     hash_script(&redis_script_append);
     hash_script(&redis_script_append_known);
     hash_script(&redis_script_read);
+    hash_script(&redis_script_cursors);
 }
 
 /* --- Keys ------------------------------------------------------------------------------------- */
@@ -327,7 +418,8 @@ static void put_tag(struct buf *out, struct slice channel) {
 
 /* What stands between the prefix and the channel; `room` is for what is none of the usual. */
 static const char *kind_of(const struct redis_layout *layout, enum redis_key key, char room[40]) {
-    static const char *const kinds[] = {"total:", "updates:", "meta:", "news:", "seen:"};
+    static const char *const kinds[REDIS_KEYS] = {
+        "total:", "updates:", "meta:", "news:", "seen:", "epoch:", "consumers:"};
     if (key != REDIS_KEY_NEWS || !layout->db)
         return kinds[key];
     snprintf(room, 40, "news@%lld:", (long long)layout->db);

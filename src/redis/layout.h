@@ -8,6 +8,8 @@
  *     {prefix}meta:{channel}      a list of records, one for each update that longline wrote
  *     {prefix}news:{channel}      pub/sub: the record and the body of each new update
  *     {prefix}seen:{channel}      a hash of the ids of deliveries, for a day
+ *     {prefix}epoch:{channel}     16 hexadecimal digits; lives and expires with the counter
+ *     {prefix}consumers:{channel} a hash of cursors: the consumer's name, "TS USED"
  *
  * In a cluster the channel is the hash tag: `{prefix}total:{` channel `}`, with %, { and } in its
  * name percent-encoded. A database other than 0 has `news@N:`, because pub/sub knows no databases.
@@ -40,6 +42,8 @@ struct redis_script {
  * and of each channel its new total, or an error}; an error means that nothing of that channel was
  * written. All keys are declared, so that a cluster that is moving them refuses the whole script,
  * never a part of it; news is none of them, because a key that does not exist would be refused too.
+ * Nor are the keys that are written with a new counter: its epoch, and the cursors of the one
+ * before, which are forgotten. They need no argument either: their names follow from the counter's.
  */
 extern struct redis_script redis_script_append;
 
@@ -57,12 +61,26 @@ extern struct redis_script redis_script_append;
 extern struct redis_script redis_script_append_known;
 
 /*
- * KEYS: total, updates, meta. ARGV: after (-K: the last K), the most updates, the most bytes,
- * CHANNEL_STORAGE_MAXSIZE, milliseconds an update is kept. Returns {total, gone, the first ts,
- * bodies, records, 1 where a record stands beside every body}: both lists have the order of ts,
- * records may have holes where that is 0.
+ * KEYS: total, updates, meta. ARGV: the position (a number as in position.h, "now", or "since MS"),
+ * the most updates, the most bytes, CHANNEL_STORAGE_MAXSIZE, milliseconds an update is kept; epoch,
+ * the epoch that the reader has seen ("" none), and 1 if one is to be made where there is none.
+ * Returns {total, gone, the first ts, bodies, records, 1 where a record stands beside every body,
+ * the epoch, the position as a ts, 1 where the reader is reset}: both lists have the order of ts,
+ * records may have holes where that is 0. The epoch is 16 hexadecimal digits, or "": there is none,
+ * or it could not be read or made.
+ *
+ * `epoch` is no declared key either, or a channel without one could not be read in a slot that is
+ * moving. There it may be unknown. A node that a slot is moving to must not be asked to make one:
+ * the key that is yet to come would be refused.
  */
 extern struct redis_script redis_script_read;
+
+/*
+ * KEYS: total, consumers. ARGV: "load", "save" or "forget", milliseconds a cursor is kept,
+ * CONSUMERS_MAX; then names; to save, then of each "TS AGE", with the milliseconds since it was
+ * used. Returns a list: of load, name, ts and time of use of each cursor. (src/redis/cursors.c)
+ */
+extern struct redis_script redis_script_cursors;
 
 /* Computes the hashes; before anything else. */
 void redis_layout_init(void);
@@ -73,6 +91,9 @@ enum redis_key {
     REDIS_KEY_META,
     REDIS_KEY_NEWS,
     REDIS_KEY_SEEN,
+    REDIS_KEY_EPOCH,
+    REDIS_KEY_CONSUMERS,
+    REDIS_KEYS
 };
 
 struct redis_layout {

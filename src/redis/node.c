@@ -84,7 +84,7 @@ static void ask_rights(struct redis_node *node, uint64_t now_ms) {
     redis_conn_argument(conn, SLICE("EVAL"));
     redis_conn_argument(conn, slice_of(redis_rights_script));
     redis_conn_number(conn, 0);
-    for (int key = REDIS_KEY_TOTAL; key <= REDIS_KEY_NEWS; key++) {
+    for (int key = 0; key < REDIS_KEYS; key++) {
         struct buf name = {0};
         redis_layout_key(&topology->layout, &name, (enum redis_key)key, SLICE("*"));
         redis_conn_argument(conn, (struct slice){name.data, name.len});
@@ -103,10 +103,13 @@ static void on_rights(struct redis_call *call, const redisReply *reply) {
         return;
     struct redis_rights before = node->rights;
     redis_rights_read(&node->rights, reply);
-    const char *missing = node->rights.missing;
+    const char *missing = node->rights.missing, *optional = node->rights.optional;
+    struct redis_address_text address = redis_address_text(&node->address);
     if (*missing && strcmp(missing, before.missing) != 0)
-        log_error("redis user lacks rights", "address", redis_address_text(&node->address).text,
-                  "rights", missing, NULL);
+        log_error("redis user lacks rights", "address", address.text, "rights", missing, NULL);
+    if (*optional && strcmp(optional, before.optional) != 0)
+        log_warn("redis user lacks optional rights", "address", address.text, "rights", optional,
+                 NULL);
 }
 
 static void tick_rights(struct redis_node *node, uint64_t now_ms) {

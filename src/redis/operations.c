@@ -1,6 +1,7 @@
 /*
- * Operations: appends and reads, each a script of one command (layout.h), on a connection of the
- * node that serves the channel (topology.h).
+ * Operations: appends, reads and what becomes of cursors, each a script of one command (layout.h),
+ * on a connection of the node that serves the channel (topology.h). Cursors go the way of reads:
+ * whatever is done with them may be done again.
  *
  * Life of an operation: pending (queues.c) → sent (commands.c) → answered. If a node says that
  * another one serves the channel, the operation is sent there; what a node cannot do yet is pending
@@ -33,6 +34,8 @@ static void answer(struct op *op, enum store_error error) {
     struct store_op *caller = op->caller;
     if (op->is_append)
         append_of(op)->error = error;
+    else if (op->is_cursors)
+        cursors_of(op)->error = error;
     else
         read_of(op)->error = error;
     op->store->stats.errors += error != STORE_OK;
@@ -67,6 +70,8 @@ static void log_failure(struct op *op, const char *said) {
     struct redis_store *store = op->store;
     if (op->is_append)
         redis_store_log(store, &store->append_log, "redis refused an append", said);
+    else if (op->is_cursors)
+        redis_store_log(store, &store->cursors_log, "redis refused cursors of consumers", said);
     else
         redis_store_log(store, &store->read_log, "redis refused a read", said);
 }
@@ -140,6 +145,14 @@ static void appended(struct op *op) {
     finish(op, STORE_OK);
 }
 
+static bool take_reply(struct op *op, const struct word *word) {
+    if (op->is_append)
+        return word->is_sound;
+    if (op->is_cursors)
+        return cursors_take(cursors_of(op), word->reply);
+    return page_take(op->store, read_of(op), word->reply);
+}
+
 /* A reply that is believed. */
 static void take(struct op *op, const struct word *word) {
     struct redis_store *store = op->store;
@@ -147,8 +160,8 @@ static void take(struct op *op, const struct word *word) {
         op_free(op);
         return;
     }
-    store->stats.reads += !op->is_append;
-    if (op->is_append ? !word->is_sound : !page_take(store, read_of(op), word->reply)) {
+    store->stats.reads += !op->is_append && !op->is_cursors;
+    if (!take_reply(op, word)) {
         log_failure(op, "not the reply of the script");
         finish(op, STORE_FAILED);
     } else if (op->is_append) {
@@ -339,8 +352,9 @@ void operations_got_reply(struct redis_call *call, const redisReply *reply) {
 
 /* --- Beginning -------------------------------------------------------------------------------- */
 
-/* `count`: updates to append; 0: it is a read. */
-static void start(struct redis_store *store, struct store_op *caller, uint32_t count) {
+/* `count`: updates to append; 0: it is a read, or of cursors. */
+static void start(struct redis_store *store, struct store_op *caller, uint32_t count,
+                  bool is_cursors) {
     turn_end(&store->flush);
     struct op *op = malloc(sizeof *op);
     if (!op) {
@@ -352,6 +366,7 @@ static void start(struct redis_store *store, struct store_op *caller, uint32_t c
         .caller = caller,
         .count = count,
         .is_append = count,
+        .is_cursors = is_cursors,
         .error = STORE_AWAY,
         .due_ms = uv_now(store->topology.loop) + (uint64_t)store->redis->timeout_ms,
     };
@@ -364,14 +379,24 @@ static void start(struct redis_store *store, struct store_op *caller, uint32_t c
 
 void operations_append(struct store *base, struct store_append *append) {
     append->error = STORE_FAILED;
-    start(store_of(base), &append->op, append->count);
+    append->epoch = 0;
+    start(store_of(base), &append->op, append->count, false);
 }
 
 void operations_read(struct store *base, struct store_read *read) {
     read->error = STORE_FAILED;
     read->updates = NULL;
     read->count = 0;
-    start(store_of(base), &read->op, 0);
+    start(store_of(base), &read->op, 0, false);
+}
+
+void operations_cursors(struct store *base, struct store_cursors *cursors) {
+    cursors->error = STORE_FAILED;
+    if (cursors->action == CURSORS_LOAD) {
+        cursors->list = NULL;
+        cursors->count = 0;
+    }
+    start(store_of(base), &cursors->op, 0, true);
 }
 
 /* WAIT has been answered: so have all appends before it on this connection, and they wait for

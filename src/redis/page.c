@@ -10,7 +10,18 @@
 #include <stdlib.h>
 
 /* Where the script's reply has what. */
-enum { PAGE_TOTAL, PAGE_GONE, PAGE_FIRST, PAGE_BODIES, PAGE_RECORDS, PAGE_IS_BESIDE, PAGE_PARTS };
+enum {
+    PAGE_TOTAL,
+    PAGE_GONE,
+    PAGE_FIRST,
+    PAGE_BODIES,
+    PAGE_RECORDS,
+    PAGE_IS_BESIDE,
+    PAGE_EPOCH,
+    PAGE_POSITION,
+    PAGE_IS_RESET,
+    PAGE_PARTS
+};
 
 /* The bodies of a reply from one ts on, and their records, as they are taken one after another. */
 struct page {
@@ -42,7 +53,19 @@ static bool is_page(const redisReply *reply) {
     return reply->type == REDIS_REPLY_ARRAY && reply->elements == PAGE_PARTS &&
            is_number(reply->element[PAGE_TOTAL]) && is_number(reply->element[PAGE_GONE]) &&
            is_number(reply->element[PAGE_FIRST]) && is_texts(reply->element[PAGE_BODIES]) &&
-           is_texts(reply->element[PAGE_RECORDS]) && is_number(reply->element[PAGE_IS_BESIDE]);
+           is_texts(reply->element[PAGE_RECORDS]) && is_number(reply->element[PAGE_IS_BESIDE]) &&
+           reply->element[PAGE_EPOCH]->type == REDIS_REPLY_STRING &&
+           is_number(reply->element[PAGE_POSITION]) && is_number(reply->element[PAGE_IS_RESET]);
+}
+
+static void take_position(struct store_read *read, const redisReply *reply) {
+    const char *epoch = reply->element[PAGE_EPOCH]->str;
+    read->epoch = strtoull(epoch, NULL, 16);
+    read->is_reset = reply->element[PAGE_IS_RESET]->integer;
+    /* A ts may be more than Lua's numbers can say. */
+    read->after = read->position >= 0 && !read->is_reset
+                      ? (uint64_t)read->position
+                      : (uint64_t)reply->element[PAGE_POSITION]->integer;
 }
 
 /* The record of body `i`; false when it has none. What stands beside it may be an older one. */
@@ -113,6 +136,7 @@ bool page_take(struct redis_store *store, struct store_read *read, const redisRe
     read->total = (uint64_t)reply->element[PAGE_TOTAL]->integer;
     read->gone = (uint64_t)reply->element[PAGE_GONE]->integer;
     read->end = page.first - 1;
+    take_position(read, reply);
     read->updates = malloc((count + 1) * sizeof(struct update *));
     if (!read->updates)
         return false;

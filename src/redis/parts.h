@@ -3,10 +3,11 @@
  *
  *   store.c        opening, closing, the tick
  *   health.c       what /-/health says
- *   operations.c   appends and reads: how they begin, and what their replies mean; fate.h decides
+ *   operations.c   appends, reads, cursors: how they begin, what their replies mean; fate.h decides
  *   queues.c       where they wait until they are sent, or given up
  *   commands.c     how they are sent: which go together, and as which bytes
  *   page.c         the updates of a read: what is whole, what is damaged
+ *   cursors.c      the cursors of consumers
  *   watches.c      watched channels and their news
  */
 #pragma once
@@ -33,7 +34,8 @@ struct redis_store {
     uv_timer_t tick;
     struct turn_task flush;     /* what this turn asked for goes out */
     struct turn_task giving_up; /* there are more to be given up than a turn may take */
-    struct list appends, reads; /* all struct op that have not been answered, by due_ms */
+    struct list appends, reads; /* all struct op that have not been answered, by due_ms; cursors are
+                                   among the reads */
     struct list pending;        /* struct op: those that are to get a place in a lane's queue */
     struct list nowhere;        /* ... those that got none, because their node is not known */
     struct list later;          /* ... those that are pending after a pause, by retry_ms */
@@ -46,7 +48,7 @@ struct redis_store {
     int64_t clock_ahead_ms;  /* Redis' clock minus uv_now(); 0: not known */
     bool is_clock_asked;     /* no Redis has answered yet */
     uint64_t resubscribe_ms; /* 0: no subscription has been refused */
-    struct log_budget append_log, read_log, news_log, tell_log, tidy_log, damage_log;
+    struct log_budget append_log, read_log, cursors_log, news_log, tell_log, tidy_log, damage_log;
     enum store_error refused; /* what the last append came to */
     uint64_t refused_ms;
     uint64_t damaged_ms; /* when the keys of a channel made no sense */
@@ -71,6 +73,7 @@ struct op {
     struct store_op *caller; /* NULL: answered already */
     uint32_t count;          /* updates that are appended */
     bool is_append;
+    bool is_cursors;     /* struct store_cursors, which may be repeated like a read */
     bool is_sent;        /* its reply is to come */
     bool begins_channel; /* the member before it is of another channel */
     bool goes_alone;     /* with others it was refused */
@@ -101,9 +104,16 @@ static inline struct store_read *read_of(const struct op *op) {
     return container_of(op->caller, struct store_read, op);
 }
 
+static inline struct store_cursors *cursors_of(const struct op *op) {
+    return container_of(op->caller, struct store_cursors, op);
+}
+
 static inline struct slice channel_of(const struct op *op) {
-    return op->is_append ? (struct slice){append_of(op)->name, append_of(op)->name_len}
-                         : (struct slice){read_of(op)->name, read_of(op)->name_len};
+    if (op->is_append)
+        return (struct slice){append_of(op)->name, append_of(op)->name_len};
+    if (op->is_cursors)
+        return (struct slice){cursors_of(op)->name, cursors_of(op)->name_len};
+    return (struct slice){read_of(op)->name, read_of(op)->name_len};
 }
 
 static inline enum redis_lane_kind lane_of(const struct op *op) {
@@ -128,9 +138,10 @@ enum store_error redis_store_health(struct store *base, struct buf *line);
 
 /* --- operations.c ----------------------------------------------------------------------------- */
 
-/* store_ops.append and .read */
+/* store_ops.append, .read and .cursors */
 void operations_append(struct store *base, struct store_append *append);
 void operations_read(struct store *base, struct store_read *read);
+void operations_cursors(struct store *base, struct store_cursors *cursors);
 
 /* Answers those that there was no memory for. */
 void operations_answer_failed(struct redis_store *store);
@@ -181,6 +192,15 @@ void commands_send(struct redis_lane *lane);
 
 /* Takes the reply of a read's script. False when it is none, or memory is out. */
 bool page_take(struct redis_store *store, struct store_read *read, const redisReply *reply);
+
+/* --- cursors.c -------------------------------------------------------------------------------- */
+
+/* How many arguments redis_script_cursors gets, and those. */
+int cursors_arguments(const struct store_cursors *cursors);
+void cursors_put(struct redis_store *store, const struct store_cursors *cursors,
+                 struct redis_conn *conn);
+/* Takes the script's reply. False when it is none, or memory is out. */
+bool cursors_take(struct store_cursors *cursors, const redisReply *reply);
 
 /* --- watches.c -------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 
 const char redis_rights_script[] =
     "#!lua\n"
-    "local total, updates, meta, news, cluster, wait = unpack(ARGV)\n"
+    "local total, updates, meta, news, seen, epoch, consumers, cluster, wait = unpack(ARGV)\n"
     "local missing = {}\n"
     "local function need(label, ...)\n"
     "  local ok, may = pcall(redis.acl_check_cmd, ...)\n"
@@ -14,10 +14,11 @@ const char redis_rights_script[] =
     "end\n"
     /* Redis 8 wants as many arguments as the command takes. */
     "local more = {PEXPIRE = {'1'}, LRANGE = {'0', '0'}, LTRIM = {'0', '0'}, RPUSH = {''},\n"
-    "  LINDEX = {'0'}, PUBLISH = {''}, SPUBLISH = {''}}\n"
-    "local function needs(names, key)\n"
+    "  LINDEX = {'0'}, PUBLISH = {''}, SPUBLISH = {''}, SET = {''}, HGET = {''}, HMGET = {''},\n"
+    "  HSET = {'', ''}, HDEL = {''}}\n"
+    "local function needs(names, key, optional)\n"
     "  for name in string.gmatch(names, '%S+') do\n"
-    "    need(name .. ' ' .. key, name, key, unpack(more[name] or {}))\n"
+    "    need((optional or '') .. name .. ' ' .. key, name, key, unpack(more[name] or {}))\n"
     "  end\n"
     "end\n"
     "need('EVALSHA', 'EVALSHA', '', '3', total, updates, meta)\n"
@@ -34,23 +35,44 @@ const char redis_rights_script[] =
     "  need('CLUSTER NODES', 'CLUSTER', 'NODES')\n"
     "end\n"
     "if wait == 'yes' then need('WAIT', 'WAIT', '1', '1') end\n"
+    "needs('HGET HSET HDEL PEXPIRE', seen, '?')\n"
+    "needs('PTTL', total, '?')\n"
+    "needs('GET SET PTTL PEXPIRE', epoch, '?')\n"
+    "needs('HLEN HMGET HGETALL HSET HDEL PEXPIRE', consumers, '?')\n"
     "return missing\n";
 
+enum { MISSING_BYTES = sizeof((struct redis_rights *)0)->missing };
+
+/* Appends a right to a list of them; at its end, how many more there are. */
+static void add(char *list, const char *right, size_t *more) {
+    size_t len = strlen(list), room = MISSING_BYTES - sizeof " and 99 more";
+    if (!*more && len + 2 + strlen(right) <= room)
+        snprintf(list + len, MISSING_BYTES - len, "%s%s", len ? ", " : "", right);
+    else
+        ++*more;
+}
+
+static void end(char *list, size_t more) {
+    size_t len = strlen(list);
+    if (more)
+        snprintf(list + len, MISSING_BYTES - len, " and %zu more", more);
+}
+
 static void read_missing(struct redis_rights *rights, const redisReply *reply) {
-    size_t len = 0, room = sizeof rights->missing - sizeof " and 99 more";
+    size_t more = 0, more_optional = 0;
     for (size_t i = 0; i < reply->elements; i++) {
         const redisReply *one = reply->element[i];
         if (one->type != REDIS_REPLY_STRING)
             continue;
-        rights->error = STORE_REFUSED;
-        if (len + 2 + one->len > room) {
-            snprintf(rights->missing + len, sizeof rights->missing - len, " and %zu more",
-                     reply->elements - i);
-            return;
+        if (*one->str == '?') {
+            add(rights->optional, one->str + 1, &more_optional);
+        } else {
+            rights->error = STORE_REFUSED;
+            add(rights->missing, one->str, &more);
         }
-        len += (size_t)snprintf(rights->missing + len, sizeof rights->missing - len, "%s%s",
-                                len ? ", " : "", one->str);
     }
+    end(rights->missing, more);
+    end(rights->optional, more_optional);
 }
 
 void redis_rights_read(struct redis_rights *rights, const redisReply *reply) {

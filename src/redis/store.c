@@ -163,6 +163,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
     static const struct store_ops ops = {
         .append = operations_append,
         .read = operations_read,
+        .cursors = operations_cursors,
         .stats = get_stats,
         .now_ms = now_ms,
         .close = close_store,

@@ -101,6 +101,17 @@ static void check_links(struct check *check) {
     count_rows(check, headless, "the newest update is missing", "channel.id");
 }
 
+/* Of a table that is made when it is needed. */
+static void check_rows_if(struct check *check, const char *table, const char *sql, const char *what,
+                          const char *where) {
+    char find[96];
+    int64_t is_there = 0;
+    snprintf(find, sizeof find, "SELECT 1 FROM sqlite_schema WHERE name = '%s'", table);
+    log_file_query(&check->file, find, 0, 0, &is_there);
+    if (is_there)
+        count_rows(check, sql, what, where);
+}
+
 static void check_rows(struct check *check) {
     int64_t updates =
         count_rows(check, "SELECT seq, " SEAL_HAS_NUMBERS " FROM update_log ORDER BY seq",
@@ -116,14 +127,16 @@ static void check_rows(struct check *check) {
                " sqlite_autoindex_channel_1) AS i",
                "a name in the index", "channel.id");
     count_rows(check, "SELECT 0, is_sealed(key, value, seal) FROM meta", "meta", "row");
-    int64_t has_deliveries = 0;
-    log_file_query(&check->file, "SELECT 1 FROM sqlite_schema WHERE name = 'delivery'", 0, 0,
-                   &has_deliveries);
-    if (has_deliveries)
-        count_rows(check,
-                   "SELECT channel, is_delivery(channel, ts, id, born, seal) FROM delivery"
-                   " ORDER BY channel, ts",
-                   "a delivery's id", "delivery.channel");
+    check_rows_if(check, "delivery",
+                  "SELECT channel, is_delivery(channel, ts, id, born, seal) FROM delivery"
+                  " ORDER BY channel, ts",
+                  "a delivery's id", "delivery.channel");
+    check_rows_if(check, "consumer",
+                  "SELECT channel, is_consumer(channel, name, ts, used, seal) FROM consumer"
+                  " ORDER BY channel, name",
+                  "a consumer's cursor", "consumer.channel");
+    check_rows_if(check, "epoch", "SELECT id, is_epoch(id, name, seq, seal) FROM epoch ORDER BY id",
+                  "an epoch", "epoch.id");
     check_links(check);
     if (updates >= 0 && channels >= 0)
         fprintf(check->out, "%" PRId64 " updates and %" PRId64 " channels read\n", updates,

@@ -1,7 +1,8 @@
 /*
  * The lock that keeps two processes off one data file: an flock() on a file beside it, NAME-lock.
  *
- * The file lock goes with the process, however it ends; the lock file stays.
+ * The file lock goes with the process, however it ends; the lock file stays, with the stamp of the
+ * last clean close in it (data_stamp.h).
  */
 #pragma once
 

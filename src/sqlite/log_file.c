@@ -80,8 +80,28 @@ bool log_file_used_bytes(const struct log_file *file, int64_t *bytes) {
 
 /* --- Transactions ----------------------------------------------------------------------------- */
 
+static bool set_sync(struct log_file *file, int sync) {
+    static const char *const synchronous[] = {
+        [SYNC_ALWAYS] = "PRAGMA synchronous = FULL",
+        [SYNC_INTERVAL] = "PRAGMA synchronous = NORMAL",
+        [SYNC_NEVER] = "PRAGMA synchronous = OFF",
+    };
+    if (!log_file_execute(file, synchronous[sync]))
+        return false;
+    file->sync_now = sync;
+    return true;
+}
+
+bool log_file_begin_as(struct log_file *file, int sync) {
+    return (file->sync_now == sync || set_sync(file, sync)) && sql_run(file->begin);
+}
+
 bool log_file_begin(struct log_file *file) {
-    return sql_run(file->begin);
+    return log_file_begin_as(file, file->sync);
+}
+
+bool log_file_begin_lax(struct log_file *file) {
+    return log_file_begin_as(file, file->sync == SYNC_ALWAYS ? SYNC_INTERVAL : file->sync);
 }
 
 bool log_file_commit(struct log_file *file) {
@@ -115,15 +135,11 @@ static bool set_journal_mode(struct log_file *file, const char *mode) {
 }
 
 static bool set_up(struct log_file *file, const struct store_options *options) {
-    static const char *const synchronous[] = {
-        [SYNC_ALWAYS] = "PRAGMA synchronous = FULL",
-        [SYNC_INTERVAL] = "PRAGMA synchronous = NORMAL",
-        [SYNC_NEVER] = "PRAGMA synchronous = OFF",
-    };
+    file->sync = options->sync;
     sqlite3_busy_timeout(file->db, BUSY_MS);
     return log_file_execute(file, "PRAGMA page_size = 8192") &&
            set_journal_mode(file, options->path ? "wal" : "memory") &&
-           log_file_execute(file, synchronous[options->sync]) &&
+           set_sync(file, options->sync) &&
            log_file_execute(file, "PRAGMA wal_autocheckpoint = 0") &&
            log_file_execute(file, "PRAGMA cache_size = -16384") &&
            log_file_execute(file, "PRAGMA temp_store = MEMORY") &&

@@ -6,6 +6,8 @@
  *                name, body, raw, method, query, headers)
  *     meta(key, value, seal)
  *
+ * Further tables are made by whoever needs them: delivery, consumer, epoch.
+ *
  * One connection, used by one thread. Whoever needs a statement prepares it here and uses it until
  * the file is closed, which finalizes them all. A function that returns false leaves SQLite's
  * reason behind: log_file_note_error() logs it, log_file_explain() tells whoever starts longline.
@@ -33,6 +35,7 @@ struct log_file {
     sqlite3 *db;
     int64_t version; /* of the schema: 1, which is to be upgraded, or LOG_SCHEMA_VERSION */
     int64_t page_bytes;
+    int sync, sync_now; /* enum sync_mode: of the options, and of the last transaction */
     sqlite3_stmt *begin, *commit, *rollback, *page_count, *freelist_count;
     sqlite3_stmt *put_meta; /* meta.c's */
     uint64_t commits, commit_ns, errors;
@@ -56,6 +59,11 @@ void log_file_close(struct log_file *file);
 bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const char *sql);
 
 bool log_file_begin(struct log_file *file);
+/* Begins one that is as durable as `sync` (enum sync_mode) says, whatever SYNC says. */
+bool log_file_begin_as(struct log_file *file, int sync);
+/* Begins one whose loss does no harm: its commit is not synced, but for the head of a write-ahead
+ * log that begins anew. */
+bool log_file_begin_lax(struct log_file *file);
 bool log_file_commit(struct log_file *file);
 /* Harmless when no transaction is open: some errors make SQLite roll back by itself. */
 void log_file_roll_back(struct log_file *file);

@@ -93,6 +93,65 @@ static bool step_back(struct walk *walk, const struct update_row *row, int64_t t
     return false;
 }
 
+/* As if one more update stood behind the newest. */
+static struct update_row walk_begin(const struct walk *walk) {
+    const struct channel_row *channel = walk->channel;
+    return (struct update_row){.seq = INT64_MAX,
+                               .channel = channel->id,
+                               .ts = (int64_t)channel->total + 1,
+                               .prev = channel->head,
+                               .skip = channel->mark};
+}
+
+/* --- Positions -------------------------------------------------------------------------------- */
+
+static bool is_before(const struct update_row *row, int64_t ms) {
+    return row->at && row->at < ms;
+}
+
+/* The update that `row->skip` leads to, if it is not before `first_ts`. */
+static bool skip_back(struct walk *walk, const struct update_row *row, int64_t first_ts,
+                      struct update_row *older) {
+    int64_t skip_ts = (row->ts - 1) / LOG_SKIP * LOG_SKIP;
+    return skip_ts >= first_ts && row->skip &&
+           follow(walk, row->skip, skip_ts, true, older) == LINK_FOUND && older->ts >= first_ts;
+}
+
+/* Behind the newest update that was stored before `ms`; before the oldest that is kept where there
+ * is none. Where the wall clock went back, one further back may be taken for it. */
+static int64_t find_since(struct walk *walk, int64_t ms) {
+    int64_t first_ts = (int64_t)walk->channel->total - walk->reader->channel_max + 1;
+    struct update_row row = walk_begin(walk), older;
+    bool is_near = false; /* the next skip would pass it */
+    while (row.ts > first_ts) {
+        if (!is_near && skip_back(walk, &row, first_ts, &older)) {
+            is_near = is_before(&older, ms);
+            if (!is_near) {
+                row = older;
+                continue;
+            }
+        }
+        if (!step_back(walk, &row, row.ts - 1, &older) || older.ts < first_ts)
+            break;
+        if (is_before(&older, ms))
+            return older.ts;
+        row = older;
+    }
+    return row.ts - 1;
+}
+
+/* The position as a ts. */
+static int64_t resolve(struct walk *walk, int64_t position) {
+    int64_t total = (int64_t)walk->channel->total;
+    if (position >= 0)
+        return position;
+    if (position == POSITION_NOW)
+        return total;
+    if (position_is_since(position))
+        return find_since(walk, position_since_ms(position));
+    return total + position > 0 ? total + position : 0;
+}
+
 /* --- Loading ---------------------------------------------------------------------------------- */
 
 static void drop_updates(struct store_read *read) {
@@ -147,8 +206,7 @@ static bool load_range(struct walk *walk, int64_t first_ts, const struct update_
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
-int64_t read_first_ts(int64_t after_ts, int64_t total, int64_t channel_max) {
-    int64_t after = after_ts < 0 ? total + after_ts : after_ts;
+int64_t read_first_ts(int64_t after, int64_t total, int64_t channel_max) {
     if (after < total - channel_max)
         after = total - channel_max;
     if (after < 0)
@@ -172,34 +230,53 @@ static struct update_row find_first(struct walk *walk, const struct update_row *
     return first;
 }
 
-bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
-                 struct store_read *read) {
-    int64_t total = (int64_t)channel->total;
-    int64_t first_ts = read_first_ts(read->position, total, reader->channel_max);
-    read->total = read->end = channel->total;
-    read->gone = total > reader->channel_max ? (uint64_t)(total - reader->channel_max) : 0;
+/* Reads what is behind `read->after`. */
+static bool read_after(struct walk *walk, struct store_read *read) {
+    int64_t total = (int64_t)walk->channel->total, channel_max = walk->reader->channel_max;
+    int64_t first_ts = read_first_ts((int64_t)read->after, total, channel_max);
+    read->total = read->end = (uint64_t)total;
+    read->gone = total > channel_max ? (uint64_t)(total - channel_max) : 0;
     if (first_ts > total)
         return true;
 
+    struct update_row end = walk_begin(walk);
+    struct update_row first = find_first(walk, &end, first_ts, read), last = end;
+    int64_t last_ts = first.ts + read->limit - 1 < total ? first.ts + read->limit - 1 : total;
+    bool is_empty = first.ts > total;
+    while (last.ts > last_ts && step_back(walk, &last, last_ts, &end))
+        last = end;
+    if (last.ts > last_ts || last.ts < first.ts) /* no way back but that to the first */
+        last = first;
+    if (!walk->has_failed && (is_empty || load_range(walk, first.ts, &last, read)))
+        return true;
+    drop_updates(read);
+    return false;
+}
+
+bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
+                 struct store_read *read) {
     struct walk walk = {.reader = reader,
                         .channel = channel,
                         .name = {read->name, read->name_len},
                         .cutoff_ms = cutoff_ms};
-    /* As if one more update stood behind the newest. */
-    struct update_row end = {.seq = INT64_MAX,
-                             .channel = channel->id,
-                             .ts = total + 1,
-                             .prev = channel->head,
-                             .skip = channel->mark};
-    struct update_row first = find_first(&walk, &end, first_ts, read), last = end;
-    int64_t last_ts = first.ts + read->limit - 1 < total ? first.ts + read->limit - 1 : total;
-    bool is_empty = first.ts > total;
-    while (last.ts > last_ts && step_back(&walk, &last, last_ts, &end))
-        last = end;
-    if (last.ts > last_ts || last.ts < first.ts) /* no way back but that to the first */
-        last = first;
-    if (!walk.has_failed && (is_empty || load_range(&walk, first.ts, &last, read)))
-        return true;
-    drop_updates(read);
-    return false;
+    read->after = (uint64_t)resolve(&walk, read->position);
+    return !walk.has_failed && read_after(&walk, read);
+}
+
+bool reader_find_ts(const struct reader *reader, const struct channel_row *channel, int64_t seq,
+                    struct slice name, uint64_t *ts) {
+    struct walk walk = {.reader = reader, .channel = channel, .name = name, .cutoff_ms = INT64_MIN};
+    struct update_row row = walk_begin(&walk), older;
+    while (row.prev > seq) {
+        int64_t first_ts = row.skip > seq ? 1 : row.ts - 1;
+        if (!step_back(&walk, &row, first_ts, &older))
+            break;
+        row = older;
+        if (row.seq <= seq) { /* what lies between is damaged */
+            *ts = (uint64_t)row.ts;
+            return true;
+        }
+    }
+    *ts = row.prev <= seq ? (uint64_t)row.ts - 1 : 0;
+    return !walk.has_failed;
 }

@@ -21,13 +21,18 @@ struct reader {
 
 /*
  * Does one read of a channel, bounded by its limit and READ_MAX_BYTES, of updates born at
- * `cutoff_ms` or later. Sets total, gone, end, updates and count, which begin as zero. False on
- * failure: then there are no updates.
+ * `cutoff_ms` or later. Sets after, total, gone, end, updates and count, which begin as zero. False
+ * on failure: then there are no updates.
  */
 bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
                  struct store_read *read);
 
+/* The ts of the channel's newest update up to `seq`, 0 for none; also where all of that was deleted
+ * so long ago that nobody knows. False on failure. */
+bool reader_find_ts(const struct reader *reader, const struct channel_row *channel, int64_t seq,
+                    struct slice name, uint64_t *ts);
+
 /* The ts from which a read of a channel with `total` updates begins, past the bound on their
- * count and after `after_ts` (-K: the last K); more than `total` when there is nothing to read.
- * For the tests. */
-int64_t read_first_ts(int64_t after_ts, int64_t total, int64_t channel_max);
+ * count and after the update `after`; more than `total` when there is nothing to read. For the
+ * tests. */
+int64_t read_first_ts(int64_t after, int64_t total, int64_t channel_max);

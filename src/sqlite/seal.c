@@ -68,6 +68,16 @@ int64_t seal_delivery(int64_t channel, int64_t ts, const uint8_t id[DELIVERY_ID_
     return (int64_t)(XXH3_64bits(numbers, sizeof numbers) ^ XXH3_64bits(id, DELIVERY_ID_BYTES));
 }
 
+int64_t seal_consumer(int64_t channel, struct slice name, int64_t ts, int64_t used) {
+    int64_t numbers[] = {channel, ts, used};
+    return (int64_t)(XXH3_64bits(numbers, sizeof numbers) ^ XXH3_64bits(name.data, name.len));
+}
+
+int64_t seal_epoch(int64_t id, int64_t name, int64_t seq) {
+    int64_t numbers[] = {id, name, seq};
+    return (int64_t)XXH3_64bits(numbers, sizeof numbers);
+}
+
 int64_t seal_meta(struct slice key, int64_t value) {
     return (int64_t)XXH3_64bits_withSeed(key.data, key.len, (uint64_t)value);
 }
@@ -172,6 +182,21 @@ static void is_delivery(sqlite3_context *context, int count, sqlite3_value **val
                          sqlite3_value_int64(values[4]));
 }
 
+static void is_consumer(sqlite3_context *context, int count, sqlite3_value **values) {
+    assert(count == 5);
+    sqlite3_result_int(context, seal_consumer(sqlite3_value_int64(values[0]), bytes_of(values[1]),
+                                              sqlite3_value_int64(values[2]),
+                                              sqlite3_value_int64(values[3])) ==
+                                    sqlite3_value_int64(values[4]));
+}
+
+static void is_epoch(sqlite3_context *context, int count, sqlite3_value **values) {
+    assert(count == 4);
+    sqlite3_result_int(
+        context, seal_epoch(sqlite3_value_int64(values[0]), sqlite3_value_int64(values[1]),
+                            sqlite3_value_int64(values[2])) == sqlite3_value_int64(values[3]));
+}
+
 static void is_sealed(sqlite3_context *context, int count, sqlite3_value **values) {
     assert(count == 3);
     sqlite3_result_int(context, seal_meta(bytes_of(values[0]), sqlite3_value_int64(values[1])) ==
@@ -189,6 +214,8 @@ bool seal_define_functions(sqlite3 *db) {
         {"is_whole", 7, is_whole},
         {"is_sealed", 3, is_sealed},
         {"is_delivery", 5, is_delivery},
+        {"is_consumer", 5, is_consumer},
+        {"is_epoch", 4, is_epoch},
         {"make_seal", 14, make_seal},
         {"make_channel_seal", 6, make_channel_seal},
     };

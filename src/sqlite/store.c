@@ -1,8 +1,8 @@
 /*
  * The loop thread collects the operations of a turn and hands them over at its end. The store
- * thread takes all that wait, reads for a bounded time, commits one batch of appends, and hands
- * both back. While it commits, the next batch gathers: that is the group commit. Between the
- * threads are two lists under one lock, and a uv_async_t.
+ * thread takes all that wait, reads for a bounded time (and looks at cursors of consumers), commits
+ * one batch of appends, and hands both back. While it commits, the next batch gathers: that is the
+ * group commit. Between the threads are lists under one lock, and a uv_async_t.
  *
  * In memory there is nothing to wait for, so there is no thread: the loop does the same work itself
  * at the end of its turn, which saves every operation two switches of thread.
@@ -10,6 +10,7 @@
 #include "sqlite/store.h"
 #include "base/turn.h"
 #include "sqlite/data_lock.h"
+#include "sqlite/data_stamp.h"
 #include "sqlite/update_log.h"
 
 #include <inttypes.h>
@@ -34,10 +35,11 @@ struct sqlite_store {
     bool has_thread;
     bool is_ending; /* the store thread's, and so is stats_at */
     uint64_t stats_at;
-    int lock_fd; /* -1: none */
+    int lock_fd;      /* -1: none */
+    const char *path; /* of the file that it locks */
 
     /* The loop thread's. */
-    struct list new_appends, new_reads;
+    struct list new_appends, new_reads, new_cursors;
     struct turn_task hand_over;
     struct list answers;    /* taken from `done` */
     struct turn_task go_on; /* answers more of them */
@@ -51,9 +53,9 @@ struct sqlite_store {
     /* Under the lock. */
     uv_mutex_t mutex;
     uv_cond_t wake;
-    struct list appends, reads; /* to be done */
-    struct list done;           /* to be answered, in the order in which they were done */
-    size_t done_bytes;          /* of the updates read in them: then reads wait for the loop */
+    struct list appends, reads, cursors; /* to be done */
+    struct list done;                    /* to be answered, in the order in which they were done */
+    size_t done_bytes; /* of the updates read in them: then reads wait for the loop */
     bool is_waiting, stop;
     struct store_stats stats;
 };
@@ -64,31 +66,37 @@ static struct sqlite_store *store_of(struct store *store) {
 
 /* --- The store thread ------------------------------------------------------------------------- */
 
-/* Whether nothing can be done now: reads in `reads` may wait for the loop to take those before. */
-static bool must_wait(const struct sqlite_store *store, const struct list *reads,
-                      const struct list *appends) {
-    if (!list_empty(appends) || !list_empty(&store->appends))
+/* What the store thread has taken and not done yet. */
+struct work {
+    struct list reads, cursors, appends;
+};
+
+/* Whether nothing can be done now: reads that were taken may wait for the loop to take those
+ * before. */
+static bool must_wait(const struct sqlite_store *store, const struct work *work) {
+    if (!list_empty(&work->appends) || !list_empty(&store->appends) ||
+        !list_empty(&work->cursors) || !list_empty(&store->cursors))
         return false;
     bool is_full = store->done_bytes >= READ_TURN_BYTES;
-    bool has_reads = !list_empty(reads) || !list_empty(&store->reads);
+    bool has_reads = !list_empty(&work->reads) || !list_empty(&store->reads);
     return !store->stop && (!has_reads || is_full);
 }
 
-/* Waits for work, if it may; takes all of it to the ends of `reads` and `appends`. The loop waits
- * for the lock, so nothing here takes longer for more work. False at the end, when nothing is left
- * to do. */
-static bool take_work(struct sqlite_store *store, struct list *reads, struct list *appends,
-                      bool may_wait) {
+/* Waits for work, if it may; takes all of it to the end of `work`. The loop waits for the lock, so
+ * nothing here takes longer for more work. False at the end, when nothing is left to do. */
+static bool take_work(struct sqlite_store *store, struct work *work, bool may_wait) {
     uv_mutex_lock(&store->mutex);
-    if (may_wait && must_wait(store, reads, appends)) {
+    if (may_wait && must_wait(store, work)) {
         store->is_waiting = true;
         uv_cond_timedwait(&store->wake, &store->mutex, (uint64_t)MAINTENANCE_MS * 1000000);
         store->is_waiting = false;
     }
-    list_splice(reads, &store->reads);
-    list_splice(appends, &store->appends);
+    list_splice(&work->reads, &store->reads);
+    list_splice(&work->cursors, &store->cursors);
+    list_splice(&work->appends, &store->appends);
     store->is_ending = store->stop;
-    bool is_over = store->stop && list_empty(reads) && list_empty(appends);
+    bool is_over = store->stop && list_empty(&work->reads) && list_empty(&work->cursors) &&
+                   list_empty(&work->appends);
     uv_mutex_unlock(&store->mutex);
     return !is_over;
 }
@@ -160,6 +168,16 @@ static size_t do_reads(struct sqlite_store *store, struct list *reads, struct li
     return bytes;
 }
 
+/* Does operations on cursors until their time is up; those done move to `done`. */
+static void do_cursors(struct sqlite_store *store, struct list *cursors, struct list *done) {
+    uint64_t ms = store->has_thread ? READ_TURN_MS : LOOP_TURN_MS;
+    uint64_t end = uv_hrtime() + ms * 1000000;
+    for (struct list *link; uv_hrtime() < end && (link = list_shift(cursors));) {
+        update_log_cursors(store->log, container_of(link, struct store_cursors, op.link));
+        list_append(done, link);
+    }
+}
+
 /* How much reads may bring before the loop takes it. */
 static size_t read_room(struct sqlite_store *store) {
     uv_mutex_lock(&store->mutex);
@@ -171,18 +189,22 @@ static size_t read_room(struct sqlite_store *store) {
 static void run_store(void *context) {
     struct sqlite_store *store = context;
     struct store_stats stats = {0};
-    struct list reads, appends, batch, done;
-    list_init(&reads);
-    list_init(&appends);
+    struct work work;
+    struct list batch, done;
+    list_init(&work.reads);
+    list_init(&work.cursors);
+    list_init(&work.appends);
     list_init(&batch);
     list_init(&done);
     bool is_busy = false; /* maintenance is left over */
     uint64_t maintained_at = 0;
-    while (take_work(store, &reads, &appends, !is_busy)) {
-        take_batch(&appends, &batch);
-        bool had_work = !list_empty(&reads) || !list_empty(&batch);
-        if (!list_empty(&reads)) { /* before the commit: reads need not wait for the disk */
-            size_t bytes = do_reads(store, &reads, &done, read_room(store), &stats);
+    while (take_work(store, &work, !is_busy)) {
+        take_batch(&work.appends, &batch);
+        bool has_reads = !list_empty(&work.reads) || !list_empty(&work.cursors);
+        bool had_work = has_reads || !list_empty(&batch);
+        if (has_reads) { /* before the commit: reads need not wait for the disk */
+            do_cursors(store, &work.cursors, &done);
+            size_t bytes = do_reads(store, &work.reads, &done, read_room(store), &stats);
             hand_back(store, &done, bytes, &stats);
         }
         if (!list_empty(&batch)) {
@@ -198,7 +220,8 @@ static void run_store(void *context) {
             hand_back(store, &done, 0, &stats);
         }
     }
-    update_log_close(store->log);
+    if (update_log_close(store->log))
+        data_stamp_put(store->lock_fd, store->path);
     store->log = NULL;
     uv_async_send(&store->async);
 }
@@ -217,6 +240,12 @@ static void queue_read(struct store *base, struct store_read *read) {
     turn_end(&store->hand_over);
 }
 
+static void queue_cursors(struct store *base, struct store_cursors *cursors) {
+    struct sqlite_store *store = store_of(base);
+    list_append(&store->new_cursors, &cursors->op.link);
+    turn_end(&store->hand_over);
+}
+
 static void answer(struct list *done, uint32_t max) {
     for (struct list *link; max-- && (link = list_shift(done));) {
         struct store_op *op = container_of(link, struct store_op, link);
@@ -225,7 +254,8 @@ static void answer(struct list *done, uint32_t max) {
 }
 
 static bool has_new(const struct sqlite_store *store) {
-    return !list_empty(&store->new_appends) || !list_empty(&store->new_reads);
+    return !list_empty(&store->new_appends) || !list_empty(&store->new_reads) ||
+           !list_empty(&store->new_cursors);
 }
 
 /* Without a thread: does the operations of this turn. What would take too long, and what answers
@@ -233,6 +263,7 @@ static bool has_new(const struct sqlite_store *store) {
 static void work_on_loop(struct sqlite_store *store) {
     struct list done;
     list_init(&done);
+    do_cursors(store, &store->new_cursors, &done);
     do_reads(store, &store->new_reads, &done, READ_TURN_BYTES, &store->stats);
     answer(&done, UINT32_MAX);
     struct list *link;
@@ -263,6 +294,7 @@ static void hand_to_thread(struct sqlite_store *store, bool stop) {
     uv_mutex_lock(&store->mutex);
     list_splice(&store->appends, &store->new_appends);
     list_splice(&store->reads, &store->new_reads);
+    list_splice(&store->cursors, &store->new_cursors);
     store->stop |= stop;
     if (store->is_waiting)
         uv_cond_signal(&store->wake);
@@ -393,8 +425,9 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
 static void init_lists(struct sqlite_store *store) {
-    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->appends,
-                            &store->reads,       &store->done,      &store->answers};
+    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->new_cursors,
+                            &store->appends,     &store->reads,     &store->cursors,
+                            &store->done,        &store->answers};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
 }
@@ -418,12 +451,15 @@ static bool start_work(struct sqlite_store *store) {
 /* Takes the lock, where there is a file, and opens the log. */
 static bool open_log(struct sqlite_store *store, const struct store_options *options, char *error,
                      size_t error_size) {
+    bool goes_on = false;
     if (options->path) {
         store->lock_fd = data_lock(options->path, error, error_size);
         if (store->lock_fd < 0)
             return false;
+        store->path = options->path;
+        goes_on = data_stamp_take(store->lock_fd, options->path);
     }
-    store->log = update_log_open(options, error, error_size);
+    store->log = update_log_open(options, goes_on, error, error_size);
     if (!store->log && store->lock_fd >= 0)
         close(store->lock_fd);
     return store->log != NULL;
@@ -433,6 +469,7 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
                                 size_t error_size) {
     static const struct store_ops ops = {.append = queue_append,
                                          .read = queue_read,
+                                         .cursors = queue_cursors,
                                          .stats = get_stats,
                                          .now_ms = get_now_ms,
                                          .health = get_health,

@@ -1,7 +1,9 @@
 #include "sqlite/update_log.h"
 #include "sqlite/checkpoint.h"
+#include "sqlite/cursors.h"
 #include "sqlite/deliveries.h"
 #include "sqlite/entries.h"
+#include "sqlite/epochs.h"
 #include "sqlite/forget.h"
 #include "sqlite/log_clock.h"
 #include "sqlite/log_file.h"
@@ -25,6 +27,7 @@ enum {
     APPEND_SLICE_US = 500, /* the same within a transaction of appends */
     ROWS_AN_APPEND = 2,    /* of maintenance, however long they take: so it keeps up */
     TIME_MS = 3600 * 1000, /* from one note of the time to the next */
+    CURSORS_A_SLICE = 128, /* of consumers, written within a transaction */
 };
 
 struct update_log {
@@ -37,6 +40,8 @@ struct update_log {
     struct sweeper sweeper;
     struct forget forget;
     struct deliveries deliveries;
+    struct epochs epochs;
+    struct cursors consumers;
     struct wal wal;
     struct log_clock clock;
     struct damage damage;
@@ -86,6 +91,7 @@ static bool commit(struct update_log *log, struct transaction *t) {
         return false;
     checkpoint_committed(&log->checkpoint, &t->written);
     deliveries_committed(&log->deliveries);
+    cursors_committed(&log->consumers);
     return true;
 }
 
@@ -99,6 +105,7 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     log->state = t->before;
     sweeper_undone(&log->sweeper);
     deliveries_undone(&log->deliveries);
+    cursors_undone(&log->consumers);
 }
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
@@ -164,6 +171,8 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
     }
     if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
         return false;
+    if (cursors_may_ride(&log->consumers) && !cursors_write(&log->consumers, CURSORS_A_SLICE))
+        return false;
     enum sweep sweep;
     bool is_moving = true; /* what is behind the checkpoint cannot be deleted yet */
     for (rows = 0; is_moving && (!rows || may_go_on(&bound, rows)) &&
@@ -177,11 +186,27 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
     return true;
 }
 
+/* Writes cursors for which no append comes, or that wait for room. It costs no sync. */
+static bool write_cursors(struct update_log *log, size_t max) {
+    bool was_unsynced = log->wal.is_unsynced;
+    if (log_file_begin_lax(&log->file) && cursors_write(&log->consumers, max) &&
+        log_file_commit(&log->file)) {
+        cursors_committed(&log->consumers);
+        log->wal.is_unsynced = was_unsynced;
+        return true;
+    }
+    log_file_note_error(&log->file, "saving the cursors of consumers");
+    log_file_roll_back(&log->file);
+    cursors_undone(&log->consumers);
+    return false;
+}
+
 bool update_log_maintain(struct update_log *log, bool is_idle) {
     struct moment moment = look_at_clock(log);
     log_clock_watch(&log->clock);
     forget_some(&log->forget, &log->state, moment.log_ms);
     deliveries_forget_some(&log->deliveries, moment.log_ms);
+    cursors_forget_some(&log->consumers, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
         struct transaction t;
@@ -192,9 +217,12 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
             return false;
         }
     }
+    bool has_cursors = cursors_are_due(&log->consumers, moment.steady_ms) &&
+                       write_cursors(log, IDLE_ROWS) &&
+                       cursors_are_due(&log->consumers, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
-    return is_maintenance_due(log, moment, is_idle) || log->forget.next_id ||
-           log->deliveries.next_channel;
+    return is_maintenance_due(log, moment, is_idle) || has_cursors || log->forget.next_id ||
+           log->deliveries.next_channel || log->consumers.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -293,6 +321,7 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
         if (store_append_is_stored(append, i) && !append_row(log, channel, name, update))
             return false;
     }
+    append->epoch = epochs_of(&log->epochs, channel->id);
     return true;
 }
 
@@ -309,9 +338,12 @@ static bool try_append(struct update_log *log, struct list *batch, struct transa
         count += append->count;
     }
     log->checkpoint.appends += (int64_t)count;
-    return flush_rows(log) &&
-           maintain_within(log, t, moment, bound_for_appends(count, began_ns), false) &&
-           commit(log, t);
+    bool ok = flush_rows(log) && epochs_save(&log->epochs) &&
+              maintain_within(log, t, moment, bound_for_appends(count, began_ns), false) &&
+              commit(log, t);
+    if (ok)
+        epochs_committed(&log->epochs);
+    return ok;
 }
 
 static void undo_appends(struct update_log *log, struct list *batch) {
@@ -319,30 +351,33 @@ static void undo_appends(struct update_log *log, struct list *batch) {
         entries_undo(&log->entries, append_of(link)->hash, append_name(append_of(link)));
 }
 
-static bool is_stuck(const struct update_log *log) {
-    return log->sweeper.is_end_stuck || log->sweeper.is_pass_stuck;
+/* How much of what appends take along has failed and is left out. */
+static int count_left_out(const struct update_log *log) {
+    return log->sweeper.is_end_stuck + log->sweeper.is_pass_stuck + log->consumers.is_held +
+           log->consumers.is_damaged;
 }
 
 /* Whether a batch that failed can be stored without what was in its way: an append whose channel is
- * damaged, or the sweeper. */
-static bool can_try_again(struct update_log *log, const struct transaction *t, bool was_stuck) {
+ * damaged, the sweeper, or cursors of consumers. */
+static bool can_try_again(struct update_log *log, const struct transaction *t, int left_out) {
     if (t->culprit)
         t->culprit->error = STORE_FAILED;
-    return t->culprit || is_stuck(log) != was_stuck;
+    return t->culprit || count_left_out(log) != left_out;
 }
 
 static bool append_batch(struct update_log *log, struct list *batch, struct moment moment) {
     struct transaction t;
-    bool ok, was_stuck;
+    bool ok;
+    int left_out;
     do {
-        was_stuck = is_stuck(log);
+        left_out = count_left_out(log);
         open_checkpoint_if_due(log, moment, false);
         ok = begin(log, &t) && try_append(log, batch, &t, moment);
         if (ok)
             break;
         roll_back(log, &t, "append");
         undo_appends(log, batch);
-    } while (can_try_again(log, &t, was_stuck));
+    } while (can_try_again(log, &t, left_out));
     return ok;
 }
 
@@ -369,20 +404,82 @@ void update_log_bound_wal(struct update_log *log) {
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
+/* Judges what the reader has seen by its epoch: sets is_reset, and `after` with it. False on
+ * failure. */
+static bool judge_epoch(struct update_log *log, const struct channel_row *channel,
+                        struct store_read *read) {
+    read->epoch = channel->id ? epochs_of(&log->epochs, channel->id) : 0;
+    if (!read->seen_epoch || read->seen_epoch == read->epoch || read->position <= 0)
+        return true;
+    int64_t seq;
+    uint64_t ts = 0; /* up to it, what was read in that epoch is still there */
+    if (channel->id && epochs_find(&log->epochs, channel->id, read->seen_epoch, &seq) &&
+        !reader_find_ts(&log->reader, channel, seq, (struct slice){read->name, read->name_len},
+                        &ts))
+        return false;
+    read->is_reset = read->position > (int64_t)ts;
+    if (read->is_reset) {
+        read->total = channel->total;
+        read->after = read->end = ts;
+    }
+    return true;
+}
+
+static bool read_channel(struct update_log *log, const struct channel_row *channel,
+                         struct store_read *read) {
+    if (!judge_epoch(log, channel, read))
+        return false;
+    if (read->is_reset)
+        return true;
+    if (channel->id)
+        return reader_read(&log->reader, channel, look_at_clock(log).cutoff_ms, read);
+    read->after = read->position > 0 ? (uint64_t)read->position : 0;
+    return true;
+}
+
 void update_log_read(struct update_log *log, struct store_read *read) {
+    static const struct channel_row unknown = {0};
     read->updates = NULL;
     read->count = 0;
-    read->total = read->gone = read->end = 0;
+    read->epoch = read->after = read->total = read->gone = read->end = 0;
+    read->is_reset = false;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    bool ok =
-        entries_find(&log->entries, read->hash, name, false, &entry) &&
-        (!entry || reader_read(&log->reader, &entry->now, look_at_clock(log).cutoff_ms, read));
+    bool ok = entries_find(&log->entries, read->hash, name, false, &entry) &&
+              read_channel(log, entry ? &entry->now : &unknown, read);
     read->error = ok ? STORE_OK : STORE_FAILED;
     if (!ok)
         log_file_note_error(&log->file, "read");
     entries_trim(&log->entries);
 }
+
+/* --- Consumers -------------------------------------------------------------------------------- */
+
+static bool do_cursors(struct update_log *log, int64_t channel, struct store_cursors *cursors) {
+    struct moment moment = look_at_clock(log);
+    if (cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors))
+        return true;
+    bool may_be_full = cursors->action != CURSORS_LOAD;
+    return may_be_full && write_cursors(log, SIZE_MAX) &&
+           cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors);
+}
+
+void update_log_cursors(struct update_log *log, struct store_cursors *cursors) {
+    struct entry *entry;
+    struct slice name = {cursors->name, cursors->name_len};
+    if (cursors->action == CURSORS_LOAD) {
+        cursors->list = NULL;
+        cursors->count = 0;
+    }
+    bool ok = entries_find(&log->entries, cursors->hash, name, false, &entry) &&
+              (!entry || do_cursors(log, entry->now.id, cursors));
+    cursors->error = ok ? STORE_OK : STORE_FAILED;
+    if (!ok)
+        log_file_note_error(&log->file, "cursors of consumers");
+    entries_trim(&log->entries);
+}
+
+/* --- Figures ---------------------------------------------------------------------------------- */
 
 void update_log_count_bytes(const struct update_log *log, struct store_stats *stats) {
     int64_t bytes;
@@ -415,7 +512,7 @@ static void write_checkpoint(struct update_log *log) {
 }
 
 /* What a start reads, mends and prepares. False with one line in `error` on failure. */
-static bool init_parts(struct update_log *log, char *error, size_t error_size) {
+static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t error_size) {
     const struct store_options *options = &log->options;
     int64_t channel_max = (int64_t)options->channel_max_updates;
     struct log_time time;
@@ -426,12 +523,17 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
         !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
         !deliveries_init(&log->deliveries, &log->file, options->max_bytes) ||
+        !cursors_init(&log->consumers, &log->file, options) ||
         !wal_init(&log->wal, &log->file, options)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;
     }
     if (!replay_log(&log->file, &log->entries, options, &log->state, &time, error, error_size))
         return false;
+    if (!epochs_open(&log->epochs, &log->file, log->state.last_seq, goes_on)) {
+        log_file_explain(&log->file, options, "cannot be read", error, error_size);
+        return false;
+    }
     log_clock_start(&log->clock, options, time);
     log->time_put_at = options->steady_ms() - TIME_MS; /* the first transaction tells the file */
     log->reader = (struct reader){.rows = &log->rows,
@@ -444,11 +546,13 @@ static bool init_parts(struct update_log *log, char *error, size_t error_size) {
 static void free_log(struct update_log *log) {
     log_file_close(&log->file);
     entries_deinit(&log->entries);
+    epochs_deinit(&log->epochs);
+    cursors_deinit(&log->consumers);
     damage_deinit(&log->damage);
     free(log);
 }
 
-struct update_log *update_log_open(const struct store_options *options, char *error,
+struct update_log *update_log_open(const struct store_options *options, bool goes_on, char *error,
                                    size_t error_size) {
     struct update_log *log = calloc(1, sizeof *log);
     if (!log || !entries_init(&log->entries, &log->rows)) {
@@ -459,7 +563,7 @@ struct update_log *update_log_open(const struct store_options *options, char *er
     log->options = *options;
     if (log_file_open(&log->file, &log->options, error, error_size) &&
         upgrade_file(&log->file, &log->options, error, error_size) &&
-        init_parts(log, error, error_size)) {
+        init_parts(log, goes_on, error, error_size)) {
         write_checkpoint(log); /* or the next start would replay the same again, and more */
         return log;
     }
@@ -471,10 +575,15 @@ int64_t update_log_now_ms(const struct update_log *log) {
     return log_clock_now(&log->clock);
 }
 
-void update_log_close(struct update_log *log) {
+bool update_log_close(struct update_log *log) {
     write_checkpoint(log);
-    if (!log_file_begin(&log->file) || !put_time(log, look_at_clock(log)) ||
-        !log_file_commit(&log->file))
+    if (log->consumers.waiting_since)
+        write_cursors(log, SIZE_MAX);
+    bool ok = log_file_begin(&log->file) && put_time(log, look_at_clock(log)) &&
+              log_file_commit(&log->file);
+    if (!ok)
         log_file_roll_back(&log->file);
+    bool is_clean = ok && !log->file.trouble && !log->file.sync_trouble && !log->epochs.is_unsaved;
     free_log(log);
+    return is_clean;
 }

@@ -17,6 +17,9 @@
  *     harmless: the replay applies only what is newer than the row's head.
  *  5. A transaction that fails leaves no trace: entries and log_state are put back as they were.
  *  6. Retention: reads apply the bounds on count and age exactly; the sweeper deletes later.
+ *  7. A seq of the current epoch (epochs.h) is given to one update only, whatever happens to the
+ *     file: before the first append the file has a new epoch, unless it is as the last clean close
+ *     left it.
  */
 #pragma once
 
@@ -24,8 +27,9 @@
 
 struct update_log;
 
-/* NULL on failure, with one line in `error`. */
-struct update_log *update_log_open(const struct store_options *options, char *error,
+/* `goes_on`: the file is as a clean update_log_close() left it. NULL on failure, with one line in
+ * `error`. */
+struct update_log *update_log_open(const struct store_options *options, bool goes_on, char *error,
                                    size_t error_size);
 
 /* Stores the appends of `batch` in one transaction and sets `error` of each: all are stored, or
@@ -37,6 +41,9 @@ void update_log_bound_wal(struct update_log *log);
 
 /* Does one read, bounded by READ_MAX_UPDATES and READ_MAX_BYTES. */
 void update_log_read(struct update_log *log, struct store_read *read);
+
+/* Does one operation on the cursors of a channel's consumers. */
+void update_log_cursors(struct update_log *log, struct store_cursors *cursors);
 
 /* Does a slice of maintenance; true while there is more to do at once. `is_idle`: there is nothing
  * else to do, so be thorough. */
@@ -51,5 +58,5 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats);
 /* The log's own clock, from any thread: updates age by it (log_clock.h). */
 int64_t update_log_now_ms(const struct update_log *log);
 
-/* Writes a checkpoint, closes and frees. */
-void update_log_close(struct update_log *log);
+/* Writes a checkpoint, closes and frees. True if all that it has answered for is in the file. */
+bool update_log_close(struct update_log *log);

@@ -131,7 +131,7 @@ class FakeNode(FakeRedis):
 
     def answer(self, name, words):
         if name == "EVALSHA":
-            return self._read(words[3]) if len(words) == 3 + 3 + 5 else self._append(words[3:])
+            return self._read(words[3]) if len(words) == 3 + 3 + 8 else self._append(words[3:])
         if name == "CLUSTER SLOTS":
             count = len(self.view)
             return [
@@ -150,7 +150,7 @@ class FakeNode(FakeRedis):
 
     def _read(self, key):
         total = self.totals[key]
-        return [total, total, total + 1, [], [], 0]
+        return [total, total, total + 1, [], [], 0, b"", total, 0]
 
     def _append(self, words):
         """KEYS: three of each channel. ARGV: five settings; of each channel: news, how many, their bodies and records."""

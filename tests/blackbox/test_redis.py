@@ -26,6 +26,11 @@ def names(channel):
     return [f"{P}{kind}:{channel[1:]}" for kind in ("meta", "total", "updates")]
 
 
+def all_names(channel):
+    """Those and the key that names its epoch."""
+    return [f"{P}epoch:{channel[1:]}", *names(channel)]
+
+
 def healthy(server):
     """The health that says that Redis is there; waits for it."""
     return wait_until(lambda: (r := server.get("/-/health")).status == 200 and r, "Redis to be there").json()
@@ -81,11 +86,11 @@ def upstream_poll(redis, channel, offset):
 def test_a_push_is_laid_out_as_upstream_would(redis, start):
     server = start(**redis.settings())
     channel = server.channel()
-    meta, total, updates = names(channel)
+    epoch, meta, total, updates = all_names(channel)
     server.push(channel + "?q=1", '{"a": 1.10}')
     server.push(channel, "a=1", {"Content-Type": "application/x-www-form-urlencoded"})
     server.push(channel, b"\xff\x00", {"Content-Type": "application/octet-stream"})
-    assert redis.keys() == [meta, total, updates]
+    assert redis.keys() == [epoch, meta, total, updates]
     assert redis.command("GET", total) == "3"
     assert redis.command("LRANGE", updates, 0, -1) == ['{"a": 1.10,"q":"1"}', '{"a":"1"}', '{"body_base64":"/wA="}']
     assert redis.command("LLEN", meta) == 3
@@ -235,7 +240,7 @@ def test_the_name_stands_in_the_keys_as_it_is(redis, start, target, name):
         assert redis.command("PUBSUB", "CHANNELS") == [f"{P}news:{name}"]
         first.push(target, '{"n":1}')
         assert client.read_reply().updates == [{"n": 1}]
-    assert redis.keys() == sorted(f"{P}{kind}:{name}" for kind in ("meta", "total", "updates"))
+    assert redis.keys() == all_names("/" + name)
 
 
 def test_a_prefix_of_ones_own(redis, start):
@@ -243,7 +248,7 @@ def test_a_prefix_of_ones_own(redis, start):
     channel = first.channel()
     second.channels |= first.channels
     assert [first.push(channel), second.push(channel), second.push(channel)] == [1, 1, 2]
-    assert redis.keys() == sorted([*names(channel), *("two::" + name.removeprefix(P) for name in names(channel))])
+    assert redis.keys() == sorted([*all_names(channel), *("two::" + name.removeprefix(P) for name in all_names(channel))])
     assert (first.get(channel).total, second.get(channel).total) == (1, 2)
 
 
@@ -253,13 +258,14 @@ def test_a_prefix_of_ones_own(redis, start):
 def test_everything_lives_as_long_as_data_ttl_and_the_counter_a_year(redis, start):
     server = start(DATA_TTL=1000, **redis.settings())
     channel = server.channel()
-    meta, total, updates = names(channel)
+    epoch, meta, total, updates = all_names(channel)
     for _ in range(2):
         server.push(channel)
         assert 995 <= redis.command("TTL", updates) <= 1010  # a hundredth more, so that it need not be set each time
         assert redis.command("PEXPIRETIME", meta) == redis.command("PEXPIRETIME", updates)
-        assert 365 * DAY_S - 5 <= redis.command("TTL", total) <= 365 * DAY_S
-        for key in (meta, total, updates):
+        for key in (epoch, total):
+            assert 365 * DAY_S - 5 <= redis.command("TTL", key) <= 365 * DAY_S
+        for key in (epoch, meta, total, updates):
             redis.command("EXPIRE", key, 10)  # the next push counts from then
 
 
@@ -277,7 +283,7 @@ def test_ids_go_on_when_all_updates_are_gone(redis, start):
     channel = server.channel()
     for i in range(1, 6):
         server.push(channel)
-    wait_until(lambda: redis.keys() == [names(channel)[1]], "the updates to expire")
+    wait_until(lambda: redis.keys() == [all_names(channel)[0], names(channel)[1]], "the updates to expire")
     assert server.get(channel).json() == {"ok": True, "ts": 5, "updates": [], "missed": 5}
     assert server.get(channel + "?ts=5&view=full").json() == {"ok": True, "ts": 5, "updates": []}
     assert server.push(channel, '{"n":6}') == 6

@@ -10,7 +10,7 @@ from authority import Authority, tls_settings
 from load import refusal
 from longline_server import wait_until
 from redis_server import HOST, NO_ACCESS, UNREACHABLE, free_port
-from test_redis import P, away, check_serves, healthy, names, push_when_it_can
+from test_redis import P, all_names, away, check_serves, healthy, push_when_it_can
 
 MIB = 1 << 20
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
@@ -42,13 +42,13 @@ ADDRESSES = {
 def test_an_address(redis, start, how):
     settings, database = ADDRESSES[how](redis)
     channel = check_serves(start(DATA_PROVIDER="redis", **settings))
-    assert in_database(redis, database) == names(channel)
+    assert in_database(redis, database) == all_names(channel)
 
 
 def test_an_address_by_flags(redis, start):
     server = start(flags=["--data-provider=redis", "--redis-host", HOST, f"--redis-port={redis.port}", "--redis-db=4"])
     channel = check_serves(server)
-    assert in_database(redis, 4) == names(channel)
+    assert in_database(redis, 4) == all_names(channel)
 
 
 @pytest.mark.parametrize("database,news", [(0, P + "news:"), (3, P + "news@3:")])

@@ -166,7 +166,7 @@ def test_the_name_is_the_hash_tag(cluster, start, target, tag):
     assert client.read_reply().updates == [{"body": "text", "q": "1"}]
     client.close()
     found = [name for name in node.keys() if tag in name]
-    assert found == sorted(key(kind, tag) for kind in ("meta", "total", "updates"))
+    assert found == sorted(key(kind, tag) for kind in ("epoch", "meta", "total", "updates"))
     assert node.command("GET", key("total", tag)) == "1"
     assert node.command("LRANGE", key("updates", tag), 0, -1) == ['{"body":"text","q":"1"}']
     (item,) = second.get(target + "?view=full").updates

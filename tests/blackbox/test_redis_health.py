@@ -114,6 +114,28 @@ def test_optional_rights_are_no_illness(locked, start):
     assert "no right" not in healthy(server)["store"]
 
 
+@pytest.mark.parametrize("allowed", ["total updates meta", "total updates meta seen consumers"])
+def test_a_user_without_the_keys_that_are_optional(locked, start, allowed):
+    """Pushes and polls are served; the log says once what is not kept, and health for as long."""
+    locked.command("ACL", "SETUSER", USER, "resetkeys", *(f"~lpolling:{kind}:*" for kind in allowed.split()))
+    server = start(**locked.settings(REDIS_USER=USER, REDIS_PASS="x"))
+    wait_until(lambda: "not kept: the user has no right at" in healthy(server)["store"], "health to say it")
+    channel = server.channel()
+    assert [server.push(channel, f'{{"n":{n}}}') for n in (1, 2)] == [1, 2]
+    assert server.get(channel + "?ts=1").updates == [{"n": 2}]
+    with server.client() as client:
+        client.send_request("GET", channel + "?ts=2&sleep=60")
+        server.wait_for_parked(1)
+        server.push(channel, '{"n":3}')
+        assert client.read_reply().updates == [{"n": 3}]
+    store = healthy(server)["store"]
+    assert "SET lpolling:epoch:*" in store and ("HSET lpolling:consumers:*" in store) == ("consumers" not in allowed)
+    assert len(re.findall(r"warn +redis user lacks optional rights", server.log())) == 1
+    assert "tidy up" not in server.log() and "redis refused" not in server.log()
+    locked.command("ACL", "SETUSER", USER, *documented_rights())
+    wait_until(lambda: "not kept" not in healthy(server)["store"], "health to be silent again")
+
+
 class OldRedis(FakeNode):
     """A Redis of before 7: it has no scripts that ask for rights, and is no cluster."""
 

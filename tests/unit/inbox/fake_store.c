@@ -183,6 +183,7 @@ void fake_do_read(void) {
     int64_t total = (int64_t)channel->total;
     int64_t after = read->position < 0 ? total + read->position : read->position;
     read->total = read->end = channel->total;
+    read->after = (uint64_t)(after < 0 ? 0 : after);
     read->gone = channel->gone;
     if (channel->total > fake.keep && read->gone < channel->total - fake.keep)
         read->gone = channel->total - fake.keep;

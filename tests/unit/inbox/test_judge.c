@@ -12,13 +12,22 @@ static void test_cursor(void **state) {
         int64_t ts;
         uint64_t total, cursor;
     } cases[] = {
-        {0, 0, 0},          {0, 9, 0},
-        {5, 9, 5},          {9, 9, 9},
-        {10, 9, 10},        {INT64_MAX, 9, INT64_MAX}, /* ahead stays ahead */
-        {-1, 9, 8},         {-8, 9, 1},
-        {-9, 9, 0},         {-10, 9, 0},
-        {-1, 0, 0},         {-1, 1, 0},
-        {-INT64_MAX, 9, 0}, {-1, INT64_MAX, INT64_MAX - 1},
+        {0, 0, 0},
+        {0, 9, 0},
+        {5, 9, 5},
+        {9, 9, 9},
+        {10, 9, 10},
+        {INT64_MAX, 9, INT64_MAX}, /* ahead stays ahead */
+        {-1, 9, 8},
+        {-8, 9, 1},
+        {-9, 9, 0},
+        {-10, 9, 0},
+        {-1, 0, 0},
+        {-1, 1, 0},
+        {-1000000000000000000, 9, 0},
+        {-1, INT64_MAX, INT64_MAX - 1},
+        {INT64_MIN, 9, 9},
+        {INT64_MIN + 1, 9, 9}, /* now, and some time */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (poll_cursor(cases[i].ts, cases[i].total) != cases[i].cursor)

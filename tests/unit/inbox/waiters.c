@@ -175,7 +175,7 @@ struct waiter *ask(int i, const char *channel, int64_t ts) {
 }
 
 void cancel(int i) {
-    inbox_cancel(&waiters[i].poll);
+    inbox_cancel(inbox, &waiters[i].poll);
     assert_int_equal(waiters[i].poll.state, POLL_IDLE);
     waiters[i].is_polling = false;
 }

@@ -3,12 +3,28 @@
 #include "base/hash.h"
 #include "base/log.h"
 
+#include <sqlite3.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int64_t now_ms, wall_jump_ms;
 char dir[32], path[128];
 struct store_options options;
 struct update_log *the_log;
+bool is_clean;
+
+/* These stand in front of libc's, for SQLite too. */
+int syncs;
+
+int fsync(int fd) {
+    syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd) {
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
 
 static int64_t steady_clock(void) {
     return now_ms - 1600000000000;
@@ -20,13 +36,13 @@ static int64_t wall_clock(void) {
 
 void open_log(void) {
     char error[512] = "";
-    the_log = update_log_open(&options, error, sizeof error);
+    the_log = update_log_open(&options, is_clean, error, sizeof error);
     if (!the_log)
         fail_msg("%s", error);
 }
 
 void close_log(void) {
-    update_log_close(the_log);
+    is_clean = update_log_close(the_log);
     the_log = NULL;
 }
 
@@ -57,6 +73,7 @@ int set_up(void **state) {
                                      .wall_ms = wall_clock,
                                      .steady_ms = steady_clock};
     the_log = NULL;
+    is_clean = false;
     return 0;
 }
 
@@ -140,9 +157,15 @@ bool push_many(const char *channel, uint64_t first_ts, int count) {
     return ok;
 }
 
-struct store_read *read_new(struct slice channel, int64_t after_ts, uint32_t limit) {
+struct store_read *read_new(struct slice channel, int64_t position, uint32_t limit) {
+    return read_new_seen(channel, position, limit, 0);
+}
+
+struct store_read *read_new_seen(struct slice channel, int64_t position, uint32_t limit,
+                                 uint64_t seen_epoch) {
     struct store_read *read = calloc(1, sizeof *read + channel.len);
-    read->position = after_ts;
+    read->position = position;
+    read->seen_epoch = seen_epoch;
     read->limit = limit;
     read->hash = hash_of(channel);
     read->name_len = (uint16_t)channel.len;
@@ -229,17 +252,49 @@ static void copy_file(const char *from, const char *to) {
     fclose(out);
 }
 
+/* With its write-ahead log. */
+static void copy_data(const char *from, const char *to) {
+    char wal[160], copy_wal[160];
+    snprintf(wal, sizeof wal, "%s-wal", from);
+    snprintf(copy_wal, sizeof copy_wal, "%s-wal", to);
+    copy_file(from, to);
+    copy_file(wal, copy_wal);
+}
+
+static const char *backup_path(void) {
+    static char text[64];
+    snprintf(text, sizeof text, "%s/backup.db", dir);
+    return text;
+}
+
+void keep_backup(void) {
+    copy_data(path, backup_path());
+}
+
+void restore_backup(void) {
+    update_log_close(the_log);
+    copy_data(backup_path(), path);
+    is_clean = false;
+    open_log();
+}
+
+void run_sql(const char *sql) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
 void crash(void) {
-    char copy[sizeof path], wal[160], copy_wal[160];
+    char copy[sizeof path], wal[160];
     static int number;
     snprintf(copy, sizeof copy, "%s/crash-%d.db", dir, ++number);
     snprintf(wal, sizeof wal, "%s-wal", path);
-    snprintf(copy_wal, sizeof copy_wal, "%s-wal", copy);
-    copy_file(path, copy);
-    copy_file(wal, copy_wal);
+    copy_data(path, copy);
     update_log_close(the_log);
     unlink(path);
     unlink(wal);
     memcpy(path, copy, sizeof path);
+    is_clean = false;
     open_log();
 }

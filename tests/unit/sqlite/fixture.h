@@ -16,6 +16,7 @@ extern int64_t wall_jump_ms;         /* how far the wall clock is ahead of it */
 extern char dir[32], path[128];      /* of the log, in a directory of the test's own */
 extern struct store_options options; /* used by the next open_log() */
 extern struct update_log *the_log;
+extern bool is_clean; /* the file is as the last close_log() left it */
 
 /* Fixtures for cmocka: for all tests of a file, and around each of them. */
 int set_up_all(void **state);
@@ -29,6 +30,11 @@ void close_log(void);
 void reopen(void);
 /* As if the process had been killed: goes on with a copy of the files as they are now. */
 void crash(void);
+/* A copy of the open log's files; and puts them back, between a close and an open. */
+void keep_backup(void);
+void restore_backup(void);
+/* On the closed file. */
+void run_sql(const char *sql);
 
 struct store_append *append_new(struct slice channel, struct slice body);
 /* One of `count` updates. */
@@ -44,7 +50,9 @@ uint64_t push(const char *channel);
 bool push_many(const char *channel, uint64_t first_ts, int count);
 
 /* A read that is done. */
-struct store_read *read_new(struct slice channel, int64_t after_ts, uint32_t limit);
+struct store_read *read_new(struct slice channel, int64_t position, uint32_t limit);
+struct store_read *read_new_seen(struct slice channel, int64_t position, uint32_t limit,
+                                 uint64_t seen_epoch);
 struct store_read *read_channel(const char *channel, int64_t after_ts);
 void read_free(struct store_read *read);
 
@@ -63,3 +71,6 @@ void maintain(void);
 void settle(void);
 
 struct store_stats stats(void);
+
+/* Calls of fsync() and fdatasync() so far. */
+extern int syncs;

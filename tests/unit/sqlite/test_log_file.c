@@ -13,7 +13,7 @@ static void execute(const char *sql) {
 
 static void check_does_not_open(const char *reason) {
     char error[512] = "";
-    struct update_log *log = update_log_open(&options, error, sizeof error);
+    struct update_log *log = update_log_open(&options, false, error, sizeof error);
     if (log)
         update_log_close(log);
     assert_null(log);

@@ -36,7 +36,8 @@ static void check_every_cursor(const char *channel, uint64_t total) {
         }
         uint64_t last = limit < total ? limit : total;
         check_read(channel, -(int64_t)total - 1, limit, total, 1, last);
-        check_read(channel, INT64_MIN, limit, total, 1, last);
+        check_read(channel, POSITION_LAST_MIN, limit, total, 1, last);
+        check_read(channel, POSITION_NOW, limit, total, 1, 0);
         check_read(channel, INT64_MAX, limit, total, 1, 0);
     }
 }
@@ -139,11 +140,114 @@ static void test_byte_bound(void **state) {
     free(body);
 }
 
+/* --- Positions -------------------------------------------------------------------------------- */
+
+static uint64_t after(int64_t position) {
+    struct store_read *read = read_new(SLICE("a"), position, 1);
+    assert_false(read->error);
+    assert_false(read->is_reset);
+    uint64_t after = read->after;
+    if (read->count)
+        assert_int_equal(read->updates[0]->ts, after >= read->gone ? after + 1 : read->gone + 1);
+    else
+        assert_true(after >= read->total);
+    read_free(read);
+    return after;
+}
+
+static void test_positions(void **state) {
+    (void)state;
+    open_log();
+    assert_int_equal(after(0), 0);
+    assert_int_equal(after(7), 7);
+    assert_int_equal(after(-7), 0);
+    assert_int_equal(after(POSITION_NOW), 0);
+    assert_int_equal(after(position_since(0)), 0);
+    for (uint64_t total = 1; total <= 300; total++) {
+        assert_int_equal(push("a"), total);
+        assert_int_equal(push("b"), total);
+        assert_int_equal(after((int64_t)total), total);
+        assert_int_equal(after(INT64_MAX), INT64_MAX);
+        assert_int_equal(after(-1), total - 1);
+        assert_int_equal(after(-(int64_t)total - 1), 0);
+        assert_int_equal(after(POSITION_LAST_MIN), 0);
+        assert_int_equal(after(POSITION_NOW), total);
+        assert_int_equal(after(position_since(0)), 0);
+        assert_int_equal(after(position_since(POSITION_SINCE_MAX_MS)), total);
+    }
+}
+
+enum { SINCE_UPDATES = 1500 };
+static int64_t stored_at[SINCE_UPDATES + 1];
+
+static void push_over_time(uint64_t first_ts, uint64_t last_ts) {
+    for (uint64_t ts = first_ts; ts <= last_ts; ts++) {
+        now_ms += rand() % 4 ? rand() % 5000 : 0;
+        assert_int_equal(push("a"), ts);
+        stored_at[ts] = now_ms + wall_jump_ms;
+        if (rand() % 3 == 0)
+            push("b");
+    }
+}
+
+/* The newest update before `ms`, at least `gone`. */
+static uint64_t newest_before(int64_t ms, uint64_t total, uint64_t gone) {
+    while (total > gone && stored_at[total] >= ms)
+        total--;
+    return total;
+}
+
+static void check_since(uint64_t total, uint64_t gone) {
+    for (int i = 0; i < 500; i++) {
+        int64_t ms = stored_at[1 + (unsigned)rand() % total] + rand() % 3 - 1;
+        assert_int_equal(after(position_since(ms)), newest_before(ms, total, gone));
+    }
+    assert_int_equal(after(position_since(0)), gone);
+}
+
+static void test_since(void **state) {
+    (void)state;
+    srand(1);
+    open_log();
+    push_over_time(1, 400);
+    check_since(400, 0);
+    push_over_time(401, SINCE_UPDATES);
+    check_since(SINCE_UPDATES, 0);
+    close_log();
+    options.channel_max_updates = 300;
+    open_log();
+    check_since(SINCE_UPDATES, SINCE_UPDATES - 300);
+    settle();
+    check_since(SINCE_UPDATES, SINCE_UPDATES - 300);
+    now_ms = stored_at[SINCE_UPDATES - 100] + options.ttl_ms; /* it is the oldest that is kept */
+    uint64_t oldest = SINCE_UPDATES - 100;
+    while (stored_at[oldest - 1] == stored_at[oldest])
+        oldest--;
+    check_since(SINCE_UPDATES, oldest - 1);
+}
+
+/* A wall clock that goes to and fro: nothing that was stored since is left out. */
+static void test_since_while_the_clock_jumps(void **state) {
+    (void)state;
+    srand(2);
+    open_log();
+    for (uint64_t ts = 1; ts <= SINCE_UPDATES; ts += 50) {
+        wall_jump_ms = rand() % 2 ? rand() % HOUR_MS : -(rand() % HOUR_MS);
+        push_over_time(ts, ts + 49);
+    }
+    for (int i = 0; i < 500; i++) {
+        int64_t ms = stored_at[1 + rand() % SINCE_UPDATES] + rand() % 3 - 1;
+        uint64_t found = after(position_since(ms));
+        assert_true(found <= newest_before(ms, SINCE_UPDATES, 0));
+        assert_true(!found || stored_at[found] < ms);
+    }
+}
+
 /* Where a read begins, alone. */
 static void test_first_ts(void **state) {
     (void)state;
     static const struct {
-        int64_t after_ts, total, channel_max, first;
+        int64_t after, total, channel_max, first;
     } cases[] = {
         {0, 100, 1000, 1},           /* all */
         {40, 100, 1000, 41},         /* after a cursor */
@@ -151,26 +255,25 @@ static void test_first_ts(void **state) {
         {100, 100, 1000, 101},       /* nothing new */
         {500, 100, 1000, 101},       /* a cursor ahead of the channel */
         {INT64_MAX, 100, 1000, 101}, /* far ahead */
-        {-1, 100, 1000, 100},        /* the last one */
-        {-100, 100, 1000, 1},        /* the last hundred, which are all */
-        {-101, 100, 1000, 1},        /* more than there are */
-        {INT64_MIN, 100, 1000, 1},   /* far more */
         {0, 100, 30, 71},            /* the bound on the count hides older ones */
         {70, 100, 30, 71},
         {71, 100, 30, 72},
-        {-40, 100, 30, 71},
         {0, 0, 30, 1}, /* an empty channel: more than its total */
-        {-5, 0, 30, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_int_equal(read_first_ts(cases[i].after_ts, cases[i].total, cases[i].channel_max),
+        assert_int_equal(read_first_ts(cases[i].after, cases[i].total, cases[i].channel_max),
                          cases[i].first);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        LOG_TEST(test_unknown_channel),     LOG_TEST(test_every_cursor),
-        LOG_TEST(test_all_parts_come_back), LOG_TEST(test_byte_bound),
+        LOG_TEST(test_unknown_channel),
+        LOG_TEST(test_every_cursor),
+        LOG_TEST(test_all_parts_come_back),
+        LOG_TEST(test_byte_bound),
+        LOG_TEST(test_positions),
+        LOG_TEST(test_since),
+        LOG_TEST(test_since_while_the_clock_jumps),
         cmocka_unit_test(test_first_ts),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);

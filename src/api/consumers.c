@@ -1,0 +1,84 @@
+#include "api/consumers.h"
+#include "api/api.h"
+#include "api/poll.h"
+#include "api/poll_query.h"
+#include "base/json.h"
+#include "base/text.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+void consumers_list(struct exchange *exchange, struct slice channel) {
+    struct ask *ask = ask_of(exchange);
+    ask->kind = ASK_CONSUMERS;
+    ask->poll.ts = POSITION_NOW; /* only the channel's total is wanted */
+    ask->poll.limit = 1;
+    ask->poll.epoch = 0;
+    ask->poll.filter = NULL;
+    ask->poll.wants_epoch = ask->poll.may_wait = ask->poll.has_position = false;
+    if (!inbox_poll_consumers(api.inbox, channel, &ask->poll))
+        reply_error(exchange, ERROR_BUSY);
+}
+
+/* Whether the query is `as=NAME` and nothing else: a slip must not forget anything. */
+static enum http_error parse_forget(struct poll_query *asked, struct slice query) {
+    struct slice rest = query;
+    struct text_pair pair;
+    bool is_as = text_next_pair(&rest, &pair) && slice_equal(pair.name, SLICE("as")) &&
+                 !text_next_pair(&rest, &pair);
+    enum http_error error = poll_query_parse(asked, is_as ? query : SLICE(""), 0);
+    return error ? error : asked->name_len ? HTTP_NO_ERROR : ERROR_DELETE;
+}
+
+void consumers_forget(struct exchange *exchange, struct slice channel, struct slice query) {
+    struct ask *ask = ask_of(exchange);
+    struct poll_query asked;
+    enum http_error error = parse_forget(&asked, query);
+    ask->kind = ASK_FORGET;
+    struct slice name = {asked.name, asked.name_len};
+    if (!error && !inbox_forget_consumer(api.inbox, channel, name, &ask->poll))
+        error = ERROR_BUSY;
+    poll_query_deinit(&asked);
+    if (error)
+        reply_error(exchange, error);
+}
+
+static void write_consumer(struct buf *body, const struct store_cursor *cursor, uint64_t total) {
+    buf_puts(body, "{\"name\":");
+    json_write_string(body, (struct slice){cursor->name, cursor->name_len});
+    buf_printf(body, ",\"ts\":%" PRIu64 ",\"lag\":%" PRIu64 ",\"at\":%" PRId64 "}", cursor->ts,
+               cursor->ts < total ? total - cursor->ts : 0, cursor->used_ms);
+}
+
+static void write_list(struct ask *ask, const struct answer *answer, struct buf *body) {
+    struct store_cursors cursors;
+    if (!inbox_list_consumers(api.inbox, &ask->poll, &cursors)) {
+        body->failed = true;
+        return;
+    }
+    buf_printf(body, "{\"ok\":true,\"ts\":%" PRIu64 ",\"consumers\":[", answer->total);
+    for (uint32_t i = 0; i < cursors.count; i++) {
+        if (i)
+            buf_putc(body, ',');
+        write_consumer(body, &cursors.list[i], answer->total);
+    }
+    buf_puts(body, "]}");
+    free(cursors.list);
+}
+
+struct reply *consumers_reply(struct exchange *exchange, const struct answer *answer) {
+    struct ask *ask = ask_of(exchange);
+    struct lines lines = {.len = 0};
+    struct buf body = {0};
+    lines_add_limit(&lines, exchange);
+    if (ask->kind == ASK_CONSUMERS)
+        write_list(ask, answer, &body);
+    else
+        buf_puts(&body, "{\"ok\":true}");
+    struct reply *reply = NULL;
+    if (!body.failed)
+        reply = reply_new(HTTP_OK, exchange_flags(exchange), REPLY_JSON, lines_slice(&lines),
+                          (struct slice){body.data, body.len});
+    buf_deinit(&body);
+    return reply;
+}

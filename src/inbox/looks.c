@@ -1,0 +1,174 @@
+#include "inbox/looks.h"
+#include "base/counters.h"
+#include "base/worker.h"
+#include "inbox/parts.h"
+
+#include <stdlib.h>
+
+enum {
+    INLINE_BYTES = 64 << 10,   /* read by filters in one go on the loop */
+    PAGES_MAX = 64,            /* looked through for one poll */
+    WORK_MAX_BYTES = 64 << 20, /* of updates that wait for the worker, unless it is one page */
+};
+
+/* Updates that the worker looks at, for a poll or for a view's polls. */
+struct look {
+    struct work work;
+    struct inbox *inbox;
+    struct channel *channel; /* pinned */
+    struct filter *filter;
+    struct poll *poll; /* NULL: gone, or it is for a view */
+    struct view *view;
+    struct answer page; /* with updates of its own */
+    size_t bytes;
+    bool wanted[];
+};
+
+/* --- The worker ------------------------------------------------------------------------------- */
+
+/* work.run: on the worker's thread. */
+static void run(struct work *work) {
+    struct look *look = container_of(work, struct look, work);
+    for (uint32_t i = 0; i < look->page.count; i++)
+        look->wanted[i] = filter_matches(look->filter, look->page.updates[i]);
+}
+
+static void free_look(struct look *look) {
+    struct inbox *inbox = look->inbox;
+    for (uint32_t i = 0; i < look->page.count; i++)
+        update_unref(look->page.updates[i]);
+    free(look->page.updates);
+    filter_unref(&inbox->filters, look->filter);
+    inbox->look_bytes -= look->bytes;
+    free(look);
+}
+
+static void poll_looked(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                        const struct answer *page, const bool *wanted);
+
+/* work.done */
+static void looked(struct work *work) {
+    struct look *look = container_of(work, struct look, work);
+    struct inbox *inbox = look->inbox;
+    struct channel *channel = look->channel;
+    counters.filter_looks += look->page.count;
+    if (look->view) {
+        look->view->look = NULL;
+        view_looked(look->view, look->page.updates, look->page.count, look->wanted);
+    }
+    if (look->poll)
+        poll_looked(inbox, channel, look->poll, &look->page, look->wanted);
+    free_look(look);
+    polls_wake(inbox, channel);
+    cache_unpin(inbox, channel);
+    cache_trim(inbox);
+}
+
+void look_abandon(struct look *look) {
+    look->poll = NULL;
+    look->view = NULL;
+}
+
+/* Hands a page to the worker. NULL when there is no room for it. */
+static struct look *submit(struct inbox *inbox, struct channel *channel, struct filter *filter,
+                           const struct answer *page) {
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < page->count; i++)
+        bytes += update_size(page->updates[i]);
+    if (inbox->look_bytes && inbox->look_bytes + bytes > WORK_MAX_BYTES)
+        return NULL;
+    struct look *look = malloc(sizeof *look + page->count * sizeof *look->wanted);
+    struct update **updates = malloc(page->count * sizeof *updates);
+    if (!look || !updates) {
+        free(look);
+        free(updates);
+        return NULL;
+    }
+    *look = (struct look){.work = {.run = run, .done = looked},
+                          .inbox = inbox,
+                          .channel = channel,
+                          .filter = filter_ref(filter),
+                          .page = *page,
+                          .bytes = bytes};
+    for (uint32_t i = 0; i < page->count; i++)
+        updates[i] = update_ref(page->updates[i]);
+    look->page.updates = updates;
+    inbox->look_bytes += bytes;
+    channel->pins++;
+    worker_submit(&look->work);
+    return look;
+}
+
+/* Whether it is quickly done here. */
+static bool is_quick(const struct filter *filter, const struct view *view,
+                     struct update *const *updates, uint32_t count) {
+    size_t cost = 0;
+    for (uint32_t i = 0; i < count && cost <= INLINE_BYTES; i++)
+        if (!view || !view_knows(view, updates[i]->ts))
+            cost += filter_cost(filter, updates[i]);
+    return cost <= INLINE_BYTES;
+}
+
+/* --- For a view's polls ----------------------------------------------------------------------- */
+
+bool look_for_view(struct inbox *inbox, struct view *view, struct update **updates,
+                   uint32_t count) {
+    if (is_quick(view->filter, view, updates, count))
+        return false;
+    struct answer page = {.updates = updates, .count = count};
+    view->look = submit(inbox, view->channel, view->filter, &page);
+    if (!view->look)
+        return false;
+    view->look->view = view;
+    return true;
+}
+
+/* --- For a poll ------------------------------------------------------------------------------- */
+
+void poll_skip(struct poll *poll, uint64_t count) {
+    uint64_t skipped = poll->skipped + count;
+    poll->skipped = skipped < UINT32_MAX ? (uint32_t)skipped : UINT32_MAX;
+}
+
+/* Takes what the poll wants of the page. */
+static void poll_looked(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                        const struct answer *page, const bool *wanted) {
+    struct answer answer = *page;
+    answer.updates = inbox->picked;
+    answer.count = 0;
+    uint32_t i = 0;
+    for (; i < page->count && !(wanted[i] && answer.count == poll->limit); i++)
+        if (wanted[i])
+            inbox->picked[answer.count++] = page->updates[i];
+    if (i < page->count)
+        answer.ts = page->updates[i]->ts - 1;
+    poll_skip(poll, i - answer.count);
+    answer.skipped = poll->skipped;
+    bool is_at_end = answer.ts >= page->total;
+    if (answer.count || page->missed || (is_at_end && !poll->may_wait) ||
+        ++poll->pages == PAGES_MAX) {
+        poll_answer(inbox, poll, &answer);
+        return;
+    }
+    poll->ts = (int64_t)answer.ts;
+    inbox->mode->go_on(inbox, channel, poll);
+}
+
+void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
+               const struct answer *page) {
+    struct view *view = view_get(inbox, channel, poll->filter);
+    if (view && turn_has_time() && is_quick(poll->filter, view, page->updates, page->count)) {
+        for (uint32_t i = 0; i < page->count; i++)
+            inbox->wanted[i] = view_wants(view, page->updates[i]);
+        poll_looked(inbox, channel, poll, page, inbox->wanted);
+        return;
+    }
+    struct look *look = submit(inbox, channel, poll->filter, page);
+    if (!look) {
+        poll_fail(inbox, poll, STORE_BUSY);
+        return;
+    }
+    look->poll = poll;
+    poll->state = POLL_LOOKING;
+    poll->look = look;
+}

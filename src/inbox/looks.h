@@ -1,0 +1,21 @@
+/*
+ * Looking through updates with a filter: at once where that is quick, else by the worker.
+ *
+ * The inbox's own (parts.h).
+ */
+#pragma once
+
+#include "inbox/inbox.h"
+#include "inbox/views.h"
+
+/* A poll with a filter has got the page `answer`, without regard to the filter: answers it with what
+ * it wants of that, or lets it go on, as a poll that wants all would go on behind the page. */
+void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
+               const struct answer *answer);
+
+/* Lets the worker look at updates for the view's parked polls, unless that is quickly done: then
+ * false. view_looked() follows. */
+bool look_for_view(struct inbox *inbox, struct view *view, struct update **updates, uint32_t count);
+
+/* The poll, or the view, is gone. */
+void look_abandon(struct look *look);

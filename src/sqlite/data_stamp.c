@@ -1,0 +1,62 @@
+#include "sqlite/data_stamp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { STAMP_BYTES = 160 };
+
+static long long nanoseconds(struct timespec time) {
+    return (long long)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static bool has_wal(const char *path) {
+    char real_path[PATH_MAX], wal_path[PATH_MAX + 8];
+    struct stat status;
+    if (!realpath(path, real_path))
+        return true;
+    snprintf(wal_path, sizeof wal_path, "%s-wal", real_path);
+    return stat(wal_path, &status) == 0 ? status.st_size > 0 : errno != ENOENT;
+}
+
+/* Its length; 0 when there can be none. */
+static size_t write_stamp(char stamp[STAMP_BYTES], const char *path) {
+    struct stat file;
+    if (has_wal(path) || stat(path, &file) != 0)
+        return 0;
+    return (size_t)snprintf(stamp, STAMP_BYTES,
+                            "closed: inode %llu size %lld mtime %lld ctime %lld\n",
+                            (unsigned long long)file.st_ino, (long long)file.st_size,
+                            nanoseconds(file.st_mtim), nanoseconds(file.st_ctim));
+}
+
+static bool sync_file(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+void data_stamp_put(int lock_fd, const char *path) {
+    char stamp[STAMP_BYTES];
+    size_t len = sync_file(path) ? write_stamp(stamp, path) : 0;
+    if (len && pwrite(lock_fd, stamp, len, 0) == (ssize_t)len)
+        fsync(lock_fd);
+}
+
+bool data_stamp_take(int lock_fd, const char *path) {
+    char stamp[STAMP_BYTES], now[STAMP_BYTES];
+    ssize_t len = pread(lock_fd, stamp, sizeof stamp, 0);
+    if (len == 0)
+        return false;
+    bool is_gone = ftruncate(lock_fd, 0) == 0 && fsync(lock_fd) == 0;
+    return is_gone && len > 0 && write_stamp(now, path) == (size_t)len &&
+           memcmp(stamp, now, (size_t)len) == 0;
+}

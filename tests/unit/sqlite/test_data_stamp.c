@@ -1,0 +1,99 @@
+/* The stamp of a clean close fits the file that it was made for, once. */
+#include "support.h"
+
+#include "sqlite/data_lock.h"
+#include "sqlite/data_stamp.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char dir[32], path[64];
+static int lock_fd;
+
+static void run(const char *command) {
+    char text[256];
+    snprintf(text, sizeof text, "cd %s && %s", dir, command);
+    assert_int_equal(system(text), 0);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    char error[512];
+    strcpy(dir, "/tmp/longline-test-XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(path, sizeof path, "%s/data.db", dir);
+    lock_fd = data_lock(path, error, sizeof error);
+    run("echo data > data.db");
+    return lock_fd < 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    close(lock_fd);
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    return system(command);
+}
+
+static void test_fits_once(void **state) {
+    (void)state;
+    assert_false(data_stamp_take(lock_fd, path));
+    data_stamp_put(lock_fd, path);
+    assert_true(data_stamp_take(lock_fd, path));
+    assert_false(data_stamp_take(lock_fd, path));
+    data_stamp_put(lock_fd, path);
+    assert_true(data_stamp_take(lock_fd, path));
+}
+
+/* What somebody may do between a stop and a start; all but the first two leave the content. */
+static void test_fits_no_other_file(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "echo more >> data.db",
+        "cp data.db backup && echo atad > data.db",
+        "touch data.db",
+        "cp -p data.db backup && cp -p backup data.db",
+        "cp -p data.db backup && mv backup data.db",
+        "rm data.db && touch data.db",
+        "rm data.db",
+        "echo log > data.db-wal",
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        run("echo data > data.db");
+        data_stamp_put(lock_fd, path);
+        usleep(20000); /* the times of files go by ticks */
+        run(commands[i]);
+        assert_false(data_stamp_take(lock_fd, path));
+    }
+    run("echo data > data.db");
+    data_stamp_put(lock_fd, path); /* with the write-ahead log there */
+    assert_false(data_stamp_take(lock_fd, path));
+}
+
+/* A copy of the whole directory, its lock file among it. */
+static void test_fits_no_copy(void **state) {
+    (void)state;
+    data_stamp_put(lock_fd, path);
+    run("mkdir copy && cp -a data.db data.db-lock copy");
+    char copy[80], copy_lock[96];
+    snprintf(copy, sizeof copy, "%s/copy/data.db", dir);
+    snprintf(copy_lock, sizeof copy_lock, "%s-lock", copy);
+    int fd = open(copy_lock, O_RDWR);
+    assert_true(fd >= 0);
+    assert_false(data_stamp_take(fd, copy));
+    close(fd);
+    assert_true(data_stamp_take(lock_fd, path));
+}
+
+#define STAMP_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        STAMP_TEST(test_fits_once),
+        STAMP_TEST(test_fits_no_other_file),
+        STAMP_TEST(test_fits_no_copy),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
