@@ -386,9 +386,13 @@ local function deliver(self, subscription, reply)
   local asked, count, first = subscription.ts, #reply.updates, before_first(reply)
   local epoch = type(reply.epoch) == "string" and reply.epoch or subscription.epoch
   if type(reply.lag) == "number" then self.lag = reply.lag end
-  -- Now we know where "the last K", or what the server had to find, begin, and which data they are of.
-  local known = type(asked) == "number" and asked >= 0
-  if not reply.reset and (known or count > 0) then move(self, subscription, known and asked or first, epoch) end
+  if count > 0 then
+    -- The handlers see of which data the updates are. The cursor is of that data too, as there was no reset.
+    subscription.epoch = epoch
+    if self.current == subscription then self.epoch = epoch end
+    -- Now we know where "the last K", or what the server had to find, begin.
+    if type(asked) ~= "number" or asked < 0 then move(self, subscription, first, epoch) end
+  end
   if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
   if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
   for index, update in ipairs(reply.updates) do

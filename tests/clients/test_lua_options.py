@@ -22,7 +22,6 @@ def test_the_epoch_is_kept_with_the_cursor(lua, stand_in):
     until_(function() return coroutine.status(client.thread) == "dead" end)
     """
     assert lua(source, URL=server.url).finish() == [
-        ["save", 5, FIRST],
         [6, 6, FIRST],
         ["save", 6, FIRST],
         ["reset", 0, 6, FIRST],
