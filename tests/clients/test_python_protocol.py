@@ -110,8 +110,8 @@ def test_what_is_final():
 CUTS = [
     *(proxys_error(status) for status in (502, 504, 524, 500, 503, 408)),
     proxys_error(504, b""),
-    protocol.no_reply(ConnectionResetError("reset")),
-    protocol.no_reply(EOFError()),
+    protocol.no_reply(ConnectionResetError("reset"), False),
+    protocol.no_reply(EOFError(), False),
 ]
 FAILURES = [
     own_error(503),
@@ -119,8 +119,8 @@ FAILURES = [
     proxys_error(404),
     proxys_error(302),
     proxys_error(503, **{"retry-after": "3"}),
-    protocol.no_reply(TimeoutError()),
-    protocol.no_reply(asyncio.TimeoutError()),
+    protocol.no_reply(TimeoutError(), False),
+    protocol.no_reply(asyncio.TimeoutError(), False),
     protocol.not_longlines(0),
 ]
 
@@ -164,10 +164,17 @@ def test_the_sleep_grows_again():
 def test_silence_makes_polls_shorter():
     """A proxy may drop a connection and tell nobody."""
     pace = Pace(25, 0.5)
-    assert pace.failed(protocol.no_reply(TimeoutError()), 40) > 0
+    assert pace.failed(protocol.no_reply(TimeoutError(), False), 40) > 0
     assert pace.sleep_s == 18.75
-    assert pace.failed(protocol.no_reply(TimeoutError()), 0) > 0
+    assert pace.failed(protocol.no_reply(TimeoutError(), False), 0) > 0
     assert pace.sleep_s == 18.75, "this one did not even connect"
+
+
+def test_a_kept_connection_that_has_been_closed_is_no_failure():
+    pace = Pace(25, 0.5)
+    assert pace.failed(protocol.no_reply(ConnectionResetError(), True), 0.001) is None
+    assert pace.sleep_s == 25
+    assert pace.failed(protocol.no_reply(TimeoutError(), True), 40) > 0
 
 
 def test_the_rest_after_nothing():

@@ -232,8 +232,9 @@ class AsyncConnection(ConnectionBase):
         Raises LonglineError with status 0 if no complete reply comes.
         """
         self._sent_at = None
+        is_kept = self._fresh()
         try:
-            if not self._fresh():
+            if not is_kept:
                 self.abort()
                 await within(self._open(), self._timeout)
             assert self._reader and self._writer
@@ -246,10 +247,10 @@ class AsyncConnection(ConnectionBase):
                 self.abort()
         except asyncio.TimeoutError as error:
             self.abort()
-            raise no_reply(error, "the server does not answer") from error
+            raise no_reply(error, is_kept, "the server does not answer") from error
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
             self.abort()
-            raise no_reply(error) from error
+            raise no_reply(error, is_kept) from error
         except BaseException:
             self.abort()
             raise

@@ -3,6 +3,7 @@
     good reply              at once, with the reply's ts; the backoff starts over
     empty reply, at once    after as long as after a first error
     cut by a proxy          at once, and shorter
+    a kept connection broke at once, over a new one
     429, 503                after Retry-After (at most 60 s), if there is one, times 1 to 1.5
     longline's own 4xx      never: the error is raised
     all else                after 0.5 s, 1, 2, ... 30, each times 0.5 to 1
@@ -68,6 +69,8 @@ class Pace:
         if error.is_cut and CUT_AFTER_S <= waited_s <= self.sleep_s + CUT_LATE_S:
             self._shorten(waited_s)
             return None
+        if error.is_cut and error.is_stale:
+            return None  # The next one goes over a new connection.
         if error.is_silence and waited_s:
             self._shorten(self.sleep_s)
         if error.status in (429, 503) and error.retry_after:

@@ -34,6 +34,8 @@ class LonglineError(Exception):
     is_final = False
     #: Something between us and longline ended the request.
     is_cut = False
+    #: It went over a connection that had been kept, and that had perhaps been closed by then.
+    is_stale = False
     #: Nothing came in time.
     is_silence = False
     channel: Optional[str] = None
@@ -225,11 +227,12 @@ def error_of(reply: Reply) -> LonglineError:
     return error
 
 
-def no_reply(cause: BaseException, description: str = "") -> LonglineError:
+def no_reply(cause: BaseException, is_stale: bool, description: str = "") -> LonglineError:
     """The error for a request that got no complete reply."""
     error = LonglineError(0, description or str(cause) or type(cause).__name__)
     error.is_silence = isinstance(cause, (TimeoutError, socket.timeout, asyncio.TimeoutError))
     error.is_cut = not error.is_silence
+    error.is_stale = is_stale
     return error
 
 

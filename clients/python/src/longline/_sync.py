@@ -246,8 +246,10 @@ class Connection(ConnectionBase):
         """
         self._sent_at = None
         target = self._target(target)
+        is_kept = False
         try:
-            if self._http is None or not self._fresh():
+            is_kept = self._fresh()
+            if self._http is None or not is_kept:
                 self.close()
                 self._http = self._open()
             assert self._socket
@@ -275,7 +277,7 @@ class Connection(ConnectionBase):
             if isinstance(error, Exception) and self.stopped:
                 raise Stopped from None
             if isinstance(error, (OSError, http.client.HTTPException)):
-                raise no_reply(error) from error
+                raise no_reply(error, is_kept) from error
             raise
         return reply
 
