@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
+import threading
 import time
 
 import pytest
@@ -40,6 +41,18 @@ def source_of(language):
     return re.search(r"^```\w+\n(.*?)^```$", text[text.index("In Python, with nothing") if language == README else 0 :], re.M | re.S)[1]
 
 
+BUILDING = threading.Lock()
+
+
+def go_binary(path, built=[]):
+    """The program, which is built once."""
+    with BUILDING:
+        if not built:
+            subprocess.run(["go", "build", "-o", path.with_suffix(""), path], check=True, cwd=path.parent)
+            built.append(path.with_suffix(""))
+        return built[0]
+
+
 class Consumer:
     """One of the programs, as it is started, killed and started again with the same file."""
 
@@ -55,8 +68,7 @@ class Consumer:
         path.write_text(source_of(language))
         self.command = [*self.command, path]
         if language == "Go":
-            subprocess.run(["go", "build", "-o", directory / "consumer", path], check=True, cwd=directory)
-            self.command = [directory / "consumer"]
+            self.command = [go_binary(path)]
 
     def start(self, url):
         self.heard.append([])
