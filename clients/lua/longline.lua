@@ -340,7 +340,7 @@ local function keep_polling(owner, subscription, sleep, ask, take)
       if take(reply) and took < owner.backoff then pause = jitter(owner, owner.backoff) end
       if took >= 0.9 * wait then wait = math.min(sleep, wait * 1.25) end
     elseif is_cut(info, took) then
-      wait = math.min(sleep, math.max(SLEEP_LEAST_S, 0.75 * math.min(took, wait)))
+      failures, wait = 0, math.min(sleep, math.max(SLEEP_LEAST_S, 0.75 * math.min(took, wait)))
     else
       failures = failures + 1
       local final = is_final(info)
@@ -424,14 +424,14 @@ local function start(self, subscription, ts, epoch)
   return true
 end
 
--- Where the next poll begins. A name without a ts goes on after what it has confirmed. "now" is
--- found first, without waiting, so that a poll that is cut loses nothing.
+-- Where the next poll begins. A name without a ts goes on after what it has confirmed. "now" and a
+-- time are found first, without waiting: after a poll that was cut they would be others.
 local function where_to_begin(self, subscription, wait)
   local ts = subscription.ts
   if ts == "now" then return "ts=now&sleep=0" end
   local sleep = "sleep=" .. encode_seconds(wait)
   if ts then return "ts=" .. encode_ts(ts) .. "&" .. sleep end
-  return self.since and "since=" .. encode_query(self.since) .. "&" .. sleep or sleep
+  return self.since and "since=" .. encode_query(self.since) .. "&sleep=0" or sleep
 end
 
 -- A subscription's thread.
