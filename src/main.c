@@ -108,6 +108,16 @@ static uint64_t buffer_bytes(const struct config *config) {
     return bytes - (share < OWN_BYTES ? share : OWN_BYTES);
 }
 
+static struct inbox *make_inbox(uv_loop_t *loop, const struct config *config) {
+    struct inbox_options options = {
+        .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
+        .ttl_ms = config->data_ttl * 1000,
+        .cache_max_bytes = (uint64_t)config->cache_size << 20,
+        .load_max_ms = (uint64_t)config->redis_timeout,
+    };
+    return inbox_new(loop, app.store, &options, &api_inbox_events);
+}
+
 /* Builds the parts from the store upwards; false on failure, with one line in `error`. */
 static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     const struct config *config = &app.config;
@@ -115,14 +125,8 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     app.store = open_store(loop, config, error, error_size);
     if (!app.store)
         return false;
-    struct inbox_options inbox_options = {
-        .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
-        .ttl_ms = config->data_ttl * 1000,
-        .cache_max_bytes = (uint64_t)config->cache_size << 20,
-        .load_max_ms = (uint64_t)config->redis_timeout,
-    };
     api = (struct api){
-        .inbox = inbox_new(loop, app.store, &inbox_options, &api_inbox_events),
+        .inbox = make_inbox(loop, config),
         .store = app.store,
         .connections = &app.connections,
         .trust = api.trust,

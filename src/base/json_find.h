@@ -10,7 +10,7 @@
 
 enum { JSON_FIND_MAX_NAMES = 16 }; /* each reads the rest of the text once more */
 
-/* What stands at `path` in a valid JSON text is appended to `out`: a string, decoded; a number, true
- * or false, as it is written. False for anything else, when there is nothing, and when the path has
+/* Appends what stands at `path` in a valid JSON text to `out`: a string, decoded; a number, true or
+ * false, as it is written. False for anything else, when there is nothing, and when the path has
  * more than JSON_FIND_MAX_NAMES. Check out->failed. */
 bool json_find(struct slice json, struct slice path, struct buf *out);

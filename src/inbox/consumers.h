@@ -7,13 +7,80 @@
  * loaded anew. A cursor never goes back, so what is in memory and what is loaded become one by the
  * larger ts.
  *
+ *   consumers.c  the consumers of a channel, and their polls
+ *   cursors.c    loading, saving and forgetting them in the store
+ *
  * The inbox's own (parts.h).
  */
 #pragma once
 
+#include "base/turn.h"
 #include "inbox/inbox.h"
 
-struct consumers;
+/* Of a channel. */
+struct consumers {
+    struct channel *channel;
+    struct list all;          /* struct consumer */
+    struct list waiting;      /* polls, until the list is loaded */
+    struct list unsaved_link; /* in keeper->unsaved: holds the channel */
+    uint32_t count;
+    bool is_loaded, is_loading;
+};
+
+struct consumer {
+    struct table_node node; /* in inbox->consumers */
+    struct list link;       /* in its channel's */
+    struct consumers *consumers;
+    uint64_t ts;
+    int64_t used_ms, saved_used_ms; /* by the store's clock */
+    uint32_t polls;                 /* that use it */
+    uint32_t saves;                 /* that are under way */
+    bool is_unsaved;
+    bool is_stored;  /* the store has it, as far as is known */
+    bool was_stored; /* merge()'s */
+    bool was_reset;  /* what the store has is too large a ts */
+    bool is_gone;    /* forgotten: freed when no poll uses it */
+    uint8_t name_len;
+    char name[];
+};
+
+/* Saves what has changed a moment later, and lets polls go on whose consumers are loaded. */
+struct keeper {
+    uv_timer_t timer;
+    struct inbox *inbox;
+    struct list unsaved; /* struct consumers */
+    bool is_stopped;
+    struct list ready;      /* polls that can go on, */
+    struct turn_task go_on; /* and what lets some of them */
+};
+
+/* --- consumers.c ------------------------------------------------------------------------------ */
+
+/* Frees those of a channel; none may be polling. */
+void consumers_free(struct inbox *inbox, struct channel *channel);
+
+/* NULL when there is none. */
+struct consumer *consumer_find(struct inbox *inbox, struct consumers *consumers, struct slice name);
+/* A new one; NULL when memory is out. */
+struct consumer *consumer_add(struct inbox *inbox, struct consumers *consumers, struct slice name);
+/* Takes it out of its channel; polls may go on using it. */
+void consumer_drop(struct inbox *inbox, struct consumer *consumer);
+/* Whether nobody uses it, and there is nothing to save. */
+bool consumer_is_free(const struct consumer *consumer);
+
+/* The poll is at this ts of a channel that has it: it has confirmed what it says that it has. */
+void consumer_reached(struct inbox *inbox, struct poll *poll, uint64_t ts);
+/* The same for one that gets this answer. */
+void consumer_answered(struct inbox *inbox, struct poll *poll, const struct answer *answer);
+/* It is answered, or cancelled: lets go of its consumer. */
+void consumer_leave(struct poll *poll);
+
+/* They are loaded: lets the polls that waited for that go on. */
+void consumers_release(struct inbox *inbox, struct consumers *consumers);
+/* turn_task: does so for some. */
+void consumers_go_on(struct turn_task *task);
+
+/* --- cursors.c -------------------------------------------------------------------------------- */
 
 /* Makes what saves them. False when memory is out. */
 bool consumers_init(struct inbox *inbox);
@@ -22,12 +89,9 @@ void consumers_stop(struct inbox *inbox);
 /* Frees when the loop runs once more. */
 void consumers_deinit(struct inbox *inbox);
 
-/* Frees those of a channel; none may be polling. */
-void consumers_free(struct inbox *inbox, struct channel *channel);
-
-/* The poll is at this ts of a channel that has it: it has confirmed what it says that it has. */
-void consumer_reached(struct inbox *inbox, struct poll *poll, uint64_t ts);
-/* The same for one that gets this answer. */
-void consumer_answered(struct inbox *inbox, struct poll *poll, const struct answer *answer);
-/* It is answered, or cancelled: lets go of its consumer. */
-void consumer_leave(struct poll *poll);
+/* Begins to load them, unless that is under way. False when memory is out. */
+bool consumers_load(struct inbox *inbox, struct consumers *consumers);
+/* The consumer is to be saved. */
+void consumer_changed(struct inbox *inbox, struct consumer *consumer);
+/* Adds its cursor to a list that has room for it. */
+void consumer_put(struct store_cursors *cursors, const struct consumer *consumer);

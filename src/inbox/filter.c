@@ -63,7 +63,8 @@ static bool parse_pattern(struct slice text, char *at, struct slice *pattern) {
         if ((unsigned char)c < ' ' || c == 0x7f)
             return false;
         if (c == '\\') {
-            if (++i == text.len || !strchr("\\|*", text.data[i]))
+            i++;
+            if (i == text.len || !strchr("\\|*", text.data[i]))
                 return false;
             c = text.data[i];
         } else if (c == '*') {
@@ -100,7 +101,8 @@ static bool parse(struct filter *filter) {
     struct slice text = {filter->text, filter->text_len}, one;
     char *at = filter->text + filter->text_len;
     while (text.len && slice_cut(&text, '\0', &one)) {
-        if (filter->count++ == FILTER_MAX_CONDITIONS || !one.len)
+        filter->count++;
+        if (filter->count > FILTER_MAX_CONDITIONS || !one.len)
             return false;
         struct condition *condition = &filter->conditions[filter->count - 1];
         if (!parse_condition(one, at, condition))
@@ -168,8 +170,20 @@ void filter_unref(struct filters *filters, struct filter *filter) {
 
 /* --- Matching --------------------------------------------------------------------------------- */
 
-/* One alternative: its first part stands at the text's start, its last at the end, and those between
- * them somewhere in their order, each as early as it can. */
+/* Takes everything up to the first `part` off the front. False when there is none. */
+static bool skip_past(struct slice *text, struct slice part) {
+    if (!part.len)
+        return true;
+    const char *found = text->data && text->len >= part.len
+                            ? memmem(text->data, text->len, part.data, part.len)
+                            : NULL;
+    if (found)
+        *text = slice_after(*text, (size_t)(found - text->data) + part.len);
+    return found;
+}
+
+/* One alternative: its first part stands at the text's start, its last at the end, and those in
+ * between somewhere in their order, each as early as it can. */
 static bool matches_one(struct slice pattern, struct slice text) {
     struct slice part;
     slice_cut(&pattern, ANY_BYTES, &part);
@@ -178,12 +192,9 @@ static bool matches_one(struct slice pattern, struct slice text) {
     text = slice_after(text, part.len);
     if (!pattern.data)
         return !text.len;
-    while (slice_cut(&pattern, ANY_BYTES, &part) && pattern.data) {
-        const char *found = part.len ? memmem(text.data, text.len, part.data, part.len) : text.data;
-        if (!found)
+    while (slice_cut(&pattern, ANY_BYTES, &part) && pattern.data)
+        if (!skip_past(&text, part))
             return false;
-        text = slice_after(text, (size_t)(found - text.data) + part.len);
-    }
     return text.len >= part.len && slice_equal(slice_after(text, text.len - part.len), part);
 }
 

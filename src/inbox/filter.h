@@ -3,7 +3,7 @@
  *
  * A filter is a list of conditions, all of which must hold. Each is `FIELD:TEXT`:
  *
- *     FIELD   header.NAME, query.NAME, body.A.B (json_find.h), method, or path; `!` before it negates
+ *     FIELD   header.NAME, query.NAME, body.A.B (json_find.h), method or path; `!` negates it
  *     TEXT    alternatives, with `|` between them; `*` stands for any bytes, and `\` takes the next
  *             `\`, `|` or `*` as it is
  *

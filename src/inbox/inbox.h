@@ -157,8 +157,8 @@ uint64_t inbox_lag(const struct poll *poll, const struct answer *answer);
 
 /* The same for one that wants a list of the channel's consumers, as they are at the end. */
 bool inbox_poll_consumers(struct inbox *inbox, struct slice channel, struct poll *poll);
-/* Sets `count` and `list`, which is from malloc(), by name. During poll_done(). False when memory is
- * out. */
+/* Sets `count` and `list`, which is from malloc(), by name. During poll_done(). False when memory
+ * is out. */
 bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct store_cursors *out);
 
 /* Forgets a consumer; the poll, of which nothing need be set, gets an empty answer then. False when

@@ -3,6 +3,7 @@
 #include "base/worker.h"
 #include "inbox/parts.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -77,6 +78,7 @@ static struct look *submit(struct inbox *inbox, struct channel *channel, struct 
         bytes += update_size(page->updates[i]);
     if (inbox->look_bytes && inbox->look_bytes + bytes > WORK_MAX_BYTES)
         return NULL;
+    assert(page->count);
     struct look *look = malloc(sizeof *look + page->count * sizeof *look->wanted);
     struct update **updates = malloc(page->count * sizeof *updates);
     if (!look || !updates) {

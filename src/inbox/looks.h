@@ -8,10 +8,10 @@
 #include "inbox/inbox.h"
 #include "inbox/views.h"
 
-/* A poll with a filter has got the page `answer`, without regard to the filter: answers it with what
- * it wants of that, or lets it go on, as a poll that wants all would go on behind the page. */
+/* A poll with a filter has got a page, without regard to the filter: answers it with what it wants
+ * of that, or lets it go on, as a poll that wants all would go on behind the page. */
 void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
-               const struct answer *answer);
+               const struct answer *page);
 
 /* Lets the worker look at updates for the view's parked polls, unless that is quickly done: then
  * false. view_looked() follows. */

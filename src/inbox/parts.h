@@ -6,7 +6,7 @@
  *   polls.c    a poll's way to its answer: decide, park, wake
  *   views.c    the same for polls with a filter
  *   looks.c    looking through updates for them
- *   consumers.c  cursors that are kept here
+ *   consumers.c, cursors.c   cursors that are kept here
  *   reads.c    reading a channel from the store
  *   cache.c    the channels in memory
  */
@@ -80,7 +80,7 @@ struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name)
 void cache_touch(struct inbox *inbox, struct channel *channel);
 /* Frees the channel; nobody may be using it. */
 void cache_forget(struct inbox *inbox, struct channel *channel);
-/* One reason less to keep the channel in memory. Without any it goes, unless it is worth keeping. */
+/* One reason less to keep the channel in memory. Without any it goes, unless it is loaded. */
 void cache_unpin(struct inbox *inbox, struct channel *channel);
 /* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded
  * time. */

@@ -264,7 +264,7 @@ void poll_wait_for_load(struct channel *channel, struct poll *poll) {
     list_append(&channel->loading, &poll->link);
 }
 
-/* Whether only the store can say if what the poll has seen is still there, or what epoch that is. */
+/* Whether only the store can say if what the poll has seen is there, or what epoch that is. */
 static bool must_be_judged(const struct channel *channel, const struct poll *poll) {
     if (!poll->wants_epoch || !channel->total)
         return false;

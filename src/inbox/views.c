@@ -45,9 +45,9 @@ struct view_key {
 };
 
 static bool has_key(const struct table_node *node, const void *key, size_t len) {
-    (void)len;
     const struct view *view = container_of(node, struct view, node);
     const struct view_key *wanted = key;
+    assert(len == sizeof *wanted);
     return view->channel == wanted->channel && view->filter == wanted->filter;
 }
 
@@ -65,6 +65,8 @@ static bool make_views(struct channel *channel) {
 }
 
 static void forget_wanted(struct view *view) {
+    if (!view->wanted)
+        return;
     for (uint32_t i = 0; i < view->wanted_count; i++)
         update_unref(view->wanted[i]);
     free(view->wanted);

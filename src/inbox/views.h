@@ -56,8 +56,8 @@ static inline void views_note_news(struct channel *channel) {
         list_splice(&channel->views->behind, &channel->views->parked);
 }
 
-/* Does some of it, as far as the turn has time: each poll that is answered, and each look, is one of
- * `*left`, which is 0 when there is no time left. */
+/* Does some of it, as far as the turn has time: each poll that is answered, and each look, is one
+ * of `*left`, which is 0 when there is no time left. */
 void views_work(struct inbox *inbox, struct channel *channel, uint32_t *left);
 
 /* The view of the filter; NULL when memory is out. */
@@ -82,6 +82,6 @@ static inline bool view_knows(const struct view *view, uint64_t ts) {
 /* Whether the update is wanted: known, or found out now. */
 bool view_wants(struct view *view, const struct update *update);
 
-/* It is known which of the `count` updates behind view->looked are wanted: wakes the view's polls, in
- * later turns. */
+/* It is known which of the `count` updates behind view->looked are wanted: keeps those, for its
+ * polls to be woken with. */
 void view_looked(struct view *view, struct update **updates, uint32_t count, const bool *wanted);

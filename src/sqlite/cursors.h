@@ -61,6 +61,6 @@ bool cursors_write(struct cursors *consumers, size_t max);
 void cursors_committed(struct cursors *consumers);
 void cursors_undone(struct cursors *consumers);
 
-/* Deletes a slice of those not used for ttl_ms, and of channels that are forgotten, if a look is due
- * or under way, in a transaction of its own. A failure is logged. */
+/* Deletes a slice of those not used for ttl_ms, and of channels that are forgotten, if a look is
+ * due or under way, in a transaction of its own. A failure is logged. */
 void cursors_forget_some(struct cursors *consumers, int64_t log_ms);

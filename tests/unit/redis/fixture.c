@@ -177,6 +177,8 @@ int start_cluster(void **state) {
     (void)state;
     for (int i = 0; i < SERVERS; i++)
         start_server(&servers[i], true);
+    for (int i = 0; i < SERVERS; i++)
+        ask(&servers[i], "CLUSTER SET-CONFIG-EPOCH %d", i + 1);
     ask(&servers[0], "CLUSTER ADDSLOTSRANGE 0 8191");
     ask(&servers[1], "CLUSTER ADDSLOTSRANGE 8192 16383");
     ask(&servers[1], "CONFIG SET cluster-announce-ip 127.0.0.1");

@@ -1,4 +1,4 @@
-/* Consumers' cursors: what was saved is found, over kills, failures and damage; what is old goes. */
+/* Consumers' cursors: what was saved is found, over kills, failures and damage. */
 #include "fixture.h"
 
 #include "base/hash.h"
@@ -140,6 +140,7 @@ static void test_saved(void **state) {
     push("b"); /* takes them along */
     assert_int_equal(rows(), 3);
     assert_int_equal(ts_of("a", "bot"), 7);
+    settle(); /* so that the close has nothing else to write */
     save("b", "bot", 1);
     reopen();
     assert_int_equal(ts_of("a", "bot"), 7);
@@ -298,7 +299,7 @@ static void test_forgotten_channel(void **state) {
     options.ttl_ms = DAY_MS; /* of updates: they go */
     reopen();
     settle();
-    now_ms += (int64_t)364 * DAY_MS;
+    now_ms += (int64_t)364 * DAY_MS + 12 * HOUR_MS;
     push("b");
     save("a", "bot", 1);
     save("b", "bot", 1);
@@ -306,9 +307,9 @@ static void test_forgotten_channel(void **state) {
     now_ms += 2 * HOUR_MS;
     settle();
     assert_int_equal(rows(), 2);
-    now_ms += (int64_t)DAY_MS - 3 * HOUR_MS; /* a year without an update */
+    now_ms += 11 * HOUR_MS; /* a year without an update; the bot was used within the day */
     settle();
-    now_ms += 2 * HOUR_MS; /* the bot was used less than a day ago */
+    now_ms += HOUR_MS;
     settle();
     assert_int_equal(total_of("a"), 0);
     assert_int_equal(count_rows("SELECT count(*) FROM consumer WHERE channel = 2"), 0);
@@ -342,10 +343,19 @@ static void test_bound(void **state) {
     write_all();
     reopen();
     assert_int_equal(rows(), ROOM - 9);
+    now_ms += options.ttl_ms + HOUR_MS;
+    settle();
+    assert_int_equal(rows(), 0);
+    assert_true(save_many("a", CONSUMERS_MAX, 1));
+    write_all();
+    assert_int_equal(rows(), ROOM);
+    now_ms += 1000;
+    save("a", "0", 2);
+    write_all();
     options.max_bytes = 1 << 17;
     reopen();
     assert_int_equal(rows(), 42);
-    assert_int_equal(ts_of("a", "x"), 1); /* used last */
+    assert_int_equal(ts_of("a", "0"), 2); /* used last */
 }
 
 /* --- Failures --------------------------------------------------------------------------------- */

@@ -359,6 +359,26 @@ static void test_no_room(void **state) {
     log_file_close(&file);
 }
 
+/* What was lost since counts, too, for whoever has seen an epoch before that. */
+static void test_lowest_counts(void **state) {
+    (void)state;
+    struct epoch list[] = {{1, 11, 0}, {2, 12, 100}, {3, 13, 90}, {4, 14, 120}};
+    struct epochs epochs = {.list = list};
+    uint64_t seen[4];
+    for (size_t i = 0; i < 4; i++) {
+        epochs.count = i + 1;
+        seen[i] = epochs_of(&epochs, 7);
+    }
+    int64_t seq;
+    assert_true(epochs_find(&epochs, 7, seen[2], &seq));
+    assert_int_equal(seq, 120);
+    assert_true(epochs_find(&epochs, 7, seen[1], &seq));
+    assert_int_equal(seq, 90);
+    assert_true(epochs_find(&epochs, 7, seen[0], &seq));
+    assert_int_equal(seq, 90);
+    assert_false(epochs_find(&epochs, 8, seen[0], &seq));
+}
+
 /* The newest EPOCHS_MAX are kept. */
 static void test_bound(void **state) {
     (void)state;
@@ -395,6 +415,7 @@ int main(void) {
         LOG_TEST(test_any_history),
         LOG_TEST(test_damaged),
         LOG_TEST(test_no_room),
+        LOG_TEST(test_lowest_counts),
         LOG_TEST(test_bound),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);

@@ -226,6 +226,22 @@ static void test_since(void **state) {
     check_since(SINCE_UPDATES, oldest - 1);
 }
 
+/* An update of which nobody knows when it came is not older than anything. */
+static void test_since_passes_the_unknown(void **state) {
+    (void)state;
+    open_log();
+    int64_t first_at = now_ms;
+    push("a");
+    wall_jump_ms = -now_ms;
+    push("a");
+    wall_jump_ms = 1000;
+    push("a");
+    assert_int_equal(after(position_since(first_at)), 0);
+    assert_int_equal(after(position_since(first_at + 1)), 1);
+    assert_int_equal(after(position_since(first_at + 1000)), 1);
+    assert_int_equal(after(position_since(first_at + 1001)), 3);
+}
+
 /* A wall clock that goes to and fro: nothing that was stored since is left out. */
 static void test_since_while_the_clock_jumps(void **state) {
     (void)state;
@@ -273,6 +289,7 @@ int main(void) {
         LOG_TEST(test_byte_bound),
         LOG_TEST(test_positions),
         LOG_TEST(test_since),
+        LOG_TEST(test_since_passes_the_unknown),
         LOG_TEST(test_since_while_the_clock_jumps),
         cmocka_unit_test(test_first_ts),
     };
