@@ -120,7 +120,7 @@ class Feed(Generic[Item]):
             self._rest_s = self._pace.replied(is_idle, waited_s)
 
     def failed(self, error: LonglineError, waited_s: float) -> None:
-        """Takes the error of a poll; 0 if the server never had the request.
+        """Takes the error of a poll; `waited_s` is 0 if the server never had the request.
 
         Raises it if asking again cannot help.
         """
