@@ -177,7 +177,7 @@ def test_several_channels(where, start_script, game, server):
     else:
         script = start_script("luajit", 'longline = require "longline"\n' + GROUP + UNTIL_DEAD.replace(" or client", ""), **urls)
     script.wait_for_told(4)
-    server.wait_for_parked(1)
+    wait_until(lambda: server.metric("longline_polls_parked"), "the poll to wait")
     push_all(server, channels[1], 1)
     script.wait_for_told(5)
     push_all(server, channels[2], 3)
