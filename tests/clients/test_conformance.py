@@ -195,6 +195,22 @@ def test_ten_thousand(run, server, ten_thousand):
     check_events(client, updates_from(1, 10000))
 
 
+@real("real: a consumer with a name that is killed again and again")
+def test_kill_of_a_consumer_with_a_name(run, server):
+    """It goes on where it was: only what it had not confirmed comes again, and nothing is skipped."""
+    channel, last = server.channel(), 0
+    for _ in range(4):
+        client = run(server.url(channel), ts=None, sleep=60, options={"name": "bot"})
+        for n in range(last + 1, last + 4):
+            push(server, channel, n)
+            client.wait_for(lambda _: {"n": n} in [event.get("update") for event in client.events], f"update {n}")
+        client.kill()
+        first = client.events[0]["ts"]
+        assert first in (last, last + 1)
+        check_events(client, updates_from(first, first + len(client.events) - 1))
+        last += 3
+
+
 def check_driver_stops_at_once(start_and_wait):
     """Closing a driver's stdin ends its wait at once. start_and_wait() returns one that waits."""
 
