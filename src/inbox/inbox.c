@@ -101,7 +101,8 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
 }
 
 static void reset_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    struct answer answer = {.reset = true, .ts = channel->total, .total = channel->total};
+    struct answer answer = {
+        .reset = true, .ts = channel->total, .total = channel->total, .epoch = channel->epoch};
     poll_answer(inbox, poll, &answer);
 }
 
@@ -264,6 +265,7 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     list_init(&inbox->by_use);
     list_init(&inbox->waking);
     list_init(&inbox->ending);
+    list_init(&inbox->roomless);
     turn_task_init(&inbox->wake, polls_answer_slice);
     bool is_shared = store_is_shared(store);
     inbox->mode = is_shared ? &follow_mode : &own_mode;

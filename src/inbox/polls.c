@@ -129,6 +129,7 @@ void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read 
 /* Answers with a page of updates, or with those of them that the poll wants. */
 static void answer_page(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         struct answer *page) {
+    page->skipped = poll->skipped;
     if (poll->filter && page->count)
         poll_look(inbox, channel, poll, page);
     else

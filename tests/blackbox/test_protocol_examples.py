@@ -1,6 +1,7 @@
 """The tables of docs/protocol.md that say what becomes of a body, or of a poll: each of their rows is sent."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 
@@ -12,7 +13,7 @@ ROW = re.compile(r"^\|(.*)\|$")
 
 
 def cell(text):
-    return text.strip().removeprefix("`").removesuffix("`")
+    return text.strip().removeprefix("`").removesuffix("`").replace("\\|", "|")
 
 
 def examples(*wanted):
@@ -23,7 +24,7 @@ def examples(*wanted):
         if not found:
             columns = None
             continue
-        cells = [cell(text) for text in re.split(r" ?\| ?", found[1].strip() if columns is None else found[1])]
+        cells = [cell(text) for text in re.split(r" ?(?<!\\)\| ?", found[1].strip() if columns is None else found[1])]
         if columns is None:
             columns = cells
         elif set(wanted) <= set(columns) and not line.startswith("|---"):
@@ -32,11 +33,15 @@ def examples(*wanted):
 
 EXAMPLES = list(examples("Content-Type", "update"))
 POLLS_OF_MANY = list(examples("channels", "reply"))
+FILTERED = list(examples("pushed to"))
+FILTERS = list(examples("query", "brings"))
+POLLS = [row for row in examples("query", "reply") if set(row) == {"query", "reply"}]
 
 
 def test_there_are_examples():
     assert len(EXAMPLES) == 20
     assert len(POLLS_OF_MANY) == 8
+    assert (len(FILTERED), len(FILTERS), len(POLLS)) == (3, 12, 10)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["body"] or "empty")
@@ -55,3 +60,40 @@ def orders(module_server):
 @pytest.mark.parametrize("example", POLLS_OF_MANY, ids=lambda example: example["channels"])
 def test_what_the_protocol_says_of_a_poll_of_many_channels(server, orders, example):
     assert server.post(f"/-/poll?{example['query']}", example["channels"]).text == example["reply"]
+
+
+@pytest.fixture(scope="module")
+def filtered(module_server):
+    channel = module_server.channel()
+    for row in FILTERED:
+        headers = dict([row["header"].split(": ")]) if row["header"] else {}
+        module_server.push(row["pushed to"].replace("$URL", channel), row["body"], headers)
+    return channel
+
+
+@pytest.mark.parametrize("example", FILTERS, ids=lambda example: example["query"])
+def test_what_the_protocol_says_of_a_filter(module_server, filtered, example):
+    reply = module_server.get(f"{filtered}?{example['query']}")
+    assert reply.status == 200
+    assert ", ".join(str(update["n"]) for update in reply.updates) == example["brings"]
+
+
+def test_the_example_of_curl_and_a_filter(module_server, filtered):
+    text = (REPOSITORY / "docs/protocol.md").read_text("utf-8")
+    condition, reply = re.search(r"--data-urlencode 'where=(.*)'\n(.*)\n", text).groups()
+    assert module_server.get(f"{filtered}?ts=0&where={quote(condition, safe='')}").text == reply
+
+
+@pytest.fixture(scope="module")
+def three(module_server):
+    channel = module_server.channel()
+    for n in (1, 2, 3):
+        module_server.push(channel, f'{{"n":{n}}}')
+    return channel, module_server.get(channel + "?epoch=").json()["epoch"]
+
+
+@pytest.mark.parametrize("example", POLLS, ids=lambda example: example["query"])
+def test_what_the_protocol_says_of_a_poll(module_server, three, example):
+    channel, epoch = three
+    query, reply = (example[name].replace("$EPOCH", epoch) for name in ("query", "reply"))
+    assert module_server.get(f"{channel}?{query}").text == reply
