@@ -60,6 +60,7 @@ static void fail_polls(struct inbox *inbox, struct channel *channel,
 
 /* A read's total is the channel's: nobody else writes. */
 static void read_done(struct inbox *inbox, struct channel *channel, struct store_read *read) {
+    channel->is_loading = false;
     if (read->error) {
         fail_polls(inbox, channel, read);
         return;
@@ -87,11 +88,12 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
         poll_decide(inbox, channel, poll);
         return true;
     }
-    if (channel->reads) { /* it is being read */
+    if (channel->is_loading) {
         poll_wait_for_load(channel, poll);
         return true;
     }
-    if (read_for_poll(inbox, channel, poll))
+    channel->is_loading = read_for_poll(inbox, channel, poll);
+    if (channel->is_loading)
         return true;
     if (!channel->pins)
         cache_forget(inbox, channel);

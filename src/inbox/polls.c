@@ -53,6 +53,7 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
 /* --- Answering -------------------------------------------------------------------------------- */
 
 void poll_begin(struct poll *poll) {
+    poll->state = POLL_IDLE;
     poll->was_parked = poll->is_judged = poll->is_waiting = false;
     poll->is_named = poll->is_roster = false;
     poll->pages = 0;

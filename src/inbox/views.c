@@ -139,6 +139,13 @@ static struct poll *first_poll(const struct view *view) {
     return container_of(view->polls.next, struct poll, link);
 }
 
+/* One more poll is parked in the channel's views, or one less. */
+static void count_parked(struct channel *channel, int more) {
+    channel->views->parked_count += (uint32_t)more;
+    channel->has_parked = channel->views->parked_count;
+    counters.polls_parked += (uint64_t)more;
+}
+
 /* --- Parking ---------------------------------------------------------------------------------- */
 
 void view_park(struct inbox *inbox, struct channel *channel, struct poll *poll) {
@@ -158,8 +165,7 @@ void view_park(struct inbox *inbox, struct channel *channel, struct poll *poll) 
     poll->was_parked = true;
     poll->view = view;
     list_append(&view->polls, &poll->link);
-    channel->parked++;
-    counters.polls_parked++;
+    count_parked(channel, 1);
 }
 
 void view_unpark(struct inbox *inbox, struct poll *poll) {
@@ -170,8 +176,7 @@ void view_unpark(struct inbox *inbox, struct poll *poll) {
     }
     list_remove(&poll->link);
     poll->channel = view->channel;
-    view->channel->parked--;
-    counters.polls_parked--;
+    count_parked(view->channel, -1);
     if (list_empty(&view->polls))
         set_idle(inbox, view);
 }
@@ -262,8 +267,7 @@ static void wake(struct inbox *inbox, struct view *view, uint32_t *left) {
             has_answer = true;
         }
         list_remove(&poll->link);
-        view->channel->parked--;
-        counters.polls_parked--;
+        count_parked(view->channel, -1);
         poll_finish(inbox, poll, &answer);
     }
     if (has_answer)

@@ -44,6 +44,7 @@ struct views {
     struct list parked; /* with parked polls that have seen everything, or wait for the worker */
     struct list behind; /* with parked polls for which there is something to do */
     uint32_t idle_count;
+    uint32_t parked_count; /* of polls */
 };
 
 /* Whether there are updates to look at, or polls to wake. */

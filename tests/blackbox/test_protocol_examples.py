@@ -32,6 +32,7 @@ def examples(*wanted):
 
 
 EXAMPLES = list(examples("Content-Type", "update"))
+POLLS_OF_MANY = list(examples("channels", "reply"))
 FILTERED = list(examples("pushed to"))
 FILTERS = list(examples("query", "brings"))
 POLLS = [row for row in examples("query", "reply") if set(row) == {"query", "reply"}]
@@ -39,6 +40,7 @@ POLLS = [row for row in examples("query", "reply") if set(row) == {"query", "rep
 
 def test_there_are_examples():
     assert len(EXAMPLES) == 20
+    assert len(POLLS_OF_MANY) == 8
     assert (len(FILTERED), len(FILTERS), len(POLLS)) == (3, 12, 10)
 
 
@@ -47,6 +49,17 @@ def test_what_the_protocol_says_of_a_body(server, channel, example):
     query = f"?{example['query']}" if "query" in example else ""
     server.push(channel + query, example["body"], {"Content-Type": example["Content-Type"]})
     assert server.get(channel).text == f'{{"ok":true,"ts":1,"updates":[{example["update"]}]}}'
+
+
+@pytest.fixture(scope="module")
+def orders(module_server):
+    for n in (1, 2):
+        module_server.push("/orders", f'{{"n":{n}}}')
+
+
+@pytest.mark.parametrize("example", POLLS_OF_MANY, ids=lambda example: example["channels"])
+def test_what_the_protocol_says_of_a_poll_of_many_channels(server, orders, example):
+    assert server.post(f"/-/poll?{example['query']}", example["channels"]).text == example["reply"]
 
 
 @pytest.fixture(scope="module")
