@@ -314,6 +314,7 @@ class Poller {
                 const isProxys = sleep > 0 && isInTime && isCut(error);
                 if (isProxys || (sleep > 0 && isSilence(error))) this.#shorten(Math.min(reachedMs / 1000, sleep));
                 if (isProxys) {
+                    this.#stepMs = this.#settings.backoffMs;
                     if (this.#cuts++) this.#onError?.(error, 0); // the server may be away, after all
                 } else {
                     await this.#backOff(error);

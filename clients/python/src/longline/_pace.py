@@ -68,6 +68,7 @@ class Pace:
             raise error
         if error.is_cut and CUT_AFTER_S <= waited_s <= self.sleep_s + CUT_LATE_S:
             self._shorten(waited_s)
+            self._step_s = self._first_s  # It was heard: the next error is a first one.
             return None
         if error.is_cut and error.is_stale:
             return None  # The next one goes over a new connection.
