@@ -217,7 +217,7 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     case POLL_PARKED: poll_unpark(inbox, poll); break;
     }
     poll->state = POLL_IDLE;
-    consumer_leave(poll);
+    consumer_leave(inbox, poll);
 }
 
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
