@@ -10,6 +10,7 @@ int polls_done, answers_made;
 int pushes_done, pushes_failed, pushes_without_owner;
 uint64_t last_pushed_ts;
 uint64_t seed;
+struct store_cursor listed[2 * CONSUMERS_MAX];
 
 static int answers_alive;
 
@@ -50,6 +51,19 @@ static void note_answer(struct waiter *waiter, const struct answer *answer) {
     waiter->last = answer->count ? answer->updates[answer->count - 1]->ts : 0;
 }
 
+static void note_consumers(struct waiter *waiter, const struct answer *answer) {
+    if (waiter->poll.is_named && !answer->error)
+        waiter->lag = inbox_lag(&waiter->poll, answer);
+    struct store_cursors list;
+    if (!waiter->poll.is_roster || answer->error)
+        return;
+    assert_true(inbox_list_consumers(inbox, &waiter->poll, &list));
+    assert_true(list.count <= sizeof listed / sizeof *listed);
+    memcpy(listed, list.list, list.count * sizeof *listed);
+    waiter->listed = list.count;
+    free(list.list);
+}
+
 static void on_poll_done(struct poll *poll, struct answer *answer) {
     struct waiter *waiter = container_of(poll, struct waiter, poll);
     assert_int_equal(poll->state, POLL_IDLE);
@@ -62,6 +76,8 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
     }
     waiter->answer = *(int *)answer->memos[0];
     note_answer(waiter, answer);
+    note_consumers(waiter, answer);
+    inbox_cancel(inbox, poll); /* as whoever polls does: it lets go of its consumer */
     waiter->errors += answer->error != STORE_OK;
     if (answer->error)
         return;
@@ -133,10 +149,12 @@ int tear_down(void **state) {
     if (fake.is_shared)
         settle();
     fake_serve_reads();
+    fake_serve_cursors(STORE_OK);
     run_wakes();
     assert_int_equal(counters.polls_parked, 0);
     inbox_stop(inbox);
     fake.is_closing = true;
+    fake_serve_cursors(STORE_OK);
     inbox_free(inbox);
     turn_deinit();
     uv_run(&loop, UV_RUN_DEFAULT);
@@ -148,7 +166,8 @@ int tear_down(void **state) {
 
 /* --- Polling and pushing ---------------------------------------------------------------------- */
 
-struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
+/* Makes it ready to poll. */
+static struct waiter *make(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
     struct waiter *waiter = &waiters[i];
     assert_int_equal(waiter->poll.state, POLL_IDLE);
     *waiter = (struct waiter){
@@ -162,7 +181,37 @@ struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, boo
         .seen = waiter->seen,
         .all_missed = waiter->all_missed,
     };
+    return waiter;
+}
+
+struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
+    struct waiter *waiter = make(i, channel, ts, limit, may_wait);
     assert_true(inbox_poll(inbox, slice_of(channel), &waiter->poll));
+    return waiter;
+}
+
+struct waiter *start_as(int i, const char *channel, const char *name, int64_t ts, bool may_wait,
+                        bool confirms_now) {
+    bool has_position = ts != FROM_CONFIRMED;
+    struct waiter *waiter = make(i, channel, has_position ? ts : -1, READ_MAX_UPDATES, may_wait);
+    struct poll *poll = &waiter->poll;
+    poll->has_position = has_position;
+    poll->ts = has_position ? ts : 0;
+    poll->confirms = poll->ts >= 0 || poll->ts == POSITION_NOW;
+    poll->confirms_now = confirms_now;
+    assert_true(inbox_poll_as(inbox, slice_of(channel), poll, slice_of(name)));
+    return waiter;
+}
+
+struct waiter *list_consumers(int i, const char *channel) {
+    struct waiter *waiter = make(i, channel, POSITION_NOW, 1, false);
+    assert_true(inbox_poll_consumers(inbox, slice_of(channel), &waiter->poll));
+    return waiter;
+}
+
+struct waiter *forget(int i, const char *channel, const char *name) {
+    struct waiter *waiter = make(i, channel, -1, 1, false);
+    assert_true(inbox_forget_consumer(inbox, slice_of(channel), slice_of(name), &waiter->poll));
     return waiter;
 }
 
@@ -250,6 +299,7 @@ void settle(void) {
             fake_do_read();
         while (!list_empty(&fake.done))
             fake_answer_read(STORE_OK);
+        fake_serve_cursors(STORE_OK);
         uv_run(&loop, UV_RUN_ONCE);
     } while (!is_settled() && uv_hrtime() < end);
     uv_close((uv_handle_t *)&alive, NULL);

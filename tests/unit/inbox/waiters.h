@@ -21,6 +21,8 @@ struct waiter {
     uint32_t count;
     uint64_t first, last; /* of the updates */
     int answer;           /* which answer it was */
+    uint64_t lag;         /* of one with a name */
+    uint32_t listed;      /* of one that wants the consumers listed */
     int order;            /* how many polls had been answered before */
     /* Of all its polls: */
     int errors, resets;
@@ -54,6 +56,16 @@ struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, boo
 /* The same without a limit: it waits, or does not. */
 struct waiter *wait_for(int i, const char *channel, int64_t ts);
 struct waiter *ask(int i, const char *channel, int64_t ts);
+/* It polls as a consumer, from where it is, or from `ts` where that is not FROM_CONFIRMED; with
+ * `confirms_now` it confirms what it gets. */
+#define FROM_CONFIRMED INT64_MAX
+struct waiter *start_as(int i, const char *channel, const char *name, int64_t ts, bool may_wait,
+                        bool confirms_now);
+/* It wants the channel's consumers; which ones is in `listed`. */
+struct waiter *list_consumers(int i, const char *channel);
+extern struct store_cursor listed[2 * CONSUMERS_MAX];
+/* It forgets one. */
+struct waiter *forget(int i, const char *channel, const char *name);
 void cancel(int i);
 
 struct store_append *push_body(const char *channel, struct slice body);
