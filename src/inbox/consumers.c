@@ -10,6 +10,7 @@ enum {
     TOUCH_MAX_MS = 3600000, /* how much later a consumer may have been used than is saved, */
     TOUCH_SHARE = 16,       /* or this part of the time after which it is forgotten */
     GO_ON_A_TURN = 512,
+    UNKNOWN_MS = 1, /* what store_now_ms() says while the store does not know the time */
 };
 
 /* --- One consumer ----------------------------------------------------------------------------- */
@@ -112,7 +113,7 @@ void consumers_free(struct inbox *inbox, struct channel *channel) {
 }
 
 static bool is_expired(const struct inbox *inbox, const struct consumer *consumer) {
-    return !consumer->polls &&
+    return !consumer->polls && consumer->used_ms != UNKNOWN_MS &&
            consumer->used_ms < store_now_ms(inbox->store) - inbox->options.ttl_ms;
 }
 
@@ -164,9 +165,11 @@ static struct consumer *use(struct inbox *inbox, struct consumers *consumers, st
 
 static void touch(struct inbox *inbox, struct consumer *consumer) {
     int64_t touch_ms = inbox->options.ttl_ms / TOUCH_SHARE;
-    consumer->used_ms = store_now_ms(inbox->store);
-    if (consumer->used_ms - consumer->saved_used_ms >=
-        (touch_ms < TOUCH_MAX_MS ? touch_ms : TOUCH_MAX_MS))
+    int64_t now_ms = store_now_ms(inbox->store);
+    if (now_ms > consumer->used_ms)
+        consumer->used_ms = now_ms;
+    if (!consumer->saved_used_ms || consumer->used_ms - consumer->saved_used_ms >=
+                                        (touch_ms < TOUCH_MAX_MS ? touch_ms : TOUCH_MAX_MS))
         consumer_changed(inbox, consumer);
 }
 

@@ -32,7 +32,8 @@ struct consumer {
     struct list link;       /* in its channel's */
     struct consumers *consumers;
     uint64_t ts;
-    int64_t used_ms, saved_used_ms; /* by the store's clock; 0: it has not polled yet */
+    int64_t used_ms, saved_used_ms; /* by the store's clock; 0: it has not polled yet,
+ * UNKNOWN_MS: the store did not know the time */
     uint32_t polls;                 /* that use it */
     uint32_t saves;                 /* that are under way */
     bool is_unsaved;
@@ -50,7 +51,9 @@ struct keeper {
     uv_timer_t timer;
     struct inbox *inbox;
     struct list unsaved; /* struct consumers */
+    uint32_t saves;      /* operations that are under way */
     bool is_stopped;
+    void (*stopped)(void);  /* to be called when there are none; else NULL */
     struct list ready;      /* polls that can go on, */
     struct turn_task go_on; /* and what lets some of them */
 };
@@ -90,8 +93,9 @@ void consumers_go_on(struct turn_task *task);
 
 /* Makes what saves them. False when memory is out. */
 bool consumers_init(struct inbox *inbox);
-/* Saves what has changed; nothing is saved after that. */
-void consumers_stop(struct inbox *inbox);
+/* Saves what has changed, and nothing after that. Calls `stopped` when it is saved, or a second
+ * later. */
+void consumers_stop(struct inbox *inbox, void (*stopped)(void));
 /* Frees when the loop runs once more. */
 void consumers_deinit(struct inbox *inbox);
 

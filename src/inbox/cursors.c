@@ -5,7 +5,10 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { SAVE_MS = 500 }; /* from a change until it is saved */
+enum {
+    SAVE_MS = 500,  /* from a change until it is saved */
+    STOP_MS = 1000, /* how long the end waits for that */
+};
 
 /* --- Operations of the store ------------------------------------------------------------------ */
 
@@ -84,6 +87,7 @@ static bool send_operation(struct inbox *inbox, struct consumers *consumers,
             consumer->is_unsaved = false;
         }
     }
+    inbox->keeper->saves++;
     operation_start(inbox, consumers->channel, cursors);
     return true;
 }
@@ -144,6 +148,18 @@ static void saved(struct inbox *inbox, struct consumers *consumers,
         if (cursors->error)
             consumer->saved_used_ms = 0;
     }
+}
+
+static void end(struct keeper *keeper) {
+    void (*stopped)(void) = keeper->stopped;
+    keeper->stopped = NULL;
+    uv_timer_stop(&keeper->timer);
+    if (stopped)
+        stopped();
+}
+
+static void on_stop_time(uv_timer_t *timer) {
+    end(container_of(timer, struct keeper, timer));
 }
 
 /* --- Loading ---------------------------------------------------------------------------------- */
@@ -263,9 +279,10 @@ static void on_done(struct store_op *op) {
     struct channel *channel =
         cache_find(inbox, cursors->hash, (struct slice){cursors->name, cursors->name_len});
     assert(channel && channel->pins);
+    bool is_save = cursors->owner == inbox->keeper && cursors->action != CURSORS_LOAD;
     if (cursors->action == CURSORS_LOAD)
         loaded(inbox, channel->consumers, cursors);
-    else if (cursors->owner == inbox->keeper)
+    else if (is_save)
         saved(inbox, channel->consumers, cursors);
     else
         forgotten(inbox, channel, cursors);
@@ -273,6 +290,8 @@ static void on_done(struct store_op *op) {
     free(cursors);
     cache_unpin(inbox, channel);
     cache_trim(inbox);
+    if (is_save && !--inbox->keeper->saves && inbox->keeper->is_stopped)
+        end(inbox->keeper);
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */
@@ -293,11 +312,16 @@ bool consumers_init(struct inbox *inbox) {
     return true;
 }
 
-void consumers_stop(struct inbox *inbox) {
-    inbox->keeper->is_stopped = true;
-    while (!list_empty(&inbox->keeper->unsaved))
+void consumers_stop(struct inbox *inbox, void (*stopped)(void)) {
+    struct keeper *keeper = inbox->keeper;
+    keeper->is_stopped = true;
+    keeper->stopped = stopped;
+    while (!list_empty(&keeper->unsaved))
         save_next(inbox);
-    uv_timer_stop(&inbox->keeper->timer);
+    uv_ref((uv_handle_t *)&keeper->timer);
+    uv_timer_start(&keeper->timer, on_stop_time, STOP_MS, 0);
+    if (!keeper->saves)
+        end(keeper);
 }
 
 static void on_closed(uv_handle_t *handle) {

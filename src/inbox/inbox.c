@@ -280,10 +280,10 @@ fail:
     return NULL;
 }
 
-void inbox_stop(struct inbox *inbox) {
-    consumers_stop(inbox);
+void inbox_stop(struct inbox *inbox, void (*stopped)(void)) {
     if (inbox->follow)
         follow_stop(inbox->follow);
+    consumers_stop(inbox, stopped);
 }
 
 void inbox_free(struct inbox *inbox) {

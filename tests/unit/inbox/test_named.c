@@ -36,8 +36,8 @@ static void save_and_serve(void) {
 
 static void restart(void) {
     fake_turn_off();
-    inbox_stop(inbox);
-    serve();
+    stop_inbox();
+    fake.is_closing = false;
     inbox_free(inbox);
     for (int i = 0; i < fake.channel_count; i++)
         fake.channels[i].watch = NULL;
@@ -370,6 +370,22 @@ static void test_others_change_cursors(void **state) {
     assert_int_equal(stored("bot"), 0); /* it is known again */
 }
 
+/* Before the store knows the time, and while it does not know it any more, nobody expires. */
+static void test_an_unknown_time_ends_nobody(void **state) {
+    (void)state;
+    int64_t now_ms = fake.now_ms;
+    fake.now_ms = 1;
+    make_inbox();
+    fake_add("c", 9);
+    get(0, "bot", 3);
+    fake.now_ms = now_ms;
+    check_answer(get(0, "bot", FROM_CONFIRMED), 4, 9, 9, 0);
+    fake.now_ms = 1;
+    get(0, "bot", 5);
+    fake.now_ms = now_ms + 1;
+    check_answer(get(0, "bot", FROM_CONFIRMED), 6, 9, 9, 0);
+}
+
 /* A load begins, then a cursor is saved, and only then the load is answered. */
 static void test_a_load_is_older_than_a_save(void **state) {
     (void)state;
@@ -595,6 +611,7 @@ int main(void) {
         INBOX_TEST(test_a_thousand_names),
         INBOX_TEST(test_expires),
         SHARED_TEST(test_others_change_cursors),
+        SHARED_TEST(test_an_unknown_time_ends_nobody),
         SHARED_TEST(test_a_load_is_older_than_a_save),
         SHARED_TEST(test_others_forget_when_it_is_full),
         INBOX_TEST(test_storm),

@@ -140,6 +140,21 @@ int set_up_shared(void **state) {
     return 0;
 }
 
+static bool is_stopped;
+
+static void on_stopped(void) {
+    assert_false(is_stopped);
+    is_stopped = true;
+    fake.is_closing = true;
+}
+
+void stop_inbox(void) {
+    is_stopped = false;
+    inbox_stop(inbox, on_stopped);
+    fake_serve_cursors(STORE_OK);
+    assert_true(is_stopped);
+}
+
 int tear_down(void **state) {
     (void)state;
     for (int i = 0; i < WAITERS_MAX; i++)
@@ -152,9 +167,7 @@ int tear_down(void **state) {
     fake_serve_cursors(STORE_OK);
     run_wakes();
     assert_int_equal(counters.polls_parked, 0);
-    inbox_stop(inbox);
-    fake.is_closing = true;
-    fake_serve_cursors(STORE_OK);
+    stop_inbox();
     inbox_free(inbox);
     turn_deinit();
     uv_run(&loop, UV_RUN_DEFAULT);

@@ -45,6 +45,8 @@ int set_up_shared(void **state);
 /* Ends all polls, frees the inbox, and looks for what is left. */
 int tear_down(void **state);
 void make_inbox(void);
+/* It saves what consumers have confirmed, and the store closes. */
+void stop_inbox(void);
 
 #define INBOX_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 #define SHARED_TEST(test) cmocka_unit_test_setup_teardown(test, set_up_shared, tear_down)
