@@ -36,8 +36,7 @@ static bool has_key(const struct table_node *node, const void *key, size_t len) 
 }
 
 static uint64_t hash_of_key(const struct consumer_key *key) {
-    return hash_of(key->name) ^
-           hash_of((struct slice){(const char *)&key->consumers, sizeof key->consumers});
+    return hash_of(key->name) ^ ((uint64_t)(uintptr_t)key->consumers * 0x9e3779b97f4a7c15);
 }
 
 struct consumer *consumer_find(struct inbox *inbox, struct consumers *consumers,

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 
 enum {
-    SAVE_MS = 500,  /* from a change until it is saved */
-    STOP_MS = 1000, /* how long the end waits for that */
+    SAVE_MS = 500,     /* from a change until it is saved */
+    STOP_MS = 1000,    /* how long the end waits for that */
+    EXPIRED_MS = 1000, /* the store may know a little more of the time */
 };
 
 /* --- Operations of the store ------------------------------------------------------------------ */
@@ -168,6 +169,7 @@ static void on_stop_time(uv_timer_t *timer) {
  * forgotten. False when memory is out. */
 static bool merge(struct inbox *inbox, struct consumers *consumers,
                   const struct store_cursors *cursors) {
+    int64_t expired_ms = store_now_ms(inbox->store) - inbox->options.ttl_ms + EXPIRED_MS;
     for (uint32_t i = 0; i < cursors->count; i++) {
         const struct store_cursor *cursor = &cursors->list[i];
         struct consumer *consumer = consumer_find(inbox, consumers, cursor_name(cursor));
@@ -188,6 +190,10 @@ static bool merge(struct inbox *inbox, struct consumers *consumers,
         if (!consumer->was_stored)
             continue;
         consumer->is_stored = false;
+        if (consumer->polls && consumer->saved_used_ms < expired_ms) {
+            consumer_changed(inbox, consumer); /* it is in use */
+            continue;
+        }
         consumer->ts = 0;
         consumer->used_ms = consumer->saved_used_ms = 0;
         if (consumer_is_free(consumer))
@@ -290,8 +296,8 @@ static void on_done(struct store_op *op) {
     free(cursors);
     cache_unpin(inbox, channel);
     cache_trim(inbox);
-    if (is_save && !--inbox->keeper->saves && inbox->keeper->is_stopped)
-        end(inbox->keeper);
+    if (is_save && !--inbox->keeper->saves && inbox->keeper->stopped)
+        uv_timer_start(&inbox->keeper->timer, on_stop_time, 0, 0); /* the store is answering */
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */

@@ -386,6 +386,23 @@ static void test_an_unknown_time_ends_nobody(void **state) {
     check_answer(get(0, "bot", FROM_CONFIRMED), 6, 9, 9, 0);
 }
 
+/* The store forgets one that waits for longer than that takes; this server does not. */
+static void test_one_that_waits_long_is_in_use(void **state) {
+    (void)state;
+    options.ttl_ms = 2000;
+    make_inbox();
+    fake_add("c", 9);
+    start_as(1, "c", "bot", 9, WAITS, !CONFIRMS_NOW);
+    settle();
+    save_and_serve();
+    fake.now_ms += 2100;
+    fake_forget_cursor("c", "bot");
+    list_consumers(0, "c");
+    settle();
+    save_and_serve();
+    assert_int_equal(stored("bot"), 9);
+}
+
 /* A load begins, then a cursor is saved, and only then the load is answered. */
 static void test_a_load_is_older_than_a_save(void **state) {
     (void)state;
@@ -612,6 +629,7 @@ int main(void) {
         INBOX_TEST(test_expires),
         SHARED_TEST(test_others_change_cursors),
         SHARED_TEST(test_an_unknown_time_ends_nobody),
+        SHARED_TEST(test_one_that_waits_long_is_in_use),
         SHARED_TEST(test_a_load_is_older_than_a_save),
         SHARED_TEST(test_others_forget_when_it_is_full),
         INBOX_TEST(test_storm),

@@ -152,6 +152,7 @@ void stop_inbox(void) {
     is_stopped = false;
     inbox_stop(inbox, on_stopped);
     fake_serve_cursors(STORE_OK);
+    run_wakes();
     assert_true(is_stopped);
 }
 
