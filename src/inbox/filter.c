@@ -63,7 +63,8 @@ static bool parse_pattern(struct slice text, char *at, struct slice *pattern) {
         if ((unsigned char)c < ' ' || c == 0x7f)
             return false;
         if (c == '\\') {
-            if (++i == text.len || !strchr("\\|*", text.data[i]))
+            i++;
+            if (i == text.len || !strchr("\\|*", text.data[i]))
                 return false;
             c = text.data[i];
         } else if (c == '*') {
@@ -169,6 +170,18 @@ void filter_unref(struct filters *filters, struct filter *filter) {
 
 /* --- Matching --------------------------------------------------------------------------------- */
 
+/* Takes everything up to the first `part` off the front. False when there is none. */
+static bool skip_past(struct slice *text, struct slice part) {
+    if (!part.len)
+        return true;
+    const char *found = text->data && text->len >= part.len
+                            ? memmem(text->data, text->len, part.data, part.len)
+                            : NULL;
+    if (found)
+        *text = slice_after(*text, (size_t)(found - text->data) + part.len);
+    return found;
+}
+
 /* One alternative: its first part stands at the text's start, its last at the end, and those in
  * between somewhere in their order, each as early as it can. */
 static bool matches_one(struct slice pattern, struct slice text) {
@@ -179,13 +192,9 @@ static bool matches_one(struct slice pattern, struct slice text) {
     text = slice_after(text, part.len);
     if (!pattern.data)
         return !text.len;
-    while (slice_cut(&pattern, ANY_BYTES, &part) && pattern.data) {
-        const char *found =
-            part.len && text.len ? memmem(text.data, text.len, part.data, part.len) : text.data;
-        if (!found || part.len > text.len)
+    while (slice_cut(&pattern, ANY_BYTES, &part) && pattern.data)
+        if (!skip_past(&text, part))
             return false;
-        text = slice_after(text, (size_t)(found - text.data) + part.len);
-    }
     return text.len >= part.len && slice_equal(slice_after(text, text.len - part.len), part);
 }
 
