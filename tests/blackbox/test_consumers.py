@@ -418,7 +418,7 @@ def test_a_server_that_is_killed_keeps_cursors(serve):
             more = rng.randint(0, 3)
             push_some(server, channel, pushed + 1, pushed + more)
             pushed += more
-            bot.poll(f"&limit={rng.randint(1, 9)}")
+            bot.poll(f"&limit={rng.randint(1, 9)}&sleep={rng.choice([0, 0, 0, 0.3])}")
             if rng.random() < 0.1:
                 bot.ts = None
         at = time.monotonic()
@@ -527,5 +527,6 @@ def test_while_redis_is_away(redis, start):
     redis.start()
     wait_until(lambda: server.get(f"{channel}?as=bot").status == 200, "Redis again")
     assert cursors(server, channel) in ({}, {"bot": 0}), "it has lost everything"
-    push_some(server, channel, 1, 2)
+    wait_until(lambda: server.post(channel, '{"n":1}').status == 200, "a push that Redis takes")
+    push_some(server, channel, 2, 2)
     assert numbers(server, channel, "as=bot") == [1, 2]

@@ -355,10 +355,17 @@ static void test_expires(void **state) {
 
 /* --- A shared store --------------------------------------------------------------------------- */
 
+/* The channel stays in memory, and has `total` updates. */
+static void keep(int total) {
+    make_inbox();
+    fake_add("c", total);
+    wait_for(WAITERS_MAX - 2, "c", total);
+    settle();
+}
+
 static void test_others_change_cursors(void **state) {
     (void)state;
-    make_inbox();
-    fake_add("c", 9);
+    keep(9);
     get(0, "bot", 3);
     save_and_serve();
     assert_int_equal(stored("bot"), 3);
@@ -404,31 +411,54 @@ static void test_one_that_waits_long_is_in_use(void **state) {
 }
 
 /* A load begins, then a cursor is saved, and only then the load is answered. */
-static void test_a_load_is_older_than_a_save(void **state) {
-    (void)state;
-    make_inbox();
-    fake_add("c", 9);
-    get(0, "other", FROM_CONFIRMED);
+static struct list *load;
+
+static void begin_load(void) {
     start_as(0, "c", "other", FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
-    fake_do_cursors(STORE_OK, false); /* finds no bot */
-    start_as(1, "c", "bot", 5, !WAITS, !CONFIRMS_NOW);
+    fake_do_cursors(STORE_OK, false);
+    load = list_shift(&fake.cursors_done);
+}
+
+static void end_load(void) {
     fake_serve_reads();
     save();
-    struct list *load = list_shift(&fake.cursors_done);
-    while (!list_empty(&fake.cursors_asked))
-        fake_do_cursors(STORE_OK, false);
-    while (!list_empty(&fake.cursors_done))
-        fake_answer_cursors();
+    fake_serve_cursors(STORE_OK);
     list_append(&fake.cursors_done, load);
     serve();
-    assert_int_equal(stored("bot"), 5);
-    assert_int_equal(get(1, "bot", -1)->lag, 4);
+}
+
+static void test_a_load_is_older_than_a_save(void **state) {
+    (void)state;
+    keep(9);
+    get(0, "other", FROM_CONFIRMED);
+    for (int64_t ts = 5; ts < 9; ts++) { /* as a new one, and as one that was forgotten */
+        begin_load();
+        start_as(1, "c", "bot", ts, !WAITS, !CONFIRMS_NOW);
+        end_load();
+        assert_int_equal(stored("bot"), ts);
+        assert_int_equal(get(1, "bot", -1)->lag, 9 - ts);
+        fake_forget_cursor("c", "bot");
+    }
+}
+
+/* The same, and the save lowers the cursor because the channel has begun anew. */
+static void test_a_load_is_older_than_a_reset(void **state) {
+    (void)state;
+    keep(9);
+    get(0, "bot", 7);
+    save_and_serve();
+    begin_load();
+    fake_restart("c", 2);
+    start_as(1, "c", "bot", 5, !WAITS, !CONFIRMS_NOW);
+    end_load();
+    assert_true(waiters[1].reset);
+    assert_int_equal(stored("bot"), 2);
+    check_answer(get(1, "bot", FROM_CONFIRMED), 3, 2, 2, 0);
 }
 
 static void test_others_forget_when_it_is_full(void **state) {
     (void)state;
-    make_inbox();
-    fake_add("c", 2);
+    keep(2);
     for (int i = 0; i < CONSUMERS_MAX; i++)
         get(0, number_name(i), 1);
     check_error(get(0, "more", 1), STORE_CONSUMERS_FULL);
@@ -631,6 +661,7 @@ int main(void) {
         SHARED_TEST(test_an_unknown_time_ends_nobody),
         SHARED_TEST(test_one_that_waits_long_is_in_use),
         SHARED_TEST(test_a_load_is_older_than_a_save),
+        SHARED_TEST(test_a_load_is_older_than_a_reset),
         SHARED_TEST(test_others_forget_when_it_is_full),
         INBOX_TEST(test_storm),
         SHARED_TEST(test_storm),
