@@ -382,13 +382,15 @@ static void test_an_unknown_time_ends_nobody(void **state) {
     (void)state;
     int64_t now_ms = fake.now_ms;
     fake.now_ms = 1;
-    make_inbox();
-    fake_add("c", 9);
+    keep(9);
     get(0, "bot", 3);
     fake.now_ms = now_ms;
     check_answer(get(0, "bot", FROM_CONFIRMED), 4, 9, 9, 0);
     fake.now_ms = 1;
     get(0, "bot", 5);
+    list_consumers(1, "c");
+    serve();
+    assert_int_equal(listed[0].used_ms, now_ms);
     fake.now_ms = now_ms + 1;
     check_answer(get(0, "bot", FROM_CONFIRMED), 6, 9, 9, 0);
 }
