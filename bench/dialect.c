@@ -28,10 +28,12 @@ static void expect_200(const struct reply *reply) {
         die("a poll was answered %d: %.*s", reply->status, (int)reply->body_size, reply->body);
 }
 
+const char *longline_parameters = "";
+
 static size_t longline_poll(char *out, size_t size, const char *channel,
                             const struct cursor *cursor) {
-    return (size_t)snprintf(out, size, "GET /%s?ts=%llu&sleep=60 HTTP/1.1\r\n" HEADERS "\r\n",
-                            channel, (unsigned long long)cursor->ts);
+    return (size_t)snprintf(out, size, "GET /%s?ts=%llu&sleep=60%s HTTP/1.1\r\n" HEADERS "\r\n",
+                            channel, (unsigned long long)cursor->ts, longline_parameters);
 }
 
 static size_t longline_push(char *out, size_t size, const char *channel, const char *body) {

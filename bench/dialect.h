@@ -11,6 +11,9 @@ struct cursor {
     char etag[16];
 };
 
+// More parameters of longline's polls, as `&name=value`; empty at first.
+extern const char *longline_parameters;
+
 struct dialect {
     const char *name;
 

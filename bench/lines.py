@@ -258,6 +258,59 @@ def memory(bench, start):
     return figures
 
 
+# --- filters and names ---
+
+WHERE = "&where=body.update_id:10000"  # what bench.c pushes
+
+
+def own(what, figure, unit, base, at_most):
+    """A row: our figure with something, and without it."""
+    def row(of):
+        return compare(f"{of.text(what)}; {LonglineSqlite.name}", unit, of(LonglineSqlite, figure),
+                       of(LonglineSqlite, base), at_most=at_most)
+
+    return row
+
+
+@line("where", "15,000 polls on one channel: wakes and memory with a filter beside those without", (LonglineSqlite,),
+      shows=("filtered_cpu_us", "plain_cpu_us", "filtered_us", "plain_us", "one_bytes", "own_bytes"), rows=[
+          own("{polls} polls on one channel, with a filter : without: time until all are woken", "filtered_us",
+              MILLISECONDS, "plain_us", 1.3),
+          own("{polls} polls on one channel, with a filter : without: CPU per wake", "filtered_cpu_us", MICROSECONDS,
+              "plain_cpu_us", 1.3),
+          bounded(700, "RSS per parked poll with a filter, all on one channel", "one_bytes", BYTES, LonglineSqlite),
+          bounded(700, "RSS per parked poll with a filter, each on its own channel", "own_bytes", BYTES,
+                  LonglineSqlite),
+      ])
+def where(bench, start):
+    polls, figures = bench.options.polls, {}
+    for name, more in (("plain", {}), ("filtered", {"parameters": WHERE})):
+        with start() as server:
+            woken = bench.polls(server, "fanout", polls=polls, rounds=3 if bench.options.quick else 10, **more)
+        figures[f"{name}_cpu_us"] = woken["cpu_us_per_wake"]
+        figures[f"{name}_us"] = 1e6 * polls / woken["wakes_per_second"]
+    for name, channels in (("one_bytes", 1), ("own_bytes", polls)):
+        with start() as server:
+            parked = bench.polls(server, "park", polls=polls, channels=channels, parameters=WHERE)
+        figures[name] = parked["rss_per_poll_bytes"]
+    return figures
+
+
+@line("as", "GET of the one update that waits in each of 1,000 channels, 64 connections, with a name beside without",
+      (LonglineSqlite,), shows=("named_cpu_us", "plain_cpu_us"), rows=[
+          own("GET with one update waiting, 64 connections, with as : without: CPU", "named_cpu_us", MICROSECONDS,
+              "plain_cpu_us", 1.05),
+      ])
+def named(bench, start):
+    with start() as server:
+        bench.polls(server, "write", channels=CHANNELS)
+        bench.wrk(server, "get.lua", 64, seconds=1)
+        plain = bench.wrk(server, "get.lua", 64)
+        bench.wrk(server, "get.lua", 64, seconds=1, parameters=("&as=bot",))
+        named = bench.wrk(server, "get.lua", 64, parameters=("&as=bot",))
+    return {"plain_cpu_us": plain["cpu_us"], "named_cpu_us": named["cpu_us"]}
+
+
 # --- nobody is held up ---
 
 

@@ -181,12 +181,12 @@ class Bench:
             raise RuntimeError(f"{server.name}: its processes changed while it was measured")
         return result
 
-    def wrk(self, server, script, connections, seconds=None):
+    def wrk(self, server, script, connections, seconds=None, parameters=()):
         """Runs wrk with a script, for as long as the options say unless `seconds` is given."""
         cpu_seconds = server.cpu_seconds()
         result = self.tool("wrk", f"-t{WRK_THREADS}", f"-c{connections}", f"-d{seconds or self.options.seconds}",
                            "-s", os.path.join(HERE, script), f"http://127.0.0.1:{server.port}", "--",
-                           server.dialect, str(CHANNELS))
+                           server.dialect, str(CHANNELS), *parameters)
         cpu_seconds = server.cpu_seconds() - cpu_seconds
         if result["errors"]:
             raise RuntimeError(f"{server.name}: {result['errors']} of {result['requests']} requests failed")

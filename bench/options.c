@@ -24,6 +24,7 @@ const char options_help[] =
     "  --body-size N               default 200\n"
     "  --seed N                    default 1\n"
     "  --deadline SECONDS          give up after it: default 300\n"
+    "  --parameters TEXT           more of longline's polls, as &name=value\n"
     "  --path FILE                 that fsync writes\n";
 
 enum kind { COUNT, SERVER, DIALECT, PIDS, NAMES, TEXT };
@@ -47,6 +48,7 @@ static const struct rule {
     {"seed", COUNT, offsetof(struct options, seed), SIZE_MAX},
     {"deadline", COUNT, offsetof(struct options, deadline_seconds), 86400},
     {"names", NAMES, offsetof(struct options, secret_names), 0},
+    {"parameters", TEXT, offsetof(struct options, parameters), 0},
     {"path", TEXT, offsetof(struct options, path), 0},
 };
 

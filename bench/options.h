@@ -30,6 +30,7 @@ struct options {
     size_t deadline_seconds;
     bool secret_names;
     const char *path;
+    const char *parameters;
 };
 
 extern const char options_help[];

@@ -58,6 +58,8 @@ int main(int argc, char **argv) {
         return 0;
     }
     struct options options = options_parse(argc, argv);
+    if (options.parameters)
+        longline_parameters = options.parameters;
     signal(SIGALRM, on_alarm);
     alarm((unsigned)options.deadline_seconds);
     raise_descriptor_limit();

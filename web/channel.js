@@ -36,15 +36,15 @@ export function rememberName(name) {
     memory.set('channel', name);
 }
 
-/** The name in this page's own address: {name, room}; {name: ''} when there is none. Throws what is wrong with it. */
+/** What this page's own address says: #name/room/filter; {name: ''} when it names none. Throws what is wrong with it. */
 export function nameInFragment() {
-    const [name, room] = location.hash.slice(1).split('/');
-    return { name: name && checked(decoded(name)), room: room && decoded(room) };
+    const [name, room, filter] = location.hash.slice(1).split('/');
+    return { name: name && checked(decoded(name)), room: room && decoded(room), filter: filter && decoded(filter) };
 }
 
 /** Puts the name into the page's address; `replace` leaves no entry in the history. */
-export function putInFragment(name, { room, replace } = {}) {
-    const hash = '#' + encodeURIComponent(name) + (room ? '/' + encodeURIComponent(room) : '');
+export function putInFragment(name, { room = '', filter = '', replace } = {}) {
+    const hash = '#' + [name, room, filter].map(encodeURIComponent).join('/').replace(/\/+$/, '');
     if (location.hash === hash) return;
     if (replace) history.replaceState(null, '', hash);
     else history.pushState(null, '', hash);

@@ -3,9 +3,11 @@
 
 import { addressOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName } from './channel.js';
 import { connectionLine } from './connection.js';
+import { Consumers } from './consumers.js';
 import { describe, headersOf, requestText } from './describe.js';
 import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Feed } from './feed.js';
+import { complaintOf, readFilter } from './filter.js';
 import { List } from './list.js';
 import { Refused } from './refused.js';
 import { snippetsFor } from './snippets.js';
@@ -13,12 +15,16 @@ import { copyText, durationText, element, flash, plural, timeText } from './text
 
 const PUSH_MS = 20_000; // no answer to a push for so long is none
 const FILTER_MS = 12; // of a frame
+const TYPING_MS = 120; // from the last key to the filter
+const TYPING_WHERE_MS = 500; // which asks the server
 const SAY_MS = 3000; // from one spoken line about new updates to the next
 
 const $ = (id) => document.getElementById(id);
 
+let place; // {name, room}, as in the fragment
 let address;
 let feed;
+let feedTurn = 0;
 let matches; // (entry) → whether the filter lets it through; undefined: no filter
 let isFiltering = false;
 let filterTurn = 0;
@@ -29,14 +35,18 @@ let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
 const list = new List($('list'), { fill: fillRow, select: open });
-const refused = new Refused($('refused'), (text) => ($('said').textContent = text));
+const tell = (text) => ($('said').textContent = text);
+const refused = new Refused($('refused'), tell);
+const consumers = new Consumers($('consumers'), tell);
 
 // ---------------------------------------------------------------------------------------------- which channel
 
 function begin() {
     let name;
+    let room;
+    let typed;
     try {
-        ({ name } = nameInFragment());
+        ({ name, room, filter: typed } = nameInFragment());
     } catch (error) {
         stopAt(`The address of this page names no channel: ${error.message}`);
         return;
@@ -48,13 +58,22 @@ function begin() {
     address = addressOf(name);
     showParts(true);
     $('address').textContent = address;
-    for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
+    place = { name, room };
+    $('filter').value = typed ?? '';
     selectTab(Number(memory.get('tab')) || 0);
     reset();
-    feed?.close();
-    feed = new Feed(address, { change, state: showState, notice });
-    feed.start();
+    follow(readFilter($('filter').value).where);
+    filter();
     refused.watch(address);
+    consumers.watch(address);
+}
+
+/** Begins to read the channel, or those of its updates that meet conditions. */
+function follow(where) {
+    feedTurn++;
+    feed?.close();
+    feed = new Feed(address, { change, state: showState, notice }, where);
+    feed.start();
 }
 
 /** An address that names no channel: nothing is polled. */
@@ -62,6 +81,7 @@ function stopAt(text) {
     feed?.close();
     feed = address = undefined;
     refused.watch(undefined);
+    consumers.watch(undefined);
     $('address').textContent = '–';
     showParts(false);
     reset();
@@ -75,13 +95,19 @@ function showParts(isThere) {
 }
 
 function reset() {
+    $('notices').replaceChildren();
+    $('filter-error').textContent = '';
+    $('connect').open = true;
+    forget();
+}
+
+/** Shows none of what has come. */
+function forget() {
     filterTurn++; // what is looked through is another channel's
     isFiltering = false;
     shown = [];
     seen = unseen = 0;
     document.title = 'longline';
-    $('notices').replaceChildren();
-    $('connect').open = true;
     $('kept').textContent = '';
     list.selected = undefined;
     list.show(shown, true);
@@ -127,6 +153,7 @@ const showLine = connectionLine(() => feed?.start());
 
 function showState(state, ...more) {
     showLine(state, ...more);
+    if (state === 'stopped' && feed?.where.length) [$('filter-error').textContent] = more;
     $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
     $('pause').disabled = !feed || state === 'stopped';
 }
@@ -196,22 +223,23 @@ document.addEventListener('visibilitychange', () => {
 });
 
 function showEmpty() {
-    const isFiltered = shown.length === 0 && seen > 0;
+    const isLooking = feed && !feed.isLoaded && seen === 0;
+    const isFiltered = shown.length === 0 && (seen > 0 || (feed?.where.length > 0 && feed.total > 0));
     const hadFocus = $('empty').contains(document.activeElement);
     $('empty').hidden = shown.length > 0;
     $('list').hidden = shown.length === 0;
     if (hadFocus && shown.length) $('list').focus();
-    const isLoading = feed && !feed.isLoaded && !isFiltered;
     if (feed?.isLoaded && !feed.total) refused.open();
-    $('empty').dataset.filtered = isFiltered || isLoading;
-    $('empty-title').textContent = isLoading ? 'Loading…' : isFiltering ? 'Looking…' : isFiltered ? 'No update holds that' : 'Nothing has come yet';
+    $('empty').dataset.filtered = isFiltered || isLooking;
+    const none = seen > 0 ? 'No update holds that' : 'No update meets that';
+    $('empty-title').textContent = isFiltering || (isLooking && feed.where.length) ? 'Looking…' : isLooking ? 'Loading…' : isFiltered ? none : 'Nothing has come yet';
 }
 
 function showKept() {
     const { total, keeps, entries } = feed;
     const parts = [];
     if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
-    if (matches) parts.push(`${shown.length.toLocaleString()} shown`);
+    if (matches || feed.where.length) parts.push(`${shown.length.toLocaleString()} shown`);
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
     if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
@@ -232,13 +260,36 @@ function fillRow(row, entry) {
 let filterTimer;
 $('filter').addEventListener('input', () => {
     clearTimeout(filterTimer);
-    filterTimer = setTimeout(filter, 120);
+    const { where } = readFilter($('filter').value);
+    filterTimer = setTimeout(filter, isFollowed(where) ? TYPING_MS : TYPING_WHERE_MS);
 });
+
+const isFollowed = (where) => JSON.stringify(where) === JSON.stringify(feed?.where ?? []);
+
+/** Lets the server check other conditions; those that it does not take change nothing. */
+async function askFor(where) {
+    const turn = ++feedTurn;
+    const complaint = where.length ? await complaintOf(address, where) : undefined;
+    if (turn !== feedTurn) return;
+    $('filter-error').textContent = complaint ?? '';
+    if (complaint) return;
+    follow(where);
+    forget();
+    filter();
+}
 
 /** Goes through what is there a part of a frame at a time; what comes meanwhile is looked at as it comes. */
 async function filter() {
+    const typed = $('filter').value.trim();
+    const { where, text } = readFilter(typed);
+    if (feed) {
+        putInFragment(place.name, { room: place.room, filter: typed, replace: true });
+        for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
+        if (!isFollowed(where)) return askFor(where);
+        feedTurn++; // what the server is asked about was not meant
+        $('filter-error').textContent = '';
+    }
     const turn = ++filterTurn;
-    const text = $('filter').value.trim();
     const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
     const isIn = (entry) => {
         if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query} ${entry.from} ${requestText(entry)}`)) return true;
@@ -288,7 +339,7 @@ function firstOf({ number, same_as: ts }) {
         const first = find();
         if (!first) return notice(`#${ts} is no longer here.`);
         if (!shown.includes(first)) {
-            $('filter').value = '';
+            $('filter').value = readFilter($('filter').value).whereText;
             filter();
         }
         list.goTo(first);

@@ -9,7 +9,7 @@ import { root } from './channel.js';
 import { plural } from './text.js';
 
 const FIRST_UPDATES = 1000; // of those before the page was opened
-const UPDATES_MAX = 10_000;
+const UPDATES_MAX = 10_000; // and so many of them are looked through for what meets conditions
 const CHARS_MAX = 32 << 20;
 const ASLEEP_MS = 10_000;
 // A tab that nobody has seen for a while asks now and then: a browser has six connections for all tabs of a server.
@@ -29,6 +29,9 @@ export class Feed {
     keeps;
     state = 'paused';
 
+    /** The conditions that the server checks. */
+    where;
+
     #on;
     #channel;
     #dozing;
@@ -40,8 +43,9 @@ export class Feed {
     #changed = false;
 
     /** on.change(); on.state(name, text, waitMs); on.notice(text) */
-    constructor(url, on) {
+    constructor(url, on, where = []) {
         this.#on = on;
+        this.where = where;
         this.#askWhatIsKept();
         const fetch = (address, init) => this.#fetch(address, init);
         this.#channel = new Channel(url, { fetch });
@@ -83,7 +87,7 @@ export class Feed {
         this.#on = undefined;
     }
 
-    /** The machine or the tab may have slept: what is under way may be dead, and nobody would know for a minute. */
+    /** The machine or the tab may have slept: what is under way may be dead, and nobody would know for a while. */
     #wake() {
         if (this.state !== 'paused' && this.state !== 'stopped') this.start();
     }
@@ -97,17 +101,19 @@ export class Feed {
         const isDozing = document.hidden;
         this.#updates = (isDozing ? this.#dozing : this.#channel).entries({
             sleep: isDozing ? 0 : undefined,
-            ts: this.total === 0 ? 0 : (this.#updates?.ts ?? -FIRST_UPDATES),
+            ts: this.total === 0 ? 0 : (this.#updates?.ts ?? (this.where.length ? -UPDATES_MAX : -FIRST_UPDATES)),
+            epoch: this.#updates?.epoch,
+            where: this.where,
             full: true,
             limit: FIRST_UPDATES,
             signal,
-            onReply: ({ total }) => {
-                this.isLoaded = true;
+            onReply: ({ ts, total }) => {
+                this.isLoaded ||= !this.where.length || ts >= total;
                 if (this.state !== 'live') this.#tell('live'); // a proxy may not let HEAD through
                 this.#count(total);
             },
             onMissed: (count) => this.#on.notice(`${plural(count, 'update')} came and went while nobody was connected: the server no longer keeps them.`),
-            onReset: () => this.#on.notice('The channel began anew: its ids count from 1 again.'),
+            onReset: (ts) => this.#on.notice(`The server has lost ${ts ? `what came after #${ts}` : 'all that came before'}: its data were emptied, replaced or restored from a backup. New updates have ids from #${ts + 1} again.`),
             onError: (error, waitMs) => this.#tell('waiting', error.description, waitMs),
         });
         try {
@@ -120,12 +126,13 @@ export class Feed {
         }
     }
 
-    /** Before it says "live", the page has had an answer of the server: a poll may have none for a minute. */
+    /** Before it says "live", the page has had an answer of the server: a poll may have none for half a minute. */
     async #fetch(address, init) {
         if (this.state !== 'live') {
             const now = new URL(address);
             now.searchParams.set('sleep', 0);
             now.searchParams.set('limit', 1);
+            now.searchParams.delete('where');
             const { ok, headers } = await fetch(now, { method: 'HEAD', signal: init.signal });
             if (ok) {
                 this.#count(Number(headers.get('X-Total-Updates') ?? NaN));

@@ -8,8 +8,8 @@ export function snippetsFor(address) {
     return [
         {
             title: 'curl',
-            note: 'Push an update. Then read what has come; where nothing has, the answer waits for it, up to a minute.',
-            code: `curl -d '{"hello":"world"}' '${address}'\ncurl '${address}?ts=0&sleep=60'`,
+            note: 'Push an update. Then read what has come; where nothing has, the answer waits for it, up to 25 seconds.',
+            code: `curl -d '{"hello":"world"}' '${address}'\ncurl '${address}?ts=0&sleep=25'`,
         },
         {
             title: 'Telegram',

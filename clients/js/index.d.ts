@@ -10,7 +10,9 @@ export class LonglineError extends Error {
     description: string;
     /** Seconds that the server asks to wait. */
     retryAfter?: number;
-    constructor(status: number, description: string, more?: { retryAfter?: number; cause?: unknown });
+    /** Whether longline said so itself, not a proxy before it. */
+    isOwn: boolean;
+    constructor(status: number, description: string, more?: { retryAfter?: number; isOwn?: boolean; cause?: unknown });
 }
 
 export interface ChannelOptions {
@@ -22,27 +24,81 @@ export interface ChannelOptions {
     backoffMs?: number;
     /** The longest such wait (30000). */
     backoffMaxMs?: number;
+    /** Node only: the proxy's address; false: none. By default what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. */
+    proxy?: string | false;
 }
 
-export interface ReadOptions {
-    /** The id of the last update seen: those after it are read. 0 (the default): all that are kept. -K: the last K. */
-    ts?: number;
+/** What the loops over one channel and over many have in common. */
+export interface LoopOptions {
+    /** Only updates that meet this condition, or all of these: `body.action:opened`, `!header.x-github-event:ping`. */
+    where?: string | string[];
     /** Ends the loop when it is aborted, without an error. */
     signal?: AbortSignal;
-    /** How long a poll waits at the server, in seconds, 0 to 60 (60). */
+    /**
+     * How long a poll waits at the server, in seconds (25). Behind a proxy that cuts polls earlier it becomes as short as
+     * that needs.
+     */
     sleep?: number;
     /** The most updates of one poll, up to 10000 (100). */
     limit?: number;
     /** Read each update's whole request (headers, exact body) too. */
     full?: boolean;
-    /** So many updates were no longer kept when they were asked for. Called before the updates that follow. */
-    onMissed?(count: number): void;
-    /** The cursor was ahead of the channel (a lost or another database). Reading goes on behind `ts`. */
-    onReset?(ts: number): void;
     /** A poll failed and is asked again in `waitMs`. Errors that waiting does not mend are thrown in the loop instead. */
     onError?(error: LonglineError, waitMs: number): void;
-    /** A poll was answered, also without updates. `ts` is the reply's, `total` the channel's newest id. */
-    onReply?(reply: { ts: number; total: number }): void;
+}
+
+export interface ReadOptions extends LoopOptions {
+    /**
+     * The id of the last update seen: those after it are read. 0 (the default): all that are kept. -K: the last K.
+     * 'now': only what comes.
+     */
+    ts?: number | 'now';
+    /** With `ts`: the epoch that it belongs to. Then also a loss of data while this program was away is a reset. */
+    epoch?: string;
+    /** In place of `ts`, the time to begin at: '10m', '36h', '7d', an ISO 8601 text, seconds since 1970. */
+    since?: string | number | Date;
+    /**
+     * The server keeps the cursor under this name: without `ts` and `since` it goes on there. An update is confirmed by
+     * the poll that follows its turn of the loop.
+     */
+    name?: string;
+    /** So many updates were no longer kept when they were asked for. Called before the updates that follow. */
+    onMissed?(count: number): void;
+    /**
+     * What was seen behind `ts` is not in the server's data any more: they were lost, replaced or restored from a backup.
+     * Reading goes on behind `ts`.
+     */
+    onReset?(ts: number): void;
+    /**
+     * A poll was answered, also without updates. `ts` is the reply's, `total` the channel's newest id, `skipped` how many
+     * did not meet `where`, `lag` how many a consumer with a name has not confirmed.
+     */
+    onReply?(reply: { ts: number; total: number; skipped: number; lag?: number }): void;
+}
+
+/** A place in a channel. */
+export interface Position {
+    ts: number | 'now';
+    epoch?: string;
+}
+
+export interface ReadManyOptions extends LoopOptions {
+    onMissed?(count: number, channel: string): void;
+    onReset?(ts: number, channel: string): void;
+    /** `channel`: the error is that of one channel; the others go on. */
+    onError?(error: LonglineError, waitMs: number, channel?: string): void;
+    onReply?(reply: { ts: number; skipped: number }, channel: string): void;
+}
+
+/** A named consumer. */
+export interface Consumer {
+    name: string;
+    /** What it has confirmed. */
+    ts: number;
+    /** How many updates it has not confirmed. */
+    lag: number;
+    /** When it last polled: milliseconds since 1970. */
+    at: number;
 }
 
 export interface Entry<T = any> {
@@ -72,16 +128,28 @@ export interface FullEntry<T = any> extends Entry<T> {
     readonly raw: string | Uint8Array;
 }
 
-export interface Subscription<T> extends AsyncIterableIterator<T> {
-    /**
-     * The cursor: the last update whose turn of the loop has ended. Give it as `ts` to go on.
-     * A turn left by `break`, `return` or `throw` has not ended.
-     */
-    readonly ts: number;
+interface Loop<T> extends AsyncIterableIterator<T> {
     next(): Promise<IteratorResult<T, undefined>>;
     /** Ends the loop, also from outside and while a poll waits. */
     return(value?: any): Promise<IteratorResult<T, any>>;
     [Symbol.asyncIterator](): this;
+}
+
+export interface Subscription<T> extends Loop<T> {
+    /**
+     * The cursor: the last update whose turn of the loop has ended. Give it as `ts` to go on.
+     * A turn left by `break`, `return` or `throw` has not ended. Undefined while only the server knows it.
+     */
+    readonly ts: number | 'now' | undefined;
+    /** The epoch that `ts` belongs to. Give it as `epoch` to go on. */
+    readonly epoch: string | undefined;
+    /** With `name`: how many updates the consumer had not confirmed at the last reply. */
+    readonly lag: number | undefined;
+}
+
+export interface ManySubscription<T> extends Loop<T> {
+    /** The cursor of each channel. Give it to updates() or entries() to go on. */
+    readonly positions: Record<string, Position>;
 }
 
 export class Channel {
@@ -103,6 +171,23 @@ export class Channel {
     /** The same with each update's id and exact text. */
     entries<T = any>(options: ReadOptions & { full: true }): Subscription<FullEntry<T>>;
     entries<T = any>(options?: ReadOptions): Subscription<Entry<T>>;
+    /** The consumers that the server knows by their names, sorted. */
+    consumers(options?: { signal?: AbortSignal }): Promise<Consumer[]>;
+    /** Forgets a consumer's cursor, if there is one. */
+    forgetConsumer(name: string, options?: { signal?: AbortSignal }): Promise<void>;
     /** Ends all loops over this channel that run now. */
+    close(): void;
+}
+
+/** Up to 64 channels of one server, read in one loop. */
+export class Channels {
+    /** `url` is the server's: what stands before the channels' names. */
+    constructor(url: string | URL, options?: ChannelOptions);
+    readonly url: string;
+    /** The channels' updates, each with its channel's name. Those of one channel come in order. */
+    updates<T = any>(positions: Record<string, Position['ts'] | Position>, options?: ReadManyOptions): ManySubscription<[channel: string, update: T]>;
+    entries<T = any>(positions: Record<string, Position['ts'] | Position>, options: ReadManyOptions & { full: true }): ManySubscription<FullEntry<T> & { channel: string }>;
+    entries<T = any>(positions: Record<string, Position['ts'] | Position>, options?: ReadManyOptions): ManySubscription<Entry<T> & { channel: string }>;
+    /** Ends all loops over these channels that run now. */
     close(): void;
 }

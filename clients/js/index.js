@@ -1,35 +1,50 @@
 // The client of longline, for Node and browsers: push updates to a channel, and read them as an endless loop.
 //
-// A subscription is a loop around GET ?ts=CURSOR. The cursor moves in two places only: to just before a reply's first
-// update when the reply is there, and over an update when the user's loop asks for the next one. So whatever breaks
-// in between (network, server, the loop's body), asking with the cursor brings the same updates again.
+// A loop asks GET ?ts=CURSOR (of many channels: POST /-/poll) again and again. The cursor moves in two places only: to
+// just before a reply's first update when the reply is there, and over an update when the user's loop asks for the next
+// one. So whatever breaks in between (network, server, the loop's body), asking with the cursor brings the same again.
 
-const SLEEP_MAX_S = 60; // the longest that a server waits
+const SLEEP_S = 25; // many proxies cut what is silent for 30 s
+const SLEEP_MAX_S = 3600;
+const PUSH_S = 60;
+const CHANNELS_MAX = 64; // of one request
 const SILENCE_MAX_MS = 15_000; // so much longer than it waits, no byte may come before a request counts as lost
 const RETRY_AFTER_MAX_S = 60;
+const CUT_MIN_MS = 500; // a poll that dies earlier has not waited;
+const CUT_LATE_MS = 5000; // and one that dies so long after its time was not cut for its length
+const CUT_SLEEP_MIN_S = 1;
 const DEPTH_MAX = 520; // the server's 500 levels, and what it wraps around an update
 
 /**
  * A request that failed. `status` is 0 where no whole reply came, and 200 where the reply was not longline's, or not of
- * one that knows batches.
+ * one that knows batches. `isOwn`: longline said so itself, not a proxy before it.
  */
 export class LonglineError extends Error {
-    constructor(status, description, { retryAfter, cause } = {}) {
+    constructor(status, description, { retryAfter, isOwn = false, cause } = {}) {
         super(status ? `${status} ${description}` : description, { cause });
-        Object.assign(this, { name: 'LonglineError', status, description, retryAfter });
+        Object.assign(this, { name: 'LonglineError', status, description, retryAfter, isOwn });
     }
 }
 
-export class Channel {
-    #settings;
-    #running = new Set(); // its loops' AbortControllers: of one signal for all, Node warns that it has many listeners
+/** What reads: its settings, and its loops that run. */
+class Reader {
+    _settings;
+    _running = new Set(); // its loops' AbortControllers: of one signal for all, Node warns that it has many listeners
 
     constructor(url, { fetch, headers, backoffMs = 500, backoffMaxMs = 30_000 } = {}) {
         url = parseAddress(url);
         this.url = url.href;
-        this.#settings = { url, fetch, headers, backoffMs, backoffMaxMs };
+        this._settings = { url, fetch, headers, backoffMs, backoffMaxMs };
     }
 
+    /** Ends the loops that run. */
+    close() {
+        for (const stop of this._running) stop.abort();
+        this._running.clear();
+    }
+}
+
+export class Channel extends Reader {
     /** Stores an object or array; a string is sent as the JSON that it is. Never tries twice. */
     async push(update, { signal } = {}) {
         return this.#send('application/json', jsonOf(update), signal);
@@ -43,7 +58,7 @@ export class Channel {
 
     async #send(type, body, signal, batchSize) {
         const init = { method: 'POST', headers: { 'Content-Type': type }, body };
-        const { response, text } = await request(this.#settings, this.url, init, SLEEP_MAX_S, signal);
+        const { response, text } = await request(this._settings, this.url, init, PUSH_S, signal);
         const ts = Number(response.headers.get('X-Total-Updates'));
         // A redirect can make a GET of the POST, and a GET's reply is no receipt.
         if (text !== 'OK' || !ts) throw new LonglineError(response.status, "The reply is not longline's receipt");
@@ -52,17 +67,41 @@ export class Channel {
     }
 
     updates(options) {
-        return new Subscription(this.#settings, this.#running, options, (entry) => entry.update);
+        return new Subscription(this._settings, this._running, options, (entry) => entry.update);
     }
 
     entries(options) {
-        return new Subscription(this.#settings, this.#running, options, (entry) => entry);
+        return new Subscription(this._settings, this._running, options, (entry) => entry);
     }
 
-    /** Ends the loops that run over this channel. */
-    close() {
-        for (const stop of this.#running) stop.abort();
-        this.#running.clear();
+    /** The consumers that the server knows by their names. */
+    async consumers({ signal } = {}) {
+        const { consumers } = await this.#ask('consumers', '', 'GET', signal);
+        return consumers;
+    }
+
+    async forgetConsumer(name, { signal } = {}) {
+        await this.#ask('', `?as=${encodeURIComponent(name)}`, 'DELETE', signal);
+    }
+
+    async #ask(path, query, method, signal) {
+        const url = path ? below(this.url, path) : new URL(this.url);
+        url.search = query;
+        const { response, text } = await request(this._settings, url.href, { method }, PUSH_S, signal);
+        const reply = parsed(text);
+        if (reply?.ok !== true) throw new LonglineError(response.status, "The reply is not longline's");
+        return reply;
+    }
+}
+
+/** Many channels of one server. Positions: {name: ts, or 'now', or {ts, epoch}}. */
+export class Channels extends Reader {
+    updates(positions, options) {
+        return new ManySubscription(this._settings, this._running, positions, options, (entry, { name }) => [name, entry.update]);
+    }
+
+    entries(positions, options) {
+        return new ManySubscription(this._settings, this._running, positions, options, (entry, { name }) => Object.assign(entry, { channel: name }));
     }
 }
 
@@ -87,19 +126,18 @@ function checkBatch({ status, headers }, size) {
     throw new LonglineError(status, 'The server does not know batches; it has stored the text as one update');
 }
 
-/** The iterator of updates() and entries(). `ts` is the cursor. */
-class Subscription {
+/** An endless loop as an iterator. Of a place that it reads, {ts, epoch, lag}, `ts` is the cursor. */
+class Loop {
     #stop = new AbortController();
     #running;
     #loop;
 
-    constructor(settings, running, options = {}, pick) {
-        const { ts = 0, sleep = SLEEP_MAX_S } = options;
-        if (!Number.isSafeInteger(ts)) throw new RangeError('ts is the id of an update, or -K for the last K');
-        if (!(sleep >= 0)) throw new RangeError('sleep is a number of seconds from 0 to 60');
-        this.ts = ts;
+    /** ask(poller, stop) resolves with a [place, reply] of each channel that had something, or with nothing. */
+    constructor(settings, running, options, ask, pick) {
+        const { sleep = SLEEP_S } = options;
+        if (!(sleep >= 0)) throw new RangeError('sleep is a number of seconds');
         this.#running = running.add(this.#stop);
-        this.#loop = this.#run(settings, options, Math.min(sleep, SLEEP_MAX_S), pick);
+        this.#loop = this.#run(settings, { ...options, sleep: Math.min(sleep, SLEEP_MAX_S) }, ask, pick);
     }
 
     [Symbol.asyncIterator]() {
@@ -116,59 +154,215 @@ class Subscription {
         return this.#loop.return(value);
     }
 
-    async *#run(settings, options, sleep, pick) {
-        const { signal, limit = 100, full = false, onMissed, onReset, onError, onReply } = options;
-        const { backoffMs, backoffMaxMs } = settings;
+    async *#run(settings, options, ask, pick) {
+        const { signal, onMissed, onReset, onReply, onError } = options;
         const stop = this.#stop.signal;
         const abort = () => this.#stop.abort();
         if (signal?.aborted) abort();
         signal?.addEventListener('abort', abort);
         try {
-            let stepMs = backoffMs;
+            const poller = new Poller(settings, options, stop);
             while (!stop.aborted) {
-                const asked = this.ts;
-                const url = new URL(settings.url);
-                const query = { ts: asked, sleep, limit, ...(full && { view: 'full' }) };
-                for (const name in query) url.searchParams.set(name, query[name]);
-
                 const began = performance.now();
-                let reply;
-                try {
-                    reply = readReply(await request(settings, url.href, {}, sleep, stop), full);
-                } catch (error) {
-                    if (stop.aborted) return;
-                    const { status, retryAfter } = error;
-                    if (status >= 300 && status < 500 && status !== 408 && status !== 429) throw error;
-                    let waitMs = jitter(stepMs);
-                    if (retryAfter > 0 && (status === 429 || status === 503)) {
-                        waitMs = Math.min(retryAfter, RETRY_AFTER_MAX_S) * 1000;
-                    } else {
-                        stepMs = Math.min(stepMs * 2, backoffMaxMs);
+                let isMoved = false;
+                for (const [place, reply] of (await ask(poller, stop)) ?? []) {
+                    if (reply.error) {
+                        onError?.(reply.error, 0, place.name);
+                        continue;
                     }
-                    onError?.(error, waitMs);
-                    await pause(waitMs, stop);
-                    continue;
-                }
-                if (stop.aborted) return;
-                stepMs = backoffMs;
-                onReply?.({ ts: reply.ts, total: reply.total });
-                if (reply.missed) onMissed?.(reply.missed);
-                if (reply.reset) onReset?.(reply.ts);
+                    const { ts, epoch } = place;
+                    onReply?.({ ts: reply.ts, total: reply.total, lag: reply.lag, skipped: reply.skipped }, place.name);
+                    if (reply.missed) onMissed?.(reply.missed, place.name);
+                    if (reply.reset) onReset?.(reply.ts, place.name);
 
-                this.ts = reply.ts - reply.entries.length;
-                for (const entry of reply.entries) {
-                    if (stop.aborted) return;
-                    yield pick(entry);
-                    this.ts = entry.ts;
+                    place.epoch = reply.epoch ?? place.epoch;
+                    place.lag = reply.lag;
+                    place.ts = reply.start;
+                    for (const entry of reply.entries) {
+                        if (stop.aborted) return;
+                        yield pick(entry, place);
+                        place.ts = entry.ts;
+                    }
+                    place.ts = reply.ts; // What a filter left out may stand behind the last.
+                    isMoved ||= place.ts !== ts || place.epoch !== epoch;
                 }
                 // Nothing, and at once (sleep: 0, a server that stops, a proxy that does not wait): do not spin.
-                if (this.ts === asked && performance.now() - began < backoffMs) await pause(jitter(backoffMs), stop);
+                if (!isMoved && performance.now() - began < settings.backoffMs) await pause(jitter(settings.backoffMs), stop);
             }
         } finally {
             signal?.removeEventListener('abort', abort);
             this.#running.delete(this.#stop);
         }
     }
+}
+
+/** The iterator of a channel. */
+class Subscription extends Loop {
+    epoch;
+    lag;
+
+    constructor(settings, running, options = {}, pick) {
+        const { since, name } = options;
+        const { ts = since === undefined && name === undefined ? 0 : undefined } = options;
+        if (ts !== undefined && ts !== 'now' && !Number.isSafeInteger(ts)) throw new RangeError("ts is the id of an update, -K for the last K, or 'now'");
+        if (ts !== undefined && since !== undefined) throw new TypeError('ts or since, not both');
+        super(settings, running, options, (poller, stop) => this.#ask(settings, options, poller, stop), pick);
+        this.ts = ts;
+        this.epoch = options.epoch;
+    }
+
+    #ask(settings, { since, name, ...options }, poller, stop) {
+        const isPlaced = this.ts >= 0 || (this.ts === undefined && since === undefined);
+        const start = this.ts === undefined && since !== undefined ? { since: since instanceof Date ? since.toISOString() : since } : { ts: this.ts };
+        // "Now" and "10 minutes ago" are asked for without waiting: after a poll that was cut they would be others.
+        return poller.poll(isPlaced, async (sleep) => {
+            const url = new URL(settings.url);
+            const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
+            const { response, text } = await request(settings, url.href, {}, sleep, stop);
+            const total = Number(response.headers.get('X-Total-Updates'));
+            return readable(response, () => [[this, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
+        });
+    }
+}
+
+/** The iterator of many channels. */
+class ManySubscription extends Loop {
+    #places; // of each channel, by its name
+    #hasReply = false;
+
+    constructor(settings, running, positions, options = {}, pick) {
+        const places = Object.entries(positions).map(([name, position]) => {
+            const { ts, epoch } = typeof position === 'object' ? position : { ts: position };
+            if (ts !== 'now' && !Number.isSafeInteger(ts)) throw new RangeError("A position is the id of an update, -K, 'now', or {ts, epoch}");
+            return { name, ts, epoch };
+        });
+        if (!places.length || places.length > CHANNELS_MAX) throw new RangeError(`1 to ${CHANNELS_MAX} channels can be read at once`);
+        super(settings, running, options, (poller, stop) => this.#ask(settings, options, poller, stop), pick);
+        this.#places = new Map(places.map((place) => [place.name, place]));
+    }
+
+    get positions() {
+        return Object.fromEntries(Array.from(this.#places.values(), ({ name, ts, epoch }) => [name, { ts, epoch }]));
+    }
+
+    async #ask(settings, options, poller, stop) {
+        // One that does not wait tells the epochs early, and where "now" is before a poll can be cut.
+        const isKnown = ({ ts, epoch }) => ts === 0 || (ts > 0 && (epoch || this.#hasReply));
+        const canWait = Array.from(this.#places.values()).every(isKnown);
+        const replies = await poller.poll(canWait, (sleep) => this.#askAll(settings, options, sleep, stop));
+        this.#hasReply = true;
+        return replies;
+    }
+
+    async #askAll(settings, options, sleep, stop) {
+        const url = below(settings.url, '-/poll');
+        const isFull = addQuery(url, { sleep, epoch: '' }, options);
+        const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(this.positions) };
+        const { response, text } = await request(settings, url.href, init, sleep, stop);
+        return readable(response, () => {
+            const channels = Object.entries(locate(text, isFull ? 5 : 4).parts.channels.parts);
+            return channels.filter(([name]) => this.#places.has(name)).map(([name, { parts }]) => [this.#places.get(name), readReply(text, parts, isFull)]);
+        });
+    }
+}
+
+/** Returns whether the updates come with their requests, and so with their ts: behind a filter nothing else tells it. */
+function addQuery({ searchParams }, query, { where = [], limit = 100, full = false }) {
+    for (const condition of [].concat(where)) searchParams.append('where', condition);
+    const isFull = full || searchParams.has('where');
+    Object.assign(query, { limit, view: isFull ? 'full' : undefined });
+    for (const name in query) if (query[name] !== undefined) searchParams.set(name, query[name]);
+    return isFull;
+}
+
+/** Asks until there is a reply, and decides how long to wait: at the server, and after a failure. */
+class Poller {
+    #settings;
+    #onError;
+    #stop;
+    #sleepMax;
+    #sleep;
+    #stepMs;
+    #cuts = 0; // in a row
+
+    constructor(settings, { sleep, onError }, stop) {
+        this.#settings = settings;
+        this.#onError = onError;
+        this.#stop = stop;
+        this.#sleepMax = this.#sleep = sleep;
+        this.#stepMs = settings.backoffMs;
+    }
+
+    /** Resolves with what ask(sleep) does; with undefined when the loop is stopped. */
+    async poll(canWait, ask) {
+        while (!this.#stop.aborted) {
+            const sleep = canWait ? Math.floor(this.#sleep * 100) / 100 : 0;
+            const began = performance.now();
+            try {
+                const replies = await ask(sleep);
+                if (this.#stop.aborted) return undefined;
+                this.#cuts = 0;
+                this.#stepMs = this.#settings.backoffMs;
+                // The server may end a wait a little early.
+                if (sleep > 0 && performance.now() - began >= sleep * 800) this.#sleep = Math.min(this.#sleep * 1.25, this.#sleepMax);
+                return replies;
+            } catch (error) {
+                if (this.#stop.aborted) return undefined;
+                if (isFinal(error)) throw error;
+                const reachedMs = performance.now() - began;
+                const isInTime = reachedMs >= CUT_MIN_MS && reachedMs <= sleep * 1000 + CUT_LATE_MS;
+                const isProxys = sleep > 0 && isInTime && isCut(error);
+                if (isProxys || (sleep > 0 && isSilence(error))) this.#shorten(Math.min(reachedMs / 1000, sleep));
+                if (isProxys) {
+                    this.#stepMs = this.#settings.backoffMs;
+                    if (this.#cuts++) this.#onError?.(error, 0); // the server may be away, after all
+                } else {
+                    await this.#backOff(error);
+                }
+            }
+        }
+        return undefined;
+    }
+
+    /** Something between does not let polls wait for so long. */
+    #shorten(reachedS) {
+        this.#sleep = Math.min(Math.max(reachedS * 0.75, CUT_SLEEP_MIN_S), this.#sleep);
+    }
+
+    async #backOff(error) {
+        const { status, retryAfter } = error;
+        let waitMs = jitter(this.#stepMs);
+        if (retryAfter > 0 && (status === 429 || status === 503)) {
+            waitMs = Math.min(retryAfter, RETRY_AFTER_MAX_S) * 1000 * (1 + Math.random() / 2);
+        } else {
+            this.#stepMs = Math.min(this.#stepMs * 2, this.#settings.backoffMaxMs);
+        }
+        this.#onError?.(error, waitMs);
+        await pause(waitMs, this.#stop);
+    }
+}
+
+/** Whether asking again will not help. What a proxy or a login page says will pass. */
+function isFinal({ status, isOwn }) {
+    return isOwn && status >= 400 && status < 500 && ![408, 425, 429].includes(status);
+}
+
+/** Whether it may be a proxy's end of a poll that waited for too long for it: that is no failure. */
+function isCut(error) {
+    const { status, isOwn, retryAfter } = error;
+    return status === 0 ? !isSilence(error) : !isOwn && !retryAfter && (status === 408 || status >= 500);
+}
+
+/** Whether no byte came in time: something between may have forgotten the connection. */
+function isSilence({ status, cause }) {
+    return status === 0 && cause?.name === 'AbortError';
+}
+
+/** The URL of a path below another. */
+function below(url, path) {
+    url = new URL(url);
+    url.pathname = url.pathname.replace(/\/*$/, '/') + path;
+    return url;
 }
 
 function parseAddress(text) {
@@ -222,12 +416,10 @@ async function request({ fetch = globalThis.fetch, headers }, url, init, waitS, 
         text += decoder.decode();
         if (response.ok) return { response, text };
 
-        let description;
-        try {
-            description = JSON.parse(text).error_description;
-        } catch {} // a proxy's page
+        const { ok, error_code: code, error_description: description } = parsed(text) ?? {};
         const retryAfter = Number(response.headers.get('Retry-After')) || undefined; // as a date it is not used
-        throw new LonglineError(response.status, description ?? response.statusText, { retryAfter });
+        const isOwn = ok === false && code === response.status;
+        throw new LonglineError(response.status, description ?? response.statusText, { retryAfter, isOwn });
     } catch (error) {
         if (signal?.aborted) throw signal.reason;
         if (error instanceof LonglineError) throw error;
@@ -240,20 +432,37 @@ async function request({ fetch = globalThis.fetch, headers }, url, init, waitS, 
     }
 }
 
-/** What a poll brought: {ts, total, missed, reset, entries}. The updates are checked, but not parsed yet. */
-function readReply({ response, text }, full) {
+/** The value of a JSON text; undefined if it is none, as a proxy's page. */
+function parsed(text) {
     try {
-        const { parts } = locate(text, full ? 3 : 2);
-        const value = (name) => parts[name] && JSON.parse(cut(text, parts[name]));
-        const ts = value('ts');
-        const items = parts.updates.parts;
-        if (!Number.isSafeInteger(ts) || !Array.isArray(items)) throw new SyntaxError('no ts, or no updates');
-        const entries = items.map((item, i) => readEntry(text, item, ts - items.length + i + 1, full));
-        const total = Number(response.headers.get('X-Total-Updates'));
-        return { ts, total, missed: value('missed'), reset: value('reset'), entries };
+        return JSON.parse(text);
+    } catch {}
+}
+
+/** What read() makes of a reply. */
+function readable(response, read) {
+    try {
+        return read();
     } catch (cause) {
         throw new LonglineError(response.status, `The reply is not longline's: ${cause.message}`, { cause });
     }
+}
+
+/** What a channel's poll brought. The updates are checked, but not parsed yet. */
+function readReply(text, parts, full) {
+    const value = (name) => parts[name] && JSON.parse(cut(text, parts[name]));
+    const code = value('error_code');
+    if (code) return { error: new LonglineError(code, value('error_description'), { isOwn: true }) };
+    const ts = value('ts');
+    const items = parts.updates.parts;
+    if (!Number.isSafeInteger(ts) || !Array.isArray(items)) throw new SyntaxError('no ts, or no updates');
+    const [epoch, lag, missed, reset, skipped = 0] = ['epoch', 'lag', 'missed', 'reset', 'skipped'].map(value);
+    // Of what stands among others that were left out, the least that the ts can be: who goes on there misses nothing.
+    const least = ts - items.length - skipped;
+    const tsOf = (item, i) => (full ? JSON.parse(cut(text, item.parts.ts)) : i + 1 < items.length ? least + i + 1 : ts);
+    const entries = items.map((item, i) => readEntry(text, item, tsOf(item, i), full));
+    const start = !items.length ? ts : full ? entries[0].ts - 1 : least; // behind the update before the first
+    return { ts, start, epoch, lag, missed, reset, skipped, entries };
 }
 
 function readEntry(text, item, ts, full) {

@@ -7,11 +7,12 @@
 --     client:publish({ key = "value" })
 --
 -- It runs on Lua 5.1 and LuaJIT over copas, luasocket and cjson (luasec for https), and in Garry's
--- Mod. What differs between them is in six functions, set at the end of this file. Another
+-- Mod. What differs between them is in seven functions, set at the end of this file. Another
 -- environment can set its own:
 --
 --     longline.http_get(url, request)         → body, status, headers | false, error
 --     longline.http_post(url, body, request)  → the same
+--     longline.http_delete(url, request)      → the same; only forget_consumer needs it
 --     longline.thread_new(f, …)               runs f(…) as a thread
 --     longline.thread_pause(seconds, request) lets the other threads run for that long
 --     longline.json_encode(table)             → text | nil, error, or throws
@@ -21,14 +22,16 @@
 -- nil; its `timeout` is how many seconds the reply may take, its `type` the Content-Type of the
 -- body (nil: JSON). The function may set its `cancel`, which stop() calls to end the wait.
 --
--- A subscription is one thread (see run): poll, deliver, poll again; after an error pause and ask
--- again. Its cursor is the last update that was handled, and moves only after the handler has
--- returned. client.ts is the cursor of the newest subscription: an older one may still be in its
--- handler.
+-- A subscription is one thread (see keep_polling): poll, deliver, poll again; after an error pause
+-- and ask again. Its cursor is the last update that was handled, and moves only after the handler
+-- has returned. client.ts is the cursor of the newest subscription: an older one may still be in its
+-- handler. With it goes client.epoch, which names the data that the cursor belongs to.
 
 local longline = { _VERSION = "longline 0.1.0" }
 
-local SLEEP_MAX_S = 60         -- The server waits no longer.
+local SLEEP_S = 25             -- Many proxies cut what lasts longer.
+local SLEEP_LEAST_S = 1        -- A cut makes no poll shorter than that.
+local CUT_AFTER_S = 0.5        -- A poll that has waited for so long was cut; a sooner end is a failure.
 local REPLY_GRACE_S = 15       -- How much longer than `sleep` a reply may take.
 local PUBLISH_TIMEOUT_S = 30
 local RETRY_AFTER_MAX_S = 60
@@ -48,9 +51,12 @@ local Client = {}
 Client.__index = Client
 
 -- A client of one channel. If `url` has a query, it is merged into every update that is published.
+-- With ?view=full, updates come with the whole request: { ts =, at =, headers =, body =, raw =, … }.
 function longline.new(url)
   assert(type(url) == "string", "longline.new: the URL of a channel is expected")
-  return setmetatable({ url = url:match("^[^#]*"), backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
+  url = url:match("^[^#]*")
+  local full = ("&" .. (url:match("%?(.*)") or "") .. "&"):find("&view=full&", 1, true) ~= nil
+  return setmetatable({ url = url, full = full, backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
 end
 
 -- -------------------------------------------------------------------------------- telling the user
@@ -109,6 +115,13 @@ local function decode(text)
   local ok, value = pcall(longline.json_decode, text)
   if not ok or type(value) ~= "table" then ok, value = pcall(longline.json_decode, without_half_pairs(text)) end
   return ok and type(value) == "table" and value or nil
+end
+
+local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+
+-- The text as a JSON string.
+local function encode_string(text)
+  return '"' .. text:gsub('[%c"\\]', function(c) return ESCAPES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
 end
 
 -- What an error's reply says about it, or "".
@@ -183,156 +196,277 @@ end
 
 -- --------------------------------------------------------------------------------------------- get
 
--- One poll. Returns the reply and its text, or false, an error, and the status and headers, if any.
-local function poll(self, query, request)
-  local separator = self.url:find("?", 1, true) and "&" or "?"
-  local body, status, headers = longline.http_get(self.url .. separator .. query, request)
-  if not body then return false, tostring(status or "no reply") end
+-- Whether the body is longline's own error: a 4xx without it is a proxy's.
+local function is_own_error(body, status)
+  local reply = decode(body)
+  return reply ~= nil and reply.ok == false and reply.error_code == status
+end
+
+-- The reply if it is a 200 with a table that fits(table); or false, an error, and what is known
+-- about it: its status and headers, and whether it is longline's own.
+local function read_reply(fits, body, status, headers)
+  if not body then return false, tostring(status or "no reply"), {} end
   if status ~= nil and status ~= 200 then
     local text = description(body, status, headers)
-    return false, tostring(status) .. (text ~= "" and ": " .. text or ""), tonumber(status), headers
+    local info = { status = tonumber(status), headers = headers, own = is_own_error(body, tonumber(status)) }
+    return false, tostring(status) .. (text ~= "" and ": " .. text or ""), info
   end
   local reply = decode(body)
-  if not reply or type(reply.ts) ~= "number" or type(reply.updates) ~= "table" then
-    return false, "the reply is not longline's"
-  end
+  if not reply or not fits(reply) then return false, "the reply is not longline's", { status = 200 } end
   return reply, body
 end
 
-local function reply_timeout(sleep)
-  return math.min(math.max(sleep, 0), SLEEP_MAX_S) + REPLY_GRACE_S
+local function is_page(reply) return type(reply.ts) == "number" and type(reply.updates) == "table" end
+
+-- One poll. Returns the reply and its text, or what read_reply returns for an error.
+local function poll(self, query, request)
+  local separator = self.url:find("?", 1, true) and "&" or "?"
+  return read_reply(is_page, longline.http_get(self.url .. separator .. query, request))
 end
 
--- One poll: the updates after `ts` (-K: the last K; nil: all that are kept), waiting up to
--- `timeout` seconds for one. Returns the reply { ts =, updates =, missed =, reset = } and its text,
--- or false, an error and the status.
+local function reply_timeout(sleep) return math.max(sleep, 0) + REPLY_GRACE_S end
+
+local function encode_query(text)
+  return (tostring(text):gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+-- A cursor as the protocol writes it.
+local function encode_ts(ts) return type(ts) == "number" and ("%.0f"):format(ts) or tostring(ts) end
+
+-- A number of seconds, to the millisecond.
+local function encode_seconds(seconds) return ("%.14g"):format(math.floor(seconds * 1000 + 0.5) / 1000) end
+
+-- "&where=…" for each condition in `where`: nil, a string, or a list of strings.
+local function encode_where(where)
+  local parts = {}
+  for _, condition in ipairs(type(where) == "table" and where or { where }) do
+    parts[#parts + 1] = "&where=" .. encode_query(condition)
+  end
+  return table.concat(parts)
+end
+
+-- One poll: the updates after `ts` (-K: the last K; "now": only what comes; nil: all that are kept)
+-- that client.where wants, waiting up to `timeout` seconds for one. Returns the reply
+-- { ts =, updates =, missed =, reset = } and its text, or false, an error and the status.
 function Client:get(ts, timeout)
-  local query = "ts=" .. (ts and ("%.0f"):format(ts) or "") .. "&sleep=" .. (timeout and ("%.14g"):format(timeout) or "")
-  local reply, body, status = poll(self, query, { timeout = reply_timeout(timeout or 0) })
-  return reply, body, status
+  local query = "ts=" .. (ts and encode_ts(ts) or "") .. "&sleep=" .. (timeout and encode_seconds(timeout) or "")
+  local reply, body, info = poll(self, query .. encode_where(self.where), { timeout = reply_timeout(timeout or 0) })
+  if reply then return reply, body end
+  return false, body, info.status
 end
 
--- --------------------------------------------------------------------------------------- subscribe
+-- The channel's address with `path` below it.
+local function below(self, path) return (self.url:gsub("%?.*", ""):gsub("/+$", "")) .. path end
 
--- Between half and all of it: clients that failed together must not come back together. The client
--- has its own generator, because math.random may be unseeded and is not ours to seed. The address
--- of a new table differs between programs.
-local function jitter(self, seconds)
+local CALL = { timeout = PUBLISH_TIMEOUT_S }
+
+-- The channel's named consumers: a list of { name =, ts =, lag =, at = }; or false, an error and the
+-- status.
+function Client:consumers()
+  local function fits(reply) return type(reply.consumers) == "table" end
+  local reply, err, info = read_reply(fits, longline.http_get(below(self, "/consumers"), CALL))
+  if reply then return reply.consumers end
+  return false, err, info.status
+end
+
+-- Makes the server forget a named consumer. Returns true; or false, an error and the status.
+function Client:forget_consumer(name)
+  local function fits(reply) return reply.ok == true end
+  local reply, err, info = read_reply(fits, longline.http_delete(below(self, "?as=" .. encode_query(name)), CALL))
+  if reply then return true end
+  return false, err, info.status
+end
+
+-- ------------------------------------------------------------------------------------- the pace
+
+-- From 0 to 1. Each client has its own generator, because math.random may be unseeded and is not
+-- ours to seed. The address of a new table differs between programs.
+local function random(self)
   local last = self.random
   if not last then
     last = 1
     for byte in (tostring({}) .. self.url):gmatch(".") do last = (last * 31 + byte:byte()) % 2147483647 end
   end
   self.random = math.max(last, 1) * 16807 % 2147483647
-  return seconds * (0.5 + 0.5 * self.random / 2147483647)
+  return self.random / 2147483647
+end
+
+-- Between half and all of it: clients that failed together must not come back together.
+local function jitter(self, seconds) return seconds * (0.5 + 0.5 * random(self)) end
+
+-- The seconds that a reply tells us to wait, or nil.
+local function retry_after(headers)
+  local told = tonumber(tostring(headers and headers["retry-after"] or ""):match("^%s*(%d+)%s*$"))
+  return told and told > 0 and math.min(told, RETRY_AFTER_MAX_S) or nil
 end
 
 -- How long to wait after the `failures`th error in a row.
-local function backoff(self, failures, status, headers)
-  if status == 429 or status == 503 then
-    local told = tostring(headers and headers["retry-after"] or ""):match("^%s*(%d+)%s*$")
-    if told and tonumber(told) > 0 then return math.min(tonumber(told), RETRY_AFTER_MAX_S) end
-  end
+local function backoff(self, failures, info)
+  local told = (info.status == 429 or info.status == 503) and retry_after(info.headers)
+  if told then return told * (1 + 0.5 * random(self)) end
   return jitter(self, math.min(self.backoff * 2 ^ math.min(failures - 1, 30), self.backoff_max))
 end
 
--- Whether trying again cannot help after an error with this status.
-local function is_final(status)
-  return status ~= nil and status >= 300 and status < 500 and status ~= 408 and status ~= 429
+-- Whether trying again cannot help: longline itself says that the request is wrong. What a proxy
+-- says may pass.
+local function is_final(info)
+  local status = info.status
+  return info.own and status >= 400 and status < 500 and status ~= 408 and status ~= 425 and status ~= 429
 end
 
--- Moves the cursor.
-local function move(self, subscription, ts)
-  if subscription.ts == ts then return end
-  subscription.ts = ts
-  if self.current ~= subscription then return end
-  self.ts = ts
-  if not self.save then return end
-  local ok, err = call(self.save, ts)
-  if not ok then tell(self, "on_error", "save: " .. err) end
+-- Whether a poll that has failed was only cut, by a proxy that lets nothing wait for longer.
+local function is_cut(info, took)
+  local status = info.status
+  if took < CUT_AFTER_S or info.own or retry_after(info.headers) then return false end
+  return status == nil or status == 408 or status >= 500
 end
 
--- Hands a reply's updates to the handler, one by one, until stop() is called.
-local function deliver(self, subscription, reply)
-  local function stopped() return subscription.stopped end
-  local count = #reply.updates
-  -- Now we know where "the last K" begin.
-  if subscription.ts < 0 and count > 0 then move(self, subscription, reply.ts - count) end
-  if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
-  if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
-  for index, update in ipairs(reply.updates) do
-    if stopped() then return end
-    local ts = reply.ts - count + index
-    local ok, err = call(subscription.handler, update, ts)
-    if not ok then tell(self, "on_error", ("the handler, in update %.0f: %s"):format(ts, err)) end
-    move(self, subscription, ts)
-  end
-  if not stopped() then move(self, subscription, reply.ts) end
-end
-
--- Where to start: what load() returns, or else the ts passed to subscribe, or else 0. Returns nil
--- if load() fails, since starting anywhere else would lose or repeat updates.
-local function start(self, ts)
-  if self.load then
-    local ok, loaded = call(self.load)
-    if not ok or (loaded ~= nil and not tonumber(loaded)) then
-      local err = ok and "returned no number: " .. tostring(loaded) or loaded
-      tell(self, "on_error", "load: " .. err, nil, true)
-      return nil
-    end
-    ts = tonumber(loaded) or ts
-  end
-  return ts or 0
-end
-
--- A subscription's thread, from its start until stop() or a final error.
-local function run(self, subscription, ts, sleep)
-  subscription.ts = start(self, ts)
-  if self.current == subscription then self.ts = subscription.ts end
-  local failures = 0
-  while subscription.ts and not subscription.stopped do
-    local asked, asked_at = subscription.ts, clock()
-    local query = ("ts=%.0f&sleep=%.14g&limit=%d"):format(asked, sleep, PAGE)
-    subscription.request = { timeout = reply_timeout(sleep) }
-    local ok, reply, err, status, headers = call_waiting(poll, self, query, subscription.request)
+-- ask(wait) polls for up to `wait` seconds, and returns what read_reply returns. take(reply) takes a
+-- reply, and returns whether it says nothing new. owner has backoff and on_error. This goes on until
+-- stop() or a final error.
+local function keep_polling(owner, subscription, sleep, ask, take)
+  local failures, wait = 0, sleep
+  while not subscription.stopped do
+    local asked_at = clock()
+    subscription.request = { timeout = reply_timeout(wait) }
+    local ok, reply, err, info = call_waiting(ask, wait, subscription.request)
     if subscription.stopped then break end
-    if not ok then reply, err = false, reply end
-    local pause
+    if not ok then reply, err, info = false, reply, {} end
+    local took, pause = clock() - asked_at, nil
     if reply then
       failures = 0
-      deliver(self, subscription, reply)
       -- An empty reply at once (sleep 0, a server that ends, a proxy that does not wait): do not
       -- spin.
-      if subscription.ts == asked and clock() - asked_at < self.backoff then pause = jitter(self, self.backoff) end
+      if take(reply) and took < owner.backoff then pause = jitter(owner, owner.backoff) end
+      if took >= 0.9 * wait then wait = math.min(sleep, wait * 1.25) end
+    elseif is_cut(info, took) then
+      failures, wait = 0, math.min(sleep, math.max(SLEEP_LEAST_S, 0.75 * math.min(took, wait)))
     else
       failures = failures + 1
-      local final = is_final(status)
-      tell(self, "on_error", err, status, final)
+      local final = is_final(info)
+      tell(owner, "on_error", err, info.status, final and true or false)
       if final then break end
-      pause = backoff(self, failures, status, headers)
+      pause = backoff(owner, failures, info)
     end
     if pause and not subscription.stopped then
       subscription.request = {}
       ok, err = call_waiting(longline.thread_pause, pause, subscription.request)
       if not ok then
-        tell(self, "on_error", "thread_pause: " .. err, nil, true)
+        tell(owner, "on_error", "thread_pause: " .. err, nil, true)
         break
       end
     end
   end
-  self.subscriptions[subscription] = nil
+  owner.subscriptions[subscription] = nil
+end
+
+-- --------------------------------------------------------------------------------------- subscribe
+
+-- Moves the cursor.
+local function move(self, subscription, ts, epoch)
+  if subscription.ts == ts and subscription.epoch == epoch then return end
+  subscription.ts, subscription.epoch = ts, epoch
+  if self.current ~= subscription then return end
+  self.ts, self.epoch = ts, epoch
+  if not self.save then return end
+  local ok, err = call(self.save, ts, epoch)
+  if not ok then tell(self, "on_error", "save: " .. err) end
+end
+
+-- The ts of a reply's first update, less one. What a filter has left out may be anywhere: then it is
+-- the least that it can be.
+local function before_first(reply)
+  return reply.ts - #reply.updates - (type(reply.skipped) == "number" and reply.skipped or 0)
+end
+
+-- Hands a reply's updates to the handler, one by one, until stop() is called. Returns whether the
+-- reply says nothing new.
+local function deliver(self, subscription, reply)
+  local function stopped() return subscription.stopped end
+  local asked, count, first = subscription.ts, #reply.updates, before_first(reply)
+  local epoch = type(reply.epoch) == "string" and reply.epoch or subscription.epoch
+  if type(reply.lag) == "number" then self.lag = reply.lag end
+  if count > 0 then
+    -- The handlers see of which data the updates are. The cursor is of that data too, as there was no reset.
+    subscription.epoch = epoch
+    if self.current == subscription then self.epoch = epoch end
+    -- Now we know where "the last K", or what the server had to find, begin.
+    if type(asked) ~= "number" or asked < 0 then move(self, subscription, first, epoch) end
+  end
+  if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
+  if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
+  for index, update in ipairs(reply.updates) do
+    if stopped() then return end
+    local ts = index == count and reply.ts or first + index
+    if self.full and type(update) == "table" and type(update.ts) == "number" then ts = update.ts end
+    local ok, err = call(subscription.handler, update, ts, subscription.client)
+    if not ok then tell(self, "on_error", ("the handler, in update %.0f: %s"):format(ts, err)) end
+    move(self, subscription, ts, epoch)
+  end
+  if not stopped() then move(self, subscription, reply.ts, epoch) end
+  return subscription.ts == asked
+end
+
+-- Sets where the subscription starts: what load() returns, or else `ts`. Returns whether it can:
+-- if load() fails, starting anywhere else would lose or repeat updates.
+local function start(self, subscription, ts, epoch)
+  if self.load then
+    local ok, loaded, loaded_epoch = call(self.load)
+    if not ok or (loaded ~= nil and not tonumber(loaded)) then
+      local err = ok and "returned no number: " .. tostring(loaded) or loaded
+      tell(self, "on_error", "load: " .. err, nil, true)
+      return false
+    end
+    if loaded ~= nil then ts, epoch = tonumber(loaded), loaded_epoch end
+  end
+  subscription.ts, subscription.epoch = ts, epoch and tostring(epoch) or ""
+  if self.current == subscription and type(ts) == "number" then self.ts, self.epoch = ts, subscription.epoch end
+  return true
+end
+
+-- Where the next poll begins. A name without a ts goes on after what it has confirmed. "now" and a
+-- time are found first, without waiting: after a poll that was cut they would be others.
+local function where_to_begin(self, subscription, wait)
+  local ts = subscription.ts
+  if ts == "now" then return "ts=now&sleep=0" end
+  local sleep = "sleep=" .. encode_seconds(wait)
+  if ts then return "ts=" .. encode_ts(ts) .. "&" .. sleep end
+  return self.since and "since=" .. encode_query(self.since) .. "&sleep=0" or sleep
+end
+
+-- A subscription's thread.
+local function run(self, subscription, ts, sleep)
+  if not ts and not self.since and not self.name then ts = 0 end
+  if not start(self, subscription, ts) then
+    self.subscriptions[subscription] = nil
+    return
+  end
+  local function ask(wait, request)
+    local name = self.name and "&as=" .. encode_query(self.name) or ""
+    local query = ("%s&limit=%d%s%s&epoch=%s"):format(where_to_begin(self, subscription, wait), PAGE,
+      encode_where(self.where), name, encode_query(subscription.epoch))
+    return poll(self, query, request)
+  end
+  keep_polling(self, subscription, sleep, ask, function(reply) return deliver(self, subscription, reply) end)
+end
+
+-- Makes a subscription of the owner's, a client or a group, that `run(subscription)` serves in its
+-- own thread.
+local function begin(owner, handler, run_it)
+  assert(type(handler) == "function", "subscribe: a handler is expected")
+  local subscription = { handler = handler, request = {}, stopped = false }
+  owner.subscriptions[subscription] = true
+  owner.current = subscription
+  owner.thread = longline.thread_new(function() run_it(subscription) end)
 end
 
 -- Calls handler(update, ts) for every update after `ts`, in order and in its own thread, until
--- stop(). Each poll waits up to `timeout` seconds (60). See `start` for where it begins. A client
--- should have one subscription at a time, because it has one cursor.
+-- stop(). Each poll waits up to `timeout` seconds (25). `ts` may be "now"; see `start` and
+-- `where_to_begin` for where it begins. A client should have one subscription at a time, because it
+-- has one cursor.
 function Client:subscribe(handler, ts, timeout)
-  assert(type(handler) == "function", "subscribe: a handler is expected")
-  local subscription = { handler = handler, request = {}, stopped = false }
-  self.subscriptions[subscription] = true
-  self.current = subscription
-  self.thread = longline.thread_new(function()
-    run(self, subscription, tonumber(ts), tonumber(timeout) or SLEEP_MAX_S)
+  begin(self, handler, function(subscription)
+    run(self, subscription, ts == "now" and ts or tonumber(ts), tonumber(timeout) or SLEEP_S)
   end)
 end
 
@@ -347,11 +481,106 @@ function Client:stop()
   end
 end
 
+-- --------------------------------------------------------------------------------- several channels
+
+local Group = { stop = Client.stop, log = Client.log }
+Group.__index = Group
+
+-- The server of a channel's address, and the channel's name.
+local function split_address(url)
+  local server, segment = url:gsub("%?.*", ""):gsub("/+$", ""):match("^(.*)/([^/]+)$")
+  assert(server, "longline.group: the URL of a channel is expected")
+  return server, (segment:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+-- Clients of up to 64 channels of one server, which one poll waits for. Each client keeps its own
+-- cursor, `load`, `save`, `on_missed` and `on_reset`; the group has `where`, `backoff` and
+-- `on_error`. If one URL has view=full, it is for all of them.
+function longline.group(clients)
+  local group = { clients = {}, backoff = 0.5, backoff_max = 30, subscriptions = {} }
+  for _, client in ipairs(clients) do
+    local server, name = split_address(client.url)
+    assert(not group.server or group.server == server, "longline.group: all channels must be on one server")
+    assert(not group.clients[name], "longline.group: a channel is there twice")
+    group.server, group.clients[name], group.full = server, client, group.full or client.full
+  end
+  assert(group.server, "longline.group: a list of clients is expected")
+  group.url = group.server .. "/-/poll"
+  return setmetatable(group, Group)
+end
+
+-- The cursors as the body of a poll.
+local function encode_cursors(cursors)
+  local parts = {}
+  for name, cursor in pairs(cursors) do
+    parts[#parts + 1] = encode_string(name) .. ':{"ts":' .. encode_ts(cursor.ts)
+      .. ',"epoch":' .. encode_string(cursor.epoch) .. "}"
+  end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+-- Takes the reply to a poll of several channels. Returns whether it says nothing new.
+local function deliver_channels(self, subscription, cursors, reply)
+  local is_idle = true
+  for name, page in pairs(reply.channels) do
+    local client, cursor = self.clients[name], cursors[name]
+    if subscription.stopped then return true end
+    if cursor and type(page) == "table" and is_page(page) then
+      if not deliver(client, cursor, page) then is_idle = false end
+    elseif cursor and type(page) == "table" then
+      tell(self, "on_error", tostring(page.error_description), tonumber(page.error_code), false)
+    end
+  end
+  return is_idle
+end
+
+-- Finds where "now" is, and where the last K begin: the reply to a poll of several does not say it
+-- of a channel that has nothing. Returns like poll.
+local function find_begin(self, name, cursor, request)
+  local client = self.clients[name]
+  local query = ("?ts=%s&limit=%d&epoch=%s%s%s"):format(encode_ts(cursor.ts), PAGE, encode_query(cursor.epoch),
+    self.full and "&view=full" or "", encode_where(self.where))
+  local reply, err, info = read_reply(is_page, longline.http_get(below(client, query), request))
+  if not reply then return reply, err, info end
+  return { channels = { [name] = reply } }
+end
+
+local function run_group(self, subscription, sleep)
+  local cursors = {}
+  for name, client in pairs(self.clients) do
+    -- A cursor is a subscription of its client's, which the group's stop() ends.
+    local cursor = setmetatable({ client = client }, { __index = subscription })
+    client.current, client.full = cursor, self.full
+    if not start(client, cursor, client.ts or 0, client.epoch) then
+      self.subscriptions[subscription] = nil
+      return
+    end
+    cursors[name] = cursor
+  end
+  local function fits(reply) return type(reply.channels) == "table" end
+  local function ask(wait, request)
+    for name, cursor in pairs(cursors) do
+      if type(cursor.ts) ~= "number" or cursor.ts < 0 then return find_begin(self, name, cursor, request) end
+    end
+    local query = ("?sleep=%s&limit=%d%s%s&epoch="):format(encode_seconds(wait), PAGE,
+      self.full and "&view=full" or "", encode_where(self.where))
+    return read_reply(fits, longline.http_post(self.url .. query, encode_cursors(cursors), request))
+  end
+  keep_polling(self, subscription, sleep, ask, function(reply) return deliver_channels(self, subscription, cursors, reply) end)
+end
+
+-- Calls handler(update, ts, client) for every update of each channel, until stop(): after client.ts,
+-- if it is set ("now": only what comes), or else all that are kept.
+function Group:subscribe(handler, timeout)
+  begin(self, handler, function(subscription) run_group(self, subscription, tonumber(timeout) or SLEEP_S) end)
+end
+
 -- ------------------------------------------------------------------------------------- Garry's Mod
 
--- Sets the two functions of an environment that has one for both: http(method, url, body, request).
+-- Sets the functions of an environment that has one for all: http(method, url, body, request).
 local function set_http(http)
   function longline.http_get(url, request) return http("GET", url, nil, request) end
+  function longline.http_delete(url, request) return http("DELETE", url, nil, request) end
   function longline.http_post(url, body, request) return http("POST", url, body, request) end
 end
 
@@ -397,7 +626,9 @@ local function over_garrysmod(G)
       function parameters.failed(err) done(false, tostring(err or "failed")) end
       if request then request.cancel = function() done(false, "stopped") end end
       timer.Simple(timeout + 5, function() done(false, "no reply in time") end)
-      if HTTP(parameters) == false then done(false, "HTTP() failed") end
+      -- It returns true; nil, or false in newer builds, if it made no request. Then it may be that
+      -- neither callback comes.
+      if not HTTP(parameters) then done(false, "HTTP() made no request") end
     end)
   end)
 
@@ -425,12 +656,6 @@ end
 -- cjson writes 14 digits of a number, too few for an id of more than 46 bits. So we encode
 -- ourselves.
 local encode
-
-local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
-
-local function encode_string(text)
-  return '"' .. text:gsub('[%c"\\]', function(c) return ESCAPES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
-end
 
 local function encode_number(number)
   if number ~= number or number == math.huge or number == -math.huge then error("not a finite number", 0) end
@@ -505,6 +730,49 @@ local function parse_url(url)
     tls = scheme == "https", user = user, host = host, address = address, target = target,
     port = tonumber(port) or (scheme == "https" and 443 or 80),
   }
+end
+
+-- The first of these variables of the environment that is not empty.
+local function variable(...)
+  for _, name in ipairs({ ... }) do
+    local value = os.getenv(name)
+    if value and value ~= "" then return value end
+  end
+end
+
+local function ipv4_number(text)
+  local a, b, c, d = text:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$")
+  return a and ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+-- Whether NO_PROXY names the host: by itself, a domain above it, an IPv4 network around it, or "*".
+local function is_exempt(host, list)
+  host = host:lower():gsub("%.$", "")
+  local number = ipv4_number(host)
+  for entry in list:lower():gmatch("[^%s,]+") do
+    local network, bits = entry:match("^([%d.]+)/(%d+)$")
+    local base = number and network and ipv4_number(network)
+    if base and math.floor(base / 2 ^ (32 - bits)) == math.floor(number / 2 ^ (32 - bits)) then return true end
+    local name = entry:gsub("^%.+", ""):gsub("%.$", ""):gsub("[%[%]]", "")
+    if entry == "*" or host == name or (not number and host:sub(-#name - 1) == "." .. name) then return true end
+  end
+  return false
+end
+
+-- The proxy that leads to the host: longline.proxy (false: none), or what the environment says, as
+-- curl reads it. Returns nil for none, or false and an error.
+local function proxy_for(where)
+  local url = longline.proxy
+  if url == nil and not is_exempt(where.host, variable("no_proxy", "NO_PROXY") or "") then
+    -- In a CGI program HTTP_PROXY is the Proxy header of whoever sent the request.
+    local upper = not os.getenv("REQUEST_METHOD") and "HTTP_PROXY" or "http_proxy"
+    url = where.tls and variable("https_proxy", "HTTPS_PROXY") or not where.tls and variable("http_proxy", upper)
+  end
+  if not url or url == "" then return nil end
+  local proxy = parse_url(url:find("://", 1, true) and url or "http://" .. url)
+  if not proxy or proxy.tls then return false, "a proxy's address begins with http:// and a host" end
+  if not proxy.address:find(":%d+$") then proxy.port = 1080 end
+  return proxy
 end
 
 -- Whether a certificate's name, which may begin with "*.", matches the host.
@@ -629,6 +897,16 @@ function Connection:repeat_until_done(what, patience_s, attempt)
   end
 end
 
+-- Asks the proxy for a tunnel to the host.
+function Connection:dig(where, proxy)
+  local address = where.address:find("%]$") or not where.address:find(":%d+$") and where.address
+  address = address and where.address .. ":" .. where.port or where.address
+  local lines = { "CONNECT " .. address .. " HTTP/1.1", "Host: " .. address, proxy.authorization }
+  self:send(table.concat(lines, "\r\n") .. "\r\n\r\n")
+  local status = self:receive_head()
+  if status < 200 or status > 299 then try(nil, "the proxy answered with status " .. status) end
+end
+
 -- Connects to the first address of the host that accepts. (A connect of luasocket's that may not
 -- block stays with the last address, and "localhost" often has two.)
 function Connection:connect(socket, where)
@@ -745,15 +1023,21 @@ function Connection:close()
   self.skt = nil
 end
 
-local function request_text(method, where, body, kind, base64)
+-- The value of an Authorization header for the user of an URL.
+local function basic(user)
+  local plain = user:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+  return "Basic " .. require("mime").b64(plain)
+end
+
+-- `proxy` is one that takes the whole request, or nil.
+local function request_text(method, where, proxy, body, kind)
+  local target = proxy and "http://" .. where.address .. where.target or where.target
   local lines = {
-    method .. " " .. where.target .. " HTTP/1.1", "Host: " .. where.address, "User-Agent: longline-lua/0.1.0",
+    method .. " " .. target .. " HTTP/1.1", "Host: " .. where.address, "User-Agent: longline-lua/0.1.0",
     "Accept: application/json", "Connection: close",
   }
-  if where.user then
-    local plain = where.user:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
-    lines[#lines + 1] = "Authorization: Basic " .. base64(plain)
-  end
+  if where.user then lines[#lines + 1] = "Authorization: " .. basic(where.user) end
+  if proxy then lines[#lines + 1] = proxy.authorization end
   if body then
     lines[#lines + 1] = "Content-Type: " .. (kind or "application/json")
     lines[#lines + 1] = "Content-Length: " .. #body
@@ -770,12 +1054,15 @@ local function over_copas(copas, socket)
   set_http(function(method, url, body, request)
     local where = parse_url(url)
     if not where then return false, "the URL is not one of http or https" end
+    local proxy, wrong = proxy_for(where)
+    if proxy == false then return false, wrong end
+    if proxy and proxy.user then proxy.authorization = "Proxy-Authorization: " .. basic(proxy.user) end
     local connection = setmetatable({ wait = wait, request = request or {} }, Connection)
     local ok, reply, status, headers = pcall(function()
-      connection:connect(socket, where)
+      connection:connect(socket, proxy or where)
+      if proxy and where.tls then connection:dig(where, proxy) end
       if where.tls then connection:secure(where) end
-      local function base64(text) return (require("mime").b64(text)) end
-      connection:send(request_text(method, where, body, connection.request.type, base64))
+      connection:send(request_text(method, where, not where.tls and proxy or nil, body, connection.request.type))
       return connection:receive_reply()
     end)
     connection:close()
@@ -813,7 +1100,7 @@ else
   local has_cjson, cjson = pcall(require, "cjson")
   if has_cjson then longline.json_decode = cjson.decode end
   function longline.json_encode(value) return encode(value, 0) end
-  for _, name in ipairs({ "http_get", "http_post", "thread_new", "thread_pause" }) do
+  for _, name in ipairs({ "http_get", "http_post", "http_delete", "thread_new", "thread_pause" }) do
     missing(name, "copas and luasocket")
   end
   missing("json_decode", "lua-cjson")

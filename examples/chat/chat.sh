@@ -3,8 +3,8 @@
 url=$1 name=$2 ts=0
 listen() {
     while true; do
-        # No reply, or one of somebody else on the way (a hotel's page): a pause, and again.
-        until page=$(curl -fsS --max-time 90 "$url?ts=$ts&sleep=60") && next=$(jq '.ts | numbers' <<<"$page") && [ "$next" ]; do sleep 1; done
+        # No reply, or one of somebody else on the way (a hotel's page): again, and after a pause if it did not wait.
+        until began=$SECONDS; page=$(curl -fsS --max-time 40 "$url?ts=$ts&sleep=25") && next=$(jq '.ts | numbers' <<<"$page") && [ "$next" ]; do ((SECONDS - began > 1)) || sleep 1; done
         ts=$next
         # Without its control characters a line cannot steer the reader's terminal.
         jq -r '.updates[] | "\(.name?): \(.text?)" | gsub("\\p{Cc}"; "")' <<<"$page"

@@ -38,10 +38,16 @@ def payload_of(raw):
     return payload if isinstance(payload, dict) else None
 
 
-def save(cursor, ts):
-    """Writes the file so that it has the old ts or the new one, never half of it."""
+def load(cursor):
+    """The ts of the last update, and the epoch of the data that it belongs to."""
+    ts, _, epoch = (cursor.read_text() if cursor.exists() else "0").strip().partition(" ")
+    return int(ts), epoch
+
+
+def save(cursor, ts, epoch):
+    """Writes the file so that it has the old place or the new one, never half of it."""
     new = cursor.with_name(cursor.name + ".new")
-    new.write_text(str(ts))
+    new.write_text(f"{ts} {epoch}\n")
     new.replace(cursor)
 
 
@@ -50,9 +56,10 @@ def main(url, cursor_file):
     if not secret:
         sys.exit("GITHUB_SECRET is empty: without it anybody can sign")
     cursor = Path(cursor_file)
-    ts = int(cursor.read_text()) if cursor.exists() else 0
+    ts, epoch = load(cursor)
 
-    for entry in Channel(url).entries(ts=ts, full=True):
+    entries = Channel(url).entries(ts=ts, full=True, epoch=epoch)
+    for entry in entries:
         signature = entry.headers.get("x-hub-signature-256")
         if signature is None:
             print(f"REFUSED {entry.ts}: no signature", flush=True)
@@ -63,7 +70,7 @@ def main(url, cursor_file):
             print(f"REFUSED {entry.ts}: no JSON object", flush=True)
         else:
             act(entry.headers.get("x-github-event", "-"), payload)
-        save(cursor, entry.ts)
+        save(cursor, entry.ts, entries.epoch)
 
 
 if __name__ == "__main__":

@@ -62,17 +62,19 @@ end
 
 local bot = longline.new(url)
 
+-- The file has the ts of the last update and the epoch of the data that it belongs to.
 function bot.load()
   local file = io.open(cursor_file)
-  local ts = file and file:read("*n")
-  if file then file:close() end
-  return ts
+  if not file then return nil end
+  local ts, epoch = file:read("*n", "*l")
+  file:close()
+  return ts, epoch and epoch:match("%x+")
 end
 
 -- The file holds the old ts or the new one, never half of it.
-function bot.save(ts)
+function bot.save(ts, epoch)
   local file = assert(io.open(cursor_file .. ".new", "w"))
-  assert(file:write(exact(ts)))
+  assert(file:write(exact(ts), " ", epoch, "\n"))
   assert(file:close())
   assert(os.rename(cursor_file .. ".new", cursor_file))
 end

@@ -72,22 +72,29 @@ def handle(update, appname):
         print(f"{message['text']} -> {answer}", flush=True)
 
 
-def save(cursor, ts):
-    """Writes the file so that it has the old ts or the new one, never half of it."""
+def load(cursor):
+    """The ts of the last update, and the epoch of the data that it belongs to."""
+    ts, _, epoch = (cursor.read_text() if cursor.exists() else "0").strip().partition(" ")
+    return int(ts), epoch
+
+
+def save(cursor, ts, epoch):
+    """Writes the file so that it has the old place or the new one, never half of it."""
     new = cursor.with_name(cursor.name + ".new")
-    new.write_text(str(ts))
+    new.write_text(f"{ts} {epoch}\n")
     new.replace(cursor)
 
 
 def main(url, appname, cursor_file):
     cursor = Path(cursor_file)
-    ts = int(cursor.read_text()) if cursor.exists() else 0
-    for entry in Channel(url).entries(ts=ts):
+    ts, epoch = load(cursor)
+    entries = Channel(url).entries(ts=ts, epoch=epoch)
+    for entry in entries:
         try:
             handle(entry.update, appname)
         except Exception as error:  # One bad update must not stop the rest.
             print(f"update {entry.ts} is not answered: {error!r}", file=sys.stderr, flush=True)
-        save(cursor, entry.ts)
+        save(cursor, entry.ts, entries.epoch)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #include "api/consumers.h"
 #include "api/handshake.h"
 #include "api/large_push.h"
+#include "api/many.h"
 #include "api/page.h"
 #include "api/poll.h"
 #include "api/push.h"
@@ -84,11 +85,12 @@ static enum http_error decode_channel(struct slice segment, struct route *route)
 
 /* --- The route table -------------------------------------------------------------------------- */
 
-enum { MAY_GET = 1, MAY_PUSH = 2, MAY_DELETE = 4, MAY_ALL = 7 };
+enum { MAY_GET = 1, MAY_PUSH = 2, MAY_DELETE = 4, MAY_ALL = 7, MAY_POST = 8 };
 
 /* The Allow header of a path that takes `methods`, with further headers behind it. */
 #define ALLOW(methods, more)                                                                       \
     ((methods) == MAY_GET    ? SLICE("Allow: GET, HEAD, OPTIONS\r\n" more)                         \
+     : (methods) == MAY_POST ? SLICE("Allow: POST, OPTIONS\r\n" more)                              \
      : (methods) == MAY_PUSH ? SLICE("Allow: POST, PUT, PATCH, OPTIONS\r\n" more)                  \
      : (methods) == MAY_ALL                                                                        \
          ? SLICE("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" more)                   \
@@ -152,7 +154,7 @@ static struct peer client_of(const struct exchange *exchange, const struct reque
     return peer;
 }
 
-/* What stands behind the channel's name in a path. */
+/* What stands behind the channel's name in a path. PLACE_MANY has none. */
 enum place {
     PLACE_CHANNEL,
     PLACE_PUSH,
@@ -160,6 +162,7 @@ enum place {
     PLACE_REFUSED,
     PLACE_CONSUMERS,
     PLACE_BELOW,
+    PLACE_MANY,
 };
 
 /* Takes the channel's name off the front of `*path`, which begins with a slash. The rest begins
@@ -234,7 +237,7 @@ static bool is_read_only(enum place place) {
 /* Whether a request whose path leads there is a push. */
 static bool is_push(const struct request *request, const struct route *route, enum place place) {
     if (method_bit(request) == MAY_PUSH)
-        return true;
+        return place != PLACE_MANY;
     return request->parser.method == HTTP_GET &&
            (place == PLACE_PUSH ||
             (!is_read_only(place) && push_is_handshake(request, route->query)));
@@ -277,7 +280,7 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
         return true;
     struct peer peer = client_of(exchange, request);
     struct limiter_verdict verdict = limiter_take(api.limiter, peer.ip, wheel_now_ms());
-    ask_of(exchange)->quota = (int64_t)verdict.remaining;
+    ask_of(exchange)->quota = (int32_t)verdict.remaining;
     if (verdict.allowed)
         return true;
     counters.rate_limited++;
@@ -363,6 +366,17 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
         push(exchange, request, route);
 }
 
+/* `/-/poll`, the poll of many channels. */
+static void serve_many(struct exchange *exchange, const struct request *request,
+                       const struct route *route) {
+    if (request->parser.method == HTTP_OPTIONS)
+        reply_options(exchange, MAY_POST);
+    else if (request->parser.method != HTTP_POST)
+        refuse_method(exchange, MAY_POST);
+    else if (within_limit(exchange, request, route, PLACE_MANY))
+        many_handle(exchange, request, route->query);
+}
+
 static const struct {
     struct slice path;
     void (*show)(struct exchange *exchange);
@@ -403,7 +417,9 @@ static void on_request(struct exchange *exchange, const struct request *request)
         reply_error(exchange, ERROR_TARGET);
         return;
     }
-    if (is_reserved(route.path))
+    if (slice_equal(route.path, SLICE("/-/poll")))
+        serve_many(exchange, request, &route);
+    else if (is_reserved(route.path))
         serve_reserved(exchange, request, route.path);
     else
         serve_channel(exchange, request, &route);
@@ -411,18 +427,30 @@ static void on_request(struct exchange *exchange, const struct request *request)
 
 static void on_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    poll_forget(ask);
-    if (ask->making == MAKING_BATCH)
-        batch_cancel(ask->batch);
-    else if (ask->making == MAKING_LARGE_PUSH)
-        large_push_cancel(ask->large_push);
-    else if (ask->making == MAKING_LARGE_PAGE)
-        large_page_cancel(exchange);
-    else if (ask->push)
-        inbox_cancel_push(ask->push);
-    ask->push = NULL;
-    push_drop_wanted(ask);
+    switch ((enum ask_kind)ask->kind) {
+    case ASK_NOTHING: return;
+    case ASK_UPDATES:
+    case ASK_CONSUMERS:
+    case ASK_FORGET: poll_forget(ask); return;
+    case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
+    case ASK_MANY: many_cancel(ask->many); return;
+    case ASK_BATCH: batch_cancel(ask->batch); break;
+    case ASK_LARGE_PUSH: large_push_cancel(ask->large_push); break;
+    case ASK_PUSH:
+        if (ask->push)
+            inbox_cancel_push(ask->push);
+        break;
+    }
+    push_forget(ask);
 }
 
-const struct handler api_handler = {on_request, poll_expire, on_cancel, on_refused};
+static void on_expire(struct exchange *exchange) {
+    struct ask *ask = ask_of(exchange);
+    if (ask->kind == ASK_MANY)
+        many_expire(ask->many);
+    else if (ask->kind == ASK_UPDATES)
+        poll_expire(exchange);
+}
+
+const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused};
 const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done};

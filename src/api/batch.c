@@ -76,7 +76,7 @@ static void drop_updates(struct batch *batch) {
 
 void batch_cancel(struct batch *batch) {
     struct ask *ask = ask_of(batch->exchange);
-    ask->making = MAKING_NOTHING;
+    ask->kind = ASK_PUSH;
     ask->push = NULL;
     drop_updates(batch);
     free_batch(batch);
@@ -97,7 +97,7 @@ static void refuse(struct batch *batch, enum http_error error) {
     struct refusal refusal = refusal_of(batch, error);
     refusals_note(&refusal);
     batch_cancel(batch);
-    push_drop_wanted(ask_of(exchange));
+    push_forget(ask_of(exchange));
     reply_error_in(exchange, refusal.line, error);
 }
 
@@ -119,7 +119,7 @@ static struct batch *new_batch(struct exchange *exchange, struct slice channel,
     payload->inflated = (struct buf){0};
     struct ask *ask = ask_of(exchange);
     ask->batch = batch;
-    ask->making = MAKING_BATCH;
+    ask->kind = ASK_BATCH;
     return batch;
 }
 
@@ -204,7 +204,7 @@ static void push(struct batch *batch) {
     struct slice channel = {batch->channel, batch->channel_len};
     log_debug("push", "channel", log_secret(channel).text, "bytes", log_number(batch->bytes).text,
               "updates", log_number(batch->count).text, NULL);
-    ask->making = MAKING_NOTHING;
+    ask->kind = ASK_PUSH;
     ask->push = inbox_push_batch(api.inbox, channel, batch->updates, batch->deliveries,
                                  batch->count, exchange);
     if (ask->push) {

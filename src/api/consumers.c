@@ -11,13 +11,11 @@
 void consumers_list(struct exchange *exchange, struct slice channel) {
     struct ask *ask = ask_of(exchange);
     ask->kind = ASK_CONSUMERS;
-    ask->poll.ts = POSITION_NOW; /* only the channel's total is wanted */
-    ask->poll.limit = 1;
-    ask->poll.epoch = 0;
-    ask->poll.filter = NULL;
-    ask->poll.wants_epoch = ask->poll.may_wait = ask->poll.has_position = false;
-    if (!inbox_poll_consumers(api.inbox, channel, &ask->poll))
-        reply_error(exchange, ERROR_BUSY);
+    ask->poll = (struct poll){.ts = POSITION_NOW, .limit = 1}; /* only the total is wanted */
+    if (inbox_poll_consumers(api.inbox, channel, &ask->poll))
+        return;
+    poll_forget(ask);
+    reply_error(exchange, ERROR_BUSY);
 }
 
 /* Whether the query is `as=NAME` and nothing else: a slip must not forget anything. */
@@ -35,12 +33,15 @@ void consumers_forget(struct exchange *exchange, struct slice channel, struct sl
     struct poll_query asked;
     enum http_error error = parse_forget(&asked, query);
     ask->kind = ASK_FORGET;
+    ask->poll = (struct poll){0};
     struct slice name = {asked.name, asked.name_len};
     if (!error && !inbox_forget_consumer(api.inbox, channel, name, &ask->poll))
         error = ERROR_BUSY;
     poll_query_deinit(&asked);
-    if (error)
-        reply_error(exchange, error);
+    if (!error)
+        return;
+    poll_forget(ask);
+    reply_error(exchange, error);
 }
 
 static void write_consumer(struct buf *body, const struct store_cursor *cursor, uint64_t total) {

@@ -46,7 +46,7 @@ static void free_push(struct large_push *push) {
 static struct exchange *detach(struct large_push *push) {
     struct exchange *exchange = push->exchange;
     struct ask *ask = ask_of(exchange);
-    ask->making = MAKING_NOTHING;
+    ask->kind = ASK_PUSH;
     ask->push = NULL;
     push->exchange = NULL;
     return exchange;
@@ -175,7 +175,7 @@ void large_push_handle(struct exchange *exchange, const struct request *request,
     }
     struct ask *ask = ask_of(exchange);
     ask->large_push = push;
-    ask->making = MAKING_LARGE_PUSH;
+    ask->kind = ASK_LARGE_PUSH;
     push->work = (struct work){.run = make, .done = made};
     push->exchange = exchange;
     push->payload = *payload;

@@ -185,7 +185,7 @@ static void page_written(struct work *work) {
     budget_give(page->work_bytes);
     for (struct list *link; (link = list_shift(&page->asks));) {
         struct ask *ask = container_of(link, struct ask, poll.link);
-        ask->making = MAKING_NOTHING;
+        ask->kind = ASK_NOTHING;
         poll_reply(ask_exchange(ask), page->reply ? reply_ref(page->reply) : NULL,
                    page->answer.count);
     }
@@ -229,12 +229,12 @@ struct large_page *large_page_begin(const struct answer *answer, const struct pa
 
 void large_page_await(struct large_page *page, struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    ask->making = MAKING_LARGE_PAGE;
+    ask->kind = ASK_LARGE_PAGE;
     list_append(&page->asks, &ask->poll.link);
 }
 
 void large_page_cancel(struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    ask->making = MAKING_NOTHING;
+    ask->kind = ASK_NOTHING;
     list_remove(&ask->poll.link);
 }

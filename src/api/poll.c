@@ -1,6 +1,7 @@
 #include "api/poll.h"
 #include "api/api.h"
 #include "api/consumers.h"
+#include "api/many.h"
 #include "api/page.h"
 #include "api/poll_query.h"
 #include "api/replies.h"
@@ -21,12 +22,11 @@ static int64_t stamp_now_ms(void) {
     return store_is_shared(api.store) ? store_now_ms(api.store) : clock_wall_ms();
 }
 
-/* Sets the ask's filter, if the query has one. */
-static enum http_error set_filter(struct ask *ask, const struct buf *where) {
-    ask->poll.filter = NULL;
+enum http_error poll_filter(const struct buf *where, struct filter **filter) {
+    *filter = NULL;
     if (!where->len)
         return HTTP_NO_ERROR;
-    switch (inbox_filter(api.inbox, (struct slice){where->data, where->len}, &ask->poll.filter)) {
+    switch (inbox_filter(api.inbox, (struct slice){where->data, where->len}, filter)) {
     case FILTER_OK: return HTTP_NO_ERROR;
     case FILTER_MALFORMED: return ERROR_WHERE;
     case FILTER_TOO_LARGE: return ERROR_WHERE_SIZE;
@@ -39,12 +39,11 @@ static enum http_error set_filter(struct ask *ask, const struct buf *where) {
 static enum http_error begin(struct exchange *exchange, struct slice channel,
                              const struct poll_query *query) {
     struct ask *ask = ask_of(exchange);
-    enum http_error error = set_filter(ask, &query->where);
+    enum http_error error = poll_filter(&query->where, &ask->poll.filter);
     if (error)
         return error;
     uint64_t sleep_ms = query->sleep_ms < api.poll_max_ms ? query->sleep_ms : api.poll_max_ms;
     struct poll *poll = &ask->poll;
-    ask->kind = ASK_UPDATES;
     poll->ts = query->position;
     poll->has_position = query->has_position;
     poll->confirms = query->position >= 0 || query->position == POSITION_NOW;
@@ -65,13 +64,16 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
 }
 
 void poll_handle(struct exchange *exchange, struct slice channel, struct slice query) {
+    struct ask *ask = ask_of(exchange);
+    ask->kind = ASK_UPDATES;
+    ask->poll = (struct poll){0};
     struct poll_query asked;
     enum http_error error = poll_query_parse(&asked, query, stamp_now_ms());
     if (!error)
         error = begin(exchange, channel, &asked);
     poll_query_deinit(&asked);
     if (error) {
-        poll_forget(ask_of(exchange));
+        poll_forget(ask);
         reply_error(exchange, error);
     }
 }
@@ -80,7 +82,7 @@ void poll_forget(struct ask *ask) {
     inbox_cancel(api.inbox, &ask->poll);
     if (ask->poll.filter)
         inbox_filter_unref(api.inbox, ask->poll.filter);
-    ask->poll.filter = NULL;
+    ask->kind = ASK_NOTHING;
 }
 
 void poll_expire(struct exchange *exchange) {
@@ -197,6 +199,10 @@ static bool is_large(struct exchange *exchange, const struct answer *answer) {
 }
 
 void poll_done(struct poll *poll, struct answer *answer) {
+    if (poll->is_one_of_many) {
+        many_poll_done(poll, answer);
+        return;
+    }
     struct ask *ask = container_of(poll, struct ask, poll);
     struct exchange *exchange = ask_exchange(ask);
     struct reply *reply = NULL;

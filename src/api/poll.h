@@ -13,6 +13,10 @@
 /* Handles a poll of `channel`; `query` is what follows the `?` of the target. */
 void poll_handle(struct exchange *exchange, struct slice channel, struct slice query);
 
+/* The filter of a query's conditions, with a reference for inbox_filter_unref(); NULL: there are
+ * none. */
+enum http_error poll_filter(const struct buf *where, struct filter **filter);
+
 /* The exchange has no poll any more. Harmless when it had none. */
 void poll_forget(struct ask *ask);
 

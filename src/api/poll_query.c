@@ -5,7 +5,6 @@
 #include "inbox/filter.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -57,45 +56,79 @@ static bool parse_ago(const char *text, int64_t *ms) {
     return true;
 }
 
+/* Takes what looks like `shape`, where a 0 stands for any digit, off the front. */
+static bool take_shape(const char **text, const char *shape) {
+    size_t i = 0;
+    for (; shape[i]; i++) {
+        char c = (*text)[i];
+        if (shape[i] == '0' ? c < '0' || c > '9' : c != shape[i])
+            return false;
+    }
+    *text += i;
+    return true;
+}
+
+/* The number that these two digits are. */
+static int two_digits(const char *text) {
+    return (text[0] - '0') * 10 + text[1] - '0';
+}
+
 /* Reads `Z`, `+02:00`, `+0200` or nothing, as seconds east of UTC. */
 static bool parse_zone(const char *text, int *seconds) {
     *seconds = 0;
     if (!*text || strcmp(text, "Z") == 0 || strcmp(text, "z") == 0)
         return true;
-    int hours, minutes, len = 0;
-    if (sscanf(text, "%*1[+-]%2d%*1[:]%2d%n", &hours, &minutes, &len) < 2)
-        len = 0;
-    if (!len && sscanf(text, "%*1[+-]%2d%2d%n", &hours, &minutes, &len) < 2)
+    const char *digits = text + 1, *end = digits;
+    if ((*text != '+' && *text != '-') || (!take_shape(&end, "00:00") && !take_shape(&end, "0000")))
         return false;
-    if (!len || text[len] || hours < 0 || hours > 23 || minutes < 0 || minutes > 59)
-        return false;
+    int hours = two_digits(digits), minutes = two_digits(end - 2);
     *seconds = (hours * 60 + minutes) * (*text == '-' ? -60 : 60);
-    return true;
+    return !*end && hours < 24 && minutes < 60;
+}
+
+/* Takes the digits of a fraction, whose first was taken. */
+static int take_thousandths(const char **text) {
+    int thousandths = 0, unit = 100;
+    for (--*text; **text >= '0' && **text <= '9'; ++*text, unit /= 10)
+        thousandths += (**text - '0') * unit;
+    return thousandths;
+}
+
+/* Takes a time of day, as milliseconds. */
+static bool parse_time(const char **text, int64_t *ms) {
+    const char *at = *text;
+    if (!take_shape(text, "00:00"))
+        return false;
+    int hours = two_digits(at), minutes = two_digits(at + 3), seconds = 0, fraction = 0;
+    if (take_shape(text, ":00")) {
+        seconds = two_digits(*text - 2);
+        if (take_shape(text, ".0"))
+            fraction = take_thousandths(text);
+    }
+    *ms = ((hours * 60 + minutes) * 60 + seconds) * 1000 + fraction;
+    return hours < 24 && minutes < 60 && seconds <= 60; /* 60: a leap second */
 }
 
 /* Reads `2026-11-29`, `2026-11-29T10:00`, `2026-11-29 10:00:00.5+02:00`. */
 static bool parse_iso(const char *text, int64_t *ms) {
-    struct tm time = {0};
-    int zone;
-    const char *rest = strptime(text, "%Y-%m-%d", &time);
-    if (!rest)
+    const char *rest = text;
+    if (!take_shape(&rest, "0000-00-00"))
         return false;
-    double fraction = 0;
-    if (*rest == 'T' || *rest == 't' || *rest == ' ') {
-        const char *day = rest + 1;
-        rest = strptime(day, "%H:%M:%S", &time);
-        if (!rest)
-            rest = strptime(day, "%H:%M", &time);
-        if (!rest)
-            return false;
-        char *end = (char *)rest;
-        if (*rest == '.')
-            fraction = strtod(rest, &end);
-        rest = end;
-    }
+    struct tm day = {.tm_year = two_digits(text) * 100 + two_digits(text + 2) - 1900,
+                     .tm_mon = two_digits(text + 5) - 1,
+                     .tm_mday = two_digits(text + 8)},
+              same = day;
+    int64_t seconds = timegm(&same), time_ms = 0; /* makes a March of the 30th of February */
+    if (day.tm_mon != same.tm_mon || day.tm_mday != same.tm_mday)
+        return false;
+    int zone;
+    bool has_time = *rest == 'T' || *rest == 't' || *rest == ' ';
+    rest += has_time;
+    if (has_time && !parse_time(&rest, &time_ms))
+        return false;
     if (!parse_zone(rest, &zone))
         return false;
-    *ms = ((int64_t)timegm(&time) - zone) * 1000 + (int64_t)(fraction * 1000);
+    *ms = (seconds - zone) * 1000 + time_ms;
     return true;
 }
 

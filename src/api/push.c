@@ -33,13 +33,13 @@ static enum http_error read_handshake(const struct request *request, struct slic
     return HTTP_NO_ERROR;
 }
 
-void push_drop_wanted(struct ask *ask) {
+void push_forget(struct ask *ask) {
+    ask->kind = ASK_NOTHING;
     if (!ask->wanted)
         return;
     budget_give(wanted_size(ask->wanted));
     wanted_deinit(ask->wanted);
     free(ask->wanted);
-    ask->wanted = NULL;
 }
 
 bool push_is_handshake(const struct request *request, struct slice query) {
@@ -50,7 +50,7 @@ bool push_is_handshake(const struct request *request, struct slice query) {
 }
 
 void push_refuse(struct exchange *exchange, const struct refusal *refusal) {
-    push_drop_wanted(ask_of(exchange));
+    push_forget(ask_of(exchange));
     refusals_note(refusal);
     reply_error_in(exchange, refusal->line, refusal->error);
 }
@@ -112,6 +112,10 @@ static enum http_error inflate_small(struct payload *payload, size_t max, bool *
 
 void push_handle(struct exchange *exchange, const struct request *request, struct slice channel,
                  const struct sent *sent) {
+    struct ask *ask = ask_of(exchange);
+    ask->kind = ASK_PUSH;
+    ask->push = NULL;
+    ask->wanted = NULL;
     struct payload payload = payload_of(request);
     bool is_batch = batch_is_type(payload.content_type) && !payload.is_opaque;
     bool is_large = payload.bytes.len > LARGE_PUSH_BYTES && (payload.codings.len || !is_batch);
@@ -120,7 +124,7 @@ void push_handle(struct exchange *exchange, const struct request *request, struc
         error = inflate_small(&payload, request->body_max_bytes, &is_large);
     is_batch &= !payload.is_opaque;
     if (!error)
-        error = read_handshake(request, sent->query, &ask_of(exchange)->wanted);
+        error = read_handshake(request, sent->query, &ask->wanted);
     if (error) {
         struct refusal refusal = push_refusal(request, channel, sent, error);
         push_refuse(exchange, &refusal);
@@ -187,22 +191,21 @@ void push_done(void *owner, const struct store_append *push) {
     struct exchange *exchange = owner;
     if (!exchange)
         return;
-    ask_of(exchange)->push = NULL;
+    struct ask *ask = ask_of(exchange);
     if (push->error) {
-        push_drop_wanted(ask_of(exchange));
+        push_forget(ask);
         reply_store_error(exchange, push->error);
         return;
     }
     struct lines lines = result_lines(push);
     lines_add_limit(&lines, exchange);
     struct wanted wanted = {0};
-    struct ask *ask = ask_of(exchange);
     bool is_wanted = true;
-    if (ask->wanted) { /* taken over: the next request may begin while this one is replied to */
+    ask->kind = ASK_NOTHING; /* the next request may begin while this one is replied to */
+    if (ask->wanted) {
         budget_give(wanted_size(ask->wanted));
         wanted = *ask->wanted;
         free(ask->wanted);
-        ask->wanted = NULL;
     } else
         is_wanted = wish_read(update_query(push->updates[0]), &wanted);
     if (is_wanted)

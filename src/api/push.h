@@ -29,7 +29,7 @@ struct refusal push_refusal(const struct request *request, struct slice channel,
 bool push_is_handshake(const struct request *request, struct slice query);
 
 /* Forgets the reply that the push under way wants. */
-void push_drop_wanted(struct ask *ask);
+void push_forget(struct ask *ask);
 
 /* inbox_events.push_done: `owner` is the exchange. */
 void push_done(void *owner, const struct store_append *push);

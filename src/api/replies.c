@@ -16,7 +16,7 @@ void lines_add(struct lines *lines, const char *name, uint64_t number) {
 }
 
 void lines_add_limit(struct lines *lines, struct exchange *exchange) {
-    int64_t quota = ask_of(exchange)->quota;
+    int32_t quota = ask_of(exchange)->quota;
     if (quota < 0)
         return;
     lines_add(lines, "X-RateLimit-Limit", limiter_limit(api.limiter));

@@ -10,24 +10,36 @@
 #include "http/reply.h"
 #include "inbox/inbox.h"
 
-enum making { MAKING_NOTHING, MAKING_BATCH, MAKING_LARGE_PUSH, MAKING_LARGE_PAGE };
+/* What a request under way is. */
+enum ask_kind {
+    ASK_NOTHING, /* none, or one that is answered at once */
+    ASK_UPDATES,
+    ASK_CONSUMERS,  /* the list of them */
+    ASK_FORGET,     /* ... one of them */
+    ASK_LARGE_PAGE, /* the poll is answered, its page is being written */
+    ASK_MANY,       /* a poll of many channels */
+    ASK_PUSH,
+    ASK_BATCH,      /* a push whose updates are being made, */
+    ASK_LARGE_PUSH, /* or whose one update is */
+};
 
 /* What a handler keeps of a request under way, in its exchange's `state`. */
-/* What the answer to a poll becomes. */
-enum ask_kind { ASK_UPDATES, ASK_CONSUMERS, ASK_FORGET };
-
 struct ask {
-    struct poll poll;
     union {
-        struct store_append *push;     /* NULL when none is under way */
-        struct batch *batch;           /* MAKING_BATCH: its updates are being made */
-        struct large_push *large_push; /* MAKING_LARGE_PUSH: so is its update */
+        struct poll poll; /* to ASK_LARGE_PAGE, which uses its link */
+        struct many *many;
+        struct { /* from ASK_PUSH on */
+            union {
+                struct store_append *push; /* NULL until it is with the store */
+                struct batch *batch;
+                struct large_push *large_push;
+            };
+            struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
+        };
     };
-    struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
-    int64_t quota;         /* requests left in the client's window; -1: not counted */
-    bool is_full;          /* a poll with view=full */
-    uint8_t kind;          /* of a poll: enum ask_kind */
-    uint8_t making;        /* enum making */
+    int32_t quota; /* requests left in the client's window; -1: not counted */
+    uint8_t kind;  /* enum ask_kind */
+    bool is_full;  /* a poll with view=full */
 };
 
 _Static_assert(sizeof(struct ask) <= EXCHANGE_STATE_BYTES, "an ask fits into its exchange");

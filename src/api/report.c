@@ -108,6 +108,9 @@ static void write_inbox(struct buf *out) {
                 counters.polls_parked);
     write_counter(out, "longline_updates_delivered_total", "Updates sent to consumers.",
                   counters.updates_delivered);
+    write_counter(out, "longline_filter_looks_total",
+                  "Updates looked at to find out whether a filter wants them.",
+                  counters.filter_looks);
     write_gauge(out, "longline_channels_resident", "Channels in memory.",
                 counters.channels_resident);
     write_gauge(out, "longline_cache_bytes",

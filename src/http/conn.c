@@ -303,6 +303,7 @@ void exchange_error(struct exchange *exchange, enum http_error error, struct sli
 
 void exchange_wait(struct exchange *exchange, uint64_t wait_ms) {
     struct conn *conn = conn_of(exchange);
+    stop_waiting(conn);
     uint64_t earlier_ms = wait_ms / 8 < CONN_EARLIER_MAX_MS ? wait_ms / 8 : CONN_EARLIER_MAX_MS;
     wheel_share(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + wait_ms, earlier_ms);
     exchange->is_waiting = true;

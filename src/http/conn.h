@@ -40,7 +40,7 @@ enum {
     CONN_EARLIER_MAX_MS = 4000, /* see exchange_wait() */
 };
 
-enum { EXCHANGE_STATE_BYTES = 112 };
+enum { EXCHANGE_STATE_BYTES = 80 };
 
 /* One request and its one reply, embedded in its connection. The handler owns it from
  * handler.request() to exchange_reply(). */
@@ -130,7 +130,8 @@ bool exchange_keep(struct exchange *exchange, const struct request *request, str
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
 
 /* Calls handler.expire() after `wait_ms`, unless the reply comes before. Where many others end at
- * that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. */
+ * that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. Once more moves the
+ * moment. */
 void exchange_wait(struct exchange *exchange, uint64_t wait_ms);
 
 /* The flags for reply_new(). */

@@ -49,16 +49,25 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
     X(ERROR_TARGET, HTTP_BAD_REQUEST, "The request target is not a path")                          \
     X(ERROR_CHANNEL_NAME, HTTP_BAD_REQUEST,                                                        \
       "A channel name has 1 to 256 bytes, no control characters and sound percent-encoding")       \
-    X(ERROR_TS, HTTP_BAD_REQUEST, "ts is the id of the last update seen, or -K for the last K")    \
+    X(ERROR_TS, HTTP_BAD_REQUEST,                                                                  \
+      "ts is the id of the last update seen, -K for the last K, or now")                           \
     X(ERROR_SLEEP, HTTP_BAD_REQUEST, "sleep is a number of seconds from 0 to 60")                  \
     X(ERROR_SINCE, HTTP_BAD_REQUEST,                                                               \
       "since is how long ago (90s, 10m, 36h, 7d), an ISO 8601 time, or seconds since 1970")        \
     X(ERROR_SINCE_TS, HTTP_BAD_REQUEST, "since and ts do not go together")                         \
     X(ERROR_WHERE, HTTP_BAD_REQUEST,                                                               \
       "where is FIELD:TEXT, where FIELD is header.NAME, query.NAME, body.A.B, method or path")     \
-    X(ERROR_WHERE_SIZE, HTTP_BAD_REQUEST, "At most 16 where conditions of 4096 bytes together")    \
+    X(ERROR_WHERE_SIZE, HTTP_BAD_REQUEST,                                                          \
+      "At most 16 where conditions, of 4096 bytes and 128 names and texts between * together")     \
     X(ERROR_AS, HTTP_BAD_REQUEST, "as is a name of 1 to 64 bytes without control characters")      \
     X(ERROR_CONFIRM, HTTP_BAD_REQUEST, "confirm is now, and needs as")                             \
+    X(ERROR_MANY_BODY, HTTP_BAD_REQUEST,                                                           \
+      "The body is a JSON object of 1 to 64 channels, each with its cursor: a number, now, or "    \
+      "an object of ts and epoch")                                                                 \
+    X(ERROR_MANY_NAME, HTTP_BAD_REQUEST,                                                           \
+      "The body names a channel twice, or by what is no channel's name")                           \
+    X(ERROR_MANY_QUERY, HTTP_BAD_REQUEST,                                                          \
+      "as, ts and since are for a poll of one channel; the body says where to begin")              \
     X(ERROR_LIMIT, HTTP_BAD_REQUEST, "limit is a whole number from 1")                             \
     X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                     \
     X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \
@@ -77,6 +86,8 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
     X(ERROR_BATCH_LINE, HTTP_CONTENT_TOO_LARGE, "A line of a batch has at most 1 MiB")             \
     X(ERROR_BATCH_SIZE, HTTP_CONTENT_TOO_LARGE,                                                    \
       "The headers and the query, once for each line, take more than 16 MiB")                      \
+    X(ERROR_MANY_SIZE, HTTP_CONTENT_TOO_LARGE,                                                     \
+      "The body of a poll of many channels has at most 65536 bytes")                               \
     X(ERROR_TARGET_SIZE, HTTP_URI_TOO_LONG, "The request target is longer than 8192 bytes")        \
     X(ERROR_EXPECT, HTTP_EXPECTATION_FAILED, "The only expectation taken is 100-continue")         \
     X(ERROR_RATE_LIMIT, HTTP_TOO_MANY_REQUESTS, "Too many requests")                               \

@@ -23,7 +23,7 @@ struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name)
 }
 
 void cache_touch(struct inbox *inbox, struct channel *channel) {
-    channel->used_ms = uv_now(inbox->loop);
+    channel->used_ms = (uint32_t)uv_now(inbox->loop);
     list_remove(&channel->use_link);
     list_append(&inbox->by_use, &channel->use_link);
 }

@@ -25,16 +25,16 @@ struct channel {
     uint64_t total;         /* its newest ts */
     uint64_t gone;          /* updates up to this ts are certainly not kept any more */
     uint64_t epoch;         /* of its data (store.h); 0: not known */
-    uint64_t used_ms;       /* when it was last used */
     struct update **recent;
     struct watched *watched;     /* follow.c's; NULL where nobody waits */
     struct consumers *consumers; /* consumers.c's; NULL where nobody has a name */
     struct views *views;         /* views.c's; NULL where nobody has a filter */
     uint32_t recent_first, recent_count, recent_cap;
-    uint32_t reads;   /* under way */
-    uint32_t pins;    /* reads and looks under way: it stays in memory meanwhile */
-    uint32_t parked;  /* polls in its views */
+    uint32_t used_ms; /* when it was last used */
+    uint32_t pins;    /* what is under way for it: it stays in memory meanwhile */
     bool is_loaded;   /* total is known */
+    bool is_loading;  /* it is being read for the first time */
+    bool has_parked;  /* polls, in its views */
     bool wants_epoch; /* somebody does */
     uint16_t name_len;
     char name[];
@@ -42,7 +42,7 @@ struct channel {
 
 /* Whether polls wait on it. */
 static inline bool channel_has_polls(const struct channel *channel) {
-    return !list_empty(&channel->polls) || !list_empty(&channel->loading) || channel->parked;
+    return !list_empty(&channel->polls) || !list_empty(&channel->loading) || channel->has_parked;
 }
 
 /* Whether it must stay in memory. */

@@ -22,7 +22,7 @@ struct condition {
 struct filter {
     struct table_node node;
     uint32_t refs;
-    bool reads[FIELDS]; /* whether there is a condition on it */
+    uint32_t reads[FIELDS]; /* how often it may have to be read */
     uint32_t count;
     struct condition conditions[FILTER_MAX_CONDITIONS];
     size_t text_len;
@@ -97,6 +97,20 @@ static bool parse_condition(struct slice text, char *at, struct condition *condi
     return parse_pattern(text, at + condition->name.len, &condition->pattern);
 }
 
+/* A path is looked for once a name, and texts in the middle of an alternative once for each of
+ * these. */
+static uint32_t reads_of(const struct condition *condition) {
+    uint32_t reads = 1;
+    for (size_t i = 0; condition->field == FIELD_BODY && i < condition->name.len; i++)
+        reads += condition->name.data[i] == '.';
+    struct slice pattern = condition->pattern;
+    for (struct slice one; slice_cut(&pattern, ALTERNATIVE, &one);) {
+        const char *first = memchr(one.data, ANY_BYTES, one.len);
+        reads += first && (const char *)memrchr(one.data, ANY_BYTES, one.len) > first + 1;
+    }
+    return reads;
+}
+
 static bool parse(struct filter *filter) {
     struct slice text = {filter->text, filter->text_len}, one;
     char *at = filter->text + filter->text_len;
@@ -107,10 +121,19 @@ static bool parse(struct filter *filter) {
         struct condition *condition = &filter->conditions[filter->count - 1];
         if (!parse_condition(one, at, condition))
             return false;
-        filter->reads[condition->field] = true;
+        filter->reads[condition->field] += reads_of(condition);
         at += one.len;
     }
     return filter->count > 0;
+}
+
+/* Without the NULs. */
+static bool is_too_large(const struct filter *filter) {
+    uint32_t reads = 0;
+    for (int field = 0; field < FIELDS; field++)
+        reads += filter->reads[field];
+    return filter->count > FILTER_MAX_CONDITIONS || reads > FILTER_MAX_READS ||
+           filter->text_len - filter->count > FILTER_MAX_BYTES;
 }
 
 /* --- All filters ------------------------------------------------------------------------------ */
@@ -143,9 +166,9 @@ enum filter_error filters_get(struct filters *filters, struct slice text, struct
         return FILTER_NO_ROOM;
     *new = (struct filter){.node.hash = hash, .refs = 1, .text_len = text.len};
     memcpy(new->text, text.data, text.len);
-    if (!parse(new)) {
-        enum filter_error error =
-            new->count > FILTER_MAX_CONDITIONS ? FILTER_TOO_LARGE : FILTER_MALFORMED;
+    bool is_sound = parse(new);
+    if (!is_sound || is_too_large(new)) {
+        enum filter_error error = is_too_large(new) ? FILTER_TOO_LARGE : FILTER_MALFORMED;
         free(new);
         return error;
     }
@@ -211,7 +234,7 @@ static struct slice text_of(const struct buf *buf) {
 
 static bool has_header(const struct condition *condition, struct slice headers, struct buf *room) {
     for (struct json_member member; headers.len && json_next_member(&headers, &member);) {
-        if (!slice_equal(member.key, condition->name))
+        if (!slice_equal(member.key, condition->name) || *member.value.data != '"')
             continue;
         struct slice string = {member.value.data + 1, member.value.len - 2};
         return matches_text(condition->pattern, json_unescape(string, room));
@@ -266,7 +289,13 @@ bool filter_matches(const struct filter *filter, const struct update *update) {
 }
 
 size_t filter_cost(const struct filter *filter, const struct update *update) {
-    return update->method_len + (filter->reads[FIELD_BODY] ? update->body_len : 0) +
-           (filter->reads[FIELD_HEADER] ? update->headers_len : 0) +
-           (filter->reads[FIELD_QUERY] ? update->query_len : 0);
+    const size_t lens[FIELDS] = {
+        [FIELD_HEADER] = update->headers_len, [FIELD_QUERY] = update->query_len,
+        [FIELD_BODY] = update->body_len,      [FIELD_METHOD] = update->method_len,
+        [FIELD_PATH] = update->method_len,
+    };
+    size_t bytes = 0;
+    for (int field = 0; field < FIELDS; field++)
+        bytes += filter->reads[field] * lens[field];
+    return bytes;
 }

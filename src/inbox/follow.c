@@ -179,7 +179,7 @@ static void begin_loading(struct watched *watched) {
 
 /* They stand in the order in which they asked. */
 static bool is_ready(const struct channel *channel, const struct poll *poll) {
-    return poll->asked_at < channel->watched->verified_at;
+    return (int32_t)(poll->asked_at - (uint32_t)channel->watched->verified_at) < 0;
 }
 
 /* Decides for the polls that came before the read began. For the others the channel is re-read. */
@@ -305,7 +305,7 @@ static void unwatch(struct inbox *inbox, struct channel *channel) {
 static void wait_for_load(struct watched *watched, struct poll *poll) {
     bool is_first = list_empty(&watched->channel->loading) || list_empty(&watched->loading_link);
     poll_wait_for_load(watched->channel, poll);
-    poll->asked_at = ++watched->follow->moment;
+    poll->asked_at = (uint32_t)++watched->follow->moment;
     if (is_first)
         begin_loading(watched);
 }
@@ -531,7 +531,7 @@ static void forget_idle(struct inbox *inbox, uint64_t now_ms) {
         struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
         bool has_polls = channel_has_polls(channel);
         if (channel->watched &&
-            now_ms - channel->used_ms < (uint64_t)(has_polls ? TICK_MS : IDLE_MS))
+            (uint32_t)now_ms - channel->used_ms < (uint32_t)(has_polls ? TICK_MS : IDLE_MS))
             return;
         if (has_polls) {
             cache_touch(inbox, channel);

@@ -60,6 +60,7 @@ static void fail_polls(struct inbox *inbox, struct channel *channel,
 
 /* A read's total is the channel's: nobody else writes. */
 static void read_done(struct inbox *inbox, struct channel *channel, struct store_read *read) {
+    channel->is_loading = false;
     if (read->error) {
         fail_polls(inbox, channel, read);
         return;
@@ -87,11 +88,12 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
         poll_decide(inbox, channel, poll);
         return true;
     }
-    if (channel->reads) { /* it is being read */
+    if (channel->is_loading) {
         poll_wait_for_load(channel, poll);
         return true;
     }
-    if (read_for_poll(inbox, channel, poll))
+    channel->is_loading = read_for_poll(inbox, channel, poll);
+    if (channel->is_loading)
         return true;
     if (!channel->pins)
         cache_forget(inbox, channel);
@@ -99,7 +101,8 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
 }
 
 static void reset_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    struct answer answer = {.reset = true, .ts = channel->total, .total = channel->total};
+    struct answer answer = {
+        .reset = true, .ts = channel->total, .total = channel->total, .epoch = channel->epoch};
     poll_answer(inbox, poll, &answer);
 }
 
@@ -262,6 +265,7 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     list_init(&inbox->by_use);
     list_init(&inbox->waking);
     list_init(&inbox->ending);
+    list_init(&inbox->roomless);
     turn_task_init(&inbox->wake, polls_answer_slice);
     bool is_shared = store_is_shared(store);
     inbox->mode = is_shared ? &follow_mode : &own_mode;

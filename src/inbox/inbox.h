@@ -53,25 +53,28 @@ struct poll {
         uint64_t total;          /* while ending */
         struct store_cursors *forgetting;
     };
-    int64_t ts;        /* where it begins (position.h): the last update seen, most often */
-    uint64_t asked_at; /* the inbox's */
-    uint64_t epoch;    /* of what it has seen (store.h); 0: it does not say */
-    union {            /* the inbox's */
-        struct consumer *consumer; /* is_named */
-        struct consumers *roster;  /* is_roster: wants them listed */
-    };
-    struct filter *filter; /* the caller's, until the poll is answered; NULL: wants all */
-    uint32_t skipped;      /* the inbox's: updates that the filter has left out so far */
+    /* The caller's: */
+    int64_t ts;            /* where it begins (position.h): the last update seen, most often */
+    uint64_t epoch;        /* of what it has seen (store.h); 0: it does not say */
+    struct filter *filter; /* until the poll is answered; NULL: it wants all */
     uint16_t limit;        /* 1 to READ_MAX_UPDATES */
-    uint8_t state;         /* enum poll_state */
-    uint8_t pages; /* the inbox's, and so is all that follows but may_wait: looked through */
-    uint8_t outcome;
     bool may_wait : 1;     /* park when there is nothing new */
+    bool wants_epoch : 1;
     bool has_position : 1; /* of a consumer: `ts` says where it begins, */
     bool confirms : 1;     /* and it has confirmed that, */
     bool confirms_now : 1; /* and what it is answered with */
-    bool wants_epoch : 1;  /* the caller's too */
+    bool is_one_of_many : 1;
+    /* The inbox's: */
     bool was_parked : 1, is_judged : 1, is_waiting : 1, is_named : 1, is_roster : 1;
+    uint8_t state; /* enum poll_state */
+    uint8_t outcome;
+    uint8_t pages; /* looked through */
+    uint32_t asked_at;
+    uint32_t skipped; /* updates that the filter has left out so far */
+    union {
+        struct consumer *consumer; /* is_named */
+        struct consumers *roster;  /* is_roster: wants them listed */
+    };
 };
 
 enum { ANSWER_MEMOS = 16 };

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 
 enum {
-    INLINE_BYTES = 64 << 10,   /* read by filters in one go on the loop */
+    LITTLE_BYTES = 2 << 10,    /* read by a filter on the loop, whatever else the turn has to do, */
+    INLINE_BYTES = 64 << 10,   /* and while it has time */
     PAGES_MAX = 64,            /* looked through for one poll */
     WORK_MAX_BYTES = 64 << 20, /* of updates that wait for the worker, unless it is one page */
 };
@@ -42,6 +43,11 @@ static void free_look(struct look *look) {
     filter_unref(&inbox->filters, look->filter);
     inbox->look_bytes -= look->bytes;
     free(look);
+    for (struct list *link; (link = list_shift(&inbox->roomless));) {
+        struct view *view = container_of(link, struct view, room_link);
+        view_retry(view);
+        polls_wake(inbox, view->channel);
+    }
 }
 
 static void poll_looked(struct inbox *inbox, struct channel *channel, struct poll *poll,
@@ -56,6 +62,7 @@ static void looked(struct work *work) {
     if (look->view) {
         look->view->look = NULL;
         view_looked(look->view, look->page.updates, look->page.count, look->wanted);
+        view_retry(look->view);
     }
     if (look->poll)
         poll_looked(inbox, channel, look->poll, &look->page, look->wanted);
@@ -70,14 +77,20 @@ void look_abandon(struct look *look) {
     look->view = NULL;
 }
 
-/* Hands a page to the worker. NULL when there is no room for it. */
-static struct look *submit(struct inbox *inbox, struct channel *channel, struct filter *filter,
-                           const struct answer *page) {
+static size_t bytes_of(const struct answer *page) {
     size_t bytes = 0;
     for (uint32_t i = 0; i < page->count; i++)
         bytes += update_size(page->updates[i]);
-    if (inbox->look_bytes && inbox->look_bytes + bytes > WORK_MAX_BYTES)
-        return NULL;
+    return bytes;
+}
+
+static bool has_room(const struct inbox *inbox, const struct answer *page) {
+    return !inbox->look_bytes || inbox->look_bytes + bytes_of(page) <= WORK_MAX_BYTES;
+}
+
+/* Hands a page to the worker. NULL when memory is out. */
+static struct look *submit(struct inbox *inbox, struct channel *channel, struct filter *filter,
+                           const struct answer *page) {
     assert(page->count);
     struct look *look = malloc(sizeof *look + page->count * sizeof *look->wanted);
     struct update **updates = malloc(page->count * sizeof *updates);
@@ -91,33 +104,38 @@ static struct look *submit(struct inbox *inbox, struct channel *channel, struct 
                           .channel = channel,
                           .filter = filter_ref(filter),
                           .page = *page,
-                          .bytes = bytes};
+                          .bytes = bytes_of(page)};
     for (uint32_t i = 0; i < page->count; i++)
         updates[i] = update_ref(page->updates[i]);
     look->page.updates = updates;
-    inbox->look_bytes += bytes;
+    inbox->look_bytes += look->bytes;
     channel->pins++;
     worker_submit(&look->work);
     return look;
 }
 
-/* Whether it is quickly done here. */
-static bool is_quick(const struct filter *filter, const struct view *view,
-                     struct update *const *updates, uint32_t count) {
+/* Bytes to be read for that of a page which is not known yet; when there are too many for the loop,
+ * at least that. */
+static size_t cost_of(const struct filter *filter, const struct view *view,
+                      struct update *const *updates, uint32_t count) {
     size_t cost = 0;
     for (uint32_t i = 0; i < count && cost <= INLINE_BYTES; i++)
         if (!view || !view_knows(view, updates[i]->ts))
             cost += filter_cost(filter, updates[i]);
-    return cost <= INLINE_BYTES;
+    return cost;
 }
 
 /* --- For a view's polls ----------------------------------------------------------------------- */
 
 bool look_for_view(struct inbox *inbox, struct view *view, struct update **updates,
                    uint32_t count) {
-    if (is_quick(view->filter, view, updates, count))
+    if (cost_of(view->filter, view, updates, count) <= INLINE_BYTES)
         return false;
     struct answer page = {.updates = updates, .count = count};
+    if (!has_room(inbox, &page)) {
+        list_append(&inbox->roomless, &view->room_link);
+        return true;
+    }
     view->look = submit(inbox, view->channel, view->filter, &page);
     if (!view->look)
         return false;
@@ -156,16 +174,26 @@ static void poll_looked(struct inbox *inbox, struct channel *channel, struct pol
     inbox->mode->go_on(inbox, channel, poll);
 }
 
+/* Whether what its view knows is of the same updates as its page. What was read from a shared store
+ * may already be of the channel's next life. */
+static bool is_of_this_life(const struct inbox *inbox, const struct poll *poll) {
+    return !inbox->follow || poll->state != POLL_READING;
+}
+
 void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
                const struct answer *page) {
-    struct view *view = view_get(inbox, channel, poll->filter);
-    if (view && turn_has_time() && is_quick(poll->filter, view, page->updates, page->count)) {
+    struct view *view =
+        is_of_this_life(inbox, poll) ? view_get(inbox, channel, poll->filter) : NULL;
+    size_t cost = cost_of(poll->filter, view, page->updates, page->count);
+    if (cost <= LITTLE_BYTES || (cost <= INLINE_BYTES && turn_has_time())) {
         for (uint32_t i = 0; i < page->count; i++)
-            inbox->wanted[i] = view_wants(view, page->updates[i]);
+            inbox->wanted[i] = view ? view_wants(view, page->updates[i])
+                                    : filter_matches(poll->filter, page->updates[i]);
+        counters.filter_looks += view ? 0 : page->count;
         poll_looked(inbox, channel, poll, page, inbox->wanted);
         return;
     }
-    struct look *look = submit(inbox, channel, poll->filter, page);
+    struct look *look = has_room(inbox, page) ? submit(inbox, channel, poll->filter, page) : NULL;
     if (!look) {
         poll_fail(inbox, poll, STORE_BUSY);
         return;

@@ -14,7 +14,7 @@ void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
                const struct answer *page);
 
 /* Lets the worker look at updates for the view's parked polls, unless that is quickly done: then
- * false. view_looked() follows. */
+ * false. view_looked() follows; or, when the worker has no room now, view_retry(). */
 bool look_for_view(struct inbox *inbox, struct view *view, struct update **updates, uint32_t count);
 
 /* The poll, or the view, is gone. */

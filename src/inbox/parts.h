@@ -68,6 +68,7 @@ struct inbox {
     struct table consumers; /* struct consumer: the same */
     struct keeper *keeper;  /* consumers.c's */
     size_t look_bytes;      /* of the updates that wait for the worker */
+    struct list roomless;   /* views whose updates are to be looked at by it, when there is room */
 };
 
 /* --- cache.c ---------------------------------------------------------------------------------- */

@@ -53,6 +53,7 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
 /* --- Answering -------------------------------------------------------------------------------- */
 
 void poll_begin(struct poll *poll) {
+    poll->state = POLL_IDLE;
     poll->was_parked = poll->is_judged = poll->is_waiting = false;
     poll->is_named = poll->is_roster = false;
     poll->pages = 0;
@@ -128,6 +129,7 @@ void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read 
 /* Answers with a page of updates, or with those of them that the poll wants. */
 static void answer_page(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         struct answer *page) {
+    page->skipped = poll->skipped;
     if (!poll->filter || !page->count) {
         poll_answer(inbox, poll, page);
         return;

@@ -17,7 +17,6 @@ static void on_read(struct store_op *op) {
         inbox->reads_abandoned--;
     }
     inbox->mode->read_done(inbox, channel, read);
-    channel->reads--;
     cache_unpin(inbox, channel);
     for (uint32_t i = 0; i < read->count; i++)
         update_unref(read->updates[i]);
@@ -44,7 +43,6 @@ struct store_read *read_start(struct inbox *inbox, struct channel *channel, int6
     read->name_len = channel->name_len;
     memcpy(read->name, channel->name, channel->name_len);
     channel->pins++;
-    channel->reads++;
     store_read(inbox->store, read);
     return read;
 }

@@ -86,6 +86,7 @@ static void free_view(struct inbox *inbox, struct view *view) {
 /* What was found for its polls, or is being looked for, is not needed any more. */
 static void forget_work(struct view *view) {
     forget_wanted(view);
+    list_remove(&view->room_link);
     if (view->look)
         look_abandon(view->look);
     view->look = NULL;
@@ -116,6 +117,7 @@ struct view *view_get(struct inbox *inbox, struct channel *channel, struct filte
     *view = (struct view){.node.hash = hash, .channel = channel, .filter = filter_ref(filter)};
     list_init(&view->polls);
     list_init(&view->link);
+    list_init(&view->room_link);
     table_insert(&inbox->views, &view->node);
     counters.cache_bytes += sizeof *view;
     set_idle(inbox, view);
@@ -137,6 +139,13 @@ static struct poll *first_poll(const struct view *view) {
     return container_of(view->polls.next, struct poll, link);
 }
 
+/* One more poll is parked in the channel's views, or one less. */
+static void count_parked(struct channel *channel, int more) {
+    channel->views->parked_count += (uint32_t)more;
+    channel->has_parked = channel->views->parked_count;
+    counters.polls_parked += (uint64_t)more;
+}
+
 /* --- Parking ---------------------------------------------------------------------------------- */
 
 void view_park(struct inbox *inbox, struct channel *channel, struct poll *poll) {
@@ -156,8 +165,7 @@ void view_park(struct inbox *inbox, struct channel *channel, struct poll *poll) 
     poll->was_parked = true;
     poll->view = view;
     list_append(&view->polls, &poll->link);
-    channel->parked++;
-    counters.polls_parked++;
+    count_parked(channel, 1);
 }
 
 void view_unpark(struct inbox *inbox, struct poll *poll) {
@@ -168,8 +176,7 @@ void view_unpark(struct inbox *inbox, struct poll *poll) {
     }
     list_remove(&poll->link);
     poll->channel = view->channel;
-    view->channel->parked--;
-    counters.polls_parked--;
+    count_parked(view->channel, -1);
     if (list_empty(&view->polls))
         set_idle(inbox, view);
 }
@@ -196,6 +203,11 @@ void views_restart(struct inbox *inbox, struct channel *channel, const struct re
 }
 
 /* --- Waking ----------------------------------------------------------------------------------- */
+
+void view_retry(struct view *view) {
+    list_remove(&view->link);
+    list_append(&view->channel->views->behind, &view->link);
+}
 
 /* Keeps those of the updates that are wanted, until its polls are answered. */
 void view_looked(struct view *view, struct update **updates, uint32_t count, const bool *wanted) {
@@ -255,8 +267,7 @@ static void wake(struct inbox *inbox, struct view *view, uint32_t *left) {
             has_answer = true;
         }
         list_remove(&poll->link);
-        view->channel->parked--;
-        counters.polls_parked--;
+        count_parked(view->channel, -1);
         poll_finish(inbox, poll, &answer);
     }
     if (has_answer)
@@ -294,7 +305,7 @@ static bool look(struct inbox *inbox, struct channel *channel, struct view *view
         updates[count++] = update;
     }
     if (look_for_view(inbox, view, updates, count))
-        return true;
+        return true; /* by the worker */
     bool wanted[PAGE_MAX];
     for (uint32_t i = 0; i < count; i++)
         wanted[i] = view_wants(view, updates[i]);
@@ -302,9 +313,15 @@ static bool look(struct inbox *inbox, struct channel *channel, struct view *view
     return true;
 }
 
+/* Whether there are updates to look at, and nobody does. */
+static bool must_look(const struct view *view) {
+    return !view->wanted && !view->look && list_empty(&view->room_link) &&
+           view->looked < view->channel->total;
+}
+
 /* Does one thing for the view's polls; false when there is nothing more to do for them now. */
 static bool work(struct inbox *inbox, struct channel *channel, struct view *view, uint32_t *left) {
-    if (!view->wanted && !view->look && view->looked < channel->total) {
+    if (must_look(view)) {
         --*left;
         if (!look(inbox, channel, view)) {
             let_go(inbox, channel, view, left);
@@ -315,7 +332,7 @@ static bool work(struct inbox *inbox, struct channel *channel, struct view *view
         wake(inbox, view, left);
     if (list_empty(&view->polls))
         set_idle(inbox, view);
-    return !view->is_idle && !view->look && (view->wanted || view->looked < channel->total);
+    return !view->is_idle && (view->wanted || must_look(view));
 }
 
 void views_work(struct inbox *inbox, struct channel *channel, uint32_t *left) {

@@ -28,7 +28,8 @@ struct view {
     struct list polls; /* parked, in the order of their cursors */
     uint64_t looked;   /* while there are any: updates up to this ts have been looked at for them */
     struct look *look; /* the worker is looking for them */
-    bool is_idle;      /* without parked polls, in views->idle */
+    struct list room_link; /* in inbox->roomless, while the worker has no room for that */
+    bool is_idle;          /* without parked polls, in views->idle */
     /* What they are to be woken with, and up to which ts it goes; NULL: nothing. */
     struct update **wanted;
     uint32_t wanted_count;
@@ -43,6 +44,7 @@ struct views {
     struct list parked; /* with parked polls that have seen everything, or wait for the worker */
     struct list behind; /* with parked polls for which there is something to do */
     uint32_t idle_count;
+    uint32_t parked_count; /* of polls */
 };
 
 /* Whether there are updates to look at, or polls to wake. */
@@ -81,6 +83,9 @@ static inline bool view_knows(const struct view *view, uint64_t ts) {
 
 /* Whether the update is wanted: known, or found out now. */
 bool view_wants(struct view *view, const struct update *update);
+
+/* There may be something to do for its polls; polls_wake() follows. */
+void view_retry(struct view *view);
 
 /* It is known which of the `count` updates behind view->looked are wanted: keeps those, for its
  * polls to be woken with. */

@@ -18,8 +18,13 @@ static uint64_t say(int64_t name, int64_t channel) {
     return hash ? hash : 1;
 }
 
-uint64_t epochs_of(const struct epochs *epochs, int64_t channel) {
-    return say(epochs->list[epochs->count - 1].name, channel);
+uint64_t epochs_of(struct epochs *epochs, int64_t channel) {
+    size_t place = (size_t)channel % EPOCHS_SAID;
+    if (epochs->said[place].channel != channel) {
+        epochs->said[place].channel = channel;
+        epochs->said[place].hash = say(epochs->list[epochs->count - 1].name, channel);
+    }
+    return epochs->said[place].hash;
 }
 
 bool epochs_find(const struct epochs *epochs, int64_t channel, uint64_t seen, int64_t *seq) {

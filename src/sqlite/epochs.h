@@ -17,7 +17,10 @@
 
 #include "sqlite/log_file.h"
 
-enum { EPOCHS_MAX = 4096 };
+enum {
+    EPOCHS_MAX = 4096,
+    EPOCHS_SAID = 256, /* hashes that are remembered: an append should not cost one */
+};
 
 struct epoch {
     int64_t id, name, seq;
@@ -27,6 +30,10 @@ struct epochs {
     struct log_file *file;
     struct epoch *list; /* `count`, the current one last */
     size_t count;
+    struct {
+        int64_t channel; /* 0: none */
+        uint64_t hash;
+    } said[EPOCHS_SAID];
     bool is_unsaved; /* the current one is not in the file yet */
     bool is_damaged; /* the table goes before the current one is saved */
 };
@@ -46,7 +53,7 @@ static inline void epochs_committed(struct epochs *epochs) {
 }
 
 /* The current epoch as `channel` says it, never 0. */
-uint64_t epochs_of(const struct epochs *epochs, int64_t channel);
+uint64_t epochs_of(struct epochs *epochs, int64_t channel);
 
 /* Whether `seen` is an earlier epoch of `channel`. What was read in it up to `*seq` is still there.
  * Tries all of the lineage. */

@@ -134,9 +134,9 @@ class Program:
     def session(self):
         """The processes of its session that are alive."""
         found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
+                state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:4]
                 if int(session) == self.process.pid and state not in "ZX":
-                    found.append(int(path.parent.name))
+                    found.append(int(pid))
         return found

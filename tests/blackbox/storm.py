@@ -4,12 +4,16 @@ One server serves the channel, or several that share a store. Beside what crowd.
 - a poll is not answered empty before its deadline, nor when an update that it asked for was
   acknowledged before it was sent;
 - every poll ends: a round is over only when every poller has seen every update, and most polls
-  sleep for a minute.
+  sleep for a minute;
+- a poller with a filter gets all that it wants and nothing else, in order, and what it is not told
+  of is counted.
 """
 
 import time
+from urllib.parse import quote
 
 from crowd import Crowd, Follower, Publisher
+from http_client import request_bytes
 
 ROUND_S = 30
 
@@ -63,6 +67,56 @@ class Poller(Follower):
         self.poll()
 
 
+# Filters, and what they mean.
+FILTERS = (
+    ("body.p:0|2", lambda p, n: p in (0, 2)),
+    ("body.p:1", lambda p, n: p == 1),
+    ("!body.n:*3|*7", lambda p, n: n % 10 not in (3, 7)),
+    ("body.n:*00", lambda p, n: n % 100 == 0),
+    ("!body.p:*", lambda p, n: False),
+)
+
+
+class Picker(Poller):
+    """A poller with a filter."""
+
+    def __init__(self, storm, number):
+        self.where, self.wants = FILTERS[number % len(FILTERS)]
+        self.seen = set()  # of those that are not checked yet
+        self.checked = 0
+        super().__init__(storm)
+
+    def ask(self, wire, sleep_s):
+        query = f"ts={self.ts}&sleep={sleep_s}&view=full&where={quote(self.where, safe='')}"
+        wire.send(request_bytes("GET", f"{self.channel}?{query}"))
+
+    def take(self, answer):
+        assert answer.keys() <= {"ok", "ts", "skipped", "updates"}, f"after {self.ts}: {answer}"
+        ids = [update["ts"] for update in answer["updates"]]
+        assert ids == sorted(set(ids)) and all(self.ts < id_ <= answer["ts"] for id_ in ids), f"after {self.ts}: {answer}"
+        skipped = answer.get("skipped", 0)
+        assert answer["ts"] == self.ts + skipped + len(ids), f"after {self.ts}: {answer}"
+        for update in answer["updates"]:
+            body = update["body"]
+            assert self.wants(body["p"], body["n"]), f"{self.where}: {body}"
+            self.crowd.record.saw(self.channel, update["ts"], (body["p"], body["n"]), "picked")
+        self.seen.update(ids)
+        self.crowd.outcomes["picked"] += len(ids)
+
+    def has_all(self, last):
+        """Whether it has got all that it wants up to that id, which others have seen."""
+        while self.checked < last:
+            id_ = self.checked + 1
+            update, _how = self.crowd.record.update_of[self.channel, id_]
+            if self.wants(*update):
+                if id_ not in self.seen:
+                    assert self.ts < id_, f"{self.where}: {id_} was passed over"
+                    return False
+                self.seen.remove(id_)
+            self.checked = id_
+        return True
+
+
 class Burst(Publisher):
     def publish(self):
         """Pushes one to three times at once, or a batch; now and then it does not wait for the answer."""
@@ -78,13 +132,14 @@ class Burst(Publisher):
 
 
 class Storm(Crowd):
-    def __init__(self, addresses, channel, seed, pollers=150, publishers=6):
+    def __init__(self, addresses, channel, seed, pollers=120, pickers=40, publishers=6):
         super().__init__(seed)
         self.addresses = addresses
         self.channel = channel
         self.acknowledged = 0  # the newest id that a push was answered with
         self.publishers = [Burst(self, n, channel, addresses[n % len(addresses)]) for n in range(publishers)]
         self.pollers = [Poller(self) for _ in range(pollers)]
+        self.pickers = [Picker(self, n) for n in range(pickers)]
 
     def acknowledge(self, channel, id_, update):
         super().acknowledge(channel, id_, update)
@@ -114,6 +169,9 @@ class Storm(Crowd):
             if waiting or any(publisher.unanswered for publisher in self.publishers):
                 return False
             last = {poller.ts for poller in self.pollers}
-            return len(last) == 1 and last.pop() >= self.acknowledged
+            if len(last) != 1:
+                return False
+            newest = last.pop()
+            return newest >= self.acknowledged and all(picker.has_all(newest) for picker in self.pickers)
 
         self.swarm.run(settled, ROUND_S, "a round (a poll was not woken)")

@@ -6,9 +6,12 @@ ROUNDS says how often the server is killed or stopped. script/torture sets it to
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 
 import pytest
+
+from longline_server import BINARY
 
 ROUNDS = int(os.environ.get("ROUNDS", 15))
 
@@ -171,3 +174,29 @@ def test_a_copy_of_a_running_servers_directory(start, tmp_path):
     push(server, channel, 10)
     check_goes_on(server, channel, 3, old)
     check_reset(server, channel, 4, old, 3)
+
+
+@pytest.mark.parametrize("table, what", [("consumer", "a consumer's cursor"), ("epoch", "an epoch")])
+def test_damage_of_what_consumers_are_known_by(start, table, what):
+    """It is found, said, and in no push's way."""
+    server = start()
+    server.may_be_damaged = True
+    channel = server.channel()
+    push(server, channel, 3)
+    epoch = epoch_of(server, channel)
+    assert server.get(f"{channel}?as=bot&ts=2").json()["lag"] == 1
+    server.stop()
+    column = "ts" if table == "consumer" else "name"
+    with sqlite3.connect(server.data_path) as database:
+        assert database.execute(f"UPDATE {table} SET {column} = {column} + 1").rowcount == 1
+    database.close()
+    check = subprocess.run([BINARY, "check", server.data_path], capture_output=True, text=True, timeout=60)
+    assert check.returncode == 1 and what in check.stdout, check.stdout
+    server.start()
+    assert push(server, channel, 1) == 4
+    if table == "epoch":
+        check_reset(server, channel, 3, epoch, 0)
+        assert server.get(f"{channel}?as=bot").json()["lag"] == 2
+    else:
+        check_goes_on(server, channel, 3, epoch)
+        assert server.get(f"{channel}?as=bot").json()["lag"] == 4

@@ -122,6 +122,7 @@ def test_a_channel_name_is_told_by_nothing(serve):
         server.get(channel + "%zz"),
         server.get(channel + "x" * 300),
         server.request("DELETE", channel, "{}"),
+        server.request("PROPFIND", channel, "{}"),
     ]
     with server.client() as client:
         client.send(b"GET %s?%s HTTP/1.1\r\nHost: x\r\n\r\n" % (channel.encode(), b"x" * 9000))

@@ -3,6 +3,7 @@
 The short form takes a sample of the allocations; `script/torture` takes every one (ALLOCATIONS=1000000).
 """
 
+import json
 import os
 import subprocess
 
@@ -118,6 +119,29 @@ class Visit:
             assert reply.status in (200, 503), reply
             if reply.status == 200 and reply.updates:
                 assert reply.ts == self.known + 1
+        except GONE:
+            pass
+
+    def poll_many(self):
+        """One channel is in memory, one is read from the store, and one must be written by the worker."""
+        names = (self.target, self.server.long_target, self.server.large_target, self.server.empty_target)
+        body = json.dumps(dict.fromkeys(names, 0))
+        for query in ("view=full", "where=method:P*&epoch="):
+            for reply in self.talk(request_bytes("POST", f"/-/poll?{query}", body)):
+                assert reply.status == 503 or reply.json()["channels"]
+
+    def wait_on_many(self):
+        """The same as wait_and_wake()."""
+        poller, names = self.clients[1], (self.target, self.server.empty_target)
+        try:
+            body = json.dumps({names[0]: self.known, names[1]: "now"})
+            poller.send(request_bytes("POST", "/-/poll?sleep=0.1", body))
+            self.push()
+            reply = poller.read_reply()
+            assert reply.status in (200, 503), reply
+            if reply.status == 200:
+                page = reply.json()["channels"].get(names[0], {"ts": self.known})
+                assert page.get("error_code") == 503 or page["ts"] in (self.known, self.known + 1)
         except GONE:
             pass
 

@@ -1,7 +1,8 @@
-"""The tables of docs/protocol.md that say what becomes of a body: each of their rows is pushed."""
+"""The tables of docs/protocol.md that say what becomes of a body, or of a poll: each of their rows is sent."""
 
 import re
 import shlex
+from urllib.parse import quote
 
 import pytest
 
@@ -13,29 +14,35 @@ ROW = re.compile(r"^\|(.*)\|$")
 
 
 def cell(text):
-    return text.strip().removeprefix("`").removesuffix("`")
+    return text.strip().removeprefix("`").removesuffix("`").replace("\\|", "|")
 
 
-def examples():
-    """The rows of each table with the columns `body` and `update`, as dicts by column."""
+def examples(*wanted):
+    """The rows of each table with these columns, as dicts by column."""
     columns = None
     for line in (REPOSITORY / "docs/protocol.md").read_text("utf-8").splitlines():
         found = ROW.match(line)
         if not found:
             columns = None
             continue
-        cells = [cell(text) for text in re.split(r" ?\| ?", found[1].strip() if columns is None else found[1])]
+        cells = [cell(text) for text in re.split(r" ?(?<!\\)\| ?", found[1].strip() if columns is None else found[1])]
         if columns is None:
             columns = cells
-        elif "Content-Type" in columns and "update" in columns and not line.startswith("|---"):
+        elif set(wanted) <= set(columns) and not line.startswith("|---"):
             yield dict(zip(columns, cells, strict=True))
 
 
-EXAMPLES = list(examples())
+EXAMPLES = list(examples("Content-Type", "update"))
+POLLS_OF_MANY = list(examples("channels", "reply"))
+FILTERED = list(examples("pushed to"))
+FILTERS = list(examples("query", "brings"))
+POLLS = [row for row in examples("query", "reply") if set(row) == {"query", "reply"}]
 
 
 def test_there_are_examples():
     assert len(EXAMPLES) == 20
+    assert len(POLLS_OF_MANY) == 8
+    assert (len(FILTERED), len(FILTERS), len(POLLS)) == (3, 12, 10)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["body"] or "empty")
@@ -43,6 +50,54 @@ def test_what_the_protocol_says_of_a_body(server, channel, example):
     query = f"?{example['query']}" if "query" in example else ""
     server.push(channel + query, example["body"], {"Content-Type": example["Content-Type"]})
     assert server.get(channel).text == f'{{"ok":true,"ts":1,"updates":[{example["update"]}]}}'
+
+
+@pytest.fixture(scope="module")
+def orders(module_server):
+    for n in (1, 2):
+        module_server.push("/orders", f'{{"n":{n}}}')
+
+
+@pytest.mark.parametrize("example", POLLS_OF_MANY, ids=lambda example: example["channels"])
+def test_what_the_protocol_says_of_a_poll_of_many_channels(server, orders, example):
+    assert server.post(f"/-/poll?{example['query']}", example["channels"]).text == example["reply"]
+
+
+@pytest.fixture(scope="module")
+def filtered(module_server):
+    channel = module_server.channel()
+    for row in FILTERED:
+        headers = dict([row["header"].split(": ")]) if row["header"] else {}
+        module_server.push(row["pushed to"].replace("$URL", channel), row["body"], headers)
+    return channel
+
+
+@pytest.mark.parametrize("example", FILTERS, ids=lambda example: example["query"])
+def test_what_the_protocol_says_of_a_filter(module_server, filtered, example):
+    reply = module_server.get(f"{filtered}?{example['query']}")
+    assert reply.status == 200
+    assert ", ".join(str(update["n"]) for update in reply.updates) == example["brings"]
+
+
+def test_the_example_of_curl_and_a_filter(module_server, filtered):
+    text = (REPOSITORY / "docs/protocol.md").read_text("utf-8")
+    condition, reply = re.search(r"--data-urlencode 'where=(.*)'\n(.*)\n", text).groups()
+    assert module_server.get(f"{filtered}?ts=0&where={quote(condition, safe='')}").text == reply
+
+
+@pytest.fixture(scope="module")
+def three(module_server):
+    channel = module_server.channel()
+    for n in (1, 2, 3):
+        module_server.push(channel, f'{{"n":{n}}}')
+    return channel, module_server.get(channel + "?epoch=").json()["epoch"]
+
+
+@pytest.mark.parametrize("example", POLLS, ids=lambda example: example["query"])
+def test_what_the_protocol_says_of_a_poll(module_server, three, example):
+    channel, epoch = three
+    query, reply = (example[name].replace("$EPOCH", epoch) for name in ("query", "reply"))
+    assert module_server.get(f"{channel}?{query}").text == reply
 
 
 # --- Consoles ---

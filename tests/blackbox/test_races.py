@@ -9,7 +9,7 @@ import pytest
 
 from crowd import Record
 from longline_server import SLOW, wait_until
-from storm import Storm
+from storm import FILTERS, Picker, Storm
 
 RACES = int(os.environ.get("RACES", 40_000 if SLOW else 60_000))
 SEED = int(os.environ.get("SEED", 20261124))
@@ -34,7 +34,7 @@ def finish(storm, servers, channel):
         for id_, update in server.read_all(channel, ts=max(0, total - 1000)):
             storm.record.saw(channel, id_, (update["p"], update["n"]), "stored")
     print(f"seed {SEED}: {total} updates, {dict(storm.outcomes)}")
-    for outcome in ("update", "deadline", "hang-up"):
+    for outcome in ("update", "deadline", "hang-up", "picked"):
         assert storm.outcomes[outcome] > storm.races() / 100, storm.outcomes
 
 
@@ -49,6 +49,23 @@ def test_no_poll_misses_or_doubles_an_update_across_two_servers_on_redis(shared_
     storm = Storm([server.address for server in servers], channel, SEED)
     storm.run(RACES)
     finish(storm, servers, channel)
+
+
+def test_the_storm_notices_an_update_that_a_filter_passed_over():
+    storm = Storm([], "/a", SEED, pollers=0, pickers=0, publishers=0)
+    storm.record.saw("/a", 1, (1, 1))
+    picker = Picker.__new__(Picker)
+    picker.crowd, picker.channel, picker.checked, picker.seen, picker.ts = storm, "/a", 0, set(), 0
+    picker.where, picker.wants = FILTERS[1]
+    assert not picker.has_all(1)
+    with pytest.raises(AssertionError):
+        picker.take({"ok": True, "ts": 1, "updates": []})
+    with pytest.raises(AssertionError):
+        picker.take({"ok": True, "ts": 1, "updates": [{"ts": 1, "body": {"p": 2, "n": 1}}]})
+    picker.take({"ok": True, "ts": 1, "skipped": 1, "updates": []})
+    picker.ts = 1
+    with pytest.raises(AssertionError, match="passed over"):
+        picker.has_all(1)
 
 
 def test_the_storm_notices_a_doubled_and_a_swapped_update():

@@ -1,5 +1,6 @@
 """Redis Cluster: found by itself, each channel on one node, and followed when a node fails or a slot moves."""
 
+import json
 import re
 import subprocess
 import time
@@ -126,6 +127,26 @@ def test_a_right_that_is_missing_is_named_and_helps_again(cluster, start, right,
         (client,) = park(server, [channels[0] + "?sleep=60"])
         server.push(channels[0], '{"n":1}')
         assert client.read_reply().updates == [{"n": 1}]
+
+
+def test_a_poll_of_many_channels_spans_the_nodes(cluster, start):
+    server = start(**cluster.settings())
+    healthy(server)
+    channels = [channel for some in channels_by_node(cluster, server, 3).values() for channel in some]
+    for n, channel in enumerate(channels, start=1):
+        server.push(channel, f'{{"n":{n}}}')
+    body = json.dumps({channel: 0 for channel in channels})
+    found = server.post("/-/poll", body).json()["channels"]
+    assert found == {channel: {"ts": 1, "updates": [{"n": n}]} for n, channel in enumerate(channels, start=1)}
+    cursors = json.dumps(dict.fromkeys(channels, 1))
+    for channel in (channels[0], channels[4], channels[8]):
+        with server.client(timeout=60) as client:
+            client.send(request_bytes("POST", "/-/poll?sleep=60", cursors))
+            server.wait_for_parked(len(channels))
+            assert server.push(channel, '{"n":0}') == 2
+            assert client.read_reply().json()["channels"] == {channel: {"ts": 2, "updates": [{"n": 0}]}}
+        cursors = cursors.replace(f'"{channel}": 1', f'"{channel}": 2')
+    server.wait_for_parked(0)
 
 
 def test_a_channel_whose_keys_are_damaged(cluster, start):
@@ -327,6 +348,26 @@ def test_a_frozen_node_harms_only_its_own_channels(cluster, start):
             if port != frozen.port:
                 assert server.post(channel).status == 200
     assert push_when_it_can(server, channels[frozen.port]) >= 1
+
+
+def test_a_frozen_node_holds_up_a_poll_of_many_channels_only_for_a_moment(cluster, start):
+    server = start(**cluster.settings(0))
+    healthy(server)
+    channels = {port: some[0] for port, some in channels_by_node(cluster, server, 1).items()}
+    for channel in channels.values():
+        server.push(channel, '{"n":1}')
+    frozen = cluster.masters[-1]
+    slow = channels.pop(frozen.port)
+    good = list(channels.values())
+    with frozen.frozen():
+        for query in ("", "?sleep=60"):
+            reply = server.post("/-/poll" + query, json.dumps({slow: 0, good[0]: 0, good[1]: 1}))
+            assert reply.json()["channels"] == {good[0]: {"ts": 1, "updates": [{"n": 1}]}}
+        with server.client(timeout=60) as client:  # nothing else to say: its outcome is waited for
+            client.send(request_bytes("POST", "/-/poll", json.dumps({slow: 0, good[0]: 1})))
+            time.sleep(0.5)
+            frozen.thaw()
+            assert list(client.read_reply().json()["channels"]) == [slow]
 
 
 def test_a_cluster_that_is_down_says_so(cluster, start):

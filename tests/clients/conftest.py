@@ -13,9 +13,12 @@ import pytest
 sys.dont_write_bytecode = True
 # The clients are tested here, not the server: its release build will do.
 os.environ.setdefault("LONGLINE", "build/longline")
+# A proxy of the machine's is none of theirs.
+for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[variable]
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
 
-pytest.register_assert_rewrite("longline_server", "http_client", "program", "drivers", "standin", "lua_script", "python_client")
+pytest.register_assert_rewrite("longline_server", "http_client", "program", "drivers", "standin", "lua_script", "proxies", "python_client")
 
 from authority import Authority
 from drivers import DRIVERS

@@ -16,8 +16,8 @@ class Driver:
         self.command = [*before, REPOSITORY / program, *after]
         self.text = text
 
-    def start(self, directory, url, ts=0, sleep=1, backoff_ms=20):
-        return Run(self, directory, url, ts, sleep, backoff_ms)
+    def start(self, directory, url, ts=0, sleep=1, backoff_ms=20, options=None):
+        return Run(self, directory, url, ts, sleep, backoff_ms, options)
 
 
 DRIVERS = [
@@ -35,11 +35,12 @@ class Run(Program):
 
     patience_s = 20
 
-    def __init__(self, driver, directory: Path, url, ts, sleep, backoff_ms):
+    def __init__(self, driver, directory: Path, url, ts, sleep, backoff_ms, options):
         self.driver = driver
         self._events = []
-        start = "-" if ts is None else str(ts)
-        command = [*driver.command, url, start, str(sleep)]
+        command = [*driver.command, url, *("-" if value is None else str(value) for value in (ts, sleep))]
+        if options:
+            command.append(json.dumps(options))
         super().__init__(directory, command, environment={"BACKOFF_MS": str(backoff_ms)})
 
     def hear(self, line):

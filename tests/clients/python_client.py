@@ -7,12 +7,30 @@ from longline_server import REPOSITORY
 CLIENT = REPOSITORY / "clients/python"
 sys.path.insert(0, str(CLIENT / "src"))
 
-from longline import AsyncChannel, Channel, Entry, LonglineError
+from longline import AsyncChannel, AsyncChannels, Channel, Channels, Consumer, Entry, LonglineError
 from longline import _feed as feed
 from longline import _protocol as protocol
+from longline import _proxy as proxy
+from longline._cursor import Cursor, wanted
+from longline._pace import Pace
 from longline._sync import Stopped
 
-__all__ = ["AsyncChannel", "Channel", "Entry", "LonglineError", "Stopped", "feed", "protocol"]
+__all__ = [
+    "AsyncChannel",
+    "AsyncChannels",
+    "Channel",
+    "Channels",
+    "Consumer",
+    "Cursor",
+    "Entry",
+    "LonglineError",
+    "Pace",
+    "Stopped",
+    "feed",
+    "protocol",
+    "proxy",
+    "wanted",
+]
 
 
 def take(iterator, count):

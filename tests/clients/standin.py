@@ -6,11 +6,21 @@ The script of a case in clients/conformance.json is a list of entries. Each has 
               stays open, unless the headers say Connection: close
     "cut"     these bytes, and then the connection closes
     "close"   the connection closes without a byte
+    "reset"   the connection is reset (RST) without a byte
     "refuse"  all connections close, and new ones are refused until the client has reported that
               many refusals
 
-and may have "expect" (what the request's query must contain), "within_ms" (how soon the request must
-follow the one before it) and "delay_ms" (the time before the answer).
+and may have "within_ms" (how soon the request must follow the one before it), "delay_ms" (the time
+before the answer; "sleep": as long as the poll wants to wait) and "expect", what the request's query
+must contain. A parameter is given there as
+
+    "text"              its value
+    ["one", "two"]      its values, as it is repeated
+    {"from", "to"}      a number between these; an absent parameter is 0
+    false               it must not be there
+    null                it is not looked at
+
+Without "expect", limit must be 100, and epoch what the last whole reply gave, at first empty.
 After the script's end every request is held until the stand-in ends.
 """
 
@@ -18,6 +28,7 @@ import json
 import re
 import socket
 import ssl
+import struct
 import threading
 import time
 from urllib.parse import parse_qs, urlsplit
@@ -63,7 +74,8 @@ class Request:
         self.headers = {n.lower(): v.strip() for n, _, v in (field.partition(":") for field in fields)}
         self.body = body
         self.path = urlsplit(self.target).path
-        self.query = {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query).items()}
+        self.queries = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
+        self.query = {name: values[-1] for name, values in self.queries.items()}
 
     def __repr__(self):
         return f"{self.method} {self.target}"
@@ -82,6 +94,7 @@ class StandIn:
         self.errors_told = errors_told
         self.requests = []
         self.problems = []
+        self._epoch = ""
         self._changed = threading.Condition()
         self._ended = False
         self._connections = set()
@@ -166,27 +179,32 @@ class StandIn:
                 while not self._ended:
                     self._changed.wait()
                 return False
-        time.sleep(entry.get("delay_ms", 0) / 1000)
+        time.sleep(delay_s(entry, request))
         if "refuse" in entry:
             self._refuse(entry["refuse"])
+        elif "reset" in entry:
+            # A close that waits for nothing sends a RST.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
         elif "cut" in entry:
             connection.sendall(entry["cut"].encode())
         elif "reply" in entry:
+            self._epoch = epoch_of(entry["reply"]) or self._epoch
             connection.sendall(reply_bytes(entry["reply"]))
             return entry["reply"].get("headers", {}).get("Connection") != "close"
         return False
 
     def _check(self, request, entry):
-        wanted = {"ts": None, "limit": "100", **(entry or {}).get("expect", {})}
+        expected = (entry or {}).get("expect", {})
         where = f"request {len(self.requests) + 1}, {request}"
         if request.method != "GET" or request.path != TARGET:
             self.problems.append(f"{where}: not a poll of {TARGET}")
-        for name, value in wanted.items():
-            if value is not None and request.query.get(name) != value:
-                self.problems.append(f"{where}: {name} is not {value}")
+        for name, wanted in {"limit": "100", "epoch": self._epoch, **expected}.items():
+            if not fits(request.queries.get(name, []), wanted):
+                self.problems.append(f"{where}: {name} is not {wanted}")
         if "within_ms" in (entry or {}) and (request.at - self.requests[-1].at) * 1000 > entry["within_ms"]:
             self.problems.append(f"{where}: not within {entry['within_ms']} ms")
-        if not re.fullmatch(r"-?\d+", request.query.get("ts", "")):
+        if "ts" not in expected and not re.fullmatch(r"-?\d+", request.query.get("ts", "")):
             self.problems.append(f"{where}: ts is not a whole number")
 
     def _refuse(self, count):
@@ -207,6 +225,35 @@ class StandIn:
         if self.errors_told() < enough:
             self.problems.append(f"fewer than {count} connections were refused")
         self._listen()
+
+
+def fits(values, wanted):
+    """Whether the values of a parameter are what a script expects of it."""
+    if wanted is None:
+        return True
+    if wanted is False:
+        return values == []
+    if isinstance(wanted, dict):
+        try:
+            return wanted["from"] <= float((values or ["0"])[-1]) <= wanted["to"]
+        except ValueError:
+            return False
+    return values == wanted if isinstance(wanted, list) else values[-1:] == [wanted]
+
+
+def delay_s(entry, request):
+    """How long to wait before the answer."""
+    delay_ms = entry.get("delay_ms", 0)
+    return float(request.query.get("sleep", 0)) if delay_ms == "sleep" else delay_ms / 1000
+
+
+def epoch_of(reply):
+    """The epoch that a reply gives, if it gives one."""
+    try:
+        body = reply["json"] if "json" in reply else json.loads(reply["text"])
+        return body.get("epoch")
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 def bound_socket(port):

@@ -53,7 +53,8 @@ def check_events(run, wanted):
 @pytest.mark.parametrize("case", SCRIPTED, ids=lambda case: case["name"])
 def test_script(case, run, stand_in):
     server = stand_in(case["script"], errors_told=run.errors_told)
-    client = run(server.url, ts=case["ts"], sleep=case["sleep"])
+    told = {name: case[name] for name in ("ts", "sleep", "backoff_ms", "options") if name in case}
+    client = run(server.url, **told)
     events = case["events"]
     if events and "error" in events[-1]:
         assert client.wait() == 3, client.describe()
@@ -194,6 +195,22 @@ def test_ten_thousand(run, server, ten_thousand):
     check_events(client, updates_from(1, 10000))
 
 
+@real("real: a consumer with a name that is killed again and again")
+def test_kill_of_a_consumer_with_a_name(run, server):
+    """It goes on where it was: only what it had not confirmed comes again, and nothing is skipped."""
+    channel, last = server.channel(), 0
+    for _ in range(4):
+        client = run(server.url(channel), ts=None, sleep=60, options={"name": "bot"})
+        for n in range(last + 1, last + 4):
+            push(server, channel, n)
+            client.wait_for(lambda _: {"n": n} in [event.get("update") for event in client.events], f"update {n}")
+        client.kill()
+        first = client.events[0]["ts"]
+        assert first in (last, last + 1)
+        check_events(client, updates_from(first, first + len(client.events) - 1))
+        last += 3
+
+
 def check_driver_stops_at_once(start_and_wait):
     """Closing a driver's stdin ends its wait at once. start_and_wait() returns one that waits."""
 
@@ -228,6 +245,20 @@ def test_stop_in_backoff(run, stand_in):
         return client
 
     check_driver_stops_at_once(start_and_wait)
+
+
+@real("real: clients that were told to wait come back one by one")
+def test_spread_of_retry_after(driver, run, stand_in):
+    """Retry-After is stretched at random, by up to a half."""
+    servers = [stand_in([refusal(429, Retry_After="1")]) for _ in range(8)]
+    clients = [run(server.url) for server in servers]
+    waits_s = []
+    for server, client in zip(servers, clients):
+        server.wait_for_held(lambda client=client: client.is_alive)
+        waits_s.append(server.requests[1].at - server.requests[0].at)
+    assert min(waits_s) >= 0.98, waits_s
+    # Evenly spread over half a second, eight are never that close; a slow machine spreads them more.
+    assert max(waits_s) - min(waits_s) >= 0.06, waits_s
 
 
 @real("real: stop while connections are refused")

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from python_client import AsyncChannel, Channel, LonglineError, push_batch_async, push_batch_sync, take
-from standin import pushed, refusal
+from standin import pushed, refusal, reply
 
 
 def test_push_returns_the_ts(push, url, server):
@@ -209,14 +209,18 @@ REDIRECTS = [("https://lp.example.com/Secret", ", at https://lp.example.com"), (
 
 @pytest.mark.parametrize("location, where", REDIRECTS)
 def test_redirects_are_not_followed(push, stand_in, location, where):
+    """A push raises, and a loop asks the same address again: a login page passes."""
     redirect = {"reply": {"status": 301, "headers": {"Location": location}, "text": "<html>Moved"}}
-    server = stand_in([redirect, redirect])
-    for request in (lambda: push(server.url, {}), lambda: next(Channel(server.url).updates())):
-        with pytest.raises(LonglineError) as caught:
-            request()
-        assert caught.value.status == 301
-        assert caught.value.description.endswith(f"not followed, give the address that it leads to{where}")
-    assert [request.method for request in server.requests] == ["POST", "GET"]
+    server = stand_in([redirect, redirect, reply(1, [1])])
+    errors = []
+    with pytest.raises(LonglineError) as caught:
+        push(server.url, {})
+    with Channel(server.url) as channel:
+        assert next(channel.updates(on_error=errors.append, backoff=0.001)) == [1]
+    for error in [caught.value, *errors]:
+        assert error.status == 301
+        assert error.description.endswith(f"not followed, give the address that it leads to{where}")
+    assert [request.method for request in server.requests] == ["POST", "GET", "GET"]
 
 
 def test_tls(stand_in, tls, push):

@@ -1,6 +1,7 @@
 """The Python client: stop, close, cancellation and signals."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -388,7 +389,7 @@ def test_ctrl_c_ends_at_once(stand_in, program, state):
             if state == "waiting":
                 server.wait_for_held()
             else:
-                assert "the next try is in 60.0 s" in process.stderr.readline()
+                assert re.search(r"the next try is in [6-9]\d\.\d s", process.stderr.readline())
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=15)  # it would go on for a minute
         finally:

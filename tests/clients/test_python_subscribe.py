@@ -192,7 +192,7 @@ def test_what_has_no_callback_is_logged_without_the_address(stand_in, caplog):
     assert len(lines) == 4
     assert lines[1].startswith("503 Down; the next try is in 0.0 s")
     assert lines[2:] == [
-        "the channel has begun anew; going on from ts 3",
+        "the channel's data is not what it was; going on from ts 3",
         "5 updates are no longer kept and have been missed",
     ]
     assert "conformance-channel" not in caplog.text

@@ -77,10 +77,10 @@ def test_a_poll_without_an_answer_is_given_up(stand_in, run, tmp_path):
         polls.append(None)
         return (200, LINE) if len(polls) == 2 else threading.Event().wait(60)
 
-    # The 90 s, in one.
+    # The 40 s, in one.
     fake = tmp_path / "bin/curl"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\nexec /usr/bin/curl "$@" $(case " $* " in *" --max-time 90 "*) echo --max-time 1; esac)\n')
+    fake.write_text('#!/bin/sh\nexec /usr/bin/curl "$@" $(case " $* " in *" --max-time 40 "*) echo --max-time 1; esac)\n')
     fake.chmod(0o755)
     chat = run(CHAT, stand_in(answer), "ann", PATH=f"{fake.parent}:{os.environ['PATH']}")
     chat.wait_for_line("ann: hello")

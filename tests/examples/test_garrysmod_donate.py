@@ -1,6 +1,7 @@
 """A payment reaches the game exactly once."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -125,7 +126,7 @@ def test_a_line_torn_at_any_byte_gives_once(url, ledger, start_game):
     game.kill()
     whole = ledger.read_bytes()
     second = whole.index(b"\n") + 1
-    assert whole[second:] == f"2 order-2 {BOB} 1000 ok\n".encode()
+    assert re.fullmatch(rb"2@[0-9a-f]{16} order-2 %s 1000 ok\n" % BOB.encode(), whole[second:])
     expected = [("order-1", ANN, "500"), ("order-2", BOB, "1000")]
     for length in range(second, len(whole)):
         ledger.write_bytes(whole[:length])
@@ -164,6 +165,15 @@ def test_a_longline_that_lost_its_data_is_read_from_its_start(server, url, ledge
     pay(url, "order-3", ANN, 3)
     game.wait_for_line(f"{ANN} sees Your balance is 523")
     assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "20"), ("order-3", ANN, "3")]
+
+
+def test_a_longline_that_lost_its_data_and_has_passed_the_ledger(url, ledger, start_game):
+    ledger.write_text(f"2@00c0ffee00c0ffee order-1 {ANN} 500 ok\n")
+    for n in (2, 3, 4):
+        pay(url, f"order-{n}", ANN, n)
+    game = start_game(ANN)
+    game.wait_for_line(f"{ANN} sees Your balance is 509")
+    assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "2"), ("order-3", ANN, "3"), ("order-4", ANN, "4")]
 
 
 @pytest.mark.parametrize(

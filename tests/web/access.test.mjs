@@ -62,6 +62,17 @@ for (const colorScheme of ['light', 'dark']) {
         await page.locator('#notices p').waitFor();
         await isAccessible(page, 'an update open, and a notice');
         await page.unroute('**/*');
+        await fetch(`${url}?as=mailer&ts=1`);
+        await page.reload();
+        await page.click('#consumers summary');
+        await page.getByRole('button', { name: 'Forget mailer…' }).click();
+        await isAccessible(page, 'consumers, and a question');
+        await page.focus('#filter');
+        await isAccessible(page, 'the help of the filter');
+        await page.fill('#filter', 'body');
+        await page.fill('#filter', 'body.a');
+        await untilText(page, '#filter-error', 'needs a colon');
+        await isAccessible(page, 'a filter that is wrong');
         await page.click('#pause');
         await page.fill('#filter', 'nothing of that');
         await untilText(page, '#empty', 'No update holds that');

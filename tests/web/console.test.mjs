@@ -42,7 +42,7 @@ pageTest('the secret is in the fragment, and no request for the page or its file
     await page.click('#to-chat');
     await untilLive(page);
     assert.equal(page.url(), `${origin}/-/chat#${name}`);
-    const others = told.filter(([path]) => path !== `/${name}` && path !== `/${name}/refused`);
+    const others = told.filter(([path]) => path !== `/${name}` && ![`/${name}/refused`, `/${name}/consumers`].includes(path));
     assert.ok(others.length > 10);
     for (const line of told) assert.ok(!line[1].includes(name), line.join(' '));
     for (const [path] of others) assert.match(path, /^\/$|^\/-\//);
@@ -209,6 +209,102 @@ pageTest('the filter looks at bodies, senders, ids and headers, and at what come
     await untilIds(page, ['#5', '#4', '#3', '#2', '#1']);
 });
 
+pageTest('conditions are checked by the server, stand in the address, and are told when they are wrong', async ({ open }) => {
+    const name = freshName();
+    const url = `${origin}/${name}`;
+    const send = (action, event) => push(url, { action, title: 'two words' }, { headers: { 'X-GitHub-Event': event } });
+    for (const [action, event] of [['opened', 'issues'], ['opened', 'push'], ['closed', 'push']]) await send(action, event);
+    const page = await open(`${origin}/#${name}`, { expected: /status of 400/ });
+    await untilIds(page, ['#3', '#2', '#1']);
+    for (const [typed, ids] of [
+        ['header.x-github-event:push', ['#3', '#2']],
+        ['body.action:opened header.X-GitHub-Event:push', ['#2']],
+        ['!body.action:opened', ['#3']],
+        ['body.title:"two words" issues', ['#1']],
+        ['opened push', []],
+        ['', ['#3', '#2', '#1']],
+    ]) {
+        await page.fill('#filter', typed);
+        if (ids.length) await untilIds(page, ids);
+        else await untilText(page, '#empty', 'No update holds that');
+    }
+    await page.fill('#filter', 'body.action:nothing');
+    await untilText(page, '#empty', 'No update meets that');
+    await page.fill('#filter', 'body.action:opened');
+    await untilIds(page, ['#2', '#1']);
+    await send('closed', 'push');
+    await send('opened', 'push');
+    await untilIds(page, ['#5', '#2', '#1']);
+    assert.match(await untilText(page, '#kept', '5 updates so far'), /^5 updates so far; 3 shown/);
+
+    // What does not parse changes nothing.
+    for (const [typed, told] of [['body.action', 'body.action needs a colon'], ['body.action:opened header.:x', 'where is FIELD:TEXT']]) {
+        await page.fill('#filter', typed);
+        await untilText(page, '#filter-error', told);
+        await untilIds(page, ['#5', '#2', '#1']);
+    }
+    await page.fill('#filter', 'body.action:closed é');
+    await untilText(page, '#empty', 'No update holds that');
+    assert.equal(await page.locator('#filter-error').innerText(), '');
+    assert.equal(new URL(page.url()).hash, `#${name}//${encodeURIComponent('body.action:closed é')}`);
+    await page.fill('#filter', 'body.action:closed');
+    await untilIds(page, ['#4', '#3']);
+
+    const other = await open(page.url());
+    await untilIds(other, ['#4', '#3']);
+    assert.equal(await other.inputValue('#filter'), 'body.action:closed');
+    await other.click('#fresh');
+    await untilText(other, '#empty', 'Nothing has come yet');
+    assert.equal(await other.inputValue('#filter'), '');
+    const broken = await open(`${origin}/#${name}//header.%3Ax`, { expected: /status of 400/ });
+    await untilText(broken, '#filter-error', 'where is FIELD:TEXT');
+    await broken.fill('#filter', '');
+    await untilIds(broken, ['#5', '#4', '#3', '#2', '#1']);
+});
+
+pageTest('consumers: how far each is, and forgetting one after a question', async ({ open }) => {
+    const name = freshName();
+    const url = `${origin}/${name}`;
+    for (let n = 1; n <= 5; n++) await push(url, { n });
+    const page = await open(`${origin}/#${name}`);
+    await untilIds(page, ['#5', '#4', '#3', '#2', '#1']);
+    assert.ok(await page.locator('#consumers').isHidden());
+    const hostile = '<b>\u202ex';
+    for (const [who, ts] of [['mailer', 2], [hostile, 5]]) await fetch(`${url}?as=${encodeURIComponent(who)}&ts=${ts}`);
+    await page.reload();
+    assert.equal(await untilText(page, '#consumers summary', 'behind'), 'Consumers 2 names; mailer is 3 updates behind');
+    await page.click('#consumers summary');
+    const line = (text) => page.locator('#consumers tbody', { hasText: text });
+    assert.match(await line('<b>\\u202ex').innerText(), /#5\s+0\s/);
+    assert.match(await line('mailer').innerText(), /#2\s+3\s/);
+
+    await line('mailer').getByRole('button', { name: 'Forget mailer…' }).click();
+    await untilText(page, '#consumers', 'Forget mailer? When it asks again, it begins with everything that is kept.');
+    await page.keyboard.press('Enter'); // "Keep it" has the focus
+    await line('mailer').getByRole('button', { name: 'Forget mailer…' }).click();
+    await fetch(`${url}?as=mailer&ts=4`);
+    await line('mailer').filter({ hasText: '#4' }).waitFor(); // asked again while the question stands
+    await page.getByRole('button', { name: 'Forget it' }).click();
+    await line('mailer').waitFor({ state: 'detached' });
+    const { consumers } = await (await fetch(`${url}/consumers`)).json();
+    assert.deepEqual(consumers.map((consumer) => consumer.name), [hostile]);
+});
+
+pageTest('a server that lost its data is found out, also where its ids are further', async ({ open, servers }) => {
+    const server = await servers.start();
+    const name = freshName();
+    const url = `${server.origin}/${name}`;
+    await push(url, { old: 1 });
+    const page = await open(`${server.origin}/#${name}`, { expected: /^Failed to load resource/ });
+    await untilIds(page, ['#1']);
+    await server.stop();
+    await untilText(page, '#state', 'Next try in');
+    await servers.start(undefined, server.port);
+    for (let n = 1; n <= 3; n++) await push(url, { n });
+    await untilText(page, '#notices', 'The server has lost all that came before');
+    await untilIds(page, ['#3', '#2', '#1', '#1']);
+});
+
 pageTest('the send box sends JSON, a form or text, with a query, and says what is refused', async ({ open }) => {
     const name = freshName();
     const page = await open(`${origin}/#${name}`, { expected: /status of 400/ });
@@ -312,7 +408,7 @@ pageTest('a gap is said, and a channel that began anew', async ({ open, servers 
     await server.stop();
     await untilText(page, '#state', 'Next try in');
     await servers.start(args, server.port);
-    await untilText(page, '#notices', 'began anew');
+    assert.match(await untilText(page, '#notices', 'has lost'), /^The server has lost all that came before: its data were emptied, .* from #1 again\./);
     await untilLive(page);
     await push(url, { again: 1 });
     await rows(page).filter({ hasText: '{"again":1}' }).waitFor();

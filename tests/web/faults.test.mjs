@@ -91,14 +91,14 @@ pageTest('a hidden tab counts in its title; one that was hidden for long asks an
 });
 
 pageTest('a server that has had enough (429) is said, with when the page asks again; "try now" asks at once', async ({ open, servers }) => {
-    const server = await servers.start(['--data-provider', 'memory', '--rate-limit-limit', '4', '--rate-limit-frame', '30']);
+    const server = await servers.start(['--data-provider', 'memory', '--rate-limit-limit', '6', '--rate-limit-frame', '30']);
     const name = freshName();
     const page = await open(undefined, { expected });
-    const told = page.waitForResponse((response) => response.url().endsWith('/refused'));
+    const told = ['refused', 'consumers'].map((path) => page.waitForResponse((response) => response.url().endsWith(`/${path}`)));
+    const waits = page.waitForRequest(/sleep=25/);
     await page.goto(`${server.origin}/#${name}`);
-    await told;
-    await untilLive(page);
-    await push(`${server.origin}/${name}`, { n: 1 }); // what was refused, a HEAD, a poll, this, and the next poll is one too many
+    await Promise.all([...told, waits]);
+    await push(`${server.origin}/${name}`, { n: 1 }); // these two, a HEAD, two polls, this, and the next poll is one too many
     assert.match(await untilText(page, '#state', 'Next try in'), /^Too many requests\. Next try in \d\d s$/);
     await untilIds(page, ['#1']);
     const asked = page.waitForResponse((response) => response.status() === 429);

@@ -144,7 +144,7 @@ pageTest('a fragment that names no channel is said, and nothing is sent', async 
         await page.click('#send-test');
         await rows(page).first().waitFor();
     }
-    assert.deepEqual([...asked].filter((path) => path !== '/' && !path.startsWith('/-/')).sort(), names.flatMap((name) => [`/${name}`, `/${name}/refused`]).sort());
+    assert.deepEqual([...asked].filter((path) => path !== '/' && !path.startsWith('/-/')).sort(), names.flatMap((name) => [`/${name}`, `/${name}/consumers`, `/${name}/refused`]).sort());
 });
 
 pageTest('#a/b is the channel a, as the chat has it with the room b', async ({ open }) => {

@@ -1,16 +1,17 @@
-// What the conformance tests run: node driver.mjs URL TS SLEEP. It reads the channel and writes one JSON object a
+// What the conformance tests run: node driver.mjs URL TS SLEEP [OPTIONS]. It reads the channel and writes one JSON object a
 // line; when its standard input is closed it stops. Exit codes: 0 stopped, 3 given up.
 
-import { Channel } from '../index.js';
+import { Channel } from '../node.js';
 
-const [url, ts, sleep] = process.argv.slice(2);
+const [url, ts, sleep, more = '{}'] = process.argv.slice(2);
 // To a pipe and to a file this writes at once.
 const print = (event) => process.stdout.write(JSON.stringify(event) + '\n');
 
 const channel = new Channel(url, { backoffMs: Number(process.env.BACKOFF_MS || 500) });
 const entries = channel.entries({
-    ts: ts === '-' ? undefined : Number(ts),
-    sleep: Number(sleep),
+    ts: ts === '-' ? undefined : ts === 'now' ? ts : Number(ts),
+    sleep: sleep === '-' ? undefined : Number(sleep),
+    ...JSON.parse(more),
     onMissed: (missed) => print({ missed }),
     onReset: (reset) => print({ reset }),
     onError: (error, waitMs) => console.error(`${error.message}; again in ${Math.round(waitMs)} ms`),

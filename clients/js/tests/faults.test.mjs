@@ -10,6 +10,7 @@ import { openChannel, reply, startScript, take, test } from './helpers.mjs';
 
 const HALF = 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"ok":true,"ts":1,"upda';
 const UNENDED = 'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"ok":true,"ts":1,"updates":[{"n":1}';
+const answer = (socket, { status = 200, body }) => socket.end(`HTTP/1.1 ${status} Told\r\nConnection: close\r\n\r\n${JSON.stringify(body)}`);
 const within100ms = async (promise, began = performance.now()) => {
     const result = await promise;
     const ms = performance.now() - began;
@@ -43,7 +44,7 @@ test('faults that pass: each is reported, and asked again with the same ts', asy
     assert.deepEqual(errors.map((error) => error.status), [0, 200, 0, 200, 200, 200, 200, 200, 200, 200, 0, 500, 502, 408]);
     assert.equal(errors[11].message, '500 Broken');
     assert.equal(errors[12].description, 'Bad Gateway');
-    assert.deepEqual(server.requests[0].query, { ts: '3', sleep: '7', limit: '9' });
+    assert.deepEqual(server.requests[0].query, { ts: '3', sleep: '7', limit: '9', epoch: '' });
     for (const { query } of server.requests.slice(1)) assert.equal(query.ts, '4');
 });
 
@@ -71,18 +72,108 @@ test('429 and 503 wait for Retry-After, of others it does not count, and it is b
     assert.ok(server.requests[2].at - server.requests[1].at >= 998);
     assert.ok(last.at - server.requests[2].at < 900);
     while (waits.length < 7) await sleep(1);
-    assert.deepEqual([waits[0], waits[1], waits[6]], [1000, 1000, 60_000]);
+    for (const [i, ms] of [[0, 1000], [1, 1000], [6, 60_000]]) assert.ok(waits[i] >= ms && waits[i] <= ms * 1.5, `${waits[i]} of ${ms}`);
+    assert.notEqual(waits[0], waits[1], 'not all at once');
     assert.ok(waits.slice(2, 6).every((ms) => ms > 0 && ms <= 4));
     await updates.return();
     await ended;
 });
 
-test('other 4xx, and a redirect to nowhere, are thrown at once', async (t) => {
-    for (const status of [300, 400, 401, 403, 404, 405, 413, 431]) {
-        const server = await startScript(t, [{ status, body: { ok: false, error_description: 'No' } }]);
-        await assert.rejects(take(openChannel(t, server.url).updates(), 1), { status, description: 'No' });
+test('a 4xx of longline itself is thrown at once', async (t) => {
+    for (const status of [400, 404, 405, 409, 413, 431]) {
+        const server = await startScript(t, [{ status, body: { ok: false, error_code: status, error_description: 'No' } }]);
+        await assert.rejects(take(openChannel(t, server.url).updates(), 1), { status, description: 'No', isOwn: true });
         assert.equal(server.requests.length, 1);
     }
+});
+
+test('what a proxy or a login page says passes', async (t) => {
+    const page = '<html>Log in</html>';
+    const pages = [300, 400, 401, 403, 404, 405, 413, 431].map((status) => ({ status, body: page }));
+    const jsons = [{ message: 'Forbidden' }, { ok: false, error_code: 404 }, { ok: true, error_code: 403 }, null, []].map((body) => ({ status: 403, body }));
+    const own = [425, 429].map((status) => ({ status, body: { ok: false, error_code: status, error_description: 'Wait' } }));
+    const login = [{ status: 302, headers: { Location: '/login' }, body: '' }, { body: page }];
+    const nowhere = [{ status: 302, body: '' }];
+    const steps = [...pages, ...jsons, ...own, ...login, ...nowhere];
+    const server = await startScript(t, [...steps, reply(1, [{ n: 1 }])]);
+    const errors = [];
+    const channel = openChannel(t, server.url, { backoffMs: 1, backoffMaxMs: 2 });
+    assert.deepEqual(await take(channel.updates({ onError: (error) => errors.push(error.status) }), 1), [{ n: 1 }]);
+    assert.deepEqual(errors, [...steps.slice(0, -3).map(({ status }) => status), 200, 302]);
+});
+
+// The server lets a poll wait a while, and then a proxy ends it.
+const CUTS = {
+    closed: (socket) => socket.destroy(),
+    reset: (socket) => socket.resetAndDestroy(),
+    'in mid-body': (socket) => socket.end(HALF),
+    ...Object.fromEntries([408, 500, 502, 503, 504, 524].map((status) => [status, (socket) => socket.end(`HTTP/1.1 ${status} Told\r\nContent-Length: 6\r\n\r\n<html>`)])),
+};
+
+for (const [how, cut] of Object.entries(CUTS)) {
+    test(`a poll that was cut after it waited (${how}): asked again at once, shorter`, async (t) => {
+        const cutAfter = (ms) => async (socket) => {
+            await sleep(ms);
+            cut(socket);
+        };
+        const server = await startScript(t, [cutAfter(1600), cutAfter(520), reply(1, [{}])]);
+        const errors = [];
+        const updates = openChannel(t, server.url, { backoffMs: 10_000 }).updates({ sleep: 7, onError: (error, waitMs) => errors.push(waitMs) });
+        await take(updates, 1);
+        const [first, second, third] = server.requests;
+        assert.ok(third.at - first.at < 2900, `${third.at - first.at} ms`);
+        assert.equal(first.query.sleep, '7');
+        assert.ok(second.query.sleep >= 1.2 && second.query.sleep < 1.6, second.query.sleep);
+        assert.equal(third.query.sleep, '1');
+        assert.deepEqual(errors, [0], 'two in a row may mean more');
+    });
+}
+
+test('what ends no waiting poll is a failure: too early, too late, an error of longline, without a wait', async (t) => {
+    const own = { ok: false, error_code: 503, error_description: 'The store cannot do this now' };
+    const late = (step) => async (socket) => {
+        await sleep(600);
+        answer(socket, step);
+    };
+    const server = await startScript(t, [(socket) => socket.destroy(), late({ status: 503, body: own }), late({ status: 408, body: { ...own, error_code: 408 } }), reply(1, [{}])]);
+    const waits = [];
+    const options = { onError: (error, waitMs) => waits.push(waitMs) };
+    await take(openChannel(t, server.url, { backoffMs: 10 }).updates({ sleep: 7, ...options }), 1);
+    assert.ok(waits.length === 3 && waits.every((ms) => ms > 0), String(waits));
+    assert.ok(server.requests.every(({ query }) => query.sleep === '7'));
+
+    waits.length = 0;
+    const other = await startScript(t, [late({ status: 502, body: {} }), reply(1, [{}])]);
+    await take(openChannel(t, other.url, { backoffMs: 10 }).updates({ sleep: 0, ...options }), 1);
+    assert.ok(waits.length === 1 && waits[0] > 0, String(waits));
+});
+
+test('a shorter wait grows again, up to what was asked for', async (t) => {
+    const empty = reply(4, []);
+    const wait = async (socket) => {
+        await sleep(Number(server.requests.at(-1).query.sleep) * 1000 + 5);
+        answer(socket, empty);
+    };
+    const server = await startScript(t, [async (socket) => (await sleep(520), socket.destroy()), wait, wait, wait, reply(5, [{}])]);
+    await take(openChannel(t, server.url).updates({ ts: 4, sleep: 1.5 }), 1);
+    assert.deepEqual(server.requests.map(({ query }) => query.sleep), ['1.5', '1', '1.25', '1.5', '1.5']);
+});
+
+test('no update is late by a second through a proxy that cuts each poll after one', async (t) => {
+    const due = 2300; // when the update is there
+    const lateMs = await Promise.all(Object.values(CUTS).map(async (cut) => {
+        const began = performance.now();
+        const held = async (socket) => {
+            const left = began + due - performance.now();
+            await sleep(Math.min(Math.max(left, 0), 1000));
+            if (left > 1000) cut(socket);
+            else answer(socket, reply(1, [{}]));
+        };
+        const server = await startScript(t, Array(20).fill(held));
+        await take(openChannel(t, server.url).updates(), 1);
+        return performance.now() - began - due;
+    }));
+    assert.ok(lateMs.every((ms) => ms < 1000), String(lateMs));
 });
 
 test('missed, reset and replies are told before the updates; the cursor is the last update handled', async (t) => {

@@ -10,8 +10,9 @@ import { Channel } from '../index.js';
 const program = process.env.LONGLINE ?? fileURLToPath(new URL('../../../build/longline', import.meta.url));
 
 /** A test that fails when it hangs. */
-export function test(name, run) {
-    anyTest(name, { timeout: 20_000 }, run);
+export function test(name, options, run) {
+    if (!run) [run, options] = [options, {}];
+    anyTest(name, { timeout: 20_000, ...options }, run);
 }
 
 /** Starts longline; the test ends it. Resolves with {port, url (of a channel), stop()}. */

@@ -15,14 +15,14 @@ test('npm pack takes exactly these files', async () => {
     const packed = JSON.parse(stdout);
     const [{ name, version, files }] = Array.isArray(packed) ? packed : Object.values(packed);
     assert.deepEqual([name, version], ['longline', '0.1.0']);
-    assert.deepEqual(files.map(({ path }) => path).sort(), ['LICENSE', 'README.md', 'index.d.ts', 'index.js', 'package.json']);
+    assert.deepEqual(files.map(({ path }) => path).sort(), ['LICENSE', 'README.md', 'index.d.ts', 'index.js', 'node.js', 'package.json']);
 });
 
 test('the package is imported by its name, and exports what its types say', async () => {
     const module = await import('longline');
-    assert.deepEqual(Object.keys(module).sort(), ['Channel', 'LonglineError']);
+    assert.deepEqual(Object.keys(module).sort(), ['Channel', 'Channels', 'LonglineError']);
     const types = await readFile(`${directory}/index.d.ts`, 'utf8');
-    assert.deepEqual([...types.matchAll(/^export class (\w+)/gm)].map(([, name]) => name).sort(), ['Channel', 'LonglineError']);
+    assert.deepEqual([...types.matchAll(/^export class (\w+)/gm)].map(([, name]) => name).sort(), ['Channel', 'Channels', 'LonglineError']);
 });
 
 test('nothing that only Node has, and nothing that a strict CSP forbids', async () => {
@@ -75,7 +75,7 @@ test('the driver: events, a handler that throws, stop', async (t) => {
 });
 
 test('the driver: gives up', async (t) => {
-    const server = await startScript(t, [{ status: 404, body: { error_description: 'No such path' } }]);
+    const server = await startScript(t, [{ status: 404, body: { ok: false, error_code: 404, error_description: 'No such path' } }]);
     const { lines, code } = await drive([server.url, '7', '1']);
     assert.deepEqual([lines, code], [[{ error: '404 No such path', status: 404 }], 3]);
     assert.equal(server.requests[0].query.ts, '7');

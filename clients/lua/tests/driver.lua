@@ -1,6 +1,6 @@
 -- The Lua client's driver for the tests that all clients share: see tests/clients/README.md.
 --
---     lua5.1 driver.lua [--gmod] URL TS SLEEP       (TS: a number, or - for none; --gmod needs luajit)
+--     lua5.1 driver.lua [--gmod] URL TS SLEEP [OPTIONS]       (--gmod needs luajit)
 
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 local path = here .. "/../longline.lua"
@@ -9,7 +9,8 @@ local in_gmod, arguments = false, {}
 for _, argument in ipairs(arg) do
   if argument == "--gmod" then in_gmod = true else arguments[#arguments + 1] = argument end
 end
-local url, ts, sleep = arguments[1], tonumber(arguments[2]), tonumber(arguments[3])
+local url, ts, sleep = arguments[1], arguments[2], tonumber(arguments[3])
+ts = ts == "now" and ts or tonumber(ts)
 
 local plain = dofile(path)
 local socket = require "socket"
@@ -22,6 +23,7 @@ end
 local gmod = in_gmod and dofile(here .. "/gmod.lua")
 local longline = in_gmod and gmod.include(path) or plain
 local client = longline.new(url)
+for name, value in pairs(require("cjson").decode(arguments[4] or "{}")) do client[name] = value end
 local backoff_ms = tonumber(os.getenv("BACKOFF_MS"))
 if backoff_ms then client.backoff = backoff_ms / 1000 end
 

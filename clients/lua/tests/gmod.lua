@@ -218,6 +218,7 @@ end
 
 local globals = {
   HTTP = HTTP, http = http, util = util,
+  SysTime = socket.gettime,
   timer = { Simple = function(seconds, f) timers[{ at = socket.gettime() + seconds, f = f }] = true end },
   os = { time = os.time, date = os.date, clock = os.clock, difftime = os.difftime },
   debug = { traceback = debug.traceback, getinfo = debug.getinfo },

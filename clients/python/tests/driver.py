@@ -1,4 +1,4 @@
-"""The driver of the conformance tests (tests/clients): driver.py [--asyncio] URL TS SLEEP."""
+"""The driver of the conformance tests (tests/clients): driver.py [--asyncio] URL TS SLEEP [OPTIONS]."""
 
 import asyncio
 import json
@@ -31,13 +31,15 @@ def handle_safely(entry):
         print(f"the handler: {error}", file=sys.stderr)
 
 
-def options(ts, sleep):
-    start = {} if ts == "-" else {"ts": int(ts)}
+def options(ts, sleep, more="{}"):
+    start = {} if ts == "-" else {"ts": ts if ts == "now" else int(ts)}
+    wait = {} if sleep == "-" else {"sleep": float(sleep)}
     backoff = {"backoff": int(os.environ["BACKOFF_MS"]) / 1000} if "BACKOFF_MS" in os.environ else {}
     return {
         **start,
+        **wait,
         **backoff,
-        "sleep": float(sleep),
+        **json.loads(more),
         "on_missed": lambda count: say(missed=count),
         "on_reset": lambda newest: say(reset=newest),
         "on_error": lambda error: print(error, file=sys.stderr),
@@ -49,23 +51,23 @@ def wait_for_stdin_to_close():
         pass
 
 
-def run(url, ts, sleep):
+def run(url, *arguments):
     channel = Channel(url)
 
     def stop():
         wait_for_stdin_to_close()
         channel.stop()
 
-    entries = channel.entries(**options(ts, sleep))
+    entries = channel.entries(**options(*arguments))
     threading.Thread(target=stop, daemon=True).start()
     for entry in entries:
         handle_safely(entry)
     say(stopped=True, ts=entries.ts)
 
 
-async def run_asyncio(url, ts, sleep):
+async def run_asyncio(url, *arguments):
     channel = AsyncChannel(url)
-    entries = channel.entries(**options(ts, sleep))
+    entries = channel.entries(**options(*arguments))
     loop = asyncio.get_running_loop()
 
     def stop():

@@ -185,6 +185,18 @@ void fake_answer_append(enum store_error error) {
     append->op.done(&append->op);
 }
 
+/* As a ts. */
+static int64_t position_of(const struct fake_channel *channel, int64_t position) {
+    int64_t after = (int64_t)channel->total;
+    if (position == POSITION_NOW)
+        return after;
+    if (!position_is_since(position))
+        return position < 0 ? after + position : position;
+    while (after && channel->updates[after - 1]->at_ms >= position_since_ms(position))
+        after--;
+    return after;
+}
+
 void fake_do_read(void) {
     struct list *link = list_shift(&fake.asked);
     if (!link)
@@ -194,9 +206,7 @@ void fake_do_read(void) {
     assert_int_equal(read->hash, hash_of(name));
     struct fake_channel *channel = find(name);
     int64_t total = (int64_t)channel->total;
-    int64_t after = read->position == POSITION_NOW ? total
-                    : read->position < 0           ? total + read->position
-                                                   : read->position;
+    int64_t after = position_of(channel, read->position);
     read->total = read->end = channel->total;
     read->after = (uint64_t)(after < 0 ? 0 : after);
     read->gone = channel->gone;

@@ -1,6 +1,8 @@
 #include "waiters.h"
 #include "base/hash.h"
 #include "base/turn.h"
+#include "base/worker.h"
+#include "inbox/views.h"
 
 uv_loop_t loop;
 struct inbox *inbox;
@@ -16,19 +18,46 @@ static int answers_alive;
 
 /* --- What the inbox tells --------------------------------------------------------------------- */
 
+/* With a filter: nothing but what it wants, all of that, in order; and the rest is counted. */
+static void check_wanted(const struct waiter *waiter, const struct answer *answer, uint64_t from) {
+    struct fake_channel *channel = fake_channel(waiter->channel);
+    uint32_t got = 0, left_out = 0, unwanted = 0;
+    if (channel->life) /* it may be an answer of another life */
+        return;
+    assert_true(answer->ts >= from && answer->ts <= channel->total);
+    for (uint64_t ts = from + 1; ts <= answer->ts; ts++) {
+        const struct update *update = channel->updates[ts - 1];
+        bool is_wanted = filter_matches(waiter->poll.filter, update);
+        bool has_it = got < answer->count && answer->updates[got]->ts == ts;
+        assert_true(is_wanted || !has_it);
+        got += has_it;
+        left_out += is_wanted && !has_it;
+        unwanted += !is_wanted;
+    }
+    assert_int_equal(got, answer->count);
+    assert_true(left_out <= answer->missed);
+    assert_true(answer->skipped <= unwanted);
+    assert_int_equal(answer->ts, from + answer->missed + answer->skipped + answer->count);
+}
+
 /* Nothing is passed over without a word. */
 static void check_continuity(const struct waiter *waiter, const struct answer *answer) {
-    for (uint32_t i = 1; i < answer->count; i++) {
+    assert_true(waiter->poll.filter || !answer->skipped);
+    for (uint32_t i = 1; i < answer->count && !waiter->poll.filter; i++) {
         uint64_t before = answer->updates[i - 1]->ts, ts = answer->updates[i]->ts;
         assert_int_equal(ts, before + 1 + fake_damaged(before, ts));
     }
-    if (answer->count) {
+    if (answer->count && !waiter->poll.filter) {
         uint64_t last = answer->updates[answer->count - 1]->ts;
         assert_int_equal(answer->ts, last + fake_damaged(last, answer->ts));
     }
     if (waiter->from < 0 || answer->reset)
         return;
     uint64_t from = (uint64_t)waiter->from;
+    if (waiter->poll.filter) {
+        check_wanted(waiter, answer, from);
+        return;
+    }
     assert_true(!answer->count || answer->updates[0]->ts > from);
     assert_int_equal(answer->ts, from + answer->missed + answer->count);
     uint64_t gone = fake_channel(waiter->channel)->gone;
@@ -46,6 +75,8 @@ static void note_answer(struct waiter *waiter, const struct answer *answer) {
     waiter->ts = answer->ts;
     waiter->total = answer->total;
     waiter->missed = answer->missed;
+    waiter->epoch = answer->epoch;
+    waiter->skipped = answer->skipped;
     waiter->count = answer->count;
     waiter->first = answer->count ? answer->updates[0]->ts : 0;
     waiter->last = answer->count ? answer->updates[answer->count - 1]->ts : 0;
@@ -64,12 +95,18 @@ static void note_consumers(struct waiter *waiter, const struct answer *answer) {
     free(list.list);
 }
 
+static void drop_filter(struct waiter *waiter) {
+    if (waiter->poll.filter)
+        inbox_filter_unref(inbox, waiter->poll.filter);
+    waiter->poll.filter = NULL;
+}
+
 static void on_poll_done(struct poll *poll, struct answer *answer) {
     struct waiter *waiter = container_of(poll, struct waiter, poll);
     assert_int_equal(poll->state, POLL_IDLE);
     assert_true(waiter->is_polling);
     if (!answer->memos[0]) {
-        int *number = malloc(sizeof *number);
+        int *number = calloc(1, sizeof *number);
         *number = ++answers_made;
         answer->memos[0] = number;
         answers_alive++;
@@ -79,12 +116,15 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
     note_consumers(waiter, answer);
     inbox_cancel(inbox, poll); /* as whoever polls does: it lets go of its consumer */
     waiter->errors += answer->error != STORE_OK;
+    if (!answer->error)
+        check_continuity(waiter, answer);
+    drop_filter(waiter);
     if (answer->error)
         return;
-    check_continuity(waiter, answer);
     waiter->resets += answer->reset;
     waiter->seen += answer->count;
     waiter->all_missed += answer->missed;
+    waiter->all_skipped += answer->skipped;
     waiter->cursor = answer->ts;
 }
 
@@ -116,6 +156,7 @@ static void begin(bool is_shared) {
     hash_init();
     uv_loop_init(&loop);
     turn_init(&loop);
+    worker_init(&loop);
     fake_init(is_shared);
     memset(waiters, 0, sizeof waiters);
     memset(&counters, 0, sizeof counters);
@@ -170,6 +211,7 @@ int tear_down(void **state) {
     assert_int_equal(counters.polls_parked, 0);
     stop_inbox();
     inbox_free(inbox);
+    worker_deinit();
     turn_deinit();
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(answers_alive, 0);
@@ -194,12 +236,19 @@ static struct waiter *make(int i, const char *channel, int64_t ts, uint32_t limi
         .cursor = waiter->cursor,
         .seen = waiter->seen,
         .all_missed = waiter->all_missed,
+        .all_skipped = waiter->all_skipped,
     };
     return waiter;
 }
 
-struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
+struct waiter *start_where(int i, const char *channel, const char *where, int64_t ts,
+                           uint32_t limit, bool may_wait) {
     struct waiter *waiter = make(i, channel, ts, limit, may_wait);
+    waiter->where = where;
+    if (where) {
+        struct slice text = {where, strlen(where) + 1};
+        assert_int_equal(inbox_filter(inbox, text, &waiter->poll.filter), FILTER_OK);
+    }
     assert_true(inbox_poll(inbox, slice_of(channel), &waiter->poll));
     return waiter;
 }
@@ -229,6 +278,10 @@ struct waiter *forget(int i, const char *channel, const char *name) {
     return waiter;
 }
 
+struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
+    return start_where(i, channel, NULL, ts, limit, may_wait);
+}
+
 struct waiter *wait_for(int i, const char *channel, int64_t ts) {
     return start(i, channel, ts, READ_MAX_UPDATES, true);
 }
@@ -241,6 +294,7 @@ void cancel(int i) {
     inbox_cancel(inbox, &waiters[i].poll);
     assert_int_equal(waiters[i].poll.state, POLL_IDLE);
     waiters[i].is_polling = false;
+    drop_filter(&waiters[i]);
 }
 
 struct store_append *push_body(const char *channel, struct slice body) {
@@ -282,15 +336,19 @@ void run_wakes(void) {
         turn();
 }
 
+bool has_seen_all(const struct waiter *waiter) {
+    const struct poll *poll = &waiter->poll;
+    uint64_t total = fake_channel(waiter->channel)->total;
+    return poll->state == POLL_PARKED &&
+           ((uint64_t)poll->ts == total || (poll->filter && poll->view->looked == total));
+}
+
 /* Nothing is on its way, and whoever polls waits at the end. */
 static bool is_settled(void) {
     if (!fake_is_still())
         return false;
     for (int i = 0; i < WAITERS_MAX; i++) {
-        const struct waiter *waiter = &waiters[i];
-        if (waiter->is_polling &&
-            (waiter->poll.state != POLL_PARKED ||
-             (uint64_t)waiter->poll.ts != fake_channel(waiter->channel)->total))
+        if (waiters[i].is_polling && !has_seen_all(&waiters[i]))
             return false;
     }
     return true;

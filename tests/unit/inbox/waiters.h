@@ -11,14 +11,15 @@ enum { WAITERS_MAX = 5000 };
 struct waiter {
     struct poll poll;
     const char *channel;
-    int64_t from; /* the cursor that the poll began with */
+    const char *where; /* its filter's only condition; NULL: none */
+    int64_t from;      /* the cursor that the poll began with */
     bool is_polling;
     /* The answer to its last poll: */
     int answers;
     enum store_error error;
     bool reset;
-    uint64_t ts, total, missed;
-    uint32_t count;
+    uint64_t ts, total, missed, epoch;
+    uint32_t count, skipped;
     uint64_t first, last; /* of the updates */
     int answer;           /* which answer it was */
     uint64_t lag;         /* of one with a name */
@@ -27,7 +28,8 @@ struct waiter {
     /* Of all its polls: */
     int errors, resets;
     uint64_t cursor;           /* its last */
-    uint64_t seen, all_missed; /* how many updates it got, and did not get */
+    uint64_t seen, all_missed; /* how many updates it got, and did not get, */
+    uint64_t all_skipped;      /* or did not want */
 };
 
 extern uv_loop_t loop;
@@ -58,6 +60,9 @@ struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, boo
 /* The same without a limit: it waits, or does not. */
 struct waiter *wait_for(int i, const char *channel, int64_t ts);
 struct waiter *ask(int i, const char *channel, int64_t ts);
+/* Polls with a filter. */
+struct waiter *start_where(int i, const char *channel, const char *where, int64_t ts,
+                           uint32_t limit, bool may_wait);
 /* It polls as a consumer, from where it is, or from `ts` where that is not FROM_CONFIRMED; with
  * `confirms_now` it confirms what it gets. */
 #define FROM_CONFIRMED INT64_MAX
@@ -96,6 +101,8 @@ extern uint64_t seed;
     check_answer_at(waiter, first, last, total, missed, __LINE__, __FILE__)
 void check_answer_at(const struct waiter *waiter, uint64_t first, uint64_t last, uint64_t total,
                      uint64_t missed, int line, const char *file);
+/* Whether it is parked, and has seen, or did not want, all there is. */
+bool has_seen_all(const struct waiter *waiter);
 /* Its poll, the only one, was answered with an error. */
 #define check_error(waiter, wanted)                                                                \
     (assert_int_equal((waiter)->answers, 1), assert_int_equal((waiter)->error, wanted))

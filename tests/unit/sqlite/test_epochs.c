@@ -363,10 +363,10 @@ static void test_no_room(void **state) {
 static void test_lowest_counts(void **state) {
     (void)state;
     struct epoch list[] = {{1, 11, 0}, {2, 12, 100}, {3, 13, 90}, {4, 14, 120}};
-    struct epochs epochs = {.list = list};
+    struct epochs epochs;
     uint64_t seen[4];
     for (size_t i = 0; i < 4; i++) {
-        epochs.count = i + 1;
+        epochs = (struct epochs){.list = list, .count = i + 1};
         seen[i] = epochs_of(&epochs, 7);
     }
     int64_t seq;

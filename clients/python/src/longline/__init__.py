@@ -8,9 +8,21 @@
         print(update)
 """
 
-from ._aio import AsyncChannel, AsyncSubscription
-from ._protocol import Entry, LonglineError
-from ._sync import Channel, Subscription
+from ._aio import AsyncChannel, AsyncChannels, AsyncChannelsSubscription, AsyncSubscription
+from ._protocol import Consumer, Entry, LonglineError
+from ._sync import Channel, Channels, ChannelsSubscription, Subscription
 
 __version__ = "0.1.0"
-__all__ = ["AsyncChannel", "AsyncSubscription", "Channel", "Entry", "LonglineError", "Subscription"]
+__all__ = [
+    "AsyncChannel",
+    "AsyncChannels",
+    "AsyncChannelsSubscription",
+    "AsyncSubscription",
+    "Channel",
+    "Channels",
+    "ChannelsSubscription",
+    "Consumer",
+    "Entry",
+    "LonglineError",
+    "Subscription",
+]

@@ -11,13 +11,49 @@ import inspect
 import ssl
 import time
 from types import TracebackType
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type, TypeVar
+from typing import (
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
-from ._channel import ChannelBase, ConnectionBase, SubscriptionBase
-from ._feed import Ask, Feed, Give, Rest, Tell
-from ._protocol import Address, Body, Entry, LonglineError, Reply, batch_body, no_reply, push_body, pushed_ts
+from ._channel import (
+    ChannelBase,
+    ChannelsBase,
+    ClientBase,
+    ConnectionBase,
+    ManyPlaces,
+    OnePlace,
+    SubscriptionBase,
+    TunnelError,
+)
+from ._feed import Ask, ChannelFeed, ChannelsFeed, Feed, Give, Rest, Tell
+from ._protocol import (
+    Body,
+    Consumer,
+    Entry,
+    LonglineError,
+    Reply,
+    batch_body,
+    consumers_of,
+    error_of,
+    no_reply,
+    push_body,
+    pushed_ts,
+)
+from ._proxy import Proxy
 
 Item = TypeVar("Item")
+Me = TypeVar("Me")
 Result = TypeVar("Result")
 
 HEAD_MAX = 65536
@@ -25,7 +61,40 @@ READ_SIZE = 65536
 SEND_SIZE = 65536
 
 
-class AsyncChannel(ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "AsyncSubscription[Entry]"]):
+class AsyncClient(ClientBase["AsyncConnection"]):
+    """What AsyncChannel and AsyncChannels have in common."""
+
+    async def close(self) -> None:
+        """Calls stop() and closes the connections.
+
+        After that every request raises, and a new subscription ends at once.
+        """
+        idle, subscriptions = self._shut()
+        ends = [subscription.close() for subscription in subscriptions]
+        await asyncio.gather(*ends, *(connection.close() for connection in idle))
+
+    async def __aenter__(self: Me) -> Me:
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        await self.close()
+
+    def _connect(self) -> AsyncConnection:
+        return AsyncConnection(*self._peer())
+
+    async def _request(self, method: str, target: str, body: Optional[Body] = None) -> Reply:
+        connection = self._take_connection()
+        reply = await connection.request(method, target, body, self._timeout)
+        if not self._keep_connection(connection):
+            connection.abort()
+        return reply
+
+
+class AsyncChannel(
+    AsyncClient, ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "AsyncSubscription[Entry]"]
+):
     """Channel for asyncio: the same arguments, and callbacks may also be coroutine functions.
 
     Call it from the event loop's thread only. To stop it from another one:
@@ -40,46 +109,42 @@ class AsyncChannel(ChannelBase["AsyncConnection", "AsyncSubscription[Any]", "Asy
         """Stores several updates, all or none. See Channel.push_batch."""
         return await self._push(batch_body(updates))
 
+    async def consumers(self) -> List[Consumer]:
+        """The consumers that have a name. See Channel.consumers."""
+        return consumers_of(await self._request("GET", self._address.below("/consumers")))
+
+    async def forget_consumer(self, name: str) -> None:
+        """Lets the server forget a consumer's place. See Channel.forget_consumer."""
+        reply = await self._request("DELETE", self._consumer_target(name))
+        if reply.status != 200:
+            raise error_of(reply)
+
     async def _push(self, body: Body) -> int:
-        connection = self._take_connection()
-        reply = await connection.request("POST", self._address.target(), body, self._timeout)
-        if not self._keep_connection(connection):
-            connection.abort()
-        return pushed_ts(reply, body)
+        return pushed_ts(await self._request("POST", self._address.target(), body), body)
 
-    async def close(self) -> None:
-        """Calls stop() and closes the channel's connections.
-
-        After that push() raises, and a new subscription ends at once.
-        """
-        idle, subscriptions = self._shut()
-        ends = [subscription.close() for subscription in subscriptions]
-        await asyncio.gather(*ends, *(connection.close() for connection in idle))
-
-    async def __aenter__(self) -> AsyncChannel:
-        return self
-
-    async def __aexit__(
-        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        await self.close()
-
-    def _connect(self) -> AsyncConnection:
-        return AsyncConnection(self._address, self._timeout, self._headers, self._context)
-
-    def _subscription(self, feed: Feed[Item]) -> AsyncSubscription[Item]:
+    def _subscription(self, feed: ChannelFeed[Item]) -> AsyncSubscription[Item]:
         return AsyncSubscription(self._connect(), feed)
 
 
-class AsyncSubscription(SubscriptionBase[Item, "AsyncConnection"], AsyncIterator[Item]):
-    """What AsyncChannel's updates() and entries() return: an iterator, and a context manager."""
+class AsyncChannels(
+    AsyncClient,
+    ChannelsBase["AsyncConnection", "AsyncChannelsSubscription[Any]", "AsyncChannelsSubscription[Entry]"],
+):
+    """Channels for asyncio, as AsyncChannel is Channel."""
+
+    def _subscription(self, feed: ChannelsFeed[Tuple[str, Item]]) -> AsyncChannelsSubscription[Item]:
+        return AsyncChannelsSubscription(self._connect(), feed)
+
+
+class AsyncLoop(SubscriptionBase[Item, "AsyncConnection"], AsyncIterator[Item]):
+    """An iterator that waits for updates."""
 
     def __init__(self, connection: AsyncConnection, feed: Feed[Item]) -> None:
         super().__init__(connection, feed)
         self._stopped = False
         self._waits: Optional[asyncio.Future[Any]] = None
 
-    def __aiter__(self) -> AsyncSubscription[Item]:
+    def __aiter__(self: Me) -> Me:
         return self
 
     async def __anext__(self) -> Item:
@@ -108,7 +173,7 @@ class AsyncSubscription(SubscriptionBase[Item, "AsyncConnection"], AsyncIterator
         self.stop()
         await self._connection.close()
 
-    async def __aenter__(self) -> AsyncSubscription[Item]:
+    async def __aenter__(self: Me) -> Me:
         return self
 
     async def __aexit__(
@@ -117,13 +182,14 @@ class AsyncSubscription(SubscriptionBase[Item, "AsyncConnection"], AsyncIterator
         await self.close()
 
     async def _poll(self, ask: Ask) -> None:
+        request = self._connection.request("POST" if ask.body else "GET", ask.target, ask.body, ask.timeout_s)
         try:
-            reply = await self._until_stopped(self._connection.request("GET", ask.target, None, ask.timeout_s))
+            reply = await self._until_stopped(request)
         except LonglineError as error:
-            self._feed.failed(error)
+            self._feed.failed(error, self._connection.waited_s())
         else:
             if reply is not None:
-                self._feed.replied(reply)
+                self._feed.replied(reply, self._connection.waited_s())
 
     async def _until_stopped(self, work: Awaitable[Result]) -> Optional[Result]:
         """The work's result, or None if stop() cancelled it.
@@ -144,13 +210,19 @@ class AsyncSubscription(SubscriptionBase[Item, "AsyncConnection"], AsyncIterator
         return None if task.cancelled() else task.result()
 
 
+class AsyncSubscription(OnePlace, AsyncLoop[Item]):
+    """What AsyncChannel's updates() and entries() return: an iterator, and a context manager."""
+
+
+class AsyncChannelsSubscription(ManyPlaces, AsyncLoop[Tuple[str, Item]]):
+    """What AsyncChannels' updates() and entries() return: an iterator, and a context manager."""
+
+
 class AsyncConnection(ConnectionBase):
     """A connection over asyncio's streams."""
 
-    def __init__(
-        self, address: Address, timeout: float, headers: Dict[str, str], context: Optional[ssl.SSLContext]
-    ) -> None:
-        super().__init__(address, timeout, headers, context)
+    def __init__(self, *peer: Any) -> None:
+        super().__init__(*peer)
         self._reader: Optional[asyncio.StreamReader] = None
         self._writer: Optional[asyncio.StreamWriter] = None
 
@@ -159,23 +231,26 @@ class AsyncConnection(ConnectionBase):
 
         Raises LonglineError with status 0 if no complete reply comes.
         """
+        self._sent_at = None
+        is_kept = self._fresh()
         try:
-            if not self._fresh():
+            if not is_kept:
                 self.abort()
                 await within(self._open(), self._timeout)
             assert self._reader and self._writer
-            data = request_bytes(method, target, self._fields(body), None if body is None else body.data)
+            data = request_bytes(method, self._target(target), self._fields(body), None if body is None else body.data)
             await send(self._writer, data, timeout)
+            self._sent_at = time.monotonic()
             reply, stays = await read_reply(self._reader, timeout)
             self._used_at = time.monotonic()
             if not stays:
                 self.abort()
         except asyncio.TimeoutError as error:
             self.abort()
-            raise LonglineError(0, "the server does not answer") from error
+            raise no_reply(error, is_kept, "the server does not answer") from error
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
             self.abort()
-            raise no_reply(error) from error
+            raise no_reply(error, is_kept) from error
         except BaseException:
             self.abort()
             raise
@@ -196,14 +271,41 @@ class AsyncConnection(ConnectionBase):
                 await writer.wait_closed()
 
     async def _open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(
-            self._address.host,
-            self._address.port,
-            ssl=self._context,
-            limit=HEAD_MAX,
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(HEAD_MAX)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.create_connection(
+            lambda: protocol,
+            self._host,
+            self._port,
+            ssl=None if self._tunnel else self._context,
             # How long to wait for one address before the next one is tried.
             happy_eyeballs_delay=0.25,
         )
+        if self._tunnel:
+            try:
+                reader, protocol, transport = await self._dig(reader, transport, self._tunnel)
+            except BaseException:
+                transport.abort()
+                raise
+        self._reader = reader
+        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    async def _dig(self, reader: asyncio.StreamReader, transport: Any, proxy: Proxy) -> Tuple[Any, Any, Any]:
+        """Asks the proxy for a tunnel to the host, and speaks TLS in it."""
+        transport.write(self._connect_bytes(proxy))
+        _, status, _ = parse_head(await reader.readuntil(b"\r\n\r\n"))
+        if not 200 <= status < 300:
+            raise TunnelError(status)
+        reader = asyncio.StreamReader(HEAD_MAX)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        assert self._context
+        tls = await asyncio.get_running_loop().start_tls(
+            transport, protocol, self._context, server_hostname=self._address.host
+        )
+        assert tls
+        protocol.connection_made(tls)
+        return reader, protocol, tls
 
     def _fresh(self) -> bool:
         """Whether the connection can be reused: recently used, and not closed by the server."""

@@ -1,6 +1,6 @@
 """A subscription without its connection: it decides what to do next, and others do it.
 
-Subscription and AsyncSubscription take a step from next(), carry it out, and take the next one:
+The subscriptions take a step from next(), carry it out, and take the next one:
 
     Ask   poll; pass the reply to replied(), or the error to failed()
     Tell  call a callback
@@ -13,12 +13,28 @@ Nothing here reads, writes or waits.
 from __future__ import annotations
 
 import functools
-import time
+import json
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Generic, Optional, TypeVar, Union
+from typing import Any, Callable, Deque, Dict, Generic, Optional, TypeVar, Union
+from urllib.parse import quote
 
-from ._protocol import Address, Cursor, Entry, LonglineError, Reply, log_error, log_missed, log_reset
+from ._cursor import Cursor, Position
+from ._pace import Pace
+from ._protocol import (
+    Address,
+    Body,
+    Entry,
+    LonglineError,
+    Page,
+    Reply,
+    log_cut,
+    log_error,
+    log_missed,
+    log_reset,
+    page_of,
+    pages_of,
+)
 
 Item = TypeVar("Item")
 
@@ -27,6 +43,7 @@ Item = TypeVar("Item")
 class Ask:
     target: str
     timeout_s: float
+    body: Optional[Body] = None
 
 
 @dataclass(frozen=True)
@@ -46,81 +63,193 @@ class Rest:
 
 
 @dataclass(frozen=True)
+class Move:
+    """A cursor has come this far as soon as all the steps before this one are done."""
+
+    cursor: Cursor
+    to: Position
+
+
+@dataclass(frozen=True)
 class Callbacks:
     """The user's callbacks. An event without one is logged."""
 
-    on_missed: Optional[Callable[[int], object]]
-    on_reset: Optional[Callable[[int], object]]
+    on_missed: Optional[Callable[..., object]]
+    on_reset: Optional[Callable[..., object]]
     on_error: Optional[Callable[[LonglineError], object]]
 
 
 class Feed(Generic[Item]):
-    """The steps of one subscription. `pick` turns an entry into what the caller gets."""
+    """The steps of one subscription. `full` says that the polls ask for view=full."""
+
+    def __init__(self, address: Address, timeout: float, pace: Pace, full: bool, callbacks: Callbacks) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._pace = pace
+        self._full = full
+        self._callbacks = callbacks
+        self._steps: Deque[Union[Tell, Give[Item], Move]] = deque()
+        self._rest_s = 0.0
+
+    def resume(self) -> None:
+        """The caller is back: the last item is handled, and an interrupted rest is over."""
+        self._move()
+        self._rest_s = 0
+
+    def next(self) -> Union[Ask, Tell, Give[Item], Rest]:
+        self._move()
+        if self._steps:
+            step = self._steps.popleft()
+            assert not isinstance(step, Move)
+            return step
+        if self._rest_s:
+            rest, self._rest_s = Rest(self._rest_s), 0
+            return rest
+        return self._ask()
+
+    def replied(self, reply: Reply, waited_s: float) -> None:
+        """Takes the reply to a poll, and how long the server had the request.
+
+        Raises LonglineError if asking again cannot help.
+        """
+        try:
+            is_idle = self._take(reply)
+        except LonglineError as error:
+            self.failed(error, waited_s)
+        else:
+            self._rest_s = self._pace.replied(is_idle, waited_s)
+
+    def failed(self, error: LonglineError, waited_s: float) -> None:
+        """Takes the error of a poll; `waited_s` is 0 if the server never had the request.
+
+        Raises it if asking again cannot help.
+        """
+        delay = self._pace.failed(error, waited_s)
+        if delay is None:
+            log_cut(waited_s, self._pace.sleep_s)
+            return
+        self._rest_s = delay
+        self._steps.append(Tell(self._callbacks.on_error or functools.partial(log_error, delay=delay), error))
+
+    # --- for the subclasses ---
+
+    def _ask(self) -> Ask:
+        raise NotImplementedError
+
+    def _take(self, reply: Reply) -> bool:
+        """Queues the steps of a reply. Returns whether it says nothing new.
+
+        Raises LonglineError if it is an error.
+        """
+        raise NotImplementedError
+
+    def _queue(self, cursor: Cursor, page: Page, on_missed: Any, on_reset: Any, pick: Callable[[Entry], Item]) -> bool:
+        """Queues the steps of a page. Returns whether it says nothing new."""
+        is_idle = cursor.is_idle(page)
+        end = cursor.take(page)
+        if page.reset:
+            self._steps.append(Tell(on_reset, page.ts))
+        if page.missed:
+            self._steps.append(Tell(on_missed, page.missed))
+        for entry in page.entries:
+            self._steps.append(Give(pick(entry)))
+            self._steps.append(Move(cursor, Position(entry.ts, end.epoch)))
+        self._steps.append(Move(cursor, end))
+        return is_idle
+
+    def _move(self) -> None:
+        while self._steps and isinstance(self._steps[0], Move):
+            move = self._steps.popleft()
+            assert isinstance(move, Move)
+            move.cursor.move(move.to)
+
+
+class ChannelFeed(Feed[Item]):
+    """The steps of a subscription to one channel. `pick` turns an entry into what the caller gets."""
 
     def __init__(
         self,
         address: Address,
         timeout: float,
-        cursor: Cursor,
-        pick: Callable[[Entry], Item],
+        pace: Pace,
+        full: bool,
         callbacks: Callbacks,
+        cursor: Cursor,
+        wanted: str,
+        pick: Callable[[Entry], Item],
     ) -> None:
-        self._address = address
-        self._timeout = timeout
-        self._cursor = cursor
+        super().__init__(address, timeout, pace, full, callbacks)
+        self.cursor = cursor
+        self._wanted = wanted
         self._pick = pick
-        self._callbacks = callbacks
-        self._tells: Deque[Tell] = deque()
-        self._entries: Deque[Entry] = deque()
-        self._page_ts: Optional[int] = None  # the ts of the current page
-        self._given_ts: Optional[int] = None  # the ts of the entry that the caller has
-        self._rest_s = 0.0
-        self._asked_at = 0.0
 
-    @property
-    def ts(self) -> int:
-        return self._cursor.ts
+    def _ask(self) -> Ask:
+        waits = self.cursor.may_wait()
+        sleep = f"&sleep={self._pace.sleep_text()}" if waits else ""
+        query = f"{self.cursor.query()}{sleep}{self._wanted}&epoch={self.cursor.position.epoch}"
+        return Ask(self._address.target(query.lstrip("&")), self._timeout + (self._pace.sleep_s if waits else 0))
 
-    def resume(self) -> None:
-        """The caller is back: the last item is handled, and an interrupted rest is over."""
-        if self._given_ts is not None:
-            self._cursor.ts, self._given_ts = self._given_ts, None
-        self._rest_s = 0
+    def _take(self, reply: Reply) -> bool:
+        on_missed, on_reset = self._callbacks.on_missed or log_missed, self._callbacks.on_reset or log_reset
+        return self._queue(self.cursor, page_of(reply, self._full), on_missed, on_reset, self._pick)
 
-    def next(self) -> Union[Ask, Tell, Give[Item], Rest]:
-        if self._tells:
-            return self._tells.popleft()
-        if self._entries:
-            entry = self._entries.popleft()
-            self._given_ts = entry.ts
-            return Give(self._pick(entry))
-        if self._page_ts is not None:
-            self._cursor.ts, self._page_ts = self._page_ts, None
-        if self._rest_s:
-            rest, self._rest_s = Rest(self._rest_s), 0
-            return rest
-        self._asked_at = time.monotonic()
-        return Ask(self._address.target(self._cursor.query()), self._cursor.sleep + self._timeout)
 
-    def replied(self, reply: Reply) -> None:
-        """Takes the reply to a poll. Raises LonglineError if asking again cannot help."""
-        try:
-            page = self._cursor.page(reply)
-        except LonglineError as error:
-            self.failed(error)
-            return
-        self._rest_s = self._cursor.rest(page, time.monotonic() - self._asked_at)
-        self._page_ts = page.ts
-        self._entries.extend(page.entries)
-        if page.entries and self._cursor.ts < 0:  # now we know where "the last K" begin
-            self._cursor.ts = page.ts - len(page.entries)
-        if page.reset:
-            self._tells.append(Tell(self._callbacks.on_reset or log_reset, page.ts))
-        if page.missed:
-            self._tells.append(Tell(self._callbacks.on_missed or log_missed, page.missed))
+class ChannelsFeed(Feed[Item]):
+    """The steps of a subscription to several channels of a server.
 
-    def failed(self, error: LonglineError) -> None:
-        """Takes the error of a poll. Raises it if asking again cannot help."""
-        delay = self._cursor.delay(error)
-        self._rest_s = delay
-        self._tells.append(Tell(self._callbacks.on_error or functools.partial(log_error, delay=delay), error))
+    `pick` turns a channel's name and an entry into what the caller gets.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        timeout: float,
+        pace: Pace,
+        full: bool,
+        callbacks: Callbacks,
+        cursors: Dict[str, Cursor],
+        wanted: str,
+        pick: Callable[[str, Entry], Item],
+    ) -> None:
+        super().__init__(address, timeout, pace, full, callbacks)
+        self.cursors = cursors
+        self._finds: Optional[str] = None  # the channel whose "now" is asked for
+        self._wanted = wanted
+        self._pick = pick
+
+    def _ask(self) -> Ask:
+        for name, cursor in self.cursors.items():
+            if not cursor.may_wait():
+                # The reply to a poll of several does not say where "now" is.
+                self._finds = name
+                channel = quote(name.lstrip("/"), safe="")
+                return Ask(self._address.below(f"/{channel}?{cursor.query()}&limit=1&epoch="), self._timeout)
+        self._finds = None
+        query = f"sleep={self._pace.sleep_text()}{self._wanted}&epoch="
+        positions = {name: position_of(cursor) for name, cursor in self.cursors.items()}
+        body = Body(json.dumps(positions).encode(), "application/json")
+        return Ask(self._address.below(f"/-/poll?{query}"), self._timeout + self._pace.sleep_s, body)
+
+    def _take(self, reply: Reply) -> bool:
+        if self._finds is not None:
+            return self._take_channel(self._finds, page_of(reply, False))
+        pages = pages_of(reply, self._full)
+        if not pages:  # then those whose last K were asked for have never had any
+            for cursor in self.cursors.values():
+                cursor.move(cursor.position._replace(ts=max(cursor.position.ts, 0)))
+        return all([self._take_channel(name, page) for name, page in pages.items() if name in self.cursors])
+
+    def _take_channel(self, name: str, page: Union[Page, LonglineError]) -> bool:
+        calls = self._callbacks
+        if isinstance(page, LonglineError):
+            self._steps.append(Tell(calls.on_error or functools.partial(log_error, delay=0), page))
+            return True
+        on_missed = functools.partial(calls.on_missed, name) if calls.on_missed else log_missed
+        on_reset = functools.partial(calls.on_reset, name) if calls.on_reset else log_reset
+        return self._queue(self.cursors[name], page, on_missed, on_reset, functools.partial(self._pick, name))
+
+
+def position_of(cursor: Cursor) -> object:
+    """The position as a poll of several channels says it."""
+    ts, epoch = cursor.position
+    return {"ts": ts, "epoch": epoch} if epoch else ts

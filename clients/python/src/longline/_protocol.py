@@ -1,33 +1,18 @@
-"""What both clients know about longline's protocol. Nothing here reads, writes or waits.
-
-A Cursor is the position of a subscription. It says what to ask for next, turns a reply into a Page,
-and decides after an error whether to try again, and when:
-
-    good reply              at once, with the reply's ts; the backoff starts over
-    429, 503                after Retry-After (at most 60 s), if there is one
-    408, 5xx, no reply or a broken one
-                            after 0.5 s, 1, 2, ... 30, each times 0.5 to 1
-    any other status        never: the error is raised
-    empty reply, at once    after as long as after a first error
-"""
+"""What both clients know about longline's protocol. Nothing here reads, writes or waits."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import decimal
 import json
 import logging
 import operator
-import random
 import re
+import socket
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, SupportsIndex, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 from urllib.parse import quote, urlsplit
-
-SLEEP_MAX_S = 60.0
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 30.0
-RETRY_AFTER_MAX_S = 60.0
 
 # A connection that has been idle for longer is not reused: the server, or a proxy, may be about to
 # close it.
@@ -42,7 +27,18 @@ class LonglineError(Exception):
     status       the reply's status; 0 if no complete reply came (`__cause__` then says why)
     description  what the server said, or the client's own words
     retry_after  how many seconds the server asks us to wait; None if it does not
+    channel      which of several channels it is about; None if it is about the request
     """
+
+    #: longline itself says that the request is wrong: asking again cannot help.
+    is_final = False
+    #: Something between us and longline ended the request.
+    is_cut = False
+    #: It went over a connection that had been kept, and that had perhaps been closed by then.
+    is_stale = False
+    #: Nothing came in time.
+    is_silence = False
+    channel: Optional[str] = None
 
     def __init__(self, status: int, description: str, retry_after: Optional[float] = None) -> None:
         super().__init__(status, description, retry_after)
@@ -80,6 +76,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Consumer:
+    """A consumer whose place in a channel the server keeps."""
+
+    name: str
+    #: The last update that it has confirmed.
+    ts: int
+    #: How many have come after that.
+    lag: int
+    #: When it last polled, in milliseconds since 1970.
+    at: int
+
+
+@dataclass(frozen=True)
 class Reply:
     """A complete HTTP reply; header names are in lower case."""
 
@@ -90,12 +99,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Page:
-    """The reply to a poll."""
+    """The reply to a poll, or what it says of one of several channels."""
 
     ts: int
     missed: int
     reset: bool
     entries: List[Entry]
+    epoch: Optional[str] = None
+    lag: Optional[int] = None
 
 
 _header_name = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -120,8 +131,12 @@ class Address:
     @property
     def authority(self) -> str:
         """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host.encode("idna").decode("ascii")
+        host = f"[{self.host}]" if ":" in self.host else self.ascii_host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+    @property
+    def ascii_host(self) -> str:
+        return self.host.encode("idna").decode("ascii")
 
     def headers(self, more: Mapping[str, str]) -> Dict[str, str]:
         """The headers of every request. Raises ValueError for one that HTTP cannot carry."""
@@ -134,64 +149,13 @@ class Address:
         query = "&".join(filter(None, (self.query, query)))
         return f"{self.path}?{query}" if query else self.path
 
-
-class Cursor:
-    """How far a subscription has come, and how long its next backoff is."""
-
-    def __init__(self, ts: SupportsIndex, sleep: float, limit: int, full: bool, backoff: float) -> None:
-        if not 0 < sleep <= SLEEP_MAX_S:
-            raise ValueError(f"sleep is more than 0 and at most {SLEEP_MAX_S:g} seconds")
-        if limit < 1:
-            raise ValueError("limit is a whole number from 1")
-        self.ts = operator.index(ts)
-        self.sleep = max(sleep, 0.001)
-        self.full = full
-        sleep_text = f"{self.sleep:.3f}".rstrip("0").rstrip(".")
-        self._rest = f"&sleep={sleep_text}&limit={limit:d}{'&view=full' if full else ''}"
-        self._first = backoff
-        self._step = backoff
-
-    def query(self) -> str:
-        return f"ts={self.ts:d}{self._rest}"
-
-    def page(self, reply: Reply) -> Page:
-        """The page that a reply holds. Raises LonglineError if it holds none."""
-        if not 200 <= reply.status < 300:
-            raise error_of(reply)
-        try:
-            page = parse_page(reply.body.decode("utf-8"), self.full)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise LonglineError(0, "the reply is not one of longline's") from error
-        self._step = self._first
-        return page
-
-    def rest(self, page: Page, took_s: float) -> float:
-        """The seconds to wait before the next poll; 0 unless the reply was empty and came at once.
-
-        A server that is shutting down, or a proxy that does not wait, answers like that. Without a
-        pause the client would spin.
-        """
-        if took_s < self._first and page == Page(self.ts, 0, False, []):
-            return jitter(self._first)
-        return 0
-
-    def delay(self, error: LonglineError) -> float:
-        """The seconds to wait before asking again. Raises the error if asking again cannot help."""
-        if error.status in (429, 503) and error.retry_after:
-            return min(error.retry_after, RETRY_AFTER_MAX_S)
-        if error.status in (0, 408, 429) or error.status >= 500:
-            step = self._step
-            self._step = min(2 * step, BACKOFF_MAX_S)
-            return jitter(step)
-        raise error
+    def below(self, path: str) -> str:
+        """The target of what stands below the address, without the address' query."""
+        return self.path.rstrip("/") + path
 
 
-def jitter(seconds: float) -> float:
-    """Between half and all of it: clients that failed together must not come back together."""
-    return seconds * random.uniform(0.5, 1)
-
-
-class Body(NamedTuple):
+@dataclass(frozen=True)
+class Body:
     """What a push sends."""
 
     data: bytes
@@ -228,7 +192,7 @@ def pushed_ts(reply: Reply, body: Body) -> int:
         raise error_of(reply)
     total = reply.headers.get("x-total-updates", "")
     if not is_digits(total):
-        raise LonglineError(reply.status, "the reply is not one of longline's")
+        raise not_longlines(reply.status)
     if body.count is not None:
         check_batch(reply, body.count)
     return int(total)
@@ -244,9 +208,11 @@ def check_batch(reply: Reply, size: int) -> None:
 
 def error_of(reply: Reply) -> LonglineError:
     try:
-        description = json.loads(reply.body)["error_description"]
+        body = json.loads(reply.body)
+        own = body["ok"] is False and body["error_code"] == reply.status
+        description = body["error_description"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        description = None
+        own, description = False, None
     if not isinstance(description, str):
         description = f"the server answered with status {reply.status}"
         if 300 <= reply.status < 400:
@@ -255,12 +221,24 @@ def error_of(reply: Reply) -> LonglineError:
             description += "; redirects are not followed, give the address that it leads to"
             description += f", at {where[0]}" if where else ""
     after = reply.headers.get("retry-after", "").strip()
-    return LonglineError(reply.status, description, float(after) if is_digits(after) else None)
+    error = LonglineError(reply.status, description, float(after) if is_digits(after) else None)
+    error.is_final = own and 400 <= reply.status < 500 and reply.status not in (408, 425, 429)
+    error.is_cut = not own and (reply.status >= 500 or reply.status == 408) and not error.retry_after
+    return error
 
 
-def no_reply(cause: BaseException) -> LonglineError:
+def no_reply(cause: BaseException, is_stale: bool, description: str = "") -> LonglineError:
     """The error for a request that got no complete reply."""
-    return LonglineError(0, str(cause) or type(cause).__name__)
+    error = LonglineError(0, description or str(cause) or type(cause).__name__)
+    error.is_silence = isinstance(cause, (TimeoutError, socket.timeout, asyncio.TimeoutError))
+    error.is_cut = not error.is_silence
+    error.is_stale = is_stale
+    return error
+
+
+def not_longlines(status: int) -> LonglineError:
+    """The error for a reply that something else has sent."""
+    return LonglineError(status, "the reply is not one of longline's")
 
 
 def is_digits(text: str) -> bool:
@@ -276,7 +254,11 @@ def log_missed(count: int) -> None:
 
 
 def log_reset(ts: int) -> None:
-    log.warning("the channel has begun anew; going on from ts %d", ts)
+    log.warning("the channel's data is not what it was; going on from ts %d", ts)
+
+
+def log_cut(waited_s: float, sleep_s: float) -> None:
+    log.debug("a poll was cut after %.1f s; the next one waits %.1f s", waited_s, sleep_s)
 
 
 # --- parsing JSON so that each update keeps its exact text ---
@@ -298,32 +280,99 @@ _decoder = json.JSONDecoder(parse_int=parse_int)
 _space = re.compile(r"[ \t\n\r]*")
 
 
-def parse_page(text: str, full: bool = False) -> Page:
-    """Parses a reply. Raises ValueError, TypeError or KeyError if it is not longline's."""
-    fields, end = cut_object(text, skip_space(text, 0), array="updates")
+#: Cuts the value at a place of a text: returns it, and where it ends.
+Cutter = Callable[[str, int], Tuple[Any, int]]
+
+
+def page_of(reply: Reply, full: bool) -> Page:
+    """The page that a reply holds. Raises LonglineError if it holds none."""
+    try:
+        return parse_page(fields_of(reply, cut_array, "updates"), full)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise not_longlines(0) from error
+
+
+def pages_of(reply: Reply, full: bool) -> Dict[str, Union[Page, LonglineError]]:
+    """What a reply says of several channels. Raises LonglineError if it says nothing."""
+    try:
+        fields = fields_of(reply, cut_channels, "channels")
+        return {name: parse_channel(name, cuts, full) for name, (cuts, _) in fields["channels"][0].items()}
+    except (ValueError, TypeError, KeyError, RecursionError, AttributeError) as error:
+        raise not_longlines(0) from error
+
+
+def fields_of(reply: Reply, cut: Cutter, only: str) -> Dict[str, Cut]:
+    """The members of a good reply, as cut_object() cuts them. Raises LonglineError for an error."""
+    if not 200 <= reply.status < 300:
+        raise error_of(reply)
+    text = reply.body.decode("utf-8")
+    fields, end = cut_object(text, skip_space(text, 0), cut, only)
     if skip_space(text, end) != len(text):
         raise ValueError("there is text behind the reply")
-    ts, missed, items = fields["ts"][0], fields.get("missed", (0, ""))[0], fields["updates"][0]
-    if not isinstance(ts, int) or not isinstance(missed, int) or not isinstance(items, list):
-        raise TypeError("ts, missed or updates is of another type")
-    first = ts - len(items) + 1
-    numbered = ((first + index, value, item_text) for index, (value, item_text) in enumerate(items))
-    entries = [full_entry(*item) if full else Entry(*item) for item in numbered]
-    return Page(ts, missed, fields.get("reset", (False, ""))[0] is True, entries)
+    return fields
 
 
-def full_entry(ts: int, item: Any, text: str) -> Entry:
-    """The entry of an item of view=full."""
+def consumers_of(reply: Reply) -> List[Consumer]:
+    """The consumers of a channel. Raises LonglineError if the reply does not tell them."""
+    if reply.status != 200:
+        raise error_of(reply)
+    try:
+        names = Consumer.__dataclass_fields__
+        return [Consumer(**{name: item[name] for name in names}) for item in json.loads(reply.body)["consumers"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise not_longlines(200) from error
+
+
+def parse_channel(name: str, fields: Dict[str, Cut], full: bool) -> Union[Page, LonglineError]:
+    if "error_code" not in fields:
+        return parse_page(fields, full)
+    error = LonglineError(int(fields["error_code"][0]), str(fields["error_description"][0]))
+    error.channel = name
+    return error
+
+
+def parse_page(fields: Dict[str, Cut], full: bool) -> Page:
+    """The page of a reply's members. Raises ValueError, TypeError or KeyError if it is none."""
+
+    def number(name: str) -> int:
+        value = fields.get(name, (0, ""))[0]
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is of another type")
+        return value
+
+    fields["ts"]  # must be there
+    ts, items = number("ts"), fields["updates"][0]
+    if not isinstance(items, list):
+        raise TypeError("updates is of another type")
+    # Of those that were skipped it is not said where they are. So that nobody who goes on from an
+    # update misses one, it has the least ts that it can have, and the last one has the reply's.
+    first = ts - number("skipped") - len(items) + 1
+    numbers = [*range(first, first + len(items) - 1), ts]
+    entries = [full_entry(*item) if full else Entry(n, *item) for n, item in zip(numbers, items)]
+    epoch = fields.get("epoch", (None, ""))[0]
+    return Page(
+        ts,
+        number("missed"),
+        fields.get("reset", (False, ""))[0] is True,
+        entries,
+        epoch if isinstance(epoch, str) else None,
+        number("lag") if "lag" in fields else None,
+    )
+
+
+def full_entry(item: Any, text: str) -> Entry:
+    """The entry of an item of view=full, which knows its ts."""
     raw = base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode("utf-8")
     body, body_text = cut_object(text, 0)[0]["body"]
+    ts = operator.index(item["ts"])
     known = item.get("path"), item.get("from"), item.get("same_as")
     return Entry(ts, body, body_text, item["at"], item["method"], item["query"], item["headers"], raw, *known)
 
 
-def cut_object(text: str, at: int, array: str = "") -> Tuple[Dict[str, Cut], int]:
+def cut_object(text: str, at: int, cut: Optional[Cutter] = None, only: str = "") -> Tuple[Dict[str, Cut], int]:
     """The members of the object at `at`, each with its text, and where the object ends.
 
-    If the member named `array` is an array, it is cut too: its value is what cut_array returns.
+    `cut` cuts the members; if `only` is given, only the one of this name.
     """
     found: Dict[str, Cut] = {}
     at = step_over("{", text, at)
@@ -332,13 +381,18 @@ def cut_object(text: str, at: int, array: str = "") -> Tuple[Dict[str, Cut], int
         if not isinstance(key, str):
             raise ValueError("a key is no string")
         at = step_over(":", text, skip_space(text, at))
-        if key == array and text[at : at + 1] == "[":
-            value, end = cut_array(text, at)
-        else:
-            value, end = _decoder.raw_decode(text, at)
+        value, end = cut(text, at) if cut and only in ("", key) else _decoder.raw_decode(text, at)
         found[key] = value, text[at:end]
         at = next_item(text, end, "}")
     return found, at + 1
+
+
+def cut_page(text: str, at: int) -> Tuple[Dict[str, Cut], int]:
+    return cut_object(text, at, cut_array, "updates")
+
+
+def cut_channels(text: str, at: int) -> Tuple[Dict[str, Cut], int]:
+    return cut_object(text, at, cut_page)
 
 
 def cut_array(text: str, at: int) -> Tuple[List[Cut], int]:

@@ -20,11 +20,34 @@ import time
 from types import TracebackType
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
 
-from ._channel import ChannelBase, ConnectionBase, SubscriptionBase
-from ._feed import Ask, Feed, Give, Rest, Tell
-from ._protocol import Address, Body, Entry, LonglineError, Reply, batch_body, no_reply, push_body, pushed_ts
+from ._channel import (
+    ChannelBase,
+    ChannelsBase,
+    ClientBase,
+    ConnectionBase,
+    ManyPlaces,
+    OnePlace,
+    SubscriptionBase,
+    TunnelError,
+)
+from ._feed import Ask, ChannelFeed, ChannelsFeed, Feed, Give, Rest, Tell
+from ._protocol import (
+    Body,
+    Consumer,
+    Entry,
+    LonglineError,
+    Reply,
+    batch_body,
+    consumers_of,
+    error_of,
+    no_reply,
+    push_body,
+    pushed_ts,
+)
+from ._proxy import Proxy
 
 Item = TypeVar("Item")
+Me = TypeVar("Me")
 
 CONNECT_SLICE_S = 0.05
 WAIT_STEP_S = 0.5
@@ -35,7 +58,40 @@ class Stopped(Exception):
     """stop() was called, and what was under way has been abandoned. Never reaches the user."""
 
 
-class Channel(ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry]"]):
+class Client(ClientBase["Connection"]):
+    """What Channel and Channels have in common."""
+
+    def close(self) -> None:
+        """Calls stop() and closes the connections.
+
+        After that every request raises, and a new subscription ends at once.
+        """
+        idle, subscriptions = self._shut()
+        for connection in idle:
+            connection.close()
+        for subscription in subscriptions:
+            subscription.close()
+
+    def __enter__(self: Me) -> Me:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> Connection:
+        return Connection(*self._peer())
+
+    def _request(self, method: str, target: str, body: Optional[Body] = None) -> Reply:
+        connection = self._take_connection()
+        reply = connection.request(method, target, body, self._timeout)
+        if not self._keep_connection(connection):
+            connection.close()
+        return reply
+
+
+class Channel(Client, ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry]"]):
     """One channel of a longline server.
 
     url      the channel's address. A query in it becomes part of every update pushed.
@@ -43,6 +99,8 @@ class Channel(ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry
              poll's own wait
     headers  sent with every request, for a proxy that needs them
     context  for https, if Python's default does not fit
+    proxy    "http://[user:password@]host:port"; "" for none. Without it HTTP_PROXY, HTTPS_PROXY and
+             NO_PROXY count
 
     Several threads may share a channel. A subscription belongs to the thread that iterates it, but
     any thread may call stop() and close().
@@ -65,48 +123,42 @@ class Channel(ChannelBase["Connection", "Subscription[Any]", "Subscription[Entry
         """
         return self._push(batch_body(updates))
 
+    def consumers(self) -> List[Consumer]:
+        """The consumers that have a name, sorted by it: how far they are, and when they last polled."""
+        return consumers_of(self._request("GET", self._address.below("/consumers")))
+
+    def forget_consumer(self, name: str) -> None:
+        """Lets the server forget a consumer's place. It is no error if it knows none of this name."""
+        reply = self._request("DELETE", self._consumer_target(name))
+        if reply.status != 200:
+            raise error_of(reply)
+
     def _push(self, body: Body) -> int:
-        connection = self._take_connection()
-        reply = connection.request("POST", self._address.target(), body, self._timeout)
-        if not self._keep_connection(connection):
-            connection.close()
-        return pushed_ts(reply, body)
+        return pushed_ts(self._request("POST", self._address.target(), body), body)
 
-    def close(self) -> None:
-        """Calls stop() and closes the channel's connections.
-
-        After that push() raises, and a new subscription ends at once.
-        """
-        idle, subscriptions = self._shut()
-        for connection in idle:
-            connection.close()
-        for subscription in subscriptions:
-            subscription.close()
-
-    def __enter__(self) -> Channel:
-        return self
-
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
-
-    def _connect(self) -> Connection:
-        return Connection(self._address, self._timeout, self._headers, self._context)
-
-    def _subscription(self, feed: Feed[Item]) -> Subscription[Item]:
+    def _subscription(self, feed: ChannelFeed[Item]) -> Subscription[Item]:
         return Subscription(self._connect(), feed)
 
 
-class Subscription(SubscriptionBase[Item, "Connection"], Iterator[Item]):
-    """What Channel.updates() and Channel.entries() return: an iterator, and a context manager."""
+class Channels(Client, ChannelsBase["Connection", "ChannelsSubscription[Any]", "ChannelsSubscription[Entry]"]):
+    """Several channels of a longline server, read in one loop.
+
+    url is the server's address; the rest is as for Channel.
+    """
+
+    def _subscription(self, feed: ChannelsFeed[Tuple[str, Item]]) -> ChannelsSubscription[Item]:
+        return ChannelsSubscription(self._connect(), feed)
+
+
+class Loop(SubscriptionBase[Item, "Connection"], Iterator[Item]):
+    """An iterator that waits for updates."""
 
     def __init__(self, connection: Connection, feed: Feed[Item]) -> None:
         super().__init__(connection, feed)
         self._lock = threading.RLock()
         self._in_use = False
 
-    def __iter__(self) -> Subscription[Item]:
+    def __iter__(self: Me) -> Me:
         return self
 
     def __next__(self) -> Item:
@@ -139,11 +191,11 @@ class Subscription(SubscriptionBase[Item, "Connection"], Iterator[Item]):
 
     def _poll(self, ask: Ask) -> None:
         try:
-            reply = self._connection.request("GET", ask.target, None, ask.timeout_s)
+            reply = self._connection.request("POST" if ask.body else "GET", ask.target, ask.body, ask.timeout_s)
         except LonglineError as error:
-            self._feed.failed(error)
+            self._feed.failed(error, self._connection.waited_s())
         else:
-            self._feed.replied(reply)
+            self._feed.replied(reply, self._connection.waited_s())
 
     def stop(self) -> None:
         """Ends the subscription at once, also while it waits. May be called from any thread."""
@@ -156,7 +208,7 @@ class Subscription(SubscriptionBase[Item, "Connection"], Iterator[Item]):
             if not self._in_use:
                 self._connection.close()
 
-    def __enter__(self) -> Subscription[Item]:
+    def __enter__(self: Me) -> Me:
         return self
 
     def __exit__(
@@ -168,13 +220,19 @@ class Subscription(SubscriptionBase[Item, "Connection"], Iterator[Item]):
         self._connection.close()
 
 
+class Subscription(OnePlace, Loop[Item]):
+    """What Channel.updates() and Channel.entries() return: an iterator, and a context manager."""
+
+
+class ChannelsSubscription(ManyPlaces, Loop[Tuple[str, Item]]):
+    """What Channels.updates() and Channels.entries() return: an iterator, and a context manager."""
+
+
 class Connection(ConnectionBase):
     """A connection over http.client. stop() ends for good whatever it is doing."""
 
-    def __init__(
-        self, address: Address, timeout: float, headers: Dict[str, str], context: Optional[ssl.SSLContext]
-    ) -> None:
-        super().__init__(address, timeout, headers, context)
+    def __init__(self, *peer: Any) -> None:
+        super().__init__(*peer)
         self._socket: Optional[socket.socket] = None
         self._http: Optional[http.client.HTTPConnection] = None
         self.stopped = False
@@ -186,8 +244,12 @@ class Connection(ConnectionBase):
 
         Raises LonglineError with status 0 if no complete reply comes, and Stopped after stop().
         """
+        self._sent_at = None
+        target = self._target(target)
+        is_kept = False
         try:
-            if self._http is None or not self._fresh():
+            is_kept = self._fresh()
+            if self._http is None or not is_kept:
                 self.close()
                 self._http = self._open()
             assert self._socket
@@ -198,10 +260,15 @@ class Connection(ConnectionBase):
                 # In pieces, because the timeout is for each call that sends.
                 fields = {**self._fields(body), "Content-Length": str(len(body.data))}
                 self._http.request(method, target, io.BytesIO(body.data), fields)
+            self._sent_at = time.monotonic()
             response = self._http.getresponse()
             # http.client drops the socket if this reply is the last one.
             last = self._http.sock is None
+            ends_with_connection = response.length is None and not response.chunked
             reply = Reply(response.status, lower_case(response.getheaders()), response.read())
+            if ends_with_connection and not reply.body:
+                # http.client takes a connection that ends in the head for the head's end.
+                raise ConnectionError("the connection ended in the head of a reply")
             self._used_at = time.monotonic()
             if last:
                 self.close()
@@ -210,7 +277,7 @@ class Connection(ConnectionBase):
             if isinstance(error, Exception) and self.stopped:
                 raise Stopped from None
             if isinstance(error, (OSError, http.client.HTTPException)):
-                raise no_reply(error) from error
+                raise no_reply(error, is_kept) from error
             raise
         return reply
 
@@ -259,16 +326,26 @@ class Connection(ConnectionBase):
     def _open(self) -> http.client.HTTPConnection:
         sock = self._connect()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(self._timeout)
+        if self._tunnel:
+            self._dig(sock, self._tunnel)
         if self._context:
             sock = self._context.wrap_socket(sock, server_hostname=self._address.host, do_handshake_on_connect=False)
             self._hold(sock)
-            sock.settimeout(self._timeout)
             sock.do_handshake()
         connection = http.client.HTTPConnection(self._address.host, self._address.port, blocksize=SEND_SIZE)
         connection.sock = sock
         # We reopen a lost connection ourselves; http.client must not.
         connection.auto_open = 0
         return connection
+
+    def _dig(self, sock: socket.socket, proxy: Proxy) -> None:
+        """Asks the proxy for a tunnel to the host."""
+        sock.sendall(self._connect_bytes(proxy))
+        with http.client.HTTPResponse(sock, method="CONNECT") as response:
+            response.begin()
+            if not 200 <= response.status < 300:
+                raise TunnelError(response.status)
 
     def _hold(self, sock: socket.socket) -> None:
         """Lets stop() see the socket. Raises Stopped if it was called before."""
@@ -319,7 +396,7 @@ class Connection(ConnectionBase):
 
         def resolve() -> None:
             try:
-                found.extend(socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM))
+                found.extend(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
             except (OSError, UnicodeError) as error:
                 failures.append(error if isinstance(error, OSError) else OSError("the host's name is no name"))
             done.set()

@@ -1,8 +1,8 @@
 -- Payments that are pushed to longline, each given to its player exactly once.
 --
 -- The ledger, data/donate/ledger.txt, is the only place where money is: a player's balance is the sum of his lines. So
--- one line is at once the note that a payment was seen, the money itself, and how far longline was read; no crash can
--- come between these. A payment that comes again, from a sender that had no reply or from longline's past, has its line already.
+-- one line is at once the note that a payment was seen, the money itself, and how far longline was read, of which data
+-- (its epoch); no crash can come between these. A payment that comes again, from a sender that had no reply or from longline's past, has its line already.
 
 local longline = include("longline.lua")
 
@@ -11,20 +11,20 @@ local ADDRESS = "donate/address.txt" -- not in the code: whoever knows the addre
 
 donate = {}
 
-local seen, balances, last_ts
+local seen, balances, last_ts, last_epoch
 
--- A line is "ts payment steamid amount ok". What a crash has torn has no "ok" at its end, and does not count.
+-- A line is "ts@epoch payment steamid amount ok". What a crash has torn has no "ok" at its end, and does not count.
 local function book(line)
-	local ts, payment, steamid, amount = line:match("^(%d+) (%S+) (%S+) (%d+) ok$")
+	local ts, epoch, payment, steamid, amount = line:match("^(%d+)@?(%x*) (%S+) (%S+) (%d+) ok$")
 	if not ts then return end
-	last_ts = tonumber(ts)
+	last_ts, last_epoch = tonumber(ts), epoch
 	if seen[payment] then return end
 	seen[payment] = true
 	balances[steamid] = (balances[steamid] or 0) + tonumber(amount)
 end
 
 local function read_ledger()
-	seen, balances, last_ts = {}, {}, 0
+	seen, balances, last_ts, last_epoch = {}, {}, 0, ""
 	local text = file.Read(LEDGER, "DATA") or ""
 	for line in text:gmatch("[^\n]+") do book(line) end
 	-- A torn line must not take the next one with it.
@@ -65,7 +65,7 @@ local function on_payment(update, ts)
 		print("[donate] payment " .. update.payment .. " is booked already")
 		return
 	end
-	local line = ("%.0f %s %s %.0f ok"):format(ts, update.payment, update.steamid, update.amount)
+	local line = ("%.0f@%s %s %s %.0f ok"):format(ts, channel.epoch, update.payment, update.steamid, update.amount)
 	if not write_ledger(line) then
 		-- It is still in longline: the next start books it.
 		channel:stop()
@@ -86,10 +86,12 @@ local function start()
 	channel = longline.new(address)
 	-- A channel that began anew is read from its start: what was pushed since is not booked, and what is booked is known.
 	function channel.on_reset()
+		last_ts, last_epoch = 0, ""
 		channel:stop()
-		channel:subscribe(on_payment, 0)
+		channel:subscribe(on_payment)
 	end
-	channel:subscribe(on_payment, last_ts)
+	function channel.load() return last_ts, last_epoch end
+	channel:subscribe(on_payment)
 end
 
 file.CreateDir("donate")
