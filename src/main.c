@@ -66,10 +66,13 @@ static void on_drain(void) {
     api.is_draining = true;
 }
 
+static void on_inbox_stopped(void) {
+    store_close(app.store, on_store_closed, &app.store);
+}
+
 static void on_drained(void) {
     conn_shared_deinit(&app.connections);
-    inbox_stop(api.inbox);
-    store_close(app.store, on_store_closed, &app.store);
+    inbox_stop(api.inbox, on_inbox_stopped);
 }
 
 static const char *provider_name(void) {

@@ -47,7 +47,7 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
     poll->ts = query->position;
     poll->has_position = query->has_position;
     poll->confirms = query->position >= 0 || query->position == POSITION_NOW;
-    poll->confirms_now = query->confirms_now;
+    poll->confirms_now = query->confirms_now && !exchange->is_head; /* which carries nothing */
     poll->limit = (uint16_t)query->limit;
     poll->epoch = query->epoch;
     poll->wants_epoch = query->has_epoch;

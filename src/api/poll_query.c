@@ -243,7 +243,8 @@ static enum http_error parse_where(struct poll_query *poll, struct slice value) 
 static enum http_error parse_name(struct poll_query *poll, struct slice value) {
     struct buf name = {0};
     text_decode_form(&name, value);
-    bool ok = !name.failed && name.len <= sizeof poll->name &&
+    bool has_memory = !name.failed;
+    bool ok = has_memory && name.len <= sizeof poll->name &&
               utf8_is_valid((struct slice){name.data, name.len});
     for (size_t i = 0; ok && i < name.len; i++)
         ok = (unsigned char)name.data[i] >= ' ' && name.data[i] != 0x7f;
@@ -252,7 +253,7 @@ static enum http_error parse_name(struct poll_query *poll, struct slice value) {
         poll->name_len = (uint8_t)name.len;
     }
     buf_deinit(&name);
-    return ok ? HTTP_NO_ERROR : ERROR_AS;
+    return ok ? HTTP_NO_ERROR : has_memory ? ERROR_AS : ERROR_BUSY;
 }
 
 static enum http_error parse_one(struct poll_query *poll, const struct text_pair *pair,

@@ -10,6 +10,7 @@ enum {
     TOUCH_MAX_MS = 3600000, /* how much later a consumer may have been used than is saved, */
     TOUCH_SHARE = 16,       /* or this part of the time after which it is forgotten */
     GO_ON_A_TURN = 512,
+    UNKNOWN_MS = 1, /* what store_now_ms() says while the store does not know the time */
 };
 
 /* --- One consumer ----------------------------------------------------------------------------- */
@@ -35,8 +36,7 @@ static bool has_key(const struct table_node *node, const void *key, size_t len) 
 }
 
 static uint64_t hash_of_key(const struct consumer_key *key) {
-    return hash_of(key->name) ^
-           hash_of((struct slice){(const char *)&key->consumers, sizeof key->consumers});
+    return hash_of(key->name) ^ ((uint64_t)(uintptr_t)key->consumers * 0x9e3779b97f4a7c15);
 }
 
 struct consumer *consumer_find(struct inbox *inbox, struct consumers *consumers,
@@ -74,8 +74,12 @@ void consumer_drop(struct inbox *inbox, struct consumer *consumer) {
         free(consumer);
 }
 
+bool consumer_is_saved(const struct consumer *consumer) {
+    return !consumer->saves && !consumer->is_unsaved;
+}
+
 bool consumer_is_free(const struct consumer *consumer) {
-    return !consumer->polls && !consumer->saves && !consumer->is_unsaved;
+    return !consumer->polls && consumer_is_saved(consumer);
 }
 
 /* --- The consumers of a channel --------------------------------------------------------------- */
@@ -108,7 +112,7 @@ void consumers_free(struct inbox *inbox, struct channel *channel) {
 }
 
 static bool is_expired(const struct inbox *inbox, const struct consumer *consumer) {
-    return !consumer->polls &&
+    return !consumer->polls && consumer->used_ms != UNKNOWN_MS &&
            consumer->used_ms < store_now_ms(inbox->store) - inbox->options.ttl_ms;
 }
 
@@ -121,16 +125,32 @@ static void drop_expired(struct inbox *inbox, struct consumers *consumers) {
     }
 }
 
-/* The consumer of a poll, which uses it now; NULL when there are too many, or memory is out. */
+/* Whether nobody can have changed them since they were loaded. */
+static bool is_known(const struct inbox *inbox, const struct consumers *consumers) {
+    return consumers->is_loaded && !inbox->follow;
+}
+
+/* Whether it is new, and there are too many now that they are loaded. */
+static bool is_one_too_many(struct inbox *inbox, const struct consumer *consumer) {
+    struct consumers *consumers = consumer->consumers;
+    if (consumer->used_ms || consumer->is_gone || consumers->count <= CONSUMERS_MAX)
+        return false;
+    drop_expired(inbox, consumers);
+    return consumers->count > CONSUMERS_MAX;
+}
+
+/* The consumer of a poll, which uses it now. There may be twice as many as long as they must be
+ * loaded first. NULL when there are too many, or memory is out. */
 static struct consumer *use(struct inbox *inbox, struct consumers *consumers, struct slice name,
                             enum store_error *error) {
     *error = STORE_OK;
     struct consumer *consumer = consumer_find(inbox, consumers, name);
     if (consumer && is_expired(inbox, consumer))
         consumer->ts = 0;
-    if (!consumer && consumers->count >= CONSUMERS_MAX)
+    uint32_t max = is_known(inbox, consumers) ? CONSUMERS_MAX : 2 * CONSUMERS_MAX;
+    if (!consumer && consumers->count >= max)
         drop_expired(inbox, consumers);
-    bool is_full = !consumer && consumers->count >= CONSUMERS_MAX;
+    bool is_full = !consumer && consumers->count >= max;
     if (!consumer && !is_full)
         consumer = consumer_add(inbox, consumers, name);
     if (consumer)
@@ -144,9 +164,11 @@ static struct consumer *use(struct inbox *inbox, struct consumers *consumers, st
 
 static void touch(struct inbox *inbox, struct consumer *consumer) {
     int64_t touch_ms = inbox->options.ttl_ms / TOUCH_SHARE;
-    consumer->used_ms = store_now_ms(inbox->store);
-    if (consumer->used_ms - consumer->saved_used_ms >=
-        (touch_ms < TOUCH_MAX_MS ? touch_ms : TOUCH_MAX_MS))
+    int64_t now_ms = store_now_ms(inbox->store);
+    if (now_ms > consumer->used_ms)
+        consumer->used_ms = now_ms;
+    if (!consumer->saved_used_ms || consumer->used_ms - consumer->saved_used_ms >=
+                                        (touch_ms < TOUCH_MAX_MS ? touch_ms : TOUCH_MAX_MS))
         consumer_changed(inbox, consumer);
 }
 
@@ -157,8 +179,12 @@ static void confirm(struct inbox *inbox, struct consumer *consumer, uint64_t ts)
     consumer_changed(inbox, consumer);
 }
 
-void consumer_reached(struct inbox *inbox, struct poll *poll, uint64_t ts) {
-    if (poll->is_named && poll->confirms)
+void consumer_reached(struct inbox *inbox, struct poll *poll, uint64_t total) {
+    if (!poll->is_named || !poll->confirms)
+        return;
+    poll->confirms = false;
+    uint64_t ts = poll_cursor(poll->ts, total);
+    if (ts <= total)
         confirm(inbox, poll->consumer, ts);
 }
 
@@ -168,26 +194,32 @@ void consumer_answered(struct inbox *inbox, struct poll *poll, const struct answ
     struct consumer *consumer = poll->consumer;
     if (answer->reset && consumer->ts > answer->ts) { /* it is from another life of the channel */
         consumer->ts = answer->ts;
-        consumer->was_reset = true;
+        consumer->was_reset = consumer->is_lowered = true;
         consumer_changed(inbox, consumer);
     }
     if (answer->reset)
         return;
-    uint64_t ts = poll_cursor(poll->ts, answer->total);
-    if (poll->confirms && ts <= answer->total)
-        confirm(inbox, consumer, ts);
+    consumer_reached(inbox, poll, answer->total);
     if (poll->confirms_now)
         confirm(inbox, consumer, answer->ts);
 }
 
-void consumer_leave(struct poll *poll) {
+void consumer_stop_waiting(struct poll *poll) {
     if (poll->is_waiting)
         poll->channel->pins--;
+    poll->is_waiting = false;
+}
+
+/* One that has waited was in use until now. */
+void consumer_leave(struct inbox *inbox, struct poll *poll) {
+    consumer_stop_waiting(poll);
     if (poll->is_roster)
         poll->roster->channel->pins--;
+    if (poll->is_named && poll->was_parked && poll->consumer->used_ms)
+        touch(inbox, poll->consumer);
     if (poll->is_named && !--poll->consumer->polls && poll->consumer->is_gone)
         free(poll->consumer);
-    poll->is_waiting = poll->is_roster = poll->is_named = false;
+    poll->is_roster = poll->is_named = false;
 }
 
 uint64_t inbox_lag(const struct poll *poll, const struct answer *answer) {
@@ -197,8 +229,14 @@ uint64_t inbox_lag(const struct poll *poll, const struct answer *answer) {
 
 /* The consumers are loaded. */
 static void go_on(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    if (poll->is_named && !poll->has_position)
+    if (poll->is_named && is_one_too_many(inbox, poll->consumer)) {
+        poll_fail(inbox, poll, STORE_CONSUMERS_FULL);
+        return;
+    }
+    if (poll->is_named && !poll->has_position) {
         poll->ts = (int64_t)poll->consumer->ts;
+        poll->confirms = false;
+    }
     if (poll->is_named)
         touch(inbox, poll->consumer);
     struct slice name = {channel->name, channel->name_len};
@@ -226,7 +264,8 @@ void consumers_go_on(struct turn_task *task) {
 static bool go_on_when_loaded(struct inbox *inbox, struct consumers *consumers, struct poll *poll) {
     struct channel *channel = consumers->channel;
     bool is_current =
-        consumers->is_loaded && (!inbox->follow || (poll->is_named && poll->has_position));
+        is_known(inbox, consumers) || (consumers->is_loaded && consumers->count <= CONSUMERS_MAX &&
+                                       poll->is_named && poll->has_position);
     if (is_current) {
         go_on(inbox, channel, poll);
         return true;
@@ -259,7 +298,7 @@ bool inbox_poll_as(struct inbox *inbox, struct slice name, struct poll *poll,
     bool ok = go_on_when_loaded(inbox, consumers, poll);
     cache_unpin(inbox, channel);
     if (!ok)
-        consumer_leave(poll);
+        consumer_leave(inbox, poll);
     return ok;
 }
 
@@ -282,7 +321,7 @@ bool inbox_poll_consumers(struct inbox *inbox, struct slice name, struct poll *p
     channel->pins++; /* until consumer_leave() */
     bool ok = go_on_when_loaded(inbox, consumers, poll);
     if (!ok)
-        consumer_leave(poll);
+        consumer_leave(inbox, poll);
     return ok;
 }
 
@@ -302,7 +341,7 @@ bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct s
     for (const struct list *link = consumers->all.next; link != &consumers->all;
          link = link->next) {
         const struct consumer *consumer = container_of(link, struct consumer, link);
-        if (!is_expired(inbox, consumer))
+        if (consumer->used_ms && !is_expired(inbox, consumer))
             consumer_put(out, consumer);
     }
     qsort(out->list, out->count, sizeof *out->list, by_name);

@@ -32,13 +32,15 @@ struct consumer {
     struct list link;       /* in its channel's */
     struct consumers *consumers;
     uint64_t ts;
-    int64_t used_ms, saved_used_ms; /* by the store's clock */
+    int64_t used_ms, saved_used_ms; /* by the store's clock; 0: it has not polled yet,
+ * UNKNOWN_MS: the store did not know the time */
     uint32_t polls;                 /* that use it */
     uint32_t saves;                 /* that are under way */
     bool is_unsaved;
     bool is_stored;  /* the store has it, as far as is known */
-    bool was_stored; /* merge()'s */
-    bool was_reset;  /* what the store has is too large a ts */
+    bool was_stored; /* it had it when the load under way began, and nothing changed since */
+    bool was_reset;  /* what the store has is too large a ts, */
+    bool is_lowered; /* and so may be what the load under way brings */
     bool is_gone;    /* forgotten: freed when no poll uses it */
     uint8_t name_len;
     char name[];
@@ -49,7 +51,9 @@ struct keeper {
     uv_timer_t timer;
     struct inbox *inbox;
     struct list unsaved; /* struct consumers */
+    uint32_t saves;      /* operations that are under way */
     bool is_stopped;
+    void (*stopped)(void);  /* to be called when there are none; else NULL */
     struct list ready;      /* polls that can go on, */
     struct turn_task go_on; /* and what lets some of them */
 };
@@ -65,15 +69,20 @@ struct consumer *consumer_find(struct inbox *inbox, struct consumers *consumers,
 struct consumer *consumer_add(struct inbox *inbox, struct consumers *consumers, struct slice name);
 /* Takes it out of its channel; polls may go on using it. */
 void consumer_drop(struct inbox *inbox, struct consumer *consumer);
-/* Whether nobody uses it, and there is nothing to save. */
+/* Whether there is nothing to save, */
+bool consumer_is_saved(const struct consumer *consumer);
+/* and nobody uses it. */
 bool consumer_is_free(const struct consumer *consumer);
 
-/* The poll is at this ts of a channel that has it: it has confirmed what it says that it has. */
-void consumer_reached(struct inbox *inbox, struct poll *poll, uint64_t ts);
+/* Where the poll begins is in a channel with `total` updates: confirms what it says that it has
+ * confirmed, once. */
+void consumer_reached(struct inbox *inbox, struct poll *poll, uint64_t total);
 /* The same for one that gets this answer. */
 void consumer_answered(struct inbox *inbox, struct poll *poll, const struct answer *answer);
 /* It is answered, or cancelled: lets go of its consumer. */
-void consumer_leave(struct poll *poll);
+void consumer_leave(struct inbox *inbox, struct poll *poll);
+/* It does not wait for them to be loaded any more. */
+void consumer_stop_waiting(struct poll *poll);
 
 /* They are loaded: lets the polls that waited for that go on. */
 void consumers_release(struct inbox *inbox, struct consumers *consumers);
@@ -84,8 +93,9 @@ void consumers_go_on(struct turn_task *task);
 
 /* Makes what saves them. False when memory is out. */
 bool consumers_init(struct inbox *inbox);
-/* Saves what has changed; nothing is saved after that. */
-void consumers_stop(struct inbox *inbox);
+/* Saves what has changed, and nothing after that. Calls `stopped` when it is saved, or a second
+ * later. */
+void consumers_stop(struct inbox *inbox, void (*stopped)(void));
 /* Frees when the loop runs once more. */
 void consumers_deinit(struct inbox *inbox);
 

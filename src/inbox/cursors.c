@@ -5,7 +5,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { SAVE_MS = 500 }; /* from a change until it is saved */
+enum {
+    SAVE_MS = 500,     /* from a change until it is saved */
+    STOP_MS = 1000,    /* how long the end waits for that */
+    EXPIRED_MS = 1000, /* the store may know a little more of the time */
+};
 
 /* --- Operations of the store ------------------------------------------------------------------ */
 
@@ -84,38 +88,37 @@ static bool send_operation(struct inbox *inbox, struct consumers *consumers,
             consumer->is_unsaved = false;
         }
     }
+    inbox->keeper->saves++;
     operation_start(inbox, consumers->channel, cursors);
     return true;
 }
 
-/* Saves what has changed; what there is no memory for is saved later. */
-static void save_all(struct inbox *inbox) {
+/* Saves what has changed of the next channel. False when memory is out: later, unless this is the
+ * end. */
+static bool save_next(struct inbox *inbox) {
     struct keeper *keeper = inbox->keeper;
-    struct list unsaved;
-    list_init(&unsaved);
-    list_splice(&unsaved, &keeper->unsaved);
-    for (struct list *link; (link = list_shift(&unsaved));) {
-        struct consumers *consumers = container_of(link, struct consumers, unsaved_link);
-        if (send_operation(inbox, consumers, CURSORS_FORGET) &&
-            send_operation(inbox, consumers, CURSORS_SAVE))
-            cache_unpin(inbox, consumers->channel);
-        else
-            list_append(&keeper->unsaved, link);
-    }
+    struct list *link = list_shift(&keeper->unsaved);
+    struct consumers *consumers = container_of(link, struct consumers, unsaved_link);
+    bool ok = send_operation(inbox, consumers, CURSORS_FORGET) &&
+              send_operation(inbox, consumers, CURSORS_SAVE);
+    if (ok || keeper->is_stopped)
+        cache_unpin(inbox, consumers->channel);
+    else
+        list_append(&keeper->unsaved, link);
+    return ok;
 }
 
-static void start_timer(struct inbox *inbox);
-
+/* Saves as far as this turn goes. */
 static void on_save_time(uv_timer_t *timer) {
     struct keeper *keeper = container_of(timer, struct keeper, timer);
-    save_all(keeper->inbox);
-    start_timer(keeper->inbox);
+    bool ok = true, has_time = true;
+    while (ok && has_time && !list_empty(&keeper->unsaved)) {
+        ok = save_next(keeper->inbox);
+        has_time = turn_has_time();
+    }
+    if (!list_empty(&keeper->unsaved))
+        uv_timer_start(timer, on_save_time, ok ? 1 : SAVE_MS, 0);
     cache_trim(keeper->inbox);
-}
-
-static void start_timer(struct inbox *inbox) {
-    if (!list_empty(&inbox->keeper->unsaved))
-        uv_timer_start(&inbox->keeper->timer, on_save_time, SAVE_MS, 0);
 }
 
 void consumer_changed(struct inbox *inbox, struct consumer *consumer) {
@@ -123,13 +126,14 @@ void consumer_changed(struct inbox *inbox, struct consumer *consumer) {
     if (consumer->is_gone || inbox->keeper->is_stopped)
         return;
     consumer->is_unsaved = true;
+    consumer->was_stored = false;
     if (!list_empty(&consumers->unsaved_link))
         return;
     consumers->channel->pins++;
     bool is_first = list_empty(&inbox->keeper->unsaved);
     list_append(&inbox->keeper->unsaved, &consumers->unsaved_link);
     if (is_first)
-        start_timer(inbox);
+        uv_timer_start(&inbox->keeper->timer, on_save_time, SAVE_MS, 0);
 }
 
 /* What could not be saved is saved when the consumer is used again. */
@@ -147,17 +151,25 @@ static void saved(struct inbox *inbox, struct consumers *consumers,
     }
 }
 
+static void end(struct keeper *keeper) {
+    void (*stopped)(void) = keeper->stopped;
+    keeper->stopped = NULL;
+    uv_timer_stop(&keeper->timer);
+    if (stopped)
+        stopped();
+}
+
+static void on_stop_time(uv_timer_t *timer) {
+    end(container_of(timer, struct keeper, timer));
+}
+
 /* --- Loading ---------------------------------------------------------------------------------- */
 
 /* Makes what the store has and what is in memory one. A consumer that it had and has no more was
  * forgotten. False when memory is out. */
 static bool merge(struct inbox *inbox, struct consumers *consumers,
                   const struct store_cursors *cursors) {
-    for (struct list *link = consumers->all.next; link != &consumers->all; link = link->next) {
-        struct consumer *consumer = container_of(link, struct consumer, link);
-        consumer->was_stored = consumer->is_stored && !consumer->saves && !consumer->is_unsaved;
-        consumer->is_stored &= !consumer->was_stored;
-    }
+    int64_t expired_ms = store_now_ms(inbox->store) - inbox->options.ttl_ms + EXPIRED_MS;
     for (uint32_t i = 0; i < cursors->count; i++) {
         const struct store_cursor *cursor = &cursors->list[i];
         struct consumer *consumer = consumer_find(inbox, consumers, cursor_name(cursor));
@@ -167,7 +179,7 @@ static bool merge(struct inbox *inbox, struct consumers *consumers,
             return false;
         consumer->is_stored = true;
         consumer->was_stored = false;
-        if (consumer->ts < cursor->ts && !consumer->was_reset)
+        if (consumer->ts < cursor->ts && !consumer->is_lowered)
             consumer->ts = cursor->ts;
         if (consumer->used_ms < cursor->used_ms)
             consumer->used_ms = consumer->saved_used_ms = cursor->used_ms;
@@ -177,7 +189,13 @@ static bool merge(struct inbox *inbox, struct consumers *consumers,
         next = link->next;
         if (!consumer->was_stored)
             continue;
+        consumer->is_stored = false;
+        if (consumer->polls && consumer->saved_used_ms < expired_ms) {
+            consumer_changed(inbox, consumer); /* it is in use */
+            continue;
+        }
         consumer->ts = 0;
+        consumer->used_ms = consumer->saved_used_ms = 0;
         if (consumer_is_free(consumer))
             consumer_drop(inbox, consumer);
     }
@@ -195,8 +213,14 @@ static void loaded(struct inbox *inbox, struct consumers *consumers,
         consumers_release(inbox, consumers);
         return;
     }
-    for (struct list *link; (link = list_shift(&consumers->waiting));)
-        poll_fail(inbox, container_of(link, struct poll, link), error);
+    struct list waiting; /* who comes while they end is not among them */
+    list_init(&waiting);
+    list_splice(&waiting, &consumers->waiting);
+    for (struct list *link; (link = list_shift(&waiting));) {
+        struct poll *poll = container_of(link, struct poll, link);
+        consumer_stop_waiting(poll);
+        poll_end(inbox, consumers->channel, poll, error);
+    }
 }
 
 bool consumers_load(struct inbox *inbox, struct consumers *consumers) {
@@ -205,6 +229,11 @@ bool consumers_load(struct inbox *inbox, struct consumers *consumers) {
     struct store_cursors *cursors = operation_new(inbox, consumers->channel, CURSORS_LOAD, 0);
     if (!cursors)
         return false;
+    for (struct list *link = consumers->all.next; link != &consumers->all; link = link->next) {
+        struct consumer *consumer = container_of(link, struct consumer, link);
+        consumer->was_stored = consumer->is_stored && consumer_is_saved(consumer);
+        consumer->is_lowered &= !consumer_is_saved(consumer) || consumer->was_reset;
+    }
     consumers->is_loading = true;
     operation_start(inbox, consumers->channel, cursors);
     return true;
@@ -220,6 +249,8 @@ static void forgotten(struct inbox *inbox, struct channel *channel,
             : NULL;
     if (consumer) /* loaded meanwhile */
         consumer_drop(inbox, consumer);
+    if (channel->consumers && cursors->error)
+        channel->consumers->is_loaded = false; /* it may still be there */
     struct poll *poll = cursors->owner;
     if (!poll)
         return;
@@ -254,9 +285,10 @@ static void on_done(struct store_op *op) {
     struct channel *channel =
         cache_find(inbox, cursors->hash, (struct slice){cursors->name, cursors->name_len});
     assert(channel && channel->pins);
+    bool is_save = cursors->owner == inbox->keeper && cursors->action != CURSORS_LOAD;
     if (cursors->action == CURSORS_LOAD)
         loaded(inbox, channel->consumers, cursors);
-    else if (cursors->owner == inbox->keeper)
+    else if (is_save)
         saved(inbox, channel->consumers, cursors);
     else
         forgotten(inbox, channel, cursors);
@@ -264,6 +296,8 @@ static void on_done(struct store_op *op) {
     free(cursors);
     cache_unpin(inbox, channel);
     cache_trim(inbox);
+    if (is_save && !--inbox->keeper->saves && inbox->keeper->stopped)
+        uv_timer_start(&inbox->keeper->timer, on_stop_time, 0, 0); /* the store is answering */
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */
@@ -284,10 +318,16 @@ bool consumers_init(struct inbox *inbox) {
     return true;
 }
 
-void consumers_stop(struct inbox *inbox) {
-    save_all(inbox);
-    inbox->keeper->is_stopped = true;
-    uv_timer_stop(&inbox->keeper->timer);
+void consumers_stop(struct inbox *inbox, void (*stopped)(void)) {
+    struct keeper *keeper = inbox->keeper;
+    keeper->is_stopped = true;
+    keeper->stopped = stopped;
+    while (!list_empty(&keeper->unsaved))
+        save_next(inbox);
+    uv_ref((uv_handle_t *)&keeper->timer);
+    uv_timer_start(&keeper->timer, on_stop_time, STOP_MS, 0);
+    if (!keeper->saves)
+        end(keeper);
 }
 
 static void on_closed(uv_handle_t *handle) {

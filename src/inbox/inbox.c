@@ -220,7 +220,7 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     case POLL_PARKED: poll_unpark(inbox, poll); break;
     }
     poll->state = POLL_IDLE;
-    consumer_leave(poll);
+    consumer_leave(inbox, poll);
 }
 
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
@@ -284,10 +284,10 @@ fail:
     return NULL;
 }
 
-void inbox_stop(struct inbox *inbox) {
-    consumers_stop(inbox);
+void inbox_stop(struct inbox *inbox, void (*stopped)(void)) {
     if (inbox->follow)
         follow_stop(inbox->follow);
+    consumers_stop(inbox, stopped);
 }
 
 void inbox_free(struct inbox *inbox) {

@@ -118,8 +118,10 @@ void inbox_filter_unref(struct inbox *inbox, struct filter *filter);
 /* NULL when memory is out. `store` is used, not owned. */
 struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox_options *options,
                         const struct inbox_events *events);
-/* The store is about to close: asks it for nothing more. No poll and no push may be under way. */
-void inbox_stop(struct inbox *inbox);
+/* Saves what consumers have confirmed, and asks the store for nothing more; calls `stopped` when
+ * that is done, or a second later: then the store may close. No poll and no push may be under
+ * way. */
+void inbox_stop(struct inbox *inbox, void (*stopped)(void));
 void inbox_free(struct inbox *inbox);
 
 /*

@@ -130,10 +130,12 @@ void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read 
 static void answer_page(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         struct answer *page) {
     page->skipped = poll->skipped;
-    if (poll->filter && page->count)
-        poll_look(inbox, channel, poll, page);
-    else
+    if (!poll->filter || !page->count) {
         poll_answer(inbox, poll, page);
+        return;
+    }
+    consumer_reached(inbox, poll, page->total); /* what is left out is not confirmed */
+    poll_look(inbox, channel, poll, page);
 }
 
 void poll_answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
@@ -239,8 +241,8 @@ static void park_before(struct channel *channel, struct poll *poll, struct list 
 }
 
 void poll_park(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    poll->ts = (int64_t)channel->total;
     consumer_reached(inbox, poll, channel->total);
+    poll->ts = (int64_t)channel->total;
     if (poll->filter)
         view_park(inbox, channel, poll);
     else

@@ -102,6 +102,13 @@ class Visit:
     def poll_in_full(self):
         self.talk(request_bytes("GET", self.target + "?view=full"))
 
+    def poll_as(self):
+        """As a consumer, who is listed and forgotten."""
+        for query in ("?as=bot&limit=1", f"?as=bot&ts={self.known}&confirm=now", "?as=%C3%A4&sleep=0.05&where=body.a:*", "/consumers"):
+            for reply in self.talk(request_bytes("GET", self.target + query)):
+                assert reply.status == 503 or reply.json()["ok"], reply
+        self.talk(request_bytes("DELETE", self.target + "?as=bot"))
+
     def wait_and_wake(self):
         """A poll parks and a push wakes it; both lines are open when memory runs out."""
         poller = self.clients[1]
@@ -151,7 +158,7 @@ class Visit:
         self.talk(b"".join(request_bytes("GET", path) for path in paths), len(paths))
 
 
-DEEP_VISITS = ("push", "wait_and_wake")
+DEEP_VISITS = ("push", "poll_as", "wait_and_wake")
 VISITS = [name for name in vars(Visit) if not name.startswith("_") and name not in ("talk", "note", "close")]
 
 
@@ -212,7 +219,7 @@ def test_no_memory_at_the_stop(serve, faults, forever):
     acknowledged = 0
     for nth in (1, 3, 8) if SHORT else range(1, 60):
         with server.client() as poller, server.client() as pusher:
-            poller.send(request_bytes("GET", server.channel() + "?sleep=60"))
+            poller.send(request_bytes("GET", server.channel() + "?as=bot&sleep=60"))
             server.wait_for_parked(1)
             faults.fail_allocation(nth, forever)
             pusher.send(request_bytes("POST", target, b"{}"))

@@ -1,6 +1,7 @@
 """The tables of docs/protocol.md that say what becomes of a body, or of a poll: each of their rows is sent."""
 
 import re
+import shlex
 from urllib.parse import quote
 
 import pytest
@@ -97,3 +98,31 @@ def test_what_the_protocol_says_of_a_poll(module_server, three, example):
     channel, epoch = three
     query, reply = (example[name].replace("$EPOCH", epoch) for name in ("query", "reply"))
     assert module_server.get(f"{channel}?{query}").text == reply
+
+
+# --- Consoles ---
+
+COMMAND = re.compile(r"\$ curl (?:-X (?P<method>\w+) )?(?P<url>\S+)$")
+VARIES = re.compile(r'"at":\d+')
+
+
+def consoles(section):
+    """The commands of a section's consoles that are one curl, each with the reply's body."""
+    text = (REPOSITORY / "docs/protocol.md").read_text("utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    for console in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        lines = console.splitlines()
+        assert len(lines) % 2 == 0, console
+        for command, body in zip(lines[::2], lines[1::2], strict=True):
+            found = COMMAND.match(command)
+            assert found, command
+            (url,) = shlex.split(found["url"])
+            yield found["method"] or "GET", url.removeprefix("$URL"), body
+
+
+def test_what_the_protocol_says_of_consumers(server, channel):
+    for n in range(1, 4):
+        server.push(channel, '{"n":%d}' % n)
+    examples = list(consoles("Consumers"))
+    assert len(examples) == 9
+    for method, behind, body in examples:
+        assert VARIES.sub("", server.request(method, channel + behind).text) == VARIES.sub("", body), (method, behind)

@@ -23,6 +23,12 @@ static void on_read(struct store *store, struct store_read *read) {
     list_append(&fake.asked, &read->op.link);
 }
 
+static void on_cursors(struct store *store, struct store_cursors *cursors) {
+    (void)store;
+    assert_false(fake.is_closing);
+    list_append(&fake.cursors_asked, &cursors->op.link);
+}
+
 static void on_listen(struct store *store, const struct store_events *events) {
     (void)store;
     fake.events = events;
@@ -67,10 +73,14 @@ static enum store_error health(struct store *store, struct buf *line) {
     return STORE_OK;
 }
 
-static const struct store_ops own_ops = {
-    .append = on_append, .read = on_read, .now_ms = now_ms, .health = health};
+static const struct store_ops own_ops = {.append = on_append,
+                                         .read = on_read,
+                                         .cursors = on_cursors,
+                                         .now_ms = now_ms,
+                                         .health = health};
 static const struct store_ops shared_ops = {.append = on_append,
                                             .read = on_read,
+                                            .cursors = on_cursors,
                                             .now_ms = now_ms,
                                             .health = health,
                                             .listen = on_listen,
@@ -89,6 +99,8 @@ void fake_init(bool is_shared) {
     list_init(&fake.appends);
     list_init(&fake.asked);
     list_init(&fake.done);
+    list_init(&fake.cursors_asked);
+    list_init(&fake.cursors_done);
     list_init(&fake.news);
 }
 
@@ -107,6 +119,7 @@ void fake_deinit(void) {
             assert_int_equal(channel->updates[j]->refs, 1);
         drop_updates(channel);
         free(channel->updates);
+        free(channel->cursors);
     }
 }
 
@@ -239,6 +252,92 @@ void fake_serve_reads(void) {
     }
 }
 
+/* --- Consumers' cursors ----------------------------------------------------------------------- */
+
+static struct store_cursor *find_cursor(struct fake_channel *channel, struct slice name) {
+    for (uint32_t i = 0; i < channel->cursor_count; i++) {
+        struct store_cursor *cursor = &channel->cursors[i];
+        if (slice_equal((struct slice){cursor->name, cursor->name_len}, name))
+            return cursor;
+    }
+    return NULL;
+}
+
+static void save_cursor(struct fake_channel *channel, const struct store_cursor *cursor) {
+    struct slice name = {cursor->name, cursor->name_len};
+    struct store_cursor *own = find_cursor(channel, name);
+    if (!own) {
+        channel->cursors =
+            realloc(channel->cursors, (channel->cursor_count + 1) * sizeof *channel->cursors);
+        own = &channel->cursors[channel->cursor_count++];
+        *own = *cursor;
+    }
+    own->ts = cursor->ts > own->ts ? cursor->ts : own->ts;
+    own->used_ms = cursor->used_ms > own->used_ms ? cursor->used_ms : own->used_ms;
+}
+
+static void forget_cursor(struct fake_channel *channel, struct slice name) {
+    struct store_cursor *own = find_cursor(channel, name);
+    if (own)
+        *own = channel->cursors[--channel->cursor_count];
+}
+
+static void load_cursors(const struct fake_channel *channel, struct store_cursors *cursors) {
+    cursors->list = malloc((channel->cursor_count + 1) * sizeof *cursors->list);
+    for (uint32_t i = 0; i < channel->cursor_count; i++)
+        cursors->list[cursors->count++] = channel->cursors[i];
+}
+
+void fake_do_cursors(enum store_error error, bool is_done) {
+    struct list *link = list_shift(&fake.cursors_asked);
+    if (!link)
+        return;
+    struct store_cursors *cursors = container_of(link, struct store_cursors, op.link);
+    struct fake_channel *channel = find((struct slice){cursors->name, cursors->name_len});
+    cursors->error = error;
+    bool is_load = cursors->action == CURSORS_LOAD;
+    if (is_load && !error)
+        load_cursors(channel, cursors);
+    for (uint32_t i = 0; !is_load && (!error || is_done) && i < cursors->count; i++) {
+        const struct store_cursor *cursor = &cursors->list[i];
+        if (cursors->action == CURSORS_FORGET)
+            forget_cursor(channel, (struct slice){cursor->name, cursor->name_len});
+        else if (channel->total)
+            save_cursor(channel, cursor);
+    }
+    list_append(&fake.cursors_done, link);
+}
+
+void fake_answer_cursors(void) {
+    struct list *link = list_shift(&fake.cursors_done);
+    if (!link)
+        return;
+    struct store_cursors *cursors = container_of(link, struct store_cursors, op.link);
+    cursors->op.done(&cursors->op);
+}
+
+void fake_serve_cursors(enum store_error error) {
+    while (!list_empty(&fake.cursors_asked) || !list_empty(&fake.cursors_done)) {
+        fake_do_cursors(error, false);
+        fake_answer_cursors();
+    }
+}
+
+struct store_cursor *fake_cursor(const char *channel, const char *name) {
+    return find_cursor(fake_channel(channel), slice_of(name));
+}
+
+void fake_save_cursor(const char *channel, const char *name, uint64_t ts) {
+    struct store_cursor cursor = {
+        .ts = ts, .used_ms = fake.now_ms, .name_len = (uint8_t)strlen(name)};
+    memcpy(cursor.name, name, cursor.name_len);
+    save_cursor(fake_channel(channel), &cursor);
+}
+
+void fake_forget_cursor(const char *channel, const char *name) {
+    forget_cursor(fake_channel(channel), slice_of(name));
+}
+
 /* --- Telling ---------------------------------------------------------------------------------- */
 
 void fake_turn_on(void) {
@@ -286,7 +385,8 @@ void fake_lose_one(void) {
 }
 
 bool fake_is_still(void) {
-    bool is_still = list_empty(&fake.asked) && list_empty(&fake.done) && list_empty(&fake.news);
+    bool is_still = list_empty(&fake.asked) && list_empty(&fake.done) && list_empty(&fake.news) &&
+                    list_empty(&fake.cursors_asked) && list_empty(&fake.cursors_done);
     for (int i = 0; i < fake.channel_count; i++)
         is_still &= !fake.channels[i].watch || fake.channels[i].is_on;
     return is_still;

@@ -18,6 +18,8 @@ struct fake_channel {
     int life; /* tells the updates of one life of the channel from those of the next */
     struct store_watch *watch;
     bool is_on; /* its updates are told */
+    struct store_cursor *cursors;
+    uint32_t cursor_count;
 };
 
 enum { FAKE_CHANNELS_MAX = 600 };
@@ -26,10 +28,11 @@ struct fake_store {
     struct store store;
     struct fake_channel channels[FAKE_CHANNELS_MAX];
     int channel_count;
-    struct list appends; /* that wait */
-    struct list asked;   /* reads that were asked for */
-    struct list done;    /* reads that were done, but not answered */
-    struct list news;    /* told by the store, but not here yet */
+    struct list appends;                     /* that wait */
+    struct list asked;                       /* reads that were asked for */
+    struct list done;                        /* reads that were done, but not answered */
+    struct list news;                        /* told by the store, but not here yet */
+    struct list cursors_asked, cursors_done; /* the same of consumers' cursors */
     int reads_made;
     uint64_t keep;         /* updates that a channel keeps */
     uint64_t damage_every; /* every so manieth update is damaged: reads leave it out; 0: none */
@@ -71,6 +74,18 @@ void fake_answer_read(enum store_error error);
 void fake_serve_read(enum store_error error);
 /* Serves all reads, also those that their answers lead to. */
 void fake_serve_reads(void);
+
+/* Does the oldest operation on cursors, or answers the oldest that was done: with an error as if it
+ * had not been done, unless `is_done`. Without one nothing happens. */
+void fake_do_cursors(enum store_error error, bool is_done);
+void fake_answer_cursors(void);
+/* Does and answers all. */
+void fake_serve_cursors(enum store_error error);
+/* What is stored of a consumer; NULL when it is not known. */
+struct store_cursor *fake_cursor(const char *channel, const char *name);
+/* Somebody else saves a cursor, or forgets one. */
+void fake_save_cursor(const char *channel, const char *name, uint64_t ts);
+void fake_forget_cursor(const char *channel, const char *name);
 
 /* --- Telling, of a shared store --------------------------------------------------------------- */
 

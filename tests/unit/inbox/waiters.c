@@ -12,6 +12,7 @@ int polls_done, answers_made;
 int pushes_done, pushes_failed, pushes_without_owner;
 uint64_t last_pushed_ts;
 uint64_t seed;
+struct store_cursor listed[2 * CONSUMERS_MAX];
 
 static int answers_alive;
 
@@ -81,6 +82,19 @@ static void note_answer(struct waiter *waiter, const struct answer *answer) {
     waiter->last = answer->count ? answer->updates[answer->count - 1]->ts : 0;
 }
 
+static void note_consumers(struct waiter *waiter, const struct answer *answer) {
+    if (waiter->poll.is_named && !answer->error)
+        waiter->lag = inbox_lag(&waiter->poll, answer);
+    struct store_cursors list;
+    if (!waiter->poll.is_roster || answer->error)
+        return;
+    assert_true(inbox_list_consumers(inbox, &waiter->poll, &list));
+    assert_true(list.count <= sizeof listed / sizeof *listed);
+    memcpy(listed, list.list, list.count * sizeof *listed);
+    waiter->listed = list.count;
+    free(list.list);
+}
+
 static void drop_filter(struct waiter *waiter) {
     if (waiter->poll.filter)
         inbox_filter_unref(inbox, waiter->poll.filter);
@@ -99,6 +113,8 @@ static void on_poll_done(struct poll *poll, struct answer *answer) {
     }
     waiter->answer = *(int *)answer->memos[0];
     note_answer(waiter, answer);
+    note_consumers(waiter, answer);
+    inbox_cancel(inbox, poll); /* as whoever polls does: it lets go of its consumer */
     waiter->errors += answer->error != STORE_OK;
     if (!answer->error)
         check_continuity(waiter, answer);
@@ -165,6 +181,22 @@ int set_up_shared(void **state) {
     return 0;
 }
 
+static bool is_stopped;
+
+static void on_stopped(void) {
+    assert_false(is_stopped);
+    is_stopped = true;
+    fake.is_closing = true;
+}
+
+void stop_inbox(void) {
+    is_stopped = false;
+    inbox_stop(inbox, on_stopped);
+    fake_serve_cursors(STORE_OK);
+    run_wakes();
+    assert_true(is_stopped);
+}
+
 int tear_down(void **state) {
     (void)state;
     for (int i = 0; i < WAITERS_MAX; i++)
@@ -174,10 +206,10 @@ int tear_down(void **state) {
     if (fake.is_shared)
         settle();
     fake_serve_reads();
+    fake_serve_cursors(STORE_OK);
     run_wakes();
     assert_int_equal(counters.polls_parked, 0);
-    inbox_stop(inbox);
-    fake.is_closing = true;
+    stop_inbox();
     inbox_free(inbox);
     worker_deinit();
     turn_deinit();
@@ -190,14 +222,13 @@ int tear_down(void **state) {
 
 /* --- Polling and pushing ---------------------------------------------------------------------- */
 
-struct waiter *start_where(int i, const char *channel, const char *where, int64_t ts,
-                           uint32_t limit, bool may_wait) {
+/* Makes it ready to poll. */
+static struct waiter *make(int i, const char *channel, int64_t ts, uint32_t limit, bool may_wait) {
     struct waiter *waiter = &waiters[i];
     assert_int_equal(waiter->poll.state, POLL_IDLE);
     *waiter = (struct waiter){
         .poll = {.ts = ts, .limit = limit, .may_wait = may_wait},
         .channel = channel,
-        .where = where,
         .from = ts,
         .is_polling = true,
         .errors = waiter->errors,
@@ -207,11 +238,43 @@ struct waiter *start_where(int i, const char *channel, const char *where, int64_
         .all_missed = waiter->all_missed,
         .all_skipped = waiter->all_skipped,
     };
+    return waiter;
+}
+
+struct waiter *start_where(int i, const char *channel, const char *where, int64_t ts,
+                           uint32_t limit, bool may_wait) {
+    struct waiter *waiter = make(i, channel, ts, limit, may_wait);
+    waiter->where = where;
     if (where) {
         struct slice text = {where, strlen(where) + 1};
         assert_int_equal(inbox_filter(inbox, text, &waiter->poll.filter), FILTER_OK);
     }
     assert_true(inbox_poll(inbox, slice_of(channel), &waiter->poll));
+    return waiter;
+}
+
+struct waiter *start_as(int i, const char *channel, const char *name, int64_t ts, bool may_wait,
+                        bool confirms_now) {
+    bool has_position = ts != FROM_CONFIRMED;
+    struct waiter *waiter = make(i, channel, has_position ? ts : -1, READ_MAX_UPDATES, may_wait);
+    struct poll *poll = &waiter->poll;
+    poll->has_position = has_position;
+    poll->ts = has_position ? ts : 0;
+    poll->confirms = poll->ts >= 0 || poll->ts == POSITION_NOW;
+    poll->confirms_now = confirms_now;
+    assert_true(inbox_poll_as(inbox, slice_of(channel), poll, slice_of(name)));
+    return waiter;
+}
+
+struct waiter *list_consumers(int i, const char *channel) {
+    struct waiter *waiter = make(i, channel, POSITION_NOW, 1, false);
+    assert_true(inbox_poll_consumers(inbox, slice_of(channel), &waiter->poll));
+    return waiter;
+}
+
+struct waiter *forget(int i, const char *channel, const char *name) {
+    struct waiter *waiter = make(i, channel, -1, 1, false);
+    assert_true(inbox_forget_consumer(inbox, slice_of(channel), slice_of(name), &waiter->poll));
     return waiter;
 }
 
@@ -308,6 +371,7 @@ void settle(void) {
             fake_do_read();
         while (!list_empty(&fake.done))
             fake_answer_read(STORE_OK);
+        fake_serve_cursors(STORE_OK);
         uv_run(&loop, UV_RUN_ONCE);
     } while (!is_settled() && uv_hrtime() < end);
     uv_close((uv_handle_t *)&alive, NULL);

@@ -22,6 +22,8 @@ struct waiter {
     uint32_t count, skipped;
     uint64_t first, last; /* of the updates */
     int answer;           /* which answer it was */
+    uint64_t lag;         /* of one with a name */
+    uint32_t listed;      /* of one that wants the consumers listed */
     int order;            /* how many polls had been answered before */
     /* Of all its polls: */
     int errors, resets;
@@ -45,6 +47,8 @@ int set_up_shared(void **state);
 /* Ends all polls, frees the inbox, and looks for what is left. */
 int tear_down(void **state);
 void make_inbox(void);
+/* It saves what consumers have confirmed, and the store closes. */
+void stop_inbox(void);
 
 #define INBOX_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 #define SHARED_TEST(test) cmocka_unit_test_setup_teardown(test, set_up_shared, tear_down)
@@ -59,6 +63,16 @@ struct waiter *ask(int i, const char *channel, int64_t ts);
 /* Polls with a filter. */
 struct waiter *start_where(int i, const char *channel, const char *where, int64_t ts,
                            uint32_t limit, bool may_wait);
+/* It polls as a consumer, from where it is, or from `ts` where that is not FROM_CONFIRMED; with
+ * `confirms_now` it confirms what it gets. */
+#define FROM_CONFIRMED INT64_MAX
+struct waiter *start_as(int i, const char *channel, const char *name, int64_t ts, bool may_wait,
+                        bool confirms_now);
+/* It wants the channel's consumers; which ones is in `listed`. */
+struct waiter *list_consumers(int i, const char *channel);
+extern struct store_cursor listed[2 * CONSUMERS_MAX];
+/* It forgets one. */
+struct waiter *forget(int i, const char *channel, const char *name);
 void cancel(int i);
 
 struct store_append *push_body(const char *channel, struct slice body);
