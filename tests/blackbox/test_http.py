@@ -95,15 +95,22 @@ def test_head_is_get_without_the_body_and_without_waiting(server, channel):
     assert server.get("/-/health").status == 200, "the connection is still in step"
 
 
-@pytest.mark.parametrize("method", ["DELETE", "TRACE", "LINK", "PROPFIND"])
+@pytest.mark.parametrize("method", ["TRACE", "LINK", "PROPFIND"])
 def test_other_methods_on_a_channel_are_405(server, channel, method):
     for target in (channel, channel + "/pushUpdates", channel + "/getUpdates"):
         reply = server.request(method, target, "{}", JSON)
         assert is_error(reply, 405) and not reply.closes
         allowed = {m.strip() for m in reply.headers["allow"].split(",")}
         if target == channel:
-            assert allowed == {"GET", "HEAD", "POST", "PUT", "PATCH", "OPTIONS"}
+            assert allowed == {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
     assert server.get(channel).total == 0
+
+
+def test_only_a_channel_itself_takes_delete(server, channel):
+    for target in (channel + "/pushUpdates", channel + "/getUpdates", channel + "/consumers", channel + "/x"):
+        reply = server.request("DELETE", target, "{}", JSON)
+        assert is_error(reply, 405) and not reply.closes
+        assert "DELETE" not in reply.headers["allow"]
 
 
 @pytest.mark.parametrize("target", ["/", "/-/health", "/-/metrics", "/robots.txt"])
@@ -277,7 +284,8 @@ def test_application_errors_keep_the_connection(server, channel):
         for method, target, body, headers, status in [
             ("GET", channel + "?ts=x", None, {}, 400),
             ("GET", channel + "/nope", None, {}, 404),
-            ("DELETE", channel, "{}", JSON, 405),
+            ("DELETE", channel, "{}", JSON, 400),
+            ("TRACE", channel, "{}", JSON, 405),
         ]:
             reply = client.request(method, target, body, headers)
             assert is_error(reply, status) and not reply.closes
