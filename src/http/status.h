@@ -51,7 +51,7 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
       "A channel name has 1 to 256 bytes, no control characters and sound percent-encoding")       \
     X(ERROR_TS, HTTP_BAD_REQUEST,                                                                  \
       "ts is the id of the last update seen, -K for the last K, or now")                           \
-    X(ERROR_SLEEP, HTTP_BAD_REQUEST, "sleep is a number of seconds from 0 to 60")                  \
+    X(ERROR_SLEEP, HTTP_BAD_REQUEST, "sleep is a number of seconds: 25, or 2.5")                   \
     X(ERROR_SINCE, HTTP_BAD_REQUEST,                                                               \
       "since is how long ago (90s, 10m, 36h, 7d), an ISO 8601 time, or seconds since 1970")        \
     X(ERROR_SINCE_TS, HTTP_BAD_REQUEST, "since and ts do not go together")                         \

@@ -137,7 +137,7 @@ def test_get(lua, server, refused_url):
     assert [body["updates"] for body in bodies] == [[{"n": 1}, {"n": 2}, {"n": 3}], [{"n": 3}], [{"n": 3}], [], [], [{"n": 3}]]
     assert [one[0]["updates"] for one in told[:3]] == [body["updates"] for body in bodies[:3]]
     assert told[4][0]["reset"] is True
-    assert told[6] == [False, "400: sleep is a number of seconds from 0 to 60", 400]
+    assert told[6] == [False, "400: sleep is a number of seconds: 25, or 2.5", 400]
     assert told[7][:2] == [False, "connection refused"]
 
 

@@ -69,7 +69,7 @@ def test_garrysmod_refused_and_get(game, refused_url, four_updates):
     assert told[0] == [False, "unsuccessful"]
     assert told[1][:2] == [False, "unsuccessful"]
     assert told[2] == [{"ok": True, "ts": 4, "updates": [{"n": 4}]}, "string"]
-    assert told[3] == [False, "400: sleep is a number of seconds from 0 to 60", 400]
+    assert told[3] == [False, "400: sleep is a number of seconds: 25, or 2.5", 400]
 
 
 def test_garrysmod_stop_ignores_the_late_reply(game, server):
