@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "api/poll.h"
 #include "api/poll_query.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/text.h"
 
@@ -24,7 +25,7 @@ static enum http_error parse_forget(struct poll_query *asked, struct slice query
     struct text_pair pair;
     bool is_as = text_next_pair(&rest, &pair) && slice_equal(pair.name, SLICE("as")) &&
                  !text_next_pair(&rest, &pair);
-    enum http_error error = poll_query_parse(asked, is_as ? query : SLICE(""), 0);
+    enum http_error error = poll_query_parse(asked, is_as ? query : SLICE(""), clock_wall_ms);
     return error ? error : asked->name_len ? HTTP_NO_ERROR : ERROR_DELETE;
 }
 

@@ -5,6 +5,7 @@
 #include "api/page.h"
 #include "api/poll.h"
 #include "api/poll_query.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/turn.h"
@@ -451,7 +452,7 @@ void many_handle(struct exchange *exchange, const struct request *request, struc
     struct poll_query asked;
     struct payload payload = {0};
     struct many_body body = {0};
-    enum http_error error = poll_query_parse(&asked, query, 0);
+    enum http_error error = poll_query_parse(&asked, query, clock_wall_ms);
     if (!error && (asked.has_position || asked.name_len))
         error = ERROR_MANY_QUERY;
     if (!error)

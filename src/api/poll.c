@@ -68,7 +68,7 @@ void poll_handle(struct exchange *exchange, struct slice channel, struct slice q
     ask->kind = ASK_UPDATES;
     ask->poll = (struct poll){0};
     struct poll_query asked;
-    enum http_error error = poll_query_parse(&asked, query, stamp_now_ms());
+    enum http_error error = poll_query_parse(&asked, query, stamp_now_ms);
     if (!error)
         error = begin(exchange, channel, &asked);
     poll_query_deinit(&asked);

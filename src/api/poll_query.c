@@ -14,7 +14,7 @@ enum { VALUE_MAX_BYTES = 64 }; /* of all but `where` and `as` */
 /* --- Values ----------------------------------------------------------------------------------- */
 
 bool parse_position(const char *text, int64_t *position) {
-    if (strcmp(text, "now") == 0) {
+    if (*text == 'n' && strcmp(text, "now") == 0) {
         *position = POSITION_NOW;
         return true;
     }
@@ -199,7 +199,7 @@ static enum http_error set_position(struct poll_query *poll, bool is_since, int6
 }
 
 static enum http_error parse_simple(struct poll_query *poll, enum parameter parameter,
-                                    struct slice value, int64_t now_ms) {
+                                    struct slice value, int64_t (*now_ms)(void)) {
     static const enum http_error errors[] = {
         [TS] = ERROR_TS,    [SLEEP] = ERROR_SLEEP, [LIMIT] = ERROR_LIMIT,     [VIEW] = ERROR_VIEW,
         [EPOCH] = ERROR_TS, [SINCE] = ERROR_SINCE, [CONFIRM] = ERROR_CONFIRM,
@@ -212,7 +212,7 @@ static enum http_error parse_simple(struct poll_query *poll, enum parameter para
     case SLEEP: ok = ok && parse_seconds(text, POLL_MAX_MAX_S * 1000, &number); break;
     case LIMIT: ok = ok && parse_limit(text, &poll->limit); break;
     case VIEW: ok = poll->is_full = ok && strcmp(text, "full") == 0; break;
-    case SINCE: ok = ok && parse_since(text, now_ms, &number); break;
+    case SINCE: ok = ok && parse_since(text, now_ms(), &number); break;
     case CONFIRM: ok = poll->confirms_now = ok && strcmp(text, "now") == 0; break;
     case EPOCH:
     default: poll->epoch = parse_epoch(value); return HTTP_NO_ERROR;
@@ -257,7 +257,7 @@ static enum http_error parse_name(struct poll_query *poll, struct slice value) {
 }
 
 static enum http_error parse_one(struct poll_query *poll, const struct text_pair *pair,
-                                 int64_t now_ms) {
+                                 int64_t (*now_ms)(void)) {
     enum parameter parameter = parameter_of(pair->name);
     if (parameter == EPOCH)
         poll->has_epoch = true;
@@ -270,7 +270,8 @@ static enum http_error parse_one(struct poll_query *poll, const struct text_pair
     return parse_simple(poll, parameter, pair->value, now_ms);
 }
 
-enum http_error poll_query_parse(struct poll_query *poll, struct slice query, int64_t now_ms) {
+enum http_error poll_query_parse(struct poll_query *poll, struct slice query,
+                                 int64_t (*now_ms)(void)) {
     *poll = (struct poll_query){.limit = READ_MAX_UPDATES};
     enum http_error error = HTTP_NO_ERROR;
     for (struct text_pair pair; !error && text_next_pair(&query, &pair);)

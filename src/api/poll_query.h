@@ -25,9 +25,10 @@ struct poll_query {
     struct buf where; /* the conditions, as filters_get() takes them */
 };
 
-/* Reads a query; poll_query_deinit() it, whatever comes of it. `now_ms`: what `since=10m` counts
+/* Reads a query; poll_query_deinit() it, whatever comes of it. `now_ms` says what `since=10m` counts
  * from. */
-enum http_error poll_query_parse(struct poll_query *poll, struct slice query, int64_t now_ms);
+enum http_error poll_query_parse(struct poll_query *poll, struct slice query,
+                                 int64_t (*now_ms)(void));
 void poll_query_deinit(struct poll_query *poll);
 
 /* Reads a ts: a whole number, perhaps with a minus; `21.0` is one too, as some languages print it
