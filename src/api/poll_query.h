@@ -25,8 +25,8 @@ struct poll_query {
     struct buf where; /* the conditions, as filters_get() takes them */
 };
 
-/* Reads a query; poll_query_deinit() it, whatever comes of it. `now_ms` says what `since=10m` counts
- * from. */
+/* Reads a query; poll_query_deinit() it, whatever comes of it. `now_ms` says what `since=10m`
+ * counts from. */
 enum http_error poll_query_parse(struct poll_query *poll, struct slice query,
                                  int64_t (*now_ms)(void));
 void poll_query_deinit(struct poll_query *poll);
