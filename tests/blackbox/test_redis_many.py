@@ -1,7 +1,7 @@
 """POST /-/poll over Redis: what one channel's error, an outage and another server mean for the others."""
 
 from longline_server import wait_until
-from test_many import MANY, ask, body_of, ns, numbers, send, told
+from test_many import MANY, SIXTY_FOUR, ask, body_of, ns, numbers, send, told
 
 
 def spoil(redis, channel):
