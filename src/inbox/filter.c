@@ -97,12 +97,19 @@ static bool parse_condition(struct slice text, char *at, struct condition *condi
     return parse_pattern(text, at + condition->name.len, &condition->pattern);
 }
 
+static uint32_t count(struct slice text, char c) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < text.len; i++)
+        found += text.data[i] == c;
+    return found;
+}
+
 /* A path is looked for once a name, and texts in the middle of an alternative once for each of
- * these. */
+ * these. Too many for a path that is too long to be found. */
 static uint32_t reads_of(const struct condition *condition) {
-    uint32_t reads = 1;
-    for (size_t i = 0; condition->field == FIELD_BODY && i < condition->name.len; i++)
-        reads += condition->name.data[i] == '.';
+    uint32_t reads = condition->field == FIELD_BODY ? 1 + count(condition->name, '.') : 1;
+    if (reads > JSON_FIND_MAX_NAMES)
+        return FILTER_MAX_READS + 1;
     struct slice pattern = condition->pattern;
     for (struct slice one; slice_cut(&pattern, ALTERNATIVE, &one);) {
         const char *first = memchr(one.data, ANY_BYTES, one.len);
