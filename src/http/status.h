@@ -58,7 +58,7 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
     X(ERROR_WHERE, HTTP_BAD_REQUEST,                                                               \
       "where is FIELD:TEXT, where FIELD is header.NAME, query.NAME, body.A.B, method or path")     \
     X(ERROR_WHERE_SIZE, HTTP_BAD_REQUEST,                                                          \
-      "At most 16 where conditions, of 4096 bytes and 128 names and texts between * together")     \
+      "At most 16 where conditions, of 4096 bytes and 64 names and texts between * together")      \
     X(ERROR_AS, HTTP_BAD_REQUEST, "as is a name of 1 to 64 bytes without control characters")      \
     X(ERROR_CONFIRM, HTTP_BAD_REQUEST, "confirm is now, and needs as")                             \
     X(ERROR_MANY_BODY, HTTP_BAD_REQUEST,                                                           \

@@ -53,7 +53,7 @@ void cache_trim(struct inbox *inbox) {
             cache_forget(inbox, channel);
             continue;
         }
-        if (list_empty(&channel->wake_link)) /* else polls that are being woken need them */
+        if (!channel_has_new(channel)) /* else polls that are being woken need them */
             channel_drop_recents(channel);
         cache_touch(inbox, channel);
     }

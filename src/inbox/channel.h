@@ -35,7 +35,8 @@ struct channel {
     bool is_loaded;   /* total is known */
     bool is_loading;  /* it is being read for the first time */
     bool has_parked;  /* polls, in its views */
-    bool wants_epoch; /* somebody does */
+    bool wants_epoch; /* somebody does, */
+    bool lacks_epoch; /* and the store has none */
     uint16_t name_len;
     char name[];
 };

@@ -177,10 +177,11 @@ static bool merge(struct inbox *inbox, struct consumers *consumers,
             consumer = consumer_add(inbox, consumers, cursor_name(cursor));
         if (!consumer)
             return false;
+        /* Where nothing was unsaved, the store is believed: the channel may have begun anew. */
+        if (consumer->was_stored || (consumer->ts < cursor->ts && !consumer->is_lowered))
+            consumer->ts = cursor->ts;
         consumer->is_stored = true;
         consumer->was_stored = false;
-        if (consumer->ts < cursor->ts && !consumer->is_lowered)
-            consumer->ts = cursor->ts;
         if (consumer->used_ms < cursor->used_ms)
             consumer->used_ms = consumer->saved_used_ms = cursor->used_ms;
     }

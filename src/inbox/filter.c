@@ -301,7 +301,7 @@ size_t filter_cost(const struct filter *filter, const struct update *update) {
         [FIELD_BODY] = update->body_len,      [FIELD_METHOD] = update->method_len,
         [FIELD_PATH] = update->method_len,
     };
-    size_t bytes = 0;
+    size_t bytes = filter->text_len;
     for (int field = 0; field < FIELDS; field++)
         bytes += filter->reads[field] * lens[field];
     return bytes;

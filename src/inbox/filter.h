@@ -22,7 +22,7 @@
 enum {
     FILTER_MAX_CONDITIONS = 16,
     FILTER_MAX_BYTES = 4096, /* of all conditions together */
-    FILTER_MAX_READS = 128,  /* names, and texts between two `*`: each may read an update once */
+    FILTER_MAX_READS = 64,   /* names, and texts between two `*`: each may read an update once */
     FILTERS_MAX_BYTES = 16 << 20, /* memory for all filters */
 };
 
@@ -56,6 +56,6 @@ void filter_unref(struct filters *filters, struct filter *filter);
  * thread. */
 bool filter_matches(const struct filter *filter, const struct update *update);
 
-/* How many bytes of the update filter_matches() may have to read; those that it reads more than
- * once, as often. */
+/* How many bytes filter_matches() may have to read of the update, and of the filter; those that it
+ * reads more than once, as often. */
 size_t filter_cost(const struct filter *filter, const struct update *update);

@@ -165,6 +165,7 @@ static void take_over(struct watched *watched, const struct store_read *read) {
         channel_drop_recents(channel);
         channel->total = read->end;
     }
+    views_note_news(channel);
     if (channel->total < read->total)
         make_due(watched);
 }
@@ -231,9 +232,12 @@ static void apply_read(struct watched *watched, const struct store_read *read) {
     case FOLLOW_NEWER: take_over(watched, read); break;
     case FOLLOW_STALE: make_due(watched); break;
     case FOLLOW_RESTARTED:
+        view.epoch = 0; /* who does not ask for epochs is not told of another */
         channel_restart(
             watched->follow->inbox, channel,
-            (struct restart){.total = read->total, .epoch = read->epoch, .is_reset = true});
+            (struct restart){.total = read->total,
+                             .epoch = read->epoch,
+                             .is_reset = follow_judge(&view, read) == FOLLOW_RESTARTED});
         watched->newest = (struct follow_mark){0};
         break;
     }
@@ -410,7 +414,8 @@ static void go_on(struct inbox *inbox, struct channel *channel, struct poll *pol
     if (!poll->may_wait || !channel->watched) {
         if (!read_for_poll(inbox, channel, poll))
             poll_fail(inbox, poll, STORE_FAILED);
-    } else if (channel->is_loaded && (uint64_t)poll->ts <= channel->total) {
+    } else if (channel->is_loaded && (uint64_t)poll->ts <= channel->total &&
+               (!poll->epoch || poll->epoch == channel->epoch)) {
         poll_decide(inbox, channel, poll);
     } else {
         make_due(channel->watched);

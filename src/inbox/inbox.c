@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FREED_MAX = 1024 }; /* idle views, to make room for one filter */
+
 /* --- A store of our own ----------------------------------------------------------------------- */
 
 /* The first update of an append that was stored, from number `i` on; `count` when there is none. */
@@ -233,7 +235,10 @@ void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
 }
 
 enum filter_error inbox_filter(struct inbox *inbox, struct slice text, struct filter **filter) {
-    return filters_get(&inbox->filters, text, filter);
+    enum filter_error error = filters_get(&inbox->filters, text, filter);
+    for (int i = 0; error == FILTER_NO_ROOM && i < FREED_MAX && views_free_one(inbox); i++)
+        error = filters_get(&inbox->filters, text, filter);
+    return error;
 }
 
 void inbox_filter_unref(struct inbox *inbox, struct filter *filter) {
@@ -266,6 +271,8 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     list_init(&inbox->waking);
     list_init(&inbox->ending);
     list_init(&inbox->roomless);
+    list_init(&inbox->looks);
+    list_init(&inbox->idle_views);
     turn_task_init(&inbox->wake, polls_answer_slice);
     bool is_shared = store_is_shared(store);
     inbox->mode = is_shared ? &follow_mode : &own_mode;

@@ -15,7 +15,7 @@ enum {
 
 /* Updates that the worker looks at, for a poll or for a view's polls. */
 struct look {
-    struct work work;
+    struct work work; /* its link: in inbox->looks, until it is the worker's */
     struct inbox *inbox;
     struct channel *channel; /* pinned */
     struct filter *filter;
@@ -23,6 +23,7 @@ struct look {
     struct view *view;
     struct answer page; /* with updates of its own */
     size_t bytes;
+    bool is_void; /* it was given up before the worker came to it */
     bool wanted[];
 };
 
@@ -31,6 +32,8 @@ struct look {
 /* work.run: on the worker's thread. */
 static void run(struct work *work) {
     struct look *look = container_of(work, struct look, work);
+    if (look->is_void)
+        return;
     for (uint32_t i = 0; i < look->page.count; i++)
         look->wanted[i] = filter_matches(look->filter, look->page.updates[i]);
 }
@@ -44,7 +47,7 @@ static void free_look(struct look *look) {
     inbox->look_bytes -= look->bytes;
     free(look);
     for (struct list *link; (link = list_shift(&inbox->roomless));) {
-        struct view *view = container_of(link, struct view, room_link);
+        struct view *view = container_of(link, struct view, inbox_link);
         view_retry(view);
         polls_wake(inbox, view->channel);
     }
@@ -53,12 +56,25 @@ static void free_look(struct look *look) {
 static void poll_looked(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         const struct answer *page, const bool *wanted);
 
+/* The worker has one look at a time: so large pushes and pages take turns with them. */
+static void start_next(struct inbox *inbox) {
+    struct list *link;
+    if (inbox->is_looking || !(link = list_shift(&inbox->looks)))
+        return;
+    struct look *look = container_of(link, struct look, work.link);
+    look->is_void = !look->poll && !look->view;
+    inbox->is_looking = true;
+    worker_submit(&look->work);
+}
+
 /* work.done */
 static void looked(struct work *work) {
     struct look *look = container_of(work, struct look, work);
     struct inbox *inbox = look->inbox;
     struct channel *channel = look->channel;
-    counters.filter_looks += look->page.count;
+    inbox->is_looking = false;
+    start_next(inbox);
+    counters.filter_looks += look->is_void ? 0 : look->page.count;
     if (look->view) {
         look->view->look = NULL;
         view_looked(look->view, look->page.updates, look->page.count, look->wanted);
@@ -90,7 +106,7 @@ static bool has_room(const struct inbox *inbox, const struct answer *page) {
 
 /* Hands a page to the worker. NULL when memory is out. */
 static struct look *submit(struct inbox *inbox, struct channel *channel, struct filter *filter,
-                           const struct answer *page) {
+                           const struct answer *page, struct poll *poll, struct view *view) {
     assert(page->count);
     struct look *look = malloc(sizeof *look + page->count * sizeof *look->wanted);
     struct update **updates = malloc(page->count * sizeof *updates);
@@ -103,6 +119,8 @@ static struct look *submit(struct inbox *inbox, struct channel *channel, struct 
                           .inbox = inbox,
                           .channel = channel,
                           .filter = filter_ref(filter),
+                          .poll = poll,
+                          .view = view,
                           .page = *page,
                           .bytes = bytes_of(page)};
     for (uint32_t i = 0; i < page->count; i++)
@@ -110,7 +128,8 @@ static struct look *submit(struct inbox *inbox, struct channel *channel, struct 
     look->page.updates = updates;
     inbox->look_bytes += look->bytes;
     channel->pins++;
-    worker_submit(&look->work);
+    list_append(&inbox->looks, &look->work.link);
+    start_next(inbox);
     return look;
 }
 
@@ -133,14 +152,11 @@ bool look_for_view(struct inbox *inbox, struct view *view, struct update **updat
         return false;
     struct answer page = {.updates = updates, .count = count};
     if (!has_room(inbox, &page)) {
-        list_append(&inbox->roomless, &view->room_link);
+        list_append(&inbox->roomless, &view->inbox_link);
         return true;
     }
-    view->look = submit(inbox, view->channel, view->filter, &page);
-    if (!view->look)
-        return false;
-    view->look->view = view;
-    return true;
+    view->look = submit(inbox, view->channel, view->filter, &page, NULL, view);
+    return view->look;
 }
 
 /* --- For a poll ------------------------------------------------------------------------------- */
@@ -193,12 +209,13 @@ void poll_look(struct inbox *inbox, struct channel *channel, struct poll *poll,
         poll_looked(inbox, channel, poll, page, inbox->wanted);
         return;
     }
-    struct look *look = has_room(inbox, page) ? submit(inbox, channel, poll->filter, page) : NULL;
+    struct look *look = NULL;
+    if (has_room(inbox, page))
+        look = submit(inbox, channel, poll->filter, page, poll, NULL);
     if (!look) {
         poll_fail(inbox, poll, STORE_BUSY);
         return;
     }
-    look->poll = poll;
     poll->state = POLL_LOOKING;
     poll->look = look;
 }

@@ -68,6 +68,9 @@ struct inbox {
     struct table consumers; /* struct consumer: the same */
     struct keeper *keeper;  /* consumers.c's */
     size_t look_bytes;      /* of the updates that wait for the worker */
+    struct list looks;      /* that wait for it, and whether it has one */
+    bool is_looking;
+    struct list idle_views; /* of all channels, that which has been idle for longest first */
     struct list roomless;   /* views whose updates are to be looked at by it, when there is room */
 };
 
@@ -99,7 +102,16 @@ void read_abandon(struct store_read *read);
 /* Reads what the poll asks for; false as above. */
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll);
 
+/* Whether the poll at the front waits for an update that is there. */
+static inline bool channel_has_new(const struct channel *channel) {
+    return !list_empty(&channel->polls) &&
+           (uint64_t)container_of(channel->polls.next, struct poll, link)->ts < channel->total;
+}
+
 /* --- polls.c ---------------------------------------------------------------------------------- */
+
+/* How many updates are read for the poll at once. */
+uint32_t poll_page_limit(const struct poll *poll);
 
 /* The ts that a position stands for in a channel with `total` updates; of a time, the channel's
  * end. */

@@ -2,33 +2,26 @@
 #include "inbox/parts.h"
 
 enum {
-    RECENT_MAX = 256,     /* updates that a channel keeps in memory */
+    RECENT_MAX = 256,     /* updates that a channel keeps in memory, */
+    BEHIND_MAX = 1024,    /* and while its views are behind; they need not find them there */
     ANSWERS_A_TURN = 512, /* to polls that are answered together */
+    FIRST_PAGE = 256,     /* updates looked through for a filter at first; then twice as many */
 };
 
 /* --- A channel's updates in memory ------------------------------------------------------------ */
 
-/* Whether the poll at the front waits for an update that is there. */
-static bool has_new(const struct channel *channel) {
-    if (list_empty(&channel->polls))
-        return false;
-    struct poll *front = container_of(channel->polls.next, struct poll, link);
-    return (uint64_t)front->ts < channel->total;
-}
-
-static bool has_unseen(const struct channel *channel) {
-    return has_new(channel) || views_have_work(channel);
-}
-
 static void trim_recents(struct inbox *inbox, struct channel *channel) {
     uint64_t max = inbox->options.channel_max_updates;
-    channel_trim(channel, max < RECENT_MAX ? max : RECENT_MAX);
+    if (views_have_work(channel))
+        channel_trim(channel, BEHIND_MAX);
+    else
+        channel_trim(channel, max < RECENT_MAX ? max : RECENT_MAX);
 }
 
 /* Adds the channel's newest update to those in memory. */
 static void remember(struct inbox *inbox, struct channel *channel, struct update *update) {
     channel_remember(channel, update);
-    if (!has_unseen(channel)) /* else polls that are being woken need the older ones */
+    if (!channel_has_new(channel)) /* else polls that are being woken need the older ones */
         trim_recents(inbox, channel);
 }
 
@@ -90,12 +83,14 @@ static void end_some(struct inbox *inbox) {
     uint32_t *left = answers_left(inbox);
     for (struct list *link; *left && (link = list_shift(&inbox->ending)); --*left) {
         struct poll *poll = container_of(link, struct poll, link);
-        struct answer answer = {.ts = (uint64_t)poll->ts,
-                                .total = poll->total,
-                                .epoch = poll->epoch,
-                                .skipped = poll->skipped};
+        struct answer answer = {
+            .ts = (uint64_t)poll->ts,
+            .total = poll->total,
+            .epoch = poll->epoch,
+        };
         answer.reset = poll->outcome == POLL_RESET;
         answer.error = answer.reset ? STORE_OK : poll->outcome;
+        answer.skipped = answer.reset ? 0 : poll->skipped;
         poll_answer(inbox, poll, &answer);
     }
     if (!list_empty(&inbox->ending))
@@ -156,6 +151,14 @@ void poll_answer_read(struct inbox *inbox, struct channel *channel, struct poll 
     answer_page(inbox, channel, poll, &answer);
 }
 
+uint32_t poll_page_limit(const struct poll *poll) {
+    if (!poll->filter)
+        return poll->limit;
+    uint32_t limit = poll->limit < FIRST_PAGE ? FIRST_PAGE : poll->limit;
+    limit <<= poll->pages < 6 ? poll->pages : 6;
+    return limit < READ_MAX_UPDATES ? limit : READ_MAX_UPDATES;
+}
+
 uint64_t poll_cursor(int64_t position, uint64_t total) {
     if (position >= 0)
         return (uint64_t)position;
@@ -212,7 +215,7 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
     while (!has_waited && index < channel->recent_count &&
            is_too_old(channel_recent(channel, index), cutoff))
         index++;
-    uint32_t limit = poll->filter ? READ_MAX_UPDATES : poll->limit;
+    uint32_t limit = poll_page_limit(poll);
     *answer =
         (struct answer){.total = channel->total, .epoch = channel->epoch, .updates = inbox->picked};
     uint64_t found = in_memory + index; /* the first that is delivered */
@@ -272,7 +275,7 @@ void poll_wait_for_load(struct channel *channel, struct poll *poll) {
 static bool must_be_judged(const struct channel *channel, const struct poll *poll) {
     if (!poll->wants_epoch || !channel->total)
         return false;
-    return (!channel->epoch && !poll->is_judged) ||
+    return (!channel->epoch && !poll->is_judged && !channel->lacks_epoch) ||
            (poll->epoch && poll->epoch != channel->epoch && poll->ts > 0);
 }
 
@@ -317,7 +320,8 @@ void polls_reset(struct inbox *inbox, struct channel *channel, struct list *poll
         next = link->next;
         bool is_ahead = (uint64_t)poll->ts > restart->total;
         bool knows_it = poll->epoch && poll->epoch == restart->epoch;
-        if (!is_ahead && (!restart->is_reset || knows_it))
+        bool is_lost = restart->is_reset || (restart->is_new_life && poll->wants_epoch);
+        if (!is_ahead && (!is_lost || knows_it))
             continue;
         poll_unpark(inbox, poll);
         if (poll->wants_epoch && restart->is_new_life && !knows_it)
@@ -349,7 +353,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
     bool has_answer = false;
     int64_t ts = 0;
     uint32_t limit = 0;
-    for (; *left && has_new(channel); --*left) {
+    for (; *left && channel_has_new(channel); --*left) {
         struct poll *poll = container_of(channel->polls.next, struct poll, link);
         poll_unpark(inbox, poll);
         if (!has_answer || poll->ts != ts || poll->limit != limit) {
@@ -369,7 +373,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
 }
 
 static bool has_work(const struct inbox *inbox, const struct channel *channel) {
-    return has_unseen(channel) || has_ready(inbox, channel);
+    return (channel_has_new(channel) || views_have_work(channel)) || has_ready(inbox, channel);
 }
 
 void polls_answer_slice(struct turn_task *task) {

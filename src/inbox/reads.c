@@ -16,6 +16,8 @@ static void on_read(struct store_op *op) {
         read->owner = NULL;
         inbox->reads_abandoned--;
     }
+    if (read->wants_epoch && !read->error)
+        channel->lacks_epoch = read->total && !read->epoch;
     inbox->mode->read_done(inbox, channel, read);
     cache_unpin(inbox, channel);
     for (uint32_t i = 0; i < read->count; i++)
@@ -54,9 +56,8 @@ void read_abandon(struct store_read *read) {
 }
 
 bool read_for_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
-    uint32_t limit = poll->filter ? READ_MAX_UPDATES : poll->limit;
     channel->wants_epoch |= poll->wants_epoch;
-    struct store_read *read = read_start(inbox, channel, poll->ts, limit, poll);
+    struct store_read *read = read_start(inbox, channel, poll->ts, poll_page_limit(poll), poll);
     if (!read)
         return false;
     poll->is_judged = true;

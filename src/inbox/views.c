@@ -74,9 +74,11 @@ static void forget_wanted(struct view *view) {
     view->wanted_count = 0;
 }
 
+/* It must be idle. */
 static void free_view(struct inbox *inbox, struct view *view) {
-    forget_wanted(view);
+    view->channel->views->idle_count--;
     list_remove(&view->link);
+    list_remove(&view->inbox_link);
     table_remove(&inbox->views, &view->node);
     filter_unref(&inbox->filters, view->filter);
     counters.cache_bytes -= sizeof *view;
@@ -86,7 +88,7 @@ static void free_view(struct inbox *inbox, struct view *view) {
 /* What was found for its polls, or is being looked for, is not needed any more. */
 static void forget_work(struct view *view) {
     forget_wanted(view);
-    list_remove(&view->room_link);
+    list_remove(&view->inbox_link);
     if (view->look)
         look_abandon(view->look);
     view->look = NULL;
@@ -99,10 +101,16 @@ static void set_idle(struct inbox *inbox, struct view *view) {
     view->is_idle = true;
     list_remove(&view->link);
     list_append(&views->idle, &view->link);
-    if (++views->idle_count <= IDLE_MAX)
-        return;
-    views->idle_count--;
-    free_view(inbox, container_of(views->idle.next, struct view, link));
+    list_append(&inbox->idle_views, &view->inbox_link);
+    if (++views->idle_count > IDLE_MAX)
+        free_view(inbox, container_of(views->idle.next, struct view, link));
+}
+
+bool views_free_one(struct inbox *inbox) {
+    if (list_empty(&inbox->idle_views))
+        return false;
+    free_view(inbox, container_of(inbox->idle_views.next, struct view, inbox_link));
+    return true;
 }
 
 struct view *view_get(struct inbox *inbox, struct channel *channel, struct filter *filter) {
@@ -117,7 +125,7 @@ struct view *view_get(struct inbox *inbox, struct channel *channel, struct filte
     *view = (struct view){.node.hash = hash, .channel = channel, .filter = filter_ref(filter)};
     list_init(&view->polls);
     list_init(&view->link);
-    list_init(&view->room_link);
+    list_init(&view->inbox_link);
     table_insert(&inbox->views, &view->node);
     counters.cache_bytes += sizeof *view;
     set_idle(inbox, view);
@@ -158,6 +166,7 @@ void view_park(struct inbox *inbox, struct channel *channel, struct poll *poll) 
         view->is_idle = false;
         view->looked = channel->total;
         channel->views->idle_count--;
+        list_remove(&view->inbox_link);
         list_remove(&view->link);
         list_append(&channel->views->parked, &view->link);
     }
@@ -278,17 +287,6 @@ static void wake(struct inbox *inbox, struct view *view, uint32_t *left) {
     forget_wanted(view);
 }
 
-/* The next updates are not in memory: each poll looks for them by itself. */
-static void let_go(struct inbox *inbox, struct channel *channel, struct view *view,
-                   uint32_t *left) {
-    for (bool is_last = false; *left && !is_last; --*left) {
-        struct poll *poll = first_poll(view);
-        is_last = view->polls.next == view->polls.prev;
-        poll_unpark(inbox, poll);
-        poll_decide(inbox, channel, poll);
-    }
-}
-
 /* Looks at the next updates; false when they are not in memory. */
 static bool look(struct inbox *inbox, struct channel *channel, struct view *view) {
     uint64_t in_memory = channel->total - channel->recent_count + 1;
@@ -315,34 +313,56 @@ static bool look(struct inbox *inbox, struct channel *channel, struct view *view
 
 /* Whether there are updates to look at, and nobody does. */
 static bool must_look(const struct view *view) {
-    return !view->wanted && !view->look && list_empty(&view->room_link) &&
+    return !view->wanted && !view->look && list_empty(&view->inbox_link) &&
            view->looked < view->channel->total;
 }
 
-/* Does one thing for the view's polls; false when there is nothing more to do for them now. */
-static bool work(struct inbox *inbox, struct channel *channel, struct view *view, uint32_t *left) {
+/* Puts it among those with something to do, or among the others. */
+static void requeue(struct view *view) {
+    struct views *views = view->channel->views;
+    bool has_more = view->wanted || must_look(view);
+    list_remove(&view->link);
+    list_append(has_more ? &views->behind : &views->parked, &view->link);
+}
+
+/* The next updates are not in memory: each poll that needs them looks for them by itself. */
+static void let_go(struct inbox *inbox, struct channel *channel, struct view *view,
+                   uint32_t *left) {
+    uint64_t before_memory = channel->total - channel->recent_count;
+    while (*left && (uint64_t)first_poll(view)->ts < before_memory) {
+        struct poll *poll = first_poll(view);
+        bool is_last = view->polls.next == view->polls.prev;
+        --*left;
+        poll_unpark(inbox, poll);
+        poll_decide(inbox, channel, poll);
+        if (is_last)
+            return; /* the view is idle, and may be gone */
+    }
+    if ((uint64_t)first_poll(view)->ts >= before_memory)
+        view->looked = (uint64_t)first_poll(view)->ts;
+    requeue(view);
+}
+
+/* Does one thing for the view's polls. */
+static void work(struct inbox *inbox, struct channel *channel, struct view *view, uint32_t *left) {
     if (must_look(view)) {
         --*left;
         if (!look(inbox, channel, view)) {
             let_go(inbox, channel, view, left);
-            return !view->is_idle;
+            return;
         }
     }
     if (view->wanted)
         wake(inbox, view, left);
     if (list_empty(&view->polls))
         set_idle(inbox, view);
-    return !view->is_idle && (view->wanted || must_look(view));
+    else
+        requeue(view);
 }
 
 void views_work(struct inbox *inbox, struct channel *channel, uint32_t *left) {
     while (*left && views_have_work(channel)) {
-        struct view *view = container_of(channel->views->behind.next, struct view, link);
-        bool has_more = work(inbox, channel, view, left);
-        if (!view->is_idle) {
-            list_remove(&view->link);
-            list_append(has_more ? &channel->views->behind : &channel->views->parked, &view->link);
-        }
+        work(inbox, channel, container_of(channel->views->behind.next, struct view, link), left);
         if (!turn_has_time())
             *left = 0;
     }

@@ -28,8 +28,9 @@ struct view {
     struct list polls; /* parked, in the order of their cursors */
     uint64_t looked;   /* while there are any: updates up to this ts have been looked at for them */
     struct look *look; /* the worker is looking for them */
-    struct list room_link; /* in inbox->roomless, while the worker has no room for that */
-    bool is_idle;          /* without parked polls, in views->idle */
+    struct list inbox_link; /* in inbox->roomless, while the worker has no room for that; in
+                               inbox->idle_views, while it is idle */
+    bool is_idle;           /* without parked polls, in views->idle */
     /* What they are to be woken with, and up to which ts it goes; NULL: nothing. */
     struct update **wanted;
     uint32_t wanted_count;
@@ -61,6 +62,9 @@ static inline void views_note_news(struct channel *channel) {
 /* Does some of it, as far as the turn has time: each poll that is answered, and each look, is one
  * of `*left`, which is 0 when there is no time left. */
 void views_work(struct inbox *inbox, struct channel *channel, uint32_t *left);
+
+/* Frees the view that has been idle for longest; false when there is none. */
+bool views_free_one(struct inbox *inbox);
 
 /* The view of the filter; NULL when memory is out. */
 struct view *view_get(struct inbox *inbox, struct channel *channel, struct filter *filter);

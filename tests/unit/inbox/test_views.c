@@ -398,7 +398,7 @@ static void test_storm_with_a_small_cache(void **state) {
 static void test_storm_of_small_pages(void **state) {
     (void)state;
     options.channel_max_updates = 1000000;
-    options.cache_max_bytes = 3000;
+    options.cache_max_bytes = 6000;
     fake.page = 3;
     storm(3, false);
 }
