@@ -50,6 +50,46 @@ def test_all_servers_say_the_same(redis, start):
         assert client.read_reply().json() == {"ok": True, "ts": 2, "epoch": epoch, "updates": [{"n": 2}]}
 
 
+def without_an_epoch(redis, start, count):
+    """A channel whose data are of an older longline, or of lua-long-polling."""
+    server = start(**redis.settings())
+    healthy(server)
+    channel = server.channel()
+    for n in range(count):
+        server.push(channel, f'{{"n":{n}}}')
+    redis.command("DEL", all_names(channel)[0])
+    return server, channel
+
+
+def test_a_poll_of_older_data_reads_once_and_waits(redis, start):
+    server, channel = without_an_epoch(redis, start, 5)
+    assert server.get(f"{channel}?ts=5&sleep=0.1").updates == []
+    epoch = poll(server, channel, ts=0, epoch="")["epoch"]
+    with server.client() as client:
+        client.send_request("GET", f"{channel}?ts=5&sleep=60&epoch={epoch}")
+        server.wait_for_parked(1)
+        redis.command("CONFIG", "RESETSTAT")
+        server.push(channel, "{}")
+        assert client.read_reply().total == 6
+        assert redis.calls()["evalsha"] == 1
+
+
+def test_who_asks_for_no_epoch_is_not_reset_by_another(redis, start):
+    server, channel = without_an_epoch(redis, start, 5)
+    with server.client() as plain:
+        plain.send_request("GET", f"{channel}?ts=5&sleep=60")
+        server.wait_for_parked(1)
+        for _ in range(2):
+            redis.command("DEL", all_names(channel)[0])
+            epoch = poll(server, channel, ts=0, epoch="")["epoch"]
+            with server.client() as asks:
+                asks.send_request("GET", f"{channel}?ts=5&sleep=60&epoch={epoch}")
+                server.wait_for_parked(2)
+            server.wait_for_parked(1)
+        server.push(channel, "{}")
+        assert plain.read_reply().json() == {"ok": True, "ts": 6, "updates": [{}]}
+
+
 @pytest.mark.parametrize("lose", [lose_all, lose_the_counter, expire])
 def test_lost_data_is_said_although_the_counter_has_passed_again(redis, start, lose):
     a, b, channel = two_servers(redis, start)

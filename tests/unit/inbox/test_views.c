@@ -303,6 +303,51 @@ static void test_idle_views_are_bounded(void **state) {
     assert_in_range(inbox->filters.table.count, 1, 64);
 }
 
+/* Those that are behind what is in memory read for themselves; the others go on waiting. */
+static void test_updates_that_left_memory(void **state) {
+    (void)state;
+    options.channel_max_updates = 1000000;
+    make_inbox();
+    push_numbers("a", 1, 1);
+    want(0, "body.n:9999", 1);
+    push_numbers("a", 2, 1500);
+    struct channel *channel = cache_find(inbox, hash_of(SLICE("a")), SLICE("a"));
+    assert_in_range(channel->recent_count, 256, 1024);
+    want(1, "body.n:9999", 1500);
+    want(2, "body.n:9999", 1500);
+    run_wakes();
+    assert_int_equal(waiters[0].poll.state, POLL_READING);
+    assert_int_equal(waiters[1].poll.view->looked, 1500);
+    while (waiters[0].poll.state == POLL_READING) {
+        fake_serve_read(STORE_OK);
+        run_wakes();
+    }
+    push_numbers("a", 9999, 9999);
+    run_wakes();
+    check_got(&waiters[0], 1, 1501, 1499);
+    check_got(&waiters[1], 1, 1501, 0);
+    check_got(&waiters[2], 1, 1501, 0);
+}
+
+static void test_idle_views_make_room_for_filters(void **state) {
+    (void)state;
+    make_inbox();
+    push_numbers("a", 1, 1);
+    char text[FILTER_MAX_BYTES];
+    for (int i = 0; i < 3000; i++) {
+        int len = sprintf(text, "body.n:%d", i);
+        memset(text + len, 'x', sizeof text - (size_t)len - 1);
+        text[sizeof text - 1] = '\0';
+        const char *channel =
+            (const char *[]){"a", "b", "c", "d", "e", "f", "g", "h", "i", "j",
+                             "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"}[i % 20];
+        start_where(0, channel, text, 0, READ_MAX_UPDATES, true);
+        fake_serve_reads();
+        cancel(0);
+    }
+    assert_true(inbox->filters.bytes <= FILTERS_MAX_BYTES);
+}
+
 /* --- Everything at random --------------------------------------------------------------------- */
 
 enum { WAITERS = 300, NAMES = 3, STEPS = 40000 };
@@ -502,6 +547,8 @@ int main(void) {
         SHARED_TEST(test_a_read_of_the_next_life),
         INBOX_TEST(test_a_reset_says_the_epoch),
         INBOX_TEST(test_idle_views_are_bounded),
+        INBOX_TEST(test_updates_that_left_memory),
+        INBOX_TEST(test_idle_views_make_room_for_filters),
         INBOX_TEST(test_storm),
         INBOX_TEST(test_storm_with_a_small_cache),
         INBOX_TEST(test_storm_of_small_pages),
