@@ -141,7 +141,7 @@ def side_by_side(workshop):
 
     def run(request, body):
         for item in request.session.items:
-            if item.originalname == request.node.originalname:
+            if item.function is request.function:
                 key = body, item.callspec.params["language"]
                 if key not in running:
                     running[key] = pool.submit(body, workshop, key[1])
