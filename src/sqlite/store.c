@@ -186,6 +186,12 @@ static size_t read_room(struct sqlite_store *store) {
     return bytes < READ_TURN_BYTES ? READ_TURN_BYTES - bytes : 0;
 }
 
+static void close_log(struct sqlite_store *store) {
+    if (update_log_close(store->log) && store->lock_fd >= 0)
+        data_stamp_put(store->lock_fd, store->path);
+    store->log = NULL;
+}
+
 static void run_store(void *context) {
     struct sqlite_store *store = context;
     struct store_stats stats = {0};
@@ -220,9 +226,7 @@ static void run_store(void *context) {
             hand_back(store, &done, 0, &stats);
         }
     }
-    if (update_log_close(store->log))
-        data_stamp_put(store->lock_fd, store->path);
-    store->log = NULL;
+    close_log(store);
     uv_async_send(&store->async);
 }
 
@@ -418,7 +422,7 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
     while (has_new(store))
         work_on_loop(store);
     turn_cancel(&store->hand_over);
-    update_log_close(store->log);
+    close_log(store);
     close_handles(store);
 }
 
@@ -496,7 +500,6 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
         return &store->base;
     /* The process ends: the handles stay as they are. */
     snprintf(error, error_size, "out of memory for a second thread");
-    update_log_close(store->log);
-    store->log = NULL;
+    close_log(store);
     return NULL;
 }
