@@ -43,7 +43,8 @@ bool cursors_init(struct cursors *consumers, struct log_file *file,
 void cursors_deinit(struct cursors *consumers);
 
 /* Does the operation, for the channel with this id. `now_ms`: of the steady clock; `log_ms`: of the
- * log's. False on failure, also when too many wait: then some should be written. */
+ * log's. False on failure, also when too many wait: then as many as the operation has, or more,
+ * should be written. */
 bool cursors_do(struct cursors *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
                 struct store_cursors *cursors);
 

@@ -249,7 +249,7 @@ static void test_many(void **state) {
     assert_int_equal(rows(), CONSUMERS_MAX);
     assert_int_equal(ts_of("a", "9"), 2);
     assert_int_equal(ts_of("a", "10"), 1);
-    /* More than may wait: they are written at once. */
+    /* More than may wait: some are written at once. */
     for (int i = 0; i < 40; i++) {
         char channel[16];
         snprintf(channel, sizeof channel, "c%d", i);
@@ -258,9 +258,13 @@ static void test_many(void **state) {
     }
     for (int i = 0; i < 40; i++) {
         char channel[16];
+        int64_t before = rows();
         snprintf(channel, sizeof channel, "c%d", i);
         assert_true(save_many(channel, CONSUMERS_MAX, 1));
+        assert_in_range(rows() - before, 0, 3000);
+        assert_int_equal(count_of(channel), CONSUMERS_MAX);
     }
+    assert_true(rows() > CONSUMERS_MAX);
     crash();
     write_all();
     assert_int_equal(count_of("c0"), CONSUMERS_MAX);
