@@ -270,6 +270,26 @@ static void test_many(void **state) {
     assert_int_equal(count_of("c0"), CONSUMERS_MAX);
 }
 
+/* What waits is found among what waits of other channels. */
+static void test_many_channels(void **state) {
+    (void)state;
+    open_log();
+    push("a");
+    for (int round = 0; round < 2; round++)
+        for (uint64_t i = 1; i <= 600; i++) {
+            char channel[16];
+            snprintf(channel, sizeof channel, "c%d", (int)i);
+            if (round == 0)
+                push(channel);
+            save(channel, channel, i + (uint64_t)round);
+            save(channel, "bot", i);
+            assert_int_equal(count_of(channel), 2);
+            assert_int_equal(ts_of(channel, channel), i + (uint64_t)round);
+            assert_int_equal(ts_of(channel, "bot"), i);
+        }
+    assert_int_equal(count_of("a"), 0);
+}
+
 static void test_expired(void **state) {
     (void)state;
     options.ttl_ms = HOUR_MS;
@@ -494,6 +514,7 @@ int main(void) {
         LOG_TEST(test_no_sync_of_their_own),
         LOG_TEST(test_forgotten),
         LOG_TEST(test_many),
+        LOG_TEST(test_many_channels),
         LOG_TEST(test_expired),
         LOG_TEST(test_forgotten_channel),
         LOG_TEST(test_bound),
