@@ -175,6 +175,19 @@ static int complain(int status, const char *error) {
     return is_out_of_memory ? EXIT_CANNOT_START : status;
 }
 
+/* After a start that failed. The store ends as it always does: to the next start, it must not look
+ * as if this one had crashed. */
+static int give_up(uv_loop_t *loop, const char *error) {
+    int status = complain(EXIT_CANNOT_START, error);
+    if (app.store && api.inbox)
+        inbox_stop(api.inbox, on_inbox_stopped);
+    else if (app.store)
+        on_inbox_stopped();
+    while (app.store)
+        uv_run(loop, UV_RUN_ONCE);
+    return status;
+}
+
 /* Reads the settings, and what can be said of them without a loop. */
 static bool load_settings(int argc, char **argv, char *error, size_t error_size) {
     if (!config_load(&app.config, argc, argv, error, error_size))
@@ -220,7 +233,7 @@ static int serve(int argc, char **argv) {
         return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
-        return complain(EXIT_CANNOT_START, error);
+        return give_up(loop, error);
     loop_memory_started();
     pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
     uv_run(loop, UV_RUN_DEFAULT);

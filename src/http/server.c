@@ -122,6 +122,7 @@ bool server_start(uv_loop_t *loop, const struct server_options *options, char *e
         if (why) {
             snprintf(error, error_size, "cannot listen on %.*s: %s", (int)address.len, address.data,
                      why);
+            listeners_close(&server->listeners);
             return false;
         }
     }

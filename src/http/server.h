@@ -26,6 +26,6 @@ void server_raise_limits(void);
 /* Whether `listen` is well-formed; else `error` holds one line. */
 bool server_check_listen(const char *listen, char *error, size_t error_size);
 
-/* Listens and takes signals. False on failure, with one line in `error`. */
+/* Listens and takes signals. False on failure, with one line in `error`: then nothing listens. */
 bool server_start(uv_loop_t *loop, const struct server_options *options, char *error,
                   size_t error_size);

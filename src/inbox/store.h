@@ -148,10 +148,11 @@ enum cursors_action { CURSORS_LOAD, CURSORS_SAVE, CURSORS_FORGET };
 /*
  * Loads the cursors of a channel; saves some; or forgets some by their names.
  *
- * A cursor that is saved never goes back, and a name beyond CONSUMERS_MAX of a shared store is left
- * out. It is durable within a second, not sooner: that must cost no fsync of its own. Loading finds
- * what was saved before. The store forgets those that were not used for its ttl_ms, and all of a
- * channel that it forgets; those of a channel that it does not know are not saved.
+ * A cursor that is saved never goes back. It is durable within a second, not sooner: that must cost
+ * no fsync of its own. Loading finds what was saved before. The store forgets those that were not
+ * used for its ttl_ms, and all of a channel that it forgets; those of a channel that it does not
+ * know are not saved. Names beyond CONSUMERS_MAX of a shared store are left out, the others saved;
+ * that is STORE_CONSUMERS_FULL.
  */
 struct store_cursors {
     struct store_op op;

@@ -66,10 +66,13 @@ struct redis_script redis_script_cursors = {
             "    local used, old = math.max(0, now - age), known[i - from + 1]\n"
             "    local its_ts, its_used = parse(old)\n"
             "    if its_ts then ts, used = math.max(ts, its_ts), math.max(used, its_used) end\n"
-            "    if used >= now - ttl and (old or has_room()) then\n"
+            "    local is_used = used >= now - ttl\n"
+            "    if is_used and (old or has_room()) then\n"
             "      if not old then len = len + 1 end\n"
             "      fields[#fields + 1] = ARGV[i]\n"
             "      fields[#fields + 1] = string.format('%.0f %.0f', ts, used)\n"
+            "    elseif is_used then\n"
+            "      result[1] = 'full'\n"
             "    end\n"
             "  end\n"
             "  if #fields > 0 then redis.call('HSET', key, unpack(fields)) end\n"
@@ -152,14 +155,30 @@ static void take_cursor(struct store_cursors *cursors, redisReply *const *parts)
     memcpy(cursor->name, name.data, name.len);
 }
 
-bool cursors_take(struct store_cursors *cursors, const redisReply *reply) {
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements % CURSOR_PARTS ||
-        reply->elements / CURSOR_PARTS > CONSUMERS_MAX)
-        return false;
-    if (cursors->action != CURSORS_LOAD || !reply->elements)
-        return true;
-    cursors->list = malloc(reply->elements / CURSOR_PARTS * sizeof *cursors->list);
-    for (size_t i = 0; cursors->list && i < reply->elements; i += CURSOR_PARTS)
-        take_cursor(cursors, reply->element + i);
-    return cursors->list;
+static enum store_error take_saved(const redisReply *reply) {
+    if (!reply->elements)
+        return STORE_OK;
+    bool is_full = reply->elements == 1 && reply->element[0]->type == REDIS_REPLY_STRING &&
+                   strcmp(reply->element[0]->str, "full") == 0;
+    return is_full ? STORE_CONSUMERS_FULL : STORE_FAILED;
+}
+
+static enum store_error take_loaded(struct store_cursors *cursors, const redisReply *reply) {
+    size_t count = reply->elements / CURSOR_PARTS;
+    if (reply->elements % CURSOR_PARTS || count > CONSUMERS_MAX)
+        return STORE_FAILED;
+    if (!count)
+        return STORE_OK;
+    cursors->list = malloc(count * sizeof *cursors->list);
+    if (!cursors->list)
+        return STORE_FAILED;
+    for (size_t i = 0; i < count; i++)
+        take_cursor(cursors, reply->element + i * CURSOR_PARTS);
+    return STORE_OK;
+}
+
+enum store_error cursors_take(struct store_cursors *cursors, const redisReply *reply) {
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return STORE_FAILED;
+    return cursors->action == CURSORS_LOAD ? take_loaded(cursors, reply) : take_saved(reply);
 }

@@ -78,7 +78,8 @@ extern struct redis_script redis_script_read;
 /*
  * KEYS: total, consumers. ARGV: "load", "save" or "forget", milliseconds a cursor is kept,
  * CONSUMERS_MAX; then names; to save, then of each "TS AGE", with the milliseconds since it was
- * used. Returns a list: of load, name, ts and time of use of each cursor. (src/redis/cursors.c)
+ * used. Returns a list: of load, name, ts and time of use of each cursor; of save, "full" if there
+ * was no room for some. (src/redis/cursors.c)
  */
 extern struct redis_script redis_script_cursors;
 

@@ -38,7 +38,7 @@ static void answer(struct op *op, enum store_error error) {
         cursors_of(op)->error = error;
     else
         read_of(op)->error = error;
-    op->store->stats.errors += error != STORE_OK;
+    op->store->stats.errors += error != STORE_OK && error != STORE_CONSUMERS_FULL;
     uint64_t now_ms = uv_now(op->store->topology.loop);
     if (error == STORE_DAMAGED) { /* nothing is wrong with the other channels */
         op->store->damaged_ms = now_ms;
@@ -145,12 +145,12 @@ static void appended(struct op *op) {
     finish(op, STORE_OK);
 }
 
-static bool take_reply(struct op *op, const struct word *word) {
-    if (op->is_append)
-        return word->is_sound;
+/* STORE_FAILED: it is none. */
+static enum store_error take_reply(struct op *op, const struct word *word) {
     if (op->is_cursors)
         return cursors_take(cursors_of(op), word->reply);
-    return page_take(op->store, read_of(op), word->reply);
+    bool is_sound = op->is_append ? word->is_sound : page_take(op->store, read_of(op), word->reply);
+    return is_sound ? STORE_OK : STORE_FAILED;
 }
 
 /* A reply that is believed. */
@@ -161,14 +161,15 @@ static void take(struct op *op, const struct word *word) {
         return;
     }
     store->stats.reads += !op->is_append && !op->is_cursors;
-    if (!take_reply(op, word)) {
+    enum store_error error = take_reply(op, word);
+    if (error == STORE_FAILED) {
         log_failure(op, "not the reply of the script");
         finish(op, STORE_FAILED);
     } else if (op->is_append) {
         take_append(op, word);
         appended(op);
     } else {
-        finish(op, STORE_OK);
+        finish(op, error);
     }
 }
 

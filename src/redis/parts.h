@@ -199,8 +199,8 @@ bool page_take(struct redis_store *store, struct store_read *read, const redisRe
 int cursors_arguments(const struct store_cursors *cursors);
 void cursors_put(struct redis_store *store, const struct store_cursors *cursors,
                  struct redis_conn *conn);
-/* Takes the script's reply. False when it is none, or memory is out. */
-bool cursors_take(struct store_cursors *cursors, const redisReply *reply);
+/* Takes the script's reply. STORE_FAILED when it is none, or memory is out. */
+enum store_error cursors_take(struct store_cursors *cursors, const redisReply *reply);
 
 /* --- watches.c -------------------------------------------------------------------------------- */
 

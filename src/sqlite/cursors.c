@@ -9,7 +9,7 @@
 
 enum {
     WAIT_MS = 300,       /* for an append to take cursors along; then maintenance writes them */
-    WAITING_MAX = 16384, /* cursors; about 2 MB */
+    WAITING_MAX = 16384, /* cursors; less than 3 MB */
     SLICE_CHANNELS = 16,
     SLICE_ROWS = 256, /* of a channel */
     PERIOD_MIN_MS = 10 * 1000,
@@ -23,7 +23,7 @@ enum {
 /* A cursor that waits to be written. */
 struct cursor {
     struct table_node node;
-    struct list link;
+    struct list link, bucket_link;
     int64_t channel;
     bool is_anew; /* what the table has of the name does not count: it was forgotten */
     bool is_gone; /* and there is no new one */
@@ -59,6 +59,11 @@ static bool has_key(const struct table_node *node, const void *key, size_t len) 
                        (struct slice){key, len});
 }
 
+/* Where what waits of the channel is, and of a few others. */
+static struct list *bucket_of(struct cursors *consumers, int64_t channel) {
+    return &consumers->buckets[(uint64_t)channel % CURSORS_BUCKETS];
+}
+
 /* NULL when nothing of the name waits. */
 static struct cursor *find_waiting(const struct cursors *consumers, int64_t channel,
                                    struct slice name) {
@@ -86,6 +91,7 @@ static struct cursor *add_waiting(struct cursors *consumers, int64_t channel, st
     memcpy(cursor->at.name, name.data, name.len);
     table_insert(&consumers->table, &cursor->node);
     list_append(&consumers->waiting, &cursor->link);
+    list_append(bucket_of(consumers, channel), &cursor->bucket_link);
     if (!consumers->waiting_since)
         consumers->waiting_since = now_ms;
     return cursor;
@@ -96,6 +102,7 @@ static void drop_waiting(struct cursors *consumers, size_t count) {
     for (struct list *link; count && (link = list_shift(&consumers->waiting)); count--) {
         struct cursor *cursor = container_of(link, struct cursor, link);
         table_remove(&consumers->table, &cursor->node);
+        list_remove(&cursor->bucket_link);
         free(cursor);
     }
     if (list_empty(&consumers->waiting))
@@ -249,9 +256,9 @@ static bool catch_up(struct cursors *consumers, struct cursor *cursor, bool *has
 
 static bool load_waiting(struct cursors *consumers, int64_t channel,
                          struct store_cursors *cursors) {
-    for (struct list *link = consumers->waiting.next; link != &consumers->waiting;
-         link = link->next) {
-        struct cursor *cursor = container_of(link, struct cursor, link);
+    struct list *bucket = bucket_of(consumers, channel);
+    for (struct list *link = bucket->next; link != bucket; link = link->next) {
+        struct cursor *cursor = container_of(link, struct cursor, bucket_link);
         bool has_row;
         if (cursor->channel != channel || cursor->is_gone)
             continue;
@@ -486,6 +493,8 @@ bool cursors_init(struct cursors *consumers, struct log_file *file,
             options->max_bytes ? (int64_t)(options->max_bytes / SHARE / ROW_BYTES) : INT64_MAX,
     };
     list_init(&consumers->waiting);
+    for (size_t i = 0; i < CURSORS_BUCKETS; i++)
+        list_init(&consumers->buckets[i]);
     if (!table_init(&consumers->table) ||
         !log_file_query(file, "SELECT 1 FROM sqlite_schema WHERE name = 'consumer'", 0, 0,
                         &is_there))

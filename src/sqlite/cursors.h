@@ -18,16 +18,19 @@
 #include "base/table.h"
 #include "sqlite/log_file.h"
 
+enum { CURSORS_BUCKETS = 256 };
+
 struct cursors {
     struct log_file *file;
     sqlite3_stmt *load, *find, *put, *delete, *find_channel, *delete_old;
     int64_t ttl_ms;
-    int64_t max_rows;               /* INT64_MAX: no bound, and `rows` means nothing */
-    int64_t rows, rows_before;      /* now, and when the transaction began */
-    struct table table;             /* what waits, by channel and name */
-    struct list waiting;            /* the same, that which came first first */
-    size_t written;                 /* of `waiting`, in the open transaction */
-    int64_t waiting_since;          /* by the steady clock; 0: nothing waits */
+    int64_t max_rows;                     /* INT64_MAX: no bound, and `rows` means nothing */
+    int64_t rows, rows_before;            /* now, and when the transaction began */
+    struct table table;                   /* what waits, by channel and name */
+    struct list waiting;                  /* the same, that which came first first */
+    struct list buckets[CURSORS_BUCKETS]; /* the same, by channel % CURSORS_BUCKETS */
+    size_t written;                       /* of `waiting`, in the open transaction */
+    int64_t waiting_since;                /* by the steady clock; 0: nothing waits */
     int64_t begun_at, next_channel; /* of the last look for what is old; 0: none is under way */
     bool is_prepared, is_made;      /* the table: in this transaction, in one that was committed */
     bool is_damaged, is_stuck;      /* the table goes first; or cannot */
@@ -43,7 +46,8 @@ bool cursors_init(struct cursors *consumers, struct log_file *file,
 void cursors_deinit(struct cursors *consumers);
 
 /* Does the operation, for the channel with this id. `now_ms`: of the steady clock; `log_ms`: of the
- * log's. False on failure, also when too many wait: then some should be written. */
+ * log's. False on failure, also when too many wait: then as many as the operation has, or more,
+ * should be written. */
 bool cursors_do(struct cursors *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
                 struct store_cursors *cursors);
 

@@ -21,8 +21,8 @@
 enum {
     BATCH_MAX_UPDATES = 2048,
     BATCH_MAX_BYTES = 16 << 20,
-    READ_TURN_MS = 5,          /* reads between two commits */
-    LOOP_TURN_MS = 1,          /* without a thread: reads in one turn of the loop */
+    READ_TURN_MS = 5,          /* reads and cursors between two commits */
+    LOOP_TURN_MS = 1,          /* without a thread: the same in one turn of the loop */
     ANSWERS_A_TURN = 512,      /* of the loop */
     READ_TURN_BYTES = 1 << 20, /* of updates read that the loop has not taken yet */
     MAINTENANCE_MS = 500,      /* from one maintenance to the next, at most */
@@ -151,31 +151,40 @@ static void do_read(struct sqlite_store *store, struct store_read *read) {
         update_log_read(store->log, read);
 }
 
-/* Does reads until their time is up, or they have brought `max_bytes`; those done move to `done`.
- * Returns what they brought. */
+/* Does operations on cursors until `end_ns`; those done move to `done`. */
+static void do_cursors(struct sqlite_store *store, struct list *cursors, struct list *done,
+                       uint64_t end_ns) {
+    for (struct list *link; uv_hrtime() < end_ns && (link = list_shift(cursors));) {
+        update_log_cursors(store->log, container_of(link, struct store_cursors, op.link));
+        list_append(done, link);
+    }
+}
+
+/* Does one read, and more until `end_ns`, unless they have brought `max_bytes`; those done move to
+ * `done`. Returns what they brought. */
 static size_t do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
-                       size_t max_bytes, struct store_stats *stats) {
-    uint64_t ms = store->has_thread ? READ_TURN_MS : LOOP_TURN_MS;
-    uint64_t end = uv_hrtime() + ms * 1000000;
+                       size_t max_bytes, uint64_t end_ns, struct store_stats *stats) {
     size_t bytes = 0;
-    for (struct list *link; bytes < max_bytes && uv_hrtime() < end && (link = list_shift(reads));
-         stats->reads++) {
+    bool has_time = true;
+    for (struct list *link; has_time && bytes < max_bytes && (link = list_shift(reads));
+         has_time = uv_hrtime() < end_ns) {
         struct store_read *read = container_of(link, struct store_read, op.link);
         do_read(store, read);
         bytes += read_bytes(read);
         list_append(done, link);
+        stats->reads++;
     }
     return bytes;
 }
 
-/* Does operations on cursors until their time is up; those done move to `done`. */
-static void do_cursors(struct sqlite_store *store, struct list *cursors, struct list *done) {
+/* Does what waits for no commit, for a turn's time: cursors for half of it at most, so that reads
+ * get on. Returns what reads brought. */
+static size_t do_turn(struct sqlite_store *store, struct list *cursors, struct list *reads,
+                      struct list *done, size_t max_bytes, struct store_stats *stats) {
     uint64_t ms = store->has_thread ? READ_TURN_MS : LOOP_TURN_MS;
-    uint64_t end = uv_hrtime() + ms * 1000000;
-    for (struct list *link; uv_hrtime() < end && (link = list_shift(cursors));) {
-        update_log_cursors(store->log, container_of(link, struct store_cursors, op.link));
-        list_append(done, link);
-    }
+    uint64_t now_ns = uv_hrtime(), turn_ns = ms * 1000000;
+    do_cursors(store, cursors, done, now_ns + turn_ns / 2);
+    return do_reads(store, reads, done, max_bytes, now_ns + turn_ns, stats);
 }
 
 /* How much reads may bring before the loop takes it. */
@@ -184,6 +193,12 @@ static size_t read_room(struct sqlite_store *store) {
     size_t bytes = store->stop ? 0 : store->done_bytes;
     uv_mutex_unlock(&store->mutex);
     return bytes < READ_TURN_BYTES ? READ_TURN_BYTES - bytes : 0;
+}
+
+static void close_log(struct sqlite_store *store) {
+    if (update_log_close(store->log) && store->lock_fd >= 0)
+        data_stamp_put(store->lock_fd, store->path);
+    store->log = NULL;
 }
 
 static void run_store(void *context) {
@@ -203,8 +218,8 @@ static void run_store(void *context) {
         bool has_reads = !list_empty(&work.reads) || !list_empty(&work.cursors);
         bool had_work = has_reads || !list_empty(&batch);
         if (has_reads) { /* before the commit: reads need not wait for the disk */
-            do_cursors(store, &work.cursors, &done);
-            size_t bytes = do_reads(store, &work.reads, &done, read_room(store), &stats);
+            size_t bytes =
+                do_turn(store, &work.cursors, &work.reads, &done, read_room(store), &stats);
             hand_back(store, &done, bytes, &stats);
         }
         if (!list_empty(&batch)) {
@@ -220,9 +235,7 @@ static void run_store(void *context) {
             hand_back(store, &done, 0, &stats);
         }
     }
-    if (update_log_close(store->log))
-        data_stamp_put(store->lock_fd, store->path);
-    store->log = NULL;
+    close_log(store);
     uv_async_send(&store->async);
 }
 
@@ -263,8 +276,7 @@ static bool has_new(const struct sqlite_store *store) {
 static void work_on_loop(struct sqlite_store *store) {
     struct list done;
     list_init(&done);
-    do_cursors(store, &store->new_cursors, &done);
-    do_reads(store, &store->new_reads, &done, READ_TURN_BYTES, &store->stats);
+    do_turn(store, &store->new_cursors, &store->new_reads, &done, READ_TURN_BYTES, &store->stats);
     answer(&done, UINT32_MAX);
     struct list *link;
     size_t bytes = 0;
@@ -418,7 +430,7 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
     while (has_new(store))
         work_on_loop(store);
     turn_cancel(&store->hand_over);
-    update_log_close(store->log);
+    close_log(store);
     close_handles(store);
 }
 
@@ -496,7 +508,6 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
         return &store->base;
     /* The process ends: the handles stay as they are. */
     snprintf(error, error_size, "out of memory for a second thread");
-    update_log_close(store->log);
-    store->log = NULL;
+    close_log(store);
     return NULL;
 }

@@ -460,7 +460,7 @@ static bool do_cursors(struct update_log *log, int64_t channel, struct store_cur
     if (cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors))
         return true;
     bool may_be_full = cursors->action != CURSORS_LOAD;
-    return may_be_full && write_cursors(log, SIZE_MAX) &&
+    return may_be_full && write_cursors(log, IDLE_ROWS + cursors->count) &&
            cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors);
 }
 

@@ -530,3 +530,25 @@ def test_while_redis_is_away(redis, start):
     wait_until(lambda: server.post(channel, '{"n":1}').status == 200, "a push that Redis takes")
     push_some(server, channel, 2, 2)
     assert numbers(server, channel, "as=bot") == [1, 2]
+
+
+def test_a_cursor_that_redis_has_no_room_for(redis, start):
+    """Others have filled the hash since it polled: it goes on as long as its server knows it."""
+    server = start(**redis.settings())
+    channel = server.channel()
+    push_some(server, channel, 1, 5)
+    page(server, channel, "as=first&ts=1")
+    key = wait_until(lambda: redis.keys("*consumers*"), "the cursor in Redis")[0]
+    assert redis.command("CONFIG", "RESETSTAT") == "OK"
+    with server.client() as waits:  # so that the server keeps the channel in mind
+        waits.send_request("GET", f"{channel}?ts=5&sleep=100")
+        page(server, channel, "as=late&ts=2")
+        cursor = f"1 {int(time.time() * 1000)}"
+        fill = "for i = 1, ARGV[1] - redis.call('HLEN', KEYS[1]) do redis.call('HSET', KEYS[1], 'n' .. i, ARGV[2]) end"
+        redis.command("EVAL", fill, 1, key, CONSUMERS_MAX, cursor)
+        wait_until(lambda: redis.calls().get("hmget"), "the save")
+        for _ in range(2):
+            assert page(server, channel, "as=late")["lag"] == 3
+        redis.command("HDEL", key, "n1", "n2")
+        page(server, channel, "as=late&ts=3")
+        wait_until(lambda: redis.command("HEXISTS", key, "late"), "room for it")

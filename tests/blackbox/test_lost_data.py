@@ -3,6 +3,7 @@
 ROUNDS says how often the server is killed or stopped. script/torture sets it to a thousand.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 
 import pytest
 
-from longline_server import BINARY
+from longline_server import BINARY, SANITIZER_REPORT
 
 ROUNDS = int(os.environ.get("ROUNDS", 15))
 
@@ -75,6 +76,28 @@ def test_a_stop_and_a_start_change_nothing(start, sync):
         server.restart()
         assert check_goes_on(server, channel, 3, epoch) == epoch
         push(server, other, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_starts_that_fail_change_nothing(start, count):
+    """The last of its ports is taken, again and again."""
+    taken = start()
+    server = start()
+    channel = server.channel()
+    push(server, channel, 3)
+    epoch = epoch_of(server, channel)
+    server.stop()
+    listen = ",".join(["127.0.0.1:0", taken.addresses[0]][-count:])
+    for _ in range(3):
+        ended = subprocess.run(
+            [BINARY, "serve", "--listen", listen, "--data-path", server.data_path], capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 1 and f"cannot listen on {taken.addresses[0]}" in ended.stderr, ended
+        assert not SANITIZER_REPORT.search(ended.stderr), ended
+    server.start()
+    assert check_goes_on(server, channel, 3, epoch) == epoch
+    with contextlib.closing(sqlite3.connect(server.data_path)) as database:
+        assert database.execute("SELECT count(*) FROM epoch").fetchone() == (1,)
 
 
 def test_a_kill_loses_nothing_and_resets_nobody(start):

@@ -396,8 +396,9 @@ static void test_cursors_are_bounded(void **state) {
         many[i] = cursor(name, (uint64_t)i, now);
     }
     assert_int_equal(run(channel, CURSORS_SAVE, many, CONSUMERS_MAX)->error, STORE_OK);
-    save(channel, "too many", 1, now);
-    save(channel, "name 7", 8, now);
+    struct store_cursor two[] = {cursor("too many", 1, now), cursor("name 7", 8, now)};
+    assert_int_equal(run(channel, CURSORS_SAVE, two, 2)->error, STORE_CONSUMERS_FULL);
+    save(channel, "name 8", 8, now);
     assert_int_equal(load(channel), CONSUMERS_MAX);
     assert_null(loaded("too many"));
     assert_int_equal(loaded("name 7")->ts, 8);
@@ -410,7 +411,7 @@ static void test_cursors_are_bounded(void **state) {
     assert_int_equal(load(channel), CONSUMERS_MAX - 3);
     struct store_cursor fresh[] = {cursor("name 1", 5, now), cursor("new", 6, now),
                                    cursor("new 2", 7, now), cursor("too many", 8, now)};
-    assert_int_equal(run(channel, CURSORS_SAVE, fresh, 4)->error, STORE_OK);
+    assert_int_equal(run(channel, CURSORS_SAVE, fresh, 4)->error, STORE_CONSUMERS_FULL);
     assert_int_equal(load(channel), CONSUMERS_MAX);
     assert_int_equal(loaded("name 1")->ts, 5); /* what has expired counts no more */
     assert_non_null(loaded("new 2"));

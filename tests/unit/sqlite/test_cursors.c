@@ -249,7 +249,7 @@ static void test_many(void **state) {
     assert_int_equal(rows(), CONSUMERS_MAX);
     assert_int_equal(ts_of("a", "9"), 2);
     assert_int_equal(ts_of("a", "10"), 1);
-    /* More than may wait: they are written at once. */
+    /* More than may wait: some are written at once. */
     for (int i = 0; i < 40; i++) {
         char channel[16];
         snprintf(channel, sizeof channel, "c%d", i);
@@ -258,12 +258,36 @@ static void test_many(void **state) {
     }
     for (int i = 0; i < 40; i++) {
         char channel[16];
+        int64_t before = rows();
         snprintf(channel, sizeof channel, "c%d", i);
         assert_true(save_many(channel, CONSUMERS_MAX, 1));
+        assert_in_range(rows() - before, 0, 3000);
+        assert_int_equal(count_of(channel), CONSUMERS_MAX);
     }
+    assert_true(rows() > CONSUMERS_MAX);
     crash();
     write_all();
     assert_int_equal(count_of("c0"), CONSUMERS_MAX);
+}
+
+/* What waits is found among what waits of other channels. */
+static void test_many_channels(void **state) {
+    (void)state;
+    open_log();
+    push("a");
+    for (int round = 0; round < 2; round++)
+        for (uint64_t i = 1; i <= 600; i++) {
+            char channel[16];
+            snprintf(channel, sizeof channel, "c%d", (int)i);
+            if (round == 0)
+                push(channel);
+            save(channel, channel, i + (uint64_t)round);
+            save(channel, "bot", i);
+            assert_int_equal(count_of(channel), 2);
+            assert_int_equal(ts_of(channel, channel), i + (uint64_t)round);
+            assert_int_equal(ts_of(channel, "bot"), i);
+        }
+    assert_int_equal(count_of("a"), 0);
 }
 
 static void test_expired(void **state) {
@@ -490,6 +514,7 @@ int main(void) {
         LOG_TEST(test_no_sync_of_their_own),
         LOG_TEST(test_forgotten),
         LOG_TEST(test_many),
+        LOG_TEST(test_many_channels),
         LOG_TEST(test_expired),
         LOG_TEST(test_forgotten_channel),
         LOG_TEST(test_bound),
