@@ -45,11 +45,19 @@ void consumers_forget(struct exchange *exchange, struct slice channel, struct sl
     reply_error(exchange, error);
 }
 
+/* A time of the store's clock by the wall clock. A restart may have taken the former back. */
+static int64_t wall_time_of(int64_t store_ms) {
+    if (store_is_shared(api.store))
+        return store_ms;
+    int64_t ago_ms = store_now_ms(api.store) - store_ms;
+    return clock_wall_ms() - (ago_ms > 0 ? ago_ms : 0);
+}
+
 static void write_consumer(struct buf *body, const struct store_cursor *cursor, uint64_t total) {
     buf_puts(body, "{\"name\":");
     json_write_string(body, (struct slice){cursor->name, cursor->name_len});
     buf_printf(body, ",\"ts\":%" PRIu64 ",\"lag\":%" PRIu64 ",\"at\":%" PRId64 "}", cursor->ts,
-               cursor->ts < total ? total - cursor->ts : 0, cursor->used_ms);
+               cursor->ts < total ? total - cursor->ts : 0, wall_time_of(cursor->used_ms));
 }
 
 static void write_list(struct ask *ask, const struct answer *answer, struct buf *body) {

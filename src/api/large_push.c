@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "api/batch.h"
 #include "api/push.h"
+#include "base/turn.h"
 #include "base/worker.h"
 #include "http/budget.h"
 
@@ -23,10 +24,11 @@ struct large_push {
     char channel[];
 };
 
-static struct list waiting = {&waiting, &waiting};
-static struct large_push *current; /* the worker has it */
+static void start_next(struct turn_task *task);
 
-static void start_next(void);
+static struct list waiting = {&waiting, &waiting};
+static struct turn_task turn = {{&turn.link, &turn.link}, start_next};
+static struct large_push *current; /* the worker has it */
 
 static struct slice channel_of(const struct large_push *push) {
     return (struct slice){push->channel, push->channel_len};
@@ -112,7 +114,7 @@ static void made(struct work *work) {
         push_result(push);
         free_push(push);
     }
-    start_next();
+    turn_end(&turn);
 }
 
 /* Takes what the work may need of BUFFER_SIZE: its text and its update, each as long as the body.
@@ -133,16 +135,20 @@ static bool take_room(struct large_push *push) {
     return true;
 }
 
-static void start_next(void) {
-    for (struct list *link; !current && (link = list_shift(&waiting));) {
-        struct large_push *push = container_of(link, struct large_push, work.link);
-        if (!take_room(push)) {
-            refuse(push, ERROR_BUSY);
-            continue;
-        }
-        current = push;
-        worker_submit(&push->work);
+/* turn_task. So no push is refused while its connection goes on with what lies behind it, in the
+ * bytes that exchange_keep() gave it. */
+static void start_next(struct turn_task *task) {
+    struct list *link = current ? NULL : list_shift(&waiting);
+    if (!link)
+        return;
+    struct large_push *push = container_of(link, struct large_push, work.link);
+    if (!take_room(push)) {
+        refuse(push, ERROR_BUSY);
+        turn_end(task);
+        return;
     }
+    current = push;
+    worker_submit(&push->work);
 }
 
 /* --- Requests --------------------------------------------------------------------------------- */
@@ -187,5 +193,5 @@ void large_push_handle(struct exchange *exchange, const struct request *request,
         return;
     }
     list_append(&waiting, &push->work.link);
-    start_next();
+    turn_end(&turn);
 }

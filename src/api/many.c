@@ -94,6 +94,22 @@ static bool take_answer(struct member *member, const struct answer *answer) {
     return true;
 }
 
+/* Whether the client needs a ts to go on from: it has asked from `now`, or for the last K. */
+static bool needs_cursor(const struct member *member) {
+    return member->asked_ts < 0;
+}
+
+/* Leaves of the answer where it begins. */
+static void empty_answer(struct member *member) {
+    struct answer start = *member->answer;
+    start.ts -= start.count + start.skipped + start.missed;
+    start.count = start.skipped = 0;
+    start.missed = 0;
+    drop_answer(member);
+    if (!take_answer(member, &start))
+        member->many->error = ERROR_BUSY;
+}
+
 /* The place of a member among those whose answers are of one size. */
 static uint32_t rank_of(const struct many *many, const struct member *member) {
     return ((uint32_t)(member - many->members) + many->count - many->start) % many->count;
@@ -120,7 +136,9 @@ static void leave_out(struct many *many, struct member *member) {
         loser = many->last;
         many->last = member;
     }
-    if (loser)
+    if (loser && needs_cursor(loser))
+        empty_answer(loser);
+    else if (loser)
         drop_answer(loser);
 }
 
@@ -162,10 +180,27 @@ void many_poll_done(struct poll *poll, const struct answer *answer) {
 
 /* --- The end ---------------------------------------------------------------------------------- */
 
-/* Ends its polls. With `is_told`, those that are parked say how far they have got. */
+/* Whether the poll's outcome is not known yet. */
+static bool is_under_way(const struct poll *poll) {
+    return poll->state != POLL_IDLE && poll->state != POLL_PARKED;
+}
+
+/* How far a poll has got whose outcome comes too late, as far as that is known. */
+static void tell_progress(struct many *many, struct member *member) {
+    const struct poll *poll = &member->poll;
+    if (!needs_cursor(member) || poll->ts < 0)
+        return;
+    struct answer progress = {
+        .ts = (uint64_t)poll->ts, .skipped = poll->skipped, .total = UINT64_MAX /* not known */};
+    tell(many, member, &progress);
+}
+
+/* Ends its polls. With `is_told`, they say how far they have got. */
 static void end_polls(struct many *many, bool is_told) {
     for (struct member *member = many->members; member < end_of(many); member++) {
-        if (is_told && member->poll.state == POLL_PARKED)
+        if (is_told && is_under_way(&member->poll))
+            tell_progress(many, member);
+        else if (is_told && member->poll.state == POLL_PARKED)
             inbox_expire(api.inbox, &member->poll, false);
         inbox_cancel(api.inbox, &member->poll);
     }
@@ -306,11 +341,6 @@ static void reply_now(struct many *many) {
 }
 
 /* --- Waiting ---------------------------------------------------------------------------------- */
-
-/* Whether the poll's outcome is not known yet. */
-static bool is_under_way(const struct poll *poll) {
-    return poll->state != POLL_IDLE && poll->state != POLL_PARKED;
-}
 
 static bool has_polls_under_way(struct many *many) {
     for (struct member *member = many->members; member < end_of(many); member++)

@@ -180,9 +180,13 @@ static struct large_page *find_page(struct exchange *exchange, struct answer *an
     return page;
 }
 
+/* Whether there is a reply, and what the socket does not take of it fits. */
+static bool can_reply(const struct reply *reply) {
+    return reply && (reply->pending || budget_has_for_one(reply->len + CONN_SENDING_MAX_BYTES));
+}
+
 void poll_reply(struct exchange *exchange, struct reply *reply, uint32_t count) {
-    /* What the socket does not take must fit. */
-    if (!reply || (!reply->pending && !budget_has_for_one(reply->len + CONN_SENDING_MAX_BYTES))) {
+    if (!can_reply(reply)) {
         if (reply)
             reply_unref(reply);
         reply_error(exchange, ERROR_BUSY);
@@ -215,6 +219,8 @@ void poll_done(struct poll *poll, struct answer *answer) {
         page = find_page(exchange, answer);
     else
         reply = find_reply(exchange, answer);
+    if (page || can_reply(reply))
+        inbox_confirm_answer(api.inbox, poll, answer);
     poll_forget(ask);
     if (answer->error)
         reply_store_error(exchange, answer->error);

@@ -122,7 +122,8 @@ void exchange_reply(struct exchange *exchange, struct reply *reply);
 /*
  * Lets the handler keep the request's bytes beyond handler.request(), in which it must be called.
  * They may move: spans of the request stand at kept->data from now on. False when there is no room
- * for them. The handler frees them.
+ * for them. The handler frees them, but not before handler.request() has returned and this turn
+ * ends: the bytes of later requests may lie behind them.
  */
 bool exchange_keep(struct exchange *exchange, const struct request *request, struct inbuf *kept);
 

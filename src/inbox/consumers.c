@@ -200,8 +200,16 @@ void consumer_answered(struct inbox *inbox, struct poll *poll, const struct answ
     if (answer->reset)
         return;
     consumer_reached(inbox, poll, answer->total);
-    if (poll->confirms_now)
-        confirm(inbox, consumer, answer->ts);
+}
+
+/* Whether the poll confirms what this answer brings, once that is sent. */
+static bool confirms_answer(const struct poll *poll, const struct answer *answer) {
+    return poll->is_named && poll->confirms_now && !answer->error && !answer->reset;
+}
+
+void inbox_confirm_answer(struct inbox *inbox, struct poll *poll, const struct answer *answer) {
+    if (confirms_answer(poll, answer))
+        confirm(inbox, poll->consumer, answer->ts);
 }
 
 void consumer_stop_waiting(struct poll *poll) {
@@ -224,6 +232,8 @@ void consumer_leave(struct inbox *inbox, struct poll *poll) {
 
 uint64_t inbox_lag(const struct poll *poll, const struct answer *answer) {
     uint64_t ts = poll->consumer->ts;
+    if (confirms_answer(poll, answer) && ts < answer->ts)
+        ts = answer->ts;
     return ts < answer->total ? answer->total - ts : 0;
 }
 

@@ -261,6 +261,7 @@ static void forgotten(struct inbox *inbox, struct channel *channel,
 
 bool inbox_forget_consumer(struct inbox *inbox, struct slice name, struct slice consumer_name,
                            struct poll *poll) {
+    poll_begin(poll);
     struct channel *channel = cache_get(inbox, hash_of(name), name);
     struct store_cursors *cursors =
         channel ? operation_new(inbox, channel, CURSORS_FORGET, 1) : NULL;

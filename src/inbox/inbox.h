@@ -62,7 +62,7 @@ struct poll {
     bool wants_epoch : 1;
     bool has_position : 1; /* of a consumer: `ts` says where it begins, */
     bool confirms : 1;     /* and it has confirmed that, */
-    bool confirms_now : 1; /* and what it is answered with */
+    bool confirms_now : 1; /* and what it is answered with, by inbox_confirm_answer() */
     bool is_one_of_many : 1;
     /* The inbox's: */
     bool was_parked : 1, is_judged : 1, is_waiting : 1, is_named : 1, is_roster : 1;
@@ -157,8 +157,11 @@ bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll);
  */
 bool inbox_poll_as(struct inbox *inbox, struct slice channel, struct poll *poll,
                    struct slice consumer);
-/* How many updates the poll's consumer has not confirmed. During poll_done(). */
+/* How many updates the poll's consumer has not confirmed, once this answer is sent. During
+ * poll_done(). */
 uint64_t inbox_lag(const struct poll *poll, const struct answer *answer);
+/* The answer is being sent: confirms it, if the poll confirms_now. During poll_done(). */
+void inbox_confirm_answer(struct inbox *inbox, struct poll *poll, const struct answer *answer);
 
 /* The same for one that wants a list of the channel's consumers, as they are at the end. */
 bool inbox_poll_consumers(struct inbox *inbox, struct slice channel, struct poll *poll);

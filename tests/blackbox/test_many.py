@@ -417,6 +417,57 @@ def test_the_small_come_first_and_each_comes(server):
     assert len(seen) == len(asked)
 
 
+@pytest.mark.parametrize("query", ["", "&where=body.n:1"])
+def test_nothing_is_lost_that_is_left_out_behind_now(server, query):
+    """The client has no other cursor to ask for it from."""
+    big = [server.channel() for _ in range(40)]
+    for channel in big:
+        numbers(server, channel, 1)
+    with server.client() as client:
+        send(client, dict.fromkeys(big, "now"), "sleep=60" + query)
+        server.wait_for_parked(40)
+        uploads = [(server.client(), request_bytes("POST", channel, '{"n":1,"x":"%s"}' % ("y" * 60_000))) for channel in big]
+        for upload, push in uploads:
+            upload.send(push[:-1])
+        server.send_signal(signal.SIGSTOP)
+        for upload, push in uploads:
+            upload.send(push[-1:])
+        server.send_signal(signal.SIGCONT)  # all come together
+        got = told(client.read_reply())
+        for upload, _ in uploads:
+            assert upload.read_reply().status == 200
+            upload.close()
+    assert set(got) == set(big)
+    assert {page["ts"] - len(page["updates"]) for page in got.values()} == {1}
+    check_rest(server, {channel: page["ts"] for channel, page in got.items()}, query)
+
+
+@pytest.mark.parametrize("query", ["", "&where=body.n:1", "&where=body.n:1&limit=1"])
+def test_nothing_is_lost_of_the_last_that_is_left_out(server, query):
+    big = [server.channel() for _ in range(4)]
+    for channel in big:
+        numbers(server, channel, 1, 2)
+        server.push(channel, '{"n":1,"x":"%s"}' % ("y" * 700_000))
+        numbers(server, channel, 2)
+    got = ask(server, dict.fromkeys(big, -3), "sleep=30" + query)
+    assert sorted(len(page["updates"]) for page in got.values())[:2] == [0, 0]
+    for page in got.values():
+        if not page["updates"]:
+            assert page == {"ts": 1, "updates": []}
+    check_rest(server, {channel: page["ts"] for channel, page in got.items()}, query)
+
+
+def check_rest(server, cursors, query):
+    """Each channel has its large update once, in front of its cursor or behind it."""
+    left = {channel for channel, ts in cursors.items() if ts < 2}
+    seen = {channel: 0 for channel in cursors}
+    for _ in range(4):
+        for channel, page in ask(server, cursors, query).items():
+            cursors[channel] = page["ts"]
+            seen[channel] += sum("x" in update for update in page["updates"])
+    assert seen == {channel: int(channel in left) for channel in seen}
+
+
 def test_equal_ones_take_turns(server):
     big = [server.channel() for _ in range(6)]
     for channel in big:

@@ -43,3 +43,28 @@ def test_a_member_repeated_many_times_does_not_multiply_the_query(server, channe
     reply = server.post(channel + "?a=" + "%01" * 2000, body)
     assert reply.status == 413
     assert server.get(channel).updates == []
+
+
+def test_what_lies_behind_a_large_push_that_there_is_no_room_for_is_served(serve):
+    """The push takes the connection's buffer, in which the later requests lie, and is refused."""
+    server = serve(BUFFER_SIZE=4, REQUEST_TIMEOUT=60)
+    polled, pushed = server.channel(), server.channel()
+    held = [server.client() for _ in range(34)]
+    for client in held:  # uploads that do not end: less is left than the buffer and twice the push
+        client.send(request_bytes("POST", pushed, None, {"Content-Length": 90_000}) + b"y" * 80_000)
+    wait_until(lambda: server.metric("longline_buffer_bytes") >= 34 * 90_000, "the uploads to be read")
+    taken = server.metric("longline_buffer_bytes")
+    push = request_bytes("POST", pushed, json.dumps({"x": "y" * 80_000}))
+    with server.client() as client:
+        client.send(request_bytes("GET", polled + "?ts=0&sleep=60"))
+        server.wait_for_parked(1)
+        client.send(push[:30_000])
+        wait_until(lambda: server.metric("longline_buffer_bytes") >= taken + 30_000, "a part of the push to be read")
+        client.send(push[30_000:] + request_bytes("GET", polled + "?ts=0") * 4)
+        wait_until(lambda: server.metric("longline_buffer_bytes") >= taken + len(push), "the rest to be read")
+        server.push(polled)
+        assert [client.read_reply().status for _ in range(6)] == [200, 503, 200, 200, 200, 200]
+    for client in held:
+        client.close()
+    server.wait_for_metric("longline_buffer_bytes", 0)
+    assert server.get(pushed).updates == []

@@ -98,6 +98,22 @@ static void test_confirms_what_is_sent(void **state) {
     check_lag("bot", 0);
 }
 
+static void test_what_could_not_be_sent_is_not_confirmed(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("c", 2);
+    are_replies_lost = true;
+    struct waiter *waiter = start_as(0, "c", "bot", 1, !WAITS, CONFIRMS_NOW);
+    serve();
+    assert_int_equal(waiter->lag, 0); /* had it been sent */
+    are_replies_lost = false;
+    check_lag("bot", 1);
+    start_as(0, "c", "bot", FROM_CONFIRMED, !WAITS, CONFIRMS_NOW);
+    serve();
+    check_answer(waiter, 2, 2, 2, 0);
+    check_lag("bot", 0);
+}
+
 static void test_a_reset_does_not_stick(void **state) {
     (void)state;
     make_inbox();
@@ -647,6 +663,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_goes_on_behind_what_is_confirmed),
         INBOX_TEST(test_confirms_what_is_sent),
+        INBOX_TEST(test_what_could_not_be_sent_is_not_confirmed),
         INBOX_TEST(test_a_reset_does_not_stick),
         INBOX_TEST(test_left_out_is_not_confirmed),
         INBOX_TEST(test_survives_a_restart),

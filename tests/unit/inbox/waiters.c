@@ -8,6 +8,7 @@ uv_loop_t loop;
 struct inbox *inbox;
 struct inbox_options options;
 struct waiter waiters[WAITERS_MAX];
+bool are_replies_lost;
 int polls_done, answers_made;
 int pushes_done, pushes_failed, pushes_without_owner;
 uint64_t last_pushed_ts;
@@ -85,6 +86,8 @@ static void note_answer(struct waiter *waiter, const struct answer *answer) {
 static void note_consumers(struct waiter *waiter, const struct answer *answer) {
     if (waiter->poll.is_named && !answer->error)
         waiter->lag = inbox_lag(&waiter->poll, answer);
+    if (!are_replies_lost)
+        inbox_confirm_answer(inbox, &waiter->poll, answer);
     struct store_cursors list;
     if (!waiter->poll.is_roster || answer->error)
         return;
@@ -159,6 +162,7 @@ static void begin(bool is_shared) {
     worker_init(&loop);
     fake_init(is_shared);
     memset(waiters, 0, sizeof waiters);
+    are_replies_lost = false;
     memset(&counters, 0, sizeof counters);
     polls_done = answers_made = answers_alive = 0;
     pushes_done = pushes_failed = pushes_without_owner = 0;

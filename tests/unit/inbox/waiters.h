@@ -38,6 +38,7 @@ extern struct inbox_options
     options; /* set_up() sets them; a test may change them before make_inbox() */
 extern struct waiter waiters[WAITERS_MAX];
 extern int polls_done, answers_made;
+extern bool are_replies_lost; /* there is no room to send answers */
 extern int pushes_done, pushes_failed, pushes_without_owner;
 extern uint64_t last_pushed_ts;
 
