@@ -65,6 +65,13 @@ def test_now(half, stand_in):
     assert queries == [("now", False), ("now", False), ("40", True), ("40", True)]
 
 
+def test_a_cut_poll_for_the_last_ones_loses_none(half, stand_in):
+    server = stand_in([reply(0, epoch="0"), {"delay_ms": 600, "close": True}, reply(3, [1], [2], [3])])
+    assert half.take(server.url, 3, ts=-2, backoff=0.001)[0] == [[1], [2], [3]]
+    queries = [(request.query["ts"], "sleep" in request.query) for request in server.requests]
+    assert queries == [("-2", False), ("0", True), ("0", True)]
+
+
 def test_now_is_behind_what_is_there(half, server, url, channel):
     channel.push([1])
     script = threading.Thread(target=push_when_parked, args=(server, channel, [2]), daemon=True)
@@ -207,23 +214,25 @@ def test_the_polls_of_several_channels(half, stand_in):
 
 
 def test_now_of_several_channels(half, stand_in):
-    """Where that is is asked of each, once: the reply to a poll of several does not say it."""
-    script = [reply(41, epoch="aa"), refusal(503), reply(7), channels_reply(a=one(42, [42]))]
-    server = stand_in(script)
+    """Where that is is asked without a wait."""
+    found = {"a/b": one(41, epoch="aa"), "/c": one(7)}
+    server = stand_in([refusal(503), channels_reply(**found), channels_reply(a=one(42, [42]))])
     url = f"http://127.0.0.1:{server.port}"
     got, _ = half.take(url, 1, many=True, ts={"a/b": "now", "/c": "now", "a": 9}, backoff=0.001, epochs={"a": "99"})
     assert got == [("a", [42])]
-    assert [request.target for request in server.requests[:3]] == [
-        "/a%2Fb?ts=now&limit=1&epoch=", *["/c?ts=now&limit=1&epoch="] * 2
+    a = {"ts": 9, "epoch": "99"}
+    assert [asked(request) for request in server.requests] == [
+        *[{"a/b": "now", "/c": "now", "a": a}] * 2, {"a/b": {"ts": 41, "epoch": "aa"}, "/c": 7, "a": a}
     ]  # fmt: skip
-    assert asked(server.requests[3]) == {"a/b": {"ts": 41, "epoch": "aa"}, "/c": 7, "a": {"ts": 9, "epoch": "99"}}
+    assert ["sleep" in request.query for request in server.requests] == [False, False, True]
 
 
 def test_the_last_ones_of_several_channels(half, stand_in):
-    """After an empty reply a channel that was asked for its last ones is known to have none."""
-    server = stand_in([channels_reply(), channels_reply(a=one(9, [9]))])
+    """They are asked for without a wait: on a channel without any, a poll that is cut would lose what comes."""
+    server = stand_in([channels_reply(a=one(0)), channels_reply(a=one(9, [9]))])
     half.take(f"http://127.0.0.1:{server.port}", 1, many=True, ts={"a": -5, "b": 3}, backoff=0.001)
     assert [asked(request) for request in server.requests] == [{"a": -5, "b": 3}, {"a": 0, "b": 3}]
+    assert ["sleep" in request.query for request in server.requests] == [False, True]
 
 
 def test_errors_of_several_channels(half, stand_in):

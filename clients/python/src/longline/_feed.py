@@ -17,7 +17,6 @@ import json
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Callable, Deque, Dict, Generic, Optional, TypeVar, Union
-from urllib.parse import quote
 
 from ._cursor import Cursor, Position
 from ._pace import Pace
@@ -147,6 +146,9 @@ class Feed(Generic[Item]):
         """Queues the steps of a page. Returns whether it says nothing new."""
         is_idle = cursor.is_idle(page)
         end = cursor.take(page)
+        if not (page.reset or page.missed or page.entries):
+            cursor.move(end)  # It need not wait until the updates of other channels are handled.
+            return is_idle
         if page.reset:
             self._steps.append(Tell(on_reset, page.ts))
         if page.missed:
@@ -213,30 +215,20 @@ class ChannelsFeed(Feed[Item]):
     ) -> None:
         super().__init__(address, timeout, pace, full, callbacks)
         self.cursors = cursors
-        self._finds: Optional[str] = None  # the channel whose "now" is asked for
         self._wanted = wanted
         self._pick = pick
 
     def _ask(self) -> Ask:
-        for name, cursor in self.cursors.items():
-            if not cursor.may_wait():
-                # The reply to a poll of several does not say where "now" is.
-                self._finds = name
-                channel = quote(name.lstrip("/"), safe="")
-                return Ask(self._address.below(f"/{channel}?{cursor.query()}&limit=1&epoch="), self._timeout)
-        self._finds = None
-        query = f"sleep={self._pace.sleep_text()}{self._wanted}&epoch="
+        waits = all(cursor.may_wait() for cursor in self.cursors.values())
+        sleep = f"&sleep={self._pace.sleep_text()}" if waits else ""
+        query = f"{sleep}{self._wanted}&epoch=".lstrip("&")
         positions = {name: position_of(cursor) for name, cursor in self.cursors.items()}
         body = Body(json.dumps(positions).encode(), "application/json")
-        return Ask(self._address.below(f"/-/poll?{query}"), self._timeout + self._pace.sleep_s, body)
+        timeout_s = self._timeout + (self._pace.sleep_s if waits else 0)
+        return Ask(self._address.below(f"/-/poll?{query}"), timeout_s, body)
 
     def _take(self, reply: Reply) -> bool:
-        if self._finds is not None:
-            return self._take_channel(self._finds, page_of(reply, False))
         pages = pages_of(reply, self._full)
-        if not pages:  # then those whose last K were asked for have never had any
-            for cursor in self.cursors.values():
-                cursor.move(cursor.position._replace(ts=max(cursor.position.ts, 0)))
         return all([self._take_channel(name, page) for name, page in pages.items() if name in self.cursors])
 
     def _take_channel(self, name: str, page: Union[Page, LonglineError]) -> bool:
@@ -251,5 +243,6 @@ class ChannelsFeed(Feed[Item]):
 
 def position_of(cursor: Cursor) -> object:
     """The position as a poll of several channels says it."""
-    ts, epoch = cursor.position
+    ts: object = "now" if cursor.begins_now and not cursor.is_known else cursor.position.ts
+    epoch = cursor.position.epoch
     return {"ts": ts, "epoch": epoch} if epoch else ts
