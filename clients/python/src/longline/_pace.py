@@ -55,7 +55,7 @@ class Pace:
         self._step_s = self._first_s
         if is_empty and waited_s < self._first_s:
             return jitter(self._first_s)
-        if is_empty and waited_s >= 0.75 * self.sleep_s:
+        if waited_s >= 0.75 * self.sleep_s:
             self.sleep_s = min(1.25 * self.sleep_s, self._sleep_max_s)
         return 0
 
