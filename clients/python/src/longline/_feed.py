@@ -89,6 +89,7 @@ class Feed(Generic[Item]):
         self._callbacks = callbacks
         self._steps: Deque[Union[Tell, Give[Item], Move]] = deque()
         self._rest_s = 0.0
+        self._waits = True  # whether the last poll was to wait
 
     def resume(self) -> None:
         """The caller is back: the last item is handled, and an interrupted rest is over."""
@@ -116,19 +117,19 @@ class Feed(Generic[Item]):
         except LonglineError as error:
             self.failed(error, waited_s)
         else:
-            self._rest_s = self._pace.replied(is_idle, waited_s)
+            self._rest_s = self._pace.replied(is_idle, waited_s if self._waits else 0)
 
     def failed(self, error: LonglineError, waited_s: float) -> None:
         """Takes the error of a poll; `waited_s` is 0 if the server never had the request.
 
         Raises it if asking again cannot help.
         """
-        delay = self._pace.failed(error, waited_s)
-        if delay is None:
+        self._rest_s, is_told = self._pace.failed(error, waited_s if self._waits else 0)
+        if is_told:
+            tell = self._callbacks.on_error or functools.partial(log_error, delay=self._rest_s)
+            self._steps.append(Tell(tell, error))
+        else:
             log_cut(waited_s, self._pace.sleep_s)
-            return
-        self._rest_s = delay
-        self._steps.append(Tell(self._callbacks.on_error or functools.partial(log_error, delay=delay), error))
 
     # --- for the subclasses ---
 
@@ -186,10 +187,10 @@ class ChannelFeed(Feed[Item]):
         self._pick = pick
 
     def _ask(self) -> Ask:
-        waits = self.cursor.may_wait()
-        sleep = f"&sleep={self._pace.sleep_text()}" if waits else ""
+        self._waits = self.cursor.may_wait()
+        sleep = f"&sleep={self._pace.sleep_text()}" if self._waits else ""
         query = f"{self.cursor.query()}{sleep}{self._wanted}&epoch={self.cursor.position.epoch}"
-        return Ask(self._address.target(query.lstrip("&")), self._timeout + (self._pace.sleep_s if waits else 0))
+        return Ask(self._address.target(query.lstrip("&")), self._timeout + (self._pace.sleep_s if self._waits else 0))
 
     def _take(self, reply: Reply) -> bool:
         on_missed, on_reset = self._callbacks.on_missed or log_missed, self._callbacks.on_reset or log_reset
@@ -219,12 +220,12 @@ class ChannelsFeed(Feed[Item]):
         self._pick = pick
 
     def _ask(self) -> Ask:
-        waits = all(cursor.may_wait() for cursor in self.cursors.values())
-        sleep = f"&sleep={self._pace.sleep_text()}" if waits else ""
+        self._waits = all(cursor.may_wait() for cursor in self.cursors.values())
+        sleep = f"&sleep={self._pace.sleep_text()}" if self._waits else ""
         query = f"{sleep}{self._wanted}&epoch=".lstrip("&")
         positions = {name: position_of(cursor) for name, cursor in self.cursors.items()}
         body = Body(json.dumps(positions).encode(), "application/json")
-        timeout_s = self._timeout + (self._pace.sleep_s if waits else 0)
+        timeout_s = self._timeout + (self._pace.sleep_s if self._waits else 0)
         return Ask(self._address.below(f"/-/poll?{query}"), timeout_s, body)
 
     def _take(self, reply: Reply) -> bool:
