@@ -213,16 +213,21 @@ class Subscription extends Loop {
 
     #ask(settings, { since, name, ...options }, poller, stop) {
         const isPlaced = this.ts >= 0 || (this.ts === undefined && since === undefined);
-        const start = this.ts === undefined && since !== undefined ? { since: since instanceof Date ? since.toISOString() : since } : { ts: this.ts };
         // "Now" and "10 minutes ago" are asked for without waiting: after a poll that was cut they would be others.
         return poller.poll(isPlaced, async (sleep) => {
             const url = new URL(settings.url);
+            const start = this.ts === undefined && since !== undefined ? { since: sinceText(since) } : { ts: this.ts };
             const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
             const { response, text } = await request(settings, url.href, {}, sleep, stop);
             const total = Number(response.headers.get('X-Total-Updates'));
             return readable(response, () => [[this, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
         });
     }
+}
+
+function sinceText(since) {
+    // The server reads a +, as which a blank is sent, as one, as in +02:00.
+    return since instanceof Date ? since.toISOString() : String(since).replace(' ', 'T');
 }
 
 /** The iterator of many channels. */

@@ -33,7 +33,7 @@ test('since: text, numbers, dates', async (t) => {
     const channel = openChannel(t, url);
     const before = Date.now() / 1000 - 100;
     await channel.pushBatch([{ n: 1 }, { n: 2 }]);
-    for (const since of ['10m', '1970-01-02', before, new Date(before * 1000)]) {
+    for (const since of ['10m', '1970-01-02', '1970-01-02 10:00:00', before, new Date(before * 1000)]) {
         const entries = channel.entries({ since });
         assert.equal(entries.ts, undefined);
         assert.deepEqual((await take(entries, 2)).map(({ ts }) => ts), [1, 2], String(since));
