@@ -8,6 +8,7 @@ const SLEEP_S = 25; // many proxies cut what is silent for 30 s
 const SLEEP_MAX_S = 3600;
 const PUSH_S = 60;
 const CHANNELS_MAX = 64; // of one request
+const UNIT_S = { s: 1, m: 60, h: 3600, d: 86400 };
 const SILENCE_MAX_MS = 15_000; // so much longer than it waits, no byte may come before a request counts as lost
 const RETRY_AFTER_MAX_S = 60;
 const CUT_MIN_MS = 500; // a poll that dies earlier has not waited;
@@ -200,6 +201,7 @@ class Loop {
 class Subscription extends Loop {
     epoch;
     lag;
+    #beganAt; // when its first poll was sent
 
     constructor(settings, running, options = {}, pick) {
         const { since, name } = options;
@@ -216,18 +218,24 @@ class Subscription extends Loop {
         // "Now" and "10 minutes ago" are asked for without waiting: after a poll that was cut they would be others.
         return poller.poll(isPlaced, async (sleep) => {
             const url = new URL(settings.url);
-            const start = this.ts === undefined && since !== undefined ? { since: sinceText(since) } : { ts: this.ts };
+            const start = this.ts === undefined && since !== undefined ? { since: this.#sinceText(since) } : { ts: this.ts };
             const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
             const { response, text } = await request(settings, url.href, {}, sleep, stop);
             const total = Number(response.headers.get('X-Total-Updates'));
             return readable(response, () => [[this, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
         });
     }
-}
 
-function sinceText(since) {
-    // The server reads a +, as which a blank is sent, as one, as in +02:00.
-    return since instanceof Date ? since.toISOString() : String(since).replace(' ', 'T');
+    /** The start in time. A span of time up to now grows while nobody answers. */
+    #sinceText(since) {
+        if (since instanceof Date) return since.toISOString();
+        const now = performance.now();
+        this.#beganAt ??= now;
+        const grownS = Math.ceil((now - this.#beganAt) / 1000);
+        const [, count, unit] = /^(\d+)([smhd])$/.exec(since) ?? [];
+        if (unit && grownS) return `${count * UNIT_S[unit] + grownS}s`;
+        return String(since).replace(' ', 'T'); // A blank would be sent as a +, which the server takes for one.
+    }
 }
 
 /** The iterator of many channels. */

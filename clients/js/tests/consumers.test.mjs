@@ -47,6 +47,14 @@ test('since: text, numbers, dates', async (t) => {
     assert.throws(() => channel.updates({ since: '1h', ts: 0 }), TypeError);
 });
 
+test('since, so long ago: grows while nobody answers', async (t) => {
+    const server = await startScript(t, [async (socket) => (await sleep(1100), socket.destroy()), reply(1, [{}])]);
+    await take(openChannel(t, server.url, { backoffMs: 1 }).updates({ since: '10m' }), 1);
+    const [first, second] = server.requests.map(({ query }) => query);
+    assert.deepEqual([first.since, first.sleep, second.sleep], ['10m', '0', '0']);
+    assert.ok(['602s', '603s'].includes(second.since), second.since);
+});
+
 test('where: ids and the cursor are exact', async (t) => {
     const { url } = await startLongline(t);
     const channel = openChannel(t, url);
