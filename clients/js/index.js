@@ -14,6 +14,7 @@ const RETRY_AFTER_MAX_S = 60;
 const CUT_MIN_MS = 500; // a poll that dies earlier has not waited;
 const CUT_LATE_MS = 5000; // and one that dies so long after its time was not cut for its length
 const CUT_SLEEP_MIN_S = 1;
+const CUT_PAUSE_MS = 500; // before the next, from the third in a row on
 const DEPTH_MAX = 520; // the server's 500 levels, and what it wraps around an update
 
 /**
@@ -328,7 +329,10 @@ class Poller {
                 if (isProxys || (sleep > 0 && isSilence(error))) this.#shorten(Math.min(reachedMs / 1000, sleep));
                 if (isProxys) {
                     this.#stepMs = this.#settings.backoffMs;
-                    if (this.#cuts++) this.#onError?.(error, 0); // the server may be away, after all
+                    this.#cuts++;
+                    // While the server is there, shorter polls are hardly ever cut. So it may be away, after all.
+                    if (this.#cuts === 2) this.#onError?.(error, 0);
+                    if (this.#cuts > 2) await pause(jitter(CUT_PAUSE_MS), this.#stop);
                 } else {
                     await this.#backOff(error);
                 }
