@@ -1,5 +1,5 @@
-// The client in Node: it honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY as curl does, which Node's own fetch does not do by
-// default in any version.
+// The client in Node: it honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY as curl does, which Node's own fetch does not do
+// by default in any version.
 
 import http from 'node:http';
 import https from 'node:https';
