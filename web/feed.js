@@ -101,7 +101,7 @@ export class Feed {
         const isDozing = document.hidden;
         this.#updates = (isDozing ? this.#dozing : this.#channel).entries({
             sleep: isDozing ? 0 : undefined,
-            ts: this.total === 0 ? 0 : (this.#updates?.ts ?? (this.where.length ? -UPDATES_MAX : -FIRST_UPDATES)),
+            ts: this.#updates?.ts ?? (this.where.length ? -UPDATES_MAX : -FIRST_UPDATES),
             epoch: this.#updates?.epoch,
             where: this.where,
             full: true,

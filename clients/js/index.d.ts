@@ -43,7 +43,10 @@ export interface LoopOptions {
     limit?: number;
     /** Read each update's whole request (headers, exact body) too. */
     full?: boolean;
-    /** A poll failed and is asked again in `waitMs`. Errors that waiting does not mend are thrown in the loop instead. */
+    /**
+     * A poll failed and is asked again in `waitMs`. Of polls that were cut after they had waited, only the second in a
+     * row is told. Errors that waiting does not mend are thrown in the loop instead.
+     */
     onError?(error: LonglineError, waitMs: number): void;
 }
 

@@ -8,11 +8,13 @@ const SLEEP_S = 25; // many proxies cut what is silent for 30 s
 const SLEEP_MAX_S = 3600;
 const PUSH_S = 60;
 const CHANNELS_MAX = 64; // of one request
+const UNIT_S = { s: 1, m: 60, h: 3600, d: 86400 };
 const SILENCE_MAX_MS = 15_000; // so much longer than it waits, no byte may come before a request counts as lost
 const RETRY_AFTER_MAX_S = 60;
 const CUT_MIN_MS = 500; // a poll that dies earlier has not waited;
 const CUT_LATE_MS = 5000; // and one that dies so long after its time was not cut for its length
 const CUT_SLEEP_MIN_S = 1;
+const CUT_PAUSE_MS = 500; // before the next, from the third in a row on
 const DEPTH_MAX = 520; // the server's 500 levels, and what it wraps around an update
 
 /**
@@ -200,6 +202,7 @@ class Loop {
 class Subscription extends Loop {
     epoch;
     lag;
+    #beganAt; // when its first poll was sent
 
     constructor(settings, running, options = {}, pick) {
         const { since, name } = options;
@@ -213,15 +216,26 @@ class Subscription extends Loop {
 
     #ask(settings, { since, name, ...options }, poller, stop) {
         const isPlaced = this.ts >= 0 || (this.ts === undefined && since === undefined);
-        const start = this.ts === undefined && since !== undefined ? { since: since instanceof Date ? since.toISOString() : since } : { ts: this.ts };
         // "Now" and "10 minutes ago" are asked for without waiting: after a poll that was cut they would be others.
         return poller.poll(isPlaced, async (sleep) => {
             const url = new URL(settings.url);
+            const start = this.ts === undefined && since !== undefined ? { since: this.#sinceText(since) } : { ts: this.ts };
             const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
             const { response, text } = await request(settings, url.href, {}, sleep, stop);
             const total = Number(response.headers.get('X-Total-Updates'));
             return readable(response, () => [[this, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
         });
+    }
+
+    /** The start in time. A span of time up to now grows while nobody answers. */
+    #sinceText(since) {
+        if (since instanceof Date) return since.toISOString();
+        const now = performance.now();
+        this.#beganAt ??= now;
+        const grownS = Math.ceil((now - this.#beganAt) / 1000);
+        const [, count, unit] = /^(\d+)([smhd])$/.exec(since) ?? [];
+        if (unit && grownS) return `${count * UNIT_S[unit] + grownS}s`;
+        return String(since).replace(' ', 'T'); // A blank would be sent as a +, which the server takes for one.
     }
 }
 
@@ -315,7 +329,10 @@ class Poller {
                 if (isProxys || (sleep > 0 && isSilence(error))) this.#shorten(Math.min(reachedMs / 1000, sleep));
                 if (isProxys) {
                     this.#stepMs = this.#settings.backoffMs;
-                    if (this.#cuts++) this.#onError?.(error, 0); // the server may be away, after all
+                    this.#cuts++;
+                    // While the server is there, shorter polls are hardly ever cut. So it may be away, after all.
+                    if (this.#cuts === 2) this.#onError?.(error, 0);
+                    if (this.#cuts > 2) await pause(jitter(CUT_PAUSE_MS), this.#stop);
                 } else {
                     await this.#backOff(error);
                 }

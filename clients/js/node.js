@@ -1,5 +1,5 @@
-// The client in Node: it honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as curl does, which Node's own fetch
-// does not do by default in any version.
+// The client in Node: it honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY as curl does, which Node's own fetch does not do
+// by default in any version.
 
 import http from 'node:http';
 import https from 'node:https';
@@ -12,12 +12,14 @@ export { LonglineError } from './index.js';
 export class Channel extends client.Channel {
     constructor(url, options) {
         super(url, withProxy(options));
+        checkProxy(this.url, options);
     }
 }
 
 export class Channels extends client.Channels {
     constructor(url, options) {
         super(url, withProxy(options));
+        checkProxy(this.url, options);
     }
 }
 
@@ -27,15 +29,23 @@ const NO_BODY = [204, 205, 304];
 
 /** Options with a fetch that goes through `proxy`: an address; false: none; undefined: what the environment says. */
 function withProxy({ proxy, ...options } = {}) {
-    const proxyOf = proxy === undefined ? (url) => proxyFor(url, process.env) : () => proxy;
-    if (proxy) parseProxy(proxy);
     const agents = new Map(); // of https through each proxy: its connections
     const fetch = (address, init) => {
         const url = new URL(address);
-        const found = proxyOf(url);
-        return found ? fetchThrough(parseProxy(found), agents, url, init) : globalThis.fetch(url, init);
+        const found = proxyOf(url, proxy);
+        return found ? fetchThrough(found, agents, url, init) : globalThis.fetch(url, init);
     };
     return { fetch, ...options };
+}
+
+/** Throws for a wrong proxy: later it would be an error that a loop takes for one that passes. */
+function checkProxy(address, { proxy, fetch } = {}) {
+    if (!fetch) proxyOf(new URL(address), proxy);
+}
+
+function proxyOf(url, option) {
+    const found = option ?? proxyFor(url, process.env);
+    return found ? parseProxy(found) : undefined;
 }
 
 /** The proxy for a URL by the environment's variables; undefined: none. */
@@ -43,7 +53,7 @@ function proxyFor({ protocol, hostname }, env) {
     const named = (name) => env[name.toLowerCase()] || env[name];
     // A CGI's environment has the header Proxy as HTTP_PROXY, which anybody may send.
     const http = env.http_proxy || (env.REQUEST_METHOD === undefined ? env.HTTP_PROXY : undefined);
-    const proxy = (protocol === 'https:' ? named('HTTPS_PROXY') : http) || named('ALL_PROXY');
+    const proxy = protocol === 'https:' ? named('HTTPS_PROXY') : http;
     return proxy && !isExcluded(hostname.replace(/^\[|\]$/g, ''), named('NO_PROXY') ?? '') ? proxy : undefined;
 }
 
@@ -66,10 +76,14 @@ function isExcluded(host, list) {
 
 function parseProxy(text) {
     try {
-        const url = new URL(/^[a-z][a-z\d+.-]*:\/\//i.test(text) ? text : `http://${text}`);
-        if (/^https?:$/.test(url.protocol)) return url;
+        const [, scheme = 'http', rest] = /^(?:([a-z][a-z\d+.-]*):\/\/)?(.*)$/i.exec(text);
+        const { href, protocol, hostname, username, password, port } = new URL(`${scheme}://${rest}`);
+        const isTls = protocol === 'https:';
+        // A URL leaves its scheme's own port out, but that is not what a proxy has without one.
+        const named = port || new URL(`${isTls ? 'http' : 'https'}://${rest}`).port;
+        if (isTls || protocol === 'http:') return { href, protocol, hostname, username, password, port: named || (isTls ? 443 : 1080) };
     } catch {} // This error shows the password.
-    throw new TypeError('A proxy is an http or https URL');
+    throw new TypeError('The proxy is not an http or https URL');
 }
 
 function authorizationOf({ username, password }) {
@@ -154,8 +168,8 @@ function endpoint({ protocol }) {
     return protocol === 'https:' ? https : http;
 }
 
-function addressOf({ protocol, hostname, port }) {
-    return { host: hostname.replace(/^\[|\]$/g, ''), port: port || (protocol === 'https:' ? 443 : 80) };
+function addressOf({ hostname, port }) {
+    return { host: hostname.replace(/^\[|\]$/g, ''), port };
 }
 
 function responseOf(reply) {

@@ -77,18 +77,18 @@ def proxys_error(status, body=b"<h1>No", **headers):
 def test_the_backoff():
     pace = Pace(60, 0.5)
     for step in (0.5, 1, 2, 4, 8, 16, 30, 30):
-        assert 0.5 * step <= pace.failed(LonglineError(0, ""), 0) <= step
+        assert 0.5 * step <= pace.failed(LonglineError(0, ""), 0).seconds <= step
     assert pace.replied(False, 0) == 0
-    assert pace.failed(own_error(500), 0) <= 0.5
+    assert pace.failed(own_error(500), 0).seconds <= 0.5
     # Even if a server says 0, ask it only after a pause.
-    assert pace.failed(LonglineError(503, "", 0), 0) > 0
-    assert pace.failed(LonglineError(500, "", 7), 0) <= 2
+    assert pace.failed(LonglineError(503, "", 0), 0).seconds > 0
+    assert pace.failed(LonglineError(500, "", 7), 0).seconds <= 2
 
 
 def test_retry_after_is_spread():
     """Of a thousand clients, each tenth of the time gets its share."""
     for after, least in ((7, 7), (3600, 60)):
-        waits = [Pace(60, 0.5).failed(LonglineError(429, "", after), 0) / least for _ in range(1000)]
+        waits = [Pace(60, 0.5).failed(LonglineError(429, "", after), 0).seconds / least for _ in range(1000)]
         shares = [sum(1 + n / 20 <= wait <= 1.05 + n / 20 for wait in waits) for n in range(10)]
         assert sum(shares) == 1000 and min(shares) > 50, shares
 
@@ -104,7 +104,7 @@ def test_what_is_final():
     ]  # fmt: skip
     for body in other:
         assert not proxys_error(404, body).is_final
-        assert Pace(60, 0.5).failed(proxys_error(404, body), 10) > 0
+        assert Pace(60, 0.5).failed(proxys_error(404, body), 10).seconds > 0
 
 
 CUTS = [
@@ -127,12 +127,12 @@ FAILURES = [
 
 def test_what_is_a_cut():
     for error in CUTS:
-        assert Pace(25, 0.5).failed(error, 7) is None, error
-        assert Pace(25, 0.5).failed(error, 0.4) > 0, "it has not waited"
+        assert Pace(25, 0.5).failed(error, 7) == (0, False), error
+        assert Pace(25, 0.5).failed(error, 0.4).seconds > 0, "it has not waited"
         # Whatever had been alive would have answered: this is how a proxy tells of a dead server.
-        assert Pace(25, 0.5).failed(error, 31) > 0, error
+        assert Pace(25, 0.5).failed(error, 31).seconds > 0, error
     for error in FAILURES:
-        assert Pace(25, 0.5).failed(error, 7) > 0, error
+        assert Pace(25, 0.5).failed(error, 7).seconds > 0, error
 
 
 @pytest.mark.parametrize("cut_s", [1, 7, 10, 24])
@@ -144,7 +144,8 @@ def test_the_sleep_behind_a_proxy_that_cuts(cut_s):
             assert pace.replied(True, pace.sleep_s) == 0
         else:
             cuts += 1
-            assert pace.failed(CUTS[0], cut_s) is None
+            pause = pace.failed(CUTS[0], cut_s)
+            assert pause.seconds <= 0.5 and (pause == (0, False) or cut_s == 1)
         assert max(1, 0.75 * cut_s) <= pace.sleep_s <= 25
     assert cuts < 50 or cut_s == 1
 
@@ -153,28 +154,37 @@ def test_the_sleep_grows_again():
     pace = Pace(25, 0.5)
     pace.failed(CUTS[0], 1)
     assert pace.sleep_s == 1
-    pace.replied(False, 0.9)
     pace.replied(True, 0.6)
     assert pace.sleep_s == 1, "only a poll that lasted its whole time shows that the next one may be longer"
-    for _ in range(20):
-        pace.replied(True, pace.sleep_s)
+    for n in range(20):
+        pace.replied(n % 2 == 0, pace.sleep_s)  # Behind a filter the reply that ends a wait has a new ts.
     assert pace.sleep_s == 25
+
+
+def test_cuts_in_a_row():
+    """They are told once, and a dead server behind a slow proxy is not asked without a pause."""
+    pace = Pace(25, 0.01)
+    for _ in range(2):
+        pauses = [pace.failed(CUTS[0], 2) for _ in range(9)]
+        assert pauses[:2] == [(0, False), (0, True)]
+        assert all(0.25 <= pause.seconds <= 0.5 and not pause.is_told for pause in pauses[2:])
+        pace.replied(True, 2)
 
 
 def test_silence_makes_polls_shorter():
     """A proxy may drop a connection and tell nobody."""
     pace = Pace(25, 0.5)
-    assert pace.failed(protocol.no_reply(TimeoutError(), False), 40) > 0
+    assert pace.failed(protocol.no_reply(TimeoutError(), False), 40).seconds > 0
     assert pace.sleep_s == 18.75
-    assert pace.failed(protocol.no_reply(TimeoutError(), False), 0) > 0
+    assert pace.failed(protocol.no_reply(TimeoutError(), False), 0).seconds > 0
     assert pace.sleep_s == 18.75, "this one did not even connect"
 
 
 def test_a_kept_connection_that_has_been_closed_is_no_failure():
     pace = Pace(25, 0.5)
-    assert pace.failed(protocol.no_reply(ConnectionResetError(), True), 0.001) is None
+    assert pace.failed(protocol.no_reply(ConnectionResetError(), True), 0.001) == (0, False)
     assert pace.sleep_s == 25
-    assert pace.failed(protocol.no_reply(TimeoutError(), True), 40) > 0
+    assert pace.failed(protocol.no_reply(TimeoutError(), True), 40).seconds > 0
 
 
 def test_the_rest_after_nothing():
@@ -223,8 +233,8 @@ def test_ten_minutes_ago_does_not_move_while_nobody_answers(monkeypatch):
 
 
 def test_a_poll_waits_only_where_it_can_begin_again():
-    assert Cursor().may_wait() and Cursor(-5).may_wait() and Cursor(name="bot").may_wait()
-    for cursor in (Cursor("now"), Cursor(since="10m")):
+    assert Cursor().may_wait() and Cursor(name="bot").may_wait()
+    for cursor in (Cursor("now"), Cursor(since="10m"), Cursor(-5)):
         assert not cursor.may_wait()
         cursor.move(cursor.take(protocol.Page(9, 0, False, [])))
         assert cursor.may_wait() and cursor.query() == "ts=9"
@@ -239,10 +249,11 @@ def test_the_place_before_the_first_update_is_known_with_the_first_reply(start):
 # --- the steps of a subscription ---
 
 
-def new_feed(sleep=60, **callbacks):
+def new_feed(sleep=60, cursor=None, **callbacks):
     callbacks = feed.Callbacks(**{"on_missed": None, "on_reset": None, "on_error": None, **callbacks})
     address, wants = protocol.Address("http://host/a?b=1"), wanted(100, False)
-    return feed.ChannelFeed(address, 15, Pace(sleep, 0.5), False, callbacks, Cursor(0), wants, lambda entry: entry.update)
+    start = cursor or Cursor(0)
+    return feed.ChannelFeed(address, 15, Pace(sleep, 0.5), False, callbacks, start, wants, lambda entry: entry.update)
 
 
 def page(ts, *updates, **fields):
@@ -277,11 +288,28 @@ def test_the_steps_after_an_error():
 
 
 def test_the_steps_after_a_cut():
-    """It is told to nobody, and the next poll follows at once."""
+    """It is told to nobody but with a second one, and the next poll follows at once."""
     steps = new_feed(on_error="error")
     steps.next()
     steps.failed(CUTS[0], 8)
     assert steps.next() == feed.Ask("/a?b=1&ts=0&sleep=6&limit=100&epoch=", 21)
+    steps.failed(CUTS[0], 5)
+    assert steps.next() == feed.Tell("error", CUTS[0])
+    assert isinstance(steps.next(), feed.Ask)
+
+
+def test_what_does_not_wait_cannot_be_cut():
+    """However long it takes: that is a failure. Nor does it say anything about how long polls may wait."""
+    steps = new_feed(cursor=Cursor("now"), on_error="error")
+    ask = steps.next()
+    steps.failed(CUTS[0], 8)
+    assert steps.next() == feed.Tell("error", CUTS[0])
+    assert isinstance(steps.next(), feed.Rest)
+    assert steps.next() == ask
+    steps.failed(protocol.no_reply(TimeoutError(), False), 15)
+    steps.next(), steps.next(), steps.next()
+    steps.replied(page(7), 8)
+    assert "&sleep=60&" in steps.next().target
 
 
 def test_a_rest_that_was_interrupted_is_over():

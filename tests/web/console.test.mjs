@@ -305,6 +305,25 @@ pageTest('a server that lost its data is found out, also where its ids are furth
     await untilIds(page, ['#3', '#2', '#1', '#1']);
 });
 
+pageTest('a server that lost its data is found out, also if the tab wakes before the first poll has said it', async ({ open, servers }) => {
+    const server = await servers.start();
+    const name = freshName();
+    await push(`${server.origin}/${name}`, { old: 1 });
+    const page = await open(`${server.origin}/#${name}`, { expected: /^Failed to load resource/ });
+    await untilIds(page, ['#1']);
+    await server.stop();
+    await untilText(page, '#state', 'Next try in');
+    const polls = (url) => url.pathname === `/${name}`;
+    await page.route(polls, (route) => (route.request().method() === 'HEAD' ? route.continue() : undefined)); // no answer
+    await servers.start(undefined, server.port);
+    await untilLive(page); // a HEAD has said that there is nothing
+    const again = page.waitForRequest((request) => request.method() === 'GET' && polls(new URL(request.url())));
+    await page.evaluate(() => dispatchEvent(new Event('online')));
+    await again;
+    await page.unroute(polls);
+    await untilText(page, '#notices', 'The server has lost all that came before');
+});
+
 pageTest('the send box sends JSON, a form or text, with a query, and says what is refused', async ({ open }) => {
     const name = freshName();
     const page = await open(`${origin}/#${name}`, { expected: /status of 400/ });

@@ -33,7 +33,7 @@ test('since: text, numbers, dates', async (t) => {
     const channel = openChannel(t, url);
     const before = Date.now() / 1000 - 100;
     await channel.pushBatch([{ n: 1 }, { n: 2 }]);
-    for (const since of ['10m', '1970-01-02', before, new Date(before * 1000)]) {
+    for (const since of ['10m', '1970-01-02', '1970-01-02 10:00:00', before, new Date(before * 1000)]) {
         const entries = channel.entries({ since });
         assert.equal(entries.ts, undefined);
         assert.deepEqual((await take(entries, 2)).map(({ ts }) => ts), [1, 2], String(since));
@@ -45,6 +45,14 @@ test('since: text, numbers, dates', async (t) => {
     assert.deepEqual((await next).value, { n: 3 });
     await assert.rejects(channel.updates({ since: 'yesterday' }).next(), { status: 400, isOwn: true });
     assert.throws(() => channel.updates({ since: '1h', ts: 0 }), TypeError);
+});
+
+test('since, so long ago: grows while nobody answers', async (t) => {
+    const server = await startScript(t, [async (socket) => (await sleep(1100), socket.destroy()), reply(1, [{}])]);
+    await take(openChannel(t, server.url, { backoffMs: 1 }).updates({ since: '10m' }), 1);
+    const [first, second] = server.requests.map(({ query }) => query);
+    assert.deepEqual([first.since, first.sleep, second.sleep], ['10m', '0', '0']);
+    assert.ok(['602s', '603s'].includes(second.since), second.since);
 });
 
 test('where: ids and the cursor are exact', async (t) => {

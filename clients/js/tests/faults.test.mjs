@@ -129,6 +129,20 @@ for (const [how, cut] of Object.entries(CUTS)) {
     });
 }
 
+test('a dead server behind a slow proxy: told once, and not asked without a pause', async (t) => {
+    const dead = async (socket) => {
+        await sleep(600);
+        CUTS[502](socket);
+    };
+    const server = await startScript(t, [...Array(5).fill(dead), reply(1, [{}]), dead, dead, reply(2, [{}])]);
+    const errors = [];
+    const updates = openChannel(t, server.url).updates({ onError: ({ status }, waitMs) => errors.push([status, waitMs, server.requests.length]) });
+    await take(updates, 2);
+    assert.deepEqual(errors, [[502, 0, 2], [502, 0, 8]]);
+    const between = server.requests.map(({ at }, i, { [i + 1]: next }) => next?.at - at);
+    assert.ok([2, 3, 4].every((i) => between[i] >= 840 && between[i] < 1400), String(between));
+});
+
 test('what ends no waiting poll is a failure: too early, too late, an error of longline, without a wait', async (t) => {
     const own = { ok: false, error_code: 503, error_description: 'The store cannot do this now' };
     const late = (step) => async (socket) => {

@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import http from 'node:http';
 import https from 'node:https';
-import { connect } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -134,7 +134,7 @@ test('https: a tunnel, kept open; the certificate counts', async (t) => {
 
 test('a proxy that refuses passes: http and https', async (t) => {
     const { proxy } = await startBehind(t, [], { status: 407 });
-    setEnvironment(t, { ALL_PROXY: `127.0.0.1:${proxy.port}` });
+    setEnvironment(t, { HTTP_PROXY: `127.0.0.1:${proxy.port}`, HTTPS_PROXY: `127.0.0.1:${proxy.port}` });
     for (const [address, status, message] of [[ADDRESS, 407, /407/], ['https://longline.test/channel', 0, /the proxy answered 407/]]) {
         const channel = new Channel(address, { backoffMs: 1 });
         const errors = [];
@@ -163,7 +163,7 @@ test('which requests go through which proxy', async (t) => {
         [{ HTTP_PROXY: ours }, 'http://a.test', true],
         [{ HTTP_PROXY: ours, REQUEST_METHOD: 'GET' }, 'http://a.test', false],
         [{ http_proxy: ours, REQUEST_METHOD: 'GET' }, 'http://a.test', true],
-        [{ ALL_PROXY: ours }, 'http://a.test', true],
+        [{ ALL_PROXY: ours, all_proxy: ours }, 'http://a.test', false], // curl's, for any protocol: often not of an HTTP proxy
         [{ http_proxy: ours, NO_PROXY: '*' }, 'http://a.test', false],
         [{ http_proxy: ours, no_proxy: 'b.test, A.test' }, 'http://a.test', false],
         [{ http_proxy: ours, no_proxy: 'a.test' }, 'http://x.a.test', false],
@@ -185,6 +185,36 @@ test('which requests go through which proxy', async (t) => {
         await assert.rejects(new Channel(`${origin}/x`).push({}));
         assert.deepEqual([proxy.seen.length > 0, went.length > 0], [isProxied, !isProxied], JSON.stringify([variables, origin]));
     }
+});
+
+test('the port of a proxy: 1080 if it has none, and 443 with https, as curl has it', async (t) => {
+    const ports = [];
+    const connect = Socket.prototype.connect;
+    t.after(() => (Socket.prototype.connect = connect));
+    Socket.prototype.connect = function (args) {
+        ports.push((args[0] ?? args).port);
+        throw new Error('no');
+    };
+    const cases = [['a', 1080], ['http://u:p@a/', 1080], ['a:80', 80], ['HTTP://a:80/', 80], ['http://[::1]:443', 443], ['[::1]', 1080], ['a:3128', 3128], ['https://a', 443], ['https://a:80', 80]];
+    for (const [proxy, port] of cases) {
+        for (const address of [ADDRESS, 'https://longline.test/channel']) {
+            ports.length = 0;
+            await assert.rejects(new Channel(address, { proxy }).push({}));
+            assert.deepEqual(ports.map(Number), [port], proxy);
+        }
+    }
+});
+
+test('a wrong proxy in the environment is refused at once, where it would count', (t) => {
+    setEnvironment(t, { http_proxy: 'socks5://SECRET@localhost:1080', NO_PROXY: 'not.test' });
+    for (const open of [() => new Channel(ADDRESS), () => new Channels('http://longline.test')]) {
+        assert.throws(open, (error) => error instanceof TypeError && /proxy/i.test(error.message) && !error.stack.includes('SECRET@'));
+    }
+    new Channel('https://longline.test/channel');
+    new Channel('http://not.test/channel');
+    new Channel(ADDRESS, { proxy: false });
+    new Channel(ADDRESS, { fetch: () => {} });
+    assert.throws(() => new Channel('ftp://longline.test'), /A channel is/);
 });
 
 test('the option `proxy` wins, also with false; of many channels too', async (t) => {

@@ -270,9 +270,9 @@ class ChannelBase(ClientBase[Link], Generic[Link, Updates, Entries]):
 
         Raises LonglineError if longline itself says that the request is wrong.
         """
-        cursor, pace = Cursor(ts, since, name, epoch), Pace(sleep, backoff)
-        calls, text = Callbacks(on_missed, on_reset, on_error), wanted(limit, False, where, name)
-        subscription: Updates = self._subscribe(ChannelFeed, pace, False, calls, cursor, text, get_update)
+        cursor, pace, view = Cursor(ts, since, name, epoch), Pace(sleep, backoff), bool(where)
+        calls, text = Callbacks(on_missed, on_reset, on_error), wanted(limit, view, where, name)
+        subscription: Updates = self._subscribe(ChannelFeed, pace, view, calls, cursor, text, get_update)
         return subscription
 
     def entries(
@@ -329,10 +329,10 @@ class ChannelsBase(ClientBase[Link], Generic[Link, Updates, Entries]):
         The callbacks get the name of the channel first; on_error finds it in error.channel.
         The rest is as for Channel.updates().
         """
-        cursors, pace = cursors_of(ts, epochs), Pace(sleep, backoff)
-        calls, text = Callbacks(on_missed, on_reset, on_error), wanted(limit, False, where)
+        cursors, pace, view = cursors_of(ts, epochs), Pace(sleep, backoff), bool(where)
+        calls, text = Callbacks(on_missed, on_reset, on_error), wanted(limit, view, where)
         pick = functools.partial(pick_of_channel, get_update)
-        subscription: Updates = self._subscribe(ChannelsFeed, pace, False, calls, cursors, text, pick)
+        subscription: Updates = self._subscribe(ChannelsFeed, pace, view, calls, cursors, text, pick)
         return subscription
 
     def entries(
@@ -376,7 +376,7 @@ def get_entry(entry: Entry) -> Entry:
 def get_text(entry: Entry) -> Entry:
     """The entry without what only full=True asks for.
 
-    With conditions, entries() asks for view=full, because only that says which updates match.
+    With conditions, polls ask for view=full in any case: only that says which updates match.
     """
     return Entry(entry.ts, entry.update, entry.text)
 

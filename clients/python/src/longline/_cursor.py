@@ -63,10 +63,10 @@ class Cursor:
     def may_wait(self) -> bool:
         """Whether a poll may wait.
 
-        Not before it is known where "now" or "ten minutes ago" is: what comes between a poll that
-        is cut and the next one would be lost.
+        Not before it is known where "now", "ten minutes ago" or "the last K" is: what comes between
+        a poll that is cut and the next one would be lost.
         """
-        return self.is_known or not (self.begins_now or self._since)
+        return self.is_known or not (self.begins_now or self._since or self.position.ts < 0)
 
     def is_idle(self, page: Page) -> bool:
         """Whether the page says nothing new."""

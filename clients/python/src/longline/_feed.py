@@ -17,7 +17,6 @@ import json
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Callable, Deque, Dict, Generic, Optional, TypeVar, Union
-from urllib.parse import quote
 
 from ._cursor import Cursor, Position
 from ._pace import Pace
@@ -90,6 +89,7 @@ class Feed(Generic[Item]):
         self._callbacks = callbacks
         self._steps: Deque[Union[Tell, Give[Item], Move]] = deque()
         self._rest_s = 0.0
+        self._waits = True  # whether the last poll was to wait
 
     def resume(self) -> None:
         """The caller is back: the last item is handled, and an interrupted rest is over."""
@@ -117,19 +117,19 @@ class Feed(Generic[Item]):
         except LonglineError as error:
             self.failed(error, waited_s)
         else:
-            self._rest_s = self._pace.replied(is_idle, waited_s)
+            self._rest_s = self._pace.replied(is_idle, waited_s if self._waits else 0)
 
     def failed(self, error: LonglineError, waited_s: float) -> None:
         """Takes the error of a poll; `waited_s` is 0 if the server never had the request.
 
         Raises it if asking again cannot help.
         """
-        delay = self._pace.failed(error, waited_s)
-        if delay is None:
+        self._rest_s, is_told = self._pace.failed(error, waited_s if self._waits else 0)
+        if is_told:
+            tell = self._callbacks.on_error or functools.partial(log_error, delay=self._rest_s)
+            self._steps.append(Tell(tell, error))
+        else:
             log_cut(waited_s, self._pace.sleep_s)
-            return
-        self._rest_s = delay
-        self._steps.append(Tell(self._callbacks.on_error or functools.partial(log_error, delay=delay), error))
 
     # --- for the subclasses ---
 
@@ -147,6 +147,9 @@ class Feed(Generic[Item]):
         """Queues the steps of a page. Returns whether it says nothing new."""
         is_idle = cursor.is_idle(page)
         end = cursor.take(page)
+        if not (page.reset or page.missed or page.entries):
+            cursor.move(end)  # It need not wait until the updates of other channels are handled.
+            return is_idle
         if page.reset:
             self._steps.append(Tell(on_reset, page.ts))
         if page.missed:
@@ -184,10 +187,10 @@ class ChannelFeed(Feed[Item]):
         self._pick = pick
 
     def _ask(self) -> Ask:
-        waits = self.cursor.may_wait()
-        sleep = f"&sleep={self._pace.sleep_text()}" if waits else ""
+        self._waits = self.cursor.may_wait()
+        sleep = f"&sleep={self._pace.sleep_text()}" if self._waits else ""
         query = f"{self.cursor.query()}{sleep}{self._wanted}&epoch={self.cursor.position.epoch}"
-        return Ask(self._address.target(query.lstrip("&")), self._timeout + (self._pace.sleep_s if waits else 0))
+        return Ask(self._address.target(query.lstrip("&")), self._timeout + (self._pace.sleep_s if self._waits else 0))
 
     def _take(self, reply: Reply) -> bool:
         on_missed, on_reset = self._callbacks.on_missed or log_missed, self._callbacks.on_reset or log_reset
@@ -213,30 +216,20 @@ class ChannelsFeed(Feed[Item]):
     ) -> None:
         super().__init__(address, timeout, pace, full, callbacks)
         self.cursors = cursors
-        self._finds: Optional[str] = None  # the channel whose "now" is asked for
         self._wanted = wanted
         self._pick = pick
 
     def _ask(self) -> Ask:
-        for name, cursor in self.cursors.items():
-            if not cursor.may_wait():
-                # The reply to a poll of several does not say where "now" is.
-                self._finds = name
-                channel = quote(name.lstrip("/"), safe="")
-                return Ask(self._address.below(f"/{channel}?{cursor.query()}&limit=1&epoch="), self._timeout)
-        self._finds = None
-        query = f"sleep={self._pace.sleep_text()}{self._wanted}&epoch="
+        self._waits = all(cursor.may_wait() for cursor in self.cursors.values())
+        sleep = f"&sleep={self._pace.sleep_text()}" if self._waits else ""
+        query = f"{sleep}{self._wanted}&epoch=".lstrip("&")
         positions = {name: position_of(cursor) for name, cursor in self.cursors.items()}
         body = Body(json.dumps(positions).encode(), "application/json")
-        return Ask(self._address.below(f"/-/poll?{query}"), self._timeout + self._pace.sleep_s, body)
+        timeout_s = self._timeout + (self._pace.sleep_s if self._waits else 0)
+        return Ask(self._address.below(f"/-/poll?{query}"), timeout_s, body)
 
     def _take(self, reply: Reply) -> bool:
-        if self._finds is not None:
-            return self._take_channel(self._finds, page_of(reply, False))
         pages = pages_of(reply, self._full)
-        if not pages:  # then those whose last K were asked for have never had any
-            for cursor in self.cursors.values():
-                cursor.move(cursor.position._replace(ts=max(cursor.position.ts, 0)))
         return all([self._take_channel(name, page) for name, page in pages.items() if name in self.cursors])
 
     def _take_channel(self, name: str, page: Union[Page, LonglineError]) -> bool:
@@ -251,5 +244,6 @@ class ChannelsFeed(Feed[Item]):
 
 def position_of(cursor: Cursor) -> object:
     """The position as a poll of several channels says it."""
-    ts, epoch = cursor.position
+    ts: object = "now" if cursor.begins_now and not cursor.is_known else cursor.position.ts
+    epoch = cursor.position.epoch
     return {"ts": ts, "epoch": epoch} if epoch else ts
