@@ -13,11 +13,11 @@ import threading
 import time
 
 import pytest
-from bad_proxy import CUTS, PASSING, BadProxy
+from bad_proxy import CUTS, PASSING, BadProxy, page
 from longline_server import REPOSITORY, Server, wait_until
 from lua_script import ODD_UPDATES
 from program import PYTHON, Program
-from standin import refusal, reply, reply_bytes
+from standin import StandIn, refusal, reply, reply_bytes
 
 # Heading, file name, what runs it. C# and PowerShell are not in Debian.
 LANGUAGES = {
@@ -115,6 +115,11 @@ class Workshop:
         proxy = BadProxy(port, mood)
         self._stack.callback(proxy.end)
         return proxy
+
+    def stand_in(self, script):
+        stand_in = StandIn(script)
+        self._stack.callback(stand_in.end)
+        return stand_in
 
     def own_server(self):
         server = Server(self.directory / f"server-{next(self._numbers)}", SYNC="never")
@@ -295,6 +300,42 @@ def test_nothing_is_late_behind_a_proxy_that_cuts_after_a_second(language, reque
 def test_nothing_is_late_behind_a_proxy_that_cuts_after_two_seconds(language, request, side_by_side):
     """The wait becomes 1.5 s."""
     side_by_side(request, hear_after_two_seconds)
+
+
+def tell_of_an_outage(workshop, language):
+    came = []
+
+    def mood(number):
+        came.append(time.monotonic())
+        return "cut", 0.6, page(502, Connection="close")
+
+    proxy = workshop.proxy(workshop.server.port, mood)
+    consumer = workshop.consumer(language, f"http://127.0.0.1:{proxy.port}{workshop.server.channel()}")
+    wait_until(lambda: proxy.count >= 7, "seven polls", PATIENCE_S)
+    consumer.kill()
+    waits = [after - before for before, after in zip(came, came[1:])]
+    assert min(waits[2:]) >= 0.84, (waits, consumer.stderr)
+    assert consumer.stderr.count("again in") in (5, 6), consumer.stderr
+
+
+@every_language
+def test_an_outage_that_looks_like_cuts_is_told_and_paced(language, request, side_by_side):
+    side_by_side(request, tell_of_an_outage)
+
+
+def back_off_after_silence(workshop, language):
+    server = workshop.stand_in([{"delay_ms": 1000, "close": True}, {"delay_ms": 6500, "close": True}])
+    consumer = workshop.consumer(language, server.url)
+    server.wait_for_held(lambda: consumer.run.is_alive)
+    consumer.kill()
+    first, second, third = [request.at for request in server.requests]
+    assert second - first < 2 and third - second >= 6.74, server.requests
+    assert consumer.stderr.count("again in") == 1, consumer.stderr
+
+
+@every_language
+def test_what_ends_long_after_its_time_was_not_cut(language, request, side_by_side):
+    side_by_side(request, back_off_after_silence)
 
 
 @every_language
