@@ -55,7 +55,7 @@ def go_binary(path, built=[]):
 class Consumer:
     """One of the programs, as it is started, killed and started again with the same file."""
 
-    def __init__(self, directory, language):
+    def __init__(self, directory, language, replace=("", "")):
         self.language = language
         self.place = directory / "place"
         self.directory = directory
@@ -64,7 +64,9 @@ class Consumer:
         directory.mkdir()
         name, self.command = LANGUAGES.get(language, ("loop.py", [PYTHON]))
         path = directory / name
-        path.write_text(source_of(language))
+        source = source_of(language)
+        assert replace[0] in source
+        path.write_text(source.replace(*replace) if replace[0] else source)
         self.command = [*self.command, path]
         if language == "Go":
             self.command = [go_binary(path)]
@@ -102,11 +104,11 @@ class Workshop:
         self._numbers = itertools.count()
         self._stack = contextlib.ExitStack()
 
-    def consumer(self, language, url):
+    def consumer(self, language, url, replace=("", "")):
         needed = LANGUAGES[language][1][0] if language != README else PYTHON
         if not shutil.which(needed):
             pytest.skip(f"skipped: {needed} is not installed")
-        consumer = Consumer(self.directory / f"consumer-{next(self._numbers)}", language)
+        consumer = Consumer(self.directory / f"consumer-{next(self._numbers)}", language, replace)
         self._stack.callback(consumer.kill)
         consumer.start(url)
         return consumer
@@ -344,6 +346,46 @@ def test_it_ends_when_longline_says_that_the_request_is_wrong(language, start_co
     assert consumer.run.wait() not in (0, None), consumer.run.describe()
     assert "No such path" in consumer.run.stderr
     assert consumer.updates == []
+
+
+# What takes the place of a program's `handle`, and fails at the update 2.
+FAILING = {
+    "bash": ("handle() { printf", 'handle() { [ "$1" != \'{"n":2}\' ] && printf'),
+    "Python": ("    print(json.dumps(update)", "    assert update['n'] != 2\n    print(json.dumps(update)"),
+    "Node": ("    console.log(", "    if (update.n === 2) throw new Error();\n    console.log("),
+    "PHP": ("    echo json_encode", "    if ($update['n'] === 2) throw new Exception();\n    echo json_encode"),
+    "Ruby": ("  puts JSON", "  raise if update['n'] == 2\n  puts JSON"),
+}
+
+
+@pytest.mark.parametrize("language", FAILING)
+def test_it_ends_when_handle_fails(language, workshop, server):
+    channel = server.channel()
+    for n in (1, 2, 3):
+        server.push(channel, b'{"n":%d}' % n)
+    consumer = workshop.consumer(language, server.url(channel), FAILING[language])
+    assert consumer.run.wait() not in (0, None), consumer.run.describe()
+    assert consumer.updates == [{"n": 1}] and not consumer.place.exists()
+
+
+def test_bash_loses_nothing_when_jq_fails(start_consumer, server, tmp_path, monkeypatch):
+    """A jq that fails on the first updates that it shows, after the first one."""
+    jq = tmp_path / "jq"
+    jq.write_text(f"""#!/bin/sh
+case "$*" in
+    "-c .updates[] "*) [ -e {tmp_path}/failed ] || {{ touch {tmp_path}/failed; {shutil.which("jq")} "$@" | head -n 1; exit 5; }};;
+esac
+exec {shutil.which("jq")} "$@"
+""")
+    jq.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    channel = server.channel()
+    for n in (1, 2, 3):
+        server.push(channel, b'{"n":%d}' % n)
+    consumer = start_consumer("bash", server.url(channel))
+    consumer.wait_for(lambda updates: updates[-1:] == [{"n": 3}], "the last update")
+    assert (tmp_path / "failed").exists()
+    assert consumer.updates == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
 @every_language
