@@ -379,6 +379,9 @@ local function before_first(reply)
   return reply.ts - #reply.updates - (type(reply.skipped) == "number" and reply.skipped or 0)
 end
 
+-- Whether the server must still find what this cursor means: "now", the last K, or (nil) a time.
+local function is_to_be_found(ts) return type(ts) ~= "number" or ts < 0 end
+
 -- Hands a reply's updates to the handler, one by one, until stop() is called. Returns whether the
 -- reply says nothing new.
 local function deliver(self, subscription, reply)
@@ -391,7 +394,7 @@ local function deliver(self, subscription, reply)
     subscription.epoch = epoch
     if self.current == subscription then self.epoch = epoch end
     -- Now we know where "the last K", or what the server had to find, begin.
-    if type(asked) ~= "number" or asked < 0 then move(self, subscription, first, epoch) end
+    if is_to_be_found(asked) then move(self, subscription, first, epoch) end
   end
   if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
   if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
@@ -424,14 +427,13 @@ local function start(self, subscription, ts, epoch)
   return true
 end
 
--- Where the next poll begins. A name without a ts goes on after what it has confirmed. "now" and a
--- time are found first, without waiting: after a poll that was cut they would be others.
+-- Where the next poll begins. A name without a ts goes on after what it has confirmed. What the
+-- server must find is asked for without waiting: after a poll that was cut it would be another place.
 local function where_to_begin(self, subscription, wait)
   local ts = subscription.ts
-  if ts == "now" then return "ts=now&sleep=0" end
-  local sleep = "sleep=" .. encode_seconds(wait)
-  if ts then return "ts=" .. encode_ts(ts) .. "&" .. sleep end
-  return self.since and "since=" .. encode_query(self.since) .. "&sleep=0" or sleep
+  if not ts and not self.since then return "sleep=" .. encode_seconds(wait) end
+  local place = ts and "ts=" .. encode_ts(ts) or "since=" .. encode_query(self.since)
+  return place .. "&sleep=" .. (is_to_be_found(ts) and "0" or encode_seconds(wait))
 end
 
 -- A subscription's thread.
@@ -560,7 +562,7 @@ local function run_group(self, subscription, sleep)
   local function fits(reply) return type(reply.channels) == "table" end
   local function ask(wait, request)
     for name, cursor in pairs(cursors) do
-      if type(cursor.ts) ~= "number" or cursor.ts < 0 then return find_begin(self, name, cursor, request) end
+      if is_to_be_found(cursor.ts) then return find_begin(self, name, cursor, request) end
     end
     local query = ("?sleep=%s&limit=%d%s%s&epoch="):format(encode_seconds(wait), PAGE,
       self.full and "&view=full" or "", encode_where(self.where))

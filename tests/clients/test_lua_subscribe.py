@@ -3,6 +3,7 @@
 import re
 
 from lua_script import CLIENT, ODD, ODD_UPDATES, THROWS, check_odd, check_throws
+from standin import reply
 from stops import check_stops_at_once
 
 # --- subscribe ---
@@ -149,7 +150,23 @@ def test_without_callbacks_a_line_is_printed_that_does_not_tell_the_secret(lua, 
     assert script.printed[3].endswith("): connection refused")
     assert channel[1:] not in "".join(script.printed) and "word" not in "".join(script.printed)
 
+
 # --- the cursor ---
+
+
+def test_where_the_last_ones_begin_is_found_before_a_poll_can_be_cut(lua, stand_in):
+    """A poll of ts=-2 that waits and is cut would lose all but the last two of what came meanwhile."""
+    found = {"expect": {"ts": "-2", "sleep": "0"}, "reply": {"json": {"ok": True, "ts": 4, "skipped": 4, "updates": []}}}
+    cut = {"expect": {"ts": "4", "sleep": "25"}, "delay_ms": 600, "close": True}
+    server = stand_in([found, cut, {**reply(7, {}, {}, {}), "expect": {"ts": "4"}}])
+    source = """
+    local client = longline.new(URL)
+    client.where = "method:POST"
+    client:subscribe(function(_, ts) out(ts) end, -2)
+    until_(function() return client.ts == 7 end)
+    """
+    assert lua(source, URL=server.url).finish() == [[5], [6], [7]]
+    assert not server.problems
 
 
 KEEPS = """
