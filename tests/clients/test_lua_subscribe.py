@@ -245,6 +245,39 @@ def test_a_load_that_fails_ends_the_subscription(lua, stand_in):
     assert told[1] == ["load: returned no number: twelve", True]
     assert server.requests == []
 
+# --- cuts ---
+
+
+def test_what_has_waited_and_is_no_cut(lua, stand_in):
+    """It is told at once, in place of asking again first."""
+    proxy = stand_in([{"delay_ms": 700, "reply": {"status": 502, "text": ""}}])
+    source = """
+    local http_get, calls, told = longline.http_get, {}, 0
+    local cases = {
+      timeout = function() longline.thread_pause(0.6) return false, "timeout" end,
+      unsent = function(request) longline.thread_pause(0.6) request.unsent = true return false, "no such host" end,
+      throws = function() longline.thread_pause(0.6) error("of http_get") end,
+      now = function() longline.thread_pause(0.6) return false, "closed" end,
+      late = function() longline.thread_pause(5.2) return false, "closed" end,
+      tunnel = function(request) return http_get("https://example.invalid/c", request) end,
+    }
+    function longline.http_get(url, request)
+      local name = url:match("(%l+)%?")
+      calls[name] = (calls[name] or 0) + 1
+      return cases[name](request)
+    end
+    longline.proxy = PROXY
+    for name in pairs(cases) do
+      local client = longline.new("http://localhost/" .. name)
+      function client.on_error() out(name, calls[name]) told = told + 1 client:stop() end
+      client:subscribe(print, name == "now" and "now" or 0, name == "late" and 0.1 or 25)
+    end
+    until_(function() return told == 6 end)
+    """
+    told = lua(source, PROXY=proxy.url).finish()
+    assert sorted(told) == [[name, 1] for name in ("late", "now", "throws", "timeout", "tunnel", "unsent")]
+
+
 # --- stop ---
 
 
