@@ -34,6 +34,7 @@ local SLEEP_S = 25             -- Many proxies cut what lasts longer.
 local SLEEP_LEAST_S = 1        -- A cut makes no poll shorter than that.
 local CUT_AFTER_S = 0.5        -- A poll that has waited for so long was cut; a sooner end is a failure,
 local CUT_LATE_S = 5           -- and so is one so long after its time.
+local CUT_PAUSE_S = 0.5        -- The longest pause after the third cut in a row.
 local REPLY_GRACE_S = 15       -- How much longer than `sleep` a reply may take.
 local PUBLISH_TIMEOUT_S = 30
 local RETRY_AFTER_MAX_S = 60
@@ -331,7 +332,7 @@ end
 -- what read_reply returns. take(reply) takes a reply, and returns whether it says nothing new. owner
 -- has backoff and on_error. This goes on until stop() or a final error.
 local function keep_polling(owner, subscription, sleep, ask, take)
-  local failures, wait = 0, sleep
+  local failures, cuts, wait = 0, 0, sleep
   while not subscription.stopped do
     local asked_at = clock()
     local request = { timeout = reply_timeout(wait), sleep = wait }
@@ -343,15 +344,18 @@ local function keep_polling(owner, subscription, sleep, ask, take)
     local in_vain = not reply and waited_in_vain(err, info, request, took)
     if in_vain then wait = math.min(sleep, math.max(SLEEP_LEAST_S, 0.75 * math.min(took, wait))) end
     if reply then
-      failures = 0
+      failures, cuts = 0, 0
       -- An empty reply at once (sleep 0, a server that ends, a proxy that does not wait): do not
       -- spin.
       if take(reply) and took < owner.backoff then pause = jitter(owner, owner.backoff) end
       if took >= 0.9 * wait then wait = math.min(sleep, wait * 1.25) end
     elseif in_vain == "cut" then
-      failures = 0
+      failures, cuts = 0, cuts + 1
+      -- Several in a row: the server may be away behind a proxy that is slow to say so.
+      if cuts > 1 then tell(owner, "on_error", err, info.status, false) end
+      if cuts > 2 then pause = jitter(owner, CUT_PAUSE_S) end
     else
-      failures = failures + 1
+      failures, cuts = failures + 1, 0
       local final = is_final(info)
       tell(owner, "on_error", err, info.status, final and true or false)
       if final then break end
