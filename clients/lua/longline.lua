@@ -20,7 +20,8 @@
 --
 -- `headers` may be nil, but publish_batch needs them; the names are in lower case. `request` may be
 -- nil; its `timeout` is how many seconds the reply may take, its `type` the Content-Type of the
--- body (nil: JSON). The function may set its `cancel`, which stop() calls to end the wait.
+-- body (nil: JSON). The function may set its `cancel`, which stop() calls to end the wait, and its
+-- `unsent`, if the request has not reached the server.
 --
 -- A subscription is one thread (see keep_polling): poll, deliver, poll again; after an error pause
 -- and ask again. Its cursor is the last update that was handled, and moves only after the handler
@@ -31,7 +32,9 @@ local longline = { _VERSION = "longline 0.1.0" }
 
 local SLEEP_S = 25             -- Many proxies cut what lasts longer.
 local SLEEP_LEAST_S = 1        -- A cut makes no poll shorter than that.
-local CUT_AFTER_S = 0.5        -- A poll that has waited for so long was cut; a sooner end is a failure.
+local CUT_AFTER_S = 0.5        -- A poll that has waited for so long was cut; a sooner end is a failure,
+local CUT_LATE_S = 5           -- and so is one so long after its time.
+local CUT_PAUSE_S = 0.5        -- The longest pause after the third cut in a row.
 local REPLY_GRACE_S = 15       -- How much longer than `sleep` a reply may take.
 local PUBLISH_TIMEOUT_S = 30
 local RETRY_AFTER_MAX_S = 60
@@ -314,35 +317,45 @@ local function is_final(info)
   return info.own and status >= 400 and status < 500 and status ~= 408 and status ~= 425 and status ~= 429
 end
 
--- Whether a poll that has failed was only cut, by a proxy that lets nothing wait for longer.
-local function is_cut(info, took)
+-- Whether a poll that has failed has waited for too long for something in between: "cut", by a proxy,
+-- which is no failure; "silence", which is one; or nil.
+local function waited_in_vain(err, info, request, took)
   local status = info.status
-  if took < CUT_AFTER_S or info.own or retry_after(info.headers) then return false end
-  return status == nil or status == 408 or status >= 500
+  if request.sleep <= 0 or request.unsent or took < CUT_AFTER_S then return nil end
+  if info.own or retry_after(info.headers) or (status and status ~= 408 and status < 500) then return nil end
+  -- "timeout", "timed out", "no reply in time"
+  local timed_out = not status and err:lower():find("time", 1, true)
+  return (timed_out or took > request.sleep + CUT_LATE_S) and "silence" or "cut"
 end
 
--- ask(wait) polls for up to `wait` seconds, and returns what read_reply returns. take(reply) takes a
--- reply, and returns whether it says nothing new. owner has backoff and on_error. This goes on until
--- stop() or a final error.
+-- ask(request) polls for up to request.sleep seconds, or sets that to 0 and does not wait; it returns
+-- what read_reply returns. take(reply) takes a reply, and returns whether it says nothing new. owner
+-- has backoff and on_error. This goes on until stop() or a final error.
 local function keep_polling(owner, subscription, sleep, ask, take)
-  local failures, wait = 0, sleep
+  local failures, cuts, wait = 0, 0, sleep
   while not subscription.stopped do
     local asked_at = clock()
-    subscription.request = { timeout = reply_timeout(wait) }
-    local ok, reply, err, info = call_waiting(ask, wait, subscription.request)
+    local request = { timeout = reply_timeout(wait), sleep = wait }
+    subscription.request = request
+    local ok, reply, err, info = call_waiting(ask, request)
     if subscription.stopped then break end
-    if not ok then reply, err, info = false, reply, {} end
+    if not ok then reply, err, info, request.unsent = false, reply, {}, true end
     local took, pause = clock() - asked_at, nil
+    local in_vain = not reply and waited_in_vain(err, info, request, took)
+    if in_vain then wait = math.min(sleep, math.max(SLEEP_LEAST_S, 0.75 * math.min(took, wait))) end
     if reply then
-      failures = 0
+      failures, cuts = 0, 0
       -- An empty reply at once (sleep 0, a server that ends, a proxy that does not wait): do not
       -- spin.
       if take(reply) and took < owner.backoff then pause = jitter(owner, owner.backoff) end
       if took >= 0.9 * wait then wait = math.min(sleep, wait * 1.25) end
-    elseif is_cut(info, took) then
-      failures, wait = 0, math.min(sleep, math.max(SLEEP_LEAST_S, 0.75 * math.min(took, wait)))
+    elseif in_vain == "cut" then
+      failures, cuts = 0, cuts + 1
+      -- Several in a row: the server may be away behind a proxy that is slow to say so.
+      if cuts > 1 then tell(owner, "on_error", err, info.status, false) end
+      if cuts > 2 then pause = jitter(owner, CUT_PAUSE_S) end
     else
-      failures = failures + 1
+      failures, cuts = failures + 1, 0
       local final = is_final(info)
       tell(owner, "on_error", err, info.status, final and true or false)
       if final then break end
@@ -379,6 +392,9 @@ local function before_first(reply)
   return reply.ts - #reply.updates - (type(reply.skipped) == "number" and reply.skipped or 0)
 end
 
+-- Whether the server must still find what this cursor means: "now", the last K, or (nil) a time.
+local function is_to_be_found(ts) return type(ts) ~= "number" or ts < 0 end
+
 -- Hands a reply's updates to the handler, one by one, until stop() is called. Returns whether the
 -- reply says nothing new.
 local function deliver(self, subscription, reply)
@@ -391,7 +407,7 @@ local function deliver(self, subscription, reply)
     subscription.epoch = epoch
     if self.current == subscription then self.epoch = epoch end
     -- Now we know where "the last K", or what the server had to find, begin.
-    if type(asked) ~= "number" or asked < 0 then move(self, subscription, first, epoch) end
+    if is_to_be_found(asked) then move(self, subscription, first, epoch) end
   end
   if type(reply.missed) == "number" and reply.missed > 0 then tell(self, "on_missed", reply.missed) end
   if reply.reset == true and not stopped() then tell(self, "on_reset", reply.ts) end
@@ -424,14 +440,15 @@ local function start(self, subscription, ts, epoch)
   return true
 end
 
--- Where the next poll begins. A name without a ts goes on after what it has confirmed. "now" and a
--- time are found first, without waiting: after a poll that was cut they would be others.
-local function where_to_begin(self, subscription, wait)
-  local ts = subscription.ts
-  if ts == "now" then return "ts=now&sleep=0" end
-  local sleep = "sleep=" .. encode_seconds(wait)
-  if ts then return "ts=" .. encode_ts(ts) .. "&" .. sleep end
-  return self.since and "since=" .. encode_query(self.since) .. "&sleep=0" or sleep
+-- Where the next poll begins. A name without a ts goes on after what it has confirmed. What the
+-- server must find is asked for without waiting: after a poll that was cut it would be another place.
+local function where_to_begin(self, subscription, request)
+  local ts, place = subscription.ts, ""
+  if ts or self.since then
+    place = ts and "ts=" .. encode_ts(ts) .. "&" or "since=" .. encode_query(self.since) .. "&"
+    if is_to_be_found(ts) then request.sleep = 0 end
+  end
+  return place .. "sleep=" .. encode_seconds(request.sleep)
 end
 
 -- A subscription's thread.
@@ -441,9 +458,9 @@ local function run(self, subscription, ts, sleep)
     self.subscriptions[subscription] = nil
     return
   end
-  local function ask(wait, request)
+  local function ask(request)
     local name = self.name and "&as=" .. encode_query(self.name) or ""
-    local query = ("%s&limit=%d%s%s&epoch=%s"):format(where_to_begin(self, subscription, wait), PAGE,
+    local query = ("%s&limit=%d%s%s&epoch=%s"):format(where_to_begin(self, subscription, request), PAGE,
       encode_where(self.where), name, encode_query(subscription.epoch))
     return poll(self, query, request)
   end
@@ -538,6 +555,7 @@ end
 -- of a channel that has nothing. Returns like poll.
 local function find_begin(self, name, cursor, request)
   local client = self.clients[name]
+  request.sleep = 0
   local query = ("?ts=%s&limit=%d&epoch=%s%s%s"):format(encode_ts(cursor.ts), PAGE, encode_query(cursor.epoch),
     self.full and "&view=full" or "", encode_where(self.where))
   local reply, err, info = read_reply(is_page, longline.http_get(below(client, query), request))
@@ -558,11 +576,11 @@ local function run_group(self, subscription, sleep)
     cursors[name] = cursor
   end
   local function fits(reply) return type(reply.channels) == "table" end
-  local function ask(wait, request)
+  local function ask(request)
     for name, cursor in pairs(cursors) do
-      if type(cursor.ts) ~= "number" or cursor.ts < 0 then return find_begin(self, name, cursor, request) end
+      if is_to_be_found(cursor.ts) then return find_begin(self, name, cursor, request) end
     end
-    local query = ("?sleep=%s&limit=%d%s%s&epoch="):format(encode_seconds(wait), PAGE,
+    local query = ("?sleep=%s&limit=%d%s%s&epoch="):format(encode_seconds(request.sleep), PAGE,
       self.full and "&view=full" or "", encode_where(self.where))
     return read_reply(fits, longline.http_post(self.url .. query, encode_cursors(cursors), request))
   end
@@ -623,7 +641,10 @@ local function over_garrysmod(G)
         for name, value in pairs(headers or {}) do lower[tostring(name):lower()] = value end
         done(reply or "", status, lower)
       end
-      function parameters.failed(err) done(false, tostring(err or "failed")) end
+      function parameters.failed(err)
+        if request then request.unsent = err == "error" end -- Steam's; what is cut is "unsuccessful".
+        done(false, tostring(err or "failed"))
+      end
       if request then request.cancel = function() done(false, "stopped") end end
       timer.Simple(timeout + 5, function() done(false, "no reply in time") end)
       -- It returns true; nil, or false in newer builds, if it made no request. Then it may be that
@@ -1059,10 +1080,12 @@ local function over_copas(copas, socket)
     if proxy and proxy.user then proxy.authorization = "Proxy-Authorization: " .. basic(proxy.user) end
     local connection = setmetatable({ wait = wait, request = request or {} }, Connection)
     local ok, reply, status, headers = pcall(function()
+      connection.request.unsent = true
       connection:connect(socket, proxy or where)
       if proxy and where.tls then connection:dig(where, proxy) end
       if where.tls then connection:secure(where) end
       connection:send(request_text(method, where, not where.tls and proxy or nil, body, connection.request.type))
+      connection.request.unsent = false
       return connection:receive_reply()
     end)
     connection:close()

@@ -10,15 +10,14 @@ import re
 import shutil
 import subprocess
 import threading
-import threading
 import time
 
 import pytest
-from bad_proxy import CUTS, PASSING, BadProxy
+from bad_proxy import CUTS, PASSING, BadProxy, page
 from longline_server import REPOSITORY, Server, wait_until
 from lua_script import ODD_UPDATES
 from program import PYTHON, Program
-from standin import refusal, reply, reply_bytes
+from standin import StandIn, refusal, reply, reply_bytes
 
 # Heading, file name, what runs it. C# and PowerShell are not in Debian.
 LANGUAGES = {
@@ -56,7 +55,7 @@ def go_binary(path, built=[]):
 class Consumer:
     """One of the programs, as it is started, killed and started again with the same file."""
 
-    def __init__(self, directory, language):
+    def __init__(self, directory, language, replace=("", "")):
         self.language = language
         self.place = directory / "place"
         self.directory = directory
@@ -65,7 +64,9 @@ class Consumer:
         directory.mkdir()
         name, self.command = LANGUAGES.get(language, ("loop.py", [PYTHON]))
         path = directory / name
-        path.write_text(source_of(language))
+        source = source_of(language)
+        assert replace[0] in source
+        path.write_text(source.replace(*replace) if replace[0] else source)
         self.command = [*self.command, path]
         if language == "Go":
             self.command = [go_binary(path)]
@@ -89,6 +90,7 @@ class Consumer:
     def kill(self):
         if self.run:
             self.run.kill()
+            self.stderr = self.run.stderr
             self.updates  # its last
             self.run = None
 
@@ -102,11 +104,11 @@ class Workshop:
         self._numbers = itertools.count()
         self._stack = contextlib.ExitStack()
 
-    def consumer(self, language, url):
+    def consumer(self, language, url, replace=("", "")):
         needed = LANGUAGES[language][1][0] if language != README else PYTHON
         if not shutil.which(needed):
             pytest.skip(f"skipped: {needed} is not installed")
-        consumer = Consumer(self.directory / f"consumer-{next(self._numbers)}", language)
+        consumer = Consumer(self.directory / f"consumer-{next(self._numbers)}", language, replace)
         self._stack.callback(consumer.kill)
         consumer.start(url)
         return consumer
@@ -115,6 +117,11 @@ class Workshop:
         proxy = BadProxy(port, mood)
         self._stack.callback(proxy.end)
         return proxy
+
+    def stand_in(self, script):
+        stand_in = StandIn(script)
+        self._stack.callback(stand_in.end)
+        return stand_in
 
     def own_server(self):
         server = Server(self.directory / f"server-{next(self._numbers)}", SYNC="never")
@@ -248,19 +255,14 @@ def test_its_place_is_after_the_last_page(language, start_consumer, server):
     assert consumer.heard == [[{"n": 1}, {"n": 2}], [{"n": 3}]]
 
 
-def hear_at_once(workshop, language):
+def hear_at_once(workshop, language, mood, cuts):
+    """Waits for that many cuts first. Returns the proxy, and what the program told."""
     # Not the shared server's connection: that is for one thread.
     server = workshop.own_server()
     channel = server.channel()
-    cuts = itertools.cycle(CUTS)
-
-    def mood(number):
-        # A failure between cuts is the first in a row. (README's short loop pauses for seconds after any.)
-        return ("say", b"") if number % 2 and language != README else ("cut", 1, next(cuts))
-
     proxy = workshop.proxy(server.port, mood)
     consumer = workshop.consumer(language, f"http://127.0.0.1:{proxy.port}{channel}")
-    wait_until(lambda: proxy.cuts >= len(CUTS), "cuts of every kind", PATIENCE_S)
+    wait_until(lambda: proxy.cuts >= cuts or not consumer.run.is_alive, "cuts", PATIENCE_S)
     late = []
     for n in range(1, 7):
         server.push(channel, b'{"n":%d}' % n)
@@ -270,11 +272,72 @@ def hear_at_once(workshop, language):
         time.sleep(0.37)
     assert max(late) < 1, late
     consumer.kill()
+    return proxy, consumer.stderr
+
+
+def hear_after_a_second(workshop, language):
+    cuts = itertools.cycle(CUTS)
+
+    def mood(number):
+        # A failure between cuts is the first in a row. (README's short loop pauses for seconds after any.)
+        return ("say", b"") if number % 2 and language != README else ("cut", 1, next(cuts))
+
+    hear_at_once(workshop, language, mood, len(CUTS))
+
+
+def hear_after_two_seconds(workshop, language):
+    cuts = itertools.cycle(CUTS)
+    proxy, told = hear_at_once(workshop, language, lambda _: ("cut", 2, next(cuts)), 3)
+    if language != README:
+        # Most polls lasted their whole time: this is no outage.
+        assert told.count("again in") <= proxy.cuts // 2, told
 
 
 @every_loop
 def test_nothing_is_late_behind_a_proxy_that_cuts_after_a_second(language, request, side_by_side):
-    side_by_side(request, hear_at_once)
+    side_by_side(request, hear_after_a_second)
+
+
+@every_loop
+def test_nothing_is_late_behind_a_proxy_that_cuts_after_two_seconds(language, request, side_by_side):
+    """The wait becomes 1.5 s."""
+    side_by_side(request, hear_after_two_seconds)
+
+
+def tell_of_an_outage(workshop, language):
+    came = []
+
+    def mood(number):
+        came.append(time.monotonic())
+        return "cut", 0.6, page(502, Connection="close")
+
+    proxy = workshop.proxy(workshop.server.port, mood)
+    consumer = workshop.consumer(language, f"http://127.0.0.1:{proxy.port}{workshop.server.channel()}")
+    wait_until(lambda: proxy.count >= 7, "seven polls", PATIENCE_S)
+    consumer.kill()
+    waits = [after - before for before, after in zip(came, came[1:])]
+    assert min(waits[2:]) >= 0.84, (waits, consumer.stderr)
+    assert consumer.stderr.count("again in") in (5, 6), consumer.stderr
+
+
+@every_language
+def test_an_outage_that_looks_like_cuts_is_told_and_paced(language, request, side_by_side):
+    side_by_side(request, tell_of_an_outage)
+
+
+def back_off_after_silence(workshop, language):
+    server = workshop.stand_in([{"delay_ms": 1000, "close": True}, {"delay_ms": 6500, "close": True}])
+    consumer = workshop.consumer(language, server.url)
+    server.wait_for_held(lambda: consumer.run.is_alive)
+    consumer.kill()
+    first, second, third = [request.at for request in server.requests]
+    assert second - first < 2 and third - second >= 6.74, server.requests
+    assert consumer.stderr.count("again in") == 1, consumer.stderr
+
+
+@every_language
+def test_what_ends_long_after_its_time_was_not_cut(language, request, side_by_side):
+    side_by_side(request, back_off_after_silence)
 
 
 @every_language
@@ -283,6 +346,46 @@ def test_it_ends_when_longline_says_that_the_request_is_wrong(language, start_co
     assert consumer.run.wait() not in (0, None), consumer.run.describe()
     assert "No such path" in consumer.run.stderr
     assert consumer.updates == []
+
+
+# What takes the place of a program's `handle`, and fails at the update 2.
+FAILING = {
+    "bash": ("handle() { printf", 'handle() { [ "$1" != \'{"n":2}\' ] && printf'),
+    "Python": ("    print(json.dumps(update)", "    assert update['n'] != 2\n    print(json.dumps(update)"),
+    "Node": ("    console.log(", "    if (update.n === 2) throw new Error();\n    console.log("),
+    "PHP": ("    echo json_encode", "    if ($update['n'] === 2) throw new Exception();\n    echo json_encode"),
+    "Ruby": ("  puts JSON", "  raise if update['n'] == 2\n  puts JSON"),
+}
+
+
+@pytest.mark.parametrize("language", FAILING)
+def test_it_ends_when_handle_fails(language, workshop, server):
+    channel = server.channel()
+    for n in (1, 2, 3):
+        server.push(channel, b'{"n":%d}' % n)
+    consumer = workshop.consumer(language, server.url(channel), FAILING[language])
+    assert consumer.run.wait() not in (0, None), consumer.run.describe()
+    assert consumer.updates == [{"n": 1}] and not consumer.place.exists()
+
+
+def test_bash_loses_nothing_when_jq_fails(start_consumer, server, tmp_path, monkeypatch):
+    """A jq that fails on the first updates that it shows, after the first one."""
+    jq = tmp_path / "jq"
+    jq.write_text(f"""#!/bin/sh
+case "$*" in
+    "-c .updates[] "*) [ -e {tmp_path}/failed ] || {{ touch {tmp_path}/failed; {shutil.which("jq")} "$@" | head -n 1; exit 5; }};;
+esac
+exec {shutil.which("jq")} "$@"
+""")
+    jq.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    channel = server.channel()
+    for n in (1, 2, 3):
+        server.push(channel, b'{"n":%d}' % n)
+    consumer = start_consumer("bash", server.url(channel))
+    consumer.wait_for(lambda updates: updates[-1:] == [{"n": 3}], "the last update")
+    assert (tmp_path / "failed").exists()
+    assert consumer.updates == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
 @every_language

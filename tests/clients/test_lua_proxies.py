@@ -4,7 +4,7 @@ import itertools
 import time
 
 import pytest
-from bad_proxy import CUTS, BadProxy
+from bad_proxy import CUTS, BadProxy, page
 from longline_server import wait_until
 from proxies import ForwardProxy
 from standin import pushed, tls_context
@@ -115,23 +115,31 @@ def test_a_proxy_that_is_set(lua, server, forward, with_environment):
 
 HEARS = """
 local client = longline.new(URL)
-function client.on_error() end
+function client.on_error(err, status) io.stderr:write(tostring(status), "\\n") end
 client:subscribe(function(update) out(update.n) end)
 """
 
 
-@pytest.mark.parametrize("where", ["copas", "game"])
-def test_nothing_is_late_behind_a_proxy_that_cuts_after_a_second(where, start_script, game, server):
+@pytest.fixture(params=["copas", "game"])
+def hears(request, start_script, game):
+    """hears(url) starts a script that subscribes. Its stderr has the status of each error."""
+
+    def start(url):
+        if request.param == "game":
+            return game(HEARS + "gmod.run(line_is_there)", URL=url)
+        return start_script("luajit", 'longline = require "longline"\n' + HEARS + "copas.loop()", URL=url)
+
+    return start
+
+
+def hear_at_once(hears, server, mood, cuts):
+    """Waits for that many cuts first. Returns how many there were, and how many errors were told."""
     channel = server.channel()
-    cuts = itertools.cycle(CUTS)
-    # A failure between cuts is the first in a row.
-    proxy = BadProxy(server.port, lambda number: ("say", b"") if number % 2 else ("cut", 1, next(cuts)))
-    url = f"http://127.0.0.1:{proxy.port}{channel}"
-    if where == "game":
-        script = game(HEARS + "gmod.run(line_is_there)", URL=url)
-    else:
-        script = start_script("luajit", 'longline = require "longline"\n' + HEARS + "copas.loop()", URL=url)
-    wait_until(lambda: proxy.cuts >= len(CUTS), "cuts of every kind", 30)
+    proxy = BadProxy(server.port, mood)
+    script = hears(f"http://127.0.0.1:{proxy.port}{channel}")
+    wait_until(lambda: proxy.cuts >= cuts, "cuts", 30)
+    told = script.stderr.count("\n")
+    cuts = proxy.cuts
     late = []
     for n in range(1, 7):
         server.push(channel, b'{"n":%d}' % n)
@@ -142,3 +150,37 @@ def test_nothing_is_late_behind_a_proxy_that_cuts_after_a_second(where, start_sc
     proxy.end()
     assert script.told[:6] == [[n] for n in range(1, 7)]
     assert max(late) < 1, late
+    return cuts, told
+
+
+def test_nothing_is_late_behind_a_proxy_that_cuts_after_a_second(hears, server):
+    cuts = itertools.cycle(CUTS)
+    # A failure between cuts is the first in a row.
+    hear_at_once(hears, server, lambda number: ("say", b"") if number % 2 else ("cut", 1, next(cuts)), len(CUTS))
+
+
+def test_nothing_is_late_behind_a_proxy_that_cuts_every_poll_after_a_second(hears, server):
+    cuts = itertools.cycle(CUTS)
+    hear_at_once(hears, server, lambda _: ("cut", 0.95, next(cuts)), 4)
+
+
+def test_a_quiet_channel_behind_a_proxy_that_cuts_is_no_outage(hears, server):
+    """Most polls last their whole time: after 2 s one is cut, and then they grow from 1.5 s."""
+    cuts, told = hear_at_once(hears, server, lambda _: ("cut", 2, b""), 3)
+    assert told < cuts / 2
+
+
+def test_an_outage_that_looks_like_cuts_is_told_and_paced(hears, server):
+    came = []
+
+    def mood(_):
+        came.append(time.monotonic())
+        return "cut", 0.6, page(502)
+
+    proxy = BadProxy(server.port, mood)
+    script = hears(f"http://127.0.0.1:{proxy.port}{server.channel()}")
+    wait_until(lambda: proxy.count >= 7, "seven polls", 30)
+    waits = [after - before for before, after in zip(came, came[1:])]
+    proxy.end()
+    assert min(waits[2:]) >= 0.84, waits
+    assert script.stderr.startswith("502\n" * 5), script.describe()

@@ -3,6 +3,7 @@
 import re
 
 from lua_script import CLIENT, ODD, ODD_UPDATES, THROWS, check_odd, check_throws
+from standin import reply
 from stops import check_stops_at_once
 
 # --- subscribe ---
@@ -149,7 +150,23 @@ def test_without_callbacks_a_line_is_printed_that_does_not_tell_the_secret(lua, 
     assert script.printed[3].endswith("): connection refused")
     assert channel[1:] not in "".join(script.printed) and "word" not in "".join(script.printed)
 
+
 # --- the cursor ---
+
+
+def test_where_the_last_ones_begin_is_found_before_a_poll_can_be_cut(lua, stand_in):
+    """A poll of ts=-2 that waits and is cut would lose all but the last two of what came meanwhile."""
+    found = {"expect": {"ts": "-2", "sleep": "0"}, "reply": {"json": {"ok": True, "ts": 4, "skipped": 4, "updates": []}}}
+    cut = {"expect": {"ts": "4", "sleep": "25"}, "delay_ms": 600, "close": True}
+    server = stand_in([found, cut, {**reply(7, {}, {}, {}), "expect": {"ts": "4"}}])
+    source = """
+    local client = longline.new(URL)
+    client.where = "method:POST"
+    client:subscribe(function(_, ts) out(ts) end, -2)
+    until_(function() return client.ts == 7 end)
+    """
+    assert lua(source, URL=server.url).finish() == [[5], [6], [7]]
+    assert not server.problems
 
 
 KEEPS = """
@@ -227,6 +244,39 @@ def test_a_load_that_fails_ends_the_subscription(lua, stand_in):
     assert "of load" in told[0][0] and told[0][1] is True
     assert told[1] == ["load: returned no number: twelve", True]
     assert server.requests == []
+
+# --- cuts ---
+
+
+def test_what_has_waited_and_is_no_cut(lua, stand_in):
+    """It is told at once, in place of asking again first."""
+    proxy = stand_in([{"delay_ms": 700, "reply": {"status": 502, "text": ""}}])
+    source = """
+    local http_get, calls, told = longline.http_get, {}, 0
+    local cases = {
+      timeout = function() longline.thread_pause(0.6) return false, "timeout" end,
+      unsent = function(request) longline.thread_pause(0.6) request.unsent = true return false, "no such host" end,
+      throws = function() longline.thread_pause(0.6) error("of http_get") end,
+      now = function() longline.thread_pause(0.6) return false, "closed" end,
+      late = function() longline.thread_pause(5.2) return false, "closed" end,
+      tunnel = function(request) return http_get("https://example.invalid/c", request) end,
+    }
+    function longline.http_get(url, request)
+      local name = url:match("(%l+)%?")
+      calls[name] = (calls[name] or 0) + 1
+      return cases[name](request)
+    end
+    longline.proxy = PROXY
+    for name in pairs(cases) do
+      local client = longline.new("http://localhost/" .. name)
+      function client.on_error() out(name, calls[name]) told = told + 1 client:stop() end
+      client:subscribe(print, name == "now" and "now" or 0, name == "late" and 0.1 or 25)
+    end
+    until_(function() return told == 6 end)
+    """
+    told = lua(source, PROXY=proxy.url).finish()
+    assert sorted(told) == [[name, 1] for name in ("late", "now", "throws", "timeout", "tunnel", "unsent")]
+
 
 # --- stop ---
 
