@@ -9,8 +9,8 @@
  *
  * The reply has the smallest answers, as long as they have MANY_REPLY_BYTES of updates together,
  * and one of the others, at random. So whatever the channels bring, none waits for ever, and there
- * is never more to hold and to write than that. Where the client has no ts to ask again from, it gets
- * the one before what is left out.
+ * is never more to hold and to write than that. Where the client has no ts to ask again from, it
+ * gets the one before what is left out.
  */
 #pragma once
 
