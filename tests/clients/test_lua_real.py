@@ -17,6 +17,7 @@ def push_all(server, channel, *numbers):
 def test_now(lua, server):
     channel = server.channel()
     push_all(server, channel, 1, 2)
+    server.wait_for_parked(0)  # an earlier test's poll may still be there
     script = lua(
         """
         local client = longline.new(URL)
