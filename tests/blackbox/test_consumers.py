@@ -323,11 +323,11 @@ def test_a_wall_clock_that_jumps_ends_nobody(start, tmp_path):
     page(server, channel, "as=bot&ts=2")
     for days in (4000, -4000, 0):
         clock.set(days)
-        for _ in range(2):
-            assert numbers(server, channel, "as=bot") == [3]
-            (bot,) = consumers(server, channel)
-            assert clock.is_near(bot["at"]), (days, bot)
-            server.restart()
+        assert numbers(server, channel, "as=bot") == [3]
+        server.restart()  # at the latest now it sees that clock
+        assert numbers(server, channel, "as=bot") == [3]
+        (bot,) = consumers(server, channel)
+        assert clock.is_near(bot["at"]), (days, bot)
 
 
 def test_two_processes_under_one_name(server, channel):
