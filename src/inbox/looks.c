@@ -58,8 +58,8 @@ static void poll_looked(struct inbox *inbox, struct channel *channel, struct pol
 
 /* The worker has one look at a time: so large pushes and pages take turns with them. */
 static void start_next(struct inbox *inbox) {
-    struct list *link;
-    if (inbox->is_looking || !(link = list_shift(&inbox->looks)))
+    struct list *link = inbox->is_looking ? NULL : list_shift(&inbox->looks);
+    if (!link)
         return;
     struct look *look = container_of(link, struct look, work.link);
     look->is_void = !look->poll && !look->view;
