@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 enum {
-    LITTLE_BYTES = 8 << 10,    /* read by a filter on the loop, whatever else the turn has to do, */
+    LITTLE_BYTES = 16 << 10,   /* read by a filter on the loop, whatever else the turn has to do, */
     INLINE_BYTES = 64 << 10,   /* and while it has time */
     PAGES_MAX = 64,            /* looked through for one poll */
     WORK_MAX_BYTES = 64 << 20, /* of updates that wait for the worker, unless it is one page */
