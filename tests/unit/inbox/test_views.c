@@ -143,7 +143,7 @@ static void test_what_is_known_needs_no_worker(void **state) {
     (void)state;
     make_inbox();
     push_numbers("a", 1, 8);
-    push_number("a", 9, 10000);
+    push_number("a", 9, 30000);
     fake_answer_append(STORE_OK);
     check_got(start_where(0, "a", "body.n:5", 0, READ_MAX_UPDATES, false), 1, 9, 8);
     run_wakes();
