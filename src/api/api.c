@@ -71,13 +71,10 @@ static enum http_error decode_channel(struct slice segment, struct route *route)
     long len = text_decode_percent(segment, decoded);
     if (len < 1 || len > CHANNEL_NAME_MAX_BYTES)
         return ERROR_CHANNEL_NAME;
-    for (long i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)decoded[i];
-        if (c < 0x20 || c == 0x7f)
-            return ERROR_CHANNEL_NAME;
-        if (c == '/')
-            return ERROR_NOT_FOUND;
-    }
+    if (slice_has_control((struct slice){decoded, (size_t)len}))
+        return ERROR_CHANNEL_NAME;
+    if (memchr(decoded, '/', (size_t)len))
+        return ERROR_NOT_FOUND;
     memcpy(route->channel, decoded, (size_t)len);
     route->channel_len = (size_t)len;
     return HTTP_NO_ERROR;

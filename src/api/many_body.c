@@ -52,15 +52,15 @@ static bool parse_name(struct many_body *body, struct many_channel *channel, str
     struct slice name = json_unescape(channel->key, scratch);
     if (slice_starts_with(name, SLICE("/")))
         name = slice_after(name, 1);
-    for (size_t i = 0; i < name.len; i++)
-        if ((unsigned char)name.data[i] < ' ' || name.data[i] == 0x7f || name.data[i] == '/')
-            return false;
+    if (!name.len || name.len > CHANNEL_NAME_MAX_BYTES || slice_has_control(name) ||
+        memchr(name.data, '/', name.len))
+        return false;
     channel->name = (struct slice){body->names.data + body->names.len, name.len};
     buf_append(&body->names, name.data, name.len);
     for (uint32_t i = 0; i < body->count; i++)
         if (slice_equal(body->channels[i].name, channel->name))
             return false;
-    return name.len && name.len <= CHANNEL_NAME_MAX_BYTES;
+    return true;
 }
 
 static enum http_error parse_channel(struct many_body *body, const struct json_member *member,

@@ -209,11 +209,14 @@ void poll_done(struct poll *poll, struct answer *answer) {
     }
     struct ask *ask = container_of(poll, struct ask, poll);
     struct exchange *exchange = ask_exchange(ask);
+    if (answer->error) {
+        poll_forget(ask);
+        reply_store_error(exchange, answer->error);
+        return;
+    }
     struct reply *reply = NULL;
     struct large_page *page = NULL;
-    if (answer->error)
-        ;
-    else if (ask->kind != ASK_UPDATES)
+    if (ask->kind != ASK_UPDATES)
         reply = consumers_reply(exchange, answer);
     else if (is_large(exchange, answer))
         page = find_page(exchange, answer);
@@ -222,9 +225,7 @@ void poll_done(struct poll *poll, struct answer *answer) {
     if (page || can_reply(reply))
         inbox_confirm_answer(api.inbox, poll, answer);
     poll_forget(ask);
-    if (answer->error)
-        reply_store_error(exchange, answer->error);
-    else if (page)
+    if (page)
         large_page_await(page, exchange);
     else
         poll_reply(exchange, reply, answer->count);

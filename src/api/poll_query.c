@@ -1,7 +1,6 @@
 #include "api/poll_query.h"
 #include "base/hash.h"
 #include "base/text.h"
-#include "base/utf8.h"
 #include "inbox/filter.h"
 
 #include <math.h>
@@ -201,8 +200,8 @@ static enum http_error set_position(struct poll_query *poll, bool is_since, int6
 static enum http_error parse_simple(struct poll_query *poll, enum parameter parameter,
                                     struct slice value, int64_t (*now_ms)(void)) {
     static const enum http_error errors[] = {
-        [TS] = ERROR_TS,    [SLEEP] = ERROR_SLEEP, [LIMIT] = ERROR_LIMIT,     [VIEW] = ERROR_VIEW,
-        [EPOCH] = ERROR_TS, [SINCE] = ERROR_SINCE, [CONFIRM] = ERROR_CONFIRM,
+        [TS] = ERROR_TS,     [SLEEP] = ERROR_SLEEP, [LIMIT] = ERROR_LIMIT,
+        [VIEW] = ERROR_VIEW, [SINCE] = ERROR_SINCE, [CONFIRM] = ERROR_CONFIRM,
     };
     char text[VALUE_MAX_BYTES];
     bool ok = decode(value, text);
@@ -214,8 +213,7 @@ static enum http_error parse_simple(struct poll_query *poll, enum parameter para
     case VIEW: ok = poll->is_full = ok && strcmp(text, "full") == 0; break;
     case SINCE: ok = ok && parse_since(text, now_ms(), &number); break;
     case CONFIRM: ok = poll->confirms_now = ok && strcmp(text, "now") == 0; break;
-    case EPOCH:
-    default: poll->epoch = parse_epoch(value); return HTTP_NO_ERROR;
+    default: break;
     }
     if (!ok)
         return errors[parameter];
@@ -244,10 +242,7 @@ static enum http_error parse_name(struct poll_query *poll, struct slice value) {
     struct buf name = {0};
     text_decode_form(&name, value);
     bool has_memory = !name.failed;
-    bool ok = has_memory && name.len <= sizeof poll->name &&
-              utf8_is_valid((struct slice){name.data, name.len});
-    for (size_t i = 0; ok && i < name.len; i++)
-        ok = (unsigned char)name.data[i] >= ' ' && name.data[i] != 0x7f;
+    bool ok = has_memory && is_consumer_name((struct slice){name.data, name.len});
     if (ok) {
         memcpy(poll->name, name.data, name.len);
         poll->name_len = (uint8_t)name.len;
@@ -263,6 +258,10 @@ static enum http_error parse_one(struct poll_query *poll, const struct text_pair
         poll->has_epoch = true;
     if (parameter == PARAMETERS || !pair->value.len)
         return HTTP_NO_ERROR;
+    if (parameter == EPOCH) {
+        poll->epoch = parse_epoch(pair->value);
+        return HTTP_NO_ERROR;
+    }
     if (parameter == WHERE)
         return parse_where(poll, pair->value);
     if (parameter == AS)

@@ -56,6 +56,14 @@ static inline bool slice_starts_with(struct slice s, struct slice start) {
     return s.len >= start.len && memcmp(s.data, start.data, start.len) == 0;
 }
 
+/* Whether it has a control character of ASCII. */
+static inline bool slice_has_control(struct slice s) {
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.data[i] < ' ' || s.data[i] == 0x7f)
+            return true;
+    return false;
+}
+
 /*
  * Takes the next item off the front of `list`: what stands before `separator`, or all that is left.
  * A list has one item more than it has separators. False after the last one, when list->data is

@@ -373,7 +373,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
 }
 
 static bool has_work(const struct inbox *inbox, const struct channel *channel) {
-    return (channel_has_new(channel) || views_have_work(channel)) || has_ready(inbox, channel);
+    return channel_has_new(channel) || views_have_work(channel) || has_ready(inbox, channel);
 }
 
 void polls_answer_slice(struct turn_task *task) {

@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "base/slice.h"
+#include "base/utf8.h"
 #include "inbox/position.h"
 #include "inbox/update.h"
 #include <stdbool.h>
@@ -134,6 +135,11 @@ struct store_read {
     uint16_t name_len;
     char name[];
 };
+
+static inline bool is_consumer_name(struct slice name) {
+    return name.len && name.len <= CONSUMER_NAME_MAX_BYTES && !slice_has_control(name) &&
+           utf8_is_valid(name);
+}
 
 /* Where a consumer of a channel is: it has confirmed all updates up to `ts`. */
 struct store_cursor {

@@ -6,7 +6,6 @@
  * are declared: in a slot that is moving, Redis refuses the script rather than let it see one of
  * them; a later try finds them together.
  */
-#include "base/utf8.h"
 #include "redis/parts.h"
 
 #include <stdlib.h>
@@ -128,24 +127,14 @@ void cursors_put(struct redis_store *store, const struct store_cursors *cursors,
 
 /* --- The reply -------------------------------------------------------------------------------- */
 
-/* Anybody may write to the hash. */
-static bool is_name(struct slice name) {
-    if (!name.len || name.len > CONSUMER_NAME_MAX_BYTES)
-        return false;
-    for (size_t i = 0; i < name.len; i++)
-        if ((unsigned char)name.data[i] < 0x20 || name.data[i] == 0x7f)
-            return false;
-    return utf8_is_valid(name);
-}
-
 static bool is_number(const redisReply *reply) {
     return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
 }
 
-/* What is none is left out. */
+/* What is none is left out: anybody may write to the hash. */
 static void take_cursor(struct store_cursors *cursors, redisReply *const *parts) {
     struct slice name = {parts[CURSOR_NAME]->str, parts[CURSOR_NAME]->len};
-    if (parts[CURSOR_NAME]->type != REDIS_REPLY_STRING || !is_name(name) ||
+    if (parts[CURSOR_NAME]->type != REDIS_REPLY_STRING || !is_consumer_name(name) ||
         !is_number(parts[CURSOR_TS]) || !is_number(parts[CURSOR_USED]))
         return;
     struct store_cursor *cursor = &cursors->list[cursors->count++];

@@ -41,30 +41,30 @@ struct cursors {
 
 /* `file` must stay. If the file has more cursors than the bound on its bytes leaves room for, those
  * that were used least lately are deleted. False on failure. */
-bool cursors_init(struct cursors *consumers, struct log_file *file,
+bool cursors_init(struct cursors *cursors, struct log_file *file,
                   const struct store_options *options);
-void cursors_deinit(struct cursors *consumers);
+void cursors_deinit(struct cursors *cursors);
 
 /* Does the operation, for the channel with this id. `now_ms`: of the steady clock; `log_ms`: of the
  * log's. False on failure, also when too many wait: then as many as the operation has, or more,
  * should be written. */
-bool cursors_do(struct cursors *consumers, int64_t channel, int64_t now_ms, int64_t log_ms,
-                struct store_cursors *cursors);
+bool cursors_do(struct cursors *cursors, int64_t channel, int64_t now_ms, int64_t log_ms,
+                struct store_cursors *op);
 
 /* Whether something waits that an append may take along. */
-static inline bool cursors_may_ride(const struct cursors *consumers) {
-    return !list_empty(&consumers->waiting) && !consumers->is_held && !consumers->is_damaged;
+static inline bool cursors_may_ride(const struct cursors *cursors) {
+    return !list_empty(&cursors->waiting) && !cursors->is_held && !cursors->is_damaged;
 }
 
 /* Whether what waits should not wait for an append any more. */
-bool cursors_are_due(const struct cursors *consumers, int64_t now_ms);
+bool cursors_are_due(const struct cursors *cursors, int64_t now_ms);
 
 /* Writes up to `max` of what waits in the open transaction, which also makes a table anew that was
  * damaged. False on failure, then the transaction must be undone. */
-bool cursors_write(struct cursors *consumers, size_t max);
-void cursors_committed(struct cursors *consumers);
-void cursors_undone(struct cursors *consumers);
+bool cursors_write(struct cursors *cursors, size_t max);
+void cursors_committed(struct cursors *cursors);
+void cursors_undone(struct cursors *cursors);
 
 /* Deletes a slice of those not used for ttl_ms, and of channels that are forgotten, if a look is
  * due or under way, in a transaction of its own. A failure is logged. */
-void cursors_forget_some(struct cursors *consumers, int64_t log_ms);
+void cursors_forget_some(struct cursors *cursors, int64_t log_ms);

@@ -41,7 +41,7 @@ struct update_log {
     struct forget forget;
     struct deliveries deliveries;
     struct epochs epochs;
-    struct cursors consumers;
+    struct cursors cursors;
     struct wal wal;
     struct log_clock clock;
     struct damage damage;
@@ -91,7 +91,7 @@ static bool commit(struct update_log *log, struct transaction *t) {
         return false;
     checkpoint_committed(&log->checkpoint, &t->written);
     deliveries_committed(&log->deliveries);
-    cursors_committed(&log->consumers);
+    cursors_committed(&log->cursors);
     return true;
 }
 
@@ -105,7 +105,7 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     log->state = t->before;
     sweeper_undone(&log->sweeper);
     deliveries_undone(&log->deliveries);
-    cursors_undone(&log->consumers);
+    cursors_undone(&log->cursors);
 }
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
@@ -171,7 +171,7 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
     }
     if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
         return false;
-    if (cursors_may_ride(&log->consumers) && !cursors_write(&log->consumers, CURSORS_A_SLICE))
+    if (cursors_may_ride(&log->cursors) && !cursors_write(&log->cursors, CURSORS_A_SLICE))
         return false;
     enum sweep sweep;
     bool is_moving = true; /* what is behind the checkpoint cannot be deleted yet */
@@ -189,15 +189,15 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
 /* Writes cursors for which no append comes, or that wait for room. It costs no sync. */
 static bool write_cursors(struct update_log *log, size_t max) {
     bool was_unsynced = log->wal.is_unsynced;
-    if (log_file_begin_lax(&log->file) && cursors_write(&log->consumers, max) &&
+    if (log_file_begin_lax(&log->file) && cursors_write(&log->cursors, max) &&
         log_file_commit(&log->file)) {
-        cursors_committed(&log->consumers);
+        cursors_committed(&log->cursors);
         log->wal.is_unsynced = was_unsynced;
         return true;
     }
     log_file_note_error(&log->file, "saving the cursors of consumers");
     log_file_roll_back(&log->file);
-    cursors_undone(&log->consumers);
+    cursors_undone(&log->cursors);
     return false;
 }
 
@@ -206,7 +206,7 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
     log_clock_watch(&log->clock);
     forget_some(&log->forget, &log->state, moment.log_ms);
     deliveries_forget_some(&log->deliveries, moment.log_ms);
-    cursors_forget_some(&log->consumers, moment.log_ms);
+    cursors_forget_some(&log->cursors, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
         struct transaction t;
@@ -217,12 +217,12 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
             return false;
         }
     }
-    bool has_cursors = cursors_are_due(&log->consumers, moment.steady_ms) &&
+    bool has_cursors = cursors_are_due(&log->cursors, moment.steady_ms) &&
                        write_cursors(log, IDLE_ROWS) &&
-                       cursors_are_due(&log->consumers, moment.steady_ms);
+                       cursors_are_due(&log->cursors, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
     return is_maintenance_due(log, moment, is_idle) || has_cursors || log->forget.next_id ||
-           log->deliveries.next_channel || log->consumers.next_channel;
+           log->deliveries.next_channel || log->cursors.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -353,8 +353,8 @@ static void undo_appends(struct update_log *log, struct list *batch) {
 
 /* How much of what appends take along has failed and is left out. */
 static int count_left_out(const struct update_log *log) {
-    return log->sweeper.is_end_stuck + log->sweeper.is_pass_stuck + log->consumers.is_held +
-           log->consumers.is_damaged;
+    return log->sweeper.is_end_stuck + log->sweeper.is_pass_stuck + log->cursors.is_held +
+           log->cursors.is_damaged;
 }
 
 /* Whether a batch that failed can be stored without what was in its way: an append whose channel is
@@ -457,11 +457,11 @@ void update_log_read(struct update_log *log, struct store_read *read) {
 
 static bool do_cursors(struct update_log *log, int64_t channel, struct store_cursors *cursors) {
     struct moment moment = look_at_clock(log);
-    if (cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors))
+    if (cursors_do(&log->cursors, channel, moment.steady_ms, moment.log_ms, cursors))
         return true;
     bool may_be_full = cursors->action != CURSORS_LOAD;
     return may_be_full && write_cursors(log, IDLE_ROWS + cursors->count) &&
-           cursors_do(&log->consumers, channel, moment.steady_ms, moment.log_ms, cursors);
+           cursors_do(&log->cursors, channel, moment.steady_ms, moment.log_ms, cursors);
 }
 
 void update_log_cursors(struct update_log *log, struct store_cursors *cursors) {
@@ -523,7 +523,7 @@ static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t
         !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
         !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
         !deliveries_init(&log->deliveries, &log->file, options->max_bytes) ||
-        !cursors_init(&log->consumers, &log->file, options) ||
+        !cursors_init(&log->cursors, &log->file, options) ||
         !wal_init(&log->wal, &log->file, options)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;
@@ -547,7 +547,7 @@ static void free_log(struct update_log *log) {
     log_file_close(&log->file);
     entries_deinit(&log->entries);
     epochs_deinit(&log->epochs);
-    cursors_deinit(&log->consumers);
+    cursors_deinit(&log->cursors);
     damage_deinit(&log->damage);
     free(log);
 }
@@ -577,7 +577,7 @@ int64_t update_log_now_ms(const struct update_log *log) {
 
 bool update_log_close(struct update_log *log) {
     write_checkpoint(log);
-    if (log->consumers.waiting_since)
+    if (log->cursors.waiting_since)
         write_cursors(log, SIZE_MAX);
     bool ok = log_file_begin(&log->file) && put_time(log, look_at_clock(log)) &&
               log_file_commit(&log->file);
