@@ -2,9 +2,10 @@
  * The cursors of a channel's consumers: a hash in Redis, which all servers share.
  *
  * Two servers may save the same name at once, and a save may be repeated: the larger ts and the
- * later use stay. Uses are sent as ages, so that it does not matter whose clock is wrong. Both keys
- * are declared: in a slot that is moving, Redis refuses the script rather than let it see one of
- * them; a later try finds them together.
+ * later use stay. A ts beyond the channel's is of its life before, and counts as 0. Uses are sent
+ * as ages, so that it does not matter whose clock is wrong. Both keys are declared: in a slot that
+ * is moving, Redis refuses the script rather than let it see one of them; a later try finds them
+ * together.
  */
 #include "redis/parts.h"
 
@@ -19,7 +20,8 @@ struct redis_script redis_script_cursors = {
             "    redis.call('HDEL', key, unpack(names, from, math.min(from + 999, last)))\n"
             "  end\n"
             "end\n"
-            "if (redis.call('GET', KEYS[1]) or '0') == '0' then return result end\n"
+            "local total = redis.call('GET', KEYS[1]) or '0'\n"
+            "if total == '0' then return result end\n"
             "if action == 'forget' then\n"
             "  delete(ARGV, 4, #ARGV)\n"
             "  return result\n"
@@ -63,6 +65,7 @@ struct redis_script redis_script_cursors = {
             "  for i = from, last do\n"
             "    local ts, age = string.match(ARGV[i + count], '^(%d+) (%d+)$')\n"
             "    local used, old = math.max(0, now - age), known[i - from + 1]\n"
+            "    if tonumber(ts) > (tonumber(total) or math.huge) then ts = 0 end\n"
             "    local its_ts, its_used = parse(old)\n"
             "    if its_ts then ts, used = math.max(ts, its_ts), math.max(used, its_used) end\n"
             "    local is_used = used >= now - ttl\n"

@@ -355,6 +355,7 @@ static void test_cursors_are_saved_and_forgotten(void **state) {
     assert_int_equal(load(channel), 0);
     assert_int_equal(push(channel), 1);
     assert_int_equal(load(channel), 0);
+    ask(redis, "SET " KEY "total:%s 9007199254740991", channel);
     save(channel, "bot", 41, now - 5000);
     save(channel, "a b\xc3\xa4", 9007199254740991, now);
     assert_int_equal(load(channel), 2);
@@ -384,12 +385,30 @@ static void test_cursors_are_saved_and_forgotten(void **state) {
     assert_int_equal(load(channel), 0);
 }
 
+static void test_cursors_of_another_life_are_not_saved(void **state) {
+    (void)state;
+    const char *channel = "cursors of lives";
+    int64_t now = store_now_ms(store);
+    push(channel);
+    push(channel);
+    save(channel, "bot", 1, now);
+    save(channel, "bot", 3, now);
+    save(channel, "new", 3, now);
+    load(channel);
+    assert_int_equal(loaded("bot")->ts, 1);
+    assert_int_equal(loaded("new")->ts, 0);
+    save(channel, "new", 2, now);
+    load(channel);
+    assert_int_equal(loaded("new")->ts, 2);
+}
+
 static void test_cursors_are_bounded(void **state) {
     (void)state;
     static struct store_cursor many[CONSUMERS_MAX];
     const char *channel = "bounded";
     int64_t now = store_now_ms(store);
     push(channel);
+    ask(redis, "SET " KEY "total:%s 1000", channel);
     for (int i = 0; i < CONSUMERS_MAX; i++) {
         char name[16];
         snprintf(name, sizeof name, "name %d", i);
@@ -442,9 +461,9 @@ static void test_cursors_that_are_none(void **state) {
     ask(redis, "HSET " KEY "consumers:%s %s %s", channel, name, good);
     assert_int_equal(load(channel), 1);
     assert_int_equal(it.cursors.list[0].name_len, 64);
-    save(channel, "name0", 3, store_now_ms(store));
+    save(channel, "name0", 1, store_now_ms(store));
     load(channel);
-    assert_int_equal(loaded("name0")->ts, 3);
+    assert_int_equal(loaded("name0")->ts, 1);
 
     ask(redis, "DEL " KEY "consumers:%s", channel);
     ask(redis, "SET " KEY "consumers:%s x", channel);
@@ -455,6 +474,7 @@ static void test_cursors_that_are_none(void **state) {
 static void test_cursors_without_redis_are_answered(void **state) {
     (void)state;
     struct store_cursor one = cursor("bot", 1, store_now_ms(store));
+    push("away");
     push("away");
     ask(redis, "CONFIG SET maxmemory 1");
     assert_int_equal(run("away", CURSORS_SAVE, &one, 1)->error, STORE_OUT_OF_MEMORY);
@@ -481,6 +501,7 @@ int main(void) {
         cmocka_unit_test(test_since_longer_than_is_kept),
         cmocka_unit_test(test_looking_for_a_time_takes_few_commands),
         cmocka_unit_test(test_cursors_are_saved_and_forgotten),
+        cmocka_unit_test(test_cursors_of_another_life_are_not_saved),
         cmocka_unit_test(test_cursors_are_bounded),
         cmocka_unit_test(test_cursors_that_are_none),
         cmocka_unit_test(test_cursors_without_redis_are_answered),
