@@ -55,11 +55,11 @@ static bool parse_name(struct many_body *body, struct many_channel *channel, str
     if (!name.len || name.len > CHANNEL_NAME_MAX_BYTES || slice_has_control(name) ||
         memchr(name.data, '/', name.len))
         return false;
+    for (uint32_t i = 0; i < body->count; i++)
+        if (slice_equal(name, body->channels[i].name))
+            return false;
     channel->name = (struct slice){body->names.data + body->names.len, name.len};
     buf_append(&body->names, name.data, name.len);
-    for (uint32_t i = 0; i < body->count; i++)
-        if (slice_equal(body->channels[i].name, channel->name))
-            return false;
     return true;
 }
 
