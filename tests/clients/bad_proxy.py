@@ -16,7 +16,8 @@ def page(status, text="<html><h1>Sorry</h1></html>", **headers):
 
 
 # How a poll ends that was cut: the bytes that its client gets before the connection closes, or "reset".
-CUTS = [b"", "reset", page(502), page(504), page(524), page(500), page(408), b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", page(503)]
+CUTS = [b"", "reset", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"]
+CUTS[2:2] = [page(status, Connection="close") for status in (502, 504, 524, 500, 408, 503)]
 
 # What a proxy says without asking the server.
 PASSING = [page(404), page(404, ""), page(403), page(403, '{"ok":false,"error_code":404}'), page(200, ""), page(200, "{}")]
