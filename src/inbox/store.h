@@ -172,6 +172,23 @@ struct store_cursors {
     char name[]; /* of the channel */
 };
 
+/*
+ * Purges a channel: its updates up to `upto` are gone for good. `done` when no read returns them any
+ * more, which is as durable as SYNC says. Their bytes are overwritten where they lie within seconds
+ * (of Redis: in its memory). The channel's total and epoch, its consumers and the ids of its
+ * deliveries stay. Of a channel that the store does not know nothing is done, and `gone` is 0.
+ */
+struct store_purge {
+    struct store_op op;
+    uint64_t upto; /* UINT64_MAX: all that there are */
+    enum store_error error;
+    uint64_t gone; /* set: updates up to this ts are certainly gone, as store_read.gone */
+    void *owner;   /* the caller's */
+    uint64_t hash;
+    uint16_t name_len;
+    char name[]; /* of the channel */
+};
+
 /* A watched channel: the store reports its new updates. Embedded in whatever wants to know. The
  * name must stay valid. */
 struct store_watch {
@@ -193,6 +210,8 @@ struct store_events {
     void (*lost)(struct store_watch *watch);
     /* A new update, perhaps one that was read already. It is valid during the call. */
     void (*news)(struct store_watch *watch, struct update *update);
+    /* The channel was purged, here or by another process: updates up to `gone` are gone. */
+    void (*purged)(struct store_watch *watch, uint64_t gone);
 };
 
 struct store_stats {
@@ -217,6 +236,7 @@ struct store_ops {
     void (*append)(struct store *store, struct store_append *append);
     void (*read)(struct store *store, struct store_read *read);
     void (*cursors)(struct store *store, struct store_cursors *cursors);
+    void (*purge)(struct store *store, struct store_purge *purge);
     void (*stats)(struct store *store, struct store_stats *stats);
     int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
@@ -242,6 +262,10 @@ static inline void store_read(struct store *store, struct store_read *read) {
 
 static inline void store_cursors(struct store *store, struct store_cursors *cursors) {
     store->ops->cursors(store, cursors);
+}
+
+static inline void store_purge(struct store *store, struct store_purge *purge) {
+    store->ops->purge(store, purge);
 }
 
 static inline void store_stats(struct store *store, struct store_stats *stats) {
