@@ -16,5 +16,5 @@ enum right {
     RIGHTS,
 };
 
-/* HTTP_NO_ERROR, or an error that says which address is needed, and nothing of the channel. Pure. */
+/* HTTP_NO_ERROR, or an error that says which address is needed and nothing of the channel. Pure. */
 enum http_error access_check(enum key_kind kind, enum right right);

@@ -57,14 +57,18 @@ static enum http_error parse_name(struct many_body *body, struct many_channel *c
     if (!name.len || name.len > CHANNEL_NAME_MAX_BYTES || slice_has_control(name) ||
         memchr(name.data, '/', name.len))
         return ERROR_MANY_NAME;
-    char *own = body->names.data + body->names.len;
-    buf_append(&body->names, name.data, name.len);
-    channel->name = (struct slice){own, name.len};
+    char own[CHANNEL_NAME_MAX_BYTES];
+    memcpy(own, name.data, name.len);
+    name.data = own;
     enum http_error error = access_check(key_to_channel(own, name.len), RIGHT_READ);
-    for (uint32_t i = 0; !error && i < body->count; i++)
-        if (slice_equal(channel->name, body->channels[i].name))
-            error = ERROR_MANY_NAME;
-    return error;
+    if (error)
+        return error;
+    for (uint32_t i = 0; i < body->count; i++)
+        if (slice_equal(name, body->channels[i].name))
+            return ERROR_MANY_NAME;
+    channel->name = (struct slice){body->names.data + body->names.len, name.len};
+    buf_append(&body->names, name.data, name.len);
+    return HTTP_NO_ERROR;
 }
 
 static enum http_error parse_channel(struct many_body *body, const struct json_member *member,

@@ -11,18 +11,19 @@ static bool is_letter(char c) {
     return (c >= 'a' && c <= 'z') || (c >= '2' && c <= '7');
 }
 
+static enum key_kind kind_of_prefix(char c) {
+    return c == 'r' ? KEY_ALL : c == 'v' ? KEY_READ : c == 'w' ? KEY_SEND : KEY_PLAIN;
+}
+
 enum key_kind key_kind(struct slice name) {
     if (name.len != KEY_BYTES || name.data[1] != '_')
         return KEY_PLAIN;
-    for (size_t i = PREFIX_BYTES; i < KEY_BYTES; i++)
-        if (!is_letter(name.data[i]))
-            return KEY_PLAIN;
-    switch (name.data[0]) {
-    case 'r': return KEY_ALL;
-    case 'v': return KEY_READ;
-    case 'w': return KEY_SEND;
-    default: return KEY_PLAIN;
-    }
+    enum key_kind kind = kind_of_prefix(name.data[0]);
+    if (kind != KEY_PLAIN)
+        for (size_t i = PREFIX_BYTES; i < KEY_BYTES; i++)
+            if (!is_letter(name.data[i]))
+                return KEY_PLAIN;
+    return kind;
 }
 
 /* Writes a key: its prefix, and as much of the bytes in base32 as there is room for. */

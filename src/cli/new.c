@@ -93,16 +93,16 @@ static void print_keys(struct slice base, char key[KEY_BYTES], enum key_kind kin
     static const struct {
         const char *name, *label;
     } told[] = {
-        [KEY_ALL] = {"all", "keep to yourself, may do everything:"},
-        [KEY_READ] = {"read", "give to those who read:             "},
-        [KEY_SEND] = {"send", "paste where services send:          "},
+        {"all", "keep to yourself, may do everything:"},
+        {"read", "give to those who read:             "},
+        {"send", "paste where services send:          "},
     };
     struct buf json = {0};
-    for (; kind < KEY_KINDS; kind++, key_next(key)) {
+    for (size_t i = kind - KEY_ALL; i < sizeof told / sizeof *told; i++, key_next(key)) {
         if (is_json)
-            write_json(&json, base, key, told[kind].name);
+            write_json(&json, base, key, told[i].name);
         else
-            print_line(base, key, told[kind].label);
+            print_line(base, key, told[i].label);
     }
     if (is_json)
         printf("%.*s}\n", (int)json.len, json.data);
