@@ -141,6 +141,6 @@ def test_no_canary_leaves_its_cage(cage):
     for place, text in places.items():
         found = [name for name, canary in cage.canaries.items() if canary.encode().lower() in text.lower()]
         assert not found, f"{found} in {place}"
-    # The names of Redis' keys and of its pub/sub channels hold the name of a channel, as docs/migration.md says, and nothing else.
+    # Redis' keys (docs/decisions/2026-11-24-redis-layout.md) and pub/sub channels are named after a channel, and hold nothing else.
     found = {name for name, canary in cage.canaries.items() if canary in held}
     assert found == ({"plain", "send"} if cage.redis else set())
