@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Acts on webhooks that GitHub has signed with your secret, and refuses all others.
 
-    GITHUB_SECRET=… verify.py URL CURSOR_FILE
+    GITHUB_SECRET=… verify.py READ_URL CURSOR_FILE
 """
 
 import hashlib

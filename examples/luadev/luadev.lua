@@ -1,10 +1,11 @@
 -- Runs the Lua code that is pushed to an address, and pushes what came of it to another.
 --
 --   local luadev = require("luadev")
---   luadev.listen("red", CODE_URL, ANSWERS_URL)
+--   luadev.listen("red", CODE_READ_URL, ANSWERS_URL)
 --
 -- A piece of code is for everybody, or for the one that its push names: CODE_URL?to=red.
--- Whoever knows CODE_URL runs code in this program. There is nothing else that protects it.
+-- Whoever knows CODE_URL, or CODE_READ_URL, from which it follows, runs code in this program. There is nothing else that
+-- protects it.
 
 local longline = require("longline")
 local coxpcall = require("coxpcall")

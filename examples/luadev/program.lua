@@ -1,6 +1,6 @@
 -- A program to work on while it runs: a game of which pushed code sees and changes the players.
 --
---   lua5.1 program.lua NAME CODE_URL ANSWERS_URL
+--   lua5.1 program.lua NAME CODE_READ_URL ANSWERS_URL
 
 -- The client of this checkout, and luadev beside this program.
 local here = arg[0]:match("^.*/") or "./"
@@ -9,7 +9,7 @@ local copas = require("copas")
 
 local name, code_url, answers_url = arg[1], arg[2], arg[3]
 if not answers_url then
-  io.stderr:write("lua5.1 program.lua NAME CODE_URL ANSWERS_URL\n")
+  io.stderr:write("lua5.1 program.lua NAME CODE_READ_URL ANSWERS_URL\n")
   os.exit(1)
 end
 

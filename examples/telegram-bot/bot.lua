@@ -1,8 +1,8 @@
 -- The Lua half of a Telegram bot: it answers /ping and /id. What it does not know is for the other half.
 --
---   BOT_TOKEN=… lua5.1 bot.lua URL APPNAME CURSOR_FILE
+--   BOT_TOKEN=… lua5.1 bot.lua READ_URL APPNAME CURSOR_FILE
 --
--- APPNAME tells the bots on one address apart: it stands in the webhook's address, URL?appname=APPNAME.
+-- APPNAME tells the bots on one channel apart: it stands in the webhook's address, SEND_URL?appname=APPNAME.
 -- TELEGRAM is another Bot API than Telegram's, for trying it out.
 
 -- The client of this checkout; with `luarocks install` this line goes.
@@ -17,7 +17,7 @@ local PAUSES_S = { 1, 2, 4 }
 
 local url, appname, cursor_file = arg[1], arg[2], arg[3]
 if not cursor_file or not TOKEN then
-  io.stderr:write("BOT_TOKEN=… lua5.1 bot.lua URL APPNAME CURSOR_FILE\n")
+  io.stderr:write("BOT_TOKEN=… lua5.1 bot.lua READ_URL APPNAME CURSOR_FILE\n")
   os.exit(1)
 end
 io.stdout:setvbuf("line")

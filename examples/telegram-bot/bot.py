@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The Python half of a Telegram bot. It answers /sum and leaves the rest to the other half.
 
-    BOT_TOKEN=… bot.py URL APPNAME CURSOR_FILE
+    BOT_TOKEN=… bot.py READ_URL APPNAME CURSOR_FILE
 
-APPNAME tells the bots on one address apart. It is in the webhook's address: URL?appname=APPNAME.
+APPNAME tells the bots on one channel apart. It is in the webhook's address: SEND_URL?appname=APPNAME.
 Set TELEGRAM to try it with another Bot API.
 """
 

@@ -1,5 +1,6 @@
 """docs/recipes: each service's documented request against the server, and what a consumer gets of it.
 
+The service knows the address that sends, the consumer the one that reads.
 The signatures are checked as a consumer would, from view=full alone.
 """
 
@@ -11,6 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
+from keys import after, new_keys
 from longline_server import REPOSITORY
 
 pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
@@ -18,6 +20,19 @@ pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every st
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 SECRET = b"It's a Secret to Everybody"
+
+
+@pytest.fixture
+def channel(server):
+    """The channel as its consumer knows it."""
+    _, read, send = new_keys()
+    server.channels.update((read, send))
+    return "/" + read
+
+
+def to(channel):
+    """The channel as its service knows it."""
+    return "/" + after(channel[1:])
 
 
 def mac(algorithm, *parts):
@@ -31,7 +46,7 @@ def received(server, channel):
 
 def send(server, channel, body, headers, query=""):
     """Pushes an event; returns what a consumer gets, and the raw bytes of it."""
-    reply = server.post(channel + query, body, headers)
+    reply = server.post(to(channel) + query, body, headers)
     assert reply.status in (200, 204), reply
     update = received(server, channel)
     assert server.get(channel + "?ts=-1").updates == [update["body"]]
@@ -79,7 +94,7 @@ def test_stripe(server, channel):
 
 def test_slack(server, channel):
     hello = '{"token":"x","challenge":"3eZbrw1aBm2rZgRN","type":"url_verification"}'
-    reply = server.post(channel, hello, JSON)
+    reply = server.post(to(channel), hello, JSON)
     assert (reply.status, reply.text) == (200, "3eZbrw1aBm2rZgRN")
     body = b'{"type":"event_callback","event_id":"Ev1","event":{"type":"app_mention","text":"hi"}}'
     signature = "v0=" + mac("sha256", b"v0:1795506304:", body).hexdigest()
@@ -87,7 +102,7 @@ def test_slack(server, channel):
     update, raw = send(server, channel, body, headers)
     at = update["headers"]["x-slack-request-timestamp"].encode()
     assert update["headers"]["x-slack-signature"] == "v0=" + mac("sha256", b"v0:", at, b":", raw).hexdigest()
-    reply = server.post(channel + "?.reply=", "command=%2Fweather&text=94070", FORM)
+    reply = server.post(to(channel) + "?.reply=", "command=%2Fweather&text=94070", FORM)
     assert (reply.status, reply.body) == (200, b"")
     assert received(server, channel)["body"] == {"command": "/weather", "text": "94070"}
 
@@ -102,7 +117,7 @@ def test_telegram(server, channel):
 
 def test_discord_behind_a_program_that_checks(server, channel):
     headers = {**JSON, "X-Signature-Ed25519": "00" * 64, "X-Signature-Timestamp": "1795506304"}
-    reply = server.post(channel + "?.status=204", '{"version":1,"application_id":"1","type":0}', headers)
+    reply = server.post(to(channel) + "?.status=204", '{"version":1,"application_id":"1","type":0}', headers)
     assert (reply.status, reply.body) == (204, b"")
     assert received(server, channel)["body"]["type"] == 0
 
@@ -113,10 +128,10 @@ def twilio_signature(address, fields):
 
 
 def test_twilio(server, channel):
-    address = f"https://inbox.example{channel}?.status=204"
+    address = f"https://inbox.example{to(channel)}?.status=204"
     body = urlencode({"MessageSid": "SM1", "From": "+14155551234", "To": "+18005550000", "Body": "Привет & hi"})
     headers = {**FORM, "X-Twilio-Signature": twilio_signature(address, parse_qsl(body))}
-    reply = server.post(channel + "?.status=204", body, headers)
+    reply = server.post(to(channel) + "?.status=204", body, headers)
     assert (reply.status, reply.body) == (204, b"")
     update = received(server, channel)
     assert update["body"] == dict(parse_qsl(body)), "the wish is not merged"
@@ -125,7 +140,7 @@ def test_twilio(server, channel):
 
 
 def test_twilio_voice(server, channel):
-    reply = server.post(channel + "?.type=text/xml&.reply=%3CResponse/%3E", "CallSid=CA1", FORM)
+    reply = server.post(to(channel) + "?.type=text/xml&.reply=%3CResponse/%3E", "CallSid=CA1", FORM)
     assert (reply.status, reply.text) == (200, "<Response/>")
     assert reply.headers["content-type"].startswith("text/xml")
 
@@ -140,10 +155,10 @@ def test_shopify(server, channel):
 
 
 def test_vk(server, channel):
-    reply = server.post(channel + "?.reply=b41ac0de", '{"type":"confirmation","group_id":1}', JSON)
+    reply = server.post(to(channel) + "?.reply=b41ac0de", '{"type":"confirmation","group_id":1}', JSON)
     assert (reply.status, reply.text) == (200, "b41ac0de")
     body = '{"type":"message_new","object":{},"group_id":1,"event_id":"e1","secret":"s"}'
-    reply = server.post(channel + "?.reply=ok", body, JSON)
+    reply = server.post(to(channel) + "?.reply=ok", body, JSON)
     assert (reply.status, reply.text) == (200, "ok")
     assert received(server, channel)["body"] == json.loads(body)
 
@@ -167,7 +182,7 @@ def test_grafana_and_alertmanager(server, channel):
     update, raw = send(server, channel, body, headers)
     at = update["headers"]["x-grafana-time"].encode()
     assert update["headers"]["x-grafana-alerting-signature"] == mac("sha256", at, b":", raw).hexdigest()
-    assert server.request("PUT", channel + "/v1/alerts", body, JSON).status == 200
+    assert server.request("PUT", to(channel) + "/v1/alerts", body, JSON).status == 200
     update = received(server, channel)
     assert (update["method"], update["path"], update["body"]["status"]) == ("PUT", "/v1/alerts", "firing")
 
@@ -184,7 +199,7 @@ def test_uptime_kuma(server, channel):
 def test_home_assistant(server, channel):
     update, _ = send(server, channel, '{"entity":"door","state":"on"}', JSON)
     assert update["body"]["state"] == "on"
-    assert server.get(channel + "/pushUpdates?door=open").status == 200
+    assert server.get(to(channel) + "/pushUpdates?door=open").status == 200
     assert received(server, channel)["body"] == {"door": "open"}
 
 

@@ -15,6 +15,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "blackbox")]
 
 pytest.register_assert_rewrite("longline_server", "http_client", "program")
 
+from keys import new_keys
 from longline_server import BINARY, Server
 from program import Program
 
@@ -32,14 +33,35 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def address(server):
-    """address() is a fresh channel's address."""
-    return lambda: server.url(server.channel())
+def addresses(server):
+    """addresses() is a fresh channel's: the one that does everything, the one that reads, the one that sends."""
+
+    def make():
+        keys = new_keys()
+        server.channels.update(keys)
+        return [server.url("/" + key) for key in keys]
+
+    return make
 
 
 @pytest.fixture
-def url(address):
-    return address()
+def urls(addresses):
+    return addresses()
+
+
+@pytest.fixture
+def url(urls):
+    return urls[0]
+
+
+@pytest.fixture
+def read_url(urls):
+    return urls[1]
+
+
+@pytest.fixture
+def send_url(urls):
+    return urls[2]
 
 
 @pytest.fixture

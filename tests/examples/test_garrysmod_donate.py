@@ -20,11 +20,11 @@ pytestmark = pytest.mark.skipif(not shutil.which("luajit"), reason="no luajit")
 
 
 @pytest.fixture
-def ledger(tmp_path, url):
+def ledger(tmp_path, read_url):
     """The path of the ledger, in a data folder with the address."""
     folder = tmp_path / "data/donate"
     folder.mkdir(parents=True)
-    (folder / "address.txt").write_text(url + "\n")
+    (folder / "address.txt").write_text(read_url + "\n")
     return folder / "ledger.txt"
 
 
@@ -81,13 +81,13 @@ class LosesReplies:
         self.listener.close()
 
 
-def test_a_player_gets_the_payment_at_once(url, ledger, start_game):
+def test_a_player_gets_the_payment_at_once(send_url, ledger, start_game):
     game = start_game(ANN)
-    pay(url, "order-1", ANN, 500)
+    pay(send_url, "order-1", ANN, 500)
     game.wait_for_line(f"{ANN} sees Your balance is 500")
-    pay(url, "order-2", ANN, 250)
+    pay(send_url, "order-2", ANN, 250)
     game.wait_for_line(f"{ANN} sees Your balance is 750")
-    pay(url, "order-3", BOB, 1)
+    pay(send_url, "order-3", BOB, 1)
     game.wait_for_line("payment order-3 is booked")
     assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "250"), ("order-3", BOB, "1")]
     assert len([line for line in game.lines if "sees" in line]) == 2
@@ -95,21 +95,21 @@ def test_a_player_gets_the_payment_at_once(url, ledger, start_game):
     assert game.stderr == ""
 
 
-def test_the_sender_repeats_and_both_servers_restart_and_it_is_given_once(server, url, target, ledger, start_game):
+def test_the_sender_repeats_and_both_servers_restart_and_it_is_given_once(server, send_url, target, ledger, start_game):
     with LosesReplies(server.address, lost=1) as line:
         game = start_game(ANN)
-        pay(url.replace(f":{server.port}/", f":{line.port}/"), "order-1", ANN, 500)
+        pay(send_url.replace(f":{server.port}/", f":{line.port}/"), "order-1", ANN, 500)
     game.wait_for_line("payment order-1 is booked already")
     assert server.get(target).ts == 2
     game.kill()
 
-    pay(url, "order-1", ANN, 500)
-    pay(url, "order-2", ANN, 20)
+    pay(send_url, "order-1", ANN, 500)
+    pay(send_url, "order-2", ANN, 20)
     server.restart()
     game = start_game(ANN)
     game.wait_for_line("payment order-2 is booked")
-    pay(url, "order-1", ANN, 500)
-    pay(url, "order-3", ANN, 3)
+    pay(send_url, "order-1", ANN, 500)
+    pay(send_url, "order-3", ANN, 3)
     game.wait_for_line("payment order-3 is booked")
     game.kill()
 
@@ -118,9 +118,9 @@ def test_the_sender_repeats_and_both_servers_restart_and_it_is_given_once(server
     assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "20"), ("order-3", ANN, "3")]
 
 
-def test_a_line_torn_at_any_byte_gives_once(url, ledger, start_game):
-    pay(url, "order-1", ANN, 500)
-    pay(url, "order-2", BOB, 1000)
+def test_a_line_torn_at_any_byte_gives_once(send_url, ledger, start_game):
+    pay(send_url, "order-1", ANN, 500)
+    pay(send_url, "order-2", BOB, 1000)
     game = start_game()
     game.wait_for_line("payment order-2 is booked")
     game.kill()
@@ -138,17 +138,17 @@ def test_a_line_torn_at_any_byte_gives_once(url, ledger, start_game):
         assert booked(ledger) == expected, f"torn after {length} bytes: {ledger.read_bytes()}"
 
 
-def test_a_payment_that_is_none_is_not_pushed(server, url, target):
+def test_a_payment_that_is_none_is_not_pushed(server, send_url, target):
     with pytest.raises(subprocess.CalledProcessError):
-        pay(url, "order-1", ANN, "5OO")
+        pay(send_url, "order-1", ANN, "5OO")
     assert server.get(target).ts == 0
 
 
 @pytest.mark.parametrize("fits", ["0", "1", "20"])
-def test_a_full_disk_gives_nothing_and_the_next_start_does(url, ledger, start_game, fits):
+def test_a_full_disk_gives_nothing_and_the_next_start_does(send_url, ledger, start_game, fits):
     game = start_game(ANN, DISK_FULL=fits)
-    pay(url, "order-1", ANN, 500)
-    pay(url, "order-2", ANN, 20)
+    pay(send_url, "order-1", ANN, 500)
+    pay(send_url, "order-2", ANN, 20)
     game.wait_for_line("the ledger cannot be written")
     game.kill()
     assert booked(ledger) == [] and not any("sees" in line for line in game.lines)
@@ -156,21 +156,21 @@ def test_a_full_disk_gives_nothing_and_the_next_start_does(url, ledger, start_ga
     game.wait_for_line(f"{ANN} sees Your balance is 520")
 
 
-def test_a_longline_that_lost_its_data_is_read_from_its_start(server, url, ledger, start_game):
+def test_a_longline_that_lost_its_data_is_read_from_its_start(server, send_url, ledger, start_game):
     ledger.write_text(f"70 order-1 {ANN} 500 ok\n")
-    pay(url, "order-1", ANN, 500)
-    pay(url, "order-2", ANN, 20)
+    pay(send_url, "order-1", ANN, 500)
+    pay(send_url, "order-2", ANN, 20)
     game = start_game(ANN)
     game.wait_for_line(f"{ANN} sees Your balance is 520")
-    pay(url, "order-3", ANN, 3)
+    pay(send_url, "order-3", ANN, 3)
     game.wait_for_line(f"{ANN} sees Your balance is 523")
     assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "20"), ("order-3", ANN, "3")]
 
 
-def test_a_longline_that_lost_its_data_and_has_passed_the_ledger(url, ledger, start_game):
+def test_a_longline_that_lost_its_data_and_has_passed_the_ledger(send_url, ledger, start_game):
     ledger.write_text(f"2@00c0ffee00c0ffee order-1 {ANN} 500 ok\n")
     for n in (2, 3, 4):
-        pay(url, f"order-{n}", ANN, n)
+        pay(send_url, f"order-{n}", ANN, n)
     game = start_game(ANN)
     game.wait_for_line(f"{ANN} sees Your balance is 509")
     assert booked(ledger) == [("order-1", ANN, "500"), ("order-2", ANN, "2"), ("order-3", ANN, "3"), ("order-4", ANN, "4")]
@@ -193,9 +193,9 @@ def test_a_longline_that_lost_its_data_and_has_passed_the_ledger(url, ledger, st
     ],
     ids=str,
 )
-def test_what_is_no_payment_is_passed_over(server, url, target, ledger, start_game, update):
+def test_what_is_no_payment_is_passed_over(server, send_url, target, ledger, start_game, update):
     server.push(target, json.dumps(update).encode())
-    pay(url, "order-1", ANN, 500)
+    pay(send_url, "order-1", ANN, 500)
     game = start_game(ANN)
     game.wait_for_line(f"{ANN} sees Your balance is 500")
     assert booked(ledger) == [("order-1", ANN, "500")]

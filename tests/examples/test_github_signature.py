@@ -27,21 +27,21 @@ def signature(text, secret=SECRET):
 
 
 @pytest.fixture
-def verify(run, url):
+def verify(run, read_url):
     return lambda secret=SECRET: run(
-        PYTHON, EXAMPLES / "github-signature/verify.py", url, "github.ts", GITHUB_SECRET=secret
+        PYTHON, EXAMPLES / "github-signature/verify.py", read_url, "github.ts", GITHUB_SECRET=secret
     )
 
 
 @pytest.fixture
-def push(server, target):
+def push(server, send_url):
     """push(text, signature=None, query="") as GitHub or a forger. Returns the update's id."""
 
     def push(text, signature=None, query="", event="pull_request"):
         headers = {"Content-Type": "application/json", "X-GitHub-Event": event}
         if signature is not None:
             headers["X-Hub-Signature-256"] = signature
-        return server.push(target + query, text.encode(), headers)
+        return server.push("/" + send_url.rsplit("/", 1)[1] + query, text.encode(), headers)
 
     return push
 
@@ -113,7 +113,7 @@ def test_without_a_signature_it_is_refused(push, verify):
 
 
 def test_the_query_changes_nothing_of_what_was_signed(push, verify):
-    """Whoever knows the address can push a signed text again, and merge a query into the update."""
+    """Whoever knows the sending address can push a signed text again, and merge a query into the update."""
     push(PULL_REQUEST, signature(PULL_REQUEST), query="?action=closed&repository=evil")
     program = verify()
     program.wait_for_line("accepted pull_request opened Codertocat/Hello-World")

@@ -22,17 +22,17 @@ def lua(request):
 class Code:
     """The addresses for code and for answers."""
 
-    def __init__(self, server, address):
+    def __init__(self, server, addresses):
         self.server = server
-        self.url = address()
-        self.answers_url = address()
+        _, self.read_url, self.url = addresses()
+        _, self.answers_read_url, self.answers_url = addresses()
 
     def push(self, code, *name):
         command = [LUADEV / "push.sh", self.url, *name]
         subprocess.run(command, input=code.encode(), check=True, timeout=10, stdout=subprocess.DEVNULL)
 
     def answers(self):
-        return self.server.get("/" + self.answers_url.rsplit("/", 1)[1]).updates
+        return self.server.get("/" + self.answers_read_url.rsplit("/", 1)[1]).updates
 
     def wait_for_answers(self, count):
         """The first `count` answers, without those that say that a program is listening."""
@@ -55,14 +55,14 @@ class Code:
 
 
 @pytest.fixture
-def code(server, address):
-    return Code(server, address)
+def code(server, addresses):
+    return Code(server, addresses)
 
 
 @pytest.fixture
 def programs(code, run, lua):
     """Two of them, red and blue, that listen."""
-    programs = [run(lua, LUADEV / "program.lua", name, code.url, code.answers_url) for name in ("red", "blue")]
+    programs = [run(lua, LUADEV / "program.lua", name, code.read_url, code.answers_url) for name in ("red", "blue")]
     code.wait_for_listeners(["red", "blue"])
     return programs
 
@@ -89,7 +89,7 @@ def test_one_is_addressed_alone(code, programs):
 
 def test_any_name_can_be_addressed(code, run, lua):
     name = "größe & co=50%25+1#?"
-    run(lua, LUADEV / "program.lua", name, code.url, code.answers_url)
+    run(lua, LUADEV / "program.lua", name, code.read_url, code.answers_url)
     code.wait_for_listeners([name])
     code.push("return 1", name)
     code.push("return 2", "another")
@@ -148,7 +148,7 @@ def test_code_may_wait_and_the_next_comes_after_it(code, programs):
 
 def test_code_from_before_the_start_is_not_run(code, run, lua):
     code.push('return "old"')
-    run(lua, LUADEV / "program.lua", "red", code.url, code.answers_url)
+    run(lua, LUADEV / "program.lua", "red", code.read_url, code.answers_url)
     code.wait_for_listeners(["red"])
     code.push('return "new"')
     (answer,) = code.wait_for_answers(1)

@@ -1,4 +1,4 @@
-"""A bot in two halves, a second bot on the same address, and missed updates."""
+"""A bot in two halves, a second bot on the same channel, and missed updates."""
 
 import json
 import shutil
@@ -42,11 +42,11 @@ class Sender:
 
 
 @pytest.fixture
-def sender(run, url):
-    """Telegram, with both bots' webhooks set to one address."""
+def sender(run, send_url):
+    """Telegram, with both bots' webhooks set to one channel."""
     sender = Sender(run)
     for token, appname in ((ALPHA, "alpha"), (BETA, "beta")):
-        assert sender.call(token, "setWebhook", url=f"{url}?appname={appname}")["ok"]
+        assert sender.call(token, "setWebhook", url=f"{send_url}?appname={appname}")["ok"]
     return sender
 
 
@@ -58,7 +58,7 @@ def lua(request):
 
 
 @pytest.fixture
-def start_half(run, url, sender):
+def start_half(run, read_url, sender):
     """start_half(interpreter, token, appname) starts bot.py or bot.lua.
 
     Its cursor file is APPNAME-INTERPRETER.ts.
@@ -67,7 +67,7 @@ def start_half(run, url, sender):
     def start(interpreter, token, appname):
         program = BOT / ("bot.py" if interpreter == PYTHON else "bot.lua")
         cursor = f"{appname}-{interpreter.rsplit('/', 1)[-1]}.ts"
-        return run(interpreter, program, url, appname, cursor, BOT_TOKEN=token, TELEGRAM=sender.api)
+        return run(interpreter, program, read_url, appname, cursor, BOT_TOKEN=token, TELEGRAM=sender.api)
 
     return start
 
@@ -85,7 +85,7 @@ def test_both_halves_answer_each_its_own(sender, start_half, lua):
     assert sender.program.stderr == ""
 
 
-def test_two_bots_on_one_address_are_told_apart(sender, start_half, lua):
+def test_two_bots_on_one_channel_are_told_apart(sender, start_half, lua):
     for token, appname in ((ALPHA, "alpha"), (BETA, "beta")):
         start_half(lua, token, appname)
         start_half(PYTHON, token, appname)
@@ -99,7 +99,7 @@ def test_two_bots_on_one_address_are_told_apart(sender, start_half, lua):
 
 
 @pytest.mark.parametrize("half", ["lua5.1", "luajit", PYTHON])
-def test_what_was_missed_is_answered_once(server, url, target, tmp_path, sender, start_half, half):
+def test_what_was_missed_is_answered_once(server, target, tmp_path, sender, start_half, half):
     if not shutil.which(half):
         pytest.skip(f"no {half}")
     command = {PYTHON: "/sum 1 {}"}.get(half, "/ping {}")
@@ -154,7 +154,7 @@ def test_updates_of_other_kinds_do_not_stop_it(server, target, sender, start_hal
 
 
 @pytest.mark.skipif(not shutil.which("lua5.1"), reason="no lua5.1")
-def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, target, run, stand_in):
+def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, read_url, target, run, stand_in):
     # How Telegram treats answers 10 to 12 of the Lua half and 20 to 22 of Python's. It takes the rest.
     statuses = {f"{half}{i}": each[:] for half in "12" for i, each in enumerate(([500, 429, None, 502], [403], [500]))}
     calls = []
@@ -167,7 +167,7 @@ def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, url, targe
 
     api = stand_in(answer)
     halves = {
-        half: run(*command, url, "alpha", f"{half}.ts", BOT_TOKEN=ALPHA, TELEGRAM=api)
+        half: run(*command, read_url, "alpha", f"{half}.ts", BOT_TOKEN=ALPHA, TELEGRAM=api)
         for half, command in {"1": ("lua5.1", BOT / "bot.lua"), "2": (PYTHON, BOT / "bot.py")}.items()
     }
     for i in range(3):  # Updates 1, 3 and 5 are for the Lua half, and 2, 4 and 6 for Python's.
