@@ -6,6 +6,7 @@
 #include "api/many.h"
 #include "api/page.h"
 #include "api/poll.h"
+#include "api/purge.h"
 #include "api/push.h"
 #include "api/refusals.h"
 #include "api/replies.h"
@@ -358,7 +359,7 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     } else if (method == MAY_GET)
         serve_get(exchange, request, route, place);
     else if (method == MAY_DELETE)
-        consumers_forget(exchange, channel_of(route), route->query);
+        delete_handle(exchange, request, channel_of(route), route->query);
     else
         push(exchange, request, route);
 }
@@ -431,6 +432,7 @@ static void on_cancel(struct exchange *exchange) {
     case ASK_FORGET: poll_forget(ask); return;
     case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
     case ASK_MANY: many_cancel(ask->many); return;
+    case ASK_PURGE: inbox_cancel_purge(ask->purge); ask->kind = ASK_NOTHING; return;
     case ASK_BATCH: batch_cancel(ask->batch); break;
     case ASK_LARGE_PUSH: large_push_cancel(ask->large_push); break;
     case ASK_PUSH:
@@ -450,4 +452,5 @@ static void on_expire(struct exchange *exchange) {
 }
 
 const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused};
-const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done};
+const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done,
+                                              purge_done};

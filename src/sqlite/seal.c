@@ -78,6 +78,10 @@ int64_t seal_epoch(int64_t id, int64_t name, int64_t seq) {
     return (int64_t)XXH3_64bits(numbers, sizeof numbers);
 }
 
+int64_t seal_purge(const int64_t *numbers, size_t count) {
+    return (int64_t)XXH3_64bits_withSeed(numbers, count * sizeof *numbers, count);
+}
+
 int64_t seal_meta(struct slice key, int64_t value) {
     return (int64_t)XXH3_64bits_withSeed(key.data, key.len, (uint64_t)value);
 }
@@ -197,6 +201,16 @@ static void is_epoch(sqlite3_context *context, int count, sqlite3_value **values
                             sqlite3_value_int64(values[2])) == sqlite3_value_int64(values[3]));
 }
 
+static void is_purge(sqlite3_context *context, int count, sqlite3_value **values) {
+    int64_t numbers[SEAL_PURGE_NUMBERS];
+    size_t columns = (size_t)count - 1;
+    for (size_t i = 0; i < columns && i < SEAL_PURGE_NUMBERS; i++)
+        numbers[i] = sqlite3_value_int64(values[i]);
+    sqlite3_result_int(context, columns && columns <= SEAL_PURGE_NUMBERS &&
+                                    seal_purge(numbers, columns) ==
+                                        sqlite3_value_int64(values[columns]));
+}
+
 static void is_sealed(sqlite3_context *context, int count, sqlite3_value **values) {
     assert(count == 3);
     sqlite3_result_int(context, seal_meta(bytes_of(values[0]), sqlite3_value_int64(values[1])) ==
@@ -216,6 +230,7 @@ bool seal_define_functions(sqlite3 *db) {
         {"is_delivery", 5, is_delivery},
         {"is_consumer", 5, is_consumer},
         {"is_epoch", 4, is_epoch},
+        {"is_purge", -1, is_purge},
         {"make_seal", 14, make_seal},
         {"make_channel_seal", 6, make_channel_seal},
     };

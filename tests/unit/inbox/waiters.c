@@ -148,7 +148,7 @@ static void on_push_done(void *owner, const struct store_append *push) {
 /* --- Making and freeing ----------------------------------------------------------------------- */
 
 void make_inbox(void) {
-    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done};
+    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done, on_purge_done};
     if (!fake.is_shared)
         fake.keep = options.channel_max_updates;
     inbox = inbox_new(&loop, &fake.store, &options, &events);
