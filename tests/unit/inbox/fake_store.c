@@ -29,6 +29,11 @@ static void on_cursors(struct store *store, struct store_cursors *cursors) {
     list_append(&fake.cursors_asked, &cursors->op.link);
 }
 
+static void on_purge(struct store *store, struct store_purge *purge) {
+    (void)store;
+    list_append(&fake.purges, &purge->op.link);
+}
+
 static void on_listen(struct store *store, const struct store_events *events) {
     (void)store;
     fake.events = events;
@@ -76,11 +81,13 @@ static enum store_error health(struct store *store, struct buf *line) {
 static const struct store_ops own_ops = {.append = on_append,
                                          .read = on_read,
                                          .cursors = on_cursors,
+                                         .purge = on_purge,
                                          .now_ms = now_ms,
                                          .health = health};
 static const struct store_ops shared_ops = {.append = on_append,
                                             .read = on_read,
                                             .cursors = on_cursors,
+                                            .purge = on_purge,
                                             .now_ms = now_ms,
                                             .health = health,
                                             .listen = on_listen,
@@ -98,6 +105,7 @@ void fake_init(bool is_shared) {
     fake.now_ms = 1700000000000;
     list_init(&fake.appends);
     list_init(&fake.asked);
+    list_init(&fake.purges);
     list_init(&fake.done);
     list_init(&fake.cursors_asked);
     list_init(&fake.cursors_done);
@@ -250,6 +258,19 @@ void fake_serve_reads(void) {
         fake_do_read();
         fake_answer_read(STORE_OK);
     }
+}
+
+void fake_answer_purge(enum store_error error) {
+    struct list *link = list_shift(&fake.purges);
+    assert_non_null(link);
+    struct store_purge *purge = container_of(link, struct store_purge, op.link);
+    struct fake_channel *channel = find((struct slice){purge->name, purge->name_len});
+    uint64_t upto = purge->upto < channel->total ? purge->upto : channel->total;
+    purge->error = error;
+    if (!error && channel->gone < upto)
+        channel->gone = upto;
+    purge->gone = error ? 0 : channel->gone;
+    purge->op.done(&purge->op);
 }
 
 /* --- Consumers' cursors ----------------------------------------------------------------------- */

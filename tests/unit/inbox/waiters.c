@@ -11,6 +11,8 @@ struct waiter waiters[WAITERS_MAX];
 bool are_replies_lost;
 int polls_done, answers_made;
 int pushes_done, pushes_failed, pushes_without_owner;
+int purges_done, purges_failed, purges_without_owner;
+uint64_t last_gone;
 uint64_t last_pushed_ts;
 uint64_t seed;
 struct store_cursor listed[2 * CONSUMERS_MAX];
@@ -143,6 +145,13 @@ static void on_push_done(void *owner, const struct store_append *push) {
     pushes_without_owner += !owner;
     if (!push->error)
         last_pushed_ts = push->updates[push->count - 1]->ts;
+}
+
+static void on_purge_done(void *owner, const struct store_purge *purge) {
+    purges_done++;
+    purges_failed += purge->error != STORE_OK;
+    purges_without_owner += !owner;
+    last_gone = purge->gone;
 }
 
 /* --- Making and freeing ----------------------------------------------------------------------- */
