@@ -148,7 +148,7 @@ static void check_rows(struct check *check) {
                   "SELECT channel, is_purge(channel, upto, seq, seal) FROM purge ORDER BY channel",
                   "what is purged", "purge.channel");
     check_rows_if(check, "purge_job",
-                  "SELECT id, is_purge(id, channel, after, upto, seq, seal) FROM purge_job"
+                  "SELECT id, is_purge(id, channel, upto, seq, seal) FROM purge_job"
                   " ORDER BY id",
                   "what is to be purged", "purge_job.id");
     check_links(check);

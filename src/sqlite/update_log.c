@@ -513,7 +513,6 @@ void update_log_read(struct update_log *log, struct store_read *read) {
 static bool put_floor(struct update_log *log, struct entry *entry, uint64_t upto) {
     struct reader_channel channel = channel_of(entry);
     struct purge_range range = {.channel = entry->now.id,
-                                .after = entry->floor,
                                 .upto = upto,
                                 .last_seq = entry->now.head};
     struct transaction t;
