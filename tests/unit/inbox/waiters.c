@@ -175,6 +175,7 @@ static void begin(bool is_shared) {
     memset(&counters, 0, sizeof counters);
     polls_done = answers_made = answers_alive = 0;
     pushes_done = pushes_failed = pushes_without_owner = 0;
+    purges_done = purges_failed = purges_without_owner = 0;
     options = (struct inbox_options){.channel_max_updates = 1000,
                                      .ttl_ms = 1000000,
                                      .cache_max_bytes = 64 << 20,
