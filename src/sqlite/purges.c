@@ -56,7 +56,7 @@ static bool prepare(struct purges *purges) {
 }
 
 static void unprepare(struct purges *purges) {
-    sqlite3_stmt **statements[] = {&purges->put_floor, &purges->put_job,   &purges->next_job,
+    sqlite3_stmt **statements[] = {&purges->put_floor, &purges->put_job,    &purges->next_job,
                                    &purges->end_jobs,  &purges->delete_row, &purges->delete_floors};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
@@ -105,9 +105,7 @@ static bool put_job(struct purges *purges, const struct job *job) {
 }
 
 bool purges_add(struct purges *purges, const struct purge_range *range) {
-    struct job job = {.channel = range->channel,
-                      .upto = (int64_t)range->upto,
-                      .seq = range->seq};
+    struct job job = {.channel = range->channel, .upto = (int64_t)range->upto, .seq = range->seq};
     if (!purges->is_prepared && (!log_file_execute(purges->file, schema) || !prepare(purges)))
         return false;
     if (!sql_get(purges->last_job, &job.id))

@@ -24,8 +24,8 @@ struct purges {
     struct rows *rows;
     struct log_state *state;
     struct wipe wipe;
-    sqlite3_stmt *put_floor, *put_job, *next_job, *last_job, *move_job, *end_jobs,
-        *delete_row, *delete_floors;
+    sqlite3_stmt *put_floor, *put_job, *next_job, *last_job, *move_job, *end_jobs, *delete_row,
+        *delete_floors;
     bool is_made, is_prepared; /* the tables: in the file; in this transaction at least */
     bool has_jobs;             /* perhaps */
     int64_t wiped_id;          /* jobs up to this one are done with once the wipe is */

@@ -22,7 +22,7 @@ struct sweeper {
         bool is_known;
         int64_t seq, born; /* of the oldest row that is whole; seq 0: there is none */
     } oldest;
-    bool is_held; /* it must not delete now */
+    bool is_held;                     /* it must not delete now */
     bool is_end_stuck, is_pass_stuck; /* damage is in the way: nothing is deleted there any more */
 };
 

@@ -175,8 +175,8 @@ static bool wipe_slice(struct wipe *wipe, uint64_t end_ns) {
 /* --- The whole -------------------------------------------------------------------------------- */
 
 void wipe_begin(struct wipe *wipe) {
-    bool has_file = sqlite3_db_filename(wipe->file->db, "main") &&
-                    *sqlite3_db_filename(wipe->file->db, "main");
+    bool has_file =
+        sqlite3_db_filename(wipe->file->db, "main") && *sqlite3_db_filename(wipe->file->db, "main");
     wipe->state = has_file ? WIPE_PAGES : WIPE_DONE;
     wipe->next_page = 1;
     wipe->is_unsynced = false;

@@ -157,7 +157,8 @@ static void on_purge_done(void *owner, const struct store_purge *purge) {
 /* --- Making and freeing ----------------------------------------------------------------------- */
 
 void make_inbox(void) {
-    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done, on_purge_done};
+    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done,
+                                               on_purge_done};
     if (!fake.is_shared)
         fake.keep = options.channel_max_updates;
     inbox = inbox_new(&loop, &fake.store, &options, &events);

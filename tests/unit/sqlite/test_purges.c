@@ -24,8 +24,8 @@ static uint64_t purge(const char *channel, uint64_t upto) {
 /* How often the text stands in the file and its write-ahead log. */
 static int count_in_files(const char *text) {
     char command[512];
-    snprintf(command, sizeof command, "cat %s %s-wal 2>/dev/null | grep -ao '%s' | wc -l", path, path,
-             text);
+    snprintf(command, sizeof command, "cat %s %s-wal 2>/dev/null | grep -ao '%s' | wc -l", path,
+             path, text);
     FILE *out = popen(command, "r");
     int count = -1;
     assert_int_equal(fscanf(out, "%d", &count), 1);
