@@ -39,8 +39,8 @@ bool purges_init(struct purges *purges, struct log_file *file, struct rows *rows
                  struct log_state *state, struct wal *wal);
 void purges_deinit(struct purges *purges);
 
-/* What is purged: the updates of a channel up to `upto`, of which the newest is the row `seq` of the
- * log; 0: none has a row. */
+/* What is purged: the updates of a channel up to `upto`, of which the newest is the row `seq` of
+ * the log; 0: none has a row. */
 struct purge_range {
     int64_t channel;
     uint64_t upto;
