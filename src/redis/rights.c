@@ -36,8 +36,6 @@ const char redis_rights_script[] =
     "end\n"
     "if wait == 'yes' then need('WAIT', 'WAIT', '1', '1') end\n"
     "needs('HGET HSET HDEL PEXPIRE', seen, '?')\n"
-    "needs('UNLINK', updates, '?')\n"
-    "needs('UNLINK', meta, '?')\n"
     "needs('PTTL', total, '?')\n"
     "needs('GET SET PTTL PEXPIRE', epoch, '?')\n"
     "needs('HLEN HMGET HGETALL HSET HDEL PEXPIRE', consumers, '?')\n"
