@@ -185,7 +185,7 @@ def test_a_purge_that_is_refused(redis_servers, redis, start):
 def test_a_purge_waits_for_replicas(redis_servers, redis, start):
     replica = redis_servers.start(replicaof=f"{HOST} {redis.port}")
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica's copy")
-    server = start(**redis.settings(REDIS_WAIT="1:300"))
+    server = start(**redis.settings(REDIS_WAIT="1:1000"))
     healthy(server)
     channel = server.channel()
     server.push(channel, json.dumps(CANARY))

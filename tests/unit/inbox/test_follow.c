@@ -518,6 +518,7 @@ static void test_news_that_a_purge_overtakes(void **state) {
     assert_int_equal(waiters[0].cursor, 5);
     assert_int_equal(waiters[0].all_missed, 1);
     check_from_memory(5, 5, 4);
+    assert_int_equal(fake_channel("c")->updates[3]->refs, 1); /* nobody keeps it */
 }
 
 static void test_a_purge_of_a_life_before(void **state) {
@@ -529,7 +530,10 @@ static void test_a_purge_of_a_life_before(void **state) {
     fake_turn_off();
     settle();
     assert_int_equal(waiters[0].resets, 1);
-    check_from_memory(1, 2, 0);
+    waiters[1].cursor = 0;
+    poll_on(1, true);
+    settle();
+    check_answer(&waiters[1], 1, 2, 2, 0);
 }
 
 /* --- Everything at random --------------------------------------------------------------------- */

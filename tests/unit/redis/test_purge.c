@@ -128,11 +128,11 @@ static void test_records_with_holes(void **state) {
 static void test_records_of_a_life_before(void **state) {
     (void)state;
     const char *channel = "lives";
-    push_some(channel, 3);
-    push_upstream(channel, 4);                                               /* 4 to 7 */
-    ask(redis, "LSET " KEY "meta:%s 0 %s", channel, "6 1 7 -1 0 0 4\nPOST"); /* as old ones are */
+    push_some(channel, 4);
+    push_upstream(channel, 3); /* 5 to 7 */
+    ask(redis, "LSET " KEY "meta:%s 1 %s", channel, "6 1 7 -1 0 0 4\nPOST");
     check_gone(channel, 2, 2);
-    check_lengths(channel, 5, 1);
+    check_lengths(channel, 5, 2);
     assert_int_equal(redis_record_ts(slice_of(ask_text(redis, "LINDEX " KEY "meta:lives 0"))), 3);
     ask(redis, "RPUSH " KEY "meta:%s x", channel);
     check_gone(channel, 2, 2);
