@@ -163,6 +163,28 @@ def test_who_misses_the_news_learns_it_later(redis, start):
     check_told(clients, channel, 6)
 
 
+def test_how_to_rid_the_files_of_it(redis_servers, start):
+    """As docs/scaling.md says."""
+    redis = redis_servers.start(appendonly="yes", save="3600 100000")
+    server = start(**redis.settings())
+    healthy(server)
+    channel = server.channel()
+    server.push(channel, json.dumps({"token": CANARY}))
+    redis.command("SAVE")
+    assert purge(server, channel) == 1
+
+    def files():
+        return {path.suffix for path in redis.directory.rglob("*.[ar][od][fb]") if CANARY.encode() in path.read_bytes()}
+
+    assert files() == {".aof", ".rdb"}
+    redis.command("BGREWRITEAOF")
+    wait_until(lambda: redis.info("persistence")["aof_rewrite_in_progress"] == "0", "the file to be rewritten")
+    assert redis.info("persistence")["aof_last_bgrewrite_status"] == "ok"
+    redis.command("BGSAVE")
+    wait_until(lambda: redis.info("persistence")["rdb_bgsave_in_progress"] == "0", "the snapshot")
+    wait_until(lambda: not files(), "the old files to go")
+
+
 def test_a_purge_that_is_refused(redis_servers, redis, start):
     server = start(**redis.settings(REDIS_TIMEOUT=1000))
     healthy(server)
