@@ -62,7 +62,7 @@ def check_told(clients, channel, ts):
 
 def load(server, channel, ts):
     """Has the server watch the channel, and hold it in memory."""
-    assert server.get(f"{channel}?ts={ts - 1}&sleep=60").total == ts
+    assert server.get(f"{channel}?ts=0&sleep=60").total == ts
     with server.client() as client:
         client.send_request("GET", f"{channel}?ts={ts}&sleep=60")
         server.wait_for_parked(1)
@@ -127,7 +127,9 @@ def test_the_memory_of_the_others(pair, where):
     push_some(one, channel, 1, 5)
     for server in pair:
         load(server, channel, 5)
+        reads = server.metric("longline_store_reads_total")
         assert from_memory(server, channel, 2)["updates"] == [{"n": n} for n in (3, 4, 5)]
+        assert server.metric("longline_store_reads_total") == reads
     assert purge(one, channel, "?upto=4") == 4
     expected = {"ok": True, "ts": 5, "missed": 2, "updates": [{"n": 5}]}
     asked = "2" + where
