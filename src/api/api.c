@@ -432,7 +432,10 @@ static void on_cancel(struct exchange *exchange) {
     case ASK_FORGET: poll_forget(ask); return;
     case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
     case ASK_MANY: many_cancel(ask->many); return;
-    case ASK_PURGE: inbox_cancel_purge(ask->purge); ask->kind = ASK_NOTHING; return;
+    case ASK_PURGE:
+        inbox_cancel_purge(ask->purge);
+        ask->kind = ASK_NOTHING;
+        return;
     case ASK_BATCH: batch_cancel(ask->batch); break;
     case ASK_LARGE_PUSH: large_push_cancel(ask->large_push); break;
     case ASK_PUSH:
@@ -452,5 +455,4 @@ static void on_expire(struct exchange *exchange) {
 }
 
 const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused};
-const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done,
-                                              purge_done};
+const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done, purge_done};

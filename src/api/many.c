@@ -115,8 +115,7 @@ static void empty_answer(struct member *member) {
 /* Leaves out what may be purged since it was given: the next poll asks for it again. */
 static void leave_out_purged(struct many *many) {
     for (struct member *member = many->members; member < end_of(many); member++) {
-        if (!member->answer || !member->answer->count ||
-            member->purges == inbox_purges(api.inbox))
+        if (!member->answer || !member->answer->count || member->purges == inbox_purges(api.inbox))
             continue;
         if (member != many->last)
             many->told_bytes -= member->size;

@@ -99,9 +99,11 @@ static void check_links(struct check *check) {
     static const char lost[] =
         "SELECT l.seq, 0 FROM update_log AS l JOIN channel AS c ON c.id = l.channel"
         " WHERE " IS_TOO_YOUNG("l.prev") " AND l.ts - 1 > c.total - " META(
-            "channel_max") " AND l.ts - 1 > " FLOOR("c.id") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = l.prev)";
-    static const char headless[] = "SELECT id, 0 FROM channel NOT INDEXED WHERE " IS_TOO_YOUNG(
-        "head") " AND total > " FLOOR("id") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = head)";
+            "channel_max") " AND l.ts - 1 > " FLOOR("c.id") " AND NOT EXISTS (SELECT 1 FROM "
+                                                            "update_log WHERE seq = l.prev)";
+    static const char headless[] =
+        "SELECT id, 0 FROM channel NOT INDEXED WHERE " IS_TOO_YOUNG("head") " AND total > " FLOOR(
+            "id") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = head)";
 #undef FLOOR
 #undef IS_TOO_YOUNG
 #undef META
@@ -148,7 +150,7 @@ static void check_rows(struct check *check) {
                   "SELECT channel, is_purge(channel, upto, seq, seal) FROM purge ORDER BY channel",
                   "what is purged", "purge.channel");
     check_rows_if(check, "purge_job",
-                  "SELECT id, is_purge(id, channel, after, upto, seq, seal) FROM purge_job"
+                  "SELECT id, is_purge(id, channel, upto, seq, seal) FROM purge_job"
                   " ORDER BY id",
                   "what is to be purged", "purge_job.id");
     check_links(check);

@@ -22,7 +22,7 @@
 enum {
     LOG_SCHEMA_VERSION = 2,
     LOG_BUSY_MS = 10000, /* an administrator's sqlite3 may hold a lock for a moment */
-    LOG_SKIP = 128, /* a row's `skip` leads to an update whose ts is a multiple of this */
+    LOG_SKIP = 128,      /* a row's `skip` leads to an update whose ts is a multiple of this */
 };
 
 /* Numbers first: a reader follows links without loading bodies. */

@@ -16,15 +16,15 @@ static const char schema[] =
     "  channel INTEGER PRIMARY KEY, upto INTEGER NOT NULL, seq INTEGER NOT NULL,"
     "  seal INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS purge_job ("
-    "  id INTEGER PRIMARY KEY, channel INTEGER NOT NULL, after INTEGER NOT NULL,"
-    "  upto INTEGER NOT NULL, seq INTEGER NOT NULL, seal INTEGER NOT NULL);";
+    "  id INTEGER PRIMARY KEY, channel INTEGER NOT NULL, upto INTEGER NOT NULL,"
+    "  seq INTEGER NOT NULL, seal INTEGER NOT NULL);";
 
 struct job {
-    int64_t id, channel, after, upto, seq;
+    int64_t id, channel, upto, seq;
 };
 
 static int64_t seal_job(const struct job *job) {
-    int64_t numbers[] = {job->id, job->channel, job->after, job->upto, job->seq};
+    int64_t numbers[] = {job->id, job->channel, job->upto, job->seq};
     return seal_purge(numbers, sizeof numbers / sizeof *numbers);
 }
 
@@ -38,10 +38,10 @@ static bool prepare(struct purges *purges) {
                          "INSERT OR REPLACE INTO purge (channel, upto, seq, seal)"
                          " VALUES (?1, ?2, ?3, ?4)") &&
         log_file_prepare(file, &purges->put_job,
-                         "INSERT INTO purge_job (id, channel, after, upto, seq, seal)"
-                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6)") &&
+                         "INSERT INTO purge_job (id, channel, upto, seq, seal)"
+                         " VALUES (?1, ?2, ?3, ?4, ?5)") &&
         log_file_prepare(file, &purges->next_job,
-                         "SELECT id, channel, after, upto, seq, seal FROM purge_job"
+                         "SELECT id, channel, upto, seq, seal FROM purge_job"
                          " WHERE seq <> 0 ORDER BY id LIMIT 1") &&
         log_file_prepare(file, &purges->last_job, "SELECT max(id) FROM purge_job") &&
         log_file_prepare(file, &purges->move_job,
@@ -56,7 +56,7 @@ static bool prepare(struct purges *purges) {
 }
 
 static void unprepare(struct purges *purges) {
-    sqlite3_stmt **statements[] = {&purges->put_floor, &purges->put_job,   &purges->next_job,
+    sqlite3_stmt **statements[] = {&purges->put_floor, &purges->put_job,    &purges->next_job,
                                    &purges->end_jobs,  &purges->delete_row, &purges->delete_floors};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
@@ -98,18 +98,14 @@ static bool put_job(struct purges *purges, const struct job *job) {
     sqlite3_stmt *put = purges->put_job;
     sqlite3_bind_int64(put, 1, job->id);
     sqlite3_bind_int64(put, 2, job->channel);
-    sqlite3_bind_int64(put, 3, job->after);
-    sqlite3_bind_int64(put, 4, job->upto);
-    sqlite3_bind_int64(put, 5, job->seq);
-    sqlite3_bind_int64(put, 6, seal_job(job));
+    sqlite3_bind_int64(put, 3, job->upto);
+    sqlite3_bind_int64(put, 4, job->seq);
+    sqlite3_bind_int64(put, 5, seal_job(job));
     return sql_run(put);
 }
 
 bool purges_add(struct purges *purges, const struct purge_range *range) {
-    struct job job = {.channel = range->channel,
-                      .after = (int64_t)range->after,
-                      .upto = (int64_t)range->upto,
-                      .seq = range->seq};
+    struct job job = {.channel = range->channel, .upto = (int64_t)range->upto, .seq = range->seq};
     if (!purges->is_prepared && (!log_file_execute(purges->file, schema) || !prepare(purges)))
         return false;
     if (!sql_get(purges->last_job, &job.id))
@@ -137,9 +133,8 @@ static bool find_job(struct purges *purges, struct job *job) {
     *job = (struct job){0};
     if (status == SQLITE_ROW) {
         *job = (struct job){sqlite3_column_int64(next, 0), sqlite3_column_int64(next, 1),
-                            sqlite3_column_int64(next, 2), sqlite3_column_int64(next, 3),
-                            sqlite3_column_int64(next, 4)};
-        if (seal_job(job) != sqlite3_column_int64(next, 5))
+                            sqlite3_column_int64(next, 2), sqlite3_column_int64(next, 3)};
+        if (seal_job(job) != sqlite3_column_int64(next, 4))
             job->upto = -1;
     }
     sqlite3_reset(next);
@@ -165,7 +160,7 @@ static bool find_behind(struct purges *purges, struct job *job) {
     struct update_row row;
     tell_of_damage(job);
     enum row_status status = rows_find_older(purges->rows, job->channel, job->seq, 1, &row);
-    job->seq = status == ROW_FOUND && row.ts <= job->upto && row.ts > job->after ? row.seq : 0;
+    job->seq = status == ROW_FOUND && row.ts <= job->upto ? row.seq : 0;
     return status != ROW_FAILED;
 }
 
@@ -181,15 +176,11 @@ static bool delete_next(struct purges *purges, struct job *job, int64_t *deleted
     enum row_status status = rows_load_numbers(purges->rows, seq, &row);
     if (status == ROW_FAILED)
         return false;
-    if (status == ROW_MISSING) { /* nothing older is kept */
+    if (status == ROW_MISSING) { /* nothing older is kept, or it is another job's */
         job->seq = 0;
         return true;
     }
-    bool is_whole = status == ROW_FOUND && row.channel == job->channel;
-    if (is_whole && (row.ts > job->upto || row.ts <= job->after)) {
-        job->seq = 0; /* a job before this one has come this far */
-        return true;
-    }
+    bool is_whole = status == ROW_FOUND && row.channel == job->channel && row.ts <= job->upto;
     if (is_whole)
         job->seq = row.prev < seq ? row.prev : 0;
     else if (!find_behind(purges, job))

@@ -2,7 +2,7 @@
  * Purges: updates of a channel that are gone for good (struct store_purge).
  *
  *     purge(channel INTEGER PRIMARY KEY, upto, seq, seal)
- *     purge_job(id INTEGER PRIMARY KEY, channel, after, upto, seq, seal)
+ *     purge_job(id INTEGER PRIMARY KEY, channel, upto, seq, seal)
  *
  * A row of `purge` is a channel's floor: its updates up to `upto`, the newest of them the row `seq`
  * of the log at most, are purged. One transaction writes it and answers the purge; from then on
@@ -24,8 +24,8 @@ struct purges {
     struct rows *rows;
     struct log_state *state;
     struct wipe wipe;
-    sqlite3_stmt *put_floor, *put_job, *next_job, *last_job, *move_job, *end_jobs,
-        *delete_row, *delete_floors;
+    sqlite3_stmt *put_floor, *put_job, *next_job, *last_job, *move_job, *end_jobs, *delete_row,
+        *delete_floors;
     bool is_made, is_prepared; /* the tables: in the file; in this transaction at least */
     bool has_jobs;             /* perhaps */
     int64_t wiped_id;          /* jobs up to this one are done with once the wipe is */
@@ -39,11 +39,11 @@ bool purges_init(struct purges *purges, struct log_file *file, struct rows *rows
                  struct log_state *state, struct wal *wal);
 void purges_deinit(struct purges *purges);
 
-/* What is purged: the updates of a channel behind `after` up to `upto`, of which the newest is the
- * row `seq` of the log; 0: none has a row. */
+/* What is purged: the updates of a channel up to `upto`, of which the newest is the row `seq` of
+ * the log; 0: none has a row. */
 struct purge_range {
     int64_t channel;
-    uint64_t after, upto;
+    uint64_t upto;
     int64_t seq;
     int64_t last_seq; /* no row of them is behind it */
 };

@@ -38,8 +38,8 @@ bool reader_read(const struct reader *reader, const struct reader_channel *chann
 bool reader_find_ts(const struct reader *reader, const struct reader_channel *channel, int64_t seq,
                     struct slice name, uint64_t *ts);
 
-/* The seq of the channel's update `upto`; where that is not kept, 0, or that of one before it. False
- * on failure. */
+/* The seq of the channel's update `upto`; where that is not kept, 0, or that of one before it.
+ * False on failure. */
 bool reader_find_seq(const struct reader *reader, const struct reader_channel *channel,
                      uint64_t upto, struct slice name, int64_t *seq);
 

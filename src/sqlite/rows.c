@@ -211,10 +211,9 @@ enum row_status rows_find_channel(struct rows *rows, struct slice name,
 }
 
 bool rows_prepare_floor(struct rows *rows) {
-    return rows->find_floor ||
-           log_file_prepare(rows->file, &rows->find_floor,
-                            "SELECT upto FROM purge WHERE channel = ?1"
-                            " AND is_purge(channel, upto, seq, seal)");
+    return rows->find_floor || log_file_prepare(rows->file, &rows->find_floor,
+                                                "SELECT upto FROM purge WHERE channel = ?1"
+                                                " AND is_purge(channel, upto, seq, seal)");
 }
 
 void rows_unprepare_floor(struct rows *rows) {

@@ -63,7 +63,7 @@ int64_t seal_delivery(int64_t channel, int64_t ts, const uint8_t id[DELIVERY_ID_
 
 /* That of a row of `purge` and of `purge_job`: all its columns before the seal, of which it has up
  * to SEAL_PURGE_NUMBERS. */
-enum { SEAL_PURGE_NUMBERS = 5 };
+enum { SEAL_PURGE_NUMBERS = 4 };
 int64_t seal_purge(const int64_t *numbers, size_t count);
 
 /* That of a row of `consumer`, and of `epoch`. */

@@ -75,8 +75,8 @@ struct work {
  * before. */
 static bool must_wait(const struct sqlite_store *store, const struct work *work) {
     if (!list_empty(&work->appends) || !list_empty(&store->appends) ||
-        !list_empty(&work->cursors) || !list_empty(&store->cursors) ||
-        !list_empty(&work->purges) || !list_empty(&store->purges))
+        !list_empty(&work->cursors) || !list_empty(&store->cursors) || !list_empty(&work->purges) ||
+        !list_empty(&store->purges))
         return false;
     bool is_full = store->done_bytes >= READ_TURN_BYTES;
     bool has_reads = !list_empty(&work->reads) || !list_empty(&store->reads);
@@ -477,9 +477,9 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
 static void init_lists(struct sqlite_store *store) {
-    struct list *lists[] = {&store->new_appends, &store->new_reads,  &store->new_cursors,
-                            &store->new_purges,  &store->appends,    &store->reads,
-                            &store->cursors,     &store->purges,     &store->done,
+    struct list *lists[] = {&store->new_appends, &store->new_reads, &store->new_cursors,
+                            &store->new_purges,  &store->appends,   &store->reads,
+                            &store->cursors,     &store->purges,    &store->done,
                             &store->answers};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);

@@ -231,6 +231,8 @@ static bool purge_within(struct update_log *log, enum purge_step step, uint64_t 
 }
 
 bool update_log_purge_some(struct update_log *log) {
+    if (!log->purges.has_jobs)
+        return false;
     int64_t now_ms = log->options.steady_ms();
     enum purge_step step = purges_due(&log->purges, now_ms);
     if (step == PURGE_NOTHING || step == PURGE_WAIT)
@@ -268,8 +270,8 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
                        cursors_are_due(&log->cursors, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
     bool is_purging = is_idle && update_log_purge_some(log);
-    return is_purging || is_maintenance_due(log, moment, is_idle) || has_cursors || log->forget.next_id ||
-           log->deliveries.next_channel || log->cursors.next_channel;
+    return is_purging || is_maintenance_due(log, moment, is_idle) || has_cursors ||
+           log->forget.next_id || log->deliveries.next_channel || log->cursors.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -512,10 +514,8 @@ void update_log_read(struct update_log *log, struct store_read *read) {
  * the channel anew from the log would not know of the floor. */
 static bool put_floor(struct update_log *log, struct entry *entry, uint64_t upto) {
     struct reader_channel channel = channel_of(entry);
-    struct purge_range range = {.channel = entry->now.id,
-                                .after = entry->floor,
-                                .upto = upto,
-                                .last_seq = entry->now.head};
+    struct purge_range range = {
+        .channel = entry->now.id, .upto = upto, .last_seq = entry->now.head};
     struct transaction t;
     if (!reader_find_seq(&log->reader, &channel, upto, entry_name(entry), &range.seq)) {
         log_file_note_error(&log->file, "purge");

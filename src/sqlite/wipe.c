@@ -175,8 +175,8 @@ static bool wipe_slice(struct wipe *wipe, uint64_t end_ns) {
 /* --- The whole -------------------------------------------------------------------------------- */
 
 void wipe_begin(struct wipe *wipe) {
-    bool has_file = sqlite3_db_filename(wipe->file->db, "main") &&
-                    *sqlite3_db_filename(wipe->file->db, "main");
+    bool has_file =
+        sqlite3_db_filename(wipe->file->db, "main") && *sqlite3_db_filename(wipe->file->db, "main");
     wipe->state = has_file ? WIPE_PAGES : WIPE_DONE;
     wipe->next_page = 1;
     wipe->is_unsynced = false;
@@ -192,7 +192,12 @@ static bool make_room(struct wipe *wipe) {
     return wipe->pages && wipe->free_pages;
 }
 
+/* It begins anew, so that others may delete meanwhile. */
 static int64_t fail(struct wipe *wipe) {
+    wipe->next_page = 1;
+    wipe->is_fresh = true;
+    if (sqlite3_errcode(wipe->file->db) == SQLITE_OK)
+        wipe->file->reason = "the pages of the file cannot be read or written, or make no sense";
     log_file_note_error(wipe->file, "overwriting what was purged");
     return FAILED_MS;
 }
@@ -219,10 +224,9 @@ static int64_t wipe_pages(struct wipe *wipe, int64_t now_ms, uint64_t end_ns) {
         ok = wipe_slice(wipe, end_ns);
     else
         wipe->is_fresh = true;
-    if (!ok)
-        fail(wipe);
+    int64_t pause_ms = ok ? 0 : fail(wipe);
     log_file_roll_back(wipe->file);
-    return ok ? 0 : FAILED_MS;
+    return pause_ms;
 }
 
 int64_t wipe_some(struct wipe *wipe, int64_t now_ms, uint64_t end_ns) {

@@ -18,8 +18,9 @@
  *     file alone says how things are. Where somebody reads what cannot be copied yet, it begins
  *     anew later.
  *   - SQLite's cache goes when a page was written to beside it.
- *   - A page that SQLite moves in a B-tree takes its room along, perhaps to where the wipe has been.
- *     So nobody deletes updates while it is under way: `is_scanning`. Appending moves none.
+ *   - A page that SQLite moves in a B-tree takes its room along, perhaps to where the wipe has
+ *     been. So nobody deletes updates while it is under way: wipe_is_scanning(). Appending moves
+ *     none.
  *
  * At last the write-ahead log is copied once more and cut to nothing.
  */
@@ -27,7 +28,7 @@
 
 #include "sqlite/wal.h"
 
-/* WIPE_SYNC: the pages are done, the write-ahead log is not. */
+/* WIPE_LOG: the pages are done, the write-ahead log is not. */
 enum wipe_state { WIPE_NOTHING, WIPE_PAGES, WIPE_LOG, WIPE_DONE };
 
 struct wipe {

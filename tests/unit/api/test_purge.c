@@ -22,9 +22,24 @@ static void test_upto(void **state) {
 static void test_slips(void **state) {
     (void)state;
     static const char *const slips[] = {
-        "",        "&",       "upto",     "upto=",  "upto=-1", "upto=+1", "upto=1.0", "upto=1 ", "UPTO=1",
-        "upto=1e", "upto=%31", "upto=9223372036854775808",    "upto=18446744073709551617",
-        "upto=99999999999999999999999999", "upto=1&upto=1", "upto=1&x", "x&upto=1", "as=bot",
+        "",
+        "&",
+        "upto",
+        "upto=",
+        "upto=-1",
+        "upto=+1",
+        "upto=1.0",
+        "upto=1 ",
+        "UPTO=1",
+        "upto=1e",
+        "upto=%31",
+        "upto=9223372036854775808",
+        "upto=18446744073709551617",
+        "upto=99999999999999999999999999",
+        "upto=1&upto=1",
+        "upto=1&x",
+        "x&upto=1",
+        "as=bot",
     };
     uint64_t upto;
     for (size_t i = 0; i < sizeof slips / sizeof *slips; i++)

@@ -157,7 +157,8 @@ static void on_purge_done(void *owner, const struct store_purge *purge) {
 /* --- Making and freeing ----------------------------------------------------------------------- */
 
 void make_inbox(void) {
-    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done, on_purge_done};
+    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done,
+                                               on_purge_done};
     if (!fake.is_shared)
         fake.keep = options.channel_max_updates;
     inbox = inbox_new(&loop, &fake.store, &options, &events);
@@ -175,6 +176,7 @@ static void begin(bool is_shared) {
     memset(&counters, 0, sizeof counters);
     polls_done = answers_made = answers_alive = 0;
     pushes_done = pushes_failed = pushes_without_owner = 0;
+    purges_done = purges_failed = purges_without_owner = 0;
     options = (struct inbox_options){.channel_max_updates = 1000,
                                      .ttl_ms = 1000000,
                                      .cache_max_bytes = 64 << 20,
