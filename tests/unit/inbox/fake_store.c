@@ -6,7 +6,8 @@ struct fake_store fake;
 struct news {
     struct list link;
     struct fake_channel *channel;
-    struct update *update;
+    struct update *update; /* NULL: a purge */
+    uint64_t gone;
 };
 
 /* --- What the inbox calls --------------------------------------------------------------------- */
@@ -172,6 +173,17 @@ void fake_restart(const char *name, uint64_t total) {
     fake.now_ms++;
     fake_add(name, (int)total);
     channel->is_on = is_on;
+}
+
+void fake_purge(const char *name, uint64_t upto) {
+    struct fake_channel *channel = fake_channel(name);
+    if (channel->gone < upto)
+        channel->gone = upto;
+    if (!channel->is_on)
+        return;
+    struct news *news = malloc(sizeof *news);
+    *news = (struct news){.channel = channel, .gone = channel->gone};
+    list_append(&fake.news, &news->link);
 }
 
 uint64_t fake_damaged(uint64_t from, uint64_t to) {
@@ -388,12 +400,16 @@ static void end_news(bool arrive) {
     if (!link)
         return;
     struct news *news = container_of(link, struct news, link);
-    bool is_damaged = fake_damaged(news->update->ts - 1, news->update->ts);
-    if (arrive && news->channel->watch && news->channel->is_on && is_damaged)
-        fake.events->watched(news->channel->watch);
-    else if (arrive && news->channel->watch && news->channel->is_on)
-        fake.events->news(news->channel->watch, news->update);
-    update_unref(news->update);
+    struct update *update = news->update;
+    struct store_watch *watch = arrive && news->channel->is_on ? news->channel->watch : NULL;
+    if (watch && !update)
+        fake.events->purged(watch, news->gone);
+    else if (watch && fake_damaged(update->ts - 1, update->ts))
+        fake.events->watched(watch);
+    else if (watch)
+        fake.events->news(watch, update);
+    if (update)
+        update_unref(update);
     free(news);
 }
 

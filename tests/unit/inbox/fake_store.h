@@ -59,6 +59,8 @@ struct fake_channel *fake_channel(const char *name);
 void fake_add(const char *name, int count);
 /* Resets the channel's counter, then appends `total` other updates. Nobody is told. */
 void fake_restart(const char *name, uint64_t total);
+/* Somebody else purges the channel up to `upto`. That is news where it is watched. */
+void fake_purge(const char *name, uint64_t upto);
 /* How many updates after `from`, up to `to`, are damaged. */
 uint64_t fake_damaged(uint64_t from, uint64_t to);
 
