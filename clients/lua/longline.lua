@@ -142,6 +142,7 @@ local function url_of_kind(url, kind)
   local path, query = url:match("^([^?]*)(.*)$")
   local before, key, after = path:match("^(.*/)([rvw]_[a-z2-7]+)(/*)$")
   if not key or #key ~= 2 + KEY_SIZE or key:sub(1, 2) > kind then return nil end
+  if not before:find("^%a+://[^/]+/") then return nil end
   while key:sub(1, 2) ~= kind do key = next_key(key) end
   return before .. key .. after .. query
 end
