@@ -10,6 +10,7 @@
 #include "base/turn.h"
 #include "base/worker.h"
 #include "cli/health.h"
+#include "cli/new.h"
 #include "http/budget.h"
 #include "http/server.h"
 #include "redis/options.h"
@@ -39,6 +40,7 @@ static const char usage[] =
     "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
     "  longline health [--SETTING VALUE]...  check whether the server with these settings serves\n"
     "  longline new [BASE_URL]               print a new secret address\n"
+    "  longline new --keys [BASE_URL]        print three: to keep, to read by, to send to\n"
     "  longline check FILE                   read a data file, and say whether it is whole\n"
     "  longline --help | --version\n"
     "\n"
@@ -266,28 +268,6 @@ static int ask_health(int argc, char **argv) {
     return is_serving ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* 128 random bits as 22 characters that need no escape in an address. */
-static int print_new(int argc, char **argv) {
-    if (argc && strcmp(argv[0], "--help") == 0) {
-        puts("Usage: longline new [BASE_URL]\n\nPrints a new secret address below BASE_URL, "
-             "for example https://example.com.");
-        return EXIT_SUCCESS;
-    }
-    if (argc > 1 || (argc && argv[0][0] == '-'))
-        return complain(EXIT_USAGE, "usage: longline new [BASE_URL]");
-    unsigned char bytes[16];
-    char text[sodium_base64_ENCODED_LEN(sizeof bytes, sodium_base64_VARIANT_URLSAFE_NO_PADDING)];
-    randombytes_buf(bytes, sizeof bytes);
-    sodium_bin2base64(text, sizeof text, bytes, sizeof bytes,
-                      sodium_base64_VARIANT_URLSAFE_NO_PADDING);
-    const char *base = argc ? argv[0] : "http://localhost:3000";
-    size_t len = strlen(base);
-    while (len && base[len - 1] == '/')
-        len--;
-    printf("%.*s/%s\n", (int)len, base, text);
-    return EXIT_SUCCESS;
-}
-
 static int check(int argc, char **argv) {
     if (argc && strcmp(argv[0], "--help") == 0) {
         puts("Usage: longline check FILE\n\n"
@@ -319,7 +299,9 @@ int main(int argc, char **argv) {
     if (strcmp(command, "check") == 0)
         return check(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
-        return print_new(argc - 2, argv + 2);
+        return new_print(argc - 2, argv + 2)
+                   ? EXIT_SUCCESS
+                   : complain(EXIT_USAGE, "usage: longline new [--keys [--json]] [BASE_URL]");
     if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {
         puts("longline " LONGLINE_VERSION);
         return EXIT_SUCCESS;

@@ -1,4 +1,5 @@
 #include "api/api.h"
+#include "api/access.h"
 #include "api/batch.h"
 #include "api/consumers.h"
 #include "api/handshake.h"
@@ -26,8 +27,9 @@ struct api api;
 struct route {
     struct slice path, query;
     struct slice below;                   /* what of the path is below the channel, for a push */
-    char channel[CHANNEL_NAME_MAX_BYTES]; /* decoded */
+    char channel[CHANNEL_NAME_MAX_BYTES]; /* decoded, and its own name: of a key, the w_ one */
     size_t channel_len;
+    enum key_kind kind; /* of what the client calls it */
 };
 
 /* Without all but the last of the slashes at its front. */
@@ -63,7 +65,8 @@ static bool split_target(struct slice target, struct route *route) {
     return true;
 }
 
-/* Reads the name of a channel from a segment of the path; on an error there is none. */
+/* Reads the name of a channel from a segment of the path; on an error there is none. From here on
+ * nobody sees a key that reads. */
 static enum http_error decode_channel(struct slice segment, struct route *route) {
     char decoded[REQUEST_TARGET_MAX_BYTES];
     route->channel_len = 0;
@@ -78,6 +81,7 @@ static enum http_error decode_channel(struct slice segment, struct route *route)
         return ERROR_NOT_FOUND;
     memcpy(route->channel, decoded, (size_t)len);
     route->channel_len = (size_t)len;
+    route->kind = key_to_channel(route->channel, route->channel_len);
     return HTTP_NO_ERROR;
 }
 
@@ -307,23 +311,52 @@ static void reply_refused(struct exchange *exchange, struct slice channel) {
 
 /* --- Channels --------------------------------------------------------------------------------- */
 
+/* Whether a HEAD only looks whether there is something to send to. */
+static bool is_look(const struct exchange *exchange, const struct route *route, enum place place) {
+    return exchange->is_head &&
+           (place == PLACE_PUSH || (place == PLACE_CHANNEL && route->kind == KEY_SEND));
+}
+
+/* What a request asks of its channel, by its method and its place. */
+static enum right right_of(const struct exchange *exchange, const struct request *request,
+                           const struct route *route, enum place place, bool is_sent) {
+    if (is_sent || place == PLACE_PUSH)
+        return RIGHT_SEND;
+    if (method_bit(request) == MAY_DELETE)
+        return RIGHT_DELETE;
+    bool is_nothing = place == PLACE_BELOW || is_look(exchange, route, place);
+    return is_nothing ? RIGHT_NONE : RIGHT_READ;
+}
+
 /* A GET or HEAD: a poll, or what cannot be sent by any other method. */
-static void serve_get(struct exchange *exchange, const struct request *request, struct route *route,
-                      enum place place) {
-    if (place == PLACE_PUSH && exchange->is_head)
-        reply_with(exchange, HTTP_OK, REPLY_TEXT, SLICE(""),
-                   SLICE("OK")); /* looks, and sends nothing */
+static void serve_get(struct exchange *exchange, struct route *route, enum place place) {
+    if (is_look(exchange, route, place))
+        reply_with(exchange, HTTP_OK, REPLY_TEXT, SLICE(""), SLICE("OK"));
     else if (place == PLACE_REFUSED)
         reply_refused(exchange, channel_of(route));
     else if (place == PLACE_CONSUMERS)
         consumers_list(exchange, channel_of(route));
-    else if (place == PLACE_PUSH ||
-             (!is_read_only(place) && push_is_handshake(request, route->query)))
-        push(exchange, request, route);
     else if (place == PLACE_BELOW)
         reply_error(exchange, ERROR_NOT_FOUND);
     else
         poll_handle(exchange, channel_of(route), route->query);
+}
+
+/* A request that its path takes: who may, is served. */
+static void serve_place(struct exchange *exchange, const struct request *request,
+                        struct route *route, enum place place) {
+    bool is_sent = is_push(request, route, place);
+    enum right right = right_of(exchange, request, route, place, is_sent);
+    enum http_error error = access_check(route->kind, right);
+    if (error) {
+        note_refused(exchange, request, route, place, error);
+        reply_error(exchange, error);
+    } else if (is_sent)
+        push(exchange, request, route);
+    else if (right == RIGHT_DELETE)
+        delete_handle(exchange, request, channel_of(route), route->query);
+    else
+        serve_get(exchange, route, place);
 }
 
 /* `/{channel}` and what is below it. */
@@ -354,14 +387,8 @@ static void serve_channel(struct exchange *exchange, const struct request *reque
     } else if (!(method & methods) && method != MAY_GET) {
         note_refused(exchange, request, route, place, ERROR_METHOD);
         refuse_method(exchange, methods);
-    } else if (!within_limit(exchange, request, route, place)) {
-        return;
-    } else if (method == MAY_GET)
-        serve_get(exchange, request, route, place);
-    else if (method == MAY_DELETE)
-        delete_handle(exchange, request, channel_of(route), route->query);
-    else
-        push(exchange, request, route);
+    } else if (within_limit(exchange, request, route, place))
+        serve_place(exchange, request, route, place);
 }
 
 /* `/-/poll`, the poll of many channels. */

@@ -1,4 +1,5 @@
 #include "api/many_body.h"
+#include "api/access.h"
 #include "api/poll_query.h"
 #include "base/json.h"
 #include "inbox/store.h"
@@ -48,19 +49,26 @@ static bool parse_object(struct many_channel *channel, struct slice value, struc
 }
 
 /* Reads a channel's name from its key. It is as long as the key at most. */
-static bool parse_name(struct many_body *body, struct many_channel *channel, struct buf *scratch) {
+static enum http_error parse_name(struct many_body *body, struct many_channel *channel,
+                                  struct buf *scratch) {
     struct slice name = json_unescape(channel->key, scratch);
     if (slice_starts_with(name, SLICE("/")))
         name = slice_after(name, 1);
     if (!name.len || name.len > CHANNEL_NAME_MAX_BYTES || slice_has_control(name) ||
         memchr(name.data, '/', name.len))
-        return false;
+        return ERROR_MANY_NAME;
+    char own[CHANNEL_NAME_MAX_BYTES];
+    memcpy(own, name.data, name.len);
+    name.data = own;
+    enum http_error error = access_check(key_to_channel(own, name.len), RIGHT_READ);
+    if (error)
+        return error;
     for (uint32_t i = 0; i < body->count; i++)
         if (slice_equal(name, body->channels[i].name))
-            return false;
+            return ERROR_MANY_NAME;
     channel->name = (struct slice){body->names.data + body->names.len, name.len};
     buf_append(&body->names, name.data, name.len);
-    return true;
+    return HTTP_NO_ERROR;
 }
 
 static enum http_error parse_channel(struct many_body *body, const struct json_member *member,
@@ -71,10 +79,10 @@ static enum http_error parse_channel(struct many_body *body, const struct json_m
         !(is_object ? parse_object(&channel, member->value, scratch)
                     : parse_cursor(member->value, &channel.position)))
         return ERROR_MANY_BODY;
-    if (!parse_name(body, &channel, scratch))
-        return ERROR_MANY_NAME;
-    body->channels[body->count++] = channel;
-    return HTTP_NO_ERROR;
+    enum http_error error = parse_name(body, &channel, scratch);
+    if (!error)
+        body->channels[body->count++] = channel;
+    return error;
 }
 
 enum http_error many_body_parse(struct many_body *body, struct slice text) {

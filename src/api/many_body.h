@@ -15,7 +15,7 @@ enum { MANY_CHANNELS_MAX = 64, MANY_BODY_MAX_BYTES = 65536 };
 /* A channel that the body names, and where its poll begins. */
 struct many_channel {
     struct slice key;  /* as it stands in the body between its quotes, still escaped */
-    struct slice name; /* of the channel */
+    struct slice name; /* of the channel: of a key, its w_ one */
     int64_t position;
     uint64_t epoch;
     bool has_epoch;

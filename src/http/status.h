@@ -74,6 +74,12 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
     X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \
     X(ERROR_JSON_DEPTH, HTTP_BAD_REQUEST, "The JSON payload is nested deeper than 200 levels")     \
     X(ERROR_BATCH_EMPTY, HTTP_BAD_REQUEST, "A batch needs a line of JSON: an object or an array")  \
+    X(ERROR_KEY_SENDS, HTTP_FORBIDDEN,                                                             \
+      "This address only sends: to read, use the one that begins with v_ or r_")                   \
+    X(ERROR_KEY_READS, HTTP_FORBIDDEN,                                                             \
+      "This address only reads: to send, use the one that begins with w_ or r_")                   \
+    X(ERROR_KEY_DELETE, HTTP_FORBIDDEN,                                                            \
+      "This address does not delete: use the one that begins with r_")                             \
     X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                 \
     X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                \
     X(ERROR_DELETE, HTTP_BAD_REQUEST, "DELETE takes upto=N, as=NAME, or no query")                 \

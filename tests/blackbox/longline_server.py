@@ -70,6 +70,7 @@ class Server:
         self.flags = list(flags)
         self.descriptors = descriptors
         self.log_path = directory / "stderr.log"
+        self.stdout = subprocess.DEVNULL
         self.channels = set()
         self.may_be_damaged = False  # by the test
         self.process = None
@@ -87,7 +88,7 @@ class Server:
                 cwd=self.directory,
                 env=environment(self.settings),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=self.stdout,
                 stderr=log,
                 preexec_fn=self._limit_descriptors if self.descriptors else None,
             )

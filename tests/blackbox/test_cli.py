@@ -1,6 +1,7 @@
 """The command line: help, `new`, `health`, settings, and starts that fail with one clear line."""
 
 import contextlib
+import json
 import re
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from keys import after, new_keys
 from longline_server import BINARY, PATIENCE_S, Server, environment
 from redis_server import free_port
 
@@ -83,6 +85,57 @@ def test_a_new_url_is_a_channel(start):
     server = start()
     url = run("new", f"http://127.0.0.1:{server.port}").stdout.strip()
     assert server.push(url[url.rindex("/") :]) == 1
+
+
+LABELS = ("keep to yourself, may do everything:", "give to those who read:", "paste where services send:")
+
+
+def keys_of(ended, labels=LABELS):
+    """The addresses of the labelled lines, which are aligned."""
+    assert ended.returncode == 0 and ended.stderr == ""
+    lines = ended.stdout.splitlines()
+    assert [line.rsplit(maxsplit=1)[0] for line in lines] == list(labels)
+    assert len({line.rindex(" ") for line in lines}) == 1
+    return [line.split()[-1] for line in lines]
+
+
+def test_new_keys_are_three_labelled_addresses():
+    seen = set()
+    for _ in range(20):
+        all_, read, send = keys_of(run("new", "--keys", "https://hooks.example/in/"))
+        base, key = all_.rsplit("/", 1)
+        assert base == "https://hooks.example/in" and re.fullmatch("r_[a-z2-7]{26}", key)
+        assert (read, send) == (f"{base}/{after(key)}", f"{base}/{after(after(key))}")
+        seen.add(key)
+    assert len(seen) == 20
+    assert keys_of(run("new", "--keys"))[0].startswith("http://localhost:3000/r_")
+
+
+def test_new_keys_as_json_are_one_line():
+    ended = run("new", "--json", "--keys", 'https://x.example/"')
+    assert ended.returncode == 0 and ended.stderr == "" and ended.stdout.count("\n") == 1
+    made = json.loads(ended.stdout)
+    assert list(made) == ["all", "read", "send"]
+    assert all(address.startswith('https://x.example/"/') for address in made.values())
+    assert made["send"].endswith(after(after(made["all"][-28:])))
+
+
+@pytest.mark.parametrize("base", ["https://x.example/", "https://x.example/in/", "/", ""])
+def test_what_follows_from_a_key_is_printed(base):
+    keys = new_keys()
+    addresses = [base + key for key in keys]
+    for first in range(3):
+        assert keys_of(run("new", "--keys", addresses[first]), LABELS[first:]) == addresses[first:]
+        assert keys_of(run("new", "--keys", addresses[first] + "/"), LABELS[first:]) == addresses[first:]
+        told = json.loads(run("new", "--keys", "--json", addresses[first]).stdout)
+        assert list(told.items()) == list(zip(("all", "read", "send"), addresses, strict=True))[first:]
+
+
+def test_what_is_nearly_a_key_is_a_base():
+    for base in ("https://x.example/a" + "r_" + "a" * 26, "https://x.example/r_" + "a" * 25, "https://x.example/R_" + "a" * 26):
+        assert keys_of(run("new", "--keys", base))[0].startswith(base + "/r_")
+    key = "https://x.example/r_" + "a" * 26
+    assert re.fullmatch(re.escape(key) + r"/[A-Za-z0-9_-]{22}\n", run("new", key).stdout), "without --keys all is as ever"
 
 
 # --- health ---
@@ -190,7 +243,7 @@ def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(setting, valu
 
 @pytest.mark.parametrize(
     "arguments",
-    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"], ["health", "x"]],
+    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"], ["new", "--json"], ["new", "--keys", "a", "b"], ["new", "--key"], ["health", "x"]],
 )
 def test_bad_usage_is_one_line(arguments):
     is_refused(run(*arguments, LISTEN="127.0.0.1:0"))

@@ -1,11 +1,14 @@
 """The tables of docs/protocol.md that say what becomes of a body, or of a poll: each of their rows is sent."""
 
+import os
 import re
 import shlex
+import subprocess
 from urllib.parse import quote
 
 import pytest
 
+from keys import new_keys
 from longline_server import REPOSITORY
 
 pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
@@ -126,3 +129,31 @@ def test_what_the_protocol_says_of_consumers(server, channel):
     assert len(examples) == 9
     for method, behind, body in examples:
         assert VARIES.sub("", server.request(method, channel + behind).text) == VARIES.sub("", body), (method, behind)
+
+
+def test_what_the_protocol_says_of_keys(server):
+    (first, *_) = vectors = list(examples("r_", "v_", "w_"))
+    server.push("/" + first["w_"], '{"n":1}')
+    told = list(consoles("Keys"))
+    assert (len(vectors), len(told)) == (3, 4)
+    for method, url, body in told:
+        assert server.request(method, url.removeprefix("http://localhost:3000")).text == body, (method, url)
+
+
+def test_what_each_kind_of_key_may_do(server, channel):
+    names = {f"{key[:2]}…": "/" + key for key in new_keys()} | {"any other": channel}
+    requests = {"send": ("POST", ""), "read": ("GET", ""), "delete": ("DELETE", "?as=bob")}
+    rows = list(examples("for whom", "send", "read", "delete"))
+    assert [row["the name"] for row in rows] == list(names)
+    for row in rows:
+        for right, (method, query) in requests.items():
+            reply = server.request(method, names[row["the name"]] + query)
+            assert reply.status == {"yes": 200, "no": 403}[row[right]], (row, right)
+
+
+def test_the_shell_derives_keys():
+    text = (REPOSITORY / "docs/protocol.md").read_text("utf-8").split("\n## Keys\n")[1]
+    script = re.search(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    for row in examples("r_", "v_", "w_"):
+        ended = subprocess.run(["sh", "-c", script + 'echo "$read $send"'], env={"all": row["r_"], "PATH": os.environ["PATH"]}, capture_output=True, text=True)
+        assert ended.stdout == f"{row['v_']} {row['w_']}\n", ended.stderr

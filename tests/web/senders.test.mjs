@@ -252,6 +252,15 @@ pageTest('why a webhook does not arrive: what was refused, why, and what to do, 
     await untilText(page, '#said', 'refused in the last hour');
 });
 
+pageTest('a push to the address that reads is told at the channel, with what to do', async ({ open, servers }) => {
+    const server = await small(servers);
+    const name = `v_${'a'.repeat(26)}`;
+    await refuse(`${server.origin}/${name}`, { body: '{}' });
+    const page = await open(`${server.origin}/#${name}`);
+    const text = await untilText(page, '#refused', 'Give it the sending one, which begins with w_');
+    assert.match(text, /^1 push was refused in the last hour: This address only reads: .* \(403\)/);
+});
+
 pageTest('what is refused is asked for now and then while the page is seen, and grouped by its reason', async ({ open, servers }) => {
     const server = await small(servers);
     const name = freshName();

@@ -84,6 +84,11 @@ static void test_texts_that_are_no_body(void **state) {
     refuse("{\"a\\u0000\":0}", ERROR_MANY_NAME);
     refuse("{\"a\":0,\"\\u0061\":0}", ERROR_MANY_NAME);
     refuse("{\"a\":0,\"/a\":0}", ERROR_MANY_NAME);
+    refuse("{\"r_aaaaaaaaaaaaaaaaaaaaaaaaaa\":0,\"v_7hbjlw4eu26ztbnufm4kuyjplr\":0}",
+           ERROR_MANY_NAME);
+    refuse("{\"v_7hbjlw4eu26ztbnufm4kuyjplr\":0,\"/v_7hbjlw4eu26ztbnufm4kuyjplr\":0}",
+           ERROR_MANY_NAME);
+    refuse("{\"a\":0,\"w_7qjf5ox6vk2m4p3glbaewy2dry\":0}", ERROR_KEY_SENDS);
 }
 
 static void check_count(uint32_t count, enum http_error error) {
