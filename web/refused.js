@@ -15,6 +15,7 @@ const ADVICE = {
     json: 'STRICT_JSON is on, and the body is no JSON object or array. Have the sender send one, or switch STRICT_JSON off.',
     json_depth: 'STRICT_JSON is on, and the body is nested too deep. Switch it off to have it kept as text.',
     method: 'That path only takes GET. Paste the address itself, without /getUpdates or /refused.',
+    key_reads: 'The sender has the reading address, which begins with v_. Give it the sending one, which begins with w_.',
     target_size: 'The address with its query is too long. Put what is sent into the body.',
     head_size: 'The request has too many headers, or too long ones; cookies, often. The sender or a proxy in between adds them.',
     merge_size: 'The query replaces a member that the body has very often. Rename it in the address.',
