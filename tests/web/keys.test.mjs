@@ -1,7 +1,7 @@
 // Keys on the pages: what each of the three addresses may do, what is handed out; and deleting.
 
 import assert from 'node:assert/strict';
-import { FAILED_REQUEST, freshName, keysOf, origin, pageTest, push, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+import { FAILED_REQUEST, keysOf, origin, pageTest, push, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
 
 const idOfFocus = (page) => page.evaluate(() => document.activeElement.id);
 const clipboard = { permissions: ['clipboard-read', 'clipboard-write'] };
@@ -17,7 +17,7 @@ function askedBy(page) {
 }
 
 pageTest('the keys that the documents derive are derived', async ({ open }) => {
-    const page = await open(`${origin}/robots.txt`);
+    const page = await open();
     for (const [all, read, send] of [
         ['r_aaaaaaaaaaaaaaaaaaaaaaaaaa', 'v_7hbjlw4eu26ztbnufm4kuyjplr', 'w_7qjf5ox6vk2m4p3glbaewy2dry'],
         ['r_abcdefghijklmnopqrstuvwxyz', 'v_nwukusnkdejlh27cmpexjan7m4', 'w_mcfmsg2aft7lptbv6uxgu4q7lh'],
@@ -29,7 +29,6 @@ pageTest('the keys that the documents derive are derived', async ({ open }) => {
         await page.goto(`${origin}/#${read}`);
         await untilText(page, '#address-hint', 'reading link');
         assert.equal(await page.locator('#address').innerText(), `${origin}/${send}`);
-        await page.goto(`${origin}/robots.txt`);
     }
 });
 
@@ -132,10 +131,10 @@ pageTest('an address that only sends: it says so and polls nothing, sends a test
 });
 
 pageTest('what only looks like a key is a plain secret, with all rights', async ({ open }) => {
-    for (const name of [freshName(), 'r_short', `w_${'a'.repeat(27)}`, `V_${'a'.repeat(26)}`, `v_${'1'.repeat(26)}`]) {
-        const page = await open(`${origin}/#${name}`);
-        await untilLive(page);
-        assert.equal(await page.locator('#address').innerText(), `${origin}/${name}`);
+    const page = await open();
+    for (const name of [`w_${'a'.repeat(27)}`, `V_${'a'.repeat(26)}`, `v_${'1'.repeat(26)}`]) {
+        await page.goto(`${origin}/#${name}`);
+        await untilText(page, '#address', `${origin}/${name}`);
         assert.match(await page.locator('#address-hint').innerText(), /It is also the key/);
         assert.ok(await page.locator('#reading-link').isHidden());
         await page.click('#send-test');
