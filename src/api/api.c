@@ -313,8 +313,9 @@ static void reply_refused(struct exchange *exchange, struct slice channel) {
 
 /* Whether a HEAD only looks whether there is something to send to. */
 static bool is_look(const struct exchange *exchange, const struct route *route, enum place place) {
+    bool may_lead_to_push = place == PLACE_CHANNEL || place == PLACE_BELOW;
     return exchange->is_head &&
-           (place == PLACE_PUSH || (place == PLACE_CHANNEL && route->kind == KEY_SEND));
+           (place == PLACE_PUSH || (may_lead_to_push && route->kind == KEY_SEND));
 }
 
 /* What a request asks of its channel, by its method and its place. */

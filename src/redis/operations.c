@@ -1,8 +1,8 @@
 /*
- * Operations: appends, reads, purges and what becomes of cursors, each a script of one command (layout.h),
- * on a connection of the node that serves the channel (topology.h). Cursors go the way of reads:
- * whatever is done with them may be done again. Purges go the way of appends, and behind those that
- * were asked for before them.
+ * Operations: appends, reads, purges and what becomes of cursors, each a script of one command
+ * (layout.h), on a connection of the node that serves the channel (topology.h). Cursors go the way
+ * of reads: whatever is done with them may be done again. Purges go the way of appends, and behind
+ * those that were asked for before them.
  *
  * Life of an operation: pending (queues.c) → sent (commands.c) → answered. If a node says that
  * another one serves the channel, the operation is sent there; what a node cannot do yet is pending
