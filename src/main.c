@@ -137,6 +137,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .trust = api.trust,
         .provider = provider_name(),
         .capture_headers = config->capture_headers,
+        .may_purge = config->purge,
         .keep_updates = (uint64_t)config->channel_storage_maxsize,
         .keep_seconds = (uint64_t)config->data_ttl,
         .poll_max_ms = (uint64_t)config->poll_max * 1000,

@@ -1,18 +1,40 @@
 // Which channel a page shows. Its secret stands in the fragment of the page's address, which browsers send to nobody.
 // (Polls and pushes do carry it, in their path: a proxy in front must not log paths.)
 
+import { Channel, newKeys } from './longline.js';
+
 /** Where channels are: this file is at /-/web/channel.js, or below the path that a proxy serves longline at. */
 export const root = new URL('../../', import.meta.url);
 
-/** A secret of 128 bits, as `longline new` makes them. */
+/** A key that may do everything, as `longline new --keys` makes them. */
 export function freshName() {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+    return newKeys(root.href).url.slice(root.href.length);
 }
 
 /** The address that a channel is pushed to and polled at. It may stand between quotes of any language. */
 export function addressOf(name) {
     return root.href + encodeURIComponent(name).replace(/[!'()*]/g, (char) => '%' + char.charCodeAt(0).toString(16));
+}
+
+/**
+ * What a name may do, and what to hand out: a key (r_, v_, w_) and what is derived of it. A plain secret may do
+ * everything, and so may whoever has its address.
+ */
+export function accessOf(name) {
+    const address = addressOf(name);
+    const { readOnlyUrl, sendOnlyUrl } = new Channel(address);
+    const kind = sendOnlyUrl ? name.slice(0, 2) : '';
+    return {
+        kind,
+        address,
+        sendAddress: sendOnlyUrl ?? address,
+        readAddress: kind === 'w_' ? undefined : (readOnlyUrl ?? address),
+        /** What follows the # in a link for who shall read only; undefined: there is none. */
+        readName: readOnlyUrl?.slice(root.href.length),
+        mayRead: kind !== 'w_',
+        maySend: kind !== 'v_',
+        mayDelete: kind === 'r_' || !kind,
+    };
 }
 
 /** The name that somebody typed: as it is, or in an address of it or of a page of it. Throws what is wrong with it. */
@@ -31,9 +53,12 @@ export function ownName() {
     return name;
 }
 
-/** Never a name that came with a link: who sent it would read what is sent to "your address" from then on. */
+/**
+ * Never a name that came with a link: who sent it would read what is sent to "your address" from then on. Nor one that
+ * only sends: a key is not given up for what it gave out.
+ */
 export function rememberName(name) {
-    memory.set('channel', name);
+    if (accessOf(name).mayRead) memory.set('channel', name);
 }
 
 /** What this page's own address says: #name/room/filter; {name: ''} when it names none. Throws what is wrong with it. */

@@ -3,7 +3,7 @@
 // speaks the same.
 
 import { Channel } from './longline.js';
-import { addressOf, memory, nameInFragment, ownName, putInFragment } from './channel.js';
+import { accessOf, memory, nameInFragment, ownName, putInFragment } from './channel.js';
 import { connectionLine } from './connection.js';
 import { Feed } from './feed.js';
 import { copyText, element, flash, oneLine, timeText, visible } from './text.js';
@@ -19,6 +19,7 @@ const $ = (id) => document.getElementById(id);
 
 let name; // of the channel
 let channel;
+let access; // what its name may do
 let feed;
 let here = MAIN;
 let rooms; // name → {messages, unread, item, link, count}, those that have been silent longest first
@@ -30,29 +31,44 @@ function begin() {
     try {
         fragment = nameInFragment();
     } catch (error) {
-        feed?.close();
-        name = undefined;
-        $('talk').hidden = $('new-room').hidden = true;
-        $('rooms').replaceChildren();
+        stop();
         showState('stopped', `The address of this page names no channel: ${error.message}`);
         $('retry').hidden = true;
         return;
     }
-    $('talk').hidden = $('new-room').hidden = false;
     const isOther = fragment.name !== name || !name;
     here = oneLine(fragment.room ?? '', NAME_MAX) || MAIN;
     if (isOther) {
         name = fragment.name || ownName();
         putInFragment(name, { room: fragment.room, replace: true });
+        access = accessOf(name);
+        for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = encodeURIComponent(name);
+    }
+    if (!access.mayRead) {
+        stop();
+        showState('idle', 'This address only sends. For a chat, ask for the link to it: it has r_ or v_ after the #.');
+        return;
+    }
+    $('talk').hidden = false;
+    if (isOther) {
+        $('why-not').hidden = access.maySend;
+        for (const id of ['new-room', 'name', 'text', 'say']) $(id).hidden = !access.maySend;
         rooms = new Map();
         roomOf(MAIN);
         feed?.close();
-        channel = new Channel(addressOf(name));
-        feed = new Feed(addressOf(name), { change, state: showState, notice });
+        channel = new Channel(access.address);
+        feed = new Feed(access.address, { change, state: showState, notice });
         feed.start();
     }
-    for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = encodeURIComponent(name);
     showRoom();
+}
+
+/** Shows no channel, and polls none. */
+function stop() {
+    feed?.close();
+    name = undefined;
+    $('talk').hidden = $('new-room').hidden = true;
+    $('rooms').replaceChildren();
 }
 
 function roomOf(title) {

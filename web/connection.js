@@ -6,7 +6,7 @@ import { element } from './text.js';
 export function connectionLine(retry) {
     const line = document.getElementById('state');
     const button = document.getElementById('retry');
-    const texts = { connecting: () => 'Connecting…', live: () => 'Live', paused: () => 'Paused: updates wait on the server', stopped: (text) => text, waiting: (text) => `${text}.` };
+    const texts = { connecting: () => 'Connecting…', live: () => 'Live', idle: (text) => text, paused: () => 'Paused: updates wait on the server', stopped: (text) => text, waiting: (text) => `${text}.` };
     let timer;
     button.addEventListener('click', retry);
     return (state, text = '', waitMs = 0) => {

@@ -1,11 +1,12 @@
 // The console: the page at /. It wires the parts together; see feed.js for what comes in, list.js and detail.js for how
 // it is shown.
 
-import { addressOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName } from './channel.js';
+import { accessOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
 import { connectionLine } from './connection.js';
 import { Consumers } from './consumers.js';
 import { describe, headersOf, requestText } from './describe.js';
 import { addressWithQuery, requestOf, showDetail } from './detail.js';
+import { Deletion } from './deletion.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
 import { List } from './list.js';
@@ -19,10 +20,17 @@ const TYPING_MS = 120; // from the last key to the filter
 const TYPING_WHERE_MS = 500; // which asks the server
 const SAY_MS = 3000; // from one spoken line about new updates to the next
 
+const HINTS = {
+    '': 'Whatever is sent to it by POST is kept on this server and shows below at once. It is also the key: who knows it can read and send, so keep it to yourself.',
+    r_: 'Whatever is sent to it by POST is kept on this server and shows below at once. It only sends. The key, which also reads and deletes, is in the address of this page: keep that to yourself. Who opens the reading link sees all of this, and can delete nothing.',
+    v_: 'Whatever is sent to it by POST is kept on this server and shows below at once. You have opened a reading link: this page shows everything, and neither sends nor deletes.',
+    w_: 'This address only sends: what has come to it cannot be read with it. Open the reading link, or the page with the key: #v_… or #r_… in its address. Who made this address has them.',
+};
+
 const $ = (id) => document.getElementById(id);
 
 let place; // {name, room}, as in the fragment
-let address;
+let access; // what the channel's name may do; undefined: the page shows none
 let feed;
 let feedTurn = 0;
 let matches; // (entry) → whether the filter lets it through; undefined: no filter
@@ -38,6 +46,7 @@ const list = new List($('list'), { fill: fillRow, select: open });
 const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
+const deletion = new Deletion($('deletion'), deleted);
 
 // ---------------------------------------------------------------------------------------------- which channel
 
@@ -55,43 +64,62 @@ function begin() {
         name = ownName();
         putInFragment(name, { replace: true });
     }
-    address = addressOf(name);
-    showParts(true);
-    $('address').textContent = address;
+    access = accessOf(name);
     place = { name, room };
+    showAccess();
+    if (!access.mayRead) {
+        stopReading();
+        showState('idle', 'This address only sends');
+        return;
+    }
     $('filter').value = typed ?? '';
-    selectTab(Number(memory.get('tab')) || 0);
     reset();
     follow(readFilter($('filter').value).where);
     filter();
-    refused.watch(address);
-    consumers.watch(address);
+    refused.watch(access.address);
+    consumers.watch(access);
 }
 
 /** Begins to read the channel, or those of its updates that meet conditions. */
 function follow(where) {
     feedTurn++;
     feed?.close();
-    feed = new Feed(address, { change, state: showState, notice }, where);
+    feed = new Feed(access.address, { change, state: showState, notice }, where);
     feed.start();
 }
 
 /** An address that names no channel: nothing is polled. */
 function stopAt(text) {
-    feed?.close();
-    feed = address = undefined;
-    refused.watch(undefined);
-    consumers.watch(undefined);
-    $('address').textContent = '–';
-    showParts(false);
-    reset();
+    access = undefined;
+    showAccess();
+    stopReading();
     showState('stopped', text);
     $('retry').hidden = true;
 }
 
-/** What of the page needs an address. */
-function showParts(isThere) {
-    for (const id of ['copy-address', 'connect', 'send', 'inbox']) $(id).hidden = !isThere;
+function stopReading() {
+    feed?.close();
+    feed = undefined;
+    refused.watch(undefined);
+    consumers.watch(undefined);
+    reset();
+}
+
+/** What is shown of the page, and what it says of the address, by what its name may do. */
+function showAccess() {
+    const { kind, mayRead, maySend, readName } = access ?? {};
+    deletion.close();
+    for (const id of ['copy-address', 'connect']) $(id).hidden = !access;
+    $('send').hidden = !maySend;
+    $('send-test').hidden = !maySend;
+    $('inbox').hidden = $('skip').hidden = !mayRead;
+    $('reading-link').hidden = !readName;
+    $('address').textContent = access?.sendAddress ?? '–';
+    $('address-hint').textContent = access ? HINTS[kind] : '';
+    if (!access) return;
+    if (!mayRead) $('send').open = true;
+    selectTab(Number(memory.get('tab')) || 0);
+    for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
 }
 
 function reset() {
@@ -109,6 +137,7 @@ function forget() {
     seen = unseen = 0;
     document.title = 'longline';
     $('kept').textContent = '';
+    $('delete-all').hidden = true;
     list.selected = undefined;
     list.show(shown, true);
     closeDetail();
@@ -148,6 +177,8 @@ $('skip').addEventListener('click', (event) => {
 });
 
 // ---------------------------------------------------------------------------------------------- how it is connected
+
+$('reading-link').addEventListener('click', ({ currentTarget }) => copy(`${root.href}#${access.readName}`, currentTarget));
 
 const showLine = connectionLine(() => feed?.start());
 
@@ -232,7 +263,8 @@ function showEmpty() {
     if (feed?.isLoaded && !feed.total) refused.open();
     $('empty').dataset.filtered = isFiltered || isLooking;
     const none = seen > 0 ? 'No update holds that' : 'No update meets that';
-    $('empty-title').textContent = isFiltering || (isLooking && feed.where.length) ? 'Looking…' : isLooking ? 'Loading…' : isFiltered ? none : 'Nothing has come yet';
+    const empty = !feed?.total ? 'Nothing has come yet' : feed.hasAny ? 'Nothing is kept any more of what has come' : 'All updates are deleted';
+    $('empty-title').textContent = isFiltering || (isLooking && feed.where.length) ? 'Looking…' : isLooking ? 'Loading…' : isFiltered ? none : empty;
 }
 
 function showKept() {
@@ -243,6 +275,7 @@ function showKept() {
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
     if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
+    $('delete-all').hidden = !access.mayDelete || !feed.hasAny;
 }
 
 function fillRow(row, entry) {
@@ -269,7 +302,7 @@ const isFollowed = (where) => JSON.stringify(where) === JSON.stringify(feed?.whe
 /** Lets the server check other conditions; those that it does not take change nothing. */
 async function askFor(where) {
     const turn = ++feedTurn;
-    const complaint = where.length ? await complaintOf(address, where) : undefined;
+    const complaint = where.length ? await complaintOf(access.address, where) : undefined;
     if (turn !== feedTurn) return;
     $('filter-error').textContent = complaint ?? '';
     if (complaint) return;
@@ -325,7 +358,9 @@ async function filter() {
 const isWide = () => matchMedia('(min-width: 800px)').matches;
 
 function open(entry, isOpening) {
-    showDetail($('detail'), entry, { address, again, back: closeDetail, first: firstOf(entry) });
+    const { sendAddress: address, maySend, mayDelete } = access;
+    const may = { again: maySend ? again : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
+    showDetail($('detail'), entry, { address, ...may, back: closeDetail, first: firstOf(entry) });
     $('detail').hidden = false;
     if (isOpening) setReading(true);
     if (isOpening && !isWide()) $('detail').focus();
@@ -360,7 +395,7 @@ function setReading(isReading) {
 }
 
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(document.body.classList.contains('reading')));
-addEventListener('keydown', (event) => event.key === 'Escape' && closeDetail());
+addEventListener('keydown', (event) => event.key === 'Escape' && !deletion.isOpen && closeDetail());
 
 /** Sends an update once more. */
 async function again(entry, button) {
@@ -371,6 +406,28 @@ async function again(entry, button) {
     }
 }
 
+// ---------------------------------------------------------------------------------------------- deleting
+
+$('delete-all').addEventListener('click', () => askToDelete());
+
+/** Asks whether to delete all updates, or those up to an id. */
+function askToDelete(upto) {
+    deletion.ask(access.address, { upto, total: feed.total });
+}
+
+/** They are gone from the server, all up to this id; `address` is what was asked about. */
+function deleted(address, gone) {
+    if (!feed || address !== access.address) return;
+    feed.drop(gone);
+    forget();
+    seen = feed.entries.at(-1)?.number ?? 0;
+    filter();
+    tell(feed.hasAny ? `All updates up to #${gone} are deleted` : 'All updates are deleted');
+    refused.ask();
+    consumers.ask();
+    $('inbox').focus();
+}
+
 // ---------------------------------------------------------------------------------------------- sending
 
 /** Pushes, and says on the button how it went. Throws what went wrong. */
@@ -379,7 +436,7 @@ async function push({ method = 'POST', path = '', body, headers, query }, button
     button.ariaBusy = 'true';
     try {
         const init = { method, headers, body, signal: AbortSignal.timeout(PUSH_MS) };
-        const response = await fetch(addressWithQuery(address + path, query), init);
+        const response = await fetch(addressWithQuery(access.sendAddress + path, query), init);
         const text = await response.text();
         if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
         const known = response.headers.get('X-Duplicate');
@@ -422,7 +479,7 @@ $('send-test').addEventListener('click', async ({ currentTarget }) => {
 
 // ---------------------------------------------------------------------------------------------- connecting senders
 
-const tabs = snippetsFor('').map(({ title }, index) => {
+const tabs = snippetsFor({}).map(({ title }, index) => {
     const tab = element('button', { type: 'button', role: 'tab', id: `tab-${index}`, onclick: () => selectTab(index) }, title);
     tab.setAttribute('aria-controls', 'tab');
     $('tabs').append(tab);
@@ -435,7 +492,7 @@ function selectTab(selected) {
         tab.setAttribute('aria-selected', index === selected);
         tab.tabIndex = index === selected ? 0 : -1;
     });
-    const { note, code } = snippetsFor(address)[selected];
+    const { note, code } = snippetsFor(access)[selected];
     $('tab').setAttribute('aria-labelledby', tabs[selected].id);
     $('tab-note').textContent = note;
     $('tab-code').textContent = code;
@@ -451,14 +508,16 @@ $('tabs').addEventListener('keydown', (event) => {
 });
 
 for (const [button, source] of [['copy-address', 'address'], ['copy-code', 'tab-code']]) {
-    $(button).addEventListener('click', async ({ currentTarget }) => {
-        try {
-            await copyText($(source).textContent);
-            flash(currentTarget, 'Copied');
-        } catch (error) {
-            flash(currentTarget, error.message);
-        }
-    });
+    $(button).addEventListener('click', ({ currentTarget }) => copy($(source).textContent, currentTarget));
+}
+
+async function copy(text, button) {
+    try {
+        await copyText(text);
+        flash(button, 'Copied');
+    } catch (error) {
+        flash(button, error.message);
+    }
 }
 
 begin();

@@ -16,6 +16,7 @@ export class Consumers {
     #rows = new Map(); // name → {group, cells}: a <tbody>, which has the question too
     #say;
     #channel;
+    #mayForget;
     #askedAt = -ASK_MS;
 
     /** Fills a <details>, hidden while there is nobody. say(text) tells who does not see it. */
@@ -35,9 +36,10 @@ export class Consumers {
         setInterval(() => this.#askIfSeen(box.open ? ASK_OPEN_MS : ASK_MS), ASK_OPEN_MS);
     }
 
-    /** Looks after this channel from now on; undefined: after none. */
-    watch(address) {
-        this.#channel = address && new Channel(address);
+    /** Looks after the channel of this access from now on; undefined: after none. */
+    watch(access) {
+        this.#channel = access && new Channel(access.address);
+        this.#mayForget = access?.mayDelete;
         this.#box.open = false;
         this.#error.textContent = '';
         this.#rows.clear();
@@ -101,7 +103,7 @@ export class Consumers {
         const sure = button('Forget it', 'main', () => this.#forget(name, close));
         const text = `Forget ${visible(name)}? When it asks again, it begins with everything that is kept.`;
         const question = element('tr', {}, element('td', { colSpan: 5 }, element('p', {}, text), element('span', { className: 'row-of' }, sure, keep)));
-        const row = element('tr', {}, element('th', { scope: 'row' }, visible(name)), ...cells, element('td', {}, forget));
+        const row = element('tr', {}, element('th', { scope: 'row' }, visible(name)), ...cells, element('td', {}, ...(this.#mayForget ? [forget] : [])));
         const group = element('tbody', {}, row);
         return { group, cells };
     }

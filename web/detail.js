@@ -9,10 +9,11 @@ const RAW_MAX = 4000; // characters of the raw body drawn at once
 const RAW_MORE = 50_000;
 
 /**
- * Fills the article. `address` is the channel's; again(entry, button) sends the update once more, back() leaves it,
- * first() goes to the update whose delivery this one is again, if that is here.
+ * Fills the article. `address` is where the channel is pushed to; again(entry, button) sends the update once more,
+ * remove(entry) asks whether to delete it and all before it; without one there is no button for it. back() leaves the
+ * update, first() goes to the one whose delivery this one is again, if that is here.
  */
-export function showDetail(article, entry, { address, again, back, first }) {
+export function showDetail(article, entry, { address, again, remove, back, first }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
@@ -27,7 +28,8 @@ export function showDetail(article, entry, { address, again, back, first }) {
             { className: 'choices' },
             copyButton('Copy JSON', () => entry.text),
             copyButton('Copy as curl', () => curlOf(entry, address)),
-            button('Send again', ({ currentTarget }) => again(entry, currentTarget)),
+            ...(again ? [button('Send again', ({ currentTarget }) => again(entry, currentTarget))] : []),
+            ...(remove ? [button(`Delete up to #${entry.ts}…`, () => remove(entry))] : []),
         ),
         ...filesOf(entry),
         element('h4', {}, 'Body'),

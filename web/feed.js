@@ -11,6 +11,7 @@ import { plural } from './text.js';
 const FIRST_UPDATES = 1000; // of those before the page was opened
 const UPDATES_MAX = 10_000; // and so many of them are looked through for what meets conditions
 const CHARS_MAX = 32 << 20;
+const EMPTY_BYTES_MAX = 1000; // of a reply without updates
 const ASLEEP_MS = 10_000;
 // A tab that nobody has seen for a while asks now and then: a browser has six connections for all tabs of a server.
 const DOZE_MS = 30_000;
@@ -40,6 +41,7 @@ export class Feed {
     #updates; // the client's loop; its `ts` is where to go on from
     #chars = 0;
     #number = 0;
+    #deleted = 0; // all up to this id
     #changed = false;
 
     /** on.change(); on.state(name, text, waitMs); on.notice(text) */
@@ -113,7 +115,10 @@ export class Feed {
                 this.#count(total);
             },
             onMissed: (count) => this.#on.notice(`${plural(count, 'update')} came and went while nobody was connected: the server no longer keeps them.`),
-            onReset: (ts) => this.#on.notice(`The server has lost ${ts ? `what came after #${ts}` : 'all that came before'}: its data were emptied, replaced or restored from a backup. New updates have ids from #${ts + 1} again.`),
+            onReset: (ts) => {
+                this.#deleted = Math.min(this.#deleted, ts);
+                this.#on.notice(`The server has lost ${ts ? `what came after #${ts}` : 'all that came before'}: its data were emptied, replaced or restored from a backup. New updates have ids from #${ts + 1} again.`);
+            },
             onError: (error, waitMs) => this.#tell('waiting', error.description, waitMs),
         });
         try {
@@ -139,6 +144,14 @@ export class Feed {
                 this.#tell('live');
             }
         }
+        if (this.isLoaded) return fetch(address, init);
+        // Where nothing of a channel is kept any more, a poll that waits has no answer.
+        const now = new URL(address);
+        now.searchParams.set('sleep', 0);
+        const response = await fetch(now, init);
+        if (!(await isEmpty(response))) return response;
+        this.isLoaded = true;
+        this.#change();
         return fetch(address, init);
     }
 
@@ -159,6 +172,7 @@ export class Feed {
     }
 
     #add(entry) {
+        if (entry.ts <= this.#deleted) return; // its reply was under way
         entry.number = ++this.#number;
         this.#chars += entry.text.length;
         this.entries.push(entry);
@@ -168,6 +182,18 @@ export class Feed {
         }
         if (drop) this.entries.splice(0, drop);
         this.#change();
+    }
+
+    /** They are deleted on the server: all up to this id. */
+    drop(ts) {
+        this.#deleted = ts;
+        this.entries = this.entries.filter((entry) => entry.ts > ts);
+        this.#chars = this.entries.reduce((sum, { text }) => sum + text.length, 0);
+    }
+
+    /** Whether the server may still keep updates, as far as this page knows. */
+    get hasAny() {
+        return this.total > this.#deleted;
     }
 
     /** Hands over the updates that have come, and keeps none. */
@@ -186,5 +212,16 @@ export class Feed {
         };
         requestAnimationFrame(tell);
         setTimeout(tell, 250); // a tab that is not seen has no frames
+    }
+}
+
+/** Whether it is a reply to a poll that has found nothing, and looked at everything. What is large is not read. */
+async function isEmpty(response) {
+    if (!response.ok || !(Number(response.headers.get('Content-Length') ?? NaN) < EMPTY_BYTES_MAX)) return false;
+    try {
+        const { updates, ts, total } = await response.clone().json();
+        return updates.length === 0 && ts >= total;
+    } catch {
+        return false;
     }
 }

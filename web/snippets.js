@@ -1,15 +1,17 @@
 // What to paste elsewhere so that updates come to an address, or from it: {title, note, code} for each sender or language.
+// What sends gets the sending address, what reads gets the reading one; where there is none, nothing reads.
 
 import { root } from './channel.js';
 
-export function snippetsFor(address) {
+export function snippetsFor({ sendAddress: address, readAddress }) {
+    const ifRead = (code) => (readAddress ? code : '');
     const isPublic = root.protocol === 'https:' && !/^(localhost|127\.|\[::1\]|10\.|192\.168\.)/.test(root.host);
     const reach = isPublic ? '' : ' It must be able to reach this server: put it on the internet, with https, first.';
     return [
         {
             title: 'curl',
-            note: 'Push an update. Then read what has come; where nothing has, the answer waits for it, up to 25 seconds.',
-            code: `curl -d '{"hello":"world"}' '${address}'\ncurl '${address}?ts=0&sleep=25'`,
+            note: `Push an update.${ifRead(' Then read what has come; where nothing has, the answer waits for it, up to 25 seconds.')}`,
+            code: `curl -d '{"hello":"world"}' '${address}'${ifRead(`\ncurl '${readAddress}?ts=0&sleep=25'`)}`,
         },
         {
             title: 'Telegram',
@@ -24,17 +26,17 @@ export function snippetsFor(address) {
         {
             title: 'JavaScript',
             note: 'In a page, or in Node with the file of that address next to your script. It is the client that this page uses.',
-            code: `import { Channel } from '${root.href}-/web/longline.js';\n\nconst channel = new Channel('${address}');\nawait channel.push({ hello: 'world' });\nfor await (const update of channel.updates()) console.log(update);`,
+            code: `import { Channel } from '${root.href}-/web/longline.js';\n\nawait new Channel('${address}').push({ hello: 'world' });${ifRead(`\nfor await (const update of new Channel('${readAddress}').updates()) console.log(update);`)}`,
         },
         {
             title: 'Python',
             note: "With longline's Python client (clients/python in its repository).",
-            code: `from longline import Channel\n\nchannel = Channel("${address}")\nchannel.push({"hello": "world"})\nfor update in channel.updates():\n    print(update)`,
+            code: `from longline import Channel\n\nChannel("${address}").push({"hello": "world"})${ifRead(`\nfor update in Channel("${readAddress}").updates():\n    print(update)`)}`,
         },
         {
             title: 'Lua',
             note: "With longline's Lua client, one file (clients/lua in its repository); in Garry's Mod, include it.",
-            code: `local longline = require "longline"\nlocal client = longline.new("${address}")\n\nclient:subscribe(function(update, ts) print(ts, update.hello) end)\nclient:publish_async({ hello = "world" })\nrequire("copas").loop()`,
+            code: `local longline = require "longline"\n${ifRead(`longline.new("${readAddress}"):subscribe(function(update, ts) print(ts, update.hello) end)\n`)}longline.new("${address}"):publish_async({ hello = "world" })\nrequire("copas").loop()`,
         },
     ];
 }

@@ -159,6 +159,13 @@ export class Channel {
     constructor(url: string | URL, options?: ChannelOptions);
     readonly url: string;
     /**
+     * The address that only reads: this one with another key; the rest, the query too, stays. Null if this one only
+     * sends, or is a plain secret.
+     */
+    readonly readOnlyUrl: string | null;
+    /** The address that only sends, for a service. Null if this one is a plain secret. */
+    readonly sendOnlyUrl: string | null;
+    /**
      * Stores an update: an object or an array, or a string that is its JSON text. Resolves with its id when it is on
      * the server's disk. Does not try again by itself: after an error of status 0 it may have been stored all the same.
      */
@@ -178,9 +185,28 @@ export class Channel {
     consumers(options?: { signal?: AbortSignal }): Promise<Consumer[]>;
     /** Forgets a consumer's cursor, if there is one. */
     forgetConsumer(name: string, options?: { signal?: AbortSignal }): Promise<void>;
+    /**
+     * Removes all updates from the server for good, or those with ids up to `upto`. Resolves with the id up to which they
+     * are gone: 0 if there were none. The channel counts on, and loops that have not read them are told by `onMissed`.
+     * Rejects with a TypeError or RangeError, before anything is sent, if it is not clear what to remove.
+     */
+    purge(options?: { upto?: number; signal?: AbortSignal }): Promise<{ gone: number }>;
     /** Ends all loops over this channel that run now. */
     close(): void;
 }
+
+/** The addresses of a channel. */
+export interface Keys {
+    /** It may do everything. Keep it. */
+    url: string;
+    /** It reads. For those who may see the updates. */
+    readOnlyUrl: string;
+    /** It sends. For the service whose webhooks you want. */
+    sendOnlyUrl: string;
+}
+
+/** The addresses of a new channel of the server at `base`, which is not asked. In browsers it may be relative to the page. */
+export function newKeys(base: string | URL): Keys;
 
 /** Up to 64 channels of one server, read in one loop. */
 export class Channels {

@@ -16,6 +16,9 @@ const CUT_LATE_MS = 5000; // and one that dies so long after its time was not cu
 const CUT_SLEEP_MIN_S = 1;
 const CUT_PAUSE_MS = 500; // before the next, from the third in a row on
 const DEPTH_MAX = 520; // the server's 500 levels, and what it wraps around an update
+const KEY_PREFIXES = ['r_', 'v_', 'w_']; // may do everything, reads, sends
+const KEY_LETTERS = 'abcdefghijklmnopqrstuvwxyz234567';
+const KEY_SIZE = 26;
 
 /**
  * A request that failed. `status` is 0 where no whole reply came, and 200 where the reply was not longline's, or not of
@@ -47,6 +50,16 @@ class Reader {
 }
 
 export class Channel extends Reader {
+    /** The address that only reads; null if this one only sends, or is a plain secret. */
+    get readOnlyUrl() {
+        return urlOfKind(this.url, 'v_');
+    }
+
+    /** The address that only sends; null if this one is a plain secret. */
+    get sendOnlyUrl() {
+        return urlOfKind(this.url, 'w_');
+    }
+
     /** Stores an object or array; a string is sent as the JSON that it is. Never tries twice. */
     async push(update, { signal } = {}) {
         return this.#send('application/json', jsonOf(update), signal);
@@ -86,12 +99,24 @@ export class Channel extends Reader {
         await this.#ask('', `?as=${encodeURIComponent(name)}`, 'DELETE', signal);
     }
 
-    async #ask(path, query, method, signal) {
+    /** Removes all updates for good, or those up to `upto`. A slip must not remove more than was meant. */
+    async purge(options = {}) {
+        if (typeof options !== 'object') throw new TypeError('purge() takes its options as an object');
+        const { signal, ...which } = options;
+        if (Object.keys(which).some((name) => name !== 'upto')) throw new TypeError('purge() has the options upto and signal');
+        if ('upto' in which && !(Number.isSafeInteger(which.upto) && which.upto >= 0)) throw new RangeError('upto is the id of an update');
+        const { gone } = await this.#ask('', new URLSearchParams(which), 'DELETE', signal, ({ gone }) => Number.isInteger(gone));
+        return { gone };
+    }
+
+    async #ask(path, query, method, signal, fits = () => true) {
         const url = path ? below(this.url, path) : new URL(this.url);
         url.search = query;
-        const { response, text } = await request(this._settings, url.href, { method }, PUSH_S, signal);
+        // A redirect may lose the query, and a DELETE without one purges everything.
+        const redirect = method === 'DELETE' ? 'error' : 'follow';
+        const { response, text } = await request(this._settings, url.href, { method, redirect }, PUSH_S, signal);
         const reply = parsed(text);
-        if (reply?.ok !== true) throw new LonglineError(response.status, "The reply is not longline's");
+        if (reply?.ok !== true || !fits(reply)) throw new LonglineError(response.status, "The reply is not longline's");
         return reply;
     }
 }
@@ -388,6 +413,64 @@ function parseAddress(text) {
         if (/^https?:$/.test(url.protocol) && !url.username && !url.password) return url;
     } catch {} // This error shows the path, which is the channel's secret.
     throw new TypeError('A channel is an http or https URL without a user and password');
+}
+
+/** The addresses of a new channel of the server at `base`, which is not asked. `random` is Web Crypto's `crypto`. */
+export function newKeys(base, random = globalThis.crypto) {
+    const letters = Array.from(random.getRandomValues(new Uint8Array(KEY_SIZE)), (byte) => KEY_LETTERS[byte % 32]);
+    const address = below(parseAddress(base), `r_${letters.join('')}`);
+    address.hash = '';
+    const url = address.href;
+    return { url, readOnlyUrl: urlOfKind(url, 'v_'), sendOnlyUrl: urlOfKind(url, 'w_') };
+}
+
+/** The same address with the channel's key of this kind; null if it cannot be told from this one. */
+function urlOfKind(address, prefix) {
+    const url = new URL(address);
+    let [, before, key, after] = /^(.*\/)([rvw]_[a-z2-7]{26})(\/*)$/.exec(url.pathname) ?? [];
+    if (!key || key.slice(0, 2) > prefix) return null;
+    while (!key.startsWith(prefix)) key = nextKey(key);
+    url.pathname = before + key + after;
+    url.hash = ''; // No server is told it, and it may be a key.
+    return url.href;
+}
+
+/** The key that may do less: of r_ the v_, of v_ the w_. None can be derived back. */
+function nextKey(key) {
+    const words = sha256(`longline:${key}`);
+    const bits = Array.from(words, (word) => word.toString(2).padStart(32, '0')).join('');
+    const letters = Array.from({ length: KEY_SIZE }, (_, i) => KEY_LETTERS[parseInt(bits.slice(5 * i, 5 * i + 5), 2)]);
+    return KEY_PREFIXES[KEY_PREFIXES.indexOf(key.slice(0, 2)) + 1] + letters.join('');
+}
+
+/**
+ * SHA-256 of an ASCII text of one block (55 characters at most), as eight words. crypto.subtle has it on https pages
+ * only, and not at once.
+ */
+function sha256(text) {
+    const primes = [];
+    for (let n = 2; primes.length < 64; n++) if (primes.every((prime) => n % prime)) primes.push(n);
+    const fraction = (number) => (number % 1) * 2 ** 32; // its first 32 bits, once it is in a Uint32Array
+    const constants = Uint32Array.from(primes, (prime) => fraction(Math.cbrt(prime)));
+    const hash = Uint32Array.from(primes.slice(0, 8), (prime) => fraction(Math.sqrt(prime)));
+
+    const words = new Uint32Array(64);
+    for (let i = 0; i < text.length; i++) words[i >> 2] |= text.charCodeAt(i) << (24 - 8 * (i % 4));
+    words[text.length >> 2] |= 0x80 << (24 - 8 * (text.length % 4));
+    words[15] = 8 * text.length;
+    const turn = (word, ...counts) => counts.reduce((all, n) => all ^ ((word >>> n) | (word << (32 - n))), 0);
+    for (let i = 16; i < 64; i++) {
+        const [x, y] = [words[i - 15], words[i - 2]];
+        words[i] = words[i - 16] + words[i - 7] + (turn(x, 7, 18) ^ (x >>> 3)) + (turn(y, 17, 19) ^ (y >>> 10));
+    }
+
+    let [a, b, c, d, e, f, g, h] = hash;
+    for (let i = 0; i < 64; i++) {
+        const first = h + turn(e, 6, 11, 25) + ((e & f) ^ (~e & g)) + constants[i] + words[i];
+        const second = turn(a, 2, 13, 22) + ((a & b) ^ (a & c) ^ (b & c));
+        [a, b, c, d, e, f, g, h] = [(first + second) | 0, a, b, c, (d + first) | 0, e, f, g];
+    }
+    return hash.map((word, i) => word + [a, b, c, d, e, f, g, h][i]);
 }
 
 /** Half to all of it: clients that failed together must not come back together. */

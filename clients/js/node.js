@@ -1,6 +1,7 @@
 // The client in Node: it honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY as curl does, which Node's own fetch does not do
 // by default in any version.
 
+import { webcrypto } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
 import { BlockList, isIP } from 'node:net';
@@ -8,6 +9,11 @@ import tls from 'node:tls';
 import * as client from './index.js';
 
 export { LonglineError } from './index.js';
+
+/** Node 18 has no global `crypto`. */
+export function newKeys(base) {
+    return client.newKeys(base, webcrypto);
+}
 
 export class Channel extends client.Channel {
     constructor(url, options) {
@@ -100,6 +106,7 @@ async function fetchThrough(proxy, agents, url, init, redirects = 0) {
     if (![301, 302, 303, 307, 308].includes(status) || !location) return response;
 
     await response.body?.cancel();
+    if (init.redirect === 'error') throw new Error('a redirect, which is not followed');
     if (redirects === REDIRECTS_MAX) throw new Error('too many redirects');
     const next = new URL(location, url);
     if (!/^https?:$/.test(next.protocol)) throw new Error('a redirect to what is not http');

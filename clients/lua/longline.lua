@@ -12,7 +12,7 @@
 --
 --     longline.http_get(url, request)         → body, status, headers | false, error
 --     longline.http_post(url, body, request)  → the same
---     longline.http_delete(url, request)      → the same; only forget_consumer needs it
+--     longline.http_delete(url, request)      → the same; forget_consumer and purge need it
 --     longline.thread_new(f, …)               runs f(…) as a thread
 --     longline.thread_pause(seconds, request) lets the other threads run for that long
 --     longline.json_encode(table)             → text | nil, error, or throws
@@ -50,16 +50,118 @@ local function can_yield_in_pcall()
   return coroutine.wrap(function() return pcall(coroutine.yield, true) end)() == true
 end
 
+-- -------------------------------------------------------------------------------------------- keys
+
+local KEY_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+local KEY_SIZE = 26
+local LESSER = { r_ = "v_", v_ = "w_" } -- A key may do everything (r_), read (v_) or send (w_).
+
+-- A bitwise operation on numbers of 32 bits: `of_two` says what it makes of two bits (0, 1) each.
+-- Plain Lua 5.1 has none, and this is fast enough for a few hashes.
+local function bitwise(of_two)
+  local nibbles = {}
+  for both = 0, 255 do
+    local x, y, made = math.floor(both / 16), both % 16, 0
+    for bit = 0, 3 do
+      local power = 2 ^ bit
+      made = made + power * of_two(math.floor(x / power) % 2, math.floor(y / power) % 2)
+    end
+    nibbles[both] = made
+  end
+  return function(x, y)
+    local made, power = 0, 1
+    for _ = 1, 8 do
+      local low_x, low_y = x % 16, y % 16
+      made, power = made + power * nibbles[16 * low_x + low_y], power * 16
+      x, y = (x - low_x) / 16, (y - low_y) / 16
+    end
+    return made
+  end
+end
+
+local function turn_right(word, count)
+  local low = word % 2 ^ count
+  return (word - low) / 2 ^ count + low * 2 ^ (32 - count)
+end
+
+-- SHA-256 of a text of one block (55 bytes at most), as a list of eight words.
+local function sha256(text)
+  local xor, band = bitwise(function(x, y) return (x + y) % 2 end), bitwise(function(x, y) return x * y end)
+  local function turns(word, first, second, last) -- The last is a word already.
+    return xor(xor(turn_right(word, first), turn_right(word, second)), last)
+  end
+  local constants, hash, n = {}, {}, 1
+  while #constants < 64 do -- The fractions of the roots of the first primes.
+    n = n + 1
+    local is_prime = true
+    for divisor = 2, math.sqrt(n) do is_prime = is_prime and n % divisor ~= 0 end
+    if is_prime then
+      constants[#constants + 1] = math.floor(n ^ (1 / 3) % 1 * 2 ^ 32)
+      if #hash < 8 then hash[#hash + 1] = math.floor(n ^ 0.5 % 1 * 2 ^ 32) end
+    end
+  end
+
+  local words = {}
+  local block = text .. "\128" .. ("\0"):rep(61 - #text) .. string.char(math.floor(#text / 32), #text * 8 % 256)
+  for index = 1, 16 do
+    local a, b, c, d = block:byte(4 * index - 3, 4 * index)
+    words[index] = ((a * 256 + b) * 256 + c) * 256 + d
+  end
+  for index = 17, 64 do
+    local x, y = words[index - 15], words[index - 2]
+    local first = turns(x, 7, 18, math.floor(x / 8))
+    words[index] = (words[index - 16] + first + words[index - 7] + turns(y, 17, 19, math.floor(y / 1024))) % 2 ^ 32
+  end
+
+  local a, b, c, d, e, f, g, h = unpack(hash)
+  for index = 1, 64 do
+    local chosen = band(e, f) + band(2 ^ 32 - 1 - e, g)
+    local first = h + turns(e, 6, 11, turn_right(e, 25)) + chosen + constants[index] + words[index]
+    local second = turns(a, 2, 13, turn_right(a, 22)) + xor(xor(band(a, b), band(a, c)), band(b, c))
+    a, b, c, d, e, f, g, h = (first + second) % 2 ^ 32, a, b, c, (d + first) % 2 ^ 32, e, f, g
+  end
+  for index, word in ipairs({ a, b, c, d, e, f, g, h }) do hash[index] = (hash[index] + word) % 2 ^ 32 end
+  return hash
+end
+
+-- The key that may do less: of r_ the v_, of v_ the w_. None can be derived back.
+local function next_key(key)
+  local words, letters = sha256("longline:" .. key), {}
+  for index = 0, KEY_SIZE - 1 do
+    local value = 0
+    for bit = 5 * index, 5 * index + 4 do
+      value = 2 * value + math.floor(words[math.floor(bit / 32) + 1] / 2 ^ (31 - bit % 32)) % 2
+    end
+    letters[index + 1] = KEY_LETTERS:sub(value + 1, value + 1)
+  end
+  return LESSER[key:sub(1, 2)] .. table.concat(letters)
+end
+
+-- The same address with the key of this kind; nil if it cannot be told from this one.
+local function url_of_kind(url, kind)
+  local path, query = url:match("^([^?]*)(.*)$")
+  local before, key, after = path:match("^(.*/)([rvw]_[a-z2-7]+)(/*)$")
+  if not key or #key ~= 2 + KEY_SIZE or key:sub(1, 2) > kind then return nil end
+  if not before:find("^%a+://[^/]+/") then return nil end
+  while key:sub(1, 2) ~= kind do key = next_key(key) end
+  return before .. key .. after .. query
+end
+
 local Client = {}
 Client.__index = Client
 
 -- A client of one channel. If `url` has a query, it is merged into every update that is published.
 -- With ?view=full, updates come with the whole request: { ts =, at =, headers =, body =, raw =, … }.
+-- client.read_only_url and client.send_only_url are the addresses that only read and only send, or
+-- nil if `url` cannot tell them.
 function longline.new(url)
   assert(type(url) == "string", "longline.new: the URL of a channel is expected")
   url = url:match("^[^#]*")
   local full = ("&" .. (url:match("%?(.*)") or "") .. "&"):find("&view=full&", 1, true) ~= nil
-  return setmetatable({ url = url, full = full, backoff = 0.5, backoff_max = 30, subscriptions = {} }, Client)
+  return setmetatable({
+    url = url, read_only_url = url_of_kind(url, "v_"), send_only_url = url_of_kind(url, "w_"), full = full,
+    backoff = 0.5, backoff_max = 30, subscriptions = {},
+  }, Client)
 end
 
 -- -------------------------------------------------------------------------------- telling the user
@@ -277,6 +379,21 @@ function Client:forget_consumer(name)
   local function fits(reply) return reply.ok == true end
   local reply, err, info = read_reply(fits, longline.http_delete(below(self, "?as=" .. encode_query(name)), CALL))
   if reply then return true end
+  return false, err, info.status
+end
+
+-- Removes the updates up to the ts `upto` for good; all of them, if it is called without. Returns
+-- the ts up to which they are gone, 0 if there were none; or false, an error and the status. That
+-- `upto` is nil by a slip must not remove all: it is an error.
+function Client:purge(...)
+  local upto, query = ..., ""
+  if select("#", ...) > 0 then
+    assert(type(upto) == "number" and upto >= 0 and upto % 1 == 0, "purge: the ts of an update is expected, or nothing")
+    query = ("?upto=%.0f"):format(upto)
+  end
+  local function fits(reply) return reply.ok == true and type(reply.gone) == "number" end
+  local reply, err, info = read_reply(fits, longline.http_delete(below(self, query), CALL))
+  if reply then return reply.gone end
   return false, err, info.status
 end
 

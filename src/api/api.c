@@ -7,6 +7,7 @@
 #include "api/many.h"
 #include "api/page.h"
 #include "api/poll.h"
+#include "api/purge.h"
 #include "api/push.h"
 #include "api/refusals.h"
 #include "api/replies.h"
@@ -312,8 +313,9 @@ static void reply_refused(struct exchange *exchange, struct slice channel) {
 
 /* Whether a HEAD only looks whether there is something to send to. */
 static bool is_look(const struct exchange *exchange, const struct route *route, enum place place) {
+    bool may_lead_to_push = place == PLACE_CHANNEL || place == PLACE_BELOW;
     return exchange->is_head &&
-           (place == PLACE_PUSH || (place == PLACE_CHANNEL && route->kind == KEY_SEND));
+           (place == PLACE_PUSH || (may_lead_to_push && route->kind == KEY_SEND));
 }
 
 /* What a request asks of its channel, by its method and its place. */
@@ -353,7 +355,7 @@ static void serve_place(struct exchange *exchange, const struct request *request
     } else if (is_sent)
         push(exchange, request, route);
     else if (right == RIGHT_DELETE)
-        consumers_forget(exchange, channel_of(route), route->query);
+        delete_handle(exchange, request, channel_of(route), route->query);
     else
         serve_get(exchange, route, place);
 }
@@ -458,6 +460,10 @@ static void on_cancel(struct exchange *exchange) {
     case ASK_FORGET: poll_forget(ask); return;
     case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
     case ASK_MANY: many_cancel(ask->many); return;
+    case ASK_PURGE:
+        inbox_cancel_purge(ask->purge);
+        ask->kind = ASK_NOTHING;
+        return;
     case ASK_BATCH: batch_cancel(ask->batch); break;
     case ASK_LARGE_PUSH: large_push_cancel(ask->large_push); break;
     case ASK_PUSH:
@@ -477,4 +483,4 @@ static void on_expire(struct exchange *exchange) {
 }
 
 const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused};
-const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done};
+const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done, purge_done};

@@ -18,6 +18,7 @@ extern struct api {
     struct proxy_trust *trust;
     const char *provider;
     bool capture_headers;
+    bool may_purge;
     uint64_t keep_updates, keep_seconds; /* of a channel, for health */
     uint64_t poll_max_ms;
     bool is_draining;

@@ -4,7 +4,6 @@
 #include "api/poll_query.h"
 #include "base/clock.h"
 #include "base/json.h"
-#include "base/text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -19,20 +18,12 @@ void consumers_list(struct exchange *exchange, struct slice channel) {
     reply_error(exchange, ERROR_BUSY);
 }
 
-/* Whether the query is `as=NAME` and nothing else: a slip must not forget anything. */
-static enum http_error parse_forget(struct poll_query *asked, struct slice query) {
-    struct slice rest = query;
-    struct text_pair pair;
-    bool is_as = text_next_pair(&rest, &pair) && slice_equal(pair.name, SLICE("as")) &&
-                 !text_next_pair(&rest, &pair);
-    enum http_error error = poll_query_parse(asked, is_as ? query : SLICE(""), clock_wall_ms);
-    return error ? error : asked->name_len ? HTTP_NO_ERROR : ERROR_DELETE;
-}
-
 void consumers_forget(struct exchange *exchange, struct slice channel, struct slice query) {
     struct ask *ask = ask_of(exchange);
     struct poll_query asked;
-    enum http_error error = parse_forget(&asked, query);
+    enum http_error error = poll_query_parse(&asked, query, clock_wall_ms);
+    if (!error && !asked.name_len)
+        error = ERROR_DELETE;
     ask->kind = ASK_FORGET;
     ask->poll = (struct poll){0};
     struct slice name = {asked.name, asked.name_len};

@@ -9,7 +9,7 @@
 
 /* GET /{channel}/consumers */
 void consumers_list(struct exchange *exchange, struct slice channel);
-/* DELETE /{channel}?as=NAME */
+/* DELETE /{channel}?as=NAME: the query is that and nothing else. */
 void consumers_forget(struct exchange *exchange, struct slice channel, struct slice query);
 
 /* The reply to either, during poll_done(); NULL when memory is out. */

@@ -24,6 +24,7 @@ struct member {
     uint64_t asked_epoch;
     struct answer *answer; /* to be told, with updates of its own; NULL: nothing */
     size_t size;           /* bytes of those */
+    uint64_t purges;       /* inbox_purges() when it was given */
     uint8_t error;         /* enum http_error: its store's */
 };
 
@@ -90,6 +91,7 @@ static bool take_answer(struct member *member, const struct answer *answer) {
     for (uint32_t i = 0; i < answer->count; i++)
         own->updates[i] = update_ref(answer->updates[i]);
     member->answer = own;
+    member->purges = inbox_purges(api.inbox);
     budget_take(answer_bytes(member));
     return true;
 }
@@ -108,6 +110,17 @@ static void empty_answer(struct member *member) {
     drop_answer(member);
     if (!take_answer(member, &start))
         member->many->error = ERROR_BUSY;
+}
+
+/* Leaves out what may be purged since it was given: the next poll asks for it again. */
+static void leave_out_purged(struct many *many) {
+    for (struct member *member = many->members; member < end_of(many); member++) {
+        if (!member->answer || !member->answer->count || member->purges == inbox_purges(api.inbox))
+            continue;
+        if (member != many->last)
+            many->told_bytes -= member->size;
+        empty_answer(member);
+    }
 }
 
 /* The place of a member among those whose answers are of one size. */
@@ -326,6 +339,7 @@ static void reply_large(struct many *many) {
 
 static void reply_now(struct many *many) {
     end_polls(many, true);
+    leave_out_purged(many);
     if (many->error) {
         fail(many, many->error);
         return;

@@ -259,6 +259,12 @@ void refusals_write_channel(struct buf *out, struct slice channel) {
     buf_putc(out, ']');
 }
 
+void refusals_forget_channel(struct slice channel) {
+    struct place *place = find_place(channel);
+    if (place)
+        drop_place(place);
+}
+
 void refusals_write(struct buf *out, const char *name) {
     for (int i = 1; i < REASONS; i++)
         if (counts[i])

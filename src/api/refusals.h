@@ -40,5 +40,8 @@ void refusals_note(const struct refusal *refusal);
 /* Appends the refused pushes of a channel as a JSON array, newest first. */
 void refusals_write_channel(struct buf *out, struct slice channel);
 
+/* Forgets the refused pushes of a channel. */
+void refusals_forget_channel(struct slice channel);
+
 /* Writes the counters, one line for each reason that has occurred: ` name{reason="json"} 3`. */
 void refusals_write(struct buf *out, const char *name);

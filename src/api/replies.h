@@ -18,6 +18,7 @@ enum ask_kind {
     ASK_FORGET,     /* ... one of them */
     ASK_LARGE_PAGE, /* the poll is answered, its page is being written */
     ASK_MANY,       /* a poll of many channels */
+    ASK_PURGE,
     ASK_PUSH,
     ASK_BATCH,      /* a push whose updates are being made, */
     ASK_LARGE_PUSH, /* or whose one update is */
@@ -28,6 +29,7 @@ struct ask {
     union {
         struct poll poll; /* to ASK_LARGE_PAGE, which uses its link */
         struct many *many;
+        struct store_purge *purge;
         struct { /* from ASK_PUSH on */
             union {
                 struct store_append *push; /* NULL until it is with the store */

@@ -103,6 +103,7 @@ static void write_inbox(struct buf *out) {
     refusals_write(out, "longline_pushes_refused_total");
     write_counter(out, "longline_push_bytes_total", "Bytes of the updates acknowledged.",
                   counters.push_bytes);
+    write_counter(out, "longline_purges_total", "Purges of a channel.", counters.purges);
     write_counter(out, "longline_polls_total", "Polls answered.", counters.polls);
     write_gauge(out, "longline_polls_parked", "Polls waiting for an update.",
                 counters.polls_parked);

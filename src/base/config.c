@@ -60,6 +60,8 @@ static const struct setting settings[] = {
     CHOICE_SETTING("STRICT_JSON", strict_json, "off", "off=false=no=0 on=true=yes=1",
                    "Refuse what is no JSON object or array, if its type is JSON or it has none: on "
                    "or off. Off keeps it as text."),
+    CHOICE_SETTING("PURGE", purge, "on", "off=false=no=0 on=true=yes=1",
+                   "Let DELETE purge a channel's updates for good: on or off."),
     NUMBER_SETTING("MAX_CONNECTIONS", max_connections, "0", 0, 10000000,
                    "Connections served at once; more have to wait. 0: as many as the descriptor "
                    "limit allows."),

@@ -29,6 +29,7 @@ struct config {
     int64_t buffer_size;      /* MiB */
     int capture_headers;      /* bool */
     int strict_json;          /* bool */
+    int purge;                /* bool */
     int64_t max_connections;  /* 0: from the limit on descriptors */
     int io_uring;             /* bool */
     int64_t request_timeout;  /* seconds */

@@ -16,6 +16,7 @@ struct counters {
     uint64_t updates_delivered;
     uint64_t channels_resident, cache_bytes;
     uint64_t rate_limited;
+    uint64_t purges;
     uint64_t filter_looks; /* at an update, to find out whether a filter wants it */
 };
 

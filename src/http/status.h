@@ -82,7 +82,8 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
       "This address does not delete: use the one that begins with r_")                             \
     X(ERROR_NOT_FOUND, HTTP_NOT_FOUND, "No such path; channels are at /{channel}")                 \
     X(ERROR_METHOD, HTTP_METHOD_NOT_ALLOWED, "This path does not take this method")                \
-    X(ERROR_DELETE, HTTP_BAD_REQUEST, "DELETE takes as=NAME, the consumer to forget")              \
+    X(ERROR_DELETE, HTTP_BAD_REQUEST, "DELETE takes upto=N, as=NAME, or no query")                 \
+    X(ERROR_PURGE, HTTP_FORBIDDEN, "This server does not purge (PURGE=off)")                       \
     X(ERROR_CONSUMERS, HTTP_CONFLICT,                                                              \
       "The channel has 1000 consumers; DELETE /{channel}?as=NAME forgets one")                     \
     X(ERROR_REQUEST_TIMEOUT, HTTP_REQUEST_TIMEOUT, "The request did not arrive in time")           \

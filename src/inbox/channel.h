@@ -24,6 +24,7 @@ struct channel {
     struct list wake_link;  /* in inbox->waking */
     uint64_t total;         /* its newest ts */
     uint64_t gone;          /* updates up to this ts are certainly not kept any more */
+    uint64_t purged;        /* the same, because they were purged since the channel is in memory */
     uint64_t epoch;         /* of its data (store.h); 0: not known */
     struct update **recent;
     struct watched *watched;     /* follow.c's; NULL where nobody waits */

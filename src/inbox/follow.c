@@ -4,6 +4,7 @@
 #include "inbox/parts.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     TICK_MS = 100,
@@ -243,9 +244,19 @@ static void apply_read(struct watched *watched, const struct store_read *read) {
     }
 }
 
+/* What is gone from the store goes from memory. Whoever missed that the channel was purged learns
+ * it here. */
+static void drop_gone(struct inbox *inbox, struct channel *channel, uint64_t gone) {
+    if (channel->views || (channel->recent_count && channel_recent(channel, 0)->ts <= gone)) {
+        inbox->purges++;
+        channel_purged(inbox, channel, gone);
+    }
+}
+
 /* The channel has been read, from what was known of it up to its end at that moment. */
 static void caught_up(struct watched *watched, const struct store_read *read) {
     struct channel *channel = watched->channel;
+    uint64_t gone = channel->gone;
     watched->read = NULL;
     watched->follow->catch_ups--;
     if (read->error) {
@@ -254,6 +265,8 @@ static void caught_up(struct watched *watched, const struct store_read *read) {
     }
     watched->pause_ms = 0;
     apply_read(watched, read);
+    if (read->gone > gone)
+        drop_gone(watched->follow->inbox, channel, read->gone);
     if (read->epoch)
         channel->epoch = read->epoch;
     /* The page had room for nothing but the newest update again: the next one begins behind it. */
@@ -356,7 +369,10 @@ static void on_news(struct store_watch *watch, struct update *update) {
         watched->told_ts = update->ts;
     if (!channel->is_loaded)
         return;
-    if (update->ts == channel->total + 1) {
+    if (update->ts <= channel->purged) { /* news that was slow; or the counter went back */
+        make_due(watched);
+        read_due(follow);
+    } else if (update->ts == channel->total + 1) {
         watched->changes++;
         watched->heard_at = ++follow->moment;
         watched->newest = mark_of(update);
@@ -366,6 +382,13 @@ static void on_news(struct store_watch *watch, struct update *update) {
         make_due(watched);
         read_due(follow);
     }
+}
+
+static void on_purged(struct store_watch *watch, uint64_t gone) {
+    struct watched *watched = watched_of(watch);
+    struct inbox *inbox = watched->follow->inbox;
+    inbox->purges++;
+    channel_purged(inbox, watched->channel, gone);
 }
 
 /* --- The inbox's mode ------------------------------------------------------------------------- */
@@ -449,7 +472,24 @@ static void answer_poll(struct inbox *inbox, struct channel *channel, struct pol
     }
 }
 
+/* A read may be answered after it is known here that the channel was purged behind it. */
+static void leave_out_purged(const struct channel *channel, struct store_read *read) {
+    uint64_t gone = channel->purged;
+    bool is_another_life = channel->epoch && read->epoch && channel->epoch != read->epoch;
+    if (read->error || read->gone >= gone || read->total < gone || is_another_life)
+        return;
+    uint32_t count = 0;
+    while (count < read->count && read->updates[count]->ts <= gone)
+        update_unref(read->updates[count++]);
+    read->count -= count;
+    memmove(read->updates, read->updates + count, read->count * sizeof *read->updates);
+    read->gone = gone;
+    if (read->end < gone)
+        read->end = gone;
+}
+
 static void read_done(struct inbox *inbox, struct channel *channel, struct store_read *read) {
+    leave_out_purged(channel, read);
     if (read->owner)
         answer_poll(inbox, channel, read->owner, read);
     if (channel->watched && channel->watched->read == read)
@@ -578,6 +618,7 @@ struct follow *follow_new(struct inbox *inbox) {
         .watched = on_watched,
         .lost = on_lost,
         .news = on_news,
+        .purged = on_purged,
     };
     store_listen(inbox->store, &follow->events);
     return follow;

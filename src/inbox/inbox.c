@@ -204,6 +204,47 @@ void inbox_cancel_push(struct store_append *push) {
     push->owner = NULL;
 }
 
+/* --- Purges ----------------------------------------------------------------------------------- */
+
+static void on_purge(struct store_op *op) {
+    struct inbox *inbox = op->context;
+    struct store_purge *purge = container_of(op, struct store_purge, op);
+    if (!purge->error) {
+        struct channel *channel =
+            cache_find(inbox, purge->hash, (struct slice){purge->name, purge->name_len});
+        inbox->purges++;
+        if (channel)
+            channel_purged(inbox, channel, purge->gone);
+    }
+    inbox->events.purge_done(purge->owner, purge);
+    free(purge);
+}
+
+struct store_purge *inbox_purge(struct inbox *inbox, struct slice channel, uint64_t upto,
+                                void *owner) {
+    struct store_purge *purge = malloc(sizeof *purge + channel.len);
+    if (!purge)
+        return NULL;
+    *purge = (struct store_purge){
+        .op = {.done = on_purge, .context = inbox},
+        .upto = upto,
+        .owner = owner,
+        .hash = hash_of(channel),
+        .name_len = (uint16_t)channel.len,
+    };
+    memcpy(purge->name, channel.data, channel.len);
+    store_purge(inbox->store, purge);
+    return purge;
+}
+
+void inbox_cancel_purge(struct store_purge *purge) {
+    purge->owner = NULL;
+}
+
+uint64_t inbox_purges(const struct inbox *inbox) {
+    return inbox->purges;
+}
+
 /* --- Polls ------------------------------------------------------------------------------------ */
 
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {

@@ -100,6 +100,8 @@ struct inbox_events {
     /* `owner` as given to inbox_push(), NULL if it was cancelled; `push` is valid during the
      * call. */
     void (*push_done)(void *owner, const struct store_append *push);
+    /* The same of inbox_purge(). */
+    void (*purge_done)(void *owner, const struct store_purge *purge);
 };
 
 struct inbox_options {
@@ -143,6 +145,22 @@ struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
 
 /* The owner is gone: the update is still stored, but push_done() gets no owner. */
 void inbox_cancel_push(struct store_append *push);
+
+/*
+ * Purges the channel's updates up to `upto`, UINT64_MAX: all that there are; later calls
+ * purge_done(). From then on no poll is answered with them. Polls that wait for the channel's next
+ * update go on waiting. The handle is for inbox_cancel_purge(). NULL when memory is out: nothing is
+ * purged.
+ */
+struct store_purge *inbox_purge(struct inbox *inbox, struct slice channel, uint64_t upto,
+                                void *owner);
+
+/* The owner is gone: the purge goes on, but purge_done() gets no owner. */
+void inbox_cancel_purge(struct store_purge *purge);
+
+/* How often something was purged, as far as is known here: what was answered before it changed may
+ * hold updates that are purged now. */
+uint64_t inbox_purges(const struct inbox *inbox);
 
 /*
  * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, epoch, filter,

@@ -169,6 +169,10 @@ void poll_skip(struct poll *poll, uint64_t count) {
 /* Takes what the poll wants of the page. */
 static void poll_looked(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         const struct answer *page, const bool *wanted) {
+    if (page->updates[0]->ts <= channel->purged) { /* meanwhile */
+        inbox->mode->go_on(inbox, channel, poll);
+        return;
+    }
     struct answer answer = *page;
     answer.updates = inbox->picked;
     answer.count = 0;

@@ -67,6 +67,7 @@ struct inbox {
     struct table views;     /* struct view: of all channels */
     struct table consumers; /* struct consumer: the same */
     struct keeper *keeper;  /* consumers.c's */
+    uint64_t purges;        /* inbox_purges() */
     size_t look_bytes;      /* of the updates that wait for the worker */
     struct list looks;      /* that wait for it, and whether it has one */
     bool is_looking;
@@ -156,6 +157,10 @@ void poll_wait_for_load(struct channel *channel, struct poll *poll);
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update);
 /* Keeps what was read, if it is the newest of the channel and nothing is in memory yet. */
 void channel_take_read(struct inbox *inbox, struct channel *channel, const struct store_read *read);
+/* The channel's updates up to `gone` are purged: nobody gets them from memory any more. Also for a
+ * channel on which another process did it; then inbox->purges counts on. */
+void channel_purged(struct inbox *inbox, struct channel *channel, uint64_t gone);
+
 struct restart {
     uint64_t total, epoch; /* the channel's now */
     bool is_reset; /* its parked polls have seen what does not exist any more, whatever the total */

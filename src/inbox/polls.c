@@ -337,11 +337,25 @@ void polls_reset(struct inbox *inbox, struct channel *channel, struct list *poll
 void channel_restart(struct inbox *inbox, struct channel *channel, struct restart restart) {
     channel_drop_recents(channel);
     restart.is_new_life = channel->epoch && restart.epoch && channel->epoch != restart.epoch;
-    channel->gone = 0;
+    channel->gone = channel->purged = 0;
     channel->total = restart.total;
     channel->epoch = restart.epoch;
     polls_reset(inbox, channel, &channel->polls, &restart);
     views_restart(inbox, channel, &restart);
+    polls_wake(inbox, channel);
+}
+
+/* A poll that is being woken with what is gone now gets `missed`, as from the store. */
+void channel_purged(struct inbox *inbox, struct channel *channel, uint64_t gone) {
+    if (channel->gone < gone)
+        channel->gone = gone;
+    if (channel->purged < gone)
+        channel->purged = gone;
+    uint64_t left = channel->total > gone ? channel->total - gone : 0;
+    channel_trim(channel, left);
+    if (!left)
+        channel_drop_recents(channel);
+    views_purged(channel, gone);
     polls_wake(inbox, channel);
 }
 

@@ -173,10 +173,14 @@ struct store_cursors {
 };
 
 /*
- * Purges a channel: its updates up to `upto` are gone for good. `done` when no read returns them any
- * more, which is as durable as SYNC says. Their bytes are overwritten where they lie within seconds
- * (of Redis: in its memory). The channel's total and epoch, its consumers and the ids of its
- * deliveries stay. Of a channel that the store does not know nothing is done, and `gone` is 0.
+ * Purges a channel: its updates up to `upto` are gone for good. `done` when no read returns them
+ * any more, which is as durable as SYNC says. Their bytes are overwritten where they lie within
+ * seconds (of Redis: in its memory). The channel's total and epoch, its consumers and the ids of
+ * its deliveries stay. Of a channel that the store does not know nothing is done, and `gone` is 0.
+ *
+ * An update whose append was answered before is among `all that there are`. As the answers of a
+ * store of our own come in the order of its work, no read that is answered later returns what is
+ * purged.
  */
 struct store_purge {
     struct store_op op;

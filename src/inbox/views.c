@@ -211,6 +211,23 @@ void views_restart(struct inbox *inbox, struct channel *channel, const struct re
     }
 }
 
+/* What was found for its polls, or is being looked at, is behind view->looked. */
+void views_purged(struct channel *channel, uint64_t gone) {
+    struct views *views = channel->views;
+    if (!views)
+        return;
+    struct list all;
+    list_init(&all);
+    list_splice(&all, &views->parked);
+    list_splice(&all, &views->behind);
+    for (struct list *link; (link = list_shift(&all));) {
+        struct view *view = container_of(link, struct view, link);
+        list_append(&views->behind, link);
+        if (view->looked < gone)
+            forget_work(view);
+    }
+}
+
 /* --- Waking ----------------------------------------------------------------------------------- */
 
 void view_retry(struct view *view) {

@@ -77,6 +77,8 @@ void view_unpark(struct inbox *inbox, struct poll *poll);
 /* The channel has begun anew: resets polls as polls_reset() does. */
 struct restart;
 void views_restart(struct inbox *inbox, struct channel *channel, const struct restart *restart);
+/* The channel's updates up to `gone` are purged; polls_wake() follows. */
+void views_purged(struct channel *channel, uint64_t gone);
 /* No poll may be parked. */
 void views_free(struct inbox *inbox, struct channel *channel);
 

@@ -58,7 +58,7 @@ static struct op *gather(struct redis_lane *lane) {
     for (int looked = 1; looked < PUSHES_MAX && next != &lane->queue; looked++) {
         struct op *op = op_at(next);
         next = next->next;
-        if (op->ask_node || op->goes_alone || queues_node_of(op) != lane->node)
+        if (op->is_purge || op->ask_node || op->goes_alone || queues_node_of(op) != lane->node)
             break;
         struct op *last = last_of_channel(first, op);
         if (!last && first->store->topology.slots)
@@ -249,6 +249,12 @@ static void send_cursors(const struct op *op, struct redis_conn *conn) {
     cursors_put(op->store, cursors, conn);
 }
 
+static void send_purge(const struct op *op, struct redis_conn *conn) {
+    begin_script(conn, &redis_script_purge, !op->needs_script, 3, PURGE_ARGUMENTS);
+    put_keys(op, conn);
+    purges_put(op->store, purge_of(op), conn);
+}
+
 void commands_send(struct redis_lane *lane) {
     struct op *first = gather(lane);
     first->was_redirected = first->ask_node != NULL;
@@ -257,6 +263,8 @@ void commands_send(struct redis_lane *lane) {
     queues_set_ask_node(first, NULL);
     if (first->is_append)
         send_appends(first, &lane->conn);
+    else if (first->is_purge)
+        send_purge(first, &lane->conn);
     else if (first->is_cursors)
         send_cursors(first, &lane->conn);
     else
@@ -268,7 +276,7 @@ void commands_send(struct redis_lane *lane) {
         op->was_redirected = first->was_redirected;
         lane->under_way++;
     }
-    lane->node->wants_wait |= first->is_append;
+    lane->node->wants_wait |= is_write(first);
     first->sent_ns = uv_hrtime();
     first->call.done = operations_got_reply;
     redis_conn_sent(&lane->conn, &first->call);

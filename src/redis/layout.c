@@ -400,6 +400,7 @@ void redis_layout_init(void) {
     hash_script(&redis_script_append_known);
     hash_script(&redis_script_read);
     hash_script(&redis_script_cursors);
+    hash_script(&redis_script_purge);
 }
 
 /* --- Keys ------------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
  *     {prefix}total:{channel}     the newest ts
  *     {prefix}updates:{channel}   a list of JSON texts; its last item is the update `total`
  *     {prefix}meta:{channel}      a list of records, one for each update that longline wrote
- *     {prefix}news:{channel}      pub/sub: the record and the body of each new update
+ *     {prefix}news:{channel}      pub/sub: the record and the body of each new update; "purged TS"
  *     {prefix}seen:{channel}      a hash of the ids of deliveries, for a day
  *     {prefix}epoch:{channel}     16 hexadecimal digits; lives and expires with the counter
  *     {prefix}consumers:{channel} a hash of cursors: the consumer's name, "TS USED"
@@ -82,6 +82,14 @@ extern struct redis_script redis_script_read;
  * was no room for some. (src/redis/cursors.c)
  */
 extern struct redis_script redis_script_cursors;
+
+/*
+ * KEYS: total, updates, meta. ARGV: the ts up to which updates go, CHANNEL_STORAGE_MAXSIZE, PUBLISH
+ * or SPUBLISH, news. Returns {gone, what Redis said against telling of it}. An error means that
+ * nothing is gone, or not all: it may be repeated. Then the news says so all the same. The counter
+ * and the keys that are not named stay. (src/redis/purges.c)
+ */
+extern struct redis_script redis_script_purge;
 
 /* Computes the hashes; before anything else. */
 void redis_layout_init(void);

@@ -1,7 +1,8 @@
 /*
- * Operations: appends, reads and what becomes of cursors, each a script of one command (layout.h),
- * on a connection of the node that serves the channel (topology.h). Cursors go the way of reads:
- * whatever is done with them may be done again.
+ * Operations: appends, reads, purges and what becomes of cursors, each a script of one command
+ * (layout.h), on a connection of the node that serves the channel (topology.h). Cursors go the way
+ * of reads: whatever is done with them may be done again. Purges go the way of appends, and behind
+ * those that were asked for before them.
  *
  * Life of an operation: pending (queues.c) → sent (commands.c) → answered. If a node says that
  * another one serves the channel, the operation is sent there; what a node cannot do yet is pending
@@ -34,6 +35,8 @@ static void answer(struct op *op, enum store_error error) {
     struct store_op *caller = op->caller;
     if (op->is_append)
         append_of(op)->error = error;
+    else if (op->is_purge)
+        purge_of(op)->error = error;
     else if (op->is_cursors)
         cursors_of(op)->error = error;
     else
@@ -70,6 +73,8 @@ static void log_failure(struct op *op, const char *said) {
     struct redis_store *store = op->store;
     if (op->is_append)
         redis_store_log(store, &store->append_log, "redis refused an append", said);
+    else if (op->is_purge)
+        redis_store_log(store, &store->append_log, "redis refused a purge", said);
     else if (op->is_cursors)
         redis_store_log(store, &store->cursors_log, "redis refused cursors of consumers", said);
     else
@@ -132,23 +137,36 @@ static bool is_believed(const struct op *op) {
            (op->was_redirected || redis_node_is_serving(op->node));
 }
 
-/* An append that is done. */
-static void appended(struct op *op) {
+/* An append or a purge that is done. */
+static void written(struct op *op) {
     struct redis_store *store = op->store;
     if (store->redis->wait_replicas) {
         op->error = STORE_NOT_REPLICATED;
         list_append(&op->node->unreplicated, &op->queue_link);
         return;
     }
-    if (op->was_redirected && store->events)
+    if (op->is_append && op->was_redirected && store->events)
         tell_own(store, op);
     finish(op, STORE_OK);
+}
+
+static bool take_purge(struct op *op, const redisReply *reply) {
+    const char *told = NULL;
+    bool is_sound = purges_take(purge_of(op), reply, &told);
+    if (told) {
+        op->node->wants_rights = true;
+        redis_store_log(op->store, &op->store->tell_log,
+                        "redis purged a channel, but may not tell of it", told);
+    }
+    return is_sound;
 }
 
 /* STORE_FAILED: it is none. */
 static enum store_error take_reply(struct op *op, const struct word *word) {
     if (op->is_cursors)
         return cursors_take(cursors_of(op), word->reply);
+    if (op->is_purge)
+        return take_purge(op, word->reply) ? STORE_OK : STORE_FAILED;
     bool is_sound = op->is_append ? word->is_sound : page_take(op->store, read_of(op), word->reply);
     return is_sound ? STORE_OK : STORE_FAILED;
 }
@@ -160,14 +178,16 @@ static void take(struct op *op, const struct word *word) {
         op_free(op);
         return;
     }
-    store->stats.reads += !op->is_append && !op->is_cursors;
+    store->stats.reads += !is_write(op) && !op->is_cursors;
     enum store_error error = take_reply(op, word);
     if (error == STORE_FAILED) {
         log_failure(op, "not the reply of the script");
         finish(op, STORE_FAILED);
     } else if (op->is_append) {
         take_append(op, word);
-        appended(op);
+        written(op);
+    } else if (op->is_purge) {
+        written(op);
     } else {
         finish(op, error);
     }
@@ -218,7 +238,7 @@ static void refuse(struct op *op, const struct word *word, enum store_error erro
 }
 
 static void take_word(struct op *op, const struct word *word) {
-    struct redis_fate fate = redis_fate_of(word->reply, op->is_append, is_believed(op),
+    struct redis_fate fate = redis_fate_of(word->reply, is_write(op), is_believed(op),
                                            redis_topology_may_fail_over(&op->store->topology));
     const char *said = word->reply ? word->reply->str : "";
     op->is_sent = false;
@@ -333,7 +353,7 @@ void operations_got_reply(struct redis_call *call, const redisReply *reply) {
         count++;
         channels += container_of(link, struct op, queue_link)->begins_channel;
     }
-    queues_got_reply(lane, count, reply, reply && !first->is_append ? size_of(reply) : 0);
+    queues_got_reply(lane, count, reply, reply && !is_write(first) ? size_of(reply) : 0);
     turn_end(&store->flush);
     struct list members;
     list_init(&members);
@@ -353,9 +373,11 @@ void operations_got_reply(struct redis_call *call, const redisReply *reply) {
 
 /* --- Beginning -------------------------------------------------------------------------------- */
 
-/* `count`: updates to append; 0: it is a read, or of cursors. */
-static void start(struct redis_store *store, struct store_op *caller, uint32_t count,
-                  bool is_cursors) {
+enum kind { READ, APPEND, CURSORS, PURGE };
+
+/* `count`: updates to append. */
+static void start(struct redis_store *store, struct store_op *caller, enum kind kind,
+                  uint32_t count) {
     turn_end(&store->flush);
     struct op *op = malloc(sizeof *op);
     if (!op) {
@@ -366,29 +388,30 @@ static void start(struct redis_store *store, struct store_op *caller, uint32_t c
         .store = store,
         .caller = caller,
         .count = count,
-        .is_append = count,
-        .is_cursors = is_cursors,
+        .is_append = kind == APPEND,
+        .is_purge = kind == PURGE,
+        .is_cursors = kind == CURSORS,
         .error = STORE_AWAY,
         .due_ms = uv_now(store->topology.loop) + (uint64_t)store->redis->timeout_ms,
     };
-    if (op->is_append)
+    if (is_write(op))
         op->due_ms += (uint64_t)store->redis->wait_ms;
     list_init(&op->members);
-    list_append(op->is_append ? &store->appends : &store->reads, &op->link);
+    list_append(is_write(op) ? &store->appends : &store->reads, &op->link);
     queues_add(op);
 }
 
 void operations_append(struct store *base, struct store_append *append) {
     append->error = STORE_FAILED;
     append->epoch = 0;
-    start(store_of(base), &append->op, append->count, false);
+    start(store_of(base), &append->op, APPEND, append->count);
 }
 
 void operations_read(struct store *base, struct store_read *read) {
     read->error = STORE_FAILED;
     read->updates = NULL;
     read->count = 0;
-    start(store_of(base), &read->op, 0, false);
+    start(store_of(base), &read->op, READ, 0);
 }
 
 void operations_cursors(struct store *base, struct store_cursors *cursors) {
@@ -397,7 +420,13 @@ void operations_cursors(struct store *base, struct store_cursors *cursors) {
         cursors->list = NULL;
         cursors->count = 0;
     }
-    start(store_of(base), &cursors->op, 0, true);
+    start(store_of(base), &cursors->op, CURSORS, 0);
+}
+
+void operations_purge(struct store *base, struct store_purge *purge) {
+    purge->error = STORE_FAILED;
+    purge->gone = 0;
+    start(store_of(base), &purge->op, PURGE, 0);
 }
 
 /* WAIT has been answered: so have all appends before it on this connection, and they wait for
@@ -458,7 +487,7 @@ enum store_error operations_away_error(const struct redis_store *store) {
 
 void operations_give_up(struct op *op) {
     enum store_error error = op->error;
-    if (op->is_append && op->is_sent)
+    if (is_write(op) && op->is_sent)
         error = STORE_UNSURE;
     else if (error == STORE_AWAY)
         error = operations_away_error(op->store);

@@ -8,6 +8,7 @@
  *   commands.c     how they are sent: which go together, and as which bytes
  *   page.c         the updates of a read: what is whole, what is damaged
  *   cursors.c      the cursors of consumers
+ *   purges.c       purging a channel
  *   watches.c      watched channels and their news
  */
 #pragma once
@@ -73,6 +74,7 @@ struct op {
     struct store_op *caller; /* NULL: answered already */
     uint32_t count;          /* updates that are appended */
     bool is_append;
+    bool is_purge;       /* struct store_purge, which goes the way of appends */
     bool is_cursors;     /* struct store_cursors, which may be repeated like a read */
     bool is_sent;        /* its reply is to come */
     bool begins_channel; /* the member before it is of another channel */
@@ -108,16 +110,27 @@ static inline struct store_cursors *cursors_of(const struct op *op) {
     return container_of(op->caller, struct store_cursors, op);
 }
 
+static inline struct store_purge *purge_of(const struct op *op) {
+    return container_of(op->caller, struct store_purge, op);
+}
+
+/* Whether it changes what must not be lost: its fate is not known when no answer comes. */
+static inline bool is_write(const struct op *op) {
+    return op->is_append || op->is_purge;
+}
+
 static inline struct slice channel_of(const struct op *op) {
     if (op->is_append)
         return (struct slice){append_of(op)->name, append_of(op)->name_len};
+    if (op->is_purge)
+        return (struct slice){purge_of(op)->name, purge_of(op)->name_len};
     if (op->is_cursors)
         return (struct slice){cursors_of(op)->name, cursors_of(op)->name_len};
     return (struct slice){read_of(op)->name, read_of(op)->name_len};
 }
 
 static inline enum redis_lane_kind lane_of(const struct op *op) {
-    return op->is_append ? REDIS_LANE_APPEND : REDIS_LANE_READ;
+    return is_write(op) ? REDIS_LANE_APPEND : REDIS_LANE_READ;
 }
 
 /* --- store.c ---------------------------------------------------------------------------------- */
@@ -138,10 +151,11 @@ enum store_error redis_store_health(struct store *base, struct buf *line);
 
 /* --- operations.c ----------------------------------------------------------------------------- */
 
-/* store_ops.append, .read and .cursors */
+/* store_ops.append, .read, .cursors and .purge */
 void operations_append(struct store *base, struct store_append *append);
 void operations_read(struct store *base, struct store_read *read);
 void operations_cursors(struct store *base, struct store_cursors *cursors);
+void operations_purge(struct store *base, struct store_purge *purge);
 
 /* Answers those that there was no memory for. */
 void operations_answer_failed(struct redis_store *store);
@@ -201,6 +215,18 @@ void cursors_put(struct redis_store *store, const struct store_cursors *cursors,
                  struct redis_conn *conn);
 /* Takes the script's reply. STORE_FAILED when it is none, or memory is out. */
 enum store_error cursors_take(struct store_cursors *cursors, const redisReply *reply);
+
+/* --- purges.c --------------------------------------------------------------------------------- */
+
+/* How many arguments redis_script_purge gets, and those. */
+enum { PURGE_ARGUMENTS = 4 };
+void purges_put(struct redis_store *store, const struct store_purge *purge,
+                struct redis_conn *conn);
+/* Takes the script's reply; `told`: what Redis said against telling of it, NULL nothing. False when
+ * it is none. */
+bool purges_take(struct store_purge *purge, const redisReply *reply, const char **told);
+/* Whether a message says that a channel was purged. */
+bool purges_parse(struct slice message, uint64_t *gone);
 
 /* --- watches.c -------------------------------------------------------------------------------- */
 

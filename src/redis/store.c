@@ -164,6 +164,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
         .append = operations_append,
         .read = operations_read,
         .cursors = operations_cursors,
+        .purge = operations_purge,
         .stats = get_stats,
         .now_ms = now_ms,
         .close = close_store,

@@ -119,6 +119,11 @@ static void got_news(struct redis_store *store, struct store_watch *watch,
                      const redisReply *payload) {
     struct slice text = {payload->str, payload->len};
     struct redis_record record;
+    uint64_t gone;
+    if (purges_parse(text, &gone)) {
+        store->events->purged(watch, gone);
+        return;
+    }
     if (!redis_record_parse(text, &record) ||
         redis_item_judge(record.rest, &text, record.ts, &record) != REDIS_ITEM_WHOLE) {
         store->events->watched(watch); /* not of our making: the lists say what is true */

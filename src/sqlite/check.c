@@ -79,23 +79,36 @@ static void check_pages(struct check *check) {
         name_error(check, "pages");
 }
 
+static bool has_table(struct check *check, const char *table) {
+    char find[96];
+    int64_t is_there = 0;
+    snprintf(find, sizeof find, "SELECT 1 FROM sqlite_schema WHERE name = '%s'", table);
+    return log_file_query(&check->file, find, 0, 0, &is_there) && is_there;
+}
+
 /* Each update leads to the one before, and each channel to its newest, as a reader sees it: one
- * that is not there was deleted from the old end, or past its channel's bound. */
+ * that is not there was deleted from the old end, past its channel's bound, or purged. */
 static void check_links(struct check *check) {
     static const char wrong[] =
         "SELECT l.seq, 0 FROM update_log AS l LEFT JOIN update_log AS p ON p.seq = l.prev"
         " WHERE l.prev >= l.seq OR p.channel <> l.channel OR p.ts <> l.ts - 1";
 #define META(key) "(SELECT value FROM meta WHERE key = '" key "')"
+#define FLOOR(id) "coalesce((SELECT upto FROM purge WHERE channel = " id "), 0)"
 #define IS_TOO_YOUNG(seq)                                                                          \
     seq " > " META("raised_seq") " AND " seq " >= (SELECT min(seq) FROM update_log)"
     static const char lost[] =
         "SELECT l.seq, 0 FROM update_log AS l JOIN channel AS c ON c.id = l.channel"
         " WHERE " IS_TOO_YOUNG("l.prev") " AND l.ts - 1 > c.total - " META(
-            "channel_max") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = l.prev)";
-    static const char headless[] = "SELECT id, 0 FROM channel NOT INDEXED WHERE " IS_TOO_YOUNG(
-        "head") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = head)";
+            "channel_max") " AND l.ts - 1 > " FLOOR("c.id") " AND NOT EXISTS (SELECT 1 FROM "
+                                                            "update_log WHERE seq = l.prev)";
+    static const char headless[] =
+        "SELECT id, 0 FROM channel NOT INDEXED WHERE " IS_TOO_YOUNG("head") " AND total > " FLOOR(
+            "id") " AND NOT EXISTS (SELECT 1 FROM update_log WHERE seq = head)";
+#undef FLOOR
 #undef IS_TOO_YOUNG
 #undef META
+    if (!has_table(check, "purge"))
+        log_file_execute(&check->file, "CREATE TEMP VIEW purge AS SELECT 0 AS channel, 0 AS upto");
     count_rows(check, wrong, "a link to the update before", "update_log.seq");
     count_rows(check, lost, "the update before is missing", "update_log.seq");
     count_rows(check, headless, "the newest update is missing", "channel.id");
@@ -104,11 +117,7 @@ static void check_links(struct check *check) {
 /* Of a table that is made when it is needed. */
 static void check_rows_if(struct check *check, const char *table, const char *sql, const char *what,
                           const char *where) {
-    char find[96];
-    int64_t is_there = 0;
-    snprintf(find, sizeof find, "SELECT 1 FROM sqlite_schema WHERE name = '%s'", table);
-    log_file_query(&check->file, find, 0, 0, &is_there);
-    if (is_there)
+    if (has_table(check, table))
         count_rows(check, sql, what, where);
 }
 
@@ -137,6 +146,13 @@ static void check_rows(struct check *check) {
                   "a consumer's cursor", "consumer.channel");
     check_rows_if(check, "epoch", "SELECT id, is_epoch(id, name, seq, seal) FROM epoch ORDER BY id",
                   "an epoch", "epoch.id");
+    check_rows_if(check, "purge",
+                  "SELECT channel, is_purge(channel, upto, seq, seal) FROM purge ORDER BY channel",
+                  "what is purged", "purge.channel");
+    check_rows_if(check, "purge_job",
+                  "SELECT id, is_purge(id, channel, upto, seq, seal) FROM purge_job"
+                  " ORDER BY id",
+                  "what is to be purged", "purge_job.id");
     check_links(check);
     if (updates >= 0 && channels >= 0)
         fprintf(check->out, "%" PRId64 " updates and %" PRId64 " channels read\n", updates,

@@ -61,9 +61,14 @@ bool entries_find(struct entries *entries, uint64_t hash, struct slice name, boo
         return false;
     if (status == ROW_MISSING && !create)
         return true;
+    uint64_t floor = 0;
+    if (row.id && !rows_find_floor(entries->rows, row.id, &floor))
+        return false;
     *entry = entry_new(entries, hash, name);
-    if (*entry)
+    if (*entry) {
         (*entry)->now = row;
+        (*entry)->floor = floor;
+    }
     return *entry != NULL;
 }
 

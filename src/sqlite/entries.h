@@ -16,6 +16,7 @@ struct entry {
     struct list link;
     struct channel_row now;
     struct channel_row before; /* at the start of `transaction` */
+    uint64_t floor;            /* updates up to this ts are purged (purges.h) */
     uint64_t transaction;
     bool is_dirty;
     bool was_dirty; /* as `before` */

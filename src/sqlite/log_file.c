@@ -12,7 +12,6 @@
 
 enum {
     APPLICATION_ID = 0x6c6f6e67, /* "long" */
-    BUSY_MS = 10000,             /* an administrator's sqlite3 may hold a lock for a moment */
 };
 
 static const char schema[] =
@@ -136,7 +135,7 @@ static bool set_journal_mode(struct log_file *file, const char *mode) {
 
 static bool set_up(struct log_file *file, const struct store_options *options) {
     file->sync = options->sync;
-    sqlite3_busy_timeout(file->db, BUSY_MS);
+    sqlite3_busy_timeout(file->db, LOG_BUSY_MS);
     return log_file_execute(file, "PRAGMA page_size = 8192") &&
            set_journal_mode(file, options->path ? "wal" : "memory") &&
            set_sync(file, options->sync) &&
@@ -261,7 +260,7 @@ bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alon
     write_uri(uri, sizeof uri, path);
     int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | (is_alone ? SQLITE_OPEN_URI : 0);
     if (sqlite3_open_v2(is_alone ? uri : path, &file->db, flags, NULL) != SQLITE_OK ||
-        sqlite3_busy_timeout(file->db, BUSY_MS) != SQLITE_OK ||
+        sqlite3_busy_timeout(file->db, LOG_BUSY_MS) != SQLITE_OK ||
         !log_file_execute(file, "PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY") ||
         !seal_define_functions(file->db)) {
         log_file_explain(file, &options, "cannot be opened", error, error_size);

@@ -6,7 +6,8 @@
  *                name, body, raw, method, query, headers)
  *     meta(key, value, seal)
  *
- * Further tables are made by whoever needs them: delivery, consumer, epoch.
+ * Further tables are made by whoever needs them: delivery, consumer, epoch,
+ * purge, purge_job.
  *
  * One connection, used by one thread. Whoever needs a statement prepares it here and uses it until
  * the file is closed, which finalizes them all. A function that returns false leaves SQLite's
@@ -20,7 +21,8 @@
 
 enum {
     LOG_SCHEMA_VERSION = 2,
-    LOG_SKIP = 128, /* a row's `skip` leads to an update whose ts is a multiple of this */
+    LOG_BUSY_MS = 10000, /* an administrator's sqlite3 may hold a lock for a moment */
+    LOG_SKIP = 128,      /* a row's `skip` leads to an update whose ts is a multiple of this */
 };
 
 /* Numbers first: a reader follows links without loading bodies. */

@@ -8,6 +8,7 @@
 struct walk {
     const struct reader *reader;
     const struct channel_row *channel;
+    int64_t gone; /* what nobody may read any more: purged, or past the bound on their count */
     struct slice name;
     int64_t cutoff_ms;
     int64_t dead_skip; /* a `skip` that leads nowhere */
@@ -20,7 +21,7 @@ enum link { LINK_FOUND, LINK_END, LINK_BROKEN };
 /* Whether the row `seq`, with the update `ts`, may have been deleted. */
 static bool may_be_deleted(const struct walk *walk, int64_t seq, int64_t ts) {
     const struct reader *reader = walk->reader;
-    if (seq <= reader->raised_seq || ts <= (int64_t)walk->channel->total - reader->channel_max)
+    if (seq <= reader->raised_seq || ts <= walk->gone)
         return true;
     int64_t oldest = rows_oldest_seq(reader->rows);
     return !oldest || seq < oldest;
@@ -120,7 +121,7 @@ static bool skip_back(struct walk *walk, const struct update_row *row, int64_t f
 /* Behind the newest update that was stored before `ms`; before the oldest that is kept where there
  * is none. Where the wall clock went back, one further back may be taken for it. */
 static int64_t find_since(struct walk *walk, int64_t ms) {
-    int64_t first_ts = (int64_t)walk->channel->total - walk->reader->channel_max + 1;
+    int64_t first_ts = walk->gone + 1;
     struct update_row row = walk_begin(walk), older;
     bool is_near = false; /* the next skip would pass it */
     while (row.ts > first_ts) {
@@ -206,9 +207,9 @@ static bool load_range(struct walk *walk, int64_t first_ts, const struct update_
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
-int64_t read_first_ts(int64_t after, int64_t total, int64_t channel_max) {
-    if (after < total - channel_max)
-        after = total - channel_max;
+int64_t read_first_ts(int64_t after, int64_t total, int64_t gone) {
+    if (after < gone)
+        after = gone;
     if (after < 0)
         after = 0;
     return after < total ? after + 1 : total + 1;
@@ -232,10 +233,10 @@ static struct update_row find_first(struct walk *walk, const struct update_row *
 
 /* Reads what is behind `read->after`. */
 static bool read_after(struct walk *walk, struct store_read *read) {
-    int64_t total = (int64_t)walk->channel->total, channel_max = walk->reader->channel_max;
-    int64_t first_ts = read_first_ts((int64_t)read->after, total, channel_max);
+    int64_t total = (int64_t)walk->channel->total;
+    int64_t first_ts = read_first_ts((int64_t)read->after, total, walk->gone);
     read->total = read->end = (uint64_t)total;
-    read->gone = total > channel_max ? (uint64_t)(total - channel_max) : 0;
+    read->gone = (uint64_t)walk->gone;
     if (first_ts > total)
         return true;
 
@@ -253,19 +254,31 @@ static bool read_after(struct walk *walk, struct store_read *read) {
     return false;
 }
 
-bool reader_read(const struct reader *reader, const struct channel_row *channel, int64_t cutoff_ms,
-                 struct store_read *read) {
-    struct walk walk = {.reader = reader,
-                        .channel = channel,
-                        .name = {read->name, read->name_len},
-                        .cutoff_ms = cutoff_ms};
+static struct walk walk_of(const struct reader *reader, const struct reader_channel *channel,
+                           struct slice name, int64_t cutoff_ms) {
+    return (struct walk){.reader = reader,
+                         .channel = channel->row,
+                         .gone = (int64_t)reader_gone(reader, channel),
+                         .name = name,
+                         .cutoff_ms = cutoff_ms};
+}
+
+uint64_t reader_gone(const struct reader *reader, const struct reader_channel *channel) {
+    int64_t past = (int64_t)channel->row->total - reader->channel_max;
+    return past > (int64_t)channel->floor ? (uint64_t)past : channel->floor;
+}
+
+bool reader_read(const struct reader *reader, const struct reader_channel *channel,
+                 int64_t cutoff_ms, struct store_read *read) {
+    struct walk walk =
+        walk_of(reader, channel, (struct slice){read->name, read->name_len}, cutoff_ms);
     read->after = (uint64_t)resolve(&walk, read->position);
     return !walk.has_failed && read_after(&walk, read);
 }
 
-bool reader_find_ts(const struct reader *reader, const struct channel_row *channel, int64_t seq,
+bool reader_find_ts(const struct reader *reader, const struct reader_channel *channel, int64_t seq,
                     struct slice name, uint64_t *ts) {
-    struct walk walk = {.reader = reader, .channel = channel, .name = name, .cutoff_ms = INT64_MIN};
+    struct walk walk = walk_of(reader, channel, name, INT64_MIN);
     struct update_row row = walk_begin(&walk), older;
     while (row.prev > seq) {
         int64_t first_ts = row.skip > seq ? 1 : row.ts - 1;
@@ -278,5 +291,16 @@ bool reader_find_ts(const struct reader *reader, const struct channel_row *chann
         }
     }
     *ts = row.prev <= seq ? (uint64_t)row.ts - 1 : 0;
+    return !walk.has_failed;
+}
+
+bool reader_find_seq(const struct reader *reader, const struct reader_channel *channel,
+                     uint64_t upto, struct slice name, int64_t *seq) {
+    struct walk walk = walk_of(reader, channel, name, INT64_MIN);
+    struct update_row row = walk_begin(&walk), older;
+    int64_t first_ts = (int64_t)upto + 1;
+    while (row.ts > first_ts && step_back(&walk, &row, first_ts, &older))
+        row = older;
+    *seq = row.ts < first_ts ? row.seq : row.ts == first_ts ? row.prev : 0;
     return !walk.has_failed;
 }

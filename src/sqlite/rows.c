@@ -210,6 +210,28 @@ enum row_status rows_find_channel(struct rows *rows, struct slice name,
     return status;
 }
 
+bool rows_prepare_floor(struct rows *rows) {
+    return rows->find_floor || log_file_prepare(rows->file, &rows->find_floor,
+                                                "SELECT upto FROM purge WHERE channel = ?1"
+                                                " AND is_purge(channel, upto, seq, seal)");
+}
+
+void rows_unprepare_floor(struct rows *rows) {
+    sqlite3_finalize(rows->find_floor);
+    rows->find_floor = NULL;
+}
+
+bool rows_find_floor(struct rows *rows, int64_t channel, uint64_t *floor) {
+    int64_t upto = 0;
+    if (rows->find_floor) {
+        sqlite3_bind_int64(rows->find_floor, 1, channel);
+        if (!sql_get(rows->find_floor, &upto))
+            return false;
+    }
+    *floor = (uint64_t)upto;
+    return true;
+}
+
 bool rows_put_channel(struct rows *rows, struct slice name, const struct channel_row *channel) {
     sqlite3_stmt *put = rows->put_channel;
     sqlite3_bind_int64(put, 1, channel->id);

@@ -19,6 +19,7 @@ struct rows {
     sqlite3_stmt *newest_seq, *append_rows, *insert_rows, *load_numbers, *load_update, *list_older,
         *oldest_seq;
     sqlite3_stmt *find_channel, *put_channel;
+    sqlite3_stmt *find_floor; /* NULL: nothing was ever purged */
 };
 
 /* `file` must stay, and `rows` where it is. False on failure. */
@@ -44,6 +45,14 @@ int64_t rows_oldest_seq(struct rows *rows);
 
 enum row_status rows_find_channel(struct rows *rows, struct slice name,
                                   struct channel_row *channel);
+
+/* From now on there is the table `purge`. False on failure. */
+bool rows_prepare_floor(struct rows *rows);
+/* That table is not there after all. */
+void rows_unprepare_floor(struct rows *rows);
+
+/* Up to which ts the updates of a channel are purged, by its id; 0: none. False on failure. */
+bool rows_find_floor(struct rows *rows, int64_t channel, uint64_t *floor);
 
 /* Inserts the row of a channel or replaces it. False on failure. */
 bool rows_put_channel(struct rows *rows, struct slice name, const struct channel_row *channel);

@@ -78,6 +78,10 @@ int64_t seal_epoch(int64_t id, int64_t name, int64_t seq) {
     return (int64_t)XXH3_64bits(numbers, sizeof numbers);
 }
 
+int64_t seal_purge(const int64_t *numbers, size_t count) {
+    return (int64_t)XXH3_64bits_withSeed(numbers, count * sizeof *numbers, count);
+}
+
 int64_t seal_meta(struct slice key, int64_t value) {
     return (int64_t)XXH3_64bits_withSeed(key.data, key.len, (uint64_t)value);
 }
@@ -197,6 +201,16 @@ static void is_epoch(sqlite3_context *context, int count, sqlite3_value **values
                             sqlite3_value_int64(values[2])) == sqlite3_value_int64(values[3]));
 }
 
+static void is_purge(sqlite3_context *context, int count, sqlite3_value **values) {
+    int64_t numbers[SEAL_PURGE_NUMBERS];
+    size_t columns = (size_t)count - 1;
+    for (size_t i = 0; i < columns && i < SEAL_PURGE_NUMBERS; i++)
+        numbers[i] = sqlite3_value_int64(values[i]);
+    sqlite3_result_int(context,
+                       columns && columns <= SEAL_PURGE_NUMBERS &&
+                           seal_purge(numbers, columns) == sqlite3_value_int64(values[columns]));
+}
+
 static void is_sealed(sqlite3_context *context, int count, sqlite3_value **values) {
     assert(count == 3);
     sqlite3_result_int(context, seal_meta(bytes_of(values[0]), sqlite3_value_int64(values[1])) ==
@@ -209,15 +223,11 @@ bool seal_define_functions(sqlite3 *db) {
         int arguments;
         void (*call)(sqlite3_context *, int, sqlite3_value **);
     } functions[] = {
-        {"has_numbers", 9, has_numbers},
-        {"has_content", 8, has_content},
-        {"is_whole", 7, is_whole},
-        {"is_sealed", 3, is_sealed},
-        {"is_delivery", 5, is_delivery},
-        {"is_consumer", 5, is_consumer},
-        {"is_epoch", 4, is_epoch},
-        {"make_seal", 14, make_seal},
-        {"make_channel_seal", 6, make_channel_seal},
+        {"has_numbers", 9, has_numbers}, {"has_content", 8, has_content},
+        {"is_whole", 7, is_whole},       {"is_sealed", 3, is_sealed},
+        {"is_delivery", 5, is_delivery}, {"is_consumer", 5, is_consumer},
+        {"is_epoch", 4, is_epoch},       {"is_purge", -1, is_purge},
+        {"make_seal", 14, make_seal},    {"make_channel_seal", 6, make_channel_seal},
     };
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (sqlite3_create_function_v2(db, functions[i].name, functions[i].arguments,

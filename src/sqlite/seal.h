@@ -11,7 +11,7 @@
  *     has_numbers(SEAL_NUMBERS, seal)          has_content(seq, seal, SEAL_CONTENT)
  *     is_whole(SEAL_CHANNEL, seal)             of a channel
  *     is_sealed(key, value, seal)              of meta
- *     is_delivery(…), is_consumer(…), is_epoch(…): all columns of their tables
+ *     is_delivery(…), is_consumer(…), is_epoch(…), is_purge(…): all columns of their tables
  *     make_seal(SEAL_NUMBERS, SEAL_CONTENT)    make_channel_seal(SEAL_CHANNEL)
  */
 #pragma once
@@ -60,6 +60,11 @@ int64_t seal_channel(const struct channel_row *channel, struct slice name);
 /* That of a row of `delivery`. */
 int64_t seal_delivery(int64_t channel, int64_t ts, const uint8_t id[DELIVERY_ID_BYTES],
                       int64_t born);
+
+/* That of a row of `purge` and of `purge_job`: all its columns before the seal, of which it has up
+ * to SEAL_PURGE_NUMBERS. */
+enum { SEAL_PURGE_NUMBERS = 4 };
+int64_t seal_purge(const int64_t *numbers, size_t count);
 
 /* That of a row of `consumer`, and of `epoch`. */
 int64_t seal_consumer(int64_t channel, struct slice name, int64_t ts, int64_t used);

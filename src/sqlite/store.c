@@ -39,7 +39,7 @@ struct sqlite_store {
     const char *path; /* of the file that it locks */
 
     /* The loop thread's. */
-    struct list new_appends, new_reads, new_cursors;
+    struct list new_appends, new_reads, new_cursors, new_purges;
     struct turn_task hand_over;
     struct list answers;    /* taken from `done` */
     struct turn_task go_on; /* answers more of them */
@@ -53,8 +53,8 @@ struct sqlite_store {
     /* Under the lock. */
     uv_mutex_t mutex;
     uv_cond_t wake;
-    struct list appends, reads, cursors; /* to be done */
-    struct list done;                    /* to be answered, in the order in which they were done */
+    struct list appends, reads, cursors, purges; /* to be done */
+    struct list done;  /* to be answered, in the order in which they were done */
     size_t done_bytes; /* of the updates read in them: then reads wait for the loop */
     bool is_waiting, stop;
     struct store_stats stats;
@@ -68,14 +68,15 @@ static struct sqlite_store *store_of(struct store *store) {
 
 /* What the store thread has taken and not done yet. */
 struct work {
-    struct list reads, cursors, appends;
+    struct list reads, cursors, appends, purges;
 };
 
 /* Whether nothing can be done now: reads that were taken may wait for the loop to take those
  * before. */
 static bool must_wait(const struct sqlite_store *store, const struct work *work) {
     if (!list_empty(&work->appends) || !list_empty(&store->appends) ||
-        !list_empty(&work->cursors) || !list_empty(&store->cursors))
+        !list_empty(&work->cursors) || !list_empty(&store->cursors) || !list_empty(&work->purges) ||
+        !list_empty(&store->purges))
         return false;
     bool is_full = store->done_bytes >= READ_TURN_BYTES;
     bool has_reads = !list_empty(&work->reads) || !list_empty(&store->reads);
@@ -94,9 +95,10 @@ static bool take_work(struct sqlite_store *store, struct work *work, bool may_wa
     list_splice(&work->reads, &store->reads);
     list_splice(&work->cursors, &store->cursors);
     list_splice(&work->appends, &store->appends);
+    list_splice(&work->purges, &store->purges);
     store->is_ending = store->stop;
     bool is_over = store->stop && list_empty(&work->reads) && list_empty(&work->cursors) &&
-                   list_empty(&work->appends);
+                   list_empty(&work->appends) && list_empty(&work->purges);
     uv_mutex_unlock(&store->mutex);
     return !is_over;
 }
@@ -160,6 +162,17 @@ static void do_cursors(struct sqlite_store *store, struct list *cursors, struct 
     }
 }
 
+/* Does one purge, and more until `end_ns`; those done move to `done`. */
+static void do_purges(struct sqlite_store *store, struct list *purges, struct list *done,
+                      uint64_t end_ns) {
+    bool has_time = true;
+    for (struct list *link; has_time && (link = list_shift(purges));
+         has_time = uv_hrtime() < end_ns) {
+        update_log_purge(store->log, container_of(link, struct store_purge, op.link));
+        list_append(done, link);
+    }
+}
+
 /* Does one read, and more until `end_ns`, unless they have brought `max_bytes`; those done move to
  * `done`. Returns what they brought. */
 static size_t do_reads(struct sqlite_store *store, struct list *reads, struct list *done,
@@ -201,14 +214,34 @@ static void close_log(struct sqlite_store *store) {
     store->log = NULL;
 }
 
+/* Commits a batch, and purges; then a slice of what purges have left. */
+static void do_commits(struct sqlite_store *store, struct work *work, struct list *batch,
+                       struct store_stats *stats) {
+    if (!list_empty(batch)) {
+        update_log_append(store->log, batch);
+        hand_back(store, batch, 0, stats);
+        update_log_bound_wal(store->log);
+    }
+    if (!list_empty(&work->purges)) {
+        do_purges(store, &work->purges, batch, uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000);
+        hand_back(store, batch, 0, stats);
+    }
+    update_log_purge_some(store->log);
+}
+
+static void init_work(struct work *work) {
+    list_init(&work->reads);
+    list_init(&work->cursors);
+    list_init(&work->appends);
+    list_init(&work->purges);
+}
+
 static void run_store(void *context) {
     struct sqlite_store *store = context;
     struct store_stats stats = {0};
     struct work work;
     struct list batch, done;
-    list_init(&work.reads);
-    list_init(&work.cursors);
-    list_init(&work.appends);
+    init_work(&work);
     list_init(&batch);
     list_init(&done);
     bool is_busy = false; /* maintenance is left over */
@@ -216,17 +249,15 @@ static void run_store(void *context) {
     while (take_work(store, &work, !is_busy)) {
         take_batch(&work.appends, &batch);
         bool has_reads = !list_empty(&work.reads) || !list_empty(&work.cursors);
-        bool had_work = has_reads || !list_empty(&batch);
+        bool has_commits = !list_empty(&batch) || !list_empty(&work.purges);
+        bool had_work = has_reads || has_commits;
         if (has_reads) { /* before the commit: reads need not wait for the disk */
             size_t bytes =
                 do_turn(store, &work.cursors, &work.reads, &done, read_room(store), &stats);
             hand_back(store, &done, bytes, &stats);
         }
-        if (!list_empty(&batch)) {
-            update_log_append(store->log, &batch);
-            hand_back(store, &batch, 0, &stats);
-            update_log_bound_wal(store->log);
-        }
+        if (has_commits)
+            do_commits(store, &work, &batch, &stats);
         is_busy = false;
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
         if (!had_work || is_due) {
@@ -259,6 +290,12 @@ static void queue_cursors(struct store *base, struct store_cursors *cursors) {
     turn_end(&store->hand_over);
 }
 
+static void queue_purge(struct store *base, struct store_purge *purge) {
+    struct sqlite_store *store = store_of(base);
+    list_append(&store->new_purges, &purge->op.link);
+    turn_end(&store->hand_over);
+}
+
 static void answer(struct list *done, uint32_t max) {
     for (struct list *link; max-- && (link = list_shift(done));) {
         struct store_op *op = container_of(link, struct store_op, link);
@@ -268,7 +305,7 @@ static void answer(struct list *done, uint32_t max) {
 
 static bool has_new(const struct sqlite_store *store) {
     return !list_empty(&store->new_appends) || !list_empty(&store->new_reads) ||
-           !list_empty(&store->new_cursors);
+           !list_empty(&store->new_cursors) || !list_empty(&store->new_purges);
 }
 
 /* Without a thread: does the operations of this turn. What would take too long, and what answers
@@ -289,6 +326,8 @@ static void work_on_loop(struct sqlite_store *store) {
     if (!list_empty(&done))
         update_log_append(store->log, &done);
     answer(&done, UINT32_MAX);
+    do_purges(store, &store->new_purges, &done, uv_hrtime() + (uint64_t)LOOP_TURN_MS * 1000000);
+    answer(&done, UINT32_MAX);
     turn_cancel(&store->hand_over);
     if (has_new(store))
         turn_next(&store->hand_over);
@@ -307,6 +346,7 @@ static void hand_to_thread(struct sqlite_store *store, bool stop) {
     list_splice(&store->appends, &store->new_appends);
     list_splice(&store->reads, &store->new_reads);
     list_splice(&store->cursors, &store->new_cursors);
+    list_splice(&store->purges, &store->new_purges);
     store->stop |= stop;
     if (store->is_waiting)
         uv_cond_signal(&store->wake);
@@ -438,8 +478,9 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
 
 static void init_lists(struct sqlite_store *store) {
     struct list *lists[] = {&store->new_appends, &store->new_reads, &store->new_cursors,
-                            &store->appends,     &store->reads,     &store->cursors,
-                            &store->done,        &store->answers};
+                            &store->new_purges,  &store->appends,   &store->reads,
+                            &store->cursors,     &store->purges,    &store->done,
+                            &store->answers};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
 }
@@ -482,6 +523,7 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     static const struct store_ops ops = {.append = queue_append,
                                          .read = queue_read,
                                          .cursors = queue_cursors,
+                                         .purge = queue_purge,
                                          .stats = get_stats,
                                          .now_ms = get_now_ms,
                                          .health = get_health,

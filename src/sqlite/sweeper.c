@@ -57,7 +57,7 @@ static bool find_oldest(struct sweeper *sweeper) {
 enum sweep sweeper_due(struct sweeper *sweeper, int64_t cutoff_ms, bool is_idle) {
     const struct log_state *state = sweeper->state;
     int64_t max_bytes = (int64_t)sweeper->options->max_bytes;
-    if (!find_oldest(sweeper))
+    if (sweeper->is_held || !find_oldest(sweeper))
         return SWEEP_NOTHING;
     if (sweeper->oldest.born < cutoff_ms && !sweeper->is_end_stuck)
         return SWEEP_AGE;
@@ -195,6 +195,6 @@ void sweeper_appended(struct sweeper *sweeper) {
         sweeper->oldest.is_known = false;
 }
 
-void sweeper_undone(struct sweeper *sweeper) {
+void sweeper_changed(struct sweeper *sweeper) {
     sweeper->oldest.is_known = false;
 }

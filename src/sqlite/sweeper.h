@@ -22,6 +22,7 @@ struct sweeper {
         bool is_known;
         int64_t seq, born; /* of the oldest row that is whole; seq 0: there is none */
     } oldest;
+    bool is_held;                     /* it must not delete now */
     bool is_end_stuck, is_pass_stuck; /* damage is in the way: nothing is deleted there any more */
 };
 
@@ -41,8 +42,9 @@ bool sweeper_sweep(struct sweeper *sweeper, enum sweep sweep, int64_t cutoff_ms,
 
 /* The log has been appended to. */
 void sweeper_appended(struct sweeper *sweeper);
-/* A transaction that may have deleted rows has been undone. */
-void sweeper_undone(struct sweeper *sweeper);
+/* Rows may be gone, or be back again: somebody else has deleted some, or a transaction that may
+ * have deleted some has been undone. */
+void sweeper_changed(struct sweeper *sweeper);
 
 /* --- Decisions, for the tests ----------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #include "sqlite/log_clock.h"
 #include "sqlite/log_file.h"
 #include "sqlite/meta.h"
+#include "sqlite/purges.h"
 #include "sqlite/reader.h"
 #include "sqlite/recover.h"
 #include "sqlite/replay.h"
@@ -28,6 +29,7 @@ enum {
     ROWS_AN_APPEND = 2,    /* of maintenance, however long they take: so it keeps up */
     TIME_MS = 3600 * 1000, /* from one note of the time to the next */
     CURSORS_A_SLICE = 128, /* of consumers, written within a transaction */
+    PURGE_SLICE_US = 2000, /* of purging: how long it may take */
 };
 
 struct update_log {
@@ -42,6 +44,7 @@ struct update_log {
     struct deliveries deliveries;
     struct epochs epochs;
     struct cursors cursors;
+    struct purges purges;
     struct wal wal;
     struct log_clock clock;
     struct damage damage;
@@ -77,13 +80,18 @@ struct transaction {
     struct store_append *culprit; /* that cannot be stored, whatever becomes of the others */
 };
 
-static bool begin(struct update_log *log, struct transaction *t) {
+static bool begin_as(struct update_log *log, struct transaction *t,
+                     bool (*begin_file)(struct log_file *file)) {
     t->before = log->state;
     t->culprit = NULL;
     log->new_count = 0;
     checkpoint_slice_init(&t->written);
     entries_begin(&log->entries);
-    return log_file_begin(&log->file);
+    return begin_file(&log->file);
+}
+
+static bool begin(struct update_log *log, struct transaction *t) {
+    return begin_as(log, t, log_file_begin);
 }
 
 static bool commit(struct update_log *log, struct transaction *t) {
@@ -92,6 +100,7 @@ static bool commit(struct update_log *log, struct transaction *t) {
     checkpoint_committed(&log->checkpoint, &t->written);
     deliveries_committed(&log->deliveries);
     cursors_committed(&log->cursors);
+    purges_committed(&log->purges);
     return true;
 }
 
@@ -103,9 +112,10 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
     log_file_roll_back(&log->file);
     checkpoint_failed(&log->checkpoint, &t->written);
     log->state = t->before;
-    sweeper_undone(&log->sweeper);
+    sweeper_changed(&log->sweeper);
     deliveries_undone(&log->deliveries);
     cursors_undone(&log->cursors);
+    purges_undone(&log->purges);
 }
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
@@ -138,7 +148,8 @@ static bool may_go_on(const struct slice_bound *bound, size_t rows) {
 static void open_checkpoint_if_due(struct update_log *log, struct moment moment, bool is_idle) {
     if (!log->checkpoint.is_open &&
         (checkpoint_is_due(&log->checkpoint, moment.steady_ms) ||
-         sweeper_needs_checkpoint(&log->sweeper, moment.cutoff_ms, is_idle)))
+         sweeper_needs_checkpoint(&log->sweeper, moment.cutoff_ms, is_idle) ||
+         purges_need_checkpoint(&log->purges)))
         checkpoint_open(&log->checkpoint);
 }
 
@@ -201,12 +212,49 @@ static bool write_cursors(struct update_log *log, size_t max) {
     return false;
 }
 
+/* Does a step of purging within a transaction. It costs no sync: what a crash undoes is done
+ * again. */
+static bool purge_within(struct update_log *log, enum purge_step step, uint64_t end_ns) {
+    struct transaction t;
+    int64_t deleted = 0;
+    bool was_unsynced = log->wal.is_unsynced;
+    if (begin_as(log, &t, log_file_begin_lax) &&
+        (step == PURGE_END ? purges_end(&log->purges)
+                           : purges_delete(&log->purges, end_ns, &deleted)) &&
+        commit(log, &t)) {
+        log->wal.is_unsynced = was_unsynced;
+        sweeper_changed(&log->sweeper);
+        return true;
+    }
+    roll_back(log, &t, "purging");
+    return false;
+}
+
+bool update_log_purge_some(struct update_log *log) {
+    if (!log->purges.has_jobs)
+        return false;
+    int64_t now_ms = log->options.steady_ms();
+    enum purge_step step = purges_due(&log->purges, now_ms);
+    if (step == PURGE_NOTHING || step == PURGE_WAIT)
+        return false;
+    uint64_t end_ns = uv_hrtime() + (uint64_t)PURGE_SLICE_US * 1000;
+    if (step == PURGE_WIPE)
+        purges_wipe(&log->purges, now_ms, end_ns);
+    else if (!purge_within(log, step, end_ns))
+        purges_failed(&log->purges, now_ms);
+    else if (step == PURGE_END)
+        purges_ended(&log->purges, now_ms);
+    log->sweeper.is_held = wipe_is_scanning(&log->purges.wipe);
+    return purges_due(&log->purges, now_ms) > PURGE_WAIT;
+}
+
 bool update_log_maintain(struct update_log *log, bool is_idle) {
     struct moment moment = look_at_clock(log);
     log_clock_watch(&log->clock);
     forget_some(&log->forget, &log->state, moment.log_ms);
     deliveries_forget_some(&log->deliveries, moment.log_ms);
     cursors_forget_some(&log->cursors, moment.log_ms);
+    purges_tidy(&log->purges, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
         struct transaction t;
@@ -221,8 +269,9 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
                        write_cursors(log, IDLE_ROWS) &&
                        cursors_are_due(&log->cursors, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
-    return is_maintenance_due(log, moment, is_idle) || has_cursors || log->forget.next_id ||
-           log->deliveries.next_channel || log->cursors.next_channel;
+    bool is_purging = is_idle && update_log_purge_some(log);
+    return is_purging || is_maintenance_due(log, moment, is_idle) || has_cursors ||
+           log->forget.next_id || log->deliveries.next_channel || log->cursors.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */
@@ -406,50 +455,101 @@ void update_log_bound_wal(struct update_log *log) {
 
 /* Judges what the reader has seen by its epoch: sets is_reset, and `after` with it. False on
  * failure. */
-static bool judge_epoch(struct update_log *log, const struct channel_row *channel,
+static bool judge_epoch(struct update_log *log, const struct reader_channel *channel,
                         struct store_read *read) {
-    read->epoch = channel->id ? epochs_of(&log->epochs, channel->id) : 0;
+    int64_t id = channel->row->id, seq;
+    read->epoch = id ? epochs_of(&log->epochs, id) : 0;
     if (!read->seen_epoch || read->seen_epoch == read->epoch || read->position <= 0)
         return true;
-    int64_t seq;
     uint64_t ts = 0; /* up to it, what was read in that epoch is still there */
-    if (channel->id && epochs_find(&log->epochs, channel->id, read->seen_epoch, &seq) &&
+    if (id && epochs_find(&log->epochs, id, read->seen_epoch, &seq) &&
         !reader_find_ts(&log->reader, channel, seq, (struct slice){read->name, read->name_len},
                         &ts))
         return false;
     read->is_reset = read->position > (int64_t)ts;
     if (read->is_reset) {
-        read->total = channel->total;
+        read->total = channel->row->total;
         read->after = read->end = ts;
     }
     return true;
 }
 
-static bool read_channel(struct update_log *log, const struct channel_row *channel,
+static bool read_channel(struct update_log *log, const struct reader_channel *channel,
                          struct store_read *read) {
     if (!judge_epoch(log, channel, read))
         return false;
     if (read->is_reset)
         return true;
-    if (channel->id)
+    if (channel->row->id)
         return reader_read(&log->reader, channel, look_at_clock(log).cutoff_ms, read);
     read->after = read->position > 0 ? (uint64_t)read->position : 0;
     return true;
 }
 
-void update_log_read(struct update_log *log, struct store_read *read) {
+static struct reader_channel channel_of(const struct entry *entry) {
     static const struct channel_row unknown = {0};
+    return entry ? (struct reader_channel){&entry->now, entry->floor}
+                 : (struct reader_channel){&unknown, 0};
+}
+
+void update_log_read(struct update_log *log, struct store_read *read) {
     read->updates = NULL;
     read->count = 0;
     read->epoch = read->after = read->total = read->gone = read->end = 0;
     read->is_reset = false;
     struct entry *entry;
     struct slice name = {read->name, read->name_len};
-    bool ok = entries_find(&log->entries, read->hash, name, false, &entry) &&
-              read_channel(log, entry ? &entry->now : &unknown, read);
+    bool ok = entries_find(&log->entries, read->hash, name, false, &entry);
+    struct reader_channel channel = channel_of(ok ? entry : NULL);
+    ok = ok && read_channel(log, &channel, read);
     read->error = ok ? STORE_OK : STORE_FAILED;
     if (!ok)
         log_file_note_error(&log->file, "read");
+    entries_trim(&log->entries);
+}
+
+/* --- Purging ---------------------------------------------------------------------------------- */
+
+/* Puts the floor of a channel into the file. Its row goes too, perhaps early: a replay that makes
+ * the channel anew from the log would not know of the floor. */
+static bool put_floor(struct update_log *log, struct entry *entry, uint64_t upto) {
+    struct reader_channel channel = channel_of(entry);
+    struct purge_range range = {
+        .channel = entry->now.id, .upto = upto, .last_seq = entry->now.head};
+    struct transaction t;
+    if (!reader_find_seq(&log->reader, &channel, upto, entry_name(entry), &range.seq)) {
+        log_file_note_error(&log->file, "purge");
+        return false;
+    }
+    if (begin(log, &t) && rows_put_channel(&log->rows, entry_name(entry), &entry->now) &&
+        purges_add(&log->purges, &range) && commit(log, &t)) {
+        log->purges.has_jobs = true;
+        entry->floor = upto;
+        return true;
+    }
+    roll_back(log, &t, "purge");
+    wal_copy(&log->wal, log->options.steady_ms()); /* the disk may be full of it */
+    return false;
+}
+
+void update_log_purge(struct update_log *log, struct store_purge *purge) {
+    struct entry *entry;
+    purge->gone = 0;
+    purge->error = STORE_OK;
+    if (!entries_find(&log->entries, purge->hash, (struct slice){purge->name, purge->name_len},
+                      false, &entry)) {
+        purge->error = STORE_FAILED;
+        log_file_note_error(&log->file, "purge");
+        return;
+    }
+    if (!entry)
+        return;
+    uint64_t upto = purge->upto < entry->now.total ? purge->upto : entry->now.total;
+    if (upto > entry->floor && !put_floor(log, entry, upto))
+        purge->error = STORE_FAILED;
+    struct reader_channel channel = channel_of(entry);
+    if (!purge->error)
+        purge->gone = reader_gone(&log->reader, &channel);
     entries_trim(&log->entries);
 }
 
@@ -524,7 +624,8 @@ static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t
         !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
         !deliveries_init(&log->deliveries, &log->file, options->max_bytes) ||
         !cursors_init(&log->cursors, &log->file, options) ||
-        !wal_init(&log->wal, &log->file, options)) {
+        !wal_init(&log->wal, &log->file, options) ||
+        !purges_init(&log->purges, &log->file, &log->rows, &log->state, &log->wal)) {
         log_file_explain(&log->file, options, "cannot be read", error, error_size);
         return false;
     }
@@ -548,6 +649,7 @@ static void free_log(struct update_log *log) {
     entries_deinit(&log->entries);
     epochs_deinit(&log->epochs);
     cursors_deinit(&log->cursors);
+    purges_deinit(&log->purges);
     damage_deinit(&log->damage);
     free(log);
 }

@@ -7,7 +7,8 @@
  *  1. Appends are sequential in seq, the only key. seq, channel ids and ts are never reused.
  *  2. `prev` is the seq of the channel's previous update; `skip` that of its newest earlier update
  *     whose ts is a multiple of LOG_SKIP: a reader finds any ts in few steps. Updates of a channel
- *     are deleted oldest first, so a missing prev means that nothing older is left.
+ *     are deleted oldest first, so a missing prev means that nothing older is left. Those up to the
+ *     channel's floor are purged (purges.h): nobody reads them, and they may go in any order.
  *  3. A row of `channel` may lag behind the log. meta's checkpoint is a seq up to which all rows
  *     are complete; opening replays the log from there. The first update of a channel carries its
  *     name, so that the replay can make its row. What the checkpoint does not include is never
@@ -41,6 +42,14 @@ void update_log_bound_wal(struct update_log *log);
 
 /* Does one read, bounded by READ_MAX_UPDATES and READ_MAX_BYTES. */
 void update_log_read(struct update_log *log, struct store_read *read);
+
+/* Does one purge: what it purges is not read any more. Its rows and their bytes go with
+ * update_log_purge_some(). */
+void update_log_purge(struct update_log *log, struct store_purge *purge);
+
+/* Goes on with what purges have left, for a slice; true while there is more to do at once. Part of
+ * idle maintenance; for between appends, too. */
+bool update_log_purge_some(struct update_log *log);
 
 /* Does one operation on the cursors of a channel's consumers. */
 void update_log_cursors(struct update_log *log, struct store_cursors *cursors);

@@ -64,11 +64,11 @@ static void sync_file(struct wal *wal) {
     }
 }
 
-void wal_copy(struct wal *wal, int64_t now_ms) {
+static bool copy(struct wal *wal, int mode, int64_t now_ms) {
     int pages = 0, copied = 0;
-    bool ok = sqlite3_wal_checkpoint_v2(wal->file->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages,
-                                        &copied) == SQLITE_OK;
-    if (!ok)
+    int status = sqlite3_wal_checkpoint_v2(wal->file->db, NULL, mode, &pages, &copied);
+    bool ok = status == SQLITE_OK;
+    if (!ok && status != SQLITE_BUSY)
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
     wal->is_pinned = copied < pages;
     if (ok && !wal->is_pinned) { /* it syncs both files */
@@ -77,6 +77,19 @@ void wal_copy(struct wal *wal, int64_t now_ms) {
     }
     wal->pages = 0;
     wal->copied_at = now_ms;
+    return ok && !wal->is_pinned;
+}
+
+bool wal_copy(struct wal *wal, int64_t now_ms) {
+    return copy(wal, SQLITE_CHECKPOINT_PASSIVE, now_ms);
+}
+
+/* Whoever reads would hold it up. */
+bool wal_truncate(struct wal *wal, int64_t now_ms) {
+    sqlite3_busy_timeout(wal->file->db, 0);
+    bool ok = copy(wal, SQLITE_CHECKPOINT_TRUNCATE, now_ms);
+    sqlite3_busy_timeout(wal->file->db, LOG_BUSY_MS);
+    return ok;
 }
 
 static void copy_if_over(struct wal *wal, int64_t bound, int64_t now_ms) {

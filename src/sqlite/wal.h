@@ -28,8 +28,11 @@ void wal_maintain(struct wal *wal, int64_t now_ms);
 /* Copies if there is too much, whatever else waits; not all the time while somebody reads. */
 void wal_bound(struct wal *wal, int64_t now_ms);
 
-/* Copies what can be copied now. A failure is logged. */
-void wal_copy(struct wal *wal, int64_t now_ms);
+/* Copies what can be copied now; true when that was all. A failure is logged. */
+bool wal_copy(struct wal *wal, int64_t now_ms);
+
+/* The same, and cuts the log to nothing; false while somebody reads, and on failure. */
+bool wal_truncate(struct wal *wal, int64_t now_ms);
 
 /* Whether a write-ahead log of `bytes` has reached `bound`, or a quarter of the bound on the data
  * (`max_bytes`, 0: none) where that is less. For the tests. */

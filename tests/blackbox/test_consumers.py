@@ -228,14 +228,14 @@ def test_forgets_one(server, channel):
     assert server.get(channel).total == 3, "the updates stay"
 
 
-SLIPS = ["", "?", "?as", "?as=", "?AS=bot", "?as=bot&ts=1", "?ts=1&as=bot", "?as=bot&as=other", "?name=bot", "?consumer=bot", "?as=bot&x", "?as=bot&x=", "?confirm=now&as=bot"]
+SLIPS = ["?", "?as", "?as=", "?AS=bot", "?as=bot&ts=1", "?ts=1&as=bot", "?as=bot&as=other", "?name=bot", "?consumer=bot", "?as=bot&x", "?as=bot&x=", "?confirm=now&as=bot"]
 
 
 def test_a_slip_forgets_nothing(server, channel):
     push_some(server, channel, 1, 1)
     page(server, channel, "as=bot&ts=1")
     for slip in SLIPS:
-        check_error(server.request("DELETE", channel + slip), 400, "DELETE takes as=NAME")
+        check_error(server.request("DELETE", channel + slip), 400, "DELETE takes upto=N, as=NAME, or no query")
     for below in ("/consumers", "/getUpdates", "/pushUpdates", "/refused", "/bot"):
         assert server.request("DELETE", f"{channel}{below}?as=bot").status == 405
     assert cursors(server, channel) == {"bot": 1}
@@ -250,7 +250,7 @@ def test_methods(server, channel):
         assert reply.status == 204
         assert "DELETE" in reply.headers["access-control-allow-methods"]
         assert ("DELETE" in reply.headers["allow"]) == (target == channel)
-    for reply in (server.get(f"{channel}/consumers"), server.request("DELETE", f"{channel}?as=x"), server.request("DELETE", channel)):
+    for reply in (server.get(f"{channel}/consumers"), server.request("DELETE", f"{channel}?as=x"), server.request("DELETE", channel), server.request("DELETE", channel + "?x")):
         assert reply.headers["access-control-allow-origin"] == "*"
 
 

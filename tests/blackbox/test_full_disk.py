@@ -219,3 +219,31 @@ def newest(server, channel, total):
 
 def kept(total):
     return list(range(max(1, total - 199), total + 1))
+
+
+def test_a_purge_on_a_full_disk(start, small_disk):
+    """It is done, or refused and nothing is gone; with room, it overwrites what it said was gone."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * (4 * MIB))
+    server = start(DATA_PATH=small_disk / "longline.db")
+    channel, other = server.channel(), server.channel()
+    server.post(channel, '{"x":"canary"}')
+    acknowledged = {}
+    fill_up(server, other, acknowledged)
+    (small_disk / "more").write_bytes(b"")
+    with contextlib.suppress(OSError), open(small_disk / "more", "ab", buffering=0) as more:
+        while True:
+            more.write(b"\0" * 4096)
+    reply = server.request("DELETE", channel)
+    assert reply.status in (200, 503), reply
+    kept = 1 if reply.status == 503 else 0
+    assert len(server.get(channel).updates) == kept
+    server.kill9()
+    (small_disk / "more").unlink()
+    ballast.unlink()
+    server.start()
+    assert len(server.get(channel).updates) == kept, "as it was said"
+    assert server.request("DELETE", channel).json() == {"ok": True, "gone": 1}
+    files = (small_disk / "longline.db", small_disk / "longline.db-wal")
+    wait_until(lambda: not any(b"canary" in file.read_bytes() for file in files), "the end of the canary")
+    assert stored(server, other) == acknowledged

@@ -284,7 +284,7 @@ def test_application_errors_keep_the_connection(server, channel):
         for method, target, body, headers, status in [
             ("GET", channel + "?ts=x", None, {}, 400),
             ("GET", channel + "/nope", None, {}, 404),
-            ("DELETE", channel, "{}", JSON, 400),
+            ("DELETE", channel + "?x", "{}", JSON, 400),
             ("TRACE", channel, "{}", JSON, 405),
         ]:
             reply = client.request(method, target, body, headers)

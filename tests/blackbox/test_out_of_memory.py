@@ -109,6 +109,12 @@ class Visit:
                 assert reply.status == 503 or reply.json()["ok"], reply
         self.talk(request_bytes("DELETE", self.target + "?as=bot"))
 
+    def purge(self):
+        """A part, and all that the last purge has left."""
+        for query in ("?upto=1", ""):
+            for reply in self.talk(request_bytes("DELETE", self.target + query)):
+                assert reply.status == 503 or reply.json()["gone"]
+
     def wait_and_wake(self):
         """A poll parks and a push wakes it; both lines are open when memory runs out."""
         poller = self.clients[1]

@@ -12,8 +12,10 @@ from load import Load, refusal
 from longline_server import wait_until
 from redis_server import CLUSTER_DOWN, DAMAGED, HOST, KIND, NO_ANSWER, UNREACHABLE, Cluster
 from swarm import Swarm
+from test_purge import purge, push_some, read
 from test_redis import P, away, check_serves, healthy, push_when_it_can
 from test_redis_access import documented_rights
+from test_redis_purge import CANARY, canaries, from_memory, load
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
@@ -253,6 +255,24 @@ def test_news_stay_on_their_shard(cluster, start):
     server.push(channel)
     assert client.read_reply().ts == 1
     client.close()
+
+
+def test_a_purge(cluster, start):
+    """Its news goes to the subscribers of the channel's node."""
+    one, two = (start(**cluster.settings(node)) for node in (0, 1))
+    share_channels([one, two])
+    for channels in channels_by_node(cluster, one, 1).values():
+        channel = channels[0]
+        share_channels([one, two])
+        push_some(one, channel, 1, 4)
+        one.push(channel, json.dumps({"n": CANARY}))
+        load(two, channel, 5)
+        assert purge(one, channel, "?upto=2") == 2
+        expected = {"ok": True, "ts": 5, "missed": 1, "updates": [{"n": 3}, {"n": 4}, {"n": CANARY}]}
+        wait_until(lambda: from_memory(two, channel, 1) == expected, "the news of the purge")
+        assert purge(two, channel) == 5
+        assert read(one, channel) == {"ok": True, "ts": 5, "missed": 5, "updates": []}
+    assert [canaries(master) for master in cluster.masters] == [[]] * 3
 
 
 # --- nodes that fail ---

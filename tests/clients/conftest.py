@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,7 +25,7 @@ from authority import Authority
 from drivers import DRIVERS
 from longline_server import BINARY, Server
 from lua_script import game, interpreter, lua, odd_updates, start_script  # fixtures
-from python_client import Channel, push_async, push_sync
+from python_client import Channel, half, new_keys, push_async, push_sync  # half: a fixture
 from standin import StandIn, bound_socket, tls_context
 
 
@@ -106,6 +107,15 @@ def server(shared_server):
 def url(server):
     """A fresh channel of the real server."""
     return server.url(server.channel())
+
+
+@pytest.fixture
+def keys(server):
+    """The addresses of a new channel of the real server. None of them must be in its log."""
+    keys = new_keys(server.url("/"))
+    for url in keys:
+        server.saw_target(urlsplit(url).path)
+    return keys
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from http_client import request_bytes
 from longline_server import wait_until
+from python_client import Channel
 from standin import refusal
 from stops import check_stops_at_once
 
@@ -152,6 +153,43 @@ def test_reset(run, server):
     client.wait_for_events(2)
     assert client.stop()[0]["ts"] in (1, 2)
     check_events(client, [{"reset": 1}, *updates_from(2, 2)])
+
+
+@real("real: each of a channel's three addresses")
+def test_three_addresses(run, keys):
+    """What only sends cannot be read, and says so at once; the others read what it has sent."""
+    assert Channel(keys.send_only_url).push({"n": 1}) == 1
+    clients = [run(keys.url, sleep=60), run(keys.read_only_url, sleep=60)]
+    refused = run(keys.send_only_url, sleep=60)
+    assert refused.wait() == 3, refused.describe()
+    check_events(refused, [{"error": "", "status": 403}])
+    assert "v_ or r_" in refused.events[0]["error"]
+    for client in clients:
+        client.wait_for_events(1)
+        client.stop()
+        check_events(client, updates_from(1, 1))
+
+
+@real("real: a purge")
+def test_purge(run, server):
+    """Who is behind is told what is missed; who waits is not disturbed."""
+    channel = server.channel()
+    for n in range(1, 4):
+        push(server, channel, n)
+    server.wait_for_parked(0)
+    waits = run(server.url(channel), ts=3, sleep=60)
+    server.wait_for_parked(1)
+    assert Channel(server.url(channel)).purge(upto=2) == 2
+    behind = run(server.url(channel), ts=1, sleep=60)
+    behind.wait_for_events(2)
+    assert Channel(server.url(channel)).purge() == 3
+    push(server, channel, 4)
+    behind.wait_for_events(3)
+    waits.wait_for_events(1)
+    for client in (waits, behind):
+        assert client.stop()[0]["ts"] in (3, 4)
+    check_events(waits, updates_from(4, 4))
+    check_events(behind, [{"missed": 1}, *updates_from(3, 4)])
 
 
 @real("real: 52-bit ids and text, byte for byte")

@@ -1,57 +1,17 @@
 """The Python client: where a loop starts, what it wants, consumers with names, lost data, several channels."""
 
-import asyncio
 import datetime
 import json
 import threading
 
 import pytest
-from python_client import AsyncChannel, AsyncChannels, Channel, Channels, Consumer, LonglineError, take, take_async
+from python_client import Consumer, LonglineError, take
 from standin import refusal, reply
 
 
 def push_when_parked(server, channel, update):
     server.wait_for_parked(1)
     channel.push(update)
-
-
-class Sync:
-    """The half without asyncio. `take` gives what a loop gave first, and the loop."""
-
-    @staticmethod
-    def take(url, count, call="updates", many=False, **options):
-        with (Channels if many else Channel)(url) as channel:
-            loop = getattr(channel, call)(**options)
-            return take(loop, count), loop
-
-    @staticmethod
-    def call(url, name, *arguments):
-        with Channel(url) as channel:
-            return getattr(channel, name)(*arguments)
-
-
-class Asyncio:
-    @staticmethod
-    def take(url, count, call="updates", many=False, **options):
-        async def run():
-            async with (AsyncChannels if many else AsyncChannel)(url) as channel:
-                loop = getattr(channel, call)(**options)
-                return await take_async(loop, count), loop
-
-        return asyncio.run(run())
-
-    @staticmethod
-    def call(url, name, *arguments):
-        async def run():
-            async with AsyncChannel(url) as channel:
-                return await getattr(channel, name)(*arguments)
-
-        return asyncio.run(run())
-
-
-@pytest.fixture(params=[Sync, Asyncio], ids=["sync", "asyncio"])
-def half(request):
-    return request.param
 
 # --- where a loop starts, and what it wants ---
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
-import { FAILED_REQUEST, freshName, origin, pageTest, push, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+import { FAILED_REQUEST, freshName, keysOf, origin, pageTest, push, rows, untilIds, untilLive, untilText } from './helpers.mjs';
 
 const axe = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 
@@ -67,6 +67,10 @@ for (const colorScheme of ['light', 'dark']) {
         await page.click('#consumers summary');
         await page.getByRole('button', { name: 'Forget mailer…' }).click();
         await isAccessible(page, 'consumers, and a question');
+        await page.getByRole('button', { name: 'Keep it' }).click();
+        await page.click('#delete-all');
+        await isAccessible(page, 'the question before all is deleted');
+        await page.keyboard.press('Escape');
         await page.focus('#filter');
         await isAccessible(page, 'the help of the filter');
         await page.fill('#filter', 'body');
@@ -80,6 +84,16 @@ for (const colorScheme of ['light', 'dark']) {
         await page.goto(`${origin}/#%`);
         await untilText(page, '#state', 'names no channel');
         await isAccessible(page, 'stopped');
+
+        const { read, send } = keysOf();
+        for (const key of [read, send]) {
+            const limited = await open(`${origin}/#${key}`, options);
+            await untilText(limited, '#address-hint', key === read ? 'reading link' : 'only sends');
+            await isAccessible(limited, key.slice(0, 2));
+        }
+        const guest = await open(`${origin}/-/chat#${read}`, options);
+        await untilLive(guest);
+        await isAccessible(guest, 'a chat that is only read');
 
         const chat = await open(`${origin}/-/chat#${name}`, options);
         await untilLive(chat);
@@ -160,7 +174,7 @@ pageTest('keyboard only: from the first look to an update that is read, filtered
     await page.keyboard.press('End');
     assert.match(await active(), /#1/);
     await untilText(page, '#detail-title', '#1');
-    await tabTo(page, '#detail .choices button:last-child');
+    await tabTo(page, '#detail .choices button:nth-last-child(2)');
     await page.keyboard.press('Enter');
     await untilIds(page, ['#4', '#3', '#2', '#1']);
     await tabTo(page, '#detail .json summary');
@@ -226,6 +240,11 @@ pageTest('a phone: list, detail, back; nothing is wider than the screen', async 
     await rows(page).nth(1).waitFor();
     assert.ok(await page.locator('#detail').isHidden(), 'nothing covers the list until it is chosen');
     await fits(page, 'list');
+    await page.locator('#delete-all').tap();
+    await fits(page, 'the question');
+    const question = await page.locator('#deletion').boundingBox();
+    assert.ok(question.x >= 0 && question.x + question.width <= 360);
+    await page.getByRole('button', { name: 'Keep them' }).tap();
     await rows(page).filter({ hasText: '#1' }).tap();
     await untilText(page, '#detail-title', '#1');
     const box = await page.locator('#detail').boundingBox();

@@ -2,16 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { freshName, origin, pageTest, push, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+import { freshName, keysOf, origin, pageTest, push, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
 
-const secret = /^[\w-]{22}$/;
+const secret = /^r_[a-z2-7]{26}$/;
 
 pageTest('a newcomer: an address, what to do with it, and the first update', async ({ open }) => {
     const page = await open(`${origin}/`);
     await untilLive(page);
     const name = new URL(page.url()).hash.slice(1);
     assert.match(name, secret);
-    assert.equal(await page.locator('#address').innerText(), `${origin}/${name}`);
+    assert.equal(await page.locator('#address').innerText(), `${origin}/${keysOf(name).send}`, 'what is pasted only sends');
     for (const step of ['Copy', 'Paste', 'Watch']) assert.ok(await page.locator('#empty li', { hasText: step }).isVisible(), step);
     assert.match(await page.locator('.address .hint').innerText(), /POST/);
     assert.match(await page.locator('#empty .hint').innerText(), /refused/);
@@ -61,7 +61,7 @@ pageTest('a second visit comes back to the same address; "new address" makes ano
     await page.click('#fresh');
     const second = await page.locator('#address').innerText();
     assert.notEqual(second, first);
-    assert.ok(page.url().endsWith(second.slice(origin.length + 1)));
+    assert.equal(second, `${origin}/${keysOf(new URL(page.url()).hash.slice(1)).send}`);
     assert.equal(await rows(page).count(), 0);
     await untilLive(page);
     await push(second, { n: 2 });

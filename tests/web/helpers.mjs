@@ -2,7 +2,7 @@
 // nothing: an error on the console, an exception or a violation of the page's policy fails the test.
 
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -89,6 +89,19 @@ export function pageTest(name, run) {
 /** A name that no other test has. */
 export function freshName() {
     return randomBytes(16).toString('base64url');
+}
+
+/** The key that an r_ or v_ key becomes when it gives up a right, made another way than the page makes it. */
+function nextKey(key) {
+    const bits = [...createHash('sha256').update(`longline:${key}`).digest()].map((byte) => byte.toString(2).padStart(8, '0')).join('');
+    const letters = bits.match(/.{5}/g).slice(0, 26).map((five) => 'abcdefghijklmnopqrstuvwxyz234567'[parseInt(five, 2)]);
+    return { r: 'v_', v: 'w_' }[key[0]] + letters.join('');
+}
+
+/** {all, read, send}: an r_ key and what is derived of it; a new one where none is given. */
+export function keysOf(all = `r_${[...randomBytes(26)].map((byte) => 'abcdefghijklmnopqrstuvwxyz234567'[byte % 32]).join('')}`) {
+    const read = nextKey(all);
+    return { all, read, send: nextKey(read) };
 }
 
 /** Pushes, and resolves with the update's id. */

@@ -1,7 +1,7 @@
 // What strangers may send, and what may stand in a link to the page: it is shown as text, and does not freeze it.
 
 import assert from 'node:assert/strict';
-import { freshName, longestBlock, origin, pageTest, push, pushMany, rows, untilLive, untilText, watchBlocks } from './helpers.mjs';
+import { freshName, keysOf, longestBlock, origin, pageTest, push, pushMany, rows, untilLive, untilText, watchBlocks } from './helpers.mjs';
 
 const BLOCK_MAX_MS = 4000; // far more than any of them takes, on a busy machine too; far less than a freeze
 
@@ -144,7 +144,7 @@ pageTest('a fragment that names no channel is said, and nothing is sent', async 
         await page.click('#send-test');
         await rows(page).first().waitFor();
     }
-    assert.deepEqual([...asked].filter((path) => path !== '/' && !path.startsWith('/-/')).sort(), names.flatMap((name) => [`/${name}`, `/${name}/consumers`, `/${name}/refused`]).sort());
+    assert.deepEqual([...asked].filter((path) => path !== '/' && !path.startsWith('/-/')).sort(), names.flatMap((name) => [`/${name}`, `/${name}/consumers`, `/${name}/refused`, `/${keysOf(name).send}`]).sort());
 });
 
 pageTest('#a/b is the channel a, as the chat has it with the room b', async ({ open }) => {

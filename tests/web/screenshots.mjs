@@ -7,7 +7,7 @@ import { chromium } from 'playwright-core';
 import { startLongline } from '../../clients/js/tests/helpers.mjs';
 
 const folder = process.argv[2];
-const NAME = 'buGcn9gSIQHGQd-d-tmKJw';
+const NAME = 'r_mwjx3q7fzk2n5hd4ytc6vpsabe'; // a key, from which the console derives the address that it shows
 
 const examples = createRequire(import.meta.url)('@octokit/webhooks-examples');
 const github = (event, index) => examples.find(({ name }) => name === event).examples[index];

@@ -20,9 +20,9 @@ test('npm pack takes exactly these files', async () => {
 
 test('the package is imported by its name, and exports what its types say', async () => {
     const module = await import('longline');
-    assert.deepEqual(Object.keys(module).sort(), ['Channel', 'Channels', 'LonglineError']);
+    assert.deepEqual(Object.keys(module).sort(), ['Channel', 'Channels', 'LonglineError', 'newKeys']);
     const types = await readFile(`${directory}/index.d.ts`, 'utf8');
-    assert.deepEqual([...types.matchAll(/^export class (\w+)/gm)].map(([, name]) => name).sort(), ['Channel', 'Channels', 'LonglineError']);
+    assert.deepEqual([...types.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name).sort(), ['Channel', 'Channels', 'LonglineError', 'newKeys']);
 });
 
 test('nothing that only Node has, and nothing that a strict CSP forbids', async () => {

@@ -6,7 +6,8 @@ struct fake_store fake;
 struct news {
     struct list link;
     struct fake_channel *channel;
-    struct update *update;
+    struct update *update; /* NULL: a purge */
+    uint64_t gone;
 };
 
 /* --- What the inbox calls --------------------------------------------------------------------- */
@@ -27,6 +28,11 @@ static void on_cursors(struct store *store, struct store_cursors *cursors) {
     (void)store;
     assert_false(fake.is_closing);
     list_append(&fake.cursors_asked, &cursors->op.link);
+}
+
+static void on_purge(struct store *store, struct store_purge *purge) {
+    (void)store;
+    list_append(&fake.purges, &purge->op.link);
 }
 
 static void on_listen(struct store *store, const struct store_events *events) {
@@ -76,11 +82,13 @@ static enum store_error health(struct store *store, struct buf *line) {
 static const struct store_ops own_ops = {.append = on_append,
                                          .read = on_read,
                                          .cursors = on_cursors,
+                                         .purge = on_purge,
                                          .now_ms = now_ms,
                                          .health = health};
 static const struct store_ops shared_ops = {.append = on_append,
                                             .read = on_read,
                                             .cursors = on_cursors,
+                                            .purge = on_purge,
                                             .now_ms = now_ms,
                                             .health = health,
                                             .listen = on_listen,
@@ -98,6 +106,7 @@ void fake_init(bool is_shared) {
     fake.now_ms = 1700000000000;
     list_init(&fake.appends);
     list_init(&fake.asked);
+    list_init(&fake.purges);
     list_init(&fake.done);
     list_init(&fake.cursors_asked);
     list_init(&fake.cursors_done);
@@ -164,6 +173,17 @@ void fake_restart(const char *name, uint64_t total) {
     fake.now_ms++;
     fake_add(name, (int)total);
     channel->is_on = is_on;
+}
+
+void fake_purge(const char *name, uint64_t upto) {
+    struct fake_channel *channel = fake_channel(name);
+    if (channel->gone < upto)
+        channel->gone = upto;
+    if (!channel->is_on)
+        return;
+    struct news *news = malloc(sizeof *news);
+    *news = (struct news){.channel = channel, .gone = channel->gone};
+    list_append(&fake.news, &news->link);
 }
 
 uint64_t fake_damaged(uint64_t from, uint64_t to) {
@@ -250,6 +270,19 @@ void fake_serve_reads(void) {
         fake_do_read();
         fake_answer_read(STORE_OK);
     }
+}
+
+void fake_answer_purge(enum store_error error) {
+    struct list *link = list_shift(&fake.purges);
+    assert_non_null(link);
+    struct store_purge *purge = container_of(link, struct store_purge, op.link);
+    struct fake_channel *channel = find((struct slice){purge->name, purge->name_len});
+    uint64_t upto = purge->upto < channel->total ? purge->upto : channel->total;
+    purge->error = error;
+    if (!error && channel->gone < upto)
+        channel->gone = upto;
+    purge->gone = error ? 0 : channel->gone;
+    purge->op.done(&purge->op);
 }
 
 /* --- Consumers' cursors ----------------------------------------------------------------------- */
@@ -367,12 +400,16 @@ static void end_news(bool arrive) {
     if (!link)
         return;
     struct news *news = container_of(link, struct news, link);
-    bool is_damaged = fake_damaged(news->update->ts - 1, news->update->ts);
-    if (arrive && news->channel->watch && news->channel->is_on && is_damaged)
-        fake.events->watched(news->channel->watch);
-    else if (arrive && news->channel->watch && news->channel->is_on)
-        fake.events->news(news->channel->watch, news->update);
-    update_unref(news->update);
+    struct update *update = news->update;
+    struct store_watch *watch = arrive && news->channel->is_on ? news->channel->watch : NULL;
+    if (watch && !update)
+        fake.events->purged(watch, news->gone);
+    else if (watch && fake_damaged(update->ts - 1, update->ts))
+        fake.events->watched(watch);
+    else if (watch)
+        fake.events->news(watch, update);
+    if (update)
+        update_unref(update);
     free(news);
 }
 

@@ -29,6 +29,7 @@ struct fake_store {
     struct fake_channel channels[FAKE_CHANNELS_MAX];
     int channel_count;
     struct list appends;                     /* that wait */
+    struct list purges;                      /* that wait */
     struct list asked;                       /* reads that were asked for */
     struct list done;                        /* reads that were done, but not answered */
     struct list news;                        /* told by the store, but not here yet */
@@ -58,6 +59,8 @@ struct fake_channel *fake_channel(const char *name);
 void fake_add(const char *name, int count);
 /* Resets the channel's counter, then appends `total` other updates. Nobody is told. */
 void fake_restart(const char *name, uint64_t total);
+/* Somebody else purges the channel up to `upto`. That is news where it is watched. */
+void fake_purge(const char *name, uint64_t upto);
 /* How many updates after `from`, up to `to`, are damaged. */
 uint64_t fake_damaged(uint64_t from, uint64_t to);
 
@@ -74,6 +77,9 @@ void fake_answer_read(enum store_error error);
 void fake_serve_read(enum store_error error);
 /* Serves all reads, also those that their answers lead to. */
 void fake_serve_reads(void);
+
+/* Does the oldest purge that waits, and answers it. There must be one. */
+void fake_answer_purge(enum store_error error);
 
 /* Does the oldest operation on cursors, or answers the oldest that was done: with an error as if it
  * had not been done, unless `is_done`. Without one nothing happens. */

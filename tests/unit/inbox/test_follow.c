@@ -437,6 +437,105 @@ static void test_damage_hides_nothing_older(void **state) {
     assert_int_equal(waiters[1].missed, 0);
 }
 
+/* --- Purges ----------------------------------------------------------------------------------- */
+
+/* Three updates are in memory. */
+static void load_three(void) {
+    make_inbox();
+    fake_add("c", 3);
+    poll_on(0, true);
+    settle();
+    assert_int_equal(waiters[0].seen, 3);
+    poll_on(0, true);
+}
+
+/* What a poll from the beginning gets from memory. */
+static void check_from_memory(uint64_t first, uint64_t last, uint64_t missed) {
+    int reads = fake.reads_made;
+    waiters[1].cursor = 0;
+    poll_on(1, true);
+    check_answer(&waiters[1], first, last, last, missed);
+    assert_int_equal(fake.reads_made, reads);
+}
+
+static void test_a_purge_by_another(void **state) {
+    (void)state;
+    load_three();
+    check_from_memory(1, 3, 0);
+    fake_purge("c", 2);
+    fake_tell_one();
+    check_from_memory(3, 3, 2);
+    assert_int_equal(waiters[0].poll.state, POLL_PARKED);
+    assert_int_equal(inbox_purges(inbox), 1);
+    fake_add("c", 1);
+    fake_tell_one();
+    run_wakes();
+    assert_int_equal(waiters[0].cursor, 4);
+    assert_int_equal(waiters[0].all_missed, 0);
+}
+
+static void test_a_purge_that_was_missed(void **state) {
+    (void)state;
+    load_three();
+    fake_turn_off();
+    fake_purge("c", 2);
+    fake_turn_on();
+    fake_serve_reads();
+    check_from_memory(3, 3, 2);
+    assert_int_equal(waiters[0].poll.state, POLL_PARKED);
+}
+
+/* The read was done before the purge, and is answered after its news. */
+static void test_a_read_that_a_purge_overtakes(void **state) {
+    (void)state;
+    load_three();
+    fake_turn_off();
+    fake_add("c", 2);
+    waiters[2].cursor = 0;
+    poll_on(2, false);
+    fake_turn_on();
+    fake_do_read();
+    fake_do_read();
+    fake_purge("c", 4);
+    fake_tell_one();
+    fake_answer_read(STORE_OK);
+    fake_answer_read(STORE_OK);
+    check_answer(&waiters[2], 5, 5, 5, 4);
+    settle();
+    assert_int_equal(waiters[0].all_missed, 1);
+    check_from_memory(5, 5, 4);
+}
+
+/* The reply to a purge overtakes the news of what it purged: they come on two connections. */
+static void test_news_that_a_purge_overtakes(void **state) {
+    (void)state;
+    load_three();
+    fake_add("c", 2);
+    assert_non_null(inbox_purge(inbox, SLICE("c"), 4, NULL));
+    fake_answer_purge(STORE_OK);
+    fake_tell_one();
+    settle();
+    assert_int_equal(waiters[0].cursor, 5);
+    assert_int_equal(waiters[0].all_missed, 1);
+    check_from_memory(5, 5, 4);
+    assert_int_equal(fake_channel("c")->updates[3]->refs, 1); /* nobody keeps it */
+}
+
+static void test_a_purge_of_a_life_before(void **state) {
+    (void)state;
+    load_three();
+    fake_purge("c", 3);
+    fake_tell_one();
+    fake_restart("c", 2);
+    fake_turn_off();
+    settle();
+    assert_int_equal(waiters[0].resets, 1);
+    waiters[1].cursor = 0;
+    poll_on(1, true);
+    settle();
+    check_answer(&waiters[1], 1, 2, 2, 0);
+}
+
 /* --- Everything at random --------------------------------------------------------------------- */
 
 enum { WAITERS = 40, ROUNDS = 39, STEPS = 20000 };
@@ -466,6 +565,8 @@ static void step(void) {
     case 11:
         if (!random_below(20))
             delete_some(fake_channel("c"));
+        else if (!random_below(50))
+            fake_purge("c", fake_channel("c")->total - random_below(fake_channel("c")->total + 1));
         break;
     case 12: turn(); break;
     case 13: cancel(i); break;
@@ -539,6 +640,11 @@ int main(void) {
         SHARED_TEST(test_news_overtake_a_read_ahead),
         SHARED_TEST(test_a_damaged_update_wakes_those_who_wait),
         SHARED_TEST(test_damage_hides_nothing_older),
+        SHARED_TEST(test_a_purge_by_another),
+        SHARED_TEST(test_a_purge_that_was_missed),
+        SHARED_TEST(test_a_read_that_a_purge_overtakes),
+        SHARED_TEST(test_news_that_a_purge_overtakes),
+        SHARED_TEST(test_a_purge_of_a_life_before),
         SHARED_TEST(test_no_order_of_events_loses_an_update),
         SHARED_TEST(test_nor_when_some_are_damaged),
     };

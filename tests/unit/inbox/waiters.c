@@ -11,6 +11,8 @@ struct waiter waiters[WAITERS_MAX];
 bool are_replies_lost;
 int polls_done, answers_made;
 int pushes_done, pushes_failed, pushes_without_owner;
+int purges_done, purges_failed, purges_without_owner;
+uint64_t last_gone;
 uint64_t last_pushed_ts;
 uint64_t seed;
 struct store_cursor listed[2 * CONSUMERS_MAX];
@@ -145,10 +147,18 @@ static void on_push_done(void *owner, const struct store_append *push) {
         last_pushed_ts = push->updates[push->count - 1]->ts;
 }
 
+static void on_purge_done(void *owner, const struct store_purge *purge) {
+    purges_done++;
+    purges_failed += purge->error != STORE_OK;
+    purges_without_owner += !owner;
+    last_gone = purge->gone;
+}
+
 /* --- Making and freeing ----------------------------------------------------------------------- */
 
 void make_inbox(void) {
-    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done};
+    static const struct inbox_events events = {on_poll_done, on_answer_end, on_push_done,
+                                               on_purge_done};
     if (!fake.is_shared)
         fake.keep = options.channel_max_updates;
     inbox = inbox_new(&loop, &fake.store, &options, &events);
@@ -166,6 +176,7 @@ static void begin(bool is_shared) {
     memset(&counters, 0, sizeof counters);
     polls_done = answers_made = answers_alive = 0;
     pushes_done = pushes_failed = pushes_without_owner = 0;
+    purges_done = purges_failed = purges_without_owner = 0;
     options = (struct inbox_options){.channel_max_updates = 1000,
                                      .ttl_ms = 1000000,
                                      .cache_max_bytes = 64 << 20,

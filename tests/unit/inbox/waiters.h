@@ -40,7 +40,8 @@ extern struct waiter waiters[WAITERS_MAX];
 extern int polls_done, answers_made;
 extern bool are_replies_lost; /* there is no room to send answers */
 extern int pushes_done, pushes_failed, pushes_without_owner;
-extern uint64_t last_pushed_ts;
+extern int purges_done, purges_failed, purges_without_owner;
+extern uint64_t last_pushed_ts, last_gone;
 
 /* For a store of our own, or a shared one. The test calls make_inbox(). */
 int set_up(void **state);

@@ -263,21 +263,21 @@ static void test_since_while_the_clock_jumps(void **state) {
 static void test_first_ts(void **state) {
     (void)state;
     static const struct {
-        int64_t after, total, channel_max, first;
+        int64_t after, total, gone, first;
     } cases[] = {
-        {0, 100, 1000, 1},           /* all */
-        {40, 100, 1000, 41},         /* after a cursor */
-        {99, 100, 1000, 100},        /* the newest only */
-        {100, 100, 1000, 101},       /* nothing new */
-        {500, 100, 1000, 101},       /* a cursor ahead of the channel */
-        {INT64_MAX, 100, 1000, 101}, /* far ahead */
-        {0, 100, 30, 71},            /* the bound on the count hides older ones */
-        {70, 100, 30, 71},
-        {71, 100, 30, 72},
-        {0, 0, 30, 1}, /* an empty channel: more than its total */
+        {0, 100, 0, 1},           /* all */
+        {40, 100, 0, 41},         /* after a cursor */
+        {99, 100, 0, 100},        /* the newest only */
+        {100, 100, 0, 101},       /* nothing new */
+        {500, 100, 0, 101},       /* a cursor ahead of the channel */
+        {INT64_MAX, 100, 0, 101}, /* far ahead */
+        {0, 100, 70, 71},         /* older ones are gone */
+        {70, 100, 70, 71},
+        {71, 100, 70, 72},
+        {0, 0, 0, 1}, /* an empty channel: more than its total */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_int_equal(read_first_ts(cases[i].after, cases[i].total, cases[i].channel_max),
+        assert_int_equal(read_first_ts(cases[i].after, cases[i].total, cases[i].gone),
                          cases[i].first);
 }
 

@@ -80,7 +80,7 @@ static bool sweep_until(enum sweep sweep, int step) {
     }
     log_file_roll_back(&file);
     state = before;
-    sweeper_undone(&sweeper);
+    sweeper_changed(&sweeper);
     assert_int_equal(count("1"), OLD + YOUNG);
     return false;
 }

@@ -9,6 +9,7 @@
 """
 
 from ._aio import AsyncChannel, AsyncChannels, AsyncChannelsSubscription, AsyncSubscription
+from ._keys import Keys, new_keys
 from ._protocol import Consumer, Entry, LonglineError
 from ._sync import Channel, Channels, ChannelsSubscription, Subscription
 
@@ -23,6 +24,8 @@ __all__ = [
     "ChannelsSubscription",
     "Consumer",
     "Entry",
+    "Keys",
     "LonglineError",
     "Subscription",
+    "new_keys",
 ]

@@ -21,6 +21,7 @@ from typing import (
     List,
     Mapping,
     Optional,
+    SupportsIndex,
     Tuple,
     Type,
     TypeVar,
@@ -46,6 +47,7 @@ from ._protocol import (
     batch_body,
     consumers_of,
     error_of,
+    gone_of,
     no_reply,
     push_body,
     pushed_ts,
@@ -118,6 +120,10 @@ class AsyncChannel(
         reply = await self._request("DELETE", self._consumer_target(name))
         if reply.status != 200:
             raise error_of(reply)
+
+    async def purge(self, upto: Optional[SupportsIndex] = None) -> int:
+        """Removes the updates up to the ts `upto`, or all, for good. See Channel.purge."""
+        return gone_of(await self._request("DELETE", self._purge_target(upto)))
 
     async def _push(self, body: Body) -> int:
         return pushed_ts(await self._request("POST", self._address.target(), body), body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import ssl
 import threading
 import time
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 from ._cursor import Cursor, Since, Where, wanted
 from ._feed import Callbacks, ChannelFeed, ChannelsFeed, Feed
+from ._keys import url_of_kind
 from ._pace import BACKOFF_FIRST_S, SLEEP_S, Pace
 from ._protocol import IDLE_MAX_S, Address, Body, Entry, LonglineError
 from ._proxy import Proxy, find_proxy, parse_proxy
@@ -165,6 +167,7 @@ class ClientBase(Generic[Link]):
         proxy: Optional[str] = None,
     ) -> None:
         self._address = Address(url)
+        self._url = url
         self._timeout = timeout
         self._headers = self._address.headers(headers or {})
         self._context = (context or ssl.create_default_context()) if self._address.tls else None
@@ -234,6 +237,19 @@ class ClientBase(Generic[Link]):
 
 class ChannelBase(ClientBase[Link], Generic[Link, Updates, Entries]):
     """One channel of a longline server. Updates and Entries are what updates() and entries() return."""
+
+    @property
+    def read_only_url(self) -> Optional[str]:
+        """The address that only reads; None if this one only sends, or is a plain secret.
+
+        It is this address with another key. The rest, the query too, stays.
+        """
+        return url_of_kind(self._url, "v_")
+
+    @property
+    def send_only_url(self) -> Optional[str]:
+        """The address that only sends, for a service; None if this one is a plain secret."""
+        return url_of_kind(self._url, "w_")
 
     def updates(
         self,
@@ -305,6 +321,9 @@ class ChannelBase(ClientBase[Link], Generic[Link, Updates, Entries]):
 
     def _consumer_target(self, name: str) -> str:
         return f"{self._address.path}?as={quote(name, safe='')}"
+
+    def _purge_target(self, upto: Optional[SupportsIndex]) -> str:
+        return self._address.path if upto is None else f"{self._address.path}?upto={operator.index(upto)}"
 
 
 class ChannelsBase(ClientBase[Link], Generic[Link, Updates, Entries]):

@@ -323,6 +323,16 @@ def consumers_of(reply: Reply) -> List[Consumer]:
         raise not_longlines(200) from error
 
 
+def gone_of(reply: Reply) -> int:
+    """The ts up to which a purge has removed the updates. Raises LonglineError if the reply does not tell it."""
+    if reply.status != 200:
+        raise error_of(reply)
+    try:
+        return operator.index(json.loads(reply.body)["gone"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise not_longlines(200) from error
+
+
 def parse_channel(name: str, fields: Dict[str, Cut], full: bool) -> Union[Page, LonglineError]:
     if "error_code" not in fields:
         return parse_page(fields, full)

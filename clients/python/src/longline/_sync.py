@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from types import TracebackType
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterable, Iterator, List, Optional, SupportsIndex, Tuple, Type, TypeVar
 
 from ._channel import (
     ChannelBase,
@@ -40,6 +40,7 @@ from ._protocol import (
     batch_body,
     consumers_of,
     error_of,
+    gone_of,
     no_reply,
     push_body,
     pushed_ts,
@@ -132,6 +133,14 @@ class Channel(Client, ChannelBase["Connection", "Subscription[Any]", "Subscripti
         reply = self._request("DELETE", self._consumer_target(name))
         if reply.status != 200:
             raise error_of(reply)
+
+    def purge(self, upto: Optional[SupportsIndex] = None) -> int:
+        """Removes the updates up to the ts `upto`, or all, from the server for good.
+
+        Returns the ts up to which they are gone, 0 if there were none. The channel counts on, and
+        consumers that have not read them are told by on_missed.
+        """
+        return gone_of(self._request("DELETE", self._purge_target(upto)))
 
     def _push(self, body: Body) -> int:
         return pushed_ts(self._request("POST", self._address.target(), body), body)

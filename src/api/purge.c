@@ -1,0 +1,105 @@
+#include "api/purge.h"
+#include "api/api.h"
+#include "api/consumers.h"
+#include "api/refusals.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/text.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* --- The query -------------------------------------------------------------------------------- */
+
+/* The value of the query's only parameter, if that is `name`. */
+static bool is_only(struct slice query, struct slice name, struct slice *value) {
+    struct text_pair pair, more;
+    if (!text_next_pair(&query, &pair) || !slice_equal(pair.name, name) ||
+        text_next_pair(&query, &more))
+        return false;
+    *value = pair.value;
+    return true;
+}
+
+/* A decimal number from 0 to 2^63 - 1. */
+static bool parse_upto(struct slice text, uint64_t *upto) {
+    uint64_t number = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned digit = (unsigned char)text.data[i] - '0';
+        if (digit > 9 || number > ((uint64_t)INT64_MAX - digit) / 10)
+            return false;
+        number = number * 10 + digit;
+    }
+    *upto = number;
+    return text.len;
+}
+
+bool purge_parse(struct slice query, uint64_t *upto) {
+    struct slice value;
+    *upto = UINT64_MAX;
+    return !query.data || (is_only(query, SLICE("upto"), &value) && parse_upto(value, upto));
+}
+
+/* --- Purging ---------------------------------------------------------------------------------- */
+
+static enum http_error begin_purge(struct exchange *exchange, struct slice channel,
+                                   struct slice query) {
+    uint64_t upto;
+    if (!purge_parse(query, &upto))
+        return ERROR_DELETE;
+    if (!api.may_purge)
+        return ERROR_PURGE;
+    struct ask *ask = ask_of(exchange);
+    ask->purge = inbox_purge(api.inbox, channel, upto, exchange);
+    if (!ask->purge)
+        return ERROR_BUSY;
+    ask->kind = ASK_PURGE;
+    return HTTP_NO_ERROR;
+}
+
+void delete_handle(struct exchange *exchange, const struct request *request, struct slice channel,
+                   struct slice query) {
+    struct slice target = request_slice(request, request->target), name;
+    if (is_only(query, SLICE("as"), &name)) {
+        consumers_forget(exchange, channel, query);
+        return;
+    }
+    bool has_query = memchr(target.data, '?', target.len);
+    enum http_error error = begin_purge(exchange, channel, has_query ? query : (struct slice){0});
+    if (error)
+        reply_error(exchange, error);
+}
+
+/* What is known of a purge that is done; its channel's trace of refused pushes goes with all of its
+ * updates. */
+static void note(const struct store_purge *purge) {
+    struct slice channel = {purge->name, purge->name_len};
+    counters.purges++;
+    if (purge->upto == UINT64_MAX)
+        refusals_forget_channel(channel);
+    log_info("channel purged", "channel", log_secret(channel).text, "upto",
+             log_number(purge->gone).text, NULL);
+}
+
+void purge_done(void *owner, const struct store_purge *purge) {
+    if (!purge->error)
+        note(purge);
+    struct exchange *exchange = owner;
+    if (!exchange)
+        return;
+    ask_of(exchange)->kind = ASK_NOTHING;
+    if (purge->error) {
+        reply_store_error(exchange, purge->error);
+        return;
+    }
+    struct buf body = {0};
+    struct lines lines = {.len = 0};
+    lines_add_limit(&lines, exchange);
+    buf_printf(&body, "{\"ok\":true,\"gone\":%" PRIu64 "}", purge->gone);
+    if (body.failed)
+        reply_error(exchange, ERROR_BUSY);
+    else
+        reply_with(exchange, HTTP_OK, REPLY_JSON, lines_slice(&lines),
+                   (struct slice){body.data, body.len});
+    buf_deinit(&body);
+}

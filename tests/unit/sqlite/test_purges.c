@@ -1,0 +1,260 @@
+/* Purges: what is not read any more at once, what is deleted and overwritten later. */
+#include "fixture.h"
+
+#include "base/hash.h"
+
+#include <sqlite3.h>
+
+static uint64_t purge(const char *channel, uint64_t upto) {
+    size_t len = strlen(channel);
+    struct store_purge *op = calloc(1, sizeof *op + len);
+    op->upto = upto;
+    op->hash = hash_of(slice_of(channel));
+    op->name_len = (uint16_t)len;
+    memcpy(op->name, channel, len);
+    update_log_purge(the_log, op);
+    assert_int_equal(op->error, STORE_OK);
+    uint64_t gone = op->gone;
+    free(op);
+    return gone;
+}
+
+#define purge_all(channel) purge(channel, UINT64_MAX)
+
+/* How often the text stands in the file and its write-ahead log. */
+static int count_in_files(const char *text) {
+    char command[512];
+    snprintf(command, sizeof command, "cat %s %s-wal 2>/dev/null | grep -ao '%s' | wc -l", path,
+             path, text);
+    FILE *out = popen(command, "r");
+    int count = -1;
+    assert_int_equal(fscanf(out, "%d", &count), 1);
+    pclose(out);
+    return count;
+}
+
+/* A number that the file says, read by somebody else. */
+static int64_t query(const char *sql) {
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return number;
+}
+
+/* All that purges have left, with the checkpoint that it needs. */
+static void finish(void) {
+    for (int i = 0; i < 5; i++) {
+        now_ms += 6000;
+        maintain();
+    }
+    assert_int_equal(query("SELECT count(*) FROM purge_job"), 0);
+}
+
+static void push_some(const char *channel, uint64_t first, uint64_t last) {
+    for (uint64_t ts = first; ts <= last; ts++)
+        assert_int_equal(push(channel), ts);
+}
+
+static void check_gone(const char *channel, uint64_t gone) {
+    struct store_read *read = read_channel(channel, 0);
+    assert_int_equal(read->gone, gone);
+    read_free(read);
+}
+
+static void test_floor(void **state) {
+    (void)state;
+    static const uint64_t floors[] = {0, 1, 127, 128, 129, 255, 300, 399, 400};
+    open_log();
+    for (uint64_t ts = 1; ts <= 400; ts++) {
+        assert_int_equal(push("a"), ts);
+        assert_int_equal(push("b"), ts);
+    }
+    for (size_t i = 0; i < sizeof floors / sizeof *floors; i++) {
+        assert_int_equal(purge("a", floors[i]), floors[i]);
+        for (int round = 0; round < 5; round++) {
+            check_read("a", 0, 1000, 400, floors[i] + 1, 400);
+            check_read("a", -1000, 1000, 400, floors[i] + 1, 400);
+            check_read("a", (int64_t)floors[i], 1000, 400, floors[i] + 1, 400);
+            check_read("a", 398, 1000, 400, floors[i] < 398 ? 399 : floors[i] + 1, 400);
+            check_gone("a", floors[i]);
+            if (round == 0)
+                reopen();
+            if (round == 1)
+                crash();
+            if (round == 2 && floors[i])
+                finish();
+            if (round == 3)
+                crash();
+        }
+        assert_int_equal(purge("a", 0), floors[i]);
+    }
+    check_read("b", 0, 1000, 400, 1, 400);
+    assert_int_equal(query("SELECT count(*) FROM update_log"), 400);
+    assert_int_equal(stats().updates, 400);
+    push_some("a", 401, 402);
+    check_read("a", 0, 1000, 402, 401, 402);
+    assert_int_equal(purge("a", 1000000), 402);
+    assert_int_equal(purge_all("unknown"), 0);
+}
+
+/* A channel that only the log knows, for no checkpoint has been: a replay must find its floor. */
+static void test_before_any_checkpoint(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 5);
+    assert_int_equal(purge("a", 3), 3);
+    crash();
+    check_read("a", 0, 100, 5, 4, 5);
+    push_some("a", 6, 6);
+    assert_int_equal(purge_all("a"), 6);
+    for (int i = 0; i < 10; i++)
+        update_log_purge_some(the_log); /* the checkpoint lags behind: nothing may be deleted yet */
+    assert_int_equal(query("SELECT count(*) FROM update_log WHERE ts > 3"), 3);
+    crash();
+    check_read("a", 0, 100, 6, 7, 6);
+    push_some("a", 7, 7);
+    finish();
+    check_read("a", 0, 100, 7, 7, 7);
+    crash();
+    check_read("a", 0, 100, 7, 7, 7);
+}
+
+/* A purge while an earlier one of the same channel is half done. */
+static void test_one_after_the_other(void **state) {
+    (void)state;
+    open_log();
+    assert_true(push_many("a", 1, 20000));
+    now_ms += 6000;
+    settle();
+    assert_int_equal(purge("a", 15000), 15000);
+    int64_t before = query("SELECT count(*) FROM update_log");
+    while (query("SELECT count(*) FROM update_log") == before)
+        update_log_purge_some(the_log);
+    assert_true(query("SELECT count(*) FROM update_log WHERE ts <= 15000") > 0);
+    assert_int_equal(purge("a", 16000), 16000);
+    crash();
+    assert_int_equal(purge("a", 17000), 17000);
+    finish();
+    assert_int_equal(query("SELECT count(*) FROM update_log"), 3000);
+    check_read("a", 0, 5000, 20000, 17001, 20000);
+}
+
+static void write_at(long offset, const char *text, size_t count) {
+    FILE *file = fopen(path, "r+b");
+    fseek(file, offset, SEEK_SET);
+    fwrite(text, 1, count, file);
+    fclose(file);
+}
+
+static uint32_t read_number(long offset, size_t bytes) {
+    FILE *file = fopen(path, "rb");
+    uint32_t number = 0;
+    fseek(file, offset, SEEK_SET);
+    for (size_t i = 0; i < bytes; i++)
+        number = number << 8 | (uint32_t)fgetc(file);
+    fclose(file);
+    return number;
+}
+
+/* As SQLite may leave it: in a free page, behind a list of them, and between the cells of a page
+ * of a B-tree. */
+static void test_what_was_deleted_before(void **state) {
+    (void)state;
+    static char body[100000];
+    memset(body, 'y', sizeof body);
+    open_log();
+    for (int i = 0; i < 5; i++)
+        push_body("large", (struct slice){body, sizeof body});
+    push_some("a", 1, 300);
+    settle();
+    close_log();
+    run_sql("PRAGMA secure_delete = ON; DELETE FROM update_log WHERE channel = 1 AND ts < 4");
+    long trunk = (long)(read_number(32, 4) - 1) * 8192;
+    uint32_t count = read_number(trunk + 4, 4);
+    assert_true(count > 2);
+    long leaf = (long)(read_number(trunk + 8 + 4 * (long)(count / 2), 4) - 1) * 8192;
+    write_at(leaf, "\rleft-behind", 12); /* it looks like a page of a B-tree */
+    write_at(leaf + 8192 - 11, "left-behind", 11);
+    write_at(trunk + 8 + 4 * (long)count, "left-behind", 11);
+    long tree = 0;
+    while (read_number(tree, 1) != 0x0d || read_number(tree + 5, 2) < 200)
+        tree += 8192;
+    write_at(tree + 8 + 2 * (long)read_number(tree + 3, 2), "left-behind", 11);
+    assert_int_equal(count_in_files("left-behind"), 4);
+    open_log();
+    assert_int_equal(purge("a", 10), 10);
+    finish();
+    assert_int_equal(count_in_files("left-behind"), 0);
+    assert_int_equal(query("SELECT count(*) FROM pragma_integrity_check WHERE"
+                           " integrity_check <> 'ok'"),
+                     0);
+    check_read("a", 0, 1000, 300, 11, 300);
+}
+
+static void test_it_is_as_durable_as_a_push(void **state) {
+    (void)state;
+    options.sync = SYNC_ALWAYS;
+    open_log();
+    push_some("a", 1, 3);
+    int before = syncs;
+    purge_all("a");
+    assert_true(syncs > before); /* as a push */
+    check_read("a", 0, 10, 3, 4, 3);
+}
+
+static void test_count_bound_and_purge(void **state) {
+    (void)state;
+    options.channel_max_updates = 10;
+    open_log();
+    push_some("a", 1, 100);
+    assert_int_equal(purge("a", 5), 90); /* gone is gone */
+    assert_int_equal(purge("a", 95), 95);
+    check_read("a", 0, 100, 100, 96, 100);
+    finish();
+    settle();
+    check_read("a", 0, 100, 100, 96, 100);
+    assert_int_equal(query("SELECT count(*) FROM update_log"), 5);
+    assert_int_equal(stats().updates, 5);
+    options.channel_max_updates = 1000; /* brings nothing back */
+    reopen();
+    check_read("a", 0, 100, 100, 96, 100);
+}
+
+/* A floor is forgotten when all rows of the log are newer. */
+static void test_floors_are_forgotten(void **state) {
+    (void)state;
+    options.ttl_ms = 2 * HOUR_MS;
+    open_log();
+    push_some("a", 1, 5);
+    push_some("b", 1, 1);
+    purge_all("a");
+    finish();
+    assert_int_equal(query("SELECT count(*) FROM purge"), 1);
+    now_ms += 3 * HOUR_MS;
+    push_some("b", 2, 2);
+    settle();
+    now_ms += 2 * HOUR_MS / 2 + 6000;
+    settle();
+    assert_int_equal(query("SELECT count(*) FROM purge"), 0);
+    crash();
+    check_read("a", 0, 100, 5, 6, 5);
+    check_gone("a", 5);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        LOG_TEST(test_floor),
+        LOG_TEST(test_before_any_checkpoint),
+        LOG_TEST(test_one_after_the_other),
+        LOG_TEST(test_what_was_deleted_before),
+        LOG_TEST(test_it_is_as_durable_as_a_push),
+        LOG_TEST(test_count_bound_and_purge),
+        LOG_TEST(test_floors_are_forgotten),
+    };
+    return cmocka_run_group_tests(tests, set_up_all, NULL);
+}

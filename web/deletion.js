@@ -1,0 +1,63 @@
+// The question before updates are deleted for good.
+
+import { Channel } from './longline.js';
+import { element } from './text.js';
+
+const DELETE_MS = 30_000;
+
+export class Deletion {
+    #dialog;
+    #title = element('h2', { id: 'deletion-title' });
+    #text = element('p', { id: 'deletion-text' });
+    #error = element('p', { className: 'error', role: 'alert' });
+    #sure = element('button', { type: 'button', className: 'danger', onclick: () => this.#delete() }, 'Delete for good');
+    #keep = element('button', { type: 'button', onclick: () => this.close() }, 'Keep them');
+    #done;
+    #address;
+    #upto;
+
+    /** Fills a <dialog>. done(address, gone) is called once they are deleted: all up to this id. */
+    constructor(dialog, done) {
+        this.#dialog = dialog;
+        this.#done = done;
+        dialog.setAttribute('aria-labelledby', this.#title.id);
+        dialog.setAttribute('aria-describedby', this.#text.id);
+        dialog.append(this.#title, this.#text, this.#error, element('p', { className: 'row-of' }, this.#sure, this.#keep));
+    }
+
+    get isOpen() {
+        return this.#dialog.open;
+    }
+
+    /** Asks about all updates, or those up to an id; `total` is the newest id. */
+    ask(address, { upto, total }) {
+        this.#address = address;
+        this.#upto = upto;
+        this.#title.textContent = upto === undefined ? 'Delete all updates?' : `Delete all updates up to #${upto}?`;
+        const which = upto === undefined ? `All updates of this address, so far up to #${total},` : `#${upto} and all updates before it`;
+        this.#text.textContent = `${which} will be gone from the server for good, for everybody. This cannot be undone, and programs that are behind will miss them.`;
+        this.#error.textContent = '';
+        this.#dialog.showModal();
+        this.#keep.focus();
+    }
+
+    /** The focus goes back to where it was. */
+    close() {
+        this.#dialog.close();
+    }
+
+    async #delete() {
+        const [address, upto] = [this.#address, this.#upto];
+        this.#error.textContent = '';
+        this.#sure.disabled = true;
+        try {
+            const { gone } = await new Channel(address).purge({ ...(upto !== undefined && { upto }), signal: AbortSignal.timeout(DELETE_MS) });
+            this.close();
+            this.#done(address, gone);
+        } catch (error) {
+            this.#error.textContent = `Not deleted: ${error.description ?? error.message}`;
+        } finally {
+            this.#sure.disabled = false;
+        }
+    }
+}
