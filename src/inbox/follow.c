@@ -369,16 +369,14 @@ static void on_news(struct store_watch *watch, struct update *update) {
         watched->told_ts = update->ts;
     if (!channel->is_loaded)
         return;
-    if (update->ts <= channel->purged) { /* news that was slow; or the counter went back */
-        make_due(watched);
-        read_due(follow);
-    } else if (update->ts == channel->total + 1) {
+    bool is_slow = update->ts <= channel->purged;
+    if (update->ts == channel->total + 1 && !is_slow) {
         watched->changes++;
         watched->heard_at = ++follow->moment;
         watched->newest = mark_of(update);
         channel_take(follow->inbox, channel, update);
         polls_wake(follow->inbox, channel);
-    } else if (!is_same(channel, update)) { /* a gap, or the counter went back */
+    } else if (is_slow || !is_same(channel, update)) { /* a gap, or the counter went back */
         make_due(watched);
         read_due(follow);
     }
