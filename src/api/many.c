@@ -19,7 +19,8 @@
 struct member {
     struct poll poll;
     struct many *many;
-    struct slice key; /* between its quotes, as it was sent */
+    struct slice key;  /* between its quotes, as it was sent */
+    struct slice name; /* of the channel */
     int64_t asked_ts;
     uint64_t asked_epoch;
     struct answer *answer; /* to be told, with updates of its own; NULL: nothing */
@@ -51,7 +52,7 @@ struct many {
     size_t own_bytes;    /* counted in BUFFER_SIZE, and so are those of the answers */
     size_t work_bytes;   /* counted while the worker writes */
     uint32_t count;
-    struct member members[]; /* behind them, their keys */
+    struct member members[]; /* behind them, their keys and names */
 };
 
 static struct member *end_of(struct many *many) {
@@ -112,10 +113,16 @@ static void empty_answer(struct member *member) {
         member->many->error = ERROR_BUSY;
 }
 
+static bool may_be_purged(const struct member *member) {
+    const struct answer *answer = member->answer;
+    return answer && answer->count &&
+           inbox_may_be_purged(api.inbox, member->name, answer->updates[0]->ts, member->purges);
+}
+
 /* Leaves out what may be purged since it was given: the next poll asks for it again. */
 static void leave_out_purged(struct many *many) {
     for (struct member *member = many->members; member < end_of(many); member++) {
-        if (!member->answer || !member->answer->count || member->purges == inbox_purges(api.inbox))
+        if (!may_be_purged(member))
             continue;
         if (member != many->last)
             many->told_bytes -= member->size;
@@ -404,13 +411,20 @@ void many_expire(struct many *many) {
 
 /* --- Asking ----------------------------------------------------------------------------------- */
 
+/* Copies it to `*text`, and moves that behind it. */
+static struct slice put_text(char **text, struct slice from) {
+    struct slice copy = {*text, from.len};
+    memcpy(*text, from.data, from.len);
+    *text += from.len;
+    return copy;
+}
+
 static void set_members(struct many *many, const struct many_body *body,
                         const struct poll_query *query) {
-    char *keys = (char *)(many->members + many->count);
+    char *text = (char *)(many->members + many->count);
     for (uint32_t i = 0; i < many->count; i++) {
         const struct many_channel *channel = &body->channels[i];
         struct member *member = &many->members[i];
-        memcpy(keys, channel->key.data, channel->key.len);
         *member = (struct member){
             .poll = {.ts = channel->position,
                      .epoch = channel->has_epoch ? channel->epoch : query->epoch,
@@ -420,11 +434,11 @@ static void set_members(struct many *many, const struct many_body *body,
                      .wants_epoch = channel->has_epoch || query->has_epoch,
                      .is_one_of_many = true},
             .many = many,
-            .key = {keys, channel->key.len},
+            .key = put_text(&text, channel->key),
+            .name = put_text(&text, channel->name),
             .asked_ts = channel->position,
         };
         member->asked_epoch = member->poll.epoch;
-        keys += channel->key.len;
     }
 }
 
@@ -432,7 +446,7 @@ static void set_members(struct many *many, const struct many_body *body,
 static struct many *many_new(const struct many_body *body, const struct poll_query *query) {
     size_t bytes = sizeof(struct many) + body->count * sizeof(struct member);
     for (uint32_t i = 0; i < body->count; i++)
-        bytes += body->channels[i].key.len;
+        bytes += body->channels[i].key.len + body->channels[i].name.len;
     size_t counted = bytes + (size_t)body->count * MANY_CHANNEL_BYTES;
     struct many *many = budget_has(counted) ? malloc(bytes) : NULL;
     if (!many)

@@ -5,6 +5,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "base/wheel.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -73,12 +74,19 @@ void delete_handle(struct exchange *exchange, const struct request *request, str
 /* What is known of a purge that is done; its channel's trace of refused pushes goes with all of its
  * updates. */
 static void note(const struct store_purge *purge) {
+    static struct log_limit limit;
     struct slice channel = {purge->name, purge->name_len};
-    counters.purges++;
     if (purge->upto == UINT64_MAX)
         refusals_forget_channel(channel);
+    if (!purge->gone) /* nothing was ever there */
+        return;
+    counters.purges++;
+    if (!log_enabled(LOG_LEVEL_INFO) || !log_may_say(&limit, wheel_now_ms() / 1000))
+        return;
     log_info("channel purged", "channel", log_secret(channel).text, "upto",
-             log_number(purge->gone).text, NULL);
+             log_number(purge->gone).text, limit.unsaid ? "unsaid" : NULL,
+             log_number(limit.unsaid).text, NULL);
+    limit.unsaid = 0;
 }
 
 void purge_done(void *owner, const struct store_purge *purge) {

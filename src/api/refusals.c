@@ -34,22 +34,14 @@ static struct reason reason_of(enum http_error error) {
 /* --- The log ---------------------------------------------------------------------------------- */
 
 static void write_line(const struct refusal *refusal) {
-    static uint64_t second, lines, unsaid;
-    if (!log_enabled(LOG_LEVEL_INFO))
+    static struct log_limit limit;
+    if (!log_enabled(LOG_LEVEL_INFO) || !log_may_say(&limit, wheel_now_ms() / 1000))
         return;
-    uint64_t now = wheel_now_ms() / 1000;
-    if (now != second)
-        lines = 0;
-    second = now;
-    if (lines++ >= REFUSALS_LINES_PER_S) {
-        unsaid++;
-        return;
-    }
     bool is_known = refusal->channel.len > 0;
     log_info("push refused", "channel", is_known ? log_secret(refusal->channel).text : "unknown",
-             "reason", reason_of(refusal->error).text, unsaid ? "unsaid" : NULL,
-             log_number(unsaid).text, NULL);
-    unsaid = 0;
+             "reason", reason_of(refusal->error).text, limit.unsaid ? "unsaid" : NULL,
+             log_number(limit.unsaid).text, NULL);
+    limit.unsaid = 0;
 }
 
 /* --- What is kept ----------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
  * counted by its reason, logged at info without the channel's name, and kept in memory for an hour,
  * for who asks at the channel's address why nothing comes.
  *
- * The log gets REFUSALS_LINES_PER_S of them at most; the next line says how many it did not.
+ * The log gets LOG_LIMIT_PER_S of them at most; the next line says how many it did not.
  *
  * A channel without refused pushes costs nothing. One that has them keeps the newest
  * REFUSALS_A_CHANNEL of them, and at most REFUSALS_CHANNELS have any. When there is no place for
@@ -19,7 +19,6 @@
 #include "inbox/update.h"
 
 enum {
-    REFUSALS_LINES_PER_S = 10,
     REFUSALS_A_CHANNEL = 20,
     REFUSALS_CHANNELS = 1000,
     REFUSALS_KEPT_MS = 3600 * 1000,

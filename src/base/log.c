@@ -81,3 +81,12 @@ struct log_text log_secret(struct slice secret) {
     snprintf(text.text, sizeof text.text, "%02x%02x%02x%02x", hash[0], hash[1], hash[2], hash[3]);
     return text;
 }
+
+bool log_may_say(struct log_limit *limit, uint64_t now_s) {
+    if (now_s != limit->second)
+        *limit = (struct log_limit){.second = now_s, .unsaid = limit->unsaid};
+    if (limit->lines++ < LOG_LIMIT_PER_S)
+        return true;
+    limit->unsaid++;
+    return false;
+}

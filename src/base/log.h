@@ -32,6 +32,17 @@ __attribute__((sentinel)) void log_write(enum log_level level, const char *event
 #define log_warn(...) log_write(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
 
+/* Lines of a kind that anybody can cause, as often as they like: one of these for each kind. */
+struct log_limit {
+    uint64_t second, lines;
+    uint64_t unsaid; /* what was left out since the last line */
+};
+
+enum { LOG_LIMIT_PER_S = 10 };
+
+/* Whether a line may be written in this second. Whoever writes it sets `unsaid` to 0. */
+bool log_may_say(struct log_limit *limit, uint64_t now_s);
+
 struct log_text {
     char text[24];
 };

@@ -245,6 +245,14 @@ uint64_t inbox_purges(const struct inbox *inbox) {
     return inbox->purges;
 }
 
+bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts,
+                         uint64_t purges) {
+    if (inbox->purges == purges)
+        return false;
+    const struct channel *found = cache_find(inbox, hash_of(channel), channel);
+    return !found || ts <= found->purged;
+}
+
 /* --- Polls ------------------------------------------------------------------------------------ */
 
 bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {

@@ -158,9 +158,13 @@ struct store_purge *inbox_purge(struct inbox *inbox, struct slice channel, uint6
 /* The owner is gone: the purge goes on, but purge_done() gets no owner. */
 void inbox_cancel_purge(struct store_purge *purge);
 
-/* How often something was purged, as far as is known here: what was answered before it changed may
- * hold updates that are purged now. */
+/* How often something was purged, as far as is known here. */
 uint64_t inbox_purges(const struct inbox *inbox);
+
+/* Whether the update `ts` of a channel, which was answered when inbox_purges() was `purges`, may be
+ * purged now. */
+bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts,
+                         uint64_t purges);
 
 /*
  * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, epoch, filter,

@@ -166,10 +166,18 @@ void poll_skip(struct poll *poll, uint64_t count) {
     poll->skipped = skipped < UINT32_MAX ? (uint32_t)skipped : UINT32_MAX;
 }
 
+/* Whether what begins the page is purged. Of a shared store, the page may be of the channel's next
+ * life, in which nothing is. */
+static bool is_purged(const struct channel *channel, const struct answer *page) {
+    bool is_another_life = channel->epoch && page->epoch && channel->epoch != page->epoch;
+    return page->updates[0]->ts <= channel->purged && page->total >= channel->purged &&
+           !is_another_life;
+}
+
 /* Takes what the poll wants of the page. */
 static void poll_looked(struct inbox *inbox, struct channel *channel, struct poll *poll,
                         const struct answer *page, const bool *wanted) {
-    if (page->updates[0]->ts <= channel->purged) { /* meanwhile */
+    if (is_purged(channel, page)) { /* meanwhile */
         inbox->mode->go_on(inbox, channel, poll);
         return;
     }

@@ -1,5 +1,6 @@
 """DELETE /{channel}: updates gone for good, from replies at once, and from the files of SQLite soon."""
 
+import json
 import random
 import re
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from http_client import request_bytes
 from longline_server import BINARY, wait_until
 
 ALL = (None, "?upto=9223372036854775807")
@@ -128,8 +130,21 @@ def test_it_is_counted_and_logged(server, channel):
     server.push(channel)
     before = server.metric("longline_purges_total")
     purge(server, channel)
+    purge(server, channel + "-unknown")
     assert server.metric("longline_purges_total") == before + 1
     assert re.search(r"info  channel purged channel=[0-9a-f]{8} upto=1\n", server.log())
+
+
+def test_strangers_do_not_fill_the_log(serve):
+    server = serve()
+    channel = server.channel()
+    server.push(channel)
+    began = time.monotonic()
+    for _ in range(100):
+        purge(server, channel)
+    seconds = int(time.monotonic() - began) + 2
+    assert server.metric("longline_purges_total") == 100
+    assert server.log().count("channel purged") <= 10 * seconds
 
 
 # --- What it refuses ---
@@ -232,11 +247,35 @@ def test_pushes_and_polls_meanwhile(server, channel):
             failures.append((before, gone))
     stop.set()
     threads[0].join()
-    server.push(channel)
+    server.push(channel, f'{{"n":{len(totals)}}}')  # wakes those that wait
     for thread in threads[1:]:
         thread.join()
     assert not failures, failures[:3]
     assert len(totals) > 20 and totals == list(range(len(totals)))
+
+
+def test_what_strangers_purge_keeps_nothing_from_a_poll_of_many_channels(server, channel):
+    channels = [f"{channel}-{i}" for i in range(64)]
+    for each in channels:
+        for _ in range(3):
+            server.push(each, '{"n":1}')
+    stop = threading.Event()
+
+    def purges():
+        with server.client() as client:
+            while not stop.is_set():
+                client.send(request_bytes("DELETE", channel + "-unknown") * 8 + request_bytes("DELETE", channel + "-gone") * 8)
+                for _ in range(16):
+                    assert client.read_reply().status == 200
+
+    server.push(channel + "-gone")
+    stranger = threading.Thread(target=purges)
+    stranger.start()
+    asked = json.dumps(dict.fromkeys((each[1:] for each in channels), 0))
+    told = [server.post("/-/poll?limit=3", asked, JSON).json()["channels"] for _ in range(20)]
+    stop.set()
+    stranger.join()
+    assert all(any(each["updates"] for each in page.values()) for page in told), [len(page) for page in told]
 
 
 def test_a_client_that_goes_away(server, channel):
