@@ -248,7 +248,7 @@ static void apply_read(struct watched *watched, const struct store_read *read) {
  * it here. */
 static void drop_gone(struct inbox *inbox, struct channel *channel, uint64_t gone) {
     if (channel->views || (channel->recent_count && channel_recent(channel, 0)->ts <= gone)) {
-        inbox->purges++;
+        inbox_note_purge(inbox, channel->node.hash, gone);
         channel_purged(inbox, channel, gone);
     }
 }
@@ -385,7 +385,7 @@ static void on_news(struct store_watch *watch, struct update *update) {
 static void on_purged(struct store_watch *watch, uint64_t gone) {
     struct watched *watched = watched_of(watch);
     struct inbox *inbox = watched->follow->inbox;
-    inbox->purges++;
+    inbox_note_purge(inbox, watched->channel->node.hash, gone);
     channel_purged(inbox, watched->channel, gone);
 }
 

@@ -206,13 +206,21 @@ void inbox_cancel_push(struct store_append *push) {
 
 /* --- Purges ----------------------------------------------------------------------------------- */
 
+void inbox_note_purge(struct inbox *inbox, uint64_t hash, uint64_t gone) {
+    for (size_t i = 0; i < PURGES_NOTED; i++)
+        if (inbox->purged[i].hash == hash && inbox->purged[i].gone == gone)
+            return; /* nothing new is gone */
+    if (gone)
+        inbox->purged[inbox->purges++ % PURGES_NOTED] = (struct purged){hash, gone};
+}
+
 static void on_purge(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_purge *purge = container_of(op, struct store_purge, op);
     if (!purge->error) {
         struct channel *channel =
             cache_find(inbox, purge->hash, (struct slice){purge->name, purge->name_len});
-        inbox->purges++;
+        inbox_note_purge(inbox, purge->hash, purge->gone);
         if (channel)
             channel_purged(inbox, channel, purge->gone);
     }
@@ -249,8 +257,18 @@ bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts,
                          uint64_t purges) {
     if (inbox->purges == purges)
         return false;
-    const struct channel *found = cache_find(inbox, hash_of(channel), channel);
-    return !found || ts <= found->purged;
+    uint64_t hash = hash_of(channel);
+    const struct channel *found = cache_find(inbox, hash, channel);
+    if (found)
+        return ts <= found->purged;
+    if (inbox->purges - purges > PURGES_NOTED)
+        return true;
+    for (; purges < inbox->purges; purges++) {
+        const struct purged *purged = &inbox->purged[purges % PURGES_NOTED];
+        if (purged->hash == hash && ts <= purged->gone)
+            return true;
+    }
+    return false;
 }
 
 /* --- Polls ------------------------------------------------------------------------------------ */

@@ -158,7 +158,7 @@ struct store_purge *inbox_purge(struct inbox *inbox, struct slice channel, uint6
 /* The owner is gone: the purge goes on, but purge_done() gets no owner. */
 void inbox_cancel_purge(struct store_purge *purge);
 
-/* How often something was purged, as far as is known here. */
+/* How many purges are noted here, each that made more updates go. */
 uint64_t inbox_purges(const struct inbox *inbox);
 
 /* Whether the update `ts` of a channel, which was answered when inbox_purges() was `purges`, may be

@@ -22,6 +22,8 @@
 
 struct follow;
 
+enum { PURGES_NOTED = 256 };
+
 /* What depends on who writes to the store; chosen once, in inbox_new(). */
 struct inbox_mode {
     /* inbox_poll() */
@@ -68,6 +70,9 @@ struct inbox {
     struct table consumers; /* struct consumer: the same */
     struct keeper *keeper;  /* consumers.c's */
     uint64_t purges;        /* inbox_purges() */
+    struct purged {
+        uint64_t hash, gone;
+    } purged[PURGES_NOTED]; /* the newest; number N is at N % PURGES_NOTED */
     size_t look_bytes;      /* of the updates that wait for the worker */
     struct list looks;      /* that wait for it, and whether it has one */
     bool is_looking;
@@ -78,6 +83,9 @@ struct inbox {
 /* --- cache.c ---------------------------------------------------------------------------------- */
 
 /* NULL when there is none. */
+/* Notes that a channel was purged, in memory or not, for inbox_may_be_purged(). */
+void inbox_note_purge(struct inbox *inbox, uint64_t hash, uint64_t gone);
+
 struct channel *cache_find(struct inbox *inbox, uint64_t hash, struct slice name);
 /* The one in memory, or a new one; NULL when memory is out. */
 struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name);
@@ -158,7 +166,7 @@ void channel_take(struct inbox *inbox, struct channel *channel, struct update *u
 /* Keeps what was read, if it is the newest of the channel and nothing is in memory yet. */
 void channel_take_read(struct inbox *inbox, struct channel *channel, const struct store_read *read);
 /* The channel's updates up to `gone` are purged: nobody gets them from memory any more. Also for a
- * channel on which another process did it; then inbox->purges counts on. */
+ * channel on which another process did it. */
 void channel_purged(struct inbox *inbox, struct channel *channel, uint64_t gone);
 
 struct restart {
