@@ -101,10 +101,10 @@ def test_python_purges(half, stand_in):
         with pytest.raises(LonglineError) as caught:
             half.call(url, "purge")
         assert caught.value.status == 200
-    for bad in ("5", 5.0, "now"):
+    for bad in ("5", 5.0, "now", None):
         with pytest.raises(TypeError):
             half.call(url, "purge", bad)
-    wanted = ["", "?upto=0", "?upto=5", f"?upto={2**63 - 1}", *[""] * 4]
+    wanted = ["", "?upto=0", "?upto=5", *[""] * 5]
     assert [(each.method, each.target) for each in server.requests] == [("DELETE", "/conformance-channel" + query) for query in wanted]
 
 

@@ -28,6 +28,7 @@ from typing import (
 )
 
 from ._channel import (
+    LAST_TS,
     ChannelBase,
     ChannelsBase,
     ClientBase,
@@ -121,7 +122,7 @@ class AsyncChannel(
         if reply.status != 200:
             raise error_of(reply)
 
-    async def purge(self, upto: Optional[SupportsIndex] = None) -> int:
+    async def purge(self, upto: SupportsIndex = LAST_TS) -> int:
         """Removes the updates up to the ts `upto`, or all, for good. See Channel.purge."""
         return gone_of(await self._request("DELETE", self._purge_target(upto)))
 

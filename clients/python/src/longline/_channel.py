@@ -26,6 +26,9 @@ Entries = TypeVar("Entries")
 
 Now = Literal["now"]
 
+#: The greatest ts that there can be.
+LAST_TS = 2**63 - 1
+
 #: What a connection is made with.
 Peer = Tuple[Address, float, Dict[str, str], Optional[ssl.SSLContext], Optional[Proxy]]
 
@@ -322,8 +325,9 @@ class ChannelBase(ClientBase[Link], Generic[Link, Updates, Entries]):
     def _consumer_target(self, name: str) -> str:
         return f"{self._address.path}?as={quote(name, safe='')}"
 
-    def _purge_target(self, upto: Optional[SupportsIndex]) -> str:
-        return self._address.path if upto is None else f"{self._address.path}?upto={operator.index(upto)}"
+    def _purge_target(self, upto: SupportsIndex) -> str:
+        ts = operator.index(upto)  # None, by a slip, must not purge all
+        return self._address.path if ts == LAST_TS else f"{self._address.path}?upto={ts}"
 
 
 class ChannelsBase(ClientBase[Link], Generic[Link, Updates, Entries]):

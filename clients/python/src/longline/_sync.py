@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Dict, Iterable, Iterator, List, Optional, SupportsIndex, Tuple, Type, TypeVar
 
 from ._channel import (
+    LAST_TS,
     ChannelBase,
     ChannelsBase,
     ClientBase,
@@ -134,7 +135,7 @@ class Channel(Client, ChannelBase["Connection", "Subscription[Any]", "Subscripti
         if reply.status != 200:
             raise error_of(reply)
 
-    def purge(self, upto: Optional[SupportsIndex] = None) -> int:
+    def purge(self, upto: SupportsIndex = LAST_TS) -> int:
         """Removes the updates up to the ts `upto`, or all, from the server for good.
 
         Returns the ts up to which they are gone, 0 if there were none. The channel counts on, and
