@@ -70,7 +70,7 @@ static bool copy(struct wal *wal, int mode, int64_t now_ms) {
     bool ok = status == SQLITE_OK;
     if (!ok && status != SQLITE_BUSY)
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
-    wal->is_pinned = copied < pages;
+    wal->is_pinned = !ok || copied < pages;
     if (ok && !wal->is_pinned) { /* it syncs both files */
         wal->is_unsynced = false;
         wal->file->sync_trouble = NULL;

@@ -213,7 +213,9 @@ static int64_t wipe_pages(struct wipe *wipe, int64_t now_ms, uint64_t end_ns) {
     if (!make_room(wipe))
         return FAILED_MS;
     int64_t version = data_version(wipe);
-    bool must_copy = wipe->is_fresh || wipe->wal->pages || wipe->wal->is_pinned;
+    bool must_copy =
+        wipe->is_fresh || version != wipe->version || wipe->wal->pages || wipe->wal->is_pinned;
+    wipe->version = version;
     wipe->is_fresh = must_copy && !wal_copy(wipe->wal, now_ms);
     if (wipe->is_fresh) {
         wipe->next_page = 1;

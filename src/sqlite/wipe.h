@@ -15,8 +15,9 @@
  * A crash leaves such a page half overwritten, which does no harm. What makes it sound:
  *
  *   - The write-ahead log has been copied to the last page, and nobody can write meanwhile: so the
- *     file alone says how things are. Where somebody reads what cannot be copied yet, it begins
- *     anew later.
+ *     file alone says how things are. It is copied again when anybody has committed since: else
+ *     somebody's copy might put pages into the file meanwhile. Where somebody reads what cannot be
+ *     copied yet, it begins anew later.
  *   - SQLite's cache goes when a page was written to beside it.
  *   - A page that SQLite moves in a B-tree takes its room along, perhaps to where the wipe has
  *     been. So nobody deletes updates while it is under way: wipe_is_scanning(). Appending moves
@@ -38,6 +39,7 @@ struct wipe {
     uint32_t next_page;
     bool is_unsynced;     /* pages were written to */
     bool is_fresh;        /* nothing was copied yet */
+    int64_t version;      /* of the file, as of the last slice: what others commit changes it */
     int64_t scanned_ms;   /* how long the pages have taken so far, and */
     int64_t begun_at;     /* since when they do, by the steady clock; 0: not begun */
     uint64_t bytes;       /* overwritten so far, for the tests */
