@@ -56,8 +56,9 @@ static bool prepare(struct purges *purges) {
 }
 
 static void unprepare(struct purges *purges) {
-    sqlite3_stmt **statements[] = {&purges->put_floor, &purges->put_job,    &purges->next_job,
-                                   &purges->end_jobs,  &purges->delete_row, &purges->delete_floors};
+    sqlite3_stmt **statements[] = {&purges->put_floor,  &purges->put_job,      &purges->next_job,
+                                   &purges->last_job,   &purges->move_job,     &purges->end_jobs,
+                                   &purges->delete_row, &purges->delete_floors};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -119,7 +120,7 @@ void purges_committed(struct purges *purges) {
 }
 
 void purges_undone(struct purges *purges) {
-    if (!purges->is_made && purges->is_prepared)
+    if (!purges->is_made)
         unprepare(purges); /* the tables may be gone with the transaction */
 }
 

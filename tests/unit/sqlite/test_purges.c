@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include "base/hash.h"
+#include "sqlite/purges.h"
 
 #include <sqlite3.h>
 
@@ -246,6 +247,55 @@ static void test_floors_are_forgotten(void **state) {
     check_gone("a", 5);
 }
 
+static const char *refused; /* the table from which nothing may be deleted */
+
+static int authorize(void *context, int action, const char *table, const char *column,
+                     const char *db, const char *trigger) {
+    (void)context, (void)column, (void)db, (void)trigger;
+    return action == SQLITE_DELETE && refused && table && !strcmp(table, refused) ? SQLITE_DENY
+                                                                                  : SQLITE_OK;
+}
+
+static int count_statements(sqlite3 *db) {
+    int count = 0;
+    for (sqlite3_stmt *next = NULL; (next = sqlite3_next_stmt(db, next));)
+        count++;
+    return count;
+}
+
+/* The tables go with the transaction that made them: nobody asks them any more, whichever of the
+ * statements was the last that could be prepared. */
+static void test_the_first_purge_fails(void **state) {
+    (void)state;
+    static const char *const tables[] = {NULL, "purge", "purge_job", "update_log"};
+    struct log_file file;
+    struct log_state log_state = {0};
+    struct wal wal;
+    struct rows rows = {0};
+    struct purges purges;
+    char error[512];
+    assert_true(log_file_open(&file, &options, error, sizeof error));
+    assert_true(wal_init(&wal, &file, &options));
+    assert_true(rows_init(&rows, &file));
+    assert_true(purges_init(&purges, &file, &rows, &log_state, &wal));
+    sqlite3_set_authorizer(file.db, authorize, NULL);
+    int statements = count_statements(file.db);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        struct purge_range range = {.channel = 1, .upto = 5, .seq = 5, .last_seq = 5};
+        uint64_t floor = 1;
+        refused = tables[i];
+        assert_true(log_file_begin(&file));
+        assert_true(purges_add(&purges, &range) == !refused);
+        log_file_roll_back(&file);
+        purges_undone(&purges);
+        assert_int_equal(count_statements(file.db), statements);
+        assert_true(rows_find_floor(&rows, 1, &floor));
+        assert_int_equal(floor, 0);
+    }
+    purges_deinit(&purges);
+    log_file_close(&file);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_floor),
@@ -255,6 +305,7 @@ int main(void) {
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
+        LOG_TEST(test_the_first_purge_fails),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
