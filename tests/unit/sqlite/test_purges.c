@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "sqlite/purges.h"
+#include "sqlite/seal.h"
 
 #include <sqlite3.h>
 
@@ -247,6 +248,32 @@ static void test_floors_are_forgotten(void **state) {
     check_gone("a", 5);
 }
 
+/* Where damage makes a job come to a row of another channel, or to one that is not purged. */
+static void test_rows_that_are_not_the_jobs(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 5); /* seqs 1 to 5 */
+    push_some("b", 1, 3); /* 6 to 8 */
+    push_some("a", 6, 8); /* 9 to 11 */
+    push_some("b", 4, 4); /* 12 */
+    static const int64_t seqs[] = {12, 11, 8};
+    for (size_t i = 0; i < sizeof seqs / sizeof *seqs; i++) {
+        assert_int_equal(purge("a", i + 1), i + 1);
+        assert_int_equal(query("SELECT count(*) FROM purge_job"), 1);
+        close_log();
+        char sql[160];
+        int64_t job[] = {(int64_t)i + 1, 1, (int64_t)i + 1, seqs[i]};
+        snprintf(sql, sizeof sql, "UPDATE purge_job SET id = %d, seq = %d, seal = %lld",
+                 (int)job[0], (int)job[3], (long long)seal_purge(job, 4));
+        run_sql(sql);
+        open_log();
+        finish();
+        check_read("a", 0, 100, 8, i + 2, 8);
+        check_read("b", 0, 100, 4, 1, 4);
+    }
+    assert_int_equal(query("SELECT count(*) FROM update_log WHERE channel = 2"), 4);
+}
+
 static const char *refused; /* the table from which nothing may be deleted */
 
 static int authorize(void *context, int action, const char *table, const char *column,
@@ -305,6 +332,7 @@ int main(void) {
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
+        LOG_TEST(test_rows_that_are_not_the_jobs),
         LOG_TEST(test_the_first_purge_fails),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
