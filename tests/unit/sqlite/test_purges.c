@@ -274,6 +274,31 @@ static void test_rows_that_are_not_the_jobs(void **state) {
     assert_int_equal(query("SELECT count(*) FROM update_log WHERE channel = 2"), 4);
 }
 
+/* Its row is made again from the log, of which the purge has deleted the newest rows. */
+static void test_a_channel_whose_row_is_damaged(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 300);
+    push_some("b", 1, 1);
+    assert_int_equal(purge("a", 299), 299);
+    assert_int_equal(purge_all("a"), 300);
+    close_log();
+    run_sql("DELETE FROM update_log WHERE channel = 1 AND ts > 100;"
+            "UPDATE channel SET total = 7 WHERE id = 1");
+    open_log();
+    assert_int_equal(total_of("a"), 300);
+    push_some("a", 301, 500);
+    for (int round = 0; round < 3; round++) {
+        check_read("a", 0, 1000, 500, 301, 500);
+        check_gone("a", 300);
+        if (round == 0)
+            crash();
+        if (round == 1)
+            finish();
+    }
+    check_read("b", 0, 100, 1, 1, 1);
+}
+
 static const char *refused; /* the table from which nothing may be deleted */
 
 static int authorize(void *context, int action, const char *table, const char *column,
@@ -333,6 +358,7 @@ int main(void) {
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
         LOG_TEST(test_rows_that_are_not_the_jobs),
+        LOG_TEST(test_a_channel_whose_row_is_damaged),
         LOG_TEST(test_the_first_purge_fails),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
