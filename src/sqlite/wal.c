@@ -16,6 +16,7 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int pages) {
     struct wal *wal = context;
     assert(db == wal->file->db && strcmp(name, "main") == 0);
     wal->pages = pages;
+    wal->commits++;
     wal->is_unsynced = true;
     return SQLITE_OK;
 }

@@ -44,7 +44,9 @@ struct wipe {
     int64_t begun_at;     /* since when they do, by the steady clock; 0: not begun */
     uint64_t bytes;       /* overwritten so far, for the tests */
     unsigned char *pages; /* what is read at once */
-    uint8_t *free_pages;  /* bits: of the pages that a slice may look at */
+    uint8_t *free_pages;  /* bits: of the pages from `free_from` on; and */
+    uint32_t free_from;   /* 0: not known, for somebody has committed since */
+    uint64_t commits;     /* of ours, as of the last slice */
 };
 
 /* Both must stay. */
@@ -54,8 +56,9 @@ void wipe_deinit(struct wipe *wipe);
 /* In memory there is no file, and it is done at once. */
 void wipe_begin(struct wipe *wipe);
 
-/* Goes on until `end_ns` (uv_hrtime()); no transaction may be open. Returns how long to wait until
- * the next slice, in milliseconds. A failure is logged, and it goes on later. */
+/* Goes on until `end_ns` (uv_hrtime()), or longer by what it takes to read which pages are free; no
+ * transaction may be open. Returns how long to wait until the next slice, in milliseconds. A
+ * failure is logged, and it goes on later. */
 int64_t wipe_some(struct wipe *wipe, int64_t now_ms, uint64_t end_ns);
 
 /* Nothing may be deleted from a B-tree of updates. */

@@ -191,6 +191,49 @@ static void test_another_copies_between_two_slices(void **state) {
     end_wipe();
 }
 
+static sqlite3_int64 list_offset; /* the first page of the list of free pages */
+static int list_reads;
+
+static int read_counting(sqlite3_file *from, void *out, int bytes, sqlite3_int64 offset) {
+    list_reads += offset == list_offset && bytes == file.page_bytes;
+    return methods->xRead(from, out, bytes, offset);
+}
+
+static void wipe_slices(int count) {
+    while (count--)
+        assert_int_equal(wipe_some(&wipe, 1, 0), 0);
+}
+
+/* The list of free pages may be long. */
+static void test_the_list_is_read_again_after_a_commit_only(void **state) {
+    (void)state;
+    begin_wipe();
+    static sqlite3_io_methods counting;
+    unsigned char bytes[4];
+    sqlite3_file *data = file_of(file.db);
+    methods = data->pMethods;
+    assert_int_equal(methods->xRead(data, bytes, 4, 32), SQLITE_OK);
+    list_offset = ((sqlite3_int64)bytes[2] * 256 + bytes[3] - 1) * file.page_bytes;
+    counting = *methods;
+    counting.xRead = read_counting;
+    data->pMethods = &counting;
+    wipe_slices(3);
+    assert_int_equal(list_reads, 0); /* the first slice has read it */
+    assert_true(log_file_execute(&file, "PRAGMA user_version = 2"));
+    wipe_slices(3);
+    assert_int_equal(list_reads, 1);
+    assert_true(log_file_execute(&file, "PRAGMA user_version = 1"));
+    assert_true(wal_copy(&wal, 2));
+    wipe_slices(3);
+    assert_int_equal(list_reads, 2);
+    run_other("PRAGMA user_version = 2");
+    wipe_slices(3);
+    assert_int_equal(list_reads, 3);
+    data->pMethods = methods;
+    assert_true(log_file_execute(&file, ROWS_FROM_TO(1001, 1078)));
+    end_wipe();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_room),
@@ -198,6 +241,7 @@ int main(void) {
         cmocka_unit_test(test_large_files),
         LOG_TEST(test_another_commits_between_two_slices),
         LOG_TEST(test_another_copies_between_two_slices),
+        LOG_TEST(test_the_list_is_read_again_after_a_commit_only),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
