@@ -56,8 +56,9 @@ static bool prepare(struct purges *purges) {
 }
 
 static void unprepare(struct purges *purges) {
-    sqlite3_stmt **statements[] = {&purges->put_floor, &purges->put_job,    &purges->next_job,
-                                   &purges->end_jobs,  &purges->delete_row, &purges->delete_floors};
+    sqlite3_stmt **statements[] = {&purges->put_floor,  &purges->put_job,      &purges->next_job,
+                                   &purges->last_job,   &purges->move_job,     &purges->end_jobs,
+                                   &purges->delete_row, &purges->delete_floors};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -119,7 +120,7 @@ void purges_committed(struct purges *purges) {
 }
 
 void purges_undone(struct purges *purges) {
-    if (!purges->is_made && purges->is_prepared)
+    if (!purges->is_made)
         unprepare(purges); /* the tables may be gone with the transaction */
 }
 
@@ -169,7 +170,8 @@ static bool delete_row(struct purges *purges, int64_t seq) {
     return sql_run(purges->delete_row);
 }
 
-/* Deletes the row that the job has come to and moves the job on. False on failure. */
+/* Deletes the row that the job has come to and moves the job on. A sound row that is not the job's
+ * stays: damage has led to it. False on failure. */
 static bool delete_next(struct purges *purges, struct job *job, int64_t *deleted) {
     struct update_row row;
     int64_t seq = job->seq;
@@ -180,13 +182,14 @@ static bool delete_next(struct purges *purges, struct job *job, int64_t *deleted
         job->seq = 0;
         return true;
     }
-    bool is_whole = status == ROW_FOUND && row.channel == job->channel && row.ts <= job->upto;
-    if (is_whole)
+    if (status == ROW_FOUND && (row.channel != job->channel || row.ts > job->upto))
+        return find_behind(purges, job);
+    if (status == ROW_FOUND)
         job->seq = row.prev < seq ? row.prev : 0;
     else if (!find_behind(purges, job))
         return false;
     if (!delete_row(purges, seq))
-        return !is_whole && sqlite3_errcode(purges->file->db) == SQLITE_CORRUPT &&
+        return status == ROW_DAMAGED && sqlite3_errcode(purges->file->db) == SQLITE_CORRUPT &&
                !sqlite3_get_autocommit(purges->file->db);
     *deleted += sqlite3_changes(purges->file->db);
     return true;

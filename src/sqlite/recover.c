@@ -101,6 +101,17 @@ static bool look_up_lost(struct log_file *file) {
            log_file_execute(file, twice);
 }
 
+/* A purge deletes the newest first: ids go on above its floor, not above what is left. */
+static bool raise_to_floors(struct log_file *file) {
+    int64_t is_there = 0;
+    return log_file_query(file, "SELECT 1 FROM sqlite_schema WHERE name = 'purge'", 0, 0,
+                          &is_there) &&
+           (!is_there ||
+            log_file_execute(file, "UPDATE lost SET total = max(lost.total, purge.upto) FROM purge"
+                                   " WHERE purge.channel = lost.id AND"
+                                   " is_purge(purge.channel, purge.upto, purge.seq, purge.seal)"));
+}
+
 /* The index first: deleting a row needs it. */
 static bool put_lost(struct log_file *file) {
     return log_file_execute(file, "REINDEX channel") &&
@@ -115,7 +126,7 @@ static bool put_lost(struct log_file *file) {
 static bool mend(struct log_file *file, bool can_read_index, const struct store_options *options,
                  char *error, size_t error_size) {
     int64_t lost = 0, unknown = 0;
-    bool ok = find_lost(file, can_read_index) && look_up_lost(file) &&
+    bool ok = find_lost(file, can_read_index) && look_up_lost(file) && raise_to_floors(file) &&
               log_file_query(file, "SELECT count(*) FROM lost", 0, 0, &lost) &&
               log_file_query(file, "SELECT count(*) FROM lost WHERE head IS NULL", 0, 0, &unknown);
     if (ok && unknown) {

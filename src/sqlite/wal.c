@@ -16,6 +16,7 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int pages) {
     struct wal *wal = context;
     assert(db == wal->file->db && strcmp(name, "main") == 0);
     wal->pages = pages;
+    wal->commits++;
     wal->is_unsynced = true;
     return SQLITE_OK;
 }
@@ -70,7 +71,7 @@ static bool copy(struct wal *wal, int mode, int64_t now_ms) {
     bool ok = status == SQLITE_OK;
     if (!ok && status != SQLITE_BUSY)
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
-    wal->is_pinned = copied < pages;
+    wal->is_pinned = !ok || copied < pages;
     if (ok && !wal->is_pinned) { /* it syncs both files */
         wal->is_unsynced = false;
         wal->file->sync_trouble = NULL;

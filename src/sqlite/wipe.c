@@ -5,9 +5,9 @@
 #include <string.h>
 
 enum {
-    PAGES_AT_ONCE = 16,    /* read by one call */
-    PAGES_A_SLICE = 16384, /* of which is known which are free */
-    PINNED_MS = 500,       /* somebody reads: until it is tried again */
+    PAGES_AT_ONCE = 16,  /* read by one call */
+    PAGES_KNOWN = 16384, /* of which is known at once which are free */
+    PINNED_MS = 500,     /* somebody reads: until it is tried again */
     FAILED_MS = 1000,
 };
 
@@ -91,7 +91,8 @@ static bool is_in(const struct slice_of_file *slice, uint32_t page) {
 /* Notes which pages are free and overwrites what the lists of them leave. */
 static bool find_free(struct slice_of_file *slice) {
     unsigned char *page = slice->wipe->pages;
-    memset(slice->wipe->free_pages, 0, PAGES_A_SLICE / 8);
+    memset(slice->wipe->free_pages, 0, PAGES_KNOWN / 8);
+    slice->wipe->free_from = 0;
     if (!read_pages(slice, 1, 1, page))
         return false;
     uint32_t max = slice->page_bytes / 4 - 2;
@@ -111,6 +112,7 @@ static bool find_free(struct slice_of_file *slice) {
             !clear(slice, trunk, page, (struct room){used, slice->page_bytes - used}))
             return false;
     }
+    slice->wipe->free_from = slice->first;
     return true;
 }
 
@@ -148,11 +150,18 @@ static bool open_file(struct wipe *wipe, struct slice_of_file *slice) {
         !log_file_query(wipe->file, "PRAGMA page_count", 0, 0, &pages))
         return false;
     slice->page_count = (uint32_t)pages;
-    slice->first = wipe->next_page;
+    bool is_known = wipe->free_from && wipe->next_page - wipe->free_from < PAGES_KNOWN;
+    slice->first = is_known ? wipe->free_from : wipe->next_page;
     slice->end = slice->page_count + 1;
-    if (slice->end - slice->first > PAGES_A_SLICE)
-        slice->end = slice->first + PAGES_A_SLICE;
+    if (slice->end - slice->first > PAGES_KNOWN)
+        slice->end = slice->first + PAGES_KNOWN;
     return true;
+}
+
+/* Time that passes from `since_ns` to now is added to `end_ns`. */
+static uint64_t put_off(uint64_t end_ns, uint64_t since_ns) {
+    uint64_t by = uv_hrtime() - since_ns;
+    return end_ns < UINT64_MAX - by ? end_ns + by : UINT64_MAX;
 }
 
 /* Wipes a slice of the pages; the file must be all there is, and nobody may write to it. */
@@ -160,8 +169,10 @@ static bool wipe_slice(struct wipe *wipe, uint64_t end_ns) {
     struct slice_of_file slice = {0};
     if (!open_file(wipe, &slice))
         return false;
-    bool is_over = slice.first > slice.page_count;
-    bool ok = is_over || (find_free(&slice) && clear_pages(&slice, end_ns));
+    uint64_t begun_ns = uv_hrtime();
+    bool is_over = wipe->next_page > slice.page_count;
+    bool ok = is_over || ((slice.first == wipe->free_from || find_free(&slice)) &&
+                          clear_pages(&slice, put_off(end_ns, begun_ns)));
     if (ok && wipe->next_page > slice.page_count) {
         ok = !wipe->is_unsynced ||
              slice.file->pMethods->xSync(slice.file, SQLITE_SYNC_NORMAL) == SQLITE_OK;
@@ -188,13 +199,14 @@ static bool make_room(struct wipe *wipe) {
     if (!wipe->pages)
         wipe->pages = malloc((size_t)PAGES_AT_ONCE * (size_t)wipe->file->page_bytes);
     if (!wipe->free_pages)
-        wipe->free_pages = malloc(PAGES_A_SLICE / 8);
+        wipe->free_pages = malloc(PAGES_KNOWN / 8);
     return wipe->pages && wipe->free_pages;
 }
 
 /* It begins anew, so that others may delete meanwhile. */
 static int64_t fail(struct wipe *wipe) {
     wipe->next_page = 1;
+    wipe->free_from = 0;
     wipe->is_fresh = true;
     if (sqlite3_errcode(wipe->file->db) == SQLITE_OK)
         wipe->file->reason = "the pages of the file cannot be read or written, or make no sense";
@@ -213,7 +225,12 @@ static int64_t wipe_pages(struct wipe *wipe, int64_t now_ms, uint64_t end_ns) {
     if (!make_room(wipe))
         return FAILED_MS;
     int64_t version = data_version(wipe);
-    bool must_copy = wipe->is_fresh || wipe->wal->pages || wipe->wal->is_pinned;
+    bool must_copy =
+        wipe->is_fresh || version != wipe->version || wipe->wal->pages || wipe->wal->is_pinned;
+    if (must_copy || wipe->commits != wipe->wal->commits)
+        wipe->free_from = 0;
+    wipe->version = version;
+    wipe->commits = wipe->wal->commits;
     wipe->is_fresh = must_copy && !wal_copy(wipe->wal, now_ms);
     if (wipe->is_fresh) {
         wipe->next_page = 1;

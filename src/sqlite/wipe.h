@@ -15,8 +15,9 @@
  * A crash leaves such a page half overwritten, which does no harm. What makes it sound:
  *
  *   - The write-ahead log has been copied to the last page, and nobody can write meanwhile: so the
- *     file alone says how things are. Where somebody reads what cannot be copied yet, it begins
- *     anew later.
+ *     file alone says how things are. It is copied again when anybody has committed since: else
+ *     somebody's copy might put pages into the file meanwhile. Where somebody reads what cannot be
+ *     copied yet, it begins anew later.
  *   - SQLite's cache goes when a page was written to beside it.
  *   - A page that SQLite moves in a B-tree takes its room along, perhaps to where the wipe has
  *     been. So nobody deletes updates while it is under way: wipe_is_scanning(). Appending moves
@@ -38,11 +39,14 @@ struct wipe {
     uint32_t next_page;
     bool is_unsynced;     /* pages were written to */
     bool is_fresh;        /* nothing was copied yet */
+    int64_t version;      /* of the file, as of the last slice: what others commit changes it */
     int64_t scanned_ms;   /* how long the pages have taken so far, and */
     int64_t begun_at;     /* since when they do, by the steady clock; 0: not begun */
     uint64_t bytes;       /* overwritten so far, for the tests */
     unsigned char *pages; /* what is read at once */
-    uint8_t *free_pages;  /* bits: of the pages that a slice may look at */
+    uint8_t *free_pages;  /* bits: of the pages from `free_from` on; and */
+    uint32_t free_from;   /* 0: not known, for somebody has committed since */
+    uint64_t commits;     /* of ours, as of the last slice */
 };
 
 /* Both must stay. */
@@ -52,8 +56,9 @@ void wipe_deinit(struct wipe *wipe);
 /* In memory there is no file, and it is done at once. */
 void wipe_begin(struct wipe *wipe);
 
-/* Goes on until `end_ns` (uv_hrtime()); no transaction may be open. Returns how long to wait until
- * the next slice, in milliseconds. A failure is logged, and it goes on later. */
+/* Goes on until `end_ns` (uv_hrtime()), or longer by what it takes to read which pages are free; no
+ * transaction may be open. Returns how long to wait until the next slice, in milliseconds. A
+ * failure is logged, and it goes on later. */
 int64_t wipe_some(struct wipe *wipe, int64_t now_ms, uint64_t end_ns);
 
 /* Nothing may be deleted from a B-tree of updates. */

@@ -2,6 +2,8 @@
 #include "fixture.h"
 
 #include "base/hash.h"
+#include "sqlite/purges.h"
+#include "sqlite/seal.h"
 
 #include <sqlite3.h>
 
@@ -246,6 +248,106 @@ static void test_floors_are_forgotten(void **state) {
     check_gone("a", 5);
 }
 
+/* Where damage makes a job come to a row of another channel, or to one that is not purged. */
+static void test_rows_that_are_not_the_jobs(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 5); /* seqs 1 to 5 */
+    push_some("b", 1, 3); /* 6 to 8 */
+    push_some("a", 6, 8); /* 9 to 11 */
+    push_some("b", 4, 4); /* 12 */
+    static const int64_t seqs[] = {12, 11, 8};
+    for (size_t i = 0; i < sizeof seqs / sizeof *seqs; i++) {
+        assert_int_equal(purge("a", i + 1), i + 1);
+        assert_int_equal(query("SELECT count(*) FROM purge_job"), 1);
+        close_log();
+        char sql[160];
+        int64_t job[] = {(int64_t)i + 1, 1, (int64_t)i + 1, seqs[i]};
+        snprintf(sql, sizeof sql, "UPDATE purge_job SET id = %d, seq = %d, seal = %lld",
+                 (int)job[0], (int)job[3], (long long)seal_purge(job, 4));
+        run_sql(sql);
+        open_log();
+        finish();
+        check_read("a", 0, 100, 8, i + 2, 8);
+        check_read("b", 0, 100, 4, 1, 4);
+    }
+    assert_int_equal(query("SELECT count(*) FROM update_log WHERE channel = 2"), 4);
+}
+
+/* Its row is made again from the log, of which the purge has deleted the newest rows. */
+static void test_a_channel_whose_row_is_damaged(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 300);
+    push_some("b", 1, 1);
+    assert_int_equal(purge("a", 299), 299);
+    assert_int_equal(purge_all("a"), 300);
+    close_log();
+    run_sql("DELETE FROM update_log WHERE channel = 1 AND ts > 100;"
+            "UPDATE channel SET total = 7 WHERE id = 1");
+    open_log();
+    assert_int_equal(total_of("a"), 300);
+    push_some("a", 301, 500);
+    for (int round = 0; round < 3; round++) {
+        check_read("a", 0, 1000, 500, 301, 500);
+        check_gone("a", 300);
+        if (round == 0)
+            crash();
+        if (round == 1)
+            finish();
+    }
+    check_read("b", 0, 100, 1, 1, 1);
+}
+
+static const char *refused; /* the table from which nothing may be deleted */
+
+static int authorize(void *context, int action, const char *table, const char *column,
+                     const char *db, const char *trigger) {
+    (void)context, (void)column, (void)db, (void)trigger;
+    return action == SQLITE_DELETE && refused && table && !strcmp(table, refused) ? SQLITE_DENY
+                                                                                  : SQLITE_OK;
+}
+
+static int count_statements(sqlite3 *db) {
+    int count = 0;
+    for (sqlite3_stmt *next = NULL; (next = sqlite3_next_stmt(db, next));)
+        count++;
+    return count;
+}
+
+/* The tables go with the transaction that made them: nobody asks them any more, whichever of the
+ * statements was the last that could be prepared. */
+static void test_the_first_purge_fails(void **state) {
+    (void)state;
+    static const char *const tables[] = {NULL, "purge", "purge_job", "update_log"};
+    struct log_file file;
+    struct log_state log_state = {0};
+    struct wal wal;
+    struct rows rows = {0};
+    struct purges purges;
+    char error[512];
+    assert_true(log_file_open(&file, &options, error, sizeof error));
+    assert_true(wal_init(&wal, &file, &options));
+    assert_true(rows_init(&rows, &file));
+    assert_true(purges_init(&purges, &file, &rows, &log_state, &wal));
+    sqlite3_set_authorizer(file.db, authorize, NULL);
+    int statements = count_statements(file.db);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        struct purge_range range = {.channel = 1, .upto = 5, .seq = 5, .last_seq = 5};
+        uint64_t floor = 1;
+        refused = tables[i];
+        assert_true(log_file_begin(&file));
+        assert_true(purges_add(&purges, &range) == !refused);
+        log_file_roll_back(&file);
+        purges_undone(&purges);
+        assert_int_equal(count_statements(file.db), statements);
+        assert_true(rows_find_floor(&rows, 1, &floor));
+        assert_int_equal(floor, 0);
+    }
+    purges_deinit(&purges);
+    log_file_close(&file);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_floor),
@@ -255,6 +357,9 @@ int main(void) {
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
+        LOG_TEST(test_rows_that_are_not_the_jobs),
+        LOG_TEST(test_a_channel_whose_row_is_damaged),
+        LOG_TEST(test_the_first_purge_fails),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }

@@ -3,6 +3,8 @@
 
 #include "sqlite/wipe.h"
 
+#include <sqlite3.h>
+
 enum { PAGE = 512 };
 
 static unsigned char page[PAGE];
@@ -81,11 +83,165 @@ static void test_large_files(void **state) {
     }
 }
 
+/* --- Beside another process ------------------------------------------------------------------- */
+
+enum { CHECKPOINT_LOCK = 1 }; /* SQLite's WAL_CKPT_LOCK */
+
+static struct log_file file;
+static struct wal wal;
+static struct wipe wipe;
+static sqlite3 *other;
+static const sqlite3_io_methods *methods;
+
+static void run_other(const char *sql) {
+    assert_int_equal(sqlite3_exec(other, sql, NULL, NULL, NULL), SQLITE_OK);
+}
+
+static int64_t ask_other(const char *sql) {
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_prepare_v2(other, sql, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return number;
+}
+
+static sqlite3_file *file_of(sqlite3 *db) {
+    sqlite3_file *found;
+    assert_int_equal(sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &found),
+                     SQLITE_OK);
+    return found;
+}
+
+/* The checkpoint of the other comes between what is read of the list of free pages and the pages
+ * themselves. */
+static int read_beside_checkpoint(sqlite3_file *from, void *out, int bytes, sqlite3_int64 offset) {
+    if (bytes > file.page_bytes && from->pMethods != methods) {
+        from->pMethods = methods;
+        run_other("PRAGMA wal_checkpoint");
+    }
+    return methods->xRead(from, out, bytes, offset);
+}
+
+#define ROWS_FROM_TO(first, last)                                                                  \
+    "WITH RECURSIVE n(i) AS (SELECT " #first " UNION ALL SELECT i + 1 FROM n WHERE i < " #last     \
+    ") INSERT INTO t SELECT i, randomblob(60000) FROM n"
+
+/* A wipe that has done its first slice, of a file with many free pages. */
+static void begin_wipe(void) {
+    char error[512];
+    assert_true(log_file_open(&file, &options, error, sizeof error));
+    assert_true(wal_init(&wal, &file, &options));
+    wipe_init(&wipe, &file, &wal);
+    assert_true(log_file_execute(&file, "CREATE TABLE t (id INTEGER PRIMARY KEY, x)"));
+    assert_true(log_file_execute(&file, ROWS_FROM_TO(1, 100)));
+    assert_true(log_file_execute(&file, "DELETE FROM t WHERE id > 20"));
+    assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
+    run_other("PRAGMA wal_autocheckpoint = 0");
+    wipe_begin(&wipe);
+    assert_int_equal(wipe_some(&wipe, 1, 0), 0);
+    assert_int_equal(wipe.state, WIPE_PAGES);
+    assert_true(wipe.next_page > 1);
+}
+
+/* Goes on, beside a checkpoint: all that was committed must stay. */
+static void end_wipe(void) {
+    static sqlite3_io_methods beside;
+    sqlite3_file *data = file_of(file.db);
+    methods = data->pMethods;
+    beside = *methods;
+    beside.xRead = read_beside_checkpoint;
+    data->pMethods = &beside;
+    for (int64_t now = 1000; wipe.state != WIPE_DONE && now < 60000; now += 1000)
+        wipe_some(&wipe, now, UINT64_MAX);
+    assert_ptr_equal(data->pMethods, methods); /* the checkpoint was run */
+    assert_int_equal(wipe.state, WIPE_DONE);
+    sqlite3_close(other);
+    assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
+    assert_int_equal(ask_other("SELECT count(*) FROM t"), 20 + 78);
+    assert_int_equal(ask_other("SELECT count(*) FROM t WHERE instr(x, zeroblob(400))"), 0);
+    assert_int_equal(ask_other("SELECT count(*) FROM pragma_integrity_check WHERE"
+                               " integrity_check <> 'ok'"),
+                     0);
+    sqlite3_close(other);
+    wipe_deinit(&wipe);
+    log_file_close(&file);
+}
+
+static void test_another_commits_between_two_slices(void **state) {
+    (void)state;
+    begin_wipe();
+    run_other(ROWS_FROM_TO(1001, 1078));
+    end_wipe();
+}
+
+/* Then the write-ahead log cannot be copied by us. */
+static void test_another_copies_between_two_slices(void **state) {
+    (void)state;
+    begin_wipe();
+    assert_true(log_file_execute(&file, ROWS_FROM_TO(1001, 1078)));
+    assert_int_equal(ask_other("SELECT count(*) FROM t"), 20 + 78);
+    sqlite3_file *data = file_of(other);
+    assert_int_equal(
+        data->pMethods->xShmLock(data, CHECKPOINT_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE),
+        SQLITE_OK);
+    wal_maintain(&wal, 2);
+    assert_int_equal(wal.pages, 0); /* it was tried */
+    data->pMethods->xShmLock(data, CHECKPOINT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+    end_wipe();
+}
+
+static sqlite3_int64 list_offset; /* the first page of the list of free pages */
+static int list_reads;
+
+static int read_counting(sqlite3_file *from, void *out, int bytes, sqlite3_int64 offset) {
+    list_reads += offset == list_offset && bytes == file.page_bytes;
+    return methods->xRead(from, out, bytes, offset);
+}
+
+static void wipe_slices(int count) {
+    while (count--)
+        assert_int_equal(wipe_some(&wipe, 1, 0), 0);
+}
+
+/* The list of free pages may be long. */
+static void test_the_list_is_read_again_after_a_commit_only(void **state) {
+    (void)state;
+    begin_wipe();
+    static sqlite3_io_methods counting;
+    unsigned char bytes[4];
+    sqlite3_file *data = file_of(file.db);
+    methods = data->pMethods;
+    assert_int_equal(methods->xRead(data, bytes, 4, 32), SQLITE_OK);
+    list_offset = ((sqlite3_int64)bytes[2] * 256 + bytes[3] - 1) * file.page_bytes;
+    counting = *methods;
+    counting.xRead = read_counting;
+    data->pMethods = &counting;
+    wipe_slices(3);
+    assert_int_equal(list_reads, 0); /* the first slice has read it */
+    assert_true(log_file_execute(&file, "PRAGMA user_version = 2"));
+    wipe_slices(3);
+    assert_int_equal(list_reads, 1);
+    assert_true(log_file_execute(&file, "PRAGMA user_version = 1"));
+    assert_true(wal_copy(&wal, 2));
+    wipe_slices(3);
+    assert_int_equal(list_reads, 2);
+    run_other("PRAGMA user_version = 2");
+    wipe_slices(3);
+    assert_int_equal(list_reads, 3);
+    data->pMethods = methods;
+    assert_true(log_file_execute(&file, ROWS_FROM_TO(1001, 1078)));
+    end_wipe();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_room),
         cmocka_unit_test(test_pages_that_make_no_sense),
         cmocka_unit_test(test_large_files),
+        LOG_TEST(test_another_commits_between_two_slices),
+        LOG_TEST(test_another_copies_between_two_slices),
+        LOG_TEST(test_the_list_is_read_again_after_a_commit_only),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
