@@ -253,8 +253,7 @@ uint64_t inbox_purges(const struct inbox *inbox) {
     return inbox->purges;
 }
 
-bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts,
-                         uint64_t purges) {
+bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts, uint64_t purges) {
     if (inbox->purges == purges)
         return false;
     uint64_t hash = hash_of(channel);

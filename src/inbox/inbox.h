@@ -163,8 +163,7 @@ uint64_t inbox_purges(const struct inbox *inbox);
 
 /* Whether the update `ts` of a channel, which was answered when inbox_purges() was `purges`, may be
  * purged now. */
-bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts,
-                         uint64_t purges);
+bool inbox_may_be_purged(struct inbox *inbox, struct slice channel, uint64_t ts, uint64_t purges);
 
 /*
  * Answers `poll`, at once (poll_done() is called before this returns) or later. ts, epoch, filter,
