@@ -223,13 +223,21 @@ bool purges_need_checkpoint(struct purges *purges) {
            job.seq > purges->state->checkpoint_seq;
 }
 
+static enum purge_step cannot_read(struct purges *purges, int64_t now_ms) {
+    if (!purges->is_unreadable)
+        log_file_note_error(purges->file, "reading what purges have left to do");
+    purges->is_unreadable = true;
+    purges_failed(purges, now_ms);
+    return PURGE_WAIT;
+}
+
 /* What becomes of the jobs that have deleted all of their rows. */
 static enum purge_step begin_wipe(struct purges *purges, int64_t now_ms) {
     int64_t last_id;
     if (now_ms < purges->rest_until)
         return PURGE_WAIT;
     if (!sql_get(purges->last_job, &last_id))
-        return PURGE_WAIT;
+        return cannot_read(purges, now_ms);
     purges->wiped_id = last_id > purges->wiped_id ? last_id : purges->wiped_id;
     if (!last_id) {
         purges->has_jobs = false;
@@ -239,6 +247,7 @@ static enum purge_step begin_wipe(struct purges *purges, int64_t now_ms) {
     return purges->wipe.state == WIPE_DONE ? PURGE_END : PURGE_WIPE;
 }
 
+/* While a wipe has to wait for somebody who reads, later jobs delete their rows. */
 enum purge_step purges_due(struct purges *purges, int64_t now_ms) {
     if (!purges->has_jobs)
         return PURGE_NOTHING;
@@ -246,14 +255,16 @@ enum purge_step purges_due(struct purges *purges, int64_t now_ms) {
         return PURGE_WAIT;
     if (purges->wipe.state == WIPE_DONE)
         return PURGE_END;
-    if (purges->wipe.state != WIPE_NOTHING)
+    if (wipe_is_scanning(&purges->wipe))
         return PURGE_WIPE;
     struct job job;
     if (!find_job(purges, &job))
-        return PURGE_WAIT;
-    if (job.id)
-        return job.seq <= purges->state->checkpoint_seq ? PURGE_DELETE : PURGE_WAIT;
-    return begin_wipe(purges, now_ms);
+        return cannot_read(purges, now_ms);
+    if (job.id && job.seq <= purges->state->checkpoint_seq)
+        return PURGE_DELETE;
+    if (purges->wipe.state != WIPE_NOTHING)
+        return PURGE_WIPE;
+    return job.id ? PURGE_WAIT : begin_wipe(purges, now_ms);
 }
 
 void purges_wipe(struct purges *purges, int64_t now_ms, uint64_t end_ns) {
@@ -270,6 +281,7 @@ bool purges_end(struct purges *purges) {
 void purges_ended(struct purges *purges, int64_t now_ms) {
     int64_t took_ms = purges->wipe.scanned_ms;
     purges->wipe.state = WIPE_NOTHING;
+    purges->is_unreadable = false;
     purges->rest_until = now_ms + (took_ms > REST_MS ? took_ms : REST_MS);
 }
 

@@ -28,6 +28,7 @@ struct purges {
         *delete_floors;
     bool is_made, is_prepared; /* the tables: in the file; in this transaction at least */
     bool has_jobs;             /* perhaps */
+    bool is_unreadable;        /* the jobs cannot be read, and that was logged */
     int64_t wiped_id;          /* jobs up to this one are done with once the wipe is */
     int64_t wait_until;        /* by the steady clock: then the next slice */
     int64_t rest_until;        /* the same: the next wipe; others delete meanwhile */
@@ -54,7 +55,8 @@ void purges_committed(struct purges *purges);
 void purges_undone(struct purges *purges);
 
 /* What to do now. PURGE_DELETE wants purges_delete() within a transaction, PURGE_END purges_end(),
- * PURGE_WIPE purges_wipe() outside of one. PURGE_WAIT: something later. */
+ * PURGE_WIPE purges_wipe() outside of one. PURGE_WAIT: something later. Where
+ * the jobs cannot be read, that is logged once. */
 enum purge_step { PURGE_NOTHING, PURGE_WAIT, PURGE_DELETE, PURGE_WIPE, PURGE_END };
 enum purge_step purges_due(struct purges *purges, int64_t now_ms);
 

@@ -234,6 +234,7 @@ static int64_t wipe_pages(struct wipe *wipe, int64_t now_ms, uint64_t end_ns) {
     wipe->is_fresh = must_copy && !wal_copy(wipe->wal, now_ms);
     if (wipe->is_fresh) {
         wipe->next_page = 1;
+        wipe->begun_at = 0;
         return PINNED_MS;
     }
     bool ok = version >= 0 && log_file_begin_lax(wipe->file);

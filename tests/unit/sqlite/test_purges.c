@@ -248,6 +248,50 @@ static void test_floors_are_forgotten(void **state) {
     check_gone("a", 5);
 }
 
+/* The write-ahead log cannot be emptied then; rows can be deleted all the same. */
+static void test_while_somebody_reads(void **state) {
+    (void)state;
+    sqlite3 *reader;
+    open_log();
+    push_some("a", 1, 5);
+    push_some("b", 1, 5);
+    settle();
+    purge_all("a");
+    assert_int_equal(sqlite3_open(path, &reader), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT * FROM update_log", NULL, NULL, NULL),
+                     SQLITE_OK);
+    settle();
+    assert_int_equal(query("SELECT count(*) FROM update_log WHERE channel = 1"), 0);
+    purge_all("b");
+    settle();
+    assert_int_equal(query("SELECT count(*) FROM update_log"), 0);
+    assert_int_equal(query("SELECT count(*) FROM purge_job"), 2);
+    sqlite3_close(reader);
+    finish();
+    check_gone("a", 5);
+    check_gone("b", 5);
+}
+
+static void test_jobs_that_cannot_be_read(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 5);
+    purge_all("a");
+    int64_t page = query("SELECT rootpage FROM sqlite_schema WHERE name = 'purge_job'");
+    close_log();
+    write_at((long)(page - 1) * 8192, "damage", 6);
+    open_log();
+    uint64_t before = stats().errors;
+    for (int i = 0; i < 3; i++) {
+        now_ms += 6000;
+        settle();
+    }
+    assert_int_equal(stats().errors, before + 1);
+    check_gone("a", 5);
+    push_some("a", 6, 6);
+    check_read("a", 0, 100, 6, 6, 6);
+}
+
 /* Where damage makes a job come to a row of another channel, or to one that is not purged. */
 static void test_rows_that_are_not_the_jobs(void **state) {
     (void)state;
@@ -357,6 +401,8 @@ int main(void) {
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
+        LOG_TEST(test_while_somebody_reads),
+        LOG_TEST(test_jobs_that_cannot_be_read),
         LOG_TEST(test_rows_that_are_not_the_jobs),
         LOG_TEST(test_a_channel_whose_row_is_damaged),
         LOG_TEST(test_the_first_purge_fails),
