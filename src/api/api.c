@@ -296,17 +296,10 @@ static bool within_limit(struct exchange *exchange, const struct request *reques
 
 static void reply_refused(struct exchange *exchange, struct slice channel) {
     struct buf body = {0};
-    struct lines lines = {.len = 0};
-    lines_add_limit(&lines, exchange);
     buf_puts(&body, "{\"ok\":true,\"refused\":");
     refusals_write_channel(&body, channel);
     buf_putc(&body, '}');
-    if (body.failed)
-        reply_error(exchange, ERROR_BUSY);
-    else
-        reply_with(exchange, HTTP_OK, REPLY_JSON, lines_slice(&lines),
-                   (struct slice){body.data, body.len});
-    buf_deinit(&body);
+    reply_buf(exchange, HTTP_OK, REPLY_JSON, &body);
 }
 
 /* --- Channels --------------------------------------------------------------------------------- */

@@ -22,23 +22,11 @@ static bool is_only(struct slice query, struct slice name, struct slice *value) 
     return true;
 }
 
-/* A decimal number from 0 to 2^63 - 1. */
-static bool parse_upto(struct slice text, uint64_t *upto) {
-    uint64_t number = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned digit = (unsigned char)text.data[i] - '0';
-        if (digit > 9 || number > ((uint64_t)INT64_MAX - digit) / 10)
-            return false;
-        number = number * 10 + digit;
-    }
-    *upto = number;
-    return text.len;
-}
-
 bool purge_parse(struct slice query, uint64_t *upto) {
     struct slice value;
     *upto = UINT64_MAX;
-    return !query.data || (is_only(query, SLICE("upto"), &value) && parse_upto(value, upto));
+    return !query.data ||
+           (is_only(query, SLICE("upto"), &value) && slice_number(value, INT64_MAX, upto));
 }
 
 /* --- Purging ---------------------------------------------------------------------------------- */
@@ -101,13 +89,6 @@ void purge_done(void *owner, const struct store_purge *purge) {
         return;
     }
     struct buf body = {0};
-    struct lines lines = {.len = 0};
-    lines_add_limit(&lines, exchange);
     buf_printf(&body, "{\"ok\":true,\"gone\":%" PRIu64 "}", purge->gone);
-    if (body.failed)
-        reply_error(exchange, ERROR_BUSY);
-    else
-        reply_with(exchange, HTTP_OK, REPLY_JSON, lines_slice(&lines),
-                   (struct slice){body.data, body.len});
-    buf_deinit(&body);
+    reply_buf(exchange, HTTP_OK, REPLY_JSON, &body);
 }

@@ -73,10 +73,12 @@ void reply_with(struct exchange *exchange, enum http_status status, const char *
 
 void reply_buf(struct exchange *exchange, enum http_status status, const char *content_type,
                struct buf *body) {
+    struct lines lines = {.len = 0};
+    lines_add_limit(&lines, exchange);
     if (body->failed)
         reply_error(exchange, ERROR_BUSY);
     else
-        reply_with(exchange, status, content_type, SLICE(""),
+        reply_with(exchange, status, content_type, lines_slice(&lines),
                    (struct slice){body->data, body->len});
     buf_deinit(body);
 }

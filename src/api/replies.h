@@ -89,6 +89,6 @@ void reply_made(struct exchange *exchange, struct reply *reply);
 void reply_with(struct exchange *exchange, enum http_status status, const char *content_type,
                 struct slice headers, struct slice body);
 
-/* Replies with what was written to `body`, and frees it. */
+/* Replies with what was written to `body`, and what the rate limit says; frees it. */
 void reply_buf(struct exchange *exchange, enum http_status status, const char *content_type,
                struct buf *body);

@@ -52,6 +52,11 @@ static inline bool channel_is_in_use(const struct channel *channel) {
     return channel->pins || channel_has_polls(channel);
 }
 
+/* Whether an epoch is that of another life of its data; not if either is not known. */
+static inline bool channel_is_another_life(const struct channel *channel, uint64_t epoch) {
+    return channel->epoch && epoch && channel->epoch != epoch;
+}
+
 /* In no list and no table, without a total; NULL when memory is out. */
 struct channel *channel_new(uint64_t hash, struct slice name);
 /* Takes it out of its lists; it must be out of its table. */

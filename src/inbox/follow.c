@@ -459,7 +459,7 @@ static void answer_poll(struct inbox *inbox, struct channel *channel, struct pol
         return;
     }
     poll->epoch = poll->epoch ? read->epoch : 0;
-    if (channel->epoch && read->epoch && channel->epoch != read->epoch && channel->watched)
+    if (channel_is_another_life(channel, read->epoch) && channel->watched)
         make_due(channel->watched); /* it has begun anew */
     bool goes_on_waiting = read->after == read->total && poll->may_wait && channel->watched;
     if (goes_on_waiting) {
@@ -473,8 +473,8 @@ static void answer_poll(struct inbox *inbox, struct channel *channel, struct pol
 /* A read may be answered after it is known here that the channel was purged behind it. */
 static void leave_out_purged(const struct channel *channel, struct store_read *read) {
     uint64_t gone = channel->purged;
-    bool is_another_life = channel->epoch && read->epoch && channel->epoch != read->epoch;
-    if (read->error || read->gone >= gone || read->total < gone || is_another_life)
+    if (read->error || read->gone >= gone || read->total < gone ||
+        channel_is_another_life(channel, read->epoch))
         return;
     uint32_t count = 0;
     while (count < read->count && read->updates[count]->ts <= gone)

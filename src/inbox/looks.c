@@ -169,9 +169,8 @@ void poll_skip(struct poll *poll, uint64_t count) {
 /* Whether what begins the page is purged. Of a shared store, the page may be of the channel's next
  * life, in which nothing is. */
 static bool is_purged(const struct channel *channel, const struct answer *page) {
-    bool is_another_life = channel->epoch && page->epoch && channel->epoch != page->epoch;
     return page->updates[0]->ts <= channel->purged && page->total >= channel->purged &&
-           !is_another_life;
+           !channel_is_another_life(channel, page->epoch);
 }
 
 /* Takes what the poll wants of the page. */

@@ -80,12 +80,14 @@ struct inbox {
     struct list roomless;   /* views whose updates are to be looked at by it, when there is room */
 };
 
-/* --- cache.c ---------------------------------------------------------------------------------- */
+/* --- inbox.c ---------------------------------------------------------------------------------- */
 
-/* NULL when there is none. */
 /* Notes that a channel was purged, in memory or not, for inbox_may_be_purged(). */
 void inbox_note_purge(struct inbox *inbox, uint64_t hash, uint64_t gone);
 
+/* --- cache.c ---------------------------------------------------------------------------------- */
+
+/* NULL when there is none. */
 struct channel *cache_find(struct inbox *inbox, uint64_t hash, struct slice name);
 /* The one in memory, or a new one; NULL when memory is out. */
 struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name);

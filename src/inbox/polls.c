@@ -336,7 +336,7 @@ void polls_reset(struct inbox *inbox, struct channel *channel, struct list *poll
  * passed it again it goes on from its cursor: it loses nothing of what came since. */
 void channel_restart(struct inbox *inbox, struct channel *channel, struct restart restart) {
     channel_drop_recents(channel);
-    restart.is_new_life = channel->epoch && restart.epoch && channel->epoch != restart.epoch;
+    restart.is_new_life = channel_is_another_life(channel, restart.epoch);
     channel->gone = channel->purged = 0;
     channel->total = restart.total;
     channel->epoch = restart.epoch;

@@ -15,8 +15,6 @@
  */
 #include "redis/parts.h"
 
-#include <string.h>
-
 #define TS_FAR ((uint64_t)1 << 60) /* beyond all that Redis counts */
 
 struct redis_script redis_script_purge = {
@@ -92,16 +90,7 @@ bool purges_take(struct store_purge *purge, const redisReply *reply, const char 
 }
 
 bool purges_parse(struct slice message, uint64_t *gone) {
-    static const char start[] = "purged ";
-    size_t len = sizeof start - 1;
-    if (message.len <= len || message.len > len + 18 || memcmp(message.data, start, len) != 0)
-        return false;
-    *gone = 0;
-    for (size_t i = len; i < message.len; i++) {
-        unsigned digit = (unsigned char)message.data[i] - '0';
-        if (digit > 9)
-            return false;
-        *gone = *gone * 10 + digit;
-    }
-    return true;
+    struct slice start = SLICE("purged ");
+    return slice_starts_with(message, start) &&
+           slice_number(slice_after(message, start.len), TS_FAR, gone);
 }

@@ -55,8 +55,8 @@ void purges_committed(struct purges *purges);
 void purges_undone(struct purges *purges);
 
 /* What to do now. PURGE_DELETE wants purges_delete() within a transaction, PURGE_END purges_end(),
- * PURGE_WIPE purges_wipe() outside of one. PURGE_WAIT: something later. Where
- * the jobs cannot be read, that is logged once. */
+ * PURGE_WIPE purges_wipe() outside of one. PURGE_WAIT: something later. Where the jobs cannot be
+ * read, that is logged once. */
 enum purge_step { PURGE_NOTHING, PURGE_WAIT, PURGE_DELETE, PURGE_WIPE, PURGE_END };
 enum purge_step purges_due(struct purges *purges, int64_t now_ms);
 
