@@ -264,11 +264,11 @@ def test_what_strangers_purge_keeps_nothing_from_a_poll_of_many_channels(server,
     def purges():
         with server.client() as client:
             while not stop.is_set():
-                client.send(request_bytes("DELETE", channel + "-unknown") * 8 + request_bytes("DELETE", channel + "-gone") * 8)
-                for _ in range(16):
+                push_and_purge = request_bytes("POST", channel + "-gone", "{}") + request_bytes("DELETE", channel + "-gone")
+                client.send((request_bytes("DELETE", channel + "-unknown") + push_and_purge) * 8)
+                for _ in range(24):
                     assert client.read_reply().status == 200
 
-    server.push(channel + "-gone")
     stranger = threading.Thread(target=purges)
     stranger.start()
     asked = json.dumps(dict.fromkeys((each[1:] for each in channels), 0))

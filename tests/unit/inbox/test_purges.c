@@ -118,6 +118,30 @@ static void test_while_the_worker_looks(void **state) {
     check_answer(one, 3, 3, 3, 2);
 }
 
+/* Of those that were given before a purge, and are told after it. */
+static void test_which_answers_may_hold_what_is_purged(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 3);
+    push_durable("b", 3);
+    uint64_t before = inbox_purges(inbox);
+    purge("a", 2);
+    assert_true(inbox_may_be_purged(inbox, SLICE("a"), 2, before));
+    assert_false(inbox_may_be_purged(inbox, SLICE("a"), 3, before));
+    assert_false(inbox_may_be_purged(inbox, SLICE("b"), 1, before));
+    assert_false(inbox_may_be_purged(inbox, SLICE("not in memory"), 1, before));
+    uint64_t after = inbox_purges(inbox);
+    assert_false(inbox_may_be_purged(inbox, SLICE("a"), 2, after));
+    purge("a", 2); /* nothing new is gone */
+    assert_int_equal(inbox_purges(inbox), after);
+    for (int i = 0; i < 300; i++) { /* more than are noted */
+        push_durable("c", 1);
+        purge("c", UINT64_MAX);
+    }
+    assert_true(inbox_may_be_purged(inbox, SLICE("not in memory"), 1, before));
+    assert_false(inbox_may_be_purged(inbox, SLICE("b"), 1, before));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_what_is_in_memory_goes),
@@ -125,6 +149,7 @@ int main(void) {
         INBOX_TEST(test_those_who_are_being_woken),
         INBOX_TEST(test_the_owner_is_gone_and_the_store_fails),
         INBOX_TEST(test_while_the_worker_looks),
+        INBOX_TEST(test_which_answers_may_hold_what_is_purged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
