@@ -411,7 +411,10 @@ def test_epoch_and_reset(language, start_consumer, stand_in):
     assert consumer.updates == [{"n": 1}, {"n": 2}, {"m": 2}, {"m": 3}, {"m": 4}]
     assert "reset" in consumer.run.stderr and "missed 3" in consumer.run.stderr
     assert server.problems == [f"request 7, {server.requests[6]}: limit is not 100"], server.problems
-    assert [request.query["sleep"].removesuffix(".000") for request in server.requests] == ["25"] * 7
+    # What ends at once is a failure, which is told. To a program that was held up for half a second it is a cut.
+    took = server.requests[4].at - server.requests[3].at
+    sure = 4 if took >= 0.5 and "again in" not in consumer.run.stderr else 7
+    assert [request.query["sleep"].removesuffix(".000") for request in server.requests[:sure]] == ["25"] * sure
 
 
 @every_language
