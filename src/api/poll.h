@@ -10,7 +10,7 @@
 #include "http/conn.h"
 #include "inbox/inbox.h"
 
-/* The memos of an answer: replies, and large pages that are being written, for polls and streams. */
+/* The memos of an answer: replies and large pages that are being written, of polls and streams. */
 enum { MEMO_PAGES = 8, MEMO_STREAMS = 16, MEMO_STREAM_PAGES = 32 };
 
 /* Handles a poll of `channel`, or a stream; `query` is what follows the `?` of the target. */

@@ -380,8 +380,8 @@ static void received(struct conn *conn, char *data, size_t len) {
         stop_reading(conn);
 }
 
-/* A client that sends nothing more: one that waits for an update, or streams, has hung up; any other may
- * still want its reply. */
+/* A client that sends nothing more: one that waits for an update, or streams, has hung up; any
+ * other may still want its reply. */
 static void ended(struct conn *conn) {
     conn->is_eof = true;
     bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.is_waiting;

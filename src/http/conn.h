@@ -156,9 +156,9 @@ bool exchange_keep(struct exchange *exchange, const struct request *request, str
 /* Replies with an error; `headers` as in reply_new(). */
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
 
-/* Calls handler.expire() after `wait_ms`, unless the reply, or its end, comes before. Where many others end at
- * that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. Once more moves the
- * moment. */
+/* Calls handler.expire() after `wait_ms`, unless the reply, or its end, comes before. Where many
+ * others end at that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. Once
+ * more moves the moment. */
 void exchange_wait(struct exchange *exchange, uint64_t wait_ms);
 
 /* The flags for reply_new(). */
