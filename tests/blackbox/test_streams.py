@@ -13,6 +13,8 @@ from longline_server import SLOW, wait_until
 from streams import BEAT_S, END_S, MonotonicClock, Stream, build_shim
 
 FEEDS = pytest.mark.parametrize("feed", ["sse", "lines"])
+# To whoever talks to Redis, a clock that jumps is an outage.
+WITHOUT_REDIS = pytest.mark.providers("sqlite", "memory")
 MIB = 1 << 20
 
 
@@ -374,6 +376,7 @@ def test_one_that_comes_while_the_server_stops_gets_what_is_there(start):
 # --- Time ---
 
 
+@WITHOUT_REDIS
 @FEEDS
 def test_heartbeats_and_the_end(serve, clock, feed):
     """After a quarter of an hour it ends, and the connection goes on with the request behind it."""
@@ -408,6 +411,7 @@ def test_no_heartbeat_comes_early(start, clock):
         next_heartbeat(stream)
 
 
+@WITHOUT_REDIS
 def test_a_heartbeat_says_what_the_filter_passed(serve, clock):
     """So a client that connects again does not have it looked through once more."""
     server = serve(**clock.settings)
@@ -473,6 +477,7 @@ def test_who_catches_up_slowly_is_not_cut(serve):
     assert server.metric("longline_streams_cut_total") == 0
 
 
+@WITHOUT_REDIS
 def test_who_reads_nothing_for_a_minute_is_cut(serve, clock):
     server = serve(CHANNEL_STORAGE_MAXSIZE=10000, **clock.settings)
     channel = server.channel()
