@@ -43,9 +43,10 @@ class Event:
 class Stream:
     """An open stream on a connection of its own: its head, and what comes."""
 
-    def __init__(self, server, target, headers=None, version="HTTP/1.1", receive_buffer=None, address=None):
+    def __init__(self, server, target, headers=None, version="HTTP/1.1", receive_buffer=None, address=None, client=None):
+        """Over a connection of its own: to the server, to that address, or over that client's."""
         server.saw_target(target)
-        self.client = Client(address or server.address, receive_buffer=receive_buffer)
+        self.client = client or Client(address or server.address, receive_buffer=receive_buffer)
         self.client.send(request_bytes("GET", target, headers=headers, version=version))
         self.raw, self.text = self.client.buffer, bytearray()
         self.is_ended = False
