@@ -135,7 +135,7 @@ void poll_skip(struct poll *poll, uint64_t count);
 
 /* A poll begins: sets what is the inbox's of it. */
 void poll_begin(struct poll *poll);
-/* Ends it; a stream's poll is held. */
+/* Ends it; a stream's poll is held. `channel` may be NULL with an error, or without a stream. */
 void poll_finish(struct inbox *inbox, struct channel *channel, struct poll *poll,
                  struct answer *answer);
 /* Ends the poll with an answer that it shares with no other. */

@@ -63,7 +63,7 @@ static void hold(struct channel *channel, struct poll *poll) {
 void poll_finish(struct inbox *inbox, struct channel *channel, struct poll *poll,
                  struct answer *answer) {
     poll->state = POLL_IDLE;
-    if (poll->is_stream && !answer->error)
+    if (channel && poll->is_stream && !answer->error)
         hold(channel, poll);
     consumer_answered(inbox, poll, answer);
     inbox->events.poll_done(poll, answer);
