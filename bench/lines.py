@@ -244,6 +244,21 @@ def fanout(bench, start):
         return bench.polls(server, "fanout", polls=bench.options.polls, rounds=3 if bench.options.quick else 10)
 
 
+@line("streams", "15,000 streams on one channel, one publish, again and again, beside as many polls", (LonglineSqlite,),
+      shows=("stream_rate", "poll_rate", "stream_cpu_us", "poll_cpu_us"), rows=[
+          lambda of: compare(f"{of.text('{polls} streams : polls on one channel, wakes/s')}; {LonglineSqlite.name}", RATE,
+                             of(LonglineSqlite, "stream_rate"), of(LonglineSqlite, "poll_rate"), at_least=0.9),
+      ])
+def streams(bench, start):
+    figures = {}
+    for mode, name in (("streams", "stream"), ("fanout", "poll")):
+        with start() as server:
+            woken = bench.polls(server, mode, polls=bench.options.polls, rounds=3 if bench.options.quick else 10)
+        figures[f"{name}_rate"] = woken["wakes_per_second"]
+        figures[f"{name}_cpu_us"] = woken["cpu_us_per_wake"]
+    return figures
+
+
 @line("memory", "RSS before and after 15,000 polls are parked", (LonglineSqlite, Nchan), rounds=3, quick_rounds=1,
       shows=("spread_bytes", "one_bytes"), rows=[
           within(700, "RSS per parked poll, each on its own channel", "spread_bytes", BYTES, LonglineSqlite, Nchan),

@@ -9,6 +9,7 @@
 
 void run_spread(struct options *options);
 void run_fanout(struct options *options);
+void run_streams(struct options *options);
 void run_park(struct options *options);
 void run_write(struct options *options);
 void run_fsync(struct options *options);

@@ -19,6 +19,7 @@ static const struct mode {
      run_spread},
     {"fanout", "--polls polls on one channel, one publish, --rounds times: wakes per second",
      run_fanout},
+    {"streams", "the same with --polls streams", run_streams},
     {"park", "--polls polls on --channels channels: the memory that each takes", run_park},
     {"write", "one push to each of --channels channels: the cost of the first and the last 100,000",
      run_write},

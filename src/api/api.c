@@ -12,6 +12,7 @@
 #include "api/refusals.h"
 #include "api/replies.h"
 #include "api/report.h"
+#include "api/stream.h"
 #include "base/counters.h"
 #include "base/text.h"
 #include "http/asset.h"
@@ -323,7 +324,8 @@ static enum right right_of(const struct exchange *exchange, const struct request
 }
 
 /* A GET or HEAD: a poll, or what cannot be sent by any other method. */
-static void serve_get(struct exchange *exchange, struct route *route, enum place place) {
+static void serve_get(struct exchange *exchange, const struct request *request, struct route *route,
+                      enum place place) {
     if (is_look(exchange, route, place))
         reply_with(exchange, HTTP_OK, REPLY_TEXT, SLICE(""), SLICE("OK"));
     else if (place == PLACE_REFUSED)
@@ -333,7 +335,7 @@ static void serve_get(struct exchange *exchange, struct route *route, enum place
     else if (place == PLACE_BELOW)
         reply_error(exchange, ERROR_NOT_FOUND);
     else
-        poll_handle(exchange, channel_of(route), route->query);
+        poll_handle(exchange, request, channel_of(route), route->query);
 }
 
 /* A request that its path takes: who may, is served. */
@@ -350,7 +352,7 @@ static void serve_place(struct exchange *exchange, const struct request *request
     else if (right == RIGHT_DELETE)
         delete_handle(exchange, request, channel_of(route), route->query);
     else
-        serve_get(exchange, route, place);
+        serve_get(exchange, request, route, place);
 }
 
 /* `/{channel}` and what is below it. */
@@ -452,6 +454,8 @@ static void on_cancel(struct exchange *exchange) {
     case ASK_CONSUMERS:
     case ASK_FORGET: poll_forget(ask); return;
     case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
+    case ASK_STREAM:
+    case ASK_STREAM_PAGE: stream_cancel(exchange); return;
     case ASK_MANY: many_cancel(ask->many); return;
     case ASK_PURGE:
         inbox_cancel_purge(ask->purge);
@@ -473,7 +477,9 @@ static void on_expire(struct exchange *exchange) {
         many_expire(ask->many);
     else if (ask->kind == ASK_UPDATES)
         poll_expire(exchange);
+    else if (ask->kind == ASK_STREAM || ask->kind == ASK_STREAM_PAGE)
+        stream_expire(exchange);
 }
 
-const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused};
+const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused, stream_sent};
 const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done, purge_done};

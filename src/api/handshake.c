@@ -56,7 +56,7 @@ static bool echo_json(struct wanted *wanted, const char *name, struct slice text
 static bool is_poll(struct slice query) {
     static const struct slice names[] = {
         SLICE("ts"),    SLICE("sleep"), SLICE("limit"), SLICE("view"),    SLICE("since"),
-        SLICE("epoch"), SLICE("where"), SLICE("as"),    SLICE("confirm"),
+        SLICE("epoch"), SLICE("where"), SLICE("as"),    SLICE("confirm"), SLICE("feed"),
     };
     for (struct text_pair pair; text_next_pair(&query, &pair);)
         for (size_t i = 0; i < sizeof names / sizeof *names; i++)

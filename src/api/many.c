@@ -511,7 +511,7 @@ void many_handle(struct exchange *exchange, const struct request *request, struc
     struct payload payload = {0};
     struct many_body body = {0};
     enum http_error error = poll_query_parse(&asked, query, clock_wall_ms);
-    if (!error && (asked.has_position || asked.name_len))
+    if (!error && (asked.has_position || asked.name_len || asked.feed))
         error = ERROR_MANY_QUERY;
     if (!error)
         error = read_body(request, &payload, &body);

@@ -1,6 +1,7 @@
 #include "api/page.h"
 #include "api/poll.h"
 #include "api/replies.h"
+#include "api/stream.h"
 #include "base/json.h"
 #include "base/utf8.h"
 #include "base/worker.h"
@@ -18,8 +19,7 @@ static void write_number(struct buf *out, const char *name, uint64_t number) {
     buf_put_number(out, number);
 }
 
-/* Of a channel with updates whose epoch is not known, nothing is said. */
-static void write_epoch(struct buf *out, const struct answer *answer) {
+void page_write_epoch(struct buf *out, const struct answer *answer) {
     if (answer->epoch)
         buf_printf(out, ",\"epoch\":\"%016" PRIx64 "\"", answer->epoch);
     else if (!answer->total)
@@ -31,7 +31,7 @@ static void write_opening(struct buf *out, const struct answer *answer,
                           const struct page_form *form) {
     write_number(out, "\"ts\":", answer->ts);
     if (form->has_epoch)
-        write_epoch(out, answer);
+        page_write_epoch(out, answer);
     if (form->has_lag)
         write_number(out, ",\"lag\":", form->lag);
     if (answer->missed)
@@ -74,11 +74,9 @@ static void write_known(struct buf *out, const char *name, struct slice value) {
     json_write_string(out, value);
 }
 
-static void write_full(struct buf *out, const struct update *update) {
+void page_write_request(struct buf *out, const struct update *update) {
     struct slice headers = update_headers(update), body = update_body(update),
                  raw = update_raw(update);
-    buf_puts(out, "{\"ts\":");
-    buf_put_number(out, update->ts);
     buf_printf(out, ",\"at\":%" PRId64 ",\"method\":", update->at_ms);
     struct origin origin = update_origin(update);
     json_write_string(out, origin.method);
@@ -104,6 +102,11 @@ static void write_full(struct buf *out, const struct update *update) {
         buf_puts(out, ",\"raw_base64\":");
         json_write_base64(out, raw);
     }
+}
+
+static void write_full(struct buf *out, const struct update *update) {
+    write_number(out, "{\"ts\":", update->ts);
+    page_write_request(out, update);
     buf_putc(out, '}');
 }
 
@@ -132,6 +135,16 @@ static struct reply *write_full_page(const struct answer *answer, const struct p
         reply = reply_new(HTTP_OK, flags, REPLY_JSON, headers, (struct slice){body.data, body.len});
     buf_deinit(&body);
     return reply;
+}
+
+struct reply *page_part(const struct answer *answer, const struct page_form *form, unsigned flags) {
+    struct buf body = {0};
+    feed_write(&body, answer, form);
+    struct reply *part = NULL;
+    if (!body.failed)
+        part = reply_new_part((struct slice){body.data, body.len}, flags);
+    buf_deinit(&body);
+    return part;
 }
 
 struct reply *page_reply(const struct answer *answer, const struct page_form *form, unsigned flags,
@@ -168,7 +181,9 @@ bool page_is_large(const struct answer *answer, bool is_full) {
 /* work.run: on the worker's thread. */
 static void write_page(struct work *work) {
     struct large_page *page = container_of(work, struct large_page, work);
-    page->reply = page_reply(&page->answer, &page->form, page->flags, lines_slice(&page->headers));
+    page->reply = page->form.feed ? page_part(&page->answer, &page->form, page->flags)
+                                  : page_reply(&page->answer, &page->form, page->flags,
+                                               lines_slice(&page->headers));
 }
 
 static void free_page(struct large_page *page) {
@@ -185,9 +200,13 @@ static void page_written(struct work *work) {
     budget_give(page->work_bytes);
     for (struct list *link; (link = list_shift(&page->asks));) {
         struct ask *ask = container_of(link, struct ask, poll.link);
+        struct reply *reply = page->reply ? reply_ref(page->reply) : NULL;
+        if (ask->kind == ASK_STREAM_PAGE) {
+            stream_page_written(ask_exchange(ask), reply);
+            continue;
+        }
         ask->kind = ASK_NOTHING;
-        poll_reply(ask_exchange(ask), page->reply ? reply_ref(page->reply) : NULL,
-                   page->answer.count);
+        poll_reply(ask_exchange(ask), reply, page->answer.count);
     }
     free_page(page);
 }
@@ -229,7 +248,7 @@ struct large_page *large_page_begin(const struct answer *answer, const struct pa
 
 void large_page_await(struct large_page *page, struct exchange *exchange) {
     struct ask *ask = ask_of(exchange);
-    ask->kind = ASK_LARGE_PAGE;
+    ask->kind = ask->kind == ASK_STREAM ? ASK_STREAM_PAGE : ASK_LARGE_PAGE;
     list_append(&page->asks, &ask->poll.link);
 }
 

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "api/feed.h"
 #include "api/replies.h"
 #include "http/conn.h"
 #include "http/reply.h"
@@ -19,6 +20,7 @@ enum {
 /* What a page has besides its updates, and how it has those. */
 struct page_form {
     bool is_full, has_epoch, has_lag;
+    enum feed feed; /* of a stream; else FEED_NONE */
     uint64_t lag;
 };
 
@@ -28,6 +30,15 @@ void page_write(struct buf *out, const struct answer *answer, const struct page_
 /* Writes the reply of an answer; `headers` as in reply_new(). NULL when memory is out. */
 struct reply *page_reply(const struct answer *answer, const struct page_form *form, unsigned flags,
                          struct slice headers);
+
+/* The same for a stream: a part of its reply. */
+struct reply *page_part(const struct answer *answer, const struct page_form *form, unsigned flags);
+
+/* Writes the member `epoch`, with a comma in front; of a channel with updates whose epoch is not
+ * known, nothing. */
+void page_write_epoch(struct buf *out, const struct answer *answer);
+/* What view=full says of an update behind its ts, with a comma in front. */
+void page_write_request(struct buf *out, const struct update *update);
 
 bool page_is_large(const struct answer *answer, bool is_full);
 

@@ -5,6 +5,7 @@
 #include "api/page.h"
 #include "api/poll_query.h"
 #include "api/replies.h"
+#include "api/stream.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/log.h"
@@ -12,8 +13,8 @@
 
 #include <time.h>
 
-/* Which memo of an answer: a reply, or a large page that is being written. */
-enum { MEMO_CLOSE = 1, MEMO_FULL = 2, MEMO_EPOCH = 4, MEMO_LARGE = 8 };
+/* Which memo of an answer. */
+enum { MEMO_CLOSE = 1, MEMO_FULL = 2, MEMO_EPOCH = 4 };
 
 /* --- Asking ----------------------------------------------------------------------------------- */
 
@@ -51,7 +52,8 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
     poll->limit = (uint16_t)query->limit;
     poll->epoch = query->epoch;
     poll->wants_epoch = query->has_epoch;
-    poll->may_wait = sleep_ms && !exchange->is_head && !api.is_draining;
+    poll->may_wait = sleep_ms && !exchange->is_head && !api.is_draining && !query->feed;
+    poll->is_stream = query->feed;
     ask->is_full = query->is_full;
     if (poll->may_wait)
         exchange_wait(exchange, sleep_ms);
@@ -63,12 +65,43 @@ static enum http_error begin(struct exchange *exchange, struct slice channel,
     return ok ? HTTP_NO_ERROR : ERROR_BUSY;
 }
 
-void poll_handle(struct exchange *exchange, struct slice channel, struct slice query) {
+/* A header's value; empty when there is none. */
+static struct slice header_of(const struct request *request, struct slice name) {
+    for (uint32_t i = request->header_count; i-- > 0;)
+        if (slice_equal_nocase(request_slice(request, request->headers[i].name), name))
+            return slice_trim(request_slice(request, request->headers[i].value));
+    return SLICE("");
+}
+
+/* What the request's headers say of a stream. */
+static enum http_error read_headers(const struct request *request, struct poll_query *query) {
+    if (!query->feed && feed_is_accepted(header_of(request, SLICE("accept"))))
+        query->feed = FEED_EVENTS;
+    if (!query->feed)
+        return HTTP_NO_ERROR;
+    query->limit = READ_MAX_UPDATES;
+    struct slice id = header_of(request, SLICE("last-event-id"));
+    if (id.len) {
+        query->has_position = feed_parse_id(id, &query->position, &query->epoch);
+        query->has_epoch |= query->epoch;
+        return query->has_position ? HTTP_NO_ERROR : ERROR_EVENT_ID;
+    }
+    if (!query->has_position && !query->name_len)
+        query->position = POSITION_NOW;
+    return HTTP_NO_ERROR;
+}
+
+void poll_handle(struct exchange *exchange, const struct request *request, struct slice channel,
+                 struct slice query) {
     struct ask *ask = ask_of(exchange);
-    ask->kind = ASK_UPDATES;
     ask->poll = (struct poll){0};
     struct poll_query asked;
     enum http_error error = poll_query_parse(&asked, query, stamp_now_ms);
+    if (!error)
+        error = read_headers(request, &asked);
+    ask->kind = asked.feed ? ASK_STREAM : ASK_UPDATES;
+    ask->feed = asked.feed;
+    ask->has_begun = false;
     if (!error)
         error = begin(exchange, channel, &asked);
     poll_query_deinit(&asked);
@@ -168,7 +201,7 @@ static struct reply *find_reply(struct exchange *exchange, struct answer *answer
 
 /* The same for a large page, which is being written. */
 static struct large_page *find_page(struct exchange *exchange, struct answer *answer) {
-    unsigned flags = exchange_flags(exchange), kind = MEMO_LARGE | memo_of(exchange, flags);
+    unsigned flags = exchange_flags(exchange), kind = MEMO_PAGES | memo_of(exchange, flags);
     bool is_shared = is_shareable(exchange, flags);
     if (is_shared && answer->memos[kind])
         return answer->memos[kind];
@@ -208,6 +241,10 @@ void poll_done(struct poll *poll, struct answer *answer) {
         return;
     }
     struct ask *ask = container_of(poll, struct ask, poll);
+    if (ask->kind == ASK_STREAM) {
+        stream_done(ask, answer);
+        return;
+    }
     struct exchange *exchange = ask_exchange(ask);
     if (answer->error) {
         poll_forget(ask);
@@ -232,7 +269,7 @@ void poll_done(struct poll *poll, struct answer *answer) {
 }
 
 void poll_answer_end(struct answer *answer) {
-    for (int i = 0; i < MEMO_LARGE; i++)
-        if (answer->memos[i])
+    for (int i = 0; i < MEMO_STREAM_PAGES; i++)
+        if (answer->memos[i] && (i < MEMO_PAGES || i >= MEMO_STREAMS))
             reply_unref(answer->memos[i]);
 }

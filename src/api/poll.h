@@ -10,8 +10,12 @@
 #include "http/conn.h"
 #include "inbox/inbox.h"
 
-/* Handles a poll of `channel`; `query` is what follows the `?` of the target. */
-void poll_handle(struct exchange *exchange, struct slice channel, struct slice query);
+/* The memos of an answer: replies and large pages that are being written, of polls and streams. */
+enum { MEMO_PAGES = 8, MEMO_STREAMS = 16, MEMO_STREAM_PAGES = 32 };
+
+/* Handles a poll of `channel`, or a stream; `query` is what follows the `?` of the target. */
+void poll_handle(struct exchange *exchange, const struct request *request, struct slice channel,
+                 struct slice query);
 
 /* The filter of a query's conditions, with a reference for inbox_filter_unref(); NULL: there are
  * none. */

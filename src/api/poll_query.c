@@ -162,15 +162,23 @@ static bool parse_limit(const char *text, uint32_t *limit) {
     return number > 0;
 }
 
+static bool parse_feed(const char *text, enum feed *feed) {
+    *feed = strcmp(text, "sse") == 0     ? FEED_EVENTS
+            : strcmp(text, "lines") == 0 ? FEED_LINES
+                                         : FEED_NONE;
+    return *feed;
+}
+
 /* --- Parameters ------------------------------------------------------------------------------- */
 
-enum parameter { TS, SLEEP, LIMIT, VIEW, EPOCH, SINCE, WHERE, AS, CONFIRM, PARAMETERS };
+enum parameter { TS, SLEEP, LIMIT, VIEW, EPOCH, SINCE, WHERE, AS, CONFIRM, FEED, PARAMETERS };
 
 static enum parameter parameter_of(struct slice name) {
     static const struct slice names[] = {
         [TS] = SLICE("ts"),       [SLEEP] = SLICE("sleep"), [LIMIT] = SLICE("limit"),
         [VIEW] = SLICE("view"),   [EPOCH] = SLICE("epoch"), [SINCE] = SLICE("since"),
         [WHERE] = SLICE("where"), [AS] = SLICE("as"),       [CONFIRM] = SLICE("confirm"),
+        [FEED] = SLICE("feed"),
     };
     enum parameter parameter = TS;
     while (parameter < PARAMETERS && !slice_equal(name, names[parameter]))
@@ -202,6 +210,7 @@ static enum http_error parse_simple(struct poll_query *poll, enum parameter para
     static const enum http_error errors[] = {
         [TS] = ERROR_TS,     [SLEEP] = ERROR_SLEEP, [LIMIT] = ERROR_LIMIT,
         [VIEW] = ERROR_VIEW, [SINCE] = ERROR_SINCE, [CONFIRM] = ERROR_CONFIRM,
+        [FEED] = ERROR_FEED,
     };
     char text[VALUE_MAX_BYTES];
     bool ok = decode(value, text);
@@ -213,6 +222,7 @@ static enum http_error parse_simple(struct poll_query *poll, enum parameter para
     case VIEW: ok = poll->is_full = ok && strcmp(text, "full") == 0; break;
     case SINCE: ok = ok && parse_since(text, now_ms(), &number); break;
     case CONFIRM: ok = poll->confirms_now = ok && strcmp(text, "now") == 0; break;
+    case FEED: ok = ok && parse_feed(text, &poll->feed); break;
     default: break;
     }
     if (!ok)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "api/feed.h"
 #include "base/buf.h"
 #include "base/slice.h"
 #include "http/status.h"
@@ -20,6 +21,7 @@ struct poll_query {
     uint64_t epoch;    /* 0: nothing is known of it */
     uint32_t limit;    /* 1 to READ_MAX_UPDATES */
     bool has_position, is_full, has_epoch, confirms_now;
+    enum feed feed;   /* FEED_NONE: it is no stream */
     uint8_t name_len; /* of the consumer, `as`; 0: it has none */
     char name[CONSUMER_NAME_MAX_BYTES];
     struct buf where; /* the conditions, as filters_get() takes them */

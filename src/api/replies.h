@@ -17,7 +17,9 @@ enum ask_kind {
     ASK_CONSUMERS,  /* the list of them */
     ASK_FORGET,     /* ... one of them */
     ASK_LARGE_PAGE, /* the poll is answered, its page is being written */
-    ASK_MANY,       /* a poll of many channels */
+    ASK_STREAM,
+    ASK_STREAM_PAGE, /* the same of a stream */
+    ASK_MANY,        /* a poll of many channels */
     ASK_PURGE,
     ASK_PUSH,
     ASK_BATCH,      /* a push whose updates are being made, */
@@ -27,7 +29,7 @@ enum ask_kind {
 /* What a handler keeps of a request under way, in its exchange's `state`. */
 struct ask {
     union {
-        struct poll poll; /* to ASK_LARGE_PAGE, which uses its link */
+        struct poll poll; /* to ASK_STREAM_PAGE; while a page is written, that uses its link */
         struct many *many;
         struct store_purge *purge;
         struct { /* from ASK_PUSH on */
@@ -39,9 +41,12 @@ struct ask {
             struct wanted *wanted; /* the reply to the push, if it is a handshake's; else NULL */
         };
     };
-    int32_t quota; /* requests left in the client's window; -1: not counted */
-    uint8_t kind;  /* enum ask_kind */
-    bool is_full;  /* a poll with view=full */
+    int32_t quota;      /* requests left in the client's window; -1: not counted */
+    uint8_t kind;       /* enum ask_kind */
+    bool is_full : 1;   /* a poll with view=full */
+    bool has_begun : 1; /* a stream */
+    uint8_t feed : 2;   /* enum feed: how a stream has its updates; else FEED_NONE */
+    uint8_t beats;      /* of a stream, so far */
 };
 
 _Static_assert(sizeof(struct ask) <= EXCHANGE_STATE_BYTES, "an ask fits into its exchange");

@@ -107,6 +107,9 @@ static void write_inbox(struct buf *out) {
     write_counter(out, "longline_polls_total", "Polls answered.", counters.polls);
     write_gauge(out, "longline_polls_parked", "Polls waiting for an update.",
                 counters.polls_parked);
+    write_gauge(out, "longline_streams", "Streams that are open.", counters.streams);
+    write_counter(out, "longline_streams_cut_total",
+                  "Streams closed because their clients were too slow.", counters.streams_cut);
     write_counter(out, "longline_updates_delivered_total", "Updates sent to consumers.",
                   counters.updates_delivered);
     write_counter(out, "longline_filter_looks_total",

@@ -13,6 +13,7 @@ struct counters {
     uint64_t replies[COUNTERS_STATUSES_MAX]; /* by enum http_status; then all others */
     uint64_t pushes, push_bytes;             /* acknowledged */
     uint64_t polls, polls_parked;            /* answered; parked now */
+    uint64_t streams, streams_cut;           /* open now; closed as their clients are too slow */
     uint64_t updates_delivered;
     uint64_t channels_resident, cache_bytes;
     uint64_t rate_limited;

@@ -1,7 +1,7 @@
-#include "http/conn.h"
 #include "base/counters.h"
 #include "base/loop_memory.h"
 #include "http/budget.h"
+#include "http/conn_parts.h"
 #include "http/sender.h"
 #include "http/socket.h"
 
@@ -13,51 +13,8 @@
 
 _Static_assert((int)HTTP_STATUS_COUNT < COUNTERS_STATUSES_MAX, "each status is counted");
 
-enum conn_state { CONN_READING, CONN_WAITING, CONN_SENDING, CONN_LINGERING, CONN_CLOSED };
-
-struct conn {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    };
-    struct wheel_node deadline;
-    struct exchange exchange;
-    struct list resume_link; /* in shared->resuming */
-    struct list held_link;   /* in shared->held */
-    struct request *request; /* a request that has come in part */
-    struct inbuf in;         /* its bytes, or those of pipelined requests */
-    uint32_t fed;            /* bytes of `in` that the parser has seen */
-    uint32_t unsent;         /* while sending: what was left at the last look */
-    uint32_t read_turn;      /* the turn in which it was read */
-    uint16_t queued;         /* while the sender has the reply: its handle, else 0 */
-    uint8_t state;
-    bool is_running; /* run() is at work: a reply must not start it again */
-    bool is_ahead;   /* run() has bytes of the next request */
-    bool is_paused;  /* does not read */
-    bool is_eof;     /* the client sends nothing more */
-    struct peer peer;
-};
-
-/* A write that the socket did not take at once. */
-struct sending {
-    uv_write_t write;
-    struct reply *reply;
-};
-
-_Static_assert(sizeof(struct sending) <= CONN_SENDING_MAX_BYTES, "what is kept with a reply");
-
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf);
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf);
-
-static struct conn *conn_of(struct exchange *exchange) {
-    return container_of(exchange, struct conn, exchange);
-}
-
-static struct conn_shared *shared_of(const struct conn *conn) {
-    return conn->handle.data;
-}
 
 /* --- Buffers ---------------------------------------------------------------------------------- */
 
@@ -119,20 +76,20 @@ static void on_closed(uv_handle_t *handle) {
 }
 
 /* The exchange waits no longer: its time is over, or it is answered. */
-static void stop_waiting(struct conn *conn) {
+void conn_stop_waiting(struct conn *conn) {
     if (conn->exchange.is_waiting)
         wheel_unshare(&shared_of(conn)->wheel, &conn->deadline);
     conn->exchange.is_waiting = false;
 }
 
-static void conn_close(struct conn *conn) {
+void conn_close(struct conn *conn) {
     struct conn_shared *shared = shared_of(conn);
     if (conn->state == CONN_CLOSED)
         return;
-    bool is_waiting = conn->state == CONN_WAITING;
+    bool has_exchange = conn->state == CONN_WAITING || conn->state == CONN_STREAMING;
     conn->state = CONN_CLOSED;
-    stop_waiting(conn);
-    if (is_waiting)
+    conn_stop_waiting(conn);
+    if (has_exchange)
         shared->handler->cancel(&conn->exchange);
     if (conn->queued)
         sender_cancel(shared->sender, conn->queued);
@@ -144,12 +101,12 @@ static void conn_close(struct conn *conn) {
     uv_close(&conn->handle, on_closed);
 }
 
-static void set_deadline(struct conn *conn, uint64_t after_ms) {
+void conn_set_deadline(struct conn *conn, uint64_t after_ms) {
     wheel_set(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + after_ms);
 }
 
 /* Its next requests are served when it is its turn. */
-static void resume_later(struct conn *conn) {
+void conn_resume_later(struct conn *conn) {
     struct conn_shared *shared = shared_of(conn);
     if (list_empty(&conn->resume_link))
         list_append(&shared->resuming, &conn->resume_link);
@@ -164,7 +121,7 @@ static void read_on(struct conn *conn) {
 }
 
 /* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
-static void linger(struct conn *conn, uint64_t for_ms) {
+void conn_linger(struct conn *conn, uint64_t for_ms) {
     conn->state = CONN_LINGERING;
     free_in(conn);
     free_request(conn);
@@ -174,113 +131,7 @@ static void linger(struct conn *conn, uint64_t for_ms) {
         return;
     }
     read_on(conn);
-    set_deadline(conn, for_ms);
-}
-
-/* --- Sending ---------------------------------------------------------------------------------- */
-
-/* The reply is out: the next request, if there is one. */
-static void reply_sent(struct conn *conn, bool close) {
-    struct conn_shared *shared = shared_of(conn);
-    if (close || conn->exchange.close) {
-        linger(conn, CONN_LINGER_MS);
-        return;
-    }
-    conn->state = CONN_READING;
-    set_deadline(conn, shared->is_draining ? CONN_DRAIN_IDLE_MS : shared->idle_timeout_ms);
-    if (conn->in.len && !conn->is_running) {
-        /* Not at once: whoever replies may be in the middle of something. */
-        resume_later(conn);
-    } else if (conn->is_eof && !conn->is_running) {
-        conn_close(conn);
-    }
-}
-
-static void on_written(uv_write_t *write, int status) {
-    struct sending *sending = container_of(write, struct sending, write);
-    struct conn *conn = container_of(write->handle, struct conn, stream);
-    struct reply *reply = sending->reply;
-    bool close = reply->close;
-    size_t bytes = --reply->pending == 0 ? reply->len : 0;
-    reply_unref(reply);
-    free(sending);
-    budget_give(bytes + sizeof *sending);
-    if (conn->state == CONN_CLOSED)
-        return;
-    if (status < 0)
-        conn_close(conn);
-    else
-        reply_sent(conn, close);
-}
-
-/* Lets libuv send what the socket did not take. The client reads too slowly: where there is no room
- * to keep the rest for it, it loses the connection. */
-static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
-    size_t bytes = sizeof(struct sending) + (reply->pending ? 0 : reply->len);
-    struct sending *sending = budget_has_for_one(bytes) ? malloc(sizeof *sending) : NULL;
-    if (!sending) {
-        reply_unref(reply);
-        conn_close(conn);
-        return;
-    }
-    sending->reply = reply;
-    reply->pending++;
-    budget_take(bytes);
-    uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
-    if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) != 0) {
-        reply->pending--;
-        budget_give(bytes);
-        reply_unref(reply);
-        free(sending);
-        conn_close(conn);
-        return;
-    }
-    conn->unsent = socket_unsent_bytes(&conn->stream);
-    set_deadline(conn, shared_of(conn)->request_timeout_ms);
-}
-
-/* The socket took `sent` bytes of the reply, or failed. */
-static void reply_taken(struct conn *conn, struct reply *reply, int sent) {
-    conn->state = CONN_SENDING; /* the handler has let go of the exchange */
-    if (sent >= 0 && (size_t)sent == reply->len) {
-        bool close = reply->close;
-        reply_unref(reply);
-        reply_sent(conn, close);
-    } else if (sent >= 0 || sent == UV_EAGAIN) {
-        send_rest(conn, reply, sent > 0 ? (size_t)sent : 0);
-    } else {
-        reply_unref(reply);
-        conn_close(conn);
-    }
-}
-
-static void on_queue_sent(void *owner, struct reply *reply, int sent) {
-    struct conn *conn = owner;
-    conn->queued = 0;
-    reply_taken(conn, reply, sent);
-}
-
-/* False when the reply must be written at once: there is no sender for it, or the next request is
- * here already. */
-static bool queue_reply(struct conn *conn, struct reply *reply) {
-    uv_os_fd_t fd;
-    if (conn->is_ahead || uv_fileno(&conn->handle, &fd) != 0)
-        return false;
-    conn->queued = (uint16_t)sender_queue(shared_of(conn)->sender, conn, fd, reply);
-    return conn->queued;
-}
-
-void exchange_reply(struct exchange *exchange, struct reply *reply) {
-    struct conn *conn = conn_of(exchange);
-    assert(conn->state == CONN_WAITING);
-    stop_waiting(conn);
-    counters.replies[reply->status < HTTP_STATUS_COUNT ? reply->status : HTTP_STATUS_COUNT]++;
-    if (queue_reply(conn, reply)) {
-        conn->state = CONN_SENDING;
-        return;
-    }
-    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
-    reply_taken(conn, reply, uv_try_write(&conn->stream, &bytes, 1));
+    conn_set_deadline(conn, for_ms);
 }
 
 bool exchange_keep(struct exchange *exchange, const struct request *request, struct inbuf *kept) {
@@ -303,7 +154,7 @@ void exchange_error(struct exchange *exchange, enum http_error error, struct sli
 
 void exchange_wait(struct exchange *exchange, uint64_t wait_ms) {
     struct conn *conn = conn_of(exchange);
-    stop_waiting(conn);
+    conn_stop_waiting(conn);
     uint64_t earlier_ms = wait_ms / 8 < CONN_EARLIER_MAX_MS ? wait_ms / 8 : CONN_EARLIER_MAX_MS;
     wheel_share(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + wait_ms, earlier_ms);
     exchange->is_waiting = true;
@@ -359,7 +210,7 @@ static void keep_partial(struct conn *conn, struct request *request, char *data,
         budget_take(sizeof *request);
         conn->request = request;
         shared->spare_request = NULL;
-        set_deadline(conn, shared->request_timeout_ms);
+        conn_set_deadline(conn, shared->request_timeout_ms);
     }
     assert(data);
     bool is_own = conn->in.data != NULL; /* then `data` lies in it */
@@ -400,6 +251,7 @@ static void handle(struct conn *conn, struct request *request) {
     conn->exchange.close =
         !llhttp_should_keep_alive(&request->parser) || request->parser.http_minor == 0;
     conn->exchange.is_head = request->parser.method == HTTP_HEAD;
+    conn->exchange.is_1_1 = request->parser.http_minor > 0;
     shared_of(conn)->handler->request(&conn->exchange, request);
 }
 
@@ -458,7 +310,7 @@ static void run(struct conn *conn, char *data, size_t len) {
         }
     }
     if (is_reading && !is_partial && conn->in.len)
-        resume_later(conn);
+        conn_resume_later(conn);
     else if (is_reading && conn->is_eof)
         conn_close(conn);
     if (conn->state != CONN_CLOSED && (is_partial || conn->in.len < CONN_AHEAD_MAX_BYTES))
@@ -528,8 +380,8 @@ static void received(struct conn *conn, char *data, size_t len) {
         stop_reading(conn);
 }
 
-/* A client that sends nothing more: one that waits for an update has hung up; any other may
- * still want its reply. */
+/* A client that sends nothing more: one that waits for an update, or streams, has hung up; any
+ * other may still want its reply. */
 static void ended(struct conn *conn) {
     conn->is_eof = true;
     bool is_answered_soon = conn->state == CONN_WAITING && !conn->exchange.is_waiting;
@@ -554,7 +406,7 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
 /* --- Deadlines -------------------------------------------------------------------------------- */
 
 static void expire(struct conn *conn) {
-    stop_waiting(conn);
+    conn_stop_waiting(conn);
     shared_of(conn)->handler->expire(&conn->exchange);
 }
 
@@ -565,13 +417,19 @@ static void on_due(struct wheel_node *node) {
         if (conn->request)
             refuse_request(conn, conn->request, conn->in.data, ERROR_REQUEST_TIMEOUT);
         else if (shared_of(conn)->is_draining)
-            linger(conn, CONN_DRAIN_LINGER_MS);
+            conn_linger(conn, CONN_DRAIN_LINGER_MS);
         else if (!list_empty(&conn->resume_link))
-            set_deadline(conn, shared_of(conn)->idle_timeout_ms);
+            conn_set_deadline(conn, shared_of(conn)->idle_timeout_ms);
         else
             conn_close(conn);
         break;
     case CONN_WAITING: expire(conn); break;
+    case CONN_STREAMING:
+        if (conn_stream_moves(conn))
+            expire(conn);
+        else
+            conn_cut(conn);
+        break;
     case CONN_SENDING: {
         if (conn->queued)
             break;
@@ -579,7 +437,7 @@ static void on_due(struct wheel_node *node) {
         bool is_moving = unsent < conn->unsent;
         conn->unsent = unsent;
         if (is_moving)
-            set_deadline(conn, shared_of(conn)->request_timeout_ms);
+            conn_set_deadline(conn, shared_of(conn)->request_timeout_ms);
         else
             conn_close(conn);
         break;
@@ -619,7 +477,7 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
         conn_close(conn);
         return error;
     }
-    set_deadline(conn, shared->idle_timeout_ms);
+    conn_set_deadline(conn, shared->idle_timeout_ms);
     return 0;
 }
 
@@ -627,11 +485,12 @@ static void drain(uv_handle_t *handle, void *shared) {
     if (handle->data != shared || uv_is_closing(handle))
         return;
     struct conn *conn = container_of(handle, struct conn, handle);
-    if (conn->state == CONN_WAITING && conn->exchange.is_waiting) {
-        stop_waiting(conn);
-        set_deadline(conn, 0); /* it expires with the next tick, in slices */
+    bool may_expire = conn->state == CONN_WAITING || conn->state == CONN_STREAMING;
+    if (may_expire && conn->exchange.is_waiting) {
+        conn_stop_waiting(conn);
+        conn_set_deadline(conn, 0); /* it expires with the next tick, in slices */
     } else if (conn->state == CONN_READING && !conn->in.len) {
-        set_deadline(conn, CONN_DRAIN_IDLE_MS);
+        conn_set_deadline(conn, CONN_DRAIN_IDLE_MS);
     }
 }
 
@@ -668,7 +527,7 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
     turn_task_init(&shared->release, on_release);
     turn_task_init(&shared->resume, on_resume);
     wheel_init(&shared->wheel, loop, on_due);
-    shared->sender = shared->uses_io_uring ? sender_new(on_queue_sent) : NULL;
+    shared->sender = shared->uses_io_uring ? sender_new(conn_queue_sent) : NULL;
     return true;
 }
 

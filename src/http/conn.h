@@ -5,7 +5,8 @@
  * States: reading (also idle: no byte of a request yet) → waiting (the handler has the request) →
  * sending (the socket did not take the whole reply) → reading again, or lingering (the reply said
  * close; what the client still sends is thrown away, so that it can read the reply) → closed. Bytes
- * of later, pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops.
+ * of later, pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops. A reply in
+ * parts is a stream: waiting → streaming → sending, until what is left of it is out.
  *
  * No client holds up the others. A turn of the loop reads once from a connection, and serves the
  * first request of what it read. It serves more, up to CONN_REQUESTS_IN_A_ROW, only while it has
@@ -30,8 +31,10 @@ enum {
     CONN_READ_BYTES = 65536,      /* read at once, into a buffer that all connections share */
     CONN_READ_LESS_BYTES = 4096,  /* read of an upload, or ahead, when the turn has no more time */
     CONN_REQUESTS_IN_A_ROW = 32,
-    CONN_RESUMED_A_TURN = 128,    /* connections */
-    CONN_SENDING_MAX_BYTES = 512, /* kept with a reply while it is being sent */
+    CONN_RESUMED_A_TURN = 128,       /* connections */
+    CONN_SENDING_MAX_BYTES = 512,    /* kept with a reply while it is being sent */
+    CONN_STREAM_MAX_BYTES = 1 << 20, /* of a stream, that the socket did not take */
+    CONN_STALLS_MAX = 4, /* waits of a stream in a row in which the client takes nothing of it */
     CONN_LINGER_MS = 2000,
     /* While the server stops: how long an idle connection may still bring a request, and how long
      * one that did not may take to close. */
@@ -43,12 +46,13 @@ enum {
 enum { EXCHANGE_STATE_BYTES = 80 };
 
 /* One request and its one reply, embedded in its connection. The handler owns it from
- * handler.request() to exchange_reply(). */
+ * handler.request() to exchange_reply() or exchange_end(). */
 struct exchange {
     /* The handler's, for what it has under way. Zeroed when the connection is made, and left
      * alone from one request to the next. */
     _Alignas(8) unsigned char state[EXCHANGE_STATE_BYTES];
     bool is_head;    /* a HEAD request */
+    bool is_1_1;     /* of HTTP/1.1: it takes chunks */
     bool close;      /* the connection ends with this reply */
     bool is_waiting; /* from exchange_wait() until its time ends, or it is replied to */
 };
@@ -66,6 +70,9 @@ struct handler {
      * target may be cut off, and its headers be missing; the target's method is known. */
     void (*refused)(const struct exchange *exchange, const struct request *request,
                     enum http_error error);
+    /* A part that exchange_part() did not send at once is with the socket, or all that was unsent
+     * is. Must not send. */
+    void (*sent)(struct exchange *exchange);
 };
 
 struct conn;
@@ -120,6 +127,25 @@ void conn_close_readers(struct conn_shared *shared);
 void exchange_reply(struct exchange *exchange, struct reply *reply);
 
 /*
+ * A reply in parts. exchange_begin() sends its head, from reply_new_stream(), exchange_part() parts
+ * from reply_new_part(), and exchange_end() ends it and the exchange. References pass over. What
+ * the socket does not take is kept and counted in BUFFER_SIZE. A client that leaves more than
+ * CONN_STREAM_MAX_BYTES unsent is cut: the connection closes, and handler.cancel() is called. So it
+ * is where there is no room for that, and where it takes nothing in CONN_STALLS_MAX calls of
+ * handler.expire(). A single part may be larger.
+ */
+/* False when the connection is closed. */
+bool exchange_begin(struct exchange *exchange, struct reply *head);
+/* True when the part is sent, or waits for the socket. Else either the connection is closed, or,
+ * unless it must be `at_once`, the part is sent when this turn of the loop ends, and handler.sent()
+ * called: until then the exchange is busy, and takes no other part. */
+bool exchange_part(struct exchange *exchange, struct reply *part, bool at_once);
+bool exchange_is_busy(const struct exchange *exchange);
+/* Bytes of the parts that wait for the socket. When it is 0 again, handler.sent() is called. */
+uint32_t exchange_unsent(const struct exchange *exchange);
+void exchange_end(struct exchange *exchange);
+
+/*
  * Lets the handler keep the request's bytes beyond handler.request(), in which it must be called.
  * They may move: spans of the request stand at kept->data from now on. False when there is no room
  * for them. The handler frees them, but not before handler.request() has returned and this turn
@@ -130,9 +156,9 @@ bool exchange_keep(struct exchange *exchange, const struct request *request, str
 /* Replies with an error; `headers` as in reply_new(). */
 void exchange_error(struct exchange *exchange, enum http_error error, struct slice headers);
 
-/* Calls handler.expire() after `wait_ms`, unless the reply comes before. Where many others end at
- * that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. Once more moves the
- * moment. */
+/* Calls handler.expire() after `wait_ms`, unless the reply, or its end, comes before. Where many
+ * others end at that moment, it is up to an eighth earlier, but at most CONN_EARLIER_MAX_MS. Once
+ * more moves the moment. */
 void exchange_wait(struct exchange *exchange, uint64_t wait_ms);
 
 /* The flags for reply_new(). */

@@ -1,6 +1,7 @@
 #include "http/reply.h"
 #include "base/json.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,9 @@ static const char common_headers[] =
     "Access-Control-Expose-Headers: X-Total-Updates, X-Updates, X-Duplicate, X-Ignored, "
     "Retry-After, "
     "X-RateLimit-Limit, X-RateLimit-Remaining\r\n";
+
+/* Instead of the length of a body that is not known. */
+#define STREAMED SIZE_MAX
 
 static char *put(char *at, struct slice text) {
     return text.len ? (char *)memcpy(at, text.data, text.len) + text.len : at;
@@ -28,6 +32,8 @@ static char *put_start(char *at, enum http_status status, const char *content_ty
     if (content_type) {
         at = put(at, SLICE("\r\nContent-Type: "));
         at = put(at, (struct slice){content_type, strlen(content_type)});
+    }
+    if (content_type && body_len != STREAMED) {
         at = put(at, SLICE("\r\nContent-Length: "));
         at += format_number(at, body_len);
     }
@@ -120,4 +126,55 @@ struct reply *reply_new_error(enum http_error error, uint64_t line, unsigned fla
 void reply_unref(struct reply *reply) {
     if (--reply->refs == 0)
         free(reply);
+}
+
+/* --- Streams ---------------------------------------------------------------------------------- */
+
+enum { CHUNK_FRAME_BYTES = 16 + 2 + 2 }; /* its length in hexadecimal, and the ends of two lines */
+
+/* Bytes of a body, as a chunk if they are to be one; returns their end. */
+static char *put_piece(char *at, struct slice body, unsigned flags) {
+    if (flags & REPLY_CHUNKED)
+        at += sprintf(at, "%zx\r\n", body.len);
+    at = put(at, body);
+    return flags & REPLY_CHUNKED ? put(at, SLICE("\r\n")) : at;
+}
+
+/* A part that begins with `head`. */
+static struct reply *new_part(struct slice head, struct slice body, unsigned flags) {
+    bool has_body = !(flags & REPLY_HEAD);
+    size_t room = head.len + (has_body ? body.len + CHUNK_FRAME_BYTES + 1 : 0);
+    struct reply *reply = malloc(sizeof *reply + room);
+    if (!reply)
+        return NULL;
+    *reply = (struct reply){.refs = 1, .status = HTTP_OK, .is_part = true};
+    char *at = put(reply->data, head);
+    if (has_body)
+        at = put_piece(at, body, flags);
+    reply->len = (size_t)(at - reply->data);
+    return reply;
+}
+
+struct reply *reply_new_stream(unsigned flags, const char *content_type, struct slice headers,
+                               struct slice body) {
+    char text[2048], *at = put_start(text, HTTP_OK, content_type, STREAMED, flags & REPLY_CLOSE);
+    struct slice date = date_line();
+    assert(headers.len + date.len + sizeof common_headers + 256 < sizeof text - 256);
+    if (flags & REPLY_CHUNKED)
+        at = put(at, SLICE("Transfer-Encoding: chunked\r\n"));
+    at = put(at, date);
+    at = put(at, SLICE("Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n"));
+    at = put(at, (struct slice){common_headers, sizeof common_headers - 1});
+    at = put(at, headers);
+    at = put(at, SLICE("\r\n"));
+    struct reply *reply = new_part((struct slice){text, (size_t)(at - text)}, body, flags);
+    if (reply && flags & REPLY_HEAD) {
+        reply->is_part = false; /* it is all */
+        reply->close = flags & REPLY_CLOSE;
+    }
+    return reply;
+}
+
+struct reply *reply_new_part(struct slice body, unsigned flags) {
+    return new_part(SLICE(""), body, flags);
 }

@@ -13,6 +13,7 @@
 enum {
     REPLY_CLOSE = 1,       /* Connection: close; the connection ends with this reply */
     REPLY_HEAD = 2,        /* to a HEAD request: the body is announced, not sent */
+    REPLY_CHUNKED = 8,     /* of a stream: its body comes in chunks; else up to the close */
     REPLY_REVALIDATED = 4, /* caches may keep it and ask whether it has changed; else no-store */
 };
 
@@ -21,6 +22,7 @@ struct reply {
     uint32_t pending; /* connections that have not sent all of it */
     uint8_t status;   /* enum http_status */
     bool close;
+    bool is_part; /* of a stream */
     size_t len;
     char data[];
 };
@@ -46,6 +48,14 @@ struct reply *reply_new_uninitialized(enum http_status status, unsigned flags,
  */
 struct reply *reply_new_error(enum http_error error, uint64_t line, unsigned flags,
                               struct slice headers);
+
+/* The head of a stream, and the first of its body, which must not be empty. NULL when memory is
+ * out. */
+struct reply *reply_new_stream(unsigned flags, const char *content_type, struct slice headers,
+                               struct slice body);
+
+/* More of its body; with REPLY_CHUNKED the end, when `body` is empty. */
+struct reply *reply_new_part(struct slice body, unsigned flags);
 
 static inline struct reply *reply_ref(struct reply *reply) {
     reply->refs++;

@@ -62,13 +62,16 @@ const char *http_status_reason(enum http_status status); /* may be empty (RFC 91
       "At most 16 where conditions, of 4096 bytes and 64 names and texts between * together")      \
     X(ERROR_AS, HTTP_BAD_REQUEST, "as is a name of 1 to 64 bytes without control characters")      \
     X(ERROR_CONFIRM, HTTP_BAD_REQUEST, "confirm is now, and needs as")                             \
+    X(ERROR_FEED, HTTP_BAD_REQUEST, "feed is sse, lines, or absent")                               \
+    X(ERROR_EVENT_ID, HTTP_BAD_REQUEST,                                                            \
+      "Last-Event-ID is the id of an event of this channel, as it came")                           \
     X(ERROR_MANY_BODY, HTTP_BAD_REQUEST,                                                           \
       "The body is a JSON object of 1 to 64 channels, each with its cursor: a number, now, or "    \
       "an object of ts and epoch")                                                                 \
     X(ERROR_MANY_NAME, HTTP_BAD_REQUEST,                                                           \
       "The body names a channel twice, or by what is no channel's name")                           \
     X(ERROR_MANY_QUERY, HTTP_BAD_REQUEST,                                                          \
-      "as, ts and since are for a poll of one channel; the body says where to begin")              \
+      "as, feed, ts and since are for a poll of one channel; the body says where to begin")        \
     X(ERROR_LIMIT, HTTP_BAD_REQUEST, "limit is a whole number from 1")                             \
     X(ERROR_VIEW, HTTP_BAD_REQUEST, "view is full, or absent")                                     \
     X(ERROR_JSON, HTTP_BAD_REQUEST, "Malformed JSON payload: an object or an array is expected")   \

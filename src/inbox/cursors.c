@@ -256,7 +256,7 @@ static void forgotten(struct inbox *inbox, struct channel *channel,
     if (!poll)
         return;
     struct answer answer = {.error = cursors->error};
-    poll_answer(inbox, poll, &answer);
+    poll_answer(inbox, NULL, poll, &answer);
 }
 
 bool inbox_forget_consumer(struct inbox *inbox, struct slice name, struct slice consumer_name,

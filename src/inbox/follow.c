@@ -455,7 +455,7 @@ static void answer_poll(struct inbox *inbox, struct channel *channel, struct pol
         return;
     }
     if (read->is_reset) {
-        poll_reset(inbox, poll, read);
+        poll_reset(inbox, channel, poll, read);
         return;
     }
     poll->epoch = poll->epoch ? read->epoch : 0;

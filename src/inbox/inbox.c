@@ -42,7 +42,7 @@ static void answer_read(struct inbox *inbox, struct channel *channel, struct pol
                         const struct store_read *read) {
     poll->epoch = poll->epoch ? read->epoch : 0; /* what it has seen is there, unless it is reset */
     if (read->is_reset) {
-        poll_reset(inbox, poll, read);
+        poll_reset(inbox, channel, poll, read);
     } else if (read->after >= read->total) {
         poll->ts = (int64_t)read->after;
         poll_decide(inbox, channel, poll);
@@ -105,7 +105,7 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
 static void reset_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
     struct answer answer = {
         .reset = true, .ts = channel->total, .total = channel->total, .epoch = channel->epoch};
-    poll_answer(inbox, poll, &answer);
+    poll_answer(inbox, channel, poll, &answer);
 }
 
 static void fail_unread(struct inbox *inbox, struct poll *poll) {
@@ -280,8 +280,13 @@ bool inbox_poll(struct inbox *inbox, struct slice channel, struct poll *poll) {
 void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     switch (poll->state) {
     case POLL_IDLE: break;
-    case POLL_LOADING:
-    case POLL_ENDING: list_remove(&poll->link); break;
+    case POLL_LOADING: list_remove(&poll->link); break;
+    case POLL_ENDING:
+        list_remove(&poll->link);
+        if (poll->is_stream)
+            cache_unpin(inbox, poll->channel);
+        break;
+    case POLL_HELD: poll_let_go(inbox, poll); break;
     case POLL_READING: read_abandon(poll->read); break;
     case POLL_LOOKING: look_abandon(poll->look); break;
     case POLL_FORGETTING: poll->forgetting->owner = NULL; break;
@@ -336,6 +341,7 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     list_init(&inbox->by_use);
     list_init(&inbox->waking);
     list_init(&inbox->ending);
+    list_init(&inbox->again);
     list_init(&inbox->roomless);
     list_init(&inbox->looks);
     list_init(&inbox->idle_views);

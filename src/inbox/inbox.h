@@ -9,6 +9,7 @@
  *   reading → answered  what it asks for is on disk;
  *   parked  → answered  by the next push (inbox_events.poll_done), or taken out by inbox_cancel().
  * With a filter, it is looking in between: through the updates that were read, for those it wants.
+ * A stream's poll is held when it is answered, and goes on from there (inbox_poll_again()).
  * Where many polls are to be answered at once, some are answered in this turn of the loop and the
  * others in the next ones: loading, parked or ending until then.
  *
@@ -39,6 +40,7 @@ enum poll_state {
     POLL_PARKED,
     POLL_ENDING,
     POLL_FORGETTING,
+    POLL_HELD, /* of a stream: answered, and not yet asked again */
 };
 
 /* A poll, embedded in whatever asks. The inbox uses it from inbox_poll() to its answer. A zeroed
@@ -46,11 +48,11 @@ enum poll_state {
 struct poll {
     struct list link; /* in its channel, while loading or parked; in the inbox, while ending */
     union {
-        struct channel *channel; /* while loading, or parked without a filter */
+        struct channel *channel; /* while loading, parked without a filter, or held */
         struct view *view;       /* while parked with one */
         struct store_read *read; /* while reading */
         struct look *look;       /* while looking */
-        uint64_t total;          /* while ending */
+        uint64_t total;          /* while ending; of a stream's poll, `channel` */
         struct store_cursors *forgetting;
     };
     /* The caller's: */
@@ -64,6 +66,7 @@ struct poll {
     bool confirms : 1;     /* and it has confirmed that, */
     bool confirms_now : 1; /* and what it is answered with, by inbox_confirm_answer() */
     bool is_one_of_many : 1;
+    bool is_stream : 1; /* after each answer it is held, until inbox_poll_again() */
     /* The inbox's: */
     bool was_parked : 1, is_judged : 1, is_waiting : 1, is_named : 1, is_roster : 1;
     uint8_t state; /* enum poll_state */
@@ -77,7 +80,7 @@ struct poll {
     };
 };
 
-enum { ANSWER_MEMOS = 16 };
+enum { ANSWER_MEMOS = 48 };
 
 /* What a poll gets. Polls that wake together and ask for the same share one answer. */
 struct answer {
@@ -194,6 +197,16 @@ bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct s
  * memory is out. */
 bool inbox_forget_consumer(struct inbox *inbox, struct slice channel, struct slice consumer,
                            struct poll *poll);
+
+/*
+ * A stream is a poll that asks again by itself. Each answer, but for an error, leaves it held: its
+ * channel stays in memory. The caller sets `ts` and `epoch` to those of the answer, and calls this
+ * when it wants more, in poll_done() or later. Then the poll parks, or is answered in one of the
+ * next turns of the loop: never before this returns.
+ */
+void inbox_poll_again(struct inbox *inbox, struct poll *poll);
+/* Whether there is something for a held poll already. */
+bool inbox_is_behind(const struct poll *poll);
 
 /* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle poll. */
 void inbox_cancel(struct inbox *inbox, struct poll *poll);

@@ -194,7 +194,7 @@ static void poll_looked(struct inbox *inbox, struct channel *channel, struct pol
     bool is_at_end = answer.ts >= page->total;
     if (answer.count || page->missed || (is_at_end && !poll->may_wait) ||
         ++poll->pages == PAGES_MAX) {
-        poll_answer(inbox, poll, &answer);
+        poll_answer(inbox, channel, poll, &answer);
         return;
     }
     poll->ts = (int64_t)answer.ts;

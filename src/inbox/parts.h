@@ -59,6 +59,7 @@ struct inbox {
     struct list by_use;    /* the same, least recently used first */
     struct list waking;    /* those whose polls at the front are to be decided, or woken */
     struct list ending;    /* polls whose outcome is known: poll_end() */
+    struct list again;     /* held polls that are to go on */
     struct turn_task wake; /* answers some of these polls */
     uint32_t turn;         /* the turn of the loop in which this many more polls may be answered: */
     uint32_t answers_left;
@@ -144,10 +145,12 @@ void poll_skip(struct poll *poll, uint64_t count);
 
 /* A poll begins: sets what is the inbox's of it. */
 void poll_begin(struct poll *poll);
-/* Ends it. */
-void poll_finish(struct inbox *inbox, struct poll *poll, struct answer *answer);
+/* Ends it; a stream's poll is held. `channel` may be NULL with an error, or without a stream. */
+void poll_finish(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                 struct answer *answer);
 /* Ends the poll with an answer that it shares with no other. */
-void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer);
+void poll_answer(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                 struct answer *answer);
 /* Ends it with an error, without updates, or with what `read` brought for it. */
 void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error);
 /* The same with an error, without updates, or with a reset (POLL_RESET), for polls that end
@@ -158,7 +161,10 @@ void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll
 void poll_answer_read(struct inbox *inbox, struct channel *channel, struct poll *poll,
                       const struct store_read *read);
 /* Ends it because of read->is_reset. */
-void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read *read);
+void poll_reset(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                const struct store_read *read);
+/* A held poll goes on no more. */
+void poll_let_go(struct inbox *inbox, struct poll *poll);
 
 /* Lets the poll wait until its channel is loaded. */
 void poll_wait_for_load(struct channel *channel, struct poll *poll);

@@ -53,20 +53,31 @@ void poll_begin(struct poll *poll) {
     poll->skipped = 0;
 }
 
-void poll_finish(struct inbox *inbox, struct poll *poll, struct answer *answer) {
+static void hold(struct channel *channel, struct poll *poll) {
+    poll->state = POLL_HELD;
+    poll->channel = channel;
+    list_init(&poll->link);
+    channel->pins++;
+}
+
+void poll_finish(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                 struct answer *answer) {
     poll->state = POLL_IDLE;
+    if (channel && poll->is_stream && !answer->error)
+        hold(channel, poll);
     consumer_answered(inbox, poll, answer);
     inbox->events.poll_done(poll, answer);
 }
 
-void poll_answer(struct inbox *inbox, struct poll *poll, struct answer *answer) {
-    poll_finish(inbox, poll, answer);
+void poll_answer(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                 struct answer *answer) {
+    poll_finish(inbox, channel, poll, answer);
     inbox->events.answer_end(answer);
 }
 
 void poll_fail(struct inbox *inbox, struct poll *poll, enum store_error error) {
     struct answer answer = {.error = error};
-    poll_answer(inbox, poll, &answer);
+    poll_answer(inbox, NULL, poll, &answer);
 }
 
 /* How many polls that are answered together may still be answered in this turn. */
@@ -78,28 +89,38 @@ static uint32_t *answers_left(struct inbox *inbox) {
     return &inbox->answers_left;
 }
 
+static void end_one(struct inbox *inbox, struct poll *poll) {
+    struct channel *channel = poll->is_stream ? poll->channel : NULL;
+    struct answer answer = {
+        .ts = (uint64_t)poll->ts,
+        .total = channel ? channel->total : poll->total,
+        .epoch = poll->epoch,
+    };
+    answer.reset = poll->outcome == POLL_RESET;
+    answer.error = answer.reset ? STORE_OK : poll->outcome;
+    answer.skipped = answer.reset ? 0 : poll->skipped;
+    poll_answer(inbox, channel, poll, &answer);
+    if (channel)
+        cache_unpin(inbox, channel);
+}
+
 /* Answers polls of inbox->ending, as far as this turn goes. */
 static void end_some(struct inbox *inbox) {
     uint32_t *left = answers_left(inbox);
-    for (struct list *link; *left && (link = list_shift(&inbox->ending)); --*left) {
-        struct poll *poll = container_of(link, struct poll, link);
-        struct answer answer = {
-            .ts = (uint64_t)poll->ts,
-            .total = poll->total,
-            .epoch = poll->epoch,
-        };
-        answer.reset = poll->outcome == POLL_RESET;
-        answer.error = answer.reset ? STORE_OK : poll->outcome;
-        answer.skipped = answer.reset ? 0 : poll->skipped;
-        poll_answer(inbox, poll, &answer);
-    }
+    for (struct list *link; *left && (link = list_shift(&inbox->ending)); --*left)
+        end_one(inbox, container_of(link, struct poll, link));
     if (!list_empty(&inbox->ending))
         turn_end(&inbox->wake);
 }
 
 void poll_end(struct inbox *inbox, struct channel *channel, struct poll *poll, int outcome) {
     poll->ts = (int64_t)poll_cursor(poll->ts, channel->total);
-    poll->total = channel->total;
+    if (poll->is_stream) {
+        poll->channel = channel;
+        channel->pins++;
+    } else {
+        poll->total = channel->total;
+    }
     poll->epoch = channel->epoch;
     poll->outcome = (uint8_t)outcome;
     poll->state = POLL_ENDING;
@@ -112,13 +133,14 @@ void poll_answer_empty(struct inbox *inbox, struct channel *channel, struct poll
                             .total = channel->total,
                             .epoch = channel->epoch,
                             .skipped = poll->skipped};
-    poll_answer(inbox, poll, &answer);
+    poll_answer(inbox, channel, poll, &answer);
 }
 
-void poll_reset(struct inbox *inbox, struct poll *poll, const struct store_read *read) {
+void poll_reset(struct inbox *inbox, struct channel *channel, struct poll *poll,
+                const struct store_read *read) {
     struct answer answer = {
         .reset = true, .ts = read->after, .total = read->total, .epoch = read->epoch};
-    poll_answer(inbox, poll, &answer);
+    poll_answer(inbox, channel, poll, &answer);
 }
 
 /* Answers with a page of updates, or with those of them that the poll wants. */
@@ -126,7 +148,7 @@ static void answer_page(struct inbox *inbox, struct channel *channel, struct pol
                         struct answer *page) {
     page->skipped = poll->skipped;
     if (!poll->filter || !page->count) {
-        poll_answer(inbox, poll, page);
+        poll_answer(inbox, channel, poll, page);
         return;
     }
     consumer_reached(inbox, poll, page->total); /* what is left out is not confirmed */
@@ -295,6 +317,59 @@ void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll
         poll_fail(inbox, poll, STORE_FAILED);
 }
 
+/* --- Streams ---------------------------------------------------------------------------------- */
+
+/* A held poll may park where it is: it has seen everything, of the data that is there. */
+static bool is_at_end(const struct inbox *inbox, const struct channel *channel,
+                      const struct poll *poll) {
+    return channel->is_loaded && (!inbox->follow || channel->watched) &&
+           (uint64_t)poll->ts == channel->total && !must_be_judged(channel, poll);
+}
+
+static void begin_again(struct poll *poll) {
+    poll->state = POLL_IDLE;
+    poll->was_parked = poll->is_judged = false;
+    poll->pages = 0;
+    poll->skipped = 0;
+}
+
+void inbox_poll_again(struct inbox *inbox, struct poll *poll) {
+    struct channel *channel = poll->channel;
+    if (is_at_end(inbox, channel, poll)) {
+        begin_again(poll);
+        poll_park(inbox, channel, poll);
+        cache_unpin(inbox, channel);
+    } else if (list_empty(&poll->link)) {
+        list_append(&inbox->again, &poll->link);
+        turn_end(&inbox->wake);
+    }
+}
+
+bool inbox_is_behind(const struct poll *poll) {
+    return (uint64_t)poll->ts < poll->channel->total;
+}
+
+void poll_let_go(struct inbox *inbox, struct poll *poll) {
+    list_remove(&poll->link);
+    cache_unpin(inbox, poll->channel);
+}
+
+/* Lets held polls go on, as far as this turn goes. */
+static void go_on_some(struct inbox *inbox) {
+    uint32_t *left = answers_left(inbox);
+    for (struct list *link; *left && (link = list_shift(&inbox->again)); --*left) {
+        struct poll *poll = container_of(link, struct poll, link);
+        struct channel *channel = poll->channel;
+        struct slice name = {channel->name, channel->name_len};
+        begin_again(poll);
+        if (!inbox->mode->poll(inbox, channel->node.hash, name, poll))
+            poll_fail(inbox, poll, STORE_BUSY);
+        cache_unpin(inbox, channel);
+    }
+}
+
+/* --- Polls that wait for their channel -------------------------------------------------------- */
+
 static bool has_ready(const struct inbox *inbox, const struct channel *channel) {
     if (list_empty(&channel->loading) || !channel->is_loaded)
         return false;
@@ -378,7 +453,7 @@ static void wake_some(struct inbox *inbox, struct channel *channel, uint32_t *le
             has_answer = answer_from_memory(inbox, channel, poll, (uint64_t)poll->ts, &answer);
         }
         if (has_answer)
-            poll_finish(inbox, poll, &answer);
+            poll_finish(inbox, channel, poll, &answer);
         else if (!read_for_poll(inbox, channel, poll))
             inbox->mode->poll_unread(inbox, poll);
     }
@@ -394,6 +469,7 @@ void polls_answer_slice(struct turn_task *task) {
     struct inbox *inbox = container_of(task, struct inbox, wake);
     uint32_t *left = answers_left(inbox);
     end_some(inbox);
+    go_on_some(inbox);
     while (*left && !list_empty(&inbox->waking)) {
         struct channel *channel = container_of(inbox->waking.next, struct channel, wake_link);
         decide_some(inbox, channel, left);
@@ -406,7 +482,7 @@ void polls_answer_slice(struct turn_task *task) {
             trim_recents(inbox, channel);
     }
     turn_cancel(task);
-    if (!list_empty(&inbox->ending) || !list_empty(&inbox->waking))
+    if (!list_empty(&inbox->ending) || !list_empty(&inbox->again) || !list_empty(&inbox->waking))
         turn_next(task);
     cache_trim(inbox);
 }

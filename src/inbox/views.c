@@ -294,7 +294,7 @@ static void wake(struct inbox *inbox, struct view *view, uint32_t *left) {
         }
         list_remove(&poll->link);
         count_parked(view->channel, -1);
-        poll_finish(inbox, poll, &answer);
+        poll_finish(inbox, view->channel, poll, &answer);
     }
     if (has_answer)
         inbox->events.answer_end(&answer);

@@ -1,5 +1,6 @@
-/* Preloaded, it puts the wall clock of a program ahead by the seconds (a 64-bit integer) in the
- * file CLOCK_SHIM, which may change at any time. The monotonic clock stays. */
+/* Preloaded, it puts the clocks of a program ahead by the seconds in the file CLOCK_SHIM, which may
+ * change at any time: two 64-bit integers, for the wall clock and for the monotonic one. The file
+ * may end behind the first; then the monotonic clock stays. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@ static const volatile int64_t *ahead_s;
 
 __attribute__((constructor)) static void begin(void) {
     int fd = open(getenv("CLOCK_SHIM"), O_RDONLY);
-    void *shared = mmap(NULL, sizeof *ahead_s, PROT_READ, MAP_SHARED, fd, 0);
+    void *shared = mmap(NULL, 2 * sizeof *ahead_s, PROT_READ, MAP_SHARED, fd, 0);
     if (fd < 0 || shared == MAP_FAILED)
         abort();
     ahead_s = shared;
@@ -22,7 +23,9 @@ __attribute__((constructor)) static void begin(void) {
 int clock_gettime(clockid_t id, struct timespec *now) {
     long status = syscall(SYS_clock_gettime, id, now);
     if (ahead_s && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
-        now->tv_sec += *ahead_s;
+        now->tv_sec += ahead_s[0];
+    if (ahead_s && (id == CLOCK_MONOTONIC || id == CLOCK_MONOTONIC_COARSE))
+        now->tv_sec += ahead_s[1];
     return (int)status;
 }
 

@@ -286,10 +286,11 @@ def test_bodies_that_just_are(server):
 @pytest.mark.parametrize(
     "query, error",
     [
-        ("ts=1", "as, ts and since are for a poll of one channel; the body says where to begin"),
-        ("ts=now", "as, ts and since are for a poll of one channel; the body says where to begin"),
-        ("since=5m", "as, ts and since are for a poll of one channel; the body says where to begin"),
-        ("as=bot", "as, ts and since are for a poll of one channel; the body says where to begin"),
+        ("ts=1", "as, feed, ts and since are for a poll of one channel; the body says where to begin"),
+        ("ts=now", "as, feed, ts and since are for a poll of one channel; the body says where to begin"),
+        ("since=5m", "as, feed, ts and since are for a poll of one channel; the body says where to begin"),
+        ("as=bot", "as, feed, ts and since are for a poll of one channel; the body says where to begin"),
+        ("feed=sse", "as, feed, ts and since are for a poll of one channel; the body says where to begin"),
         ("confirm=now", "confirm is now, and needs as"),
         ("limit=0", "limit is a whole number from 1"),
         ("sleep=x", None),

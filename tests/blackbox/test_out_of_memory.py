@@ -128,6 +128,22 @@ class Visit:
         except GONE:
             pass
 
+    def stream(self):
+        """One parks and a push wakes it: it has the update, ends, or is cut, and never falls silent."""
+        client, before = self.clients[1], self.acknowledged
+        try:
+            client.send(request_bytes("GET", f"{self.target}?feed=sse&view=full&where=method:P*&ts={self.known}"))
+            self.push()
+            marks = (b"data: ", b"\r\n0\r\n\r\n", b" 503 ")
+            while self.acknowledged > before and not any(mark in client.buffer for mark in marks):
+                assert b"\n:\n" not in client.buffer, "it fell silent"
+                data = client.sock.recv(65536)
+                if not data:
+                    return
+                client.buffer += data
+        except GONE:
+            pass
+
     def poll_many(self):
         """One channel is in memory, one is read from the store, and one must be written by the worker."""
         names = (self.target, self.server.long_target, self.server.large_target, self.server.empty_target)
@@ -164,7 +180,7 @@ class Visit:
         self.talk(b"".join(request_bytes("GET", path) for path in paths), len(paths))
 
 
-DEEP_VISITS = ("push", "poll_as", "wait_and_wake")
+DEEP_VISITS = ("push", "poll_as", "wait_and_wake", "stream")
 VISITS = [name for name in vars(Visit) if not name.startswith("_") and name not in ("talk", "note", "close")]
 
 

@@ -22,6 +22,7 @@ from authority import Authority
 from http_client import Client, Closed, request_bytes
 from longline_server import REPOSITORY, wait_until
 from redis_server import HOST, free_port
+from streams import Stream
 
 # What a proxy does is the same over every store.
 pytestmark = pytest.mark.providers("memory")
@@ -278,6 +279,37 @@ def test_a_client_that_hangs_up_ends_its_poll(server, proxy, hang_up):
     server.wait_for_parked(1)
     hang_up(client)
     server.wait_for_parked(0, timeout_s=3)
+
+
+@pytest.mark.parametrize("feed", ["sse", "lines"])
+@pytest.mark.parametrize("hang_up", [ProxyClient.close, ProxyClient.abort])
+def test_a_stream_is_not_held_back(server, proxy, feed, hang_up):
+    """Each update comes while the stream is open; and when the client hangs up, it ends."""
+    channel = server.channel()
+    with Stream(server, f"{channel}?feed={feed}", {"Host": NAME}, client=proxy.client()) as stream:
+        assert stream.next() and stream.reply.headers["cache-control"] == "no-store, no-transform"
+        for n in range(1, 4):
+            server.push(channel, '{"n":%d}' % n)
+            found = stream.update()
+            assert (found.ts if feed == "sse" else found["ts"]) == n
+        hang_up(stream.client)
+        server.wait_for_metric("longline_streams", 0, timeout_s=3)
+
+
+def test_a_stream_over_http_2(server, proxy):
+    channel = server.channel()
+    command = ["curl", "-sSN", "--http2", "--cacert", proxy.authority.certificate, "-H", "Accept: text/event-stream"]
+    command += ["--resolve", f"{NAME}:{proxy.port}:{HOST}", f"https://{NAME}:{proxy.port}{channel}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as stream:
+        try:
+            assert [stream.stdout.readline() for _ in range(3)] == [b"retry: 1000\n", b"id: 0\n", b"\n"]
+            for n in (1, 2):
+                server.push(channel, '{"n":%d}' % n)
+                event = [stream.stdout.readline() for _ in range(3)]
+                assert event == [b"id: %d\n" % n, b'data: {"n":%d}\n' % n, b"\n"]
+        finally:
+            stream.terminate()
+    server.wait_for_metric("longline_streams", 0, timeout_s=3)
 
 
 @pytest.mark.parametrize("sleep_s", [3, pytest.param(60, marks=pytest.mark.torture)])

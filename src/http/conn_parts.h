@@ -1,0 +1,74 @@
+/*
+ * What the parts of a connection share; nobody else includes it.
+ *
+ *   conn.c     its life: accept, read, parse, deadlines, close
+ *   sending.c  what it sends: replies, and streams in parts
+ */
+#pragma once
+
+#include "http/conn.h"
+
+enum conn_state {
+    CONN_READING,
+    CONN_WAITING,
+    CONN_STREAMING,
+    CONN_SENDING,
+    CONN_LINGERING,
+    CONN_CLOSED,
+};
+
+struct conn {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    };
+    struct wheel_node deadline;
+    struct exchange exchange;
+    struct list resume_link; /* in shared->resuming */
+    struct list held_link;   /* in shared->held */
+    struct request *request; /* a request that has come in part */
+    struct inbuf in;         /* its bytes, or those of pipelined requests */
+    uint32_t fed;            /* bytes of `in` that the parser has seen */
+    uint32_t unsent;         /* while sending: what was left at the last look */
+    uint32_t parts_unsent;   /* bytes of a stream's parts that the socket did not take yet */
+    uint32_t read_turn;      /* the turn in which it was read */
+    uint16_t queued;         /* while the sender has the reply: its handle, else 0 */
+    uint8_t state;
+    bool is_running; /* run() is at work: a reply must not start it again */
+    bool is_ahead;   /* run() has bytes of the next request */
+    bool is_paused;  /* does not read */
+    bool is_eof;     /* the client sends nothing more */
+    uint8_t stalls;  /* of a stream: deadlines in a row at which nothing more was taken */
+    struct peer peer;
+};
+
+static inline struct conn *conn_of(struct exchange *exchange) {
+    return container_of(exchange, struct conn, exchange);
+}
+
+static inline struct conn_shared *shared_of(const struct conn *conn) {
+    return conn->handle.data;
+}
+
+/* --- conn.c ----------------------------------------------------------------------------------- */
+
+/* The only way to its end: cancels what is under way. Harmless when it is closed. */
+void conn_close(struct conn *conn);
+/* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
+void conn_linger(struct conn *conn, uint64_t for_ms);
+void conn_set_deadline(struct conn *conn, uint64_t after_ms);
+/* The exchange waits no longer: its time is over, or it is answered. */
+void conn_stop_waiting(struct conn *conn);
+/* Its next requests are served when it is its turn. */
+void conn_resume_later(struct conn *conn);
+
+/* --- sending.c -------------------------------------------------------------------------------- */
+
+/* sender_done */
+void conn_queue_sent(void *owner, struct reply *reply, int sent);
+/* Closes a stream whose client is too slow. */
+void conn_cut(struct conn *conn);
+/* The time of a stream's exchange_wait() is over: false when its client takes nothing any more. */
+bool conn_stream_moves(struct conn *conn);

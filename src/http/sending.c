@@ -1,0 +1,248 @@
+#include "base/counters.h"
+#include "http/budget.h"
+#include "http/conn_parts.h"
+#include "http/sender.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* A write that the socket did not take at once. */
+struct sending {
+    uv_write_t write;
+    struct reply *reply;
+    uint32_t part_bytes; /* of a part: what it counts in parts_unsent; else 0 */
+};
+
+_Static_assert(sizeof(struct sending) <= CONN_SENDING_MAX_BYTES, "what is kept with a reply");
+
+/* --- Sending ---------------------------------------------------------------------------------- */
+
+/* The reply is out: the next request, if there is one. */
+static void reply_sent(struct conn *conn, bool close) {
+    struct conn_shared *shared = shared_of(conn);
+    if (close || conn->exchange.close) {
+        conn_linger(conn, CONN_LINGER_MS);
+        return;
+    }
+    conn->state = CONN_READING;
+    conn_set_deadline(conn, shared->is_draining ? CONN_DRAIN_IDLE_MS : shared->idle_timeout_ms);
+    if (conn->in.len && !conn->is_running) {
+        /* Not at once: whoever replies may be in the middle of something. */
+        conn_resume_later(conn);
+    } else if (conn->is_eof && !conn->is_running) {
+        conn_close(conn);
+    }
+}
+
+/* Something of a stream is out. Its end is not told to the handler, which knows. */
+static void parts_sent(struct conn *conn) {
+    if (conn->parts_unsent)
+        return;
+    if (conn->state == CONN_SENDING)
+        reply_sent(conn, false);
+    else if (conn->state == CONN_STREAMING)
+        shared_of(conn)->handler->sent(&conn->exchange);
+}
+
+static void on_written(uv_write_t *write, int status) {
+    struct sending *sending = container_of(write, struct sending, write);
+    struct conn *conn = container_of(write->handle, struct conn, stream);
+    struct reply *reply = sending->reply;
+    bool close = reply->close;
+    uint32_t part_bytes = sending->part_bytes;
+    size_t bytes = --reply->pending == 0 ? reply->len : 0;
+    reply_unref(reply);
+    free(sending);
+    budget_give(bytes + sizeof *sending);
+    conn->parts_unsent -= part_bytes;
+    if (conn->state == CONN_CLOSED)
+        return;
+    if (status < 0)
+        conn_close(conn);
+    else if (part_bytes)
+        parts_sent(conn);
+    else
+        reply_sent(conn, close);
+}
+
+void conn_cut(struct conn *conn) {
+    counters.streams_cut++;
+    conn_close(conn);
+}
+
+/* Lets libuv send what the socket did not take, and counts it. The client reads too slowly: where
+ * there is no room to keep the rest for it, it loses the connection. */
+static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
+    size_t bytes = sizeof(struct sending) + (reply->pending ? 0 : reply->len);
+    struct sending *sending = budget_has_for_one(bytes) ? malloc(sizeof *sending) : NULL;
+    if (!sending) {
+        bool is_part = reply->is_part;
+        reply_unref(reply);
+        if (is_part)
+            conn_cut(conn);
+        else
+            conn_close(conn);
+        return;
+    }
+    uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
+    sending->reply = reply;
+    sending->part_bytes = reply->is_part ? (uint32_t)(rest.len + sizeof *sending) : 0;
+    reply->pending++;
+    budget_take(bytes);
+    if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) != 0) {
+        reply->pending--;
+        budget_give(bytes);
+        reply_unref(reply);
+        free(sending);
+        conn_close(conn);
+        return;
+    }
+    conn->parts_unsent += sending->part_bytes;
+}
+
+/* The rest of a reply must get on, or the connection closes. */
+static void watch_progress(struct conn *conn) {
+    if (conn->state == CONN_CLOSED)
+        return;
+    conn->unsent = socket_unsent_bytes(&conn->stream);
+    conn_set_deadline(conn, shared_of(conn)->request_timeout_ms);
+}
+
+/* The socket took `sent` bytes of the reply, or failed. */
+static void reply_taken(struct conn *conn, struct reply *reply, int sent) {
+    conn->state = CONN_SENDING; /* the handler has let go of the exchange */
+    if (sent >= 0 && (size_t)sent == reply->len) {
+        bool close = reply->close;
+        reply_unref(reply);
+        reply_sent(conn, close);
+    } else if (sent >= 0 || sent == UV_EAGAIN) {
+        send_rest(conn, reply, sent > 0 ? (size_t)sent : 0);
+        watch_progress(conn);
+    } else {
+        reply_unref(reply);
+        conn_close(conn);
+    }
+}
+
+/* The same for a part. */
+static void part_taken(struct conn *conn, struct reply *part, int sent) {
+    size_t taken = sent > 0 ? (size_t)sent : 0;
+    if (sent < 0 && sent != UV_EAGAIN) {
+        reply_unref(part);
+        conn_close(conn);
+    } else if (taken == part->len) {
+        reply_unref(part);
+    } else {
+        bool is_first = !conn->parts_unsent;
+        size_t rest = part->len - taken;
+        send_rest(conn, part, taken);
+        conn->unsent = is_first ? UINT32_MAX : conn->unsent + (uint32_t)rest;
+    }
+}
+
+void conn_queue_sent(void *owner, struct reply *reply, int sent) {
+    struct conn *conn = owner;
+    conn->queued = 0;
+    if (!reply->is_part) {
+        reply_taken(conn, reply, sent);
+        return;
+    }
+    part_taken(conn, reply, sent);
+    if (conn->state == CONN_STREAMING)
+        shared_of(conn)->handler->sent(&conn->exchange);
+}
+
+/* False when the reply must be written at once: there is no sender for it, or the next request is
+ * here already. */
+static bool queue_reply(struct conn *conn, struct reply *reply) {
+    uv_os_fd_t fd;
+    if (conn->is_ahead || uv_fileno(&conn->handle, &fd) != 0)
+        return false;
+    conn->queued = (uint16_t)sender_queue(shared_of(conn)->sender, conn, fd, reply);
+    return conn->queued;
+}
+
+void exchange_reply(struct exchange *exchange, struct reply *reply) {
+    struct conn *conn = conn_of(exchange);
+    assert(conn->state == CONN_WAITING);
+    conn_stop_waiting(conn);
+    counters.replies[reply->status < HTTP_STATUS_COUNT ? reply->status : HTTP_STATUS_COUNT]++;
+    if (queue_reply(conn, reply)) {
+        conn->state = CONN_SENDING;
+        return;
+    }
+    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
+    reply_taken(conn, reply, uv_try_write(&conn->stream, &bytes, 1));
+}
+
+/* --- Streams ---------------------------------------------------------------------------------- */
+
+/* Behind what is unsent already. */
+static void send_part(struct conn *conn, struct reply *part) {
+    uv_buf_t bytes = uv_buf_init(part->data, (unsigned)part->len);
+    part_taken(conn, part, conn->parts_unsent ? UV_EAGAIN : uv_try_write(&conn->stream, &bytes, 1));
+}
+
+bool exchange_begin(struct exchange *exchange, struct reply *head) {
+    struct conn *conn = conn_of(exchange);
+    assert(conn->state == CONN_WAITING && !conn->parts_unsent);
+    conn->state = CONN_STREAMING;
+    conn->stalls = 0;
+    counters.replies[head->status]++;
+    send_part(conn, head);
+    return conn->state == CONN_STREAMING;
+}
+
+bool exchange_part(struct exchange *exchange, struct reply *part, bool at_once) {
+    struct conn *conn = conn_of(exchange);
+    assert(conn->state == CONN_STREAMING && !conn->queued);
+    bool is_first = !conn->parts_unsent;
+    if (is_first && !at_once && queue_reply(conn, part))
+        return false;
+    size_t bytes = part->len + sizeof(struct sending);
+    if (is_first || conn->parts_unsent + bytes <= CONN_STREAM_MAX_BYTES) {
+        send_part(conn, part);
+    } else {
+        reply_unref(part);
+        conn_cut(conn);
+    }
+    return conn->state == CONN_STREAMING;
+}
+
+bool exchange_is_busy(const struct exchange *exchange) {
+    return container_of(exchange, const struct conn, exchange)->queued;
+}
+
+uint32_t exchange_unsent(const struct exchange *exchange) {
+    return container_of(exchange, const struct conn, exchange)->parts_unsent;
+}
+
+bool conn_stream_moves(struct conn *conn) {
+    uint32_t unsent = conn->parts_unsent ? socket_unsent_bytes(&conn->stream) : 0;
+    conn->stalls = unsent && unsent >= conn->unsent ? conn->stalls + 1 : 0;
+    conn->unsent = unsent;
+    return conn->stalls < CONN_STALLS_MAX;
+}
+
+void exchange_end(struct exchange *exchange) {
+    struct conn *conn = conn_of(exchange);
+    struct conn_shared *shared = shared_of(conn);
+    if (conn->queued)
+        sender_flush(shared->sender);
+    assert(conn->state == CONN_STREAMING || conn->state == CONN_CLOSED);
+    if (conn->state == CONN_CLOSED)
+        return;
+    conn_stop_waiting(conn);
+    struct reply *end = exchange->is_1_1 ? reply_new_part(SLICE(""), REPLY_CHUNKED) : NULL;
+    bool is_cut = conn->queued || (exchange->is_1_1 && !end);
+    conn->state = CONN_SENDING;
+    exchange->close = exchange->close || shared->is_draining;
+    if (end)
+        send_part(conn, end);
+    if (is_cut)
+        conn_close(conn);
+    else if (conn->state == CONN_SENDING && conn->parts_unsent)
+        watch_progress(conn);
+    else if (conn->state == CONN_SENDING)
+        reply_sent(conn, false);
+}
