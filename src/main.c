@@ -1,4 +1,4 @@
-/* The command line: `serve`, `health`, `new`, `check`, and the wiring of a server's parts. */
+/* The command line: picks the command, and wires the parts of a server for `serve`. */
 #include "api/api.h"
 #include "api/body.h"
 #include "api/report.h"
@@ -11,6 +11,7 @@
 #include "base/worker.h"
 #include "cli/health.h"
 #include "cli/new.h"
+#include "cli/send.h"
 #include "http/budget.h"
 #include "http/server.h"
 #include "redis/options.h"
@@ -42,6 +43,7 @@ static const char usage[] =
     "  longline new [BASE_URL]               print a new secret address\n"
     "  longline new --keys [BASE_URL]        print three: to keep, to read by, to send to\n"
     "  longline check FILE                   read a data file, and say whether it is whole\n"
+    "  longline send URL [KEY=VALUE]...      send an update, and print its id\n"
     "  longline --help | --version\n"
     "\n"
     "Try it:\n"
@@ -298,6 +300,8 @@ int main(int argc, char **argv) {
         return ask_health(argc - 2, argv + 2);
     if (strcmp(command, "check") == 0)
         return check(argc - 2, argv + 2);
+    if (strcmp(command, "send") == 0)
+        return send_run(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
         return new_print(argc - 2, argv + 2)
                    ? EXIT_SUCCESS
