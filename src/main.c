@@ -9,9 +9,11 @@
 #include "base/loop_memory.h"
 #include "base/turn.h"
 #include "base/worker.h"
+#include "cli/forward.h"
 #include "cli/health.h"
 #include "cli/new.h"
 #include "cli/send.h"
+#include "cli/tail.h"
 #include "http/budget.h"
 #include "http/server.h"
 #include "redis/options.h"
@@ -44,6 +46,8 @@ static const char usage[] =
     "  longline new --keys [BASE_URL]        print three: to keep, to read by, to send to\n"
     "  longline check FILE                   read a data file, and say whether it is whole\n"
     "  longline send URL [KEY=VALUE]...      send an update, and print its id\n"
+    "  longline tail URL                     print updates as they come\n"
+    "  longline forward URL TARGET           repeat requests to a local web server\n"
     "  longline --help | --version\n"
     "\n"
     "Try it:\n"
@@ -302,6 +306,10 @@ int main(int argc, char **argv) {
         return check(argc - 2, argv + 2);
     if (strcmp(command, "send") == 0)
         return send_run(argc - 2, argv + 2);
+    if (strcmp(command, "tail") == 0)
+        return tail_run(argc - 2, argv + 2);
+    if (strcmp(command, "forward") == 0)
+        return forward_run(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
         return new_print(argc - 2, argv + 2)
                    ? EXIT_SUCCESS

@@ -67,7 +67,7 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
 static int on_progress(void *context, curl_off_t all_down, curl_off_t down, curl_off_t all_up,
                        curl_off_t up) {
     struct transfer *transfer = context;
-    if (down != transfer->received || up != transfer->sent)
+    if ((down != transfer->received || up != transfer->sent) && !transfer->request->limits_all)
         transfer->moved_ms = clock_steady_ms();
     transfer->received = down;
     transfer->sent = up;
@@ -136,7 +136,7 @@ static void wait_for_more(CURLM *multi) {
 
 static bool is_silent(const struct transfer *transfer) {
     int64_t limit_ms = transfer->request->limit_ms;
-    if (transfer->received && limit_ms > EXCHANGE_PROGRESS_MS)
+    if (transfer->received && !transfer->request->limits_all && limit_ms > EXCHANGE_PROGRESS_MS)
         limit_ms = EXCHANGE_PROGRESS_MS;
     return clock_steady_ms() - transfer->moved_ms >= limit_ms;
 }

@@ -1,10 +1,10 @@
 /*
- * One HTTP request and its reply, by libcurl: proxies, TLS and names as curl does. Redirects are not
- * followed: an address is a secret.
+ * One HTTP request and its reply, by libcurl: proxies, TLS and names as curl does. Redirects are
+ * not followed: an address is a secret.
  *
  * Nothing lasts for ever here. A request ends when nothing moves for its limit, by the monotonic
- * clock; and, if it wants, as soon as the machine turns out to have slept, by the wall clock and the
- * boot clock: a connection that slept may look alive and be dead.
+ * clock; and, if it wants, as soon as the machine turns out to have slept, by the wall clock and
+ * the boot clock: a connection that slept may look alive and be dead.
  */
 #pragma once
 
@@ -37,6 +37,7 @@ struct exchange_request {
     bool has_body;
     bool is_direct;         /* no proxy, whatever the environment says */
     bool notices_sleep;     /* ends with EXCHANGE_SLEPT */
+    bool limits_all;        /* the limit is that of the whole request */
     int64_t limit_ms;       /* until the reply begins, from the last byte sent on */
     size_t reply_max_bytes; /* 0: the body is not kept */
 };

@@ -49,6 +49,8 @@ static const struct spec {
     {0, "state", "FILE", "where the place is kept", FORWARD | EXEC, TEXT, AT(state)},
     {0, "restart", NULL, "forget the place that is kept", FORWARD | EXEC, FLAG, AT(restart)},
     {0, "sleep", "SECONDS", "how long a poll waits (default 25)", READERS, TEXT, AT(sleep)},
+    {0, "backoff", "SECONDS", "the first pause after a failure (default 0.5)", READERS, TEXT,
+     AT(backoff)},
     {0, "json", NULL, "one line of JSON for each event, for programs", ALL, FLAG, AT(json)},
     {'h', "help", NULL, "print this", ALL, FLAG, AT(help)},
 #undef AT

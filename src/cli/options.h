@@ -22,7 +22,7 @@ struct option_list {
 struct options {
     const char *data;
     struct option_list headers, where;
-    const char *since, *ts, *count, *as, *sleep, *timeout, *on_reject, *state;
+    const char *since, *ts, *count, *as, *sleep, *backoff, *timeout, *on_reject, *state;
     bool full, json, keep_host, restart, help;
     char **words; /* what is no option, the URL first */
     int word_count;

@@ -3,6 +3,7 @@
 #include "cli/exchange.h"
 #include "cli/link.h"
 #include "cli/options.h"
+#include "cli/page.h"
 #include "cli/stop.h"
 #include "version.h"
 
@@ -104,7 +105,7 @@ static bool has_type(const struct options *options) {
     return false;
 }
 
-/* curl adds some of its own, unless they are named. What is no JSON gets no type: longline looks. */
+/* curl adds some of its own, unless they are named. What is no JSON gets no type. */
 static struct curl_slist *make_headers(const struct options *options, struct slice body) {
     static const char *const own[] = {
         "Expect:", "Accept:", "User-Agent: longline/" LONGLINE_VERSION};
@@ -121,24 +122,10 @@ static struct curl_slist *make_headers(const struct options *options, struct sli
     return list;
 }
 
-/* The server's own word for what is wrong, or "". */
-static void read_error(struct slice body, struct buf *out) {
-    struct json_member member;
-    struct buf scratch = {0};
-    if (json_check(body) == JSON_OBJECT)
-        for (struct slice rest = body; json_next_member(&rest, &member);)
-            if (slice_equal(member.key, SLICE("error_description")) && member.value.len > 2) {
-                struct slice inside = {member.value.data + 1, member.value.len - 2};
-                struct slice text = json_unescape(inside, &scratch);
-                buf_append(out, text.data, text.len);
-            }
-    buf_deinit(&scratch);
-    buf_putc(out, '\0');
-}
-
 static int tell_refusal(const struct exchange_reply *reply) {
     struct buf error = {0};
-    read_error((struct slice){reply->body.data, reply->body.len}, &error);
+    page_parse_error((struct slice){reply->body.data, reply->body.len}, reply->status, &error);
+    buf_putc(&error, '\0');
     const char *text = error.failed ? "" : error.data;
     int code = EX_PROTOCOL;
     if (*text && reply->status == 403)
