@@ -9,6 +9,7 @@
 #include "base/loop_memory.h"
 #include "base/turn.h"
 #include "base/worker.h"
+#include "cli/exec.h"
 #include "cli/forward.h"
 #include "cli/health.h"
 #include "cli/new.h"
@@ -48,6 +49,7 @@ static const char usage[] =
     "  longline send URL [KEY=VALUE]...      send an update, and print its id\n"
     "  longline tail URL                     print updates as they come\n"
     "  longline forward URL TARGET           repeat requests to a local web server\n"
+    "  longline exec URL -- CMD...           run a command for every update\n"
     "  longline --help | --version\n"
     "\n"
     "Try it:\n"
@@ -55,7 +57,7 @@ static const char usage[] =
     "  curl -d '{\"hello\":\"world\"}' http://localhost:3000/SECRET\n"
     "  curl 'http://localhost:3000/SECRET?ts=0&sleep=60'\n"
     "\n"
-    "`longline serve --help` lists the settings.\n";
+    "`longline COMMAND --help` says more of each; `longline serve --help` lists the settings.\n";
 
 static struct {
     struct config config;
@@ -293,6 +295,13 @@ static int check(int argc, char **argv) {
                                      : EXIT_USAGE;
 }
 
+/* The commands that talk to a server from anywhere. */
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} clients[] = {
+    {"send", send_run}, {"tail", tail_run}, {"forward", forward_run}, {"exec", exec_run}};
+
 int main(int argc, char **argv) {
     const char *command = argc > 1 ? argv[1] : "";
     if (sodium_init() < 0)
@@ -304,12 +313,9 @@ int main(int argc, char **argv) {
         return ask_health(argc - 2, argv + 2);
     if (strcmp(command, "check") == 0)
         return check(argc - 2, argv + 2);
-    if (strcmp(command, "send") == 0)
-        return send_run(argc - 2, argv + 2);
-    if (strcmp(command, "tail") == 0)
-        return tail_run(argc - 2, argv + 2);
-    if (strcmp(command, "forward") == 0)
-        return forward_run(argc - 2, argv + 2);
+    for (size_t i = 0; i < sizeof clients / sizeof *clients; i++)
+        if (strcmp(command, clients[i].name) == 0)
+            return clients[i].run(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
         return new_print(argc - 2, argv + 2)
                    ? EXIT_SUCCESS

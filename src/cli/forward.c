@@ -168,7 +168,7 @@ int forward_run(int argc, char **argv) {
         return EX_OK;
     }
     if (options.word_count != 2)
-        return options_complain(EX_USAGE, "usage: longline forward URL TARGET [OPTION]...");
+        return options_complain(EX_USAGE, "usage: longline forward [OPTION]... URL TARGET");
     struct forward forward = {
         .url = options.words[1], .keeps_host = options.keep_host, .timeout_ms = TIMEOUT_MS};
     int code = run(&forward, &options);

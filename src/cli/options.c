@@ -58,49 +58,51 @@ static const struct spec {
 
 enum { SPECS = sizeof specs / sizeof *specs };
 
-#define READER_CODES                                                                               \
-    "  64  a mistake in the command line, or a request that the server does not take\n"            \
-    "  74  the output cannot be written\n"                                                         \
-    "  77  the address does not read\n"
+#define CODE_USAGE                                                                                 \
+    "  64  a mistake in the command line, or a request that the server does not take\n"
+#define CODE_MEMORY "  71  out of memory\n"
+#define CODE_NO_PLACE "  73  the place cannot be kept\n"
+#define CODE_COPY "  75  another copy does this already\n"
+#define CODE_NO_READER "  77  the address does not read\n"
 
 static const struct {
     const char *name, *usage, *about, *codes;
 } told[COMMANDS] = {
     [COMMAND_SEND] =
-        {"send", "URL [-d JSON | -d @FILE | KEY=VALUE... | KEY:=JSON...]",
+        {"send", "[OPTION]... URL [KEY=VALUE | KEY:=JSON]...",
          "Sends an update and prints its id. KEY=VALUE makes an object of strings; the value of\n"
-         "KEY:=JSON is JSON. Without data, standard input is sent.\n",
+         "KEY:=JSON is JSON. Without them and without -d, standard input is sent.\n",
          "   0  it is stored\n"
          "  64  a mistake in the command line\n"
          "  65  the server refuses it; nothing is stored\n"
          "  66  the file cannot be read\n"
-         "  69  the server cannot be reached, or stores nothing now\n"
-         "  75  no answer: it may be stored or not\n"
+         "  69  the server cannot be reached, or stores nothing now\n" CODE_MEMORY
+         "  75  no answer, or an error of the server: it may be stored or not\n"
          "  76  the answer is not longline's\n"
          "  77  the address does not send\n"},
-    [COMMAND_TAIL] = {"tail", "URL",
+    [COMMAND_TAIL] = {"tail", "[OPTION]... URL",
                       "Prints updates as they come, one JSON text a line; coloured on a terminal.\n"
                       "Gaps and outages go to standard error.\n",
-                      "   0  stopped by a signal, or by its reader\n" READER_CODES},
+                      "   0  stopped by a signal, or by its reader\n" CODE_USAGE CODE_MEMORY
+                      "  74  the output cannot be written\n" CODE_NO_READER},
     [COMMAND_FORWARD] =
-        {"forward", "URL TARGET",
+        {"forward", "[OPTION]... URL TARGET",
          "Repeats every request to TARGET, a local web server: at least once, in order. Its place\n"
          "moves on with each 2xx and is kept in a file. What fails is tried again for ever; a\n"
-         "3xx or 4xx other than 408, 425 and 429 is a refusal.\n",
-         "   0  stopped by a signal\n"
-         "  65  the target refuses an update, with --on-reject=stop\n"
-         "  73  the place cannot be kept\n"
-         "  75  another copy does this already\n" READER_CODES},
+         "3xx or 4xx other than 408, 425 and 429 is a refusal. It begins with what comes from now\n"
+         "on, or where it stopped.\n",
+         "   0  stopped by a signal\n" CODE_USAGE
+         "  65  the target refuses an update, with --on-reject=stop\n" CODE_MEMORY CODE_NO_PLACE
+             CODE_COPY CODE_NO_READER},
     [COMMAND_EXEC] =
-        {"exec", "URL -- CMD...",
+        {"exec", "[OPTION]... URL -- CMD...",
          "Runs CMD for every update, one after the other, in order: the exact body on standard\n"
-         "input; LONGLINE_TS, _METHOD, _PATH, _QUERY, _AT, _FROM and _HEADER_NAME... in its\n"
-         "environment. Exit 0 confirms; 65 refuses for good; anything else is tried again.\n",
-         "   0  stopped by a signal\n"
+         "input; LONGLINE_TS, _AT, _METHOD, _PATH, _QUERY, _FROM and _HEADER_... in its\n"
+         "environment. Exit 0 confirms; 65 refuses for good; anything else is tried again. It\n"
+         "begins with what comes from now on, or where it stopped.\n",
+         "   0  stopped by a signal\n" CODE_USAGE
          "  65  CMD refuses an update, with --on-reject=stop\n"
-         "  69  CMD cannot be run\n"
-         "  73  the place cannot be kept\n"
-         "  75  another copy does this already\n" READER_CODES},
+         "  69  CMD cannot be run\n" CODE_MEMORY CODE_NO_PLACE CODE_COPY CODE_NO_READER},
 };
 
 int options_complain(int status, const char *format, ...) {
@@ -114,7 +116,7 @@ int options_complain(int status, const char *format, ...) {
 }
 
 void options_help(enum command command) {
-    printf("Usage: longline %s %s [OPTION]...\n\n%s\n", told[command].name, told[command].usage,
+    printf("Usage: longline %s %s\n\n%s\n", told[command].name, told[command].usage,
            told[command].about);
     for (const struct spec *spec = specs; spec < specs + SPECS; spec++) {
         if (!(spec->commands & 1u << command))

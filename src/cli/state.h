@@ -20,7 +20,7 @@ enum state_opened state_open(struct state **state, const char *path, const char 
                              struct slice identity, char *error, size_t error_size);
 void state_close(struct state *state);
 
-/* Reads the place. False when there is none yet, and for a file that is no place, when `*is_bad`. */
+/* Reads the place. False when there is none yet, and with `*is_bad` for a file that holds none. */
 bool state_load(const struct state *state, struct feed_place *place, bool *is_bad);
 
 /* Keeps the place: it is on disk when this returns. False and errno when that fails. */

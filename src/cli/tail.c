@@ -116,7 +116,7 @@ int tail_run(int argc, char **argv) {
         return EX_OK;
     }
     if (options.word_count != 1)
-        return options_complain(EX_USAGE, "usage: longline tail URL [OPTION]...");
+        return options_complain(EX_USAGE, "usage: longline tail [OPTION]... URL");
     if (!reading_options(&options, &feed_options, error, sizeof error))
         return options_complain(EX_USAGE, "%s", error);
     struct tail tail = {
