@@ -133,5 +133,6 @@ bool screen_write(FILE *stream, const struct buf *text) {
         errno = ENOMEM;
         return false;
     }
-    return fwrite(text->data, 1, text->len, stream) == text->len && fflush(stream) == 0;
+    return !text->len ||
+           (fwrite(text->data, 1, text->len, stream) == text->len && fflush(stream) == 0);
 }

@@ -107,8 +107,8 @@ static bool has_type(const struct options *options) {
 
 /* curl adds some of its own, unless they are named. What is no JSON gets no type. */
 static struct curl_slist *make_headers(const struct options *options, struct slice body) {
-    static const char *const own[] = {
-        "Expect:", "Accept:", "User-Agent: longline/" LONGLINE_VERSION};
+    static const char agent[] = "User-Agent: longline/" LONGLINE_VERSION;
+    const char *const own[] = {"Expect:", "Accept:", agent};
     struct curl_slist *list = NULL;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         list = curl_slist_append(list, own[i]);

@@ -56,6 +56,10 @@ static bool choose_path(struct state *state, const char *command, struct slice i
 
 static bool set_path(struct state *state, const char *path, const char *command,
                      struct slice identity, char *error, size_t error_size) {
+    if (path && strlen(path) >= sizeof state->path) {
+        snprintf(error, error_size, "--state: %s", strerror(ENAMETOOLONG));
+        return false;
+    }
     if (path)
         snprintf(state->path, sizeof state->path, "%s", path);
     else if (!choose_path(state, command, identity)) {

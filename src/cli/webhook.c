@@ -5,6 +5,8 @@
 #include <sodium.h>
 #include <stdlib.h>
 
+enum { EVENT_MAX_BYTES = 64 };
+
 static bool is_token(struct slice text) {
     for (size_t i = 0; i < text.len; i++) {
         char c = text.data[i];
@@ -27,8 +29,8 @@ static bool is_value(struct slice text) {
     return true;
 }
 
-static bool is_anything(struct slice text) {
-    return text.len > 0;
+static bool is_short(struct slice text) {
+    return text.len <= EVENT_MAX_BYTES;
 }
 
 /* Ends with a NUL that does not count. */
@@ -171,6 +173,6 @@ void webhook_write_event(const struct webhook *webhook, struct buf *out) {
         buf_puts(out, value ? value : "");
     }
     if (!out->len && json_check(body) == JSON_OBJECT)
-        read_text(body, SLICE("type"), is_anything, out);
+        read_text(body, SLICE("type"), is_short, out);
     end_text(out);
 }

@@ -4,7 +4,6 @@ tests/clients runs the cases of clients/conformance.json against it as well.
 """
 
 import contextlib
-import glob
 import json
 import os
 import pty
@@ -18,6 +17,7 @@ from commands import Command, Target, is_refused, run
 from keys import new_keys
 from longline_server import BINARY, PATIENCE_S, wait_until
 from proxy import Proxy
+from test_clock import clock
 
 USAGE, NO_PERMISSION = 64, 77
 
@@ -264,21 +264,15 @@ def test_a_line_that_is_cut_without_a_word(server, tail):
         assert command.lines == ['{"n":1}', '{"n":2}'] and "nothing comes" in command.stderr
 
 
-def test_a_machine_that_slept(server, tail, tmp_path):
+def test_a_machine_that_slept(server, tail, clock):
     """Its line may be dead: it asks again at once, over another one."""
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    faketime = next(iter(sorted(glob.glob("/usr/lib/*/faketime/libfaketime.so.1"))), None)
-    if not faketime:
-        pytest.skip("libfaketime is missing")
     channel = server.channel()
     with Proxy(("127.0.0.1", server.port)) as proxy:
-        settings = {"LD_PRELOAD": faketime, "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
-        command = tail(f"http://127.0.0.1:{proxy.port}{channel}", **settings)
+        command = tail(f"http://127.0.0.1:{proxy.port}{channel}", **{name: str(value) for name, value in clock.settings.items()})
         server.wait_for_parked(1)
         (line,) = proxy.open_lines()
         line.flows.clear()
-        clock.write_text("+2h")
+        clock.set(1)
         command.wait_for_note("this machine has slept")
         push(server, channel, 1)
         wait_for_lines(command, '{"n":1}')
