@@ -66,10 +66,10 @@ enum { SPECS = sizeof specs / sizeof *specs };
 #define CODE_NO_READER "  77  the address does not read\n"
 
 static const struct {
-    const char *name, *usage, *about, *codes;
+    const char *name, *brief, *usage, *about, *codes;
 } told[COMMANDS] = {
     [COMMAND_SEND] =
-        {"send", "[OPTION]... URL [KEY=VALUE | KEY:=JSON]...",
+        {"send", "send an update, and print its id", "[OPTION]... URL [KEY=VALUE | KEY:=JSON]...",
          "Sends an update and prints its id. KEY=VALUE makes an object of strings; the value of\n"
          "KEY:=JSON is JSON. Without them and without -d, standard input is sent.\n",
          "   0  it is stored\n"
@@ -80,13 +80,13 @@ static const struct {
          "  75  no answer, or an error of the server: it may be stored or not\n"
          "  76  the answer is not longline's\n"
          "  77  the address does not send\n"},
-    [COMMAND_TAIL] = {"tail", "[OPTION]... URL",
+    [COMMAND_TAIL] = {"tail", "print updates as they come", "[OPTION]... URL",
                       "Prints updates as they come, one JSON text a line; coloured on a terminal.\n"
                       "Gaps and outages go to standard error.\n",
                       "   0  stopped by a signal, or by its reader\n" CODE_USAGE CODE_MEMORY
                       "  74  the output cannot be written\n" CODE_NO_READER},
     [COMMAND_FORWARD] =
-        {"forward", "[OPTION]... URL TARGET",
+        {"forward", "repeat requests to a local web server", "[OPTION]... URL TARGET",
          "Repeats every request to TARGET, a local web server: at least once, in order. Its place\n"
          "moves on with each 2xx and is kept in a file. What fails is tried again for ever; a\n"
          "3xx or 4xx other than 408, 425 and 429 is a refusal. It begins with what comes from now\n"
@@ -95,7 +95,7 @@ static const struct {
          "  65  the target refuses an update, with --on-reject=stop\n" CODE_MEMORY CODE_NO_PLACE
              CODE_COPY CODE_NO_READER},
     [COMMAND_EXEC] =
-        {"exec", "[OPTION]... URL -- CMD...",
+        {"exec", "run a command for every update", "[OPTION]... URL -- CMD...",
          "Runs CMD for every update, one after the other, in order: the exact body on standard\n"
          "input; LONGLINE_TS, _AT, _METHOD, _PATH, _QUERY, _FROM and _HEADER_... in its\n"
          "environment. Exit 0 confirms; 65 refuses for good; anything else is tried again. It\n"
@@ -118,17 +118,38 @@ int options_complain(int status, const char *format, ...) {
 void options_help(enum command command) {
     printf("Usage: longline %s %s\n\n%s\n", told[command].name, told[command].usage,
            told[command].about);
-    for (const struct spec *spec = specs; spec < specs + SPECS; spec++) {
-        if (!(spec->commands & 1u << command))
-            continue;
+    struct option_told option;
+    for (size_t at = 0; options_next(command, &at, &option);) {
         char left[64], letter[5] = "    ";
-        if (spec->letter)
-            snprintf(letter, sizeof letter, "-%c, ", spec->letter);
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, spec->name, spec->value ? " " : "",
-                 spec->value ? spec->value : "");
-        printf("  %-27s %s\n", left, spec->help);
+        if (option.letter)
+            snprintf(letter, sizeof letter, "-%c, ", option.letter);
+        snprintf(left, sizeof left, "%s--%s%s%s", letter, option.name, option.value ? " " : "",
+                 option.value ? option.value : "");
+        printf("  %-27s %s\n", left, option.help);
     }
     printf("\nExit codes:\n%s", told[command].codes);
+}
+
+const char *options_name(enum command command) {
+    return told[command].name;
+}
+
+const char *options_about(enum command command) {
+    return told[command].brief;
+}
+
+bool options_next(enum command command, size_t *at, struct option_told *option) {
+    while (*at < SPECS) {
+        const struct spec *spec = &specs[(*at)++];
+        *option = (struct option_told){.letter = spec->letter,
+                                       .name = spec->name,
+                                       .value = spec->value,
+                                       .help = spec->help,
+                                       .is_list = spec->kind == LIST};
+        if (spec->commands & 1u << command)
+            return true;
+    }
+    return false;
 }
 
 /* The option that `word` begins with; its value, if it stands in the same word, to `*value`. */

@@ -38,6 +38,20 @@ bool options_parse(struct options *options, enum command command, int argc, char
 /* Prints what `longline COMMAND --help` does. */
 void options_help(enum command command);
 
+/* A command's name, and what it does in a few words. */
+const char *options_name(enum command command);
+const char *options_about(enum command command);
+
+/* An option as --help tells it. */
+struct option_told {
+    char letter;                     /* 0: none */
+    const char *name, *value, *help; /* value: NULL for a flag */
+    bool is_list;
+};
+
+/* Goes through the options of a command, from `*at` 0 on; false at the end. */
+bool options_next(enum command command, size_t *at, struct option_told *told);
+
 /* Reads seconds, such as 25 or 0.5, as milliseconds from 1 to max_s * 1000. */
 bool options_seconds(const char *text, int64_t max_s, int64_t *ms);
 
