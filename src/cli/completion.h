@@ -1,4 +1,4 @@
-/* `longline completion`: what a shell needs to complete commands and options, made of their table. */
+/* `longline completion`: what a shell needs to complete commands and options. */
 #pragma once
 
 /* Runs with the arguments behind `completion`; returns the exit code. */
