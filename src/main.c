@@ -10,6 +10,7 @@
 #include "base/turn.h"
 #include "base/worker.h"
 #include "cli/completion.h"
+#include "cli/doctor.h"
 #include "cli/exec.h"
 #include "cli/forward.h"
 #include "cli/health.h"
@@ -51,6 +52,7 @@ static const char usage[] =
     "  longline tail URL                     print updates as they come\n"
     "  longline forward URL TARGET           repeat requests to a local web server\n"
     "  longline exec URL -- CMD...           run a command for every update\n"
+    "  longline doctor URL                   say what stands in the way to a server\n"
     "  longline completion bash|zsh|fish     print what the shell needs to complete\n"
     "  longline --help | --version\n"
     "\n"
@@ -301,11 +303,8 @@ static int check(int argc, char **argv) {
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} clients[] = {{"send", send_run},
-               {"tail", tail_run},
-               {"forward", forward_run},
-               {"exec", exec_run},
-               {"completion", completion_run}};
+} clients[] = {{"send", send_run}, {"tail", tail_run},     {"forward", forward_run},
+               {"exec", exec_run}, {"doctor", doctor_run}, {"completion", completion_run}};
 
 int main(int argc, char **argv) {
     const char *command = argc > 1 ? argv[1] : "";

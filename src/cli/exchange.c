@@ -109,6 +109,7 @@ static void set_up(CURL *easy, struct transfer *transfer) {
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_CERTINFO, request->wants_certificate ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)EXCHANGE_CONNECT_MS);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->reply->error);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
@@ -183,6 +184,36 @@ static void read_reply(CURL *easy, struct exchange_reply *reply) {
     reply->has_duplicate = read_number(easy, "X-Duplicate", &reply->duplicate);
 }
 
+/* Days until the first certificate ends; -1 when that is not known. */
+static int certificate_days(CURL *easy) {
+    struct curl_certinfo *info = NULL;
+    struct tm end = {0};
+    if (curl_easy_getinfo(easy, CURLINFO_CERTINFO, &info) != CURLE_OK || !info ||
+        info->num_of_certs < 1)
+        return -1;
+    for (struct curl_slist *line = info->certinfo[0]; line; line = line->next)
+        if (strncmp(line->data, "Expire date:", 12) == 0 &&
+            strptime(line->data + 12, "%b %d %T %Y", &end))
+            return (int)((timegm(&end) - clock_wall_ms() / 1000) / 86400);
+    return -1;
+}
+
+/* What only a few want to know. */
+static void read_details(CURL *easy, CURLcode code, struct exchange_reply *reply) {
+    curl_off_t name_us = 0, connect_us = 0, all_us = 0;
+    char *peer = NULL;
+    curl_easy_getinfo(easy, CURLINFO_NAMELOOKUP_TIME_T, &name_us);
+    curl_easy_getinfo(easy, CURLINFO_CONNECT_TIME_T, &connect_us);
+    curl_easy_getinfo(easy, CURLINFO_TOTAL_TIME_T, &all_us);
+    curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &peer);
+    reply->name_ms = name_us / 1000;
+    reply->connect_ms = connect_us / 1000;
+    reply->all_us = all_us;
+    reply->certificate_days = certificate_days(easy);
+    reply->is_tls_error = code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR;
+    snprintf(reply->peer, sizeof reply->peer, "%s", peer ? peer : "");
+}
+
 static void explain(CURLcode code, struct exchange_reply *reply) {
     static const char *const words[] = {
         [EXCHANGE_SILENT] = "nothing comes",
@@ -206,6 +237,8 @@ void exchange_run(struct exchange *exchange, const struct exchange_request *requ
     set_clocks(&transfer);
     if (curl_multi_add_handle(exchange->multi, easy) == CURLM_OK)
         reply->end = run(exchange->multi, &transfer, &code);
+    if (request->wants_certificate)
+        read_details(easy, code, reply);
     if (code == CURLE_OK && !transfer.is_head_whole)
         code = CURLE_RECV_ERROR;
     curl_off_t sent_us = 0, all_us = 0;

@@ -37,6 +37,7 @@ struct exchange_request {
     bool has_body;
     bool is_direct;         /* no proxy, whatever the environment says */
     bool notices_sleep;     /* ends with EXCHANGE_SLEPT */
+    bool wants_certificate; /* says how long it is valid */
     bool limits_all;        /* the limit is that of the whole request */
     int64_t limit_ms;       /* until the reply begins, from the last byte sent on */
     size_t reply_max_bytes; /* 0: the body is not kept */
@@ -49,8 +50,12 @@ struct exchange_reply {
     int64_t waited_ms;     /* how long the server had the request; 0: it never had */
     int64_t retry_after_s; /* -1: none */
     bool has_total, has_updates, has_duplicate;
-    uint64_t total, updates, duplicate; /* X-Total-Updates, X-Updates, X-Duplicate */
-    char error[CURL_ERROR_SIZE];        /* why there is no reply, in a few words */
+    uint64_t total, updates, duplicate;  /* X-Total-Updates, X-Updates, X-Duplicate */
+    int64_t name_ms, connect_ms, all_us; /* when the name was known, when connected, the end */
+    int certificate_days;                /* that are left; -1: not known */
+    bool is_tls_error;                   /* there is no connection because of TLS */
+    char peer[64];                       /* the address of the other end */
+    char error[CURL_ERROR_SIZE];         /* why there is no reply, in a few words */
 };
 
 /* A client, which keeps its connections; NULL without memory. */

@@ -13,8 +13,9 @@ enum {
     TAIL = 1 << COMMAND_TAIL,
     FORWARD = 1 << COMMAND_FORWARD,
     EXEC = 1 << COMMAND_EXEC,
+    DOCTOR = 1 << COMMAND_DOCTOR,
     READERS = TAIL | FORWARD | EXEC,
-    ALL = SEND | READERS,
+    ALL = SEND | READERS | DOCTOR,
 };
 
 static const struct spec {
@@ -48,7 +49,8 @@ static const struct spec {
      AT(timeout)},
     {0, "state", "FILE", "where the place is kept", FORWARD | EXEC, TEXT, AT(state)},
     {0, "restart", NULL, "forget the place that is kept", FORWARD | EXEC, FLAG, AT(restart)},
-    {0, "sleep", "SECONDS", "how long a poll waits (default 25)", READERS, TEXT, AT(sleep)},
+    {0, "sleep", "SECONDS", "how long a poll waits (default 25; doctor: 60)", READERS | DOCTOR,
+     TEXT, AT(sleep)},
     {0, "backoff", "SECONDS", "the first pause after a failure (default 0.5)", READERS, TEXT,
      AT(backoff)},
     {0, "json", NULL, "one line of JSON for each event, for programs", ALL, FLAG, AT(json)},
@@ -103,6 +105,16 @@ static const struct {
          "   0  stopped by a signal\n" CODE_USAGE
          "  65  CMD refuses an update, with --on-reject=stop\n"
          "  69  CMD cannot be run\n" CODE_MEMORY CODE_NO_PLACE CODE_COPY CODE_NO_READER},
+    [COMMAND_DOCTOR] =
+        {"doctor", "say what stands in the way to a server", "[OPTION]... URL",
+         "Measures what stands between this machine and a server, and says what to change: the\n"
+         "connection, the certificate, the round trip, this machine's address as the server sees\n"
+         "it, the clocks, the largest body, and when a proxy cuts an idle poll. That takes a\n"
+         "minute. It uses a channel of its own, and purges it.\n",
+         "   0  all is well\n"
+         "   1  something is not\n"
+         "  64  a mistake in the command line\n"
+         "  69  the server cannot be reached\n" CODE_MEMORY},
 };
 
 int options_complain(int status, const char *format, ...) {

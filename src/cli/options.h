@@ -10,7 +10,14 @@
 
 enum { OPTION_LIST_MAX = 64 };
 
-enum command { COMMAND_SEND, COMMAND_TAIL, COMMAND_FORWARD, COMMAND_EXEC, COMMANDS };
+enum command {
+    COMMAND_SEND,
+    COMMAND_TAIL,
+    COMMAND_FORWARD,
+    COMMAND_EXEC,
+    COMMAND_DOCTOR,
+    COMMANDS
+};
 
 /* An option that may be repeated. */
 struct option_list {

@@ -58,17 +58,20 @@ class Target(socketserver.ThreadingTCPServer):
     """A web server on this machine. `answer(number, received)` says how to answer a request, counted from 0:
 
     a status; a status with headers and a body; None to hang up; or a function that takes the connection and says so.
+    With `context` it speaks TLS.
     """
 
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, answer=lambda number, received: 200, port=0):
+    def __init__(self, answer=lambda number, received: 200, port=0, context=None):
         self.answer = answer
         self.received = []
         self._counting = threading.Lock()
         super().__init__(("127.0.0.1", port), TargetConnection)
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.port = self.server_address[1]
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -107,7 +110,7 @@ class TargetConnection(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.wfile.write(body)
 
-    do_GET = do_POST = do_PUT = do_PATCH = handle_any
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
     def log_message(self, *_):
         pass
