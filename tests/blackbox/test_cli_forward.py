@@ -429,6 +429,28 @@ def test_stopped_for_a_while(server, forward):
         assert numbers(target) == [1, 2]
 
 
+@pytest.mark.torture
+def test_within_90_seconds(server, forward):
+    """With the polls that it has by itself: a line that is cut without a word, and a laptop that sleeps for two minutes."""
+    channel = server.channel()
+    with Proxy(("127.0.0.1", server.port)) as proxy, Target() as target:
+        command = ready(server, forward(f"http://127.0.0.1:{proxy.port}{channel}", target.url))
+        for line in proxy.open_lines():
+            line.flows.clear()
+        push(server, channel, 1)
+        wait_until(lambda: target.received, "the update", 90)
+        server.wait_for_parked(1)
+        command.process.send_signal(signal.SIGSTOP)
+        push(server, channel, 2)
+        for line in proxy.open_lines():
+            line.flows.clear()
+        time.sleep(120)  # which is what is tested
+        push(server, channel, 3)
+        command.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(target.received) >= 3, "the others", 90)
+        assert numbers(target) == [1, 2, 3]
+
+
 def test_a_signal_ends_it_whatever_it_waits_for(server, forward):
     """For the target's reply, and for the time of the next attempt."""
     channel, asked = server.channel(), threading.Event()
