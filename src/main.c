@@ -1,4 +1,4 @@
-/* The command line: `serve`, `health`, `new`, `check`, and the wiring of a server's parts. */
+/* The command line: picks the command, and wires the parts of a server for `serve`. */
 #include "api/api.h"
 #include "api/body.h"
 #include "api/report.h"
@@ -9,8 +9,14 @@
 #include "base/loop_memory.h"
 #include "base/turn.h"
 #include "base/worker.h"
+#include "cli/completion.h"
+#include "cli/doctor.h"
+#include "cli/exec.h"
+#include "cli/forward.h"
 #include "cli/health.h"
 #include "cli/new.h"
+#include "cli/send.h"
+#include "cli/tail.h"
 #include "http/budget.h"
 #include "http/server.h"
 #include "redis/options.h"
@@ -42,6 +48,12 @@ static const char usage[] =
     "  longline new [BASE_URL]               print a new secret address\n"
     "  longline new --keys [BASE_URL]        print three: to keep, to read by, to send to\n"
     "  longline check FILE                   read a data file, and say whether it is whole\n"
+    "  longline send URL [KEY=VALUE]...      send an update, and print its id\n"
+    "  longline tail URL                     print updates as they come\n"
+    "  longline forward URL TARGET           repeat requests to a local web server\n"
+    "  longline exec URL -- CMD...           run a command for every update\n"
+    "  longline doctor URL                   say what stands in the way to a server\n"
+    "  longline completion bash|zsh|fish     print what the shell needs to complete\n"
     "  longline --help | --version\n"
     "\n"
     "Try it:\n"
@@ -49,7 +61,7 @@ static const char usage[] =
     "  curl -d '{\"hello\":\"world\"}' http://localhost:3000/SECRET\n"
     "  curl 'http://localhost:3000/SECRET?ts=0&sleep=60'\n"
     "\n"
-    "`longline serve --help` lists the settings.\n";
+    "`longline COMMAND --help` says more of each; `longline serve --help` lists the settings.\n";
 
 static struct {
     struct config config;
@@ -287,6 +299,13 @@ static int check(int argc, char **argv) {
                                      : EXIT_USAGE;
 }
 
+/* The commands that talk to a server from anywhere. */
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} clients[] = {{"send", send_run}, {"tail", tail_run},     {"forward", forward_run},
+               {"exec", exec_run}, {"doctor", doctor_run}, {"completion", completion_run}};
+
 int main(int argc, char **argv) {
     const char *command = argc > 1 ? argv[1] : "";
     if (sodium_init() < 0)
@@ -298,6 +317,9 @@ int main(int argc, char **argv) {
         return ask_health(argc - 2, argv + 2);
     if (strcmp(command, "check") == 0)
         return check(argc - 2, argv + 2);
+    for (size_t i = 0; i < sizeof clients / sizeof *clients; i++)
+        if (strcmp(command, clients[i].name) == 0)
+            return clients[i].run(argc - 2, argv + 2);
     if (strcmp(command, "new") == 0)
         return new_print(argc - 2, argv + 2)
                    ? EXIT_SUCCESS

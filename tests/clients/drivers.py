@@ -27,6 +27,7 @@ DRIVERS = [
     Driver("node", "clients/js/tests/driver.mjs", ["node"], text=True),
     Driver("python", "clients/python/tests/driver.py", [PYTHON], text=True),
     Driver("python-asyncio", "clients/python/tests/driver.py", [PYTHON], ["--asyncio"], text=True),
+    Driver("tail", "tests/clients/tail_driver.py", [PYTHON]),
 ]
 
 

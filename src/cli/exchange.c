@@ -1,0 +1,277 @@
+#include "cli/exchange.h"
+#include "base/clock.h"
+#include "cli/stop.h"
+#include "version.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { LOOK_MS = 1000, SLEPT_MS = 8000 };
+
+struct exchange {
+    CURL *easy;
+    CURLM *multi;
+};
+
+/* A request under way. */
+struct transfer {
+    const struct exchange_request *request;
+    struct exchange_reply *reply;
+    curl_off_t sent, received;
+    bool is_head_whole;        /* curl takes half of one for a reply, when the connection ends */
+    int64_t moved_ms;          /* when a byte last moved */
+    int64_t wall_ms, awake_ms; /* the other clocks, ahead of the monotonic one */
+};
+
+static int64_t boot_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void set_clocks(struct transfer *transfer) {
+    transfer->moved_ms = clock_steady_ms();
+    transfer->wall_ms = clock_wall_ms() - transfer->moved_ms;
+    transfer->awake_ms = boot_ms() - transfer->moved_ms;
+}
+
+/* A clock that is set makes a poll begin anew, which costs nothing. */
+static bool has_slept(const struct transfer *transfer) {
+    int64_t now_ms = clock_steady_ms();
+    int64_t wall_ms = clock_wall_ms() - now_ms - transfer->wall_ms;
+    int64_t awake_ms = boot_ms() - now_ms - transfer->awake_ms;
+    return wall_ms > SLEPT_MS || wall_ms < -SLEPT_MS || awake_ms > SLEPT_MS;
+}
+
+/* Gets each line of each head, with those of a proxy and of 100 Continue. */
+static size_t on_head(char *line, size_t size, size_t count, void *context) {
+    struct transfer *transfer = context;
+    size_t len = size * count;
+    transfer->is_head_whole = len <= 2 && len && line[len - 1] == '\n';
+    return len;
+}
+
+static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
+    struct transfer *transfer = context;
+    struct buf *body = &transfer->reply->body;
+    size_t len = size * count, max = transfer->request->reply_max_bytes;
+    if (!max)
+        return len;
+    if (len > max - body->len)
+        return 0;
+    buf_append(body, bytes, len);
+    return body->failed ? 0 : len;
+}
+
+static int on_progress(void *context, curl_off_t all_down, curl_off_t down, curl_off_t all_up,
+                       curl_off_t up) {
+    struct transfer *transfer = context;
+    if ((down != transfer->received || up != transfer->sent) && !transfer->request->limits_all)
+        transfer->moved_ms = clock_steady_ms();
+    transfer->received = down;
+    transfer->sent = up;
+    return all_down < 0 || all_up < 0;
+}
+
+/* As the curl tool does. */
+static void set_authorities(CURL *easy) {
+    const char *file = getenv("CURL_CA_BUNDLE"), *directory = getenv("SSL_CERT_DIR");
+    if (!file || !*file)
+        file = getenv("SSL_CERT_FILE");
+    if (file && *file)
+        curl_easy_setopt(easy, CURLOPT_CAINFO, file);
+    if (directory && *directory)
+        curl_easy_setopt(easy, CURLOPT_CAPATH, directory);
+}
+
+static void set_body(CURL *easy, const struct exchange_request *request) {
+    if (!request->has_body && strcmp(request->method, "GET") == 0) {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        return;
+    }
+    curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.len ? request->body.data : "");
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.len);
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
+}
+
+static void set_up(CURL *easy, struct transfer *transfer) {
+    const struct exchange_request *request = transfer->request;
+    curl_easy_reset(easy);
+    curl_easy_setopt(easy, CURLOPT_URL, request->url);
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    if (request->target)
+        curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, request->target);
+    if (request->is_direct)
+        curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_CERTINFO, request->wants_certificate ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)EXCHANGE_CONNECT_MS);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->reply->error);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(easy, CURLOPT_XFERINFODATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+    set_authorities(easy);
+    set_body(easy, request);
+}
+
+/* Waits for the next event, for a second at most. */
+static void wait_for_more(CURLM *multi) {
+    struct pollfd watched[STOP_FDS];
+    struct curl_waitfd also[STOP_FDS];
+    size_t count = stop_fds(watched);
+    for (size_t i = 0; i < count; i++)
+        also[i] = (struct curl_waitfd){
+            .fd = watched[i].fd,
+            .events = (short)(watched[i].events & POLLIN ? CURL_WAIT_POLLIN : 0)};
+    curl_multi_poll(multi, also, (unsigned)count, LOOK_MS, NULL);
+}
+
+static bool is_silent(const struct transfer *transfer) {
+    int64_t limit_ms = transfer->request->limit_ms;
+    if (transfer->received && !transfer->request->limits_all && limit_ms > EXCHANGE_PROGRESS_MS)
+        limit_ms = EXCHANGE_PROGRESS_MS;
+    return clock_steady_ms() - transfer->moved_ms >= limit_ms;
+}
+
+static CURLcode result_of(CURLM *multi) {
+    int left;
+    CURLMsg *message = curl_multi_info_read(multi, &left);
+    return message ? message->data.result : CURLE_OUT_OF_MEMORY;
+}
+
+/* Runs until curl has an end, which goes to `*code`, or something else ends it. */
+static enum exchange_end run(CURLM *multi, const struct transfer *transfer, CURLcode *code) {
+    for (;;) {
+        int running = 0;
+        if (curl_multi_perform(multi, &running) != CURLM_OK || !running) {
+            *code = result_of(multi);
+            return EXCHANGE_REPLIED;
+        }
+        if (stop_is_asked())
+            return EXCHANGE_STOPPED;
+        if (transfer->request->notices_sleep && has_slept(transfer))
+            return EXCHANGE_SLEPT;
+        if (is_silent(transfer))
+            return EXCHANGE_SILENT;
+        wait_for_more(multi);
+    }
+}
+
+static bool read_number(CURL *easy, const char *name, uint64_t *number) {
+    struct curl_header *header;
+    return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
+           slice_number(slice_trim(slice_of(header->value)), INT64_MAX, number);
+}
+
+static void read_reply(CURL *easy, struct exchange_reply *reply) {
+    long status = 0;
+    uint64_t seconds;
+    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+    reply->status = (int)status;
+    if (read_number(easy, "Retry-After", &seconds))
+        reply->retry_after_s = seconds < INT32_MAX ? (int64_t)seconds : INT32_MAX;
+    reply->has_total = read_number(easy, "X-Total-Updates", &reply->total);
+    reply->has_updates = read_number(easy, "X-Updates", &reply->updates);
+    reply->has_duplicate = read_number(easy, "X-Duplicate", &reply->duplicate);
+}
+
+/* Days until the first certificate ends; -1 when that is not known. */
+static int certificate_days(CURL *easy) {
+    struct curl_certinfo *info = NULL;
+    struct tm end = {0};
+    if (curl_easy_getinfo(easy, CURLINFO_CERTINFO, &info) != CURLE_OK || !info ||
+        info->num_of_certs < 1)
+        return -1;
+    for (struct curl_slist *line = info->certinfo[0]; line; line = line->next)
+        if (strncmp(line->data, "Expire date:", 12) == 0 &&
+            strptime(line->data + 12, "%b %d %T %Y", &end))
+            return (int)((timegm(&end) - clock_wall_ms() / 1000) / 86400);
+    return -1;
+}
+
+/* What only a few want to know. */
+static void read_details(CURL *easy, CURLcode code, struct exchange_reply *reply) {
+    curl_off_t name_us = 0, connect_us = 0, all_us = 0;
+    char *peer = NULL;
+    curl_easy_getinfo(easy, CURLINFO_NAMELOOKUP_TIME_T, &name_us);
+    curl_easy_getinfo(easy, CURLINFO_CONNECT_TIME_T, &connect_us);
+    curl_easy_getinfo(easy, CURLINFO_TOTAL_TIME_T, &all_us);
+    curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &peer);
+    reply->name_ms = name_us / 1000;
+    reply->connect_ms = connect_us / 1000;
+    reply->all_us = all_us;
+    reply->certificate_days = certificate_days(easy);
+    reply->is_tls_error = code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR;
+    snprintf(reply->peer, sizeof reply->peer, "%s", peer ? peer : "");
+}
+
+static void explain(CURLcode code, struct exchange_reply *reply) {
+    static const char *const words[] = {
+        [EXCHANGE_SILENT] = "nothing comes",
+        [EXCHANGE_SLEPT] = "this machine has slept",
+        [EXCHANGE_STOPPED] = "stopped",
+    };
+    const char *text = reply->end == EXCHANGE_NOT_CONNECTED || reply->end == EXCHANGE_CUT
+                           ? curl_easy_strerror(code)
+                           : words[reply->end];
+    if (!*reply->error || text == words[reply->end])
+        snprintf(reply->error, sizeof reply->error, "%s", text);
+}
+
+void exchange_run(struct exchange *exchange, const struct exchange_request *request,
+                  struct exchange_reply *reply) {
+    CURL *easy = exchange->easy;
+    struct transfer transfer = {.request = request, .reply = reply};
+    CURLcode code = CURLE_OUT_OF_MEMORY;
+    *reply = (struct exchange_reply){.retry_after_s = -1};
+    set_up(easy, &transfer);
+    set_clocks(&transfer);
+    if (curl_multi_add_handle(exchange->multi, easy) == CURLM_OK)
+        reply->end = run(exchange->multi, &transfer, &code);
+    if (request->wants_certificate)
+        read_details(easy, code, reply);
+    if (code == CURLE_OK && !transfer.is_head_whole)
+        code = CURLE_RECV_ERROR;
+    curl_off_t sent_us = 0, all_us = 0;
+    curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+    curl_easy_getinfo(easy, CURLINFO_TOTAL_TIME_T, &all_us);
+    if (sent_us > 0)
+        reply->waited_ms = (all_us > sent_us ? all_us - sent_us : 0) / 1000 + 1;
+    if (reply->end == EXCHANGE_REPLIED && code == CURLE_OK) {
+        read_reply(easy, reply);
+    } else {
+        if (reply->end == EXCHANGE_REPLIED || (reply->end == EXCHANGE_SILENT && !reply->waited_ms))
+            reply->end = reply->waited_ms ? EXCHANGE_CUT : EXCHANGE_NOT_CONNECTED;
+        explain(code, reply);
+    }
+    curl_multi_remove_handle(exchange->multi, easy);
+}
+
+struct exchange *exchange_new(void) {
+    struct exchange *exchange = calloc(1, sizeof *exchange);
+    if (!exchange)
+        return NULL;
+    exchange->easy = curl_easy_init();
+    exchange->multi = curl_multi_init();
+    if (exchange->easy && exchange->multi)
+        return exchange;
+    exchange_free(exchange);
+    return NULL;
+}
+
+void exchange_free(struct exchange *exchange) {
+    if (!exchange)
+        return;
+    curl_easy_cleanup(exchange->easy);
+    curl_multi_cleanup(exchange->multi);
+    free(exchange);
+}

@@ -1,0 +1,86 @@
+#include "cli/link.h"
+
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NO_MEMORY "out of memory"
+
+static bool is_web(CURLU *url) {
+    char *scheme = NULL;
+    bool is = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+              (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
+    curl_free(scheme);
+    return is;
+}
+
+static CURLU *parse(const char *text) {
+    CURLU *url = curl_url();
+    if (url && curl_url_set(url, CURLUPART_URL, text, CURLU_PATH_AS_IS) == CURLUE_OK && is_web(url))
+        return url;
+    curl_url_cleanup(url);
+    return NULL;
+}
+
+const char *link_check_channel(const char *text) {
+    CURLU *url = parse(text);
+    char *path = NULL;
+    if (!url)
+        return "URL is the address of a channel: http://… or https://…";
+    curl_url_get(url, CURLUPART_PATH, &path, 0);
+    bool is_channel = path && strspn(path, "/") < strlen(path);
+    curl_free(path);
+    curl_url_cleanup(url);
+    return is_channel ? NULL : "URL has no channel: it is https://server/channel";
+}
+
+bool link_write_poll(const char *text, struct slice query, struct buf *out) {
+    buf_reset(out, SIZE_MAX);
+    buf_append(out, text, strcspn(text, "?#"));
+    buf_putc(out, '?');
+    buf_append(out, query.data, query.len);
+    buf_putc(out, '\0');
+    return !out->failed;
+}
+
+void link_escape(struct buf *out, const char *text) {
+    char *escaped = curl_easy_escape(NULL, text, 0);
+    if (escaped)
+        buf_puts(out, escaped);
+    else
+        out->failed = true;
+    curl_free(escaped);
+}
+
+/* A copy that free() takes; "" when there is nothing. */
+static char *part_of(CURLU *url, CURLUPart part) {
+    char *text = NULL, *copy;
+    curl_url_get(url, part, &text, 0);
+    copy = strdup(text ? text : "");
+    curl_free(text);
+    return copy;
+}
+
+const char *link_parse_target(const char *text, struct link_target *target) {
+    *target = (struct link_target){0};
+    CURLU *url = parse(text);
+    if (!url)
+        return "TARGET is the address of a web server: http://localhost:8080/hooks";
+    target->path = part_of(url, CURLUPART_PATH);
+    target->query = part_of(url, CURLUPART_QUERY);
+    target->is_plain = strncasecmp(text, "https:", 6) != 0;
+    curl_url_cleanup(url);
+    if (!target->path || !target->query) {
+        link_target_deinit(target);
+        return NO_MEMORY;
+    }
+    for (size_t len = strlen(target->path); len && target->path[len - 1] == '/';)
+        target->path[--len] = '\0';
+    return NULL;
+}
+
+void link_target_deinit(struct link_target *target) {
+    free(target->path);
+    free(target->query);
+    *target = (struct link_target){0};
+}

@@ -1,0 +1,30 @@
+/* The addresses that a command is given: of a channel, and of the server that gets its webhooks. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/slice.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* NULL when `url` is an http or https address with a path, else why it is not. The reason does not
+ * repeat it: it is a secret. */
+const char *link_check_channel(const char *url);
+
+/* Writes the channel's address without its query and fragment, with `query` in its place, as a
+ * C string. False without memory. */
+bool link_write_poll(const char *url, struct slice query, struct buf *out);
+
+/* Appends `text` as the value of a query. */
+void link_escape(struct buf *out, const char *text);
+
+/* The address of a target, taken apart. */
+struct link_target {
+    char *path;    /* without slashes at its end; "" for none */
+    char *query;   /* "" for none */
+    bool is_plain; /* http, not https */
+};
+
+/* NULL on success; then link_target_deinit() frees it. Else why it is no target. */
+const char *link_parse_target(const char *url, struct link_target *target);
+void link_target_deinit(struct link_target *target);

@@ -1,0 +1,66 @@
+/*
+ * The options of the commands that talk to a server: one table says which command takes which, and
+ * --help is made of it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { OPTION_LIST_MAX = 64 };
+
+enum command {
+    COMMAND_SEND,
+    COMMAND_TAIL,
+    COMMAND_FORWARD,
+    COMMAND_EXEC,
+    COMMAND_DOCTOR,
+    COMMANDS
+};
+
+/* An option that may be repeated. */
+struct option_list {
+    const char *items[OPTION_LIST_MAX];
+    size_t count;
+};
+
+/* Texts are as they were given; NULL stands for an option that was not. */
+struct options {
+    const char *data;
+    struct option_list headers, where;
+    const char *since, *ts, *count, *as, *sleep, *backoff, *timeout, *on_reject, *state;
+    bool full, json, keep_host, restart, help;
+    char **words; /* what is no option, the URL first */
+    int word_count;
+};
+
+/*
+ * Reads the arguments behind the command, and moves `argv` about: words come first. Everything
+ * behind `--` is a word. False for a mistake, which `error` then says in one line.
+ */
+bool options_parse(struct options *options, enum command command, int argc, char **argv,
+                   char *error, size_t error_size);
+
+/* Prints what `longline COMMAND --help` does. */
+void options_help(enum command command);
+
+/* A command's name, and what it does in a few words. */
+const char *options_name(enum command command);
+const char *options_about(enum command command);
+
+/* An option as --help tells it. */
+struct option_told {
+    char letter;                     /* 0: none */
+    const char *name, *value, *help; /* value: NULL for a flag */
+    bool is_list;
+};
+
+/* Goes through the options of a command, from `*at` 0 on; false at the end. */
+bool options_next(enum command command, size_t *at, struct option_told *told);
+
+/* Reads seconds, such as 25 or 0.5, as milliseconds from 1 to max_s * 1000. */
+bool options_seconds(const char *text, int64_t max_s, int64_t *ms);
+
+/* Prints one line on standard error. Returns `status`. */
+__attribute__((format(printf, 2, 3))) int options_complain(int status, const char *format, ...);

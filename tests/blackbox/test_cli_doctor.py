@@ -1,0 +1,152 @@
+"""`longline doctor`: it names what stands between this machine and the server, and what to change."""
+
+import json
+import re
+import ssl
+import time
+
+import pytest
+from authority import Authority
+from commands import Target, is_refused, run
+from redis_server import free_port
+from test_clock import clock
+
+WELL, BAD, USAGE, UNREACHABLE = 0, 1, 64, 69
+TOPICS = ["connection", "server", "round trip", "address", "clock", "body", "idle poll"]
+
+
+@pytest.fixture
+def server(start):
+    return start(DATA_PROVIDER="memory")
+
+
+def doctor(url, *options, **environment):
+    """Its exit code, and its findings by topic, in order."""
+    ended = run("doctor", url, "--json", "--sleep=1.5", *options, **environment)
+    assert ended.stderr == "", ended
+    findings = [json.loads(line) for line in ended.stdout.splitlines()]
+    return ended.returncode, {finding["topic"]: finding for finding in findings}
+
+
+def bad(findings):
+    return [topic for topic, finding in findings.items() if not finding["ok"]]
+
+
+class Between(Target):
+    """A proxy: what `rule(received)` does not answer is asked of the server."""
+
+    def __init__(self, server, rule=lambda received: "pass", context=None):
+        def answer(_, received):
+            own = rule(received)
+            if own != "pass":
+                return own
+            reply = server.request(received.method, received.target, received.body)
+            return reply.status, {name: value for name, value in reply.headers.items() if name not in ("content-length", "connection")}, reply.body
+
+        super().__init__(answer, context=context)
+
+
+def test_a_good_server(server):
+    channel = server.channel()
+    code, findings = doctor(server.url(channel))
+    assert (code, list(findings)) == (WELL, TOPICS)
+    assert "127.0.0.1" in findings["address"]["text"] and "32.0 MiB pass" in findings["body"]["text"]
+    assert re.search(r"it lasts 1\.[56] s", findings["idle poll"]["text"])
+    assert server.get(channel).total == 0, "the user's channel is not touched"
+
+
+def test_for_people(server):
+    ended = run("doctor", server.url(server.channel()), "--sleep=0.1")
+    assert ended.returncode == WELL and [line[5:17].strip() for line in ended.stdout.splitlines()] == TOPICS
+    assert all(line.startswith("ok   ") for line in ended.stdout.splitlines())
+
+
+def test_a_proxy_that_cuts_idle_polls(server):
+    def rule(received):
+        if "sleep=" not in received.target:
+            return "pass"
+        time.sleep(0.6)  # which is what such a proxy does
+        return 504, {}, b"<html>"
+
+    with Between(server, rule) as proxy:
+        code, findings = doctor(proxy.url + "/x")
+    assert (code, bad(findings)) == (BAD, ["idle poll"])
+    assert re.match(r"cut after 0\.[67] s: status 504", findings["idle poll"]["text"])
+    assert "proxy_read_timeout" in findings["idle poll"]["advice"] and "timeout server" in findings["idle poll"]["advice"]
+
+
+def test_a_proxy_that_takes_no_more_than_1_mb(server):
+    with Between(server, lambda received: (413, {}, b"<html>") if len(received.body) > 1_000_000 else "pass") as proxy:
+        code, findings = doctor(proxy.url + "/x")
+    assert (code, bad(findings)) == (BAD, ["body"])
+    assert "0.5 MiB pass, 1.0 MiB do not: status 413" in findings["body"]["text"] and "client_max_body_size" in findings["body"]["advice"]
+
+
+def test_the_servers_own_limit_is_none_of_the_proxys(start):
+    server = start(DATA_PROVIDER="memory", MAX_BODY="2000000")
+    code, findings = doctor(server.url(server.channel()))
+    assert code == WELL and "1.0 MiB pass; more is beyond the server's own MAX_BODY" in findings["body"]["text"]
+
+
+def test_a_proxy_that_passes_some_paths_only(server):
+    with Between(server, lambda received: 404 if received.target.startswith("/-/") else "pass") as proxy:
+        code, findings = doctor(proxy.url + "/x")
+    assert (code, bad(findings)) == (BAD, ["server"]) and "status 404, and not from longline" in findings["server"]["text"]
+
+
+def test_below_a_prefix(server):
+    """A server that a proxy shows under a path of its own."""
+
+    def answer(_, received):
+        assert received.target.startswith("/hooks/"), received.target
+        reply = server.request(received.method, received.target[len("/hooks") :], received.body)
+        return reply.status, {"X-Total-Updates": reply.headers.get("x-total-updates", "")}, reply.body
+
+    with Target(answer) as proxy:
+        assert doctor(proxy.url + "/hooks/secret?x#y")[0] == WELL
+
+
+def test_a_server_that_does_not_purge(start):
+    server = start(DATA_PROVIDER="memory", PURGE="off")
+    code, findings = doctor(server.url(server.channel()))
+    assert code == WELL and "PURGE=off" in findings["traces"]["text"]
+
+
+def tls_context(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("IP:127.0.0.1"))
+    return context
+
+
+def test_certificates(server, tmp_path, clock):
+    """One that ends soon, one that has ended, and one of an authority that is not known."""
+    authority = Authority(tmp_path / "authority")
+    settings = {name: str(value) for name, value in clock.settings.items()}
+    with Between(server, context=tls_context(authority)) as proxy:
+        url = proxy.url.replace("http:", "https:") + "/x"
+        code, findings = doctor(url, CURL_CA_BUNDLE=str(authority.certificate))
+        assert (code, bad(findings)) == (BAD, ["certificate"]) and findings["certificate"]["text"] in ("1 days left", "2 days left")
+        clock.set(30)
+        code, findings = doctor(url, CURL_CA_BUNDLE=str(authority.certificate), **settings)
+        assert (code, list(findings)) == (UNREACHABLE, ["certificate"])
+        assert "expired" in findings["certificate"]["text"] and "Renew" in findings["certificate"]["advice"]
+        code, findings = doctor(url)
+        assert (code, list(findings)) == (UNREACHABLE, ["certificate"])
+        assert "issuer" in findings["certificate"]["text"] and "chain" in findings["certificate"]["advice"]
+
+
+def test_clocks_that_differ(server, clock):
+    clock.set(3)
+    code, findings = doctor(server.url(server.channel()), **{name: str(value) for name, value in clock.settings.items()})
+    assert (code, bad(findings)) == (BAD, ["clock"]) and "s behind" in findings["clock"]["text"]
+
+
+def test_nobody_there():
+    code, findings = doctor(f"http://127.0.0.1:{free_port()}/x")
+    assert (code, bad(findings)) == (UNREACHABLE, ["connection"])
+    assert doctor("http://nowhere.invalid/x")[0] == UNREACHABLE
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["http://h/x", "y"], ["http://h/x", "--sleep=90"], ["http://h/x", "--as=a"]])
+def test_bad_usage_is_one_line(arguments):
+    is_refused(run("doctor", *arguments), USAGE)

@@ -1,0 +1,59 @@
+/* The addresses that a command is given. */
+#include "cli/link.h"
+#include "support.h"
+
+static void test_channels(void **state) {
+    (void)state;
+    static const char *const good[] = {"http://h/x", "https://h:81/a/b?q#f", "HTTP://[::1]:3000/x",
+                                       "http://user:pw@h/x"};
+    static const char *const bad[] = {"",          "h/x",        "h:3000/x",   "ftp://h/x",
+                                      "http://h",  "http://h/",  "http://h//", "http:///x y",
+                                      "file:///x", "http://h/?x"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        assert_null(link_check_channel(good[i]));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (!link_check_channel(bad[i]))
+            fail_msg("%s", bad[i]);
+}
+
+static void check_poll(const char *url, const char *wanted) {
+    struct buf out = {0};
+    assert_true(link_write_poll(url, SLICE("ts=1"), &out));
+    assert_string_equal(out.data, wanted);
+    buf_deinit(&out);
+}
+
+static void test_polls(void **state) {
+    (void)state;
+    check_poll("http://h/x", "http://h/x?ts=1");
+    check_poll("http://h/x?a=b#c", "http://h/x?ts=1");
+    check_poll("http://h/x#c?d", "http://h/x?ts=1");
+}
+
+static void check_target(const char *url, const char *path, const char *query, bool is_plain) {
+    struct link_target target;
+    assert_null(link_parse_target(url, &target));
+    assert_string_equal(target.path, path);
+    assert_string_equal(target.query, query);
+    assert_int_equal(target.is_plain, is_plain);
+    link_target_deinit(&target);
+}
+
+static void test_targets(void **state) {
+    (void)state;
+    struct link_target target;
+    check_target("http://h", "", "", true);
+    check_target("https://h:1/", "", "", false);
+    check_target("http://h/a/../b//?q=%20#f", "/a/../b", "q=%20", true);
+    assert_non_null(link_parse_target("h:80", &target));
+    assert_non_null(link_parse_target("", &target));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_channels),
+        cmocka_unit_test(test_polls),
+        cmocka_unit_test(test_targets),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

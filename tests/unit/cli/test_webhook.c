@@ -1,0 +1,132 @@
+/* A request out of view=full: exact bytes, and nothing that could not have been sent. */
+#include "cli/webhook.h"
+#include "support.h"
+
+static struct webhook webhook;
+
+static int tear_down(void **state) {
+    (void)state;
+    webhook_deinit(&webhook);
+    webhook = (struct webhook){0};
+    return 0;
+}
+
+static void read_item(const char *item) {
+    assert_true(webhook_read(&webhook, slice_of(item)));
+}
+
+static struct slice text_of(const struct buf *buf) {
+    return (struct slice){buf->data, buf->len};
+}
+
+static void test_the_whole(void **state) {
+    (void)state;
+    read_item(
+        "{\"ts\":7,\"at\":1795506304321,\"method\":\"PUT\",\"path\":\"/a%20b\",\"from\":\"::1\","
+        "\"query\":\"a=%41&b\",\"headers\":{\"a\":\"1\",\"content-type\":\"x\",\"e\":\"\"},"
+        "\"body\":{},\"raw\":\"\\u00e9\\\"\\u0000\\n\"}");
+    assert_int_equal(webhook.ts, 7);
+    assert_int_equal(webhook.at, 1795506304321);
+    assert_text(text_of(&webhook.method), "PUT");
+    assert_text(text_of(&webhook.path), "/a%20b");
+    assert_text(text_of(&webhook.query), "a=%41&b");
+    assert_text(text_of(&webhook.from), "::1");
+    assert_slices(text_of(&webhook.body), SLICE("\xc3\xa9\"\0\n"));
+    assert_string_equal(webhook_header(&webhook, "content-type"), "x");
+    assert_string_equal(webhook_header(&webhook, "e"), "");
+    assert_null(webhook_header(&webhook, "content"));
+    size_t count = 0;
+    const char *name, *value;
+    for (struct slice rest = webhook_headers(&webhook); webhook_next_header(&rest, &name, &value);)
+        count++;
+    assert_int_equal(count, 3);
+}
+
+static void test_bytes(void **state) {
+    (void)state;
+    read_item("{\"raw_base64\":\"AP97\"}");
+    assert_slices(text_of(&webhook.body), SLICE("\0\xff{"));
+    read_item("{\"raw_base64\":\"\"}");
+    assert_int_equal(webhook.body.len, 0);
+    read_item("{\"raw_base64\":\"A*\"}");
+    assert_int_equal(webhook.body.len, 0);
+}
+
+static void test_a_second_one_has_nothing_of_the_first(void **state) {
+    (void)state;
+    read_item(
+        "{\"ts\":7,\"method\":\"PUT\",\"path\":\"/a\",\"query\":\"q\",\"headers\":{\"a\":\"1\"},"
+        "\"raw\":\"x\"}");
+    read_item("{}");
+    assert_int_equal(webhook.ts, 0);
+    assert_text(text_of(&webhook.method), "POST");
+    assert_int_equal(webhook.path.len + webhook.query.len + webhook.headers.len + webhook.body.len,
+                     0);
+    assert_string_equal(webhook.path.data, "");
+}
+
+static void test_what_could_not_have_been_sent(void **state) {
+    (void)state;
+    read_item(
+        "{\"method\":\"GET /x\",\"path\":\"/a b\",\"query\":\"a\\r\\nX: y\",\"from\":\"a\\n\","
+        "\"headers\":{\"a\":\"1\\r\\nb: 2\",\"b c\":\"1\",\"d:\":\"1\",\"\":\"1\","
+        "\"n\":\"x\\u0000y\",\"z\\n\":\"1\",\"o\":{},\"ok\":\"a\\tb \\u00ff\"}}");
+    assert_text(text_of(&webhook.method), "POST");
+    assert_int_equal(webhook.path.len + webhook.query.len + webhook.from.len, 0);
+    assert_slices(text_of(&webhook.headers), SLICE("ok\0a\tb \xc3\xbf\0"));
+}
+
+static bool is_plain(const char *headers, const char *body) {
+    char item[512];
+    snprintf(item, sizeof item, "{\"headers\":{%s},%s}", headers, body);
+    read_item(item);
+    return webhook.is_plain;
+}
+
+static void test_what_longline_has_undone(void **state) {
+    (void)state;
+#define GZIP "\"content-encoding\":\"gzip\""
+    assert_true(is_plain(GZIP ",\"content-length\":\"25\"", "\"raw\":\"{}\""));
+    assert_true(is_plain(GZIP, "\"raw\":\"{}\""));
+    assert_true(is_plain("\"content-encoding\":\"X-Gzip , deflate\"", "\"raw\":\"{}\""));
+    assert_false(is_plain(GZIP ",\"content-length\":\"2\"", "\"raw_base64\":\"H4s=\""));
+    assert_false(is_plain(GZIP, "\"raw_base64\":\"H4s=\""));
+    assert_false(is_plain("\"content-encoding\":\"br\"", "\"raw\":\"{}\""));
+    assert_false(is_plain("\"content-encoding\":\"gzip, br\"", "\"raw\":\"{}\""));
+    assert_false(is_plain("\"a\":\"b\"", "\"raw\":\"{}\""));
+}
+
+static void check_event(const char *headers, const char *raw, const char *wanted) {
+    char item[512];
+    struct buf event = {0};
+    snprintf(item, sizeof item, "{\"headers\":{%s},\"raw\":\"%s\"}", headers, raw);
+    read_item(item);
+    webhook_write_event(&webhook, &event);
+    assert_string_equal(event.data, wanted);
+    buf_deinit(&event);
+}
+
+static void test_events(void **state) {
+    (void)state;
+    check_event("\"x-github-event\":\"push\"", "{\\\"type\\\":\\\"x\\\"}", "push");
+    check_event("", "{\\\"type\\\":\\\"charge.succeeded\\\"}", "charge.succeeded");
+    check_event("", "{\\\"type\\\":5}", "");
+    check_event("", "no JSON", "");
+    check_event(
+        "",
+        "{\\\"type\\\":\\\"12345678901234567890123456789012345678901234567890123456789012345"
+        "\\\"}",
+        "");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_the_whole, tear_down),
+        cmocka_unit_test_teardown(test_bytes, tear_down),
+        cmocka_unit_test_teardown(test_a_second_one_has_nothing_of_the_first, tear_down),
+        cmocka_unit_test_teardown(test_what_could_not_have_been_sent, tear_down),
+        cmocka_unit_test_teardown(test_what_longline_has_undone, tear_down),
+        cmocka_unit_test_teardown(test_events, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
