@@ -1,5 +1,6 @@
 #include "api/make_update.h"
 #include "api/body.h"
+#include "api/coded.h"
 #include "api/coding.h"
 #include "api/headers.h"
 #include "api/wish.h"
@@ -30,6 +31,7 @@ enum http_error payload_inflate(struct payload *payload, size_t max) {
     case CODING_TOO_LARGE: payload_deinit(payload); return ERROR_BODY_SIZE;
     case CODING_NO_MEMORY: payload_deinit(payload); return ERROR_BUSY;
     case CODING_UNDONE:
+        payload->coded = payload->bytes;
         payload->bytes = (struct slice){payload->inflated.data, payload->inflated.len};
         break;
     }
@@ -89,6 +91,14 @@ size_t update_maker_size(const struct update_maker *maker) {
            maker->text.cap;
 }
 
+/* The body as it came, or in plain bytes: see coded.h. */
+static struct slice raw_of(const struct update_maker *maker, const struct payload *payload,
+                           struct slice body) {
+    struct slice headers = {maker->headers.data, maker->headers.len};
+    bool is_kept = payload->coded.len && coded_is_kept(headers, body.len, payload->bytes.len);
+    return is_kept ? payload->coded : payload->bytes;
+}
+
 enum http_error update_maker_make(struct update_maker *maker, const struct payload *payload,
                                   struct update **update) {
     struct slice body = payload->bytes;
@@ -109,13 +119,14 @@ enum http_error update_maker_make(struct update_maker *maker, const struct paylo
         maker->delivery = delivery_next(&maker->source, body);
     if (maker->source.failed)
         return ERROR_BUSY;
+    struct slice raw = raw_of(maker, payload, body);
     struct update_parts parts = {
         .body = body,
-        .raw = payload->bytes,
+        .raw = raw,
         .query = maker->query,
         .headers = {maker->headers.data, maker->headers.len},
         .method = {maker->method.data, maker->method.len},
-        .has_raw = !slice_equal(body, payload->bytes),
+        .has_raw = !slice_equal(body, raw),
     };
     struct update *made = update_new(&parts);
     if (!made)

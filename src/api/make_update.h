@@ -22,6 +22,7 @@ struct payload {
     struct slice codings; /* to be undone; empty when there are none */
     bool is_opaque;       /* in a coding that is not known, or broken */
     struct buf inflated;  /* where `bytes` lie, if they were inflated */
+    struct slice coded;   /* what they were before; empty if they were not */
 };
 
 /* That of a complete request, as it came. In the end payload_deinit() it. */

@@ -1,4 +1,5 @@
 #include "api/page.h"
+#include "api/coded.h"
 #include "api/poll.h"
 #include "api/replies.h"
 #include "api/stream.h"
@@ -74,9 +75,30 @@ static void write_known(struct buf *out, const char *name, struct slice value) {
     json_write_string(out, value);
 }
 
+/* The request's body: its plain bytes, and those that came if that is something else. */
+static void write_raw(struct buf *out, const struct update *update) {
+    struct slice came = update_raw(update), raw = came;
+    struct buf plain = {0};
+    bool is_coded = coded_undo(update, &plain);
+    if (is_coded)
+        raw = (struct slice){plain.data, plain.len};
+    if (utf8_is_valid(raw)) {
+        buf_puts(out, ",\"raw\":");
+        json_write_string(out, raw);
+    } else {
+        buf_puts(out, ",\"raw_base64\":");
+        json_write_base64(out, raw);
+    }
+    if (is_coded) {
+        buf_puts(out, ",\"coded_base64\":");
+        json_write_base64(out, came);
+    }
+    out->failed |= plain.failed;
+    buf_deinit(&plain);
+}
+
 void page_write_request(struct buf *out, const struct update *update) {
-    struct slice headers = update_headers(update), body = update_body(update),
-                 raw = update_raw(update);
+    struct slice headers = update_headers(update), body = update_body(update);
     buf_printf(out, ",\"at\":%" PRId64 ",\"method\":", update->at_ms);
     struct origin origin = update_origin(update);
     json_write_string(out, origin.method);
@@ -95,13 +117,7 @@ void page_write_request(struct buf *out, const struct update *update) {
         buf_puts(out, "{}");
     buf_puts(out, ",\"body\":");
     buf_append(out, body.data, body.len);
-    if (utf8_is_valid(raw)) {
-        buf_puts(out, ",\"raw\":");
-        json_write_string(out, raw);
-    } else {
-        buf_puts(out, ",\"raw_base64\":");
-        json_write_base64(out, raw);
-    }
+    write_raw(out, update);
 }
 
 static void write_full(struct buf *out, const struct update *update) {

@@ -22,8 +22,7 @@ struct forward {
     int64_t timeout_ms;
 };
 
-static bool is_left_out(const struct forward *forward, const struct webhook *webhook,
-                        const char *name) {
+static bool is_left_out(const struct forward *forward, const char *name) {
     static const char *const names[] = {"connection", "keep-alive",        "te",
                                         "trailer",    "transfer-encoding", "upgrade",
                                         "expect",     "content-length",    "http2-settings"};
@@ -31,8 +30,7 @@ static bool is_left_out(const struct forward *forward, const struct webhook *web
         if (strcasecmp(name, names[i]) == 0)
             return true;
     return strncasecmp(name, "proxy-", 6) == 0 ||
-           (strcasecmp(name, "host") == 0 && !forward->keeps_host) ||
-           (strcasecmp(name, "content-encoding") == 0 && webhook->is_plain);
+           (strcasecmp(name, "host") == 0 && !forward->keeps_host);
 }
 
 static bool add(struct curl_slist **list, const char *line) {
@@ -61,7 +59,7 @@ static bool make_headers(struct forward *forward, const struct webhook *webhook,
     const char *name, *value;
     bool is_done = add_absent(list, webhook);
     for (struct slice rest = webhook_headers(webhook); webhook_next_header(&rest, &name, &value);) {
-        if (is_left_out(forward, webhook, name))
+        if (is_left_out(forward, name))
             continue;
         buf_reset(&forward->line, SIZE_MAX);
         if (*value)

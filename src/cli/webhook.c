@@ -75,13 +75,11 @@ static void read_headers(struct slice item, struct buf *out) {
             add_header(out, &member);
 }
 
-static void read_body(struct slice item, struct buf *out) {
-    struct slice base64 = page_member(item, SLICE("raw_base64"));
-    buf_reset(out, SIZE_MAX);
-    if (!base64.len) {
-        page_string(page_member(item, SLICE("raw")), out);
-        return;
-    }
+/* Decodes a member; false when there is none, and nothing is written. */
+static bool read_base64(struct slice item, struct slice name, struct buf *out) {
+    struct slice base64 = page_member(item, name);
+    if (!base64.len)
+        return false;
     struct buf text = {0};
     size_t len = 0;
     page_string(base64, &text);
@@ -91,6 +89,17 @@ static void read_body(struct slice item, struct buf *out) {
         out->len = len;
     out->failed |= text.failed;
     buf_deinit(&text);
+    return true;
+}
+
+/* Reads the bytes that came; false when these are the plain ones for all that is known. */
+static bool read_body(struct slice item, struct buf *out) {
+    buf_reset(out, SIZE_MAX);
+    if (read_base64(item, SLICE("coded_base64"), out))
+        return true;
+    if (!read_base64(item, SLICE("raw_base64"), out))
+        page_string(page_member(item, SLICE("raw")), out);
+    return false;
 }
 
 /* Whether longline has undone the codings: it can undo these, and then the length is another, or
@@ -114,6 +123,18 @@ static bool is_undone(const struct webhook *webhook) {
     return !is_gzip || webhook->body.len < 2 || memcmp(webhook->body.data, "\x1f\x8b", 2) != 0;
 }
 
+/* The header of that name, in lower case, is there no more. */
+static void drop_header(struct webhook *webhook, const char *wanted) {
+    struct buf *headers = &webhook->headers;
+    const char *name, *value;
+    for (struct slice rest = webhook_headers(webhook); webhook_next_header(&rest, &name, &value);)
+        if (strcasecmp(name, wanted) == 0) {
+            memmove(headers->data + (name - headers->data), rest.data, rest.len);
+            headers->len -= (size_t)(rest.data - name);
+            return;
+        }
+}
+
 bool webhook_read(struct webhook *webhook, struct slice item) {
     webhook->ts = webhook->at = 0;
     slice_number(page_member(item, SLICE("ts")), INT64_MAX, &webhook->ts);
@@ -127,8 +148,11 @@ bool webhook_read(struct webhook *webhook, struct slice item) {
         end_text(&webhook->method);
     }
     read_headers(item, &webhook->headers);
-    read_body(item, &webhook->body);
-    webhook->is_plain = is_undone(webhook);
+    bool is_coded = read_body(item, &webhook->body);
+    if (!is_coded && !webhook->headers.failed && is_undone(webhook)) {
+        drop_header(webhook, "content-encoding");
+        drop_header(webhook, "content-length");
+    }
     return !webhook->method.failed && !webhook->path.failed && !webhook->query.failed &&
            !webhook->from.failed && !webhook->headers.failed && !webhook->body.failed;
 }

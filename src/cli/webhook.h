@@ -17,8 +17,8 @@ struct webhook {
     uint64_t ts, at;
     struct buf method, path, query, from;
     struct buf headers; /* name, NUL, value, NUL, ... */
-    struct buf body;    /* the exact bytes; of one that was compressed, the plain ones */
-    bool is_plain;      /* its Content-Encoding is undone */
+    struct buf body;    /* the exact bytes; if longline has only the plain ones of a coded body, no
+                         * header says otherwise */
 };
 
 /* Reads an item; what `webhook` held is gone. False without memory. */

@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 import time
+import zlib
 
 import pytest
 from commands import Command, Target, is_refused, run
@@ -106,15 +107,19 @@ def test_the_host_of_the_service(server, forward):
     assert target.received[0].headers["Host"] != f"127.0.0.1:{target.port}"
 
 
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 BODIES = {
     "binary": (bytes(range(256)) * 300, {"Content-Type": "application/octet-stream"}),
-    "form": (b"a=1&b=%e4&c=x+y", {"Content-Type": "application/x-www-form-urlencoded"}),
+    "form": (b"a=1&b=%e4&c=x+y", FORM),
     "UTF-16": ('{"a":"☃"}'.encode("utf-16"), {"Content-Type": "application/json"}),
     "latin-1": ("naïve".encode("latin-1"), {"Content-Type": "text/plain; charset=iso-8859-1"}),
     "escapes": (b'{ "a" : "\\u00e9\\ud83c \\/" }\r\n', {"Content-Type": "application/json"}),
     "BOM": (b'\xef\xbb\xbf{"a":1}', {}),
     "NUL": (b"\x00", {}),
     "large": (b'{"a":"' + b"x" * 3_000_000 + b'"}', {}),
+    "gzip": (gzip.compress(b'{"a":1}'), {"Content-Encoding": "gzip"}),
+    "gzip of a form": (gzip.compress(b"a=%d0%b9"), {**FORM, "Content-Encoding": "gzip"}),
+    "deflate": (zlib.compress(b"text"), {"Content-Encoding": "deflate"}),
     "broken gzip": (gzip.compress(b"x" * 1000)[:-5], {"Content-Encoding": "gzip"}),
     "brotli": (b"\x8b\x00\x80x\x03", {"Content-Encoding": "br"}),
 }
@@ -133,14 +138,15 @@ def test_bodies_arrive_byte_for_byte(server, forward):
             assert got.headers[header] == value, name
 
 
-def test_gzip_arrives_as_its_plain_bytes(server, forward):
-    """longline keeps those, so the header that says otherwise is left out."""
+def test_a_line_of_a_compressed_batch_arrives_as_plain_bytes(server, forward):
     channel = server.channel()
+    batch = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
     with Target() as target:
         command = ready(server, forward(server.url(channel), target.url))
-        server.push(channel, gzip.compress(b'{"a":1}'), {"Content-Encoding": "gzip"})
-        wait_for_requests(target, 1, command)
-    assert target.received[0].body == b'{"a":1}' and "content-encoding" not in target.received[0].header_names
+        server.push(channel, gzip.compress(b'{"a":1}\n{"a":2}\n'), batch)
+        wait_for_requests(target, 2, command)
+    for got, body in zip(target.received, (b'{"a":1}', b'{"a":2}')):
+        assert got.body == body and "content-encoding" not in got.header_names
 
 
 def test_signatures_verify_for_every_payload_of_github(server, forward):
