@@ -127,8 +127,10 @@ export interface FullEntry<T = any> extends Entry<T> {
     readonly query: string;
     /** The push's headers, their names in lower case. */
     readonly headers: Record<string, string>;
-    /** The push's body, exactly: what a sender signs. Bytes where it is not UTF-8. */
+    /** The push's body, exactly: what a sender signs. Bytes where it is not UTF-8. Of a compressed one, the plain body. */
     readonly raw: string | Uint8Array;
+    /** The body as it came, if it was compressed and the server has kept it: some senders sign that. */
+    readonly coded?: Uint8Array;
 }
 
 interface Loop<T> extends AsyncIterableIterator<T> {

@@ -574,9 +574,14 @@ function readEntry(text, item, ts, full) {
     for (const name of ['path', 'from', 'same_as']) if (parts[name]) lazy(entry, name, () => JSON.parse(cut(text, parts[name])));
     lazy(entry, 'raw', () => {
         if (parts.raw) return JSON.parse(cut(text, parts.raw));
-        return Uint8Array.from(atob(JSON.parse(cut(text, parts.raw_base64))), (byte) => byte.charCodeAt(0));
+        return readBytes(cut(text, parts.raw_base64));
     });
+    if (parts.coded_base64) lazy(entry, 'coded', () => readBytes(cut(text, parts.coded_base64)));
     return entry;
+}
+
+function readBytes(base64) {
+    return Uint8Array.from(atob(JSON.parse(base64)), (byte) => byte.charCodeAt(0));
 }
 
 /** Gives the object a property that is made when it is first read. */

@@ -1,6 +1,7 @@
 """The Python client: subscriptions."""
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import json
@@ -104,9 +105,10 @@ def test_numbers_that_python_will_not_make_an_int_of(server, url):
 
 
 SIGNED = b'{ "action":"opened", "t":"na\\u00efve \xf0\x9f\x98\x80", "n":12345678901234567890 }'
+PACKED = gzip.compress(b'{"z":1}')
 
 
-def check_full_entries(signed, binary):
+def check_full_entries(signed, binary, packed):
     assert signed.update == {**json.loads(SIGNED), "appname": "x y"}
     assert (signed.ts, signed.method, signed.query) == (1, "POST", "appname=x%20y")
     assert signed.text == SIGNED.decode()[:-1] + ',"appname":"x y"}'
@@ -118,6 +120,7 @@ def check_full_entries(signed, binary):
     )
     assert abs(signed.at / 1000 - time.time()) < 300
     assert (binary.ts, binary.raw, binary.update) == (2, b"\xff\x00", {"body_base64": "/wA="})
+    assert (packed.raw, packed.coded, binary.coded) == (b'{"z":1}', PACKED, None)
 
 
 def test_full_entries(server, url):
@@ -125,12 +128,13 @@ def test_full_entries(server, url):
     signature = hmac.new(b"secret", SIGNED, hashlib.sha256).hexdigest()
     server.push(f"{target}/hook?appname=x%20y", SIGNED, {"X-Hub-Signature-256": signature, "Webhook-Id": "1"})
     server.push(target, b"\xff\x00", {"Content-Type": "text/plain", "Webhook-Id": "1"})
+    server.push(target, PACKED, {"Content-Encoding": "gzip"})
     with Channel(url) as channel:
-        check_full_entries(*take(channel.entries(full=True), 2))
+        check_full_entries(*take(channel.entries(full=True), 3))
 
     async def run():
         async with AsyncChannel(url) as channel:
-            return await take_async(channel.entries(full=True), 2)
+            return await take_async(channel.entries(full=True), 3)
 
     check_full_entries(*asyncio.run(run()))
 

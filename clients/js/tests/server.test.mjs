@@ -6,6 +6,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
 import { LonglineError } from '../index.js';
 import { openChannel, startLongline, take, test } from './helpers.mjs';
 
@@ -101,7 +102,9 @@ test('full: the whole request', async (t) => {
     const raw = '{"id":12345678901234567890}';
     await openChannel(t, `${url}?appname=a%20b`, { headers: { 'X-Kind': 'ping' } }).push(raw);
     await fetch(url, { method: 'POST', body: Uint8Array.of(0xff, 0), headers: { 'Content-Type': 'text/plain' } });
-    const [first, second] = await take(openChannel(t, url).entries({ full: true }), 2);
+    const packed = gzipSync('{"z":1}');
+    await fetch(url, { method: 'POST', body: packed, headers: { 'Content-Encoding': 'gzip' } });
+    const [first, second, third] = await take(openChannel(t, url).entries({ full: true }), 3);
     assert.equal(first.text, '{"id":12345678901234567890,"appname":"a b"}');
     assert.equal(first.update.appname, 'a b');
     assert.equal(first.raw, raw);
@@ -112,6 +115,7 @@ test('full: the whole request', async (t) => {
     assert.deepEqual(Object.keys({ ...first }), ['ts', 'text', 'update', 'at', 'method', 'query', 'headers', 'from', 'raw']);
     assert.deepEqual([second.ts, second.raw], [2, Uint8Array.of(0xff, 0)]);
     assert.equal(second.text, '{"body_base64":"/wA="}');
+    assert.deepEqual([third.raw, third.coded], ['{"z":1}', new Uint8Array(packed)]);
 });
 
 test('a server that restarts in mid-poll: nothing is lost', async (t) => {

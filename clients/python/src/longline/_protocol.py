@@ -65,7 +65,7 @@ class Entry:
     query: Optional[str] = None
     #: The headers of the push, names in lower case.
     headers: Optional[Dict[str, str]] = None
-    #: The body of the push, byte for byte: what a sender signs.
+    #: The body of the push, byte for byte: what a sender signs. Of a compressed one, the plain bytes.
     raw: Optional[bytes] = None
     #: What stands below the channel in the push's path; None if nothing does.
     path: Optional[str] = None
@@ -73,6 +73,8 @@ class Entry:
     from_: Optional[str] = None
     #: The ts of the update that this one repeats; None if it repeats none.
     same_as: Optional[int] = None
+    #: The body as it came, if it was compressed and the server has kept it: some senders sign that.
+    coded: Optional[bytes] = None
 
 
 @dataclass(frozen=True)
@@ -373,9 +375,10 @@ def parse_page(fields: Dict[str, Cut], full: bool) -> Page:
 def full_entry(item: Any, text: str) -> Entry:
     """The entry of an item of view=full, which knows its ts."""
     raw = base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode("utf-8")
+    coded = base64.b64decode(item["coded_base64"]) if "coded_base64" in item else None
     body, body_text = cut_object(text, 0)[0]["body"]
     ts = operator.index(item["ts"])
-    known = item.get("path"), item.get("from"), item.get("same_as")
+    known = item.get("path"), item.get("from"), item.get("same_as"), coded
     return Entry(ts, body, body_text, item["at"], item["method"], item["query"], item["headers"], raw, *known)
 
 
