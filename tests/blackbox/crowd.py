@@ -2,6 +2,7 @@
 
 storm.py and load.py say when they push, poll and hang up. What is checked of every reply is here:
 - the answer to a poll for the updates after N holds exactly N+1 to T, with none left out;
+- a stream brings every update, one after the other, from where it begins;
 - an id stands for the same update everywhere, and an update has the same id everywhere.
 """
 
@@ -10,7 +11,7 @@ import random
 from collections import Counter
 
 from http_client import request_bytes
-from swarm import Swarm
+from swarm import StreamWire, Swarm
 
 
 class Record:
@@ -138,3 +139,35 @@ class Follower:
 
     def refused(self, reply):
         raise AssertionError(reply)
+
+
+class Streamer(Follower):
+    """Reads one channel by streams, each from where the one before it ended."""
+
+    def open_stream(self, address):
+        self.wire = self.crowd.swarm.open(self.answered, self.crowd.closed, address, StreamWire)
+        self.wire.on_line, self.wire.on_end = self.read_line, self.ended
+        self.begin()
+
+    def begin(self):
+        self.wire.send(request_bytes("GET", f"{self.channel}?feed=lines&ts={self.ts}"))
+
+    def read_line(self, _wire, line):
+        if not line:  # a heartbeat
+            return
+        said = json.loads(line)
+        if "reset" in said:
+            self.reset({"ts": said["ts"], "updates": []})
+        elif "update" in said:
+            assert said.keys() == {"ts", "update"} and said["ts"] == self.ts + 1, f"after {self.ts}: {said}"
+            self.crowd.record.saw(self.channel, said["ts"], (said["update"]["p"], said["update"]["n"]), "streamed")
+            self.crowd.outcomes["streamed"] += 1
+        else:
+            assert said == {"ts": self.ts}, f"after {self.ts}: {said}"
+        self.ts = said["ts"]
+
+    def answered(self, _wire, reply):
+        self.refused(reply)
+
+    def ended(self, _wire):
+        raise AssertionError("a stream ended")

@@ -1,9 +1,9 @@
 """Publishers and followers that go on while the Redis behind their servers fails.
 
 It is killed, cut off, replaced or moved. A push may be refused with 503; what was acknowledged is
-remembered. Followers poll their channel again and again, mostly with a minute's sleep. Beside what
-crowd.py checks: a poll is told to "reset" only if the load says that updates may be `lossy`, and only
-to go back.
+remembered. Followers poll their channel again and again, mostly with a minute's sleep, or read it by
+streams. Beside what crowd.py checks: "reset" is said only if the load says that updates may be `lossy`,
+and only to go back.
 
 settle() ends when every follower has seen all that its channel holds: no poll was left asleep.
 """
@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from crowd import Crowd, Follower, Publisher
+from crowd import Crowd, Follower, Publisher, Streamer
 from longline_server import PATIENCE_S, wait_until
 
 AGAIN_S = 0.02
@@ -79,6 +79,27 @@ class SteadyFollower(Follower):
         self.crowd.swarm.after(AGAIN_S, self.poll)
 
 
+class SteadyStreamer(Streamer):
+    """A stream that goes on whenever one ends, as it does when Redis fails."""
+
+    def __init__(self, load, channel, address):
+        super().__init__(load, channel)
+        self.open_stream(address)
+
+    def reset(self, answer):
+        if not self.crowd.lossy:
+            super().reset(answer)
+        assert answer["ts"] <= self.ts, f"after {self.ts}: {answer}"
+        self.crowd.resets += 1
+
+    def ended(self, _wire):
+        self.crowd.swarm.after(AGAIN_S, self.begin)
+
+    def refused(self, reply):
+        self.crowd.refused["stream: " + refusal(reply)] += 1
+        self.crowd.swarm.after(AGAIN_S, self.begin)
+
+
 class Load(Crowd):
     """`servers` share a store. Use it as a context manager."""
 
@@ -95,6 +116,7 @@ class Load(Crowd):
         for server in servers:
             server.channels.update(channel[1:] for channel in self.channels)
         self.followers = [SteadyFollower(self, channel) for channel in self.channels for _ in range(followers)]
+        self.followers += [SteadyStreamer(self, channel, server.address) for channel in self.channels for server in servers]
         self.publishers = [
             SteadyPublisher(self, n, self.channels[n % len(self.channels)], servers[n % len(servers)].address)
             for n in range(publishers)

@@ -1,4 +1,4 @@
-"""Publishers, pollers, deadlines and hang-ups, all racing on one channel.
+"""Publishers, pollers, streams, deadlines and hang-ups, all racing on one channel.
 
 One server serves the channel, or several that share a store. Beside what crowd.py checks:
 - a poll is not answered empty before its deadline, nor when an update that it asked for was
@@ -12,7 +12,7 @@ One server serves the channel, or several that share a store. Beside what crowd.
 import time
 from urllib.parse import quote
 
-from crowd import Crowd, Follower, Publisher
+from crowd import Crowd, Follower, Publisher, Streamer
 from http_client import request_bytes
 
 ROUND_S = 30
@@ -117,6 +117,25 @@ class Picker(Poller):
         return True
 
 
+class Watcher(Streamer):
+    """A stream that hangs up now and then, and goes on at any of the servers."""
+
+    def __init__(self, storm):
+        super().__init__(storm, storm.channel)
+        self.connect()
+
+    def connect(self):
+        self.open_stream(self.crowd.rng.choice(self.crowd.addresses))
+
+    def read_line(self, wire, line):
+        super().read_line(wire, line)
+        rng = self.crowd.rng
+        if rng.random() < 0.02:
+            wire.close(reset=rng.random() < 0.5)
+            self.crowd.outcomes["stream hang-up"] += 1
+            self.connect()
+
+
 class Burst(Publisher):
     def publish(self):
         """Pushes one to three times at once, or a batch; now and then it does not wait for the answer."""
@@ -132,13 +151,14 @@ class Burst(Publisher):
 
 
 class Storm(Crowd):
-    def __init__(self, addresses, channel, seed, pollers=120, pickers=40, publishers=6):
+    def __init__(self, addresses, channel, seed, pollers=120, pickers=40, streams=20, publishers=6):
         super().__init__(seed)
         self.addresses = addresses
         self.channel = channel
         self.acknowledged = 0  # the newest id that a push was answered with
         self.publishers = [Burst(self, n, channel, addresses[n % len(addresses)]) for n in range(publishers)]
         self.pollers = [Poller(self) for _ in range(pollers)]
+        self.watchers = [Watcher(self) for _ in range(streams)]
         self.pickers = [Picker(self, n) for n in range(pickers)]
 
     def acknowledge(self, channel, id_, update):
@@ -154,7 +174,7 @@ class Storm(Crowd):
                 self.round()
 
     def round(self):
-        """Lets each publisher publish at its own moment; ends when every poller has seen it all."""
+        """Lets each publisher publish at its own moment; ends when every poller and stream has seen it all."""
         waiting = len(self.publishers)
 
         def publish(publisher):
@@ -168,10 +188,10 @@ class Storm(Crowd):
         def settled():
             if waiting or any(publisher.unanswered for publisher in self.publishers):
                 return False
-            last = {poller.ts for poller in self.pollers}
+            last = {follower.ts for follower in self.pollers + self.watchers}
             if len(last) != 1:
                 return False
             newest = last.pop()
             return newest >= self.acknowledged and all(picker.has_all(newest) for picker in self.pickers)
 
-        self.swarm.run(settled, ROUND_S, "a round (a poll was not woken)")
+        self.swarm.run(settled, ROUND_S, "a round (a poll or stream was not woken)")

@@ -82,16 +82,56 @@ class Wire:
             self._lost()
             return
         self.incoming += data
-        while self.sock is not None:
-            reply = take_reply(self.incoming)
-            if reply is None:
-                return
+        while self.sock is not None and self._take():
+            pass
+
+    def _take(self):
+        """Takes one thing off what came; false when it is not there yet."""
+        reply = take_reply(self.incoming)
+        if reply is not None:
             self.on_reply(self, reply)
+        return reply is not None
 
     def _lost(self):
         self.close()
         if self.on_close:
             self.on_close(self)
+
+
+class StreamWire(Wire):
+    """A connection for a stream of lines: on_line(wire, line) for each, and on_end(wire) where one ends cleanly.
+
+    on_reply gets what is no stream.
+    """
+
+    on_line = on_end = None
+    is_streaming = False
+    text = b""
+
+    def _take(self):
+        if not self.is_streaming:
+            head, end, rest = self.incoming.partition(b"\r\n\r\n")
+            if not end or b"application/x-ndjson" not in head:
+                return super()._take()
+            self.is_streaming = True
+            self.incoming = rest
+            return True
+        size, end, _ = self.incoming.partition(b"\r\n")
+        at, count = len(size) + 2, int(size or b"0", 16)
+        if not end or len(self.incoming) < at + count + 2:
+            return False
+        self.text += self.incoming[at : at + count]
+        del self.incoming[: at + count + 2]
+        if count:
+            *lines, self.text = self.text.split(b"\n")
+            for line in lines:
+                if self.sock is not None:
+                    self.on_line(self, line)
+        else:
+            assert not self.text, "a stream ended within a line"
+            self.is_streaming = False
+            self.on_end(self)
+        return True
 
 
 class Swarm:
@@ -112,11 +152,11 @@ class Swarm:
             wire.close()
         self.poller.close()
 
-    def open(self, on_reply, on_close=None, address=None):
+    def open(self, on_reply, on_close=None, address=None, kind=Wire):
         """A connection to `address`, by default to the swarm's own."""
         sock = connect(address or self.address)
         sock.setblocking(False)
-        wire = Wire(self, sock, on_reply, on_close)
+        wire = kind(self, sock, on_reply, on_close)
         self.wires[sock.fileno()] = wire
         self.poller.register(sock, select.EPOLLIN)
         return wire
