@@ -151,7 +151,7 @@ class Burst(Publisher):
 
 
 class Storm(Crowd):
-    def __init__(self, addresses, channel, seed, pollers=120, pickers=40, streams=20, publishers=6):
+    def __init__(self, addresses, channel, seed, pollers=120, pickers=40, streams=12, publishers=6):
         super().__init__(seed)
         self.addresses = addresses
         self.channel = channel

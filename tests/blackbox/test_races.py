@@ -52,7 +52,7 @@ def test_no_poll_misses_or_doubles_an_update_across_two_servers_on_redis(shared_
 
 
 def test_the_storm_notices_an_update_that_a_filter_passed_over():
-    storm = Storm([], "/a", SEED, pollers=0, pickers=0, publishers=0)
+    storm = Storm([], "/a", SEED, pollers=0, pickers=0, streams=0, publishers=0)
     storm.record.saw("/a", 1, (1, 1))
     picker = Picker.__new__(Picker)
     picker.crowd, picker.channel, picker.checked, picker.seen, picker.ts = storm, "/a", 0, set(), 0

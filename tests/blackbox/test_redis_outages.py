@@ -682,5 +682,5 @@ def test_the_suite_notices_a_lost_update_and_a_sleeping_poll(redis, start):
         assert [id_ for _, id_, _ in load.lost()] == [4]
         load.followers.append(SimpleNamespace(channel=channel, ts=19))
         load.run = lambda until, what, timeout_s=0: Load.run(load, until, what, 0.2)
-        with pytest.raises(AssertionError, match="1 of 5"):
+        with pytest.raises(AssertionError, match="1 of 6"):
             load.settle()
