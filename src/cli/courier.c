@@ -106,11 +106,13 @@ static void put_line(struct round *round, const struct outcome *outcome) {
 /* Nothing is lost when nobody can read it. */
 static void tell(struct round *round, const struct outcome *outcome) {
     buf_reset(&round->line, SIZE_MAX);
-    if (round->is_json)
+    if (round->is_json) {
         put_json(round, outcome);
-    else
+        screen_write_json(round->courier->out, &round->line);
+    } else {
         put_line(round, outcome);
-    screen_write(round->courier->out, &round->line);
+        screen_write(round->courier->out, &round->line);
+    }
 }
 
 /* --- Delivering ------------------------------------------------------------------------------- */

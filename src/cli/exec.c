@@ -10,7 +10,9 @@
 #include "cli/courier.h"
 #include "cli/stop.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <spawn.h>
@@ -120,7 +122,18 @@ static int open_body(const struct buf *body) {
     return fd;
 }
 
-/* Starts it; 0, or an errno. Signals are for it what they were for us when we began. */
+/* It gets standard input, output and error, and nothing else that is open here: libcurl does not
+ * mark its connections. */
+static void keep_to_ourselves(void) {
+    DIR *open = opendir("/proc/self/fd");
+    for (struct dirent *entry; open && (entry = readdir(open));)
+        if (atoi(entry->d_name) > STDERR_FILENO)
+            fcntl(atoi(entry->d_name), F_SETFD, FD_CLOEXEC);
+    if (open)
+        closedir(open);
+}
+
+/* Starts it; 0, or an errno. */
 static int start(char **command, char **environment, int body_fd, pid_t *pid) {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
@@ -136,6 +149,7 @@ static int start(char **command, char **environment, int body_fd, pid_t *pid) {
     posix_spawnattr_setpgroup(&attributes, 0);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF |
                                               POSIX_SPAWN_SETSIGMASK);
+    keep_to_ourselves();
     int error = posix_spawnp(pid, command[0], &files, &attributes, command, environment);
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&attributes);
@@ -157,41 +171,46 @@ static bool wait_for(int pid_fd, int64_t ms, bool until_stop) {
     }
 }
 
-/* Waits until it has ended, by itself or by us, and takes its status. */
-static int finish(const struct exec *exec, pid_t pid, bool *is_late) {
-    int status = 0, pid_fd = pidfd_open(pid, 0);
-    *is_late = false;
+/* How it ended. */
+enum ending { ENDED_BY_ITSELF, ENDED_LATE, ENDED_BY_STOP };
+
+/* Waits until it has ended, by itself or by us, and takes its status. What we end, we end with all
+ * that it started. */
+static enum ending finish(const struct exec *exec, pid_t pid, int *status) {
+    enum ending ending = ENDED_BY_ITSELF;
+    int pid_fd = pidfd_open(pid, 0);
     if (pid_fd >= 0 &&
         !wait_for(pid_fd, exec->timeout_ms ? exec->timeout_ms : INT64_MAX / 2, true)) {
-        *is_late = !stop_is_asked();
+        ending = stop_is_asked() ? ENDED_BY_STOP : ENDED_LATE;
         kill(-pid, SIGTERM);
-        if (!wait_for(pid_fd, GRACE_MS, false))
-            kill(-pid, SIGKILL);
+        wait_for(pid_fd, GRACE_MS, false);
+        kill(-pid, SIGKILL);
     }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while (waitpid(pid, status, 0) < 0 && errno == EINTR)
         ;
     if (pid_fd >= 0)
         close(pid_fd);
-    return status;
+    return ending;
 }
 
-static void judge(int status, bool is_late, struct courier_result *result) {
+/* What ends because of us has not said that it is done, whatever its exit code. */
+static void judge(int status, enum ending ending, struct courier_result *result) {
     char *text = result->text;
     size_t size = sizeof result->text;
     if (WIFEXITED(status))
         result->code = WEXITSTATUS(status);
-    if (result->code == EX_OK)
-        result->verdict = COURIER_CONFIRMED;
-    else if (stop_is_asked())
+    if (ending == ENDED_BY_STOP) {
         result->verdict = COURIER_STOPPED;
-    else if (result->code == EX_DATAERR)
-        result->verdict = COURIER_REJECTED;
-    if (result->verdict == COURIER_STOPPED)
         snprintf(text, size, "stopped");
-    else if (is_late && result->code != EX_OK)
+    } else if (ending == ENDED_LATE) {
         snprintf(text, size, "not done in time");
-    else if (WIFSIGNALED(status))
+    } else if (WIFSIGNALED(status)) {
         snprintf(text, size, "ended by signal %d", WTERMSIG(status));
+    } else if (result->code == EX_OK) {
+        result->verdict = COURIER_CONFIRMED;
+    } else if (result->code == EX_DATAERR) {
+        result->verdict = COURIER_REJECTED;
+    }
 }
 
 static void attempt(void *context, const struct webhook *webhook, struct courier_result *result) {
@@ -209,9 +228,9 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
     if (body_fd >= 0)
         close(body_fd);
     if (!error) {
-        bool is_late;
-        int status = finish(exec, pid, &is_late);
-        judge(status, is_late, result);
+        int status = 0;
+        enum ending ending = finish(exec, pid, &status);
+        judge(status, ending, result);
     } else {
         snprintf(result->text, sizeof result->text, "%s: %s", exec->command[0], strerror(error));
     }

@@ -74,18 +74,9 @@ static bool make_headers(struct forward *forward, const struct webhook *webhook,
 
 /* The target's path with that below the channel, and both queries. */
 static bool write_target(struct forward *forward, const struct webhook *webhook) {
-    struct buf *out = &forward->request_target;
-    const char *query = forward->target.query;
-    buf_reset(out, SIZE_MAX);
-    buf_puts(out, forward->target.path);
-    buf_append(out, webhook->path.data, webhook->path.len);
-    if (!out->len)
-        buf_putc(out, '/');
-    if (*query || webhook->query.len)
-        buf_printf(out, "?%s%s", query, *query && webhook->query.len ? "&" : "");
-    buf_append(out, webhook->query.data, webhook->query.len);
-    buf_putc(out, '\0');
-    return !out->failed;
+    struct slice path = {webhook->path.data, webhook->path.len};
+    struct slice query = {webhook->query.data, webhook->query.len};
+    return link_write_target(&forward->target, path, query, &forward->request_target);
 }
 
 static void judge(const struct exchange_reply *reply, struct courier_result *result) {

@@ -74,8 +74,6 @@ const char *link_parse_target(const char *text, struct link_target *target) {
         link_target_deinit(target);
         return NO_MEMORY;
     }
-    for (size_t len = strlen(target->path); len && target->path[len - 1] == '/';)
-        target->path[--len] = '\0';
     return NULL;
 }
 
@@ -83,4 +81,58 @@ void link_target_deinit(struct link_target *target) {
     free(target->path);
     free(target->query);
     *target = (struct link_target){0};
+}
+
+/* The first character as a server may read it: `/` for `\`, `%2f` and `%5c`, `.` for `%2e`. */
+static char read_character(struct slice *path) {
+    static const struct {
+        struct slice code;
+        char c;
+    } codes[] = {{SLICE("%2e"), '.'}, {SLICE("%2f"), '/'}, {SLICE("%5c"), '/'}, {SLICE("\\"), '/'}};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        struct slice start = {path->data, codes[i].code.len};
+        if (path->len >= start.len && slice_equal_nocase(start, codes[i].code)) {
+            *path = slice_after(*path, start.len);
+            return codes[i].c;
+        }
+    }
+    char c = *path->data;
+    *path = slice_after(*path, 1);
+    return c;
+}
+
+/* Whether a segment is `..`, also with parameters (`..;a=b`), or encoded. */
+static bool climbs(struct slice path) {
+    size_t dots = 0, others = 0;
+    bool is_name = true; /* not the parameters of a segment */
+    while (path.len) {
+        char c = read_character(&path);
+        if (c == '/') {
+            if (dots == 2 && !others)
+                return true;
+            dots = others = 0;
+            is_name = true;
+        } else if (c == ';') {
+            is_name = false;
+        } else if (is_name) {
+            dots += c == '.';
+            others += c != '.';
+        }
+    }
+    return dots == 2 && !others;
+}
+
+bool link_write_target(const struct link_target *target, struct slice path, struct slice query,
+                       struct buf *out) {
+    size_t len = strlen(target->path);
+    bool has_path = path.len && !climbs(path);
+    buf_reset(out, SIZE_MAX);
+    buf_append(out, target->path, has_path && len && target->path[len - 1] == '/' ? len - 1 : len);
+    if (has_path)
+        buf_append(out, path.data, path.len);
+    if (*target->query || query.len)
+        buf_printf(out, "?%s%s", target->query, *target->query && query.len ? "&" : "");
+    buf_append(out, query.data, query.len);
+    buf_putc(out, '\0');
+    return !out->failed;
 }

@@ -20,7 +20,7 @@ void link_escape(struct buf *out, const char *text);
 
 /* The address of a target, taken apart. */
 struct link_target {
-    char *path;    /* without slashes at its end; "" for none */
+    char *path;    /* "/" for none */
     char *query;   /* "" for none */
     bool is_plain; /* http, not https */
 };
@@ -28,3 +28,11 @@ struct link_target {
 /* NULL on success; then link_target_deinit() frees it. Else why it is no target. */
 const char *link_parse_target(const char *url, struct link_target *target);
 void link_target_deinit(struct link_target *target);
+
+/*
+ * Writes the target of a request, as a C string: the target's path and query, with what a sender
+ * added to those of the channel behind them. A path that would lead out of the target's, by `..` in
+ * whatever disguise, is left out. False without memory.
+ */
+bool link_write_target(const struct link_target *target, struct slice path, struct slice query,
+                       struct buf *out);

@@ -23,13 +23,21 @@ void screen_set_colour(struct buf *out, enum screen_colour colour) {
     buf_puts(out, codes[colour]);
 }
 
-/* The control character of ASCII, or of the C1 set in UTF-8, at the front of `text`; 0 for none. */
+/* The control character at the front of `text`: of ASCII, of the C1 set, or one that turns the
+ * direction (U+202A to 202E, U+2066 to 2069), both in UTF-8. Returns its length; 0 for none. */
 static size_t control_len(struct slice text, unsigned *code) {
-    unsigned char first = (unsigned char)text.data[0];
-    unsigned char second = text.len > 1 ? (unsigned char)text.data[1] : 0;
-    bool is_c1 = first == 0xc2 && second >= 0x80 && second < 0xa0;
-    *code = is_c1 ? second : first;
-    return is_c1 ? 2 : first < ' ' || first == 0x7f;
+    unsigned char bytes[3] = {0};
+    memcpy(bytes, text.data, text.len < 3 ? text.len : 3);
+    *code = bytes[0];
+    if (bytes[0] < ' ' || bytes[0] == 0x7f)
+        return 1;
+    *code = bytes[1];
+    if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] < 0xa0)
+        return 2;
+    *code = 0x2000u + (bytes[1] & 0x3fu) * 64 + (bytes[2] & 0x3fu);
+    bool turns = bytes[0] == 0xe2 &&
+                 ((*code >= 0x202a && *code <= 0x202e) || (*code >= 0x2066 && *code <= 0x2069));
+    return turns ? 3 : 0;
 }
 
 void screen_put_text(struct buf *out, struct slice text) {
@@ -135,4 +143,16 @@ bool screen_write(FILE *stream, const struct buf *text) {
     }
     return !text->len ||
            (fwrite(text->data, 1, text->len, stream) == text->len && fflush(stream) == 0);
+}
+
+bool screen_write_json(FILE *stream, const struct buf *line) {
+    if (!line->len || !screen_is_terminal(stream))
+        return screen_write(stream, line);
+    struct buf safe = {0};
+    screen_put_text(&safe, (struct slice){line->data, line->len - 1});
+    buf_putc(&safe, '\n');
+    safe.failed |= line->failed;
+    bool is_written = screen_write(stream, &safe);
+    buf_deinit(&safe);
+    return is_written;
 }

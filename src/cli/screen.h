@@ -27,7 +27,8 @@ bool screen_has_colours(FILE *stream);
 /* Appends the sequence that begins a colour, or ends it. */
 void screen_set_colour(struct buf *out, enum screen_colour colour);
 
-/* Appends text of others without control characters: each becomes `\u00XX`. */
+/* Appends text of others without what controls a terminal, or turns the direction of writing: each
+ * such character becomes `\uXXXX`. */
 void screen_put_text(struct buf *out, struct slice text);
 
 /* Appends a JSON text as one line: its line breaks are left out, all else stays. */
@@ -41,3 +42,7 @@ void screen_put_time(struct buf *out, int64_t wall_ms);
 
 /* Writes it at once. False, with errno, when that is not possible. */
 bool screen_write(FILE *stream, const struct buf *text);
+
+/* The same with a line of JSON. On a terminal it is escaped as screen_put_text() does, which leaves
+ * it the same JSON; a program gets it as it is. */
+bool screen_write_json(FILE *stream, const struct buf *line);

@@ -1,5 +1,6 @@
 /*
- * What ends a command that runs: SIGINT, SIGTERM, SIGHUP, and a reader of our output that has gone.
+ * What ends a command that runs: SIGINT, SIGTERM and SIGHUP, each unless it was ignored when we began
+ * (as by nohup), and a reader of our output that has gone.
  * Every wait of a command ends at once when it comes.
  */
 #pragma once

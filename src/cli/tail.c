@@ -83,9 +83,14 @@ static int end_refused(struct tail *tail, const struct feed_event *event) {
         buf_puts(&tail->text, "{\"error\":");
         json_write_string(&tail->text, slice_of(event->error));
         buf_printf(&tail->text, ",\"status\":%d}\n", event->status);
-        screen_write(stdout, &tail->text);
+        screen_write_json(stdout, &tail->text);
     }
     return reading_refused(event);
+}
+
+static bool write_out(const struct tail *tail) {
+    return tail->is_json ? screen_write_json(stdout, &tail->text)
+                         : screen_write(stdout, &tail->text);
 }
 
 /* Returns the exit code. A reader that has gone wanted no more. */
@@ -97,7 +102,7 @@ static int follow(struct tail *tail, struct feed *feed) {
         if (event.kind == FEED_REFUSED)
             return end_refused(tail, &event);
         put(tail, &event);
-        if (!screen_write(stdout, &tail->text))
+        if (!write_out(tail))
             return errno == EPIPE
                        ? EX_OK
                        : options_complain(EX_IOERR, "standard output: %s", strerror(errno));

@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 import signal
+from pathlib import Path
 
 import pytest
 from commands import Command, is_refused, run
@@ -110,26 +111,75 @@ def test_a_refusal_stops_it_or_is_skipped(server, execute):
     skips.wait_for(lambda lines: lines == ["1", "2"], "both")
 
 
-def test_a_command_that_hangs(server, execute):
-    """It ends with all that it started."""
+def test_a_command_that_hangs(server, execute, tmp_path):
+    """It ends with all that it started, also with what does not listen."""
     channel = server.channel()
-    command = ready(server, execute(server.url(channel), ["sh", "-c", "trap '' INT; sleep 1000; echo never"], "--timeout=0.3", "--json"))
+    pids = tmp_path / "pids"
+    script = f"""(trap '' TERM; exec sleep 1000) & echo $! >>{pids}; sleep 1000; echo never"""
+    command = ready(server, execute(server.url(channel), ["sh", "-c", script], "--timeout=0.3", "--json"))
     server.push(channel)
     command.wait_for_note('"error":"not done in time"')
     assert not command.lines
     failed = json.loads(command.stderr.splitlines()[0])
     assert failed["result"] == "failed" and failed["ts"] == 1 and failed["again_in_ms"] > 0
+    child = int(pids.read_text().split()[0])
+    wait_until(lambda: is_gone(child), "the end of what it started")
 
 
-def test_a_signal_lets_the_command_end(server, execute, tmp_path):
-    """What it has confirmed meanwhile does not come again."""
+def is_gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+ENDS_WELL = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print(os.environ['LONGLINE_TS'], flush=True)
+time.sleep(1000)
+"""
+
+
+def test_who_ends_because_it_must_has_not_confirmed(server, execute, tmp_path):
+    """Many programs exit with 0 on SIGTERM, in the middle of their work."""
     channel = server.channel()
-    source = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint(os.environ['LONGLINE_TS'], flush=True)\ntime.sleep(1000)"
-    command = ready(server, execute(server.url(channel), python(source), f"--state={tmp_path}/place"))
+    command = ready(server, execute(server.url(channel), python(ENDS_WELL), f"--state={tmp_path}/place"))
     server.push(channel)
     command.wait_for_line("1")
     assert command.terminate() == 0
-    assert (tmp_path / "place").read_text().startswith("1 ")
+    assert (tmp_path / "place").read_text().startswith("0 ")
+    late = execute(server.url(channel), python(ENDS_WELL), f"--state={tmp_path}/place", "--timeout=0.5")
+    late.wait_for(lambda lines: lines[:2] == ["1", "1"], "another attempt")
+
+
+def test_the_command_has_nothing_else_that_is_open(server, execute):
+    """Above all not the connection to the server."""
+    channel = server.channel()
+    source = """
+for name in os.listdir("/proc/self/fd"):
+    try: print(name, os.readlink("/proc/self/fd/" + name))
+    except OSError: pass
+print("end", flush=True)
+"""
+    command = ready(server, execute(server.url(channel), python(source)))
+    server.push(channel)
+    command.wait_for_line("end")
+    assert sorted(line.split()[0] for line in command.lines) == ["0", "1", "2", "end"]
+
+
+def test_a_signal_that_was_ignored_stays_so(server, execute):
+    """As under nohup."""
+    channel = server.channel()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        command = ready(server, execute(server.url(channel), ["sh", "-c", "echo $LONGLINE_TS"]))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    command.process.send_signal(signal.SIGHUP)
+    server.push(channel)
+    command.wait_for_line("1")
+    assert command.process.poll() is None
 
 
 def test_a_signal_ends_a_command_that_does_not(server, execute, tmp_path):

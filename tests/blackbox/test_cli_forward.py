@@ -98,6 +98,16 @@ def test_nothing_is_added(server, forward):
     assert (get.method, get.target, get.header_names) == ("GET", "/?a=1", ["host"])
 
 
+def test_nobody_leaves_the_path_of_the_target(server, forward):
+    channel = server.channel()
+    with Target() as target:
+        command = ready(server, forward(server.url(channel), target.url + "/hooks/"))
+        for path in ("/../admin", "/%2e%2e/admin", "/a/b", ""):
+            server.post(channel + path, b"{}")
+        wait_for_requests(target, 4, command)
+    assert [got.target for got in target.received] == ["/hooks/", "/hooks/", "/hooks/a/b", "/hooks/"]
+
+
 def test_the_host_of_the_service(server, forward):
     channel = server.channel()
     with Target() as target:

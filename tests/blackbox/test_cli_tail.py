@@ -159,11 +159,11 @@ def test_an_address_with_a_query_and_a_fragment(server, tail):
 # --- a terminal ---
 
 
-def on_terminal(url, text, **environment):
+def on_terminal(url, text, *options, **environment):
     """What it shows on a terminal, until that has `text` in it."""
     ours, its = pty.openpty()
     settings = {**os.environ, "TERM": "xterm", **environment}
-    process = subprocess.Popen([BINARY, "tail", url], stdin=its, stdout=its, stderr=its, env=settings, start_new_session=True)
+    process = subprocess.Popen([BINARY, "tail", url, *options], stdin=its, stdout=its, stderr=its, env=settings, start_new_session=True)
     os.close(its)
     shown = b""
     try:
@@ -186,6 +186,14 @@ def test_a_terminal_gets_colours_and_lines(server):
     assert plain.split("\n", 1)[1] == '{\n  "x": [\n    1,\n    {}\n  ],\n  "y": "\\u009b\\u007f",\n  "a": "b"\n}\n'
     for no in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b" not in on_terminal(server.url(channel), b"}\r\n", **no)
+
+
+def test_json_on_a_terminal_is_escaped_and_the_same(server):
+    channel = server.channel()
+    update = '{"x":"\x9b31m\u202e"}'
+    server.push(channel, update.encode())
+    shown = on_terminal(server.url(channel), b"}\r\n", "--json").rstrip()
+    assert shown == '{"ts":1,"update":{"x":"\\u009b31m\\u202e"}}' and json.loads(shown)["update"] == json.loads(update)
 
 
 # --- how it ends ---

@@ -42,11 +42,42 @@ static void check_target(const char *url, const char *path, const char *query, b
 static void test_targets(void **state) {
     (void)state;
     struct link_target target;
-    check_target("http://h", "", "", true);
-    check_target("https://h:1/", "", "", false);
-    check_target("http://h/a/../b//?q=%20#f", "/a/../b", "q=%20", true);
+    check_target("http://h", "/", "", true);
+    check_target("https://h:1/", "/", "", false);
+    check_target("http://h/a/../b//?q=%20#f", "/a/../b//", "q=%20", true);
     assert_non_null(link_parse_target("h:80", &target));
     assert_non_null(link_parse_target("", &target));
+}
+
+static void check_request(const char *target_url, const char *path, const char *query,
+                          const char *wanted) {
+    struct link_target target;
+    struct buf out = {0};
+    assert_null(link_parse_target(target_url, &target));
+    assert_true(link_write_target(&target, slice_of(path), slice_of(query), &out));
+    assert_string_equal(out.data, wanted);
+    buf_deinit(&out);
+    link_target_deinit(&target);
+}
+
+static void test_requests(void **state) {
+    (void)state;
+    check_request("http://h", "", "", "/");
+    check_request("http://h", "/v1", "a=1", "/v1?a=1");
+    check_request("http://h/hooks/", "", "", "/hooks/");
+    check_request("http://h/hooks/?k=1", "/v1/", "a=1", "/hooks/v1/?k=1&a=1");
+    check_request("http://h/hooks?k=1", "/.well/..a/...", "", "/hooks/.well/..a/...?k=1");
+}
+
+/* Who may only send must not reach what lies beside the target. */
+static void test_paths_that_lead_out(void **state) {
+    (void)state;
+    static const char *const paths[] = {
+        "/..",        "/../admin", "/a/../../admin", "/%2e%2E/admin", "/.%2e/admin", "/a%2F..%2fb",
+        "/..\\admin", "/x\\..\\y", "/..%5Cadmin",    "/..;a=b/admin", "/..;",        "//..//admin",
+    };
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        check_request("http://h/hooks", paths[i], "q", "/hooks?q");
 }
 
 int main(void) {
@@ -54,6 +85,8 @@ int main(void) {
         cmocka_unit_test(test_channels),
         cmocka_unit_test(test_polls),
         cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_paths_that_lead_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,6 +23,8 @@ static void test_text(void **state) {
     check(screen_put_text, "a\033[2J\x7f\xc2\x9b\xc2\xa0\xe2\x98\x83\n",
           "a\\u001b[2J\\u007f\\u009b\xc2\xa0\xe2\x98\x83\\u000a");
     check(screen_put_text, "\xc2", "\xc2");
+    check(screen_put_text, "a\xe2\x80\xaeg\xe2\x81\xa9\xe2\x80\xa9\xe2\x80",
+          "a\\u202eg\\u2069\xe2\x80\xa9\xe2\x80");
 }
 
 static void test_line(void **state) {
