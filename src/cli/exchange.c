@@ -109,6 +109,7 @@ static void set_up(CURL *easy, struct transfer *transfer) {
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* not before a name server has answered */
     curl_easy_setopt(easy, CURLOPT_CERTINFO, request->wants_certificate ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)EXCHANGE_CONNECT_MS);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->reply->error);

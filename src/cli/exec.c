@@ -3,7 +3,8 @@
  * never. Everything else stands in its environment, which has little besides. Nothing that somebody
  * sent is ever an argument, and no shell comes near it.
  *
- * The command leads a process group of its own, which is what ends with it.
+ * The command leads a session of its own, which is what ends with it. It has no terminal: one that
+ * asks there fails at once, where as a job in the background it would stop and say nothing.
  */
 #include "cli/exec.h"
 #include "base/clock.h"
@@ -146,9 +147,8 @@ static int start(char **command, char **environment, int body_fd, pid_t *pid) {
     posix_spawn_file_actions_adddup2(&files, body_fd, STDIN_FILENO);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF |
-                                              POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setflags(&attributes,
+                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     keep_to_ourselves();
     int error = posix_spawnp(pid, command[0], &files, &attributes, command, environment);
     posix_spawn_file_actions_destroy(&files);

@@ -1,4 +1,5 @@
 #include "cli/options.h"
+#include "cli/screen.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -118,12 +119,17 @@ static const struct {
 };
 
 int options_complain(int status, const char *format, ...) {
+    char text[2048];
+    struct buf line = {0};
     va_list args;
-    fputs("longline: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fputc('\n', stderr);
+    buf_puts(&line, "longline: ");
+    screen_put_text(&line, slice_of(text));
+    buf_putc(&line, '\n');
+    screen_write(stderr, &line);
+    buf_deinit(&line);
     return status;
 }
 

@@ -62,5 +62,6 @@ bool options_next(enum command command, size_t *at, struct option_told *told);
 /* Reads seconds, such as 25 or 0.5, as milliseconds from 1 to max_s * 1000. */
 bool options_seconds(const char *text, int64_t max_s, int64_t *ms);
 
-/* Prints one line on standard error. Returns `status`. */
+/* Prints one line on standard error, with control characters as screen_put_text() has them. Returns
+ * `status`. */
 __attribute__((format(printf, 2, 3))) int options_complain(int status, const char *format, ...);

@@ -51,16 +51,13 @@ bool reading_options(const struct options *options, struct feed_options *feed, c
 
 void reading_tell(const struct feed_event *event) {
     if (event->kind == FEED_MISSED)
-        fprintf(stderr, "longline: %" PRIu64 " updates are missed: they are no longer kept\n",
-                event->count);
+        options_complain(0, "%" PRIu64 " update%s missed: no longer kept", event->count,
+                         event->count == 1 ? " is" : "s are");
     else if (event->kind == FEED_RESET)
-        fprintf(stderr,
-                "longline: the server's data is not what it was; going on behind update %" PRIu64
-                "\n",
-                event->to.ts);
+        options_complain(0, "the server's data is not what it was; going on behind update %" PRIu64,
+                         event->to.ts);
     else if (event->kind == FEED_TROUBLE)
-        fprintf(stderr, "longline: %s; again in %.1f s\n", event->error,
-                (double)event->pause_ms / 1000);
+        options_complain(0, "%s; again in %.1f s", event->error, (double)event->pause_ms / 1000);
 }
 
 int reading_refused(const struct feed_event *event) {

@@ -1,6 +1,7 @@
 """`longline exec`: a command for every update, which gets its exact body and nothing that a shell could take for words."""
 
 import contextlib
+import errno
 import json
 import random
 import signal
@@ -166,6 +167,18 @@ print("end", flush=True)
     server.push(channel)
     command.wait_for_line("end")
     assert sorted(line.split()[0] for line in command.lines) == ["0", "1", "2", "end"]
+
+
+def test_the_command_has_no_terminal(server, execute):
+    """As a job in the background it would stop at the first word that it asks for, and say nothing."""
+    channel = server.channel()
+    source = """
+try: open("/dev/tty")
+except OSError as error: print(error.errno, os.getsid(0) == os.getpid(), flush=True)
+"""
+    command = ready(server, execute(server.url(channel), python(source)))
+    server.push(channel)
+    command.wait_for(lambda lines: lines == [f"{errno.ENXIO} True"], "its words")
 
 
 def test_a_signal_that_was_ignored_stays_so(server, execute):

@@ -118,7 +118,7 @@ def test_gaps_go_to_standard_error(start, tail):
     push(server, channel, *range(1, 6))
     command = tail(server.url(channel), "--ts=0")
     wait_for_lines(command, *(f'{{"n":{n}}}' for n in (3, 4, 5)))
-    assert "2 updates are missed" in command.stderr
+    assert "2 updates are missed: no longer kept\n" in command.stderr
     ahead = tail(server.url(channel), "--ts=21")
     ahead.wait_for_note("going on behind update 5")
 
@@ -154,6 +154,14 @@ def test_an_address_with_a_query_and_a_fragment(server, tail):
     channel = server.channel()
     push(server, channel, 1)
     wait_for_lines(tail(server.url(channel) + "?app=shop#x"), '{"n":1}')
+
+
+def test_what_a_server_says_is_one_line_and_controls_no_terminal():
+    said = json.dumps({"ok": False, "error_code": 403, "error_description": "x\x1b]0;y\x07\nlongline: all is well"})
+    with Target(lambda number, received: (403, {}, said.encode())) as liar:
+        for words in (("tail",), ("send", "-d{}")):
+            line = is_refused(run(words[0], liar.url + "/c", *words[1:]), NO_PERMISSION)
+            assert "x\\u001b]0;y\\u0007\\u000alongline: all is well" in line
 
 
 # --- a terminal ---
