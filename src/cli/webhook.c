@@ -102,25 +102,26 @@ static bool read_body(struct slice item, struct buf *out) {
     return false;
 }
 
-/* Whether longline has undone the codings: it can undo these, and then the length is another, or
- * the first bytes are not gzip's. */
-static bool is_undone(const struct webhook *webhook) {
+/* Whether longline has undone the codings of a body whose coded bytes it has not: it can undo these,
+ * and then the length is another, or, where none was told, the update is not just the bytes. */
+static bool is_undone(const struct webhook *webhook, struct slice item) {
     const char *codings = webhook_header(webhook, "content-encoding");
     const char *length = webhook_header(webhook, "content-length");
     struct slice rest = slice_of(codings ? codings : "br"), coding;
-    bool is_gzip = false;
+    struct slice update = page_member(item, SLICE("body"));
     uint64_t len;
     while (slice_cut(&rest, ',', &coding)) {
         coding = slice_trim(coding);
-        bool is_this = slice_equal_nocase(coding, SLICE("gzip")) ||
-                       slice_equal_nocase(coding, SLICE("x-gzip"));
-        is_gzip |= is_this;
-        if (!is_this && !slice_equal_nocase(coding, SLICE("deflate")))
+        if (!slice_equal_nocase(coding, SLICE("gzip")) &&
+            !slice_equal_nocase(coding, SLICE("x-gzip")) &&
+            !slice_equal_nocase(coding, SLICE("deflate")))
             return false;
     }
     if (length && slice_number(slice_of(length), INT64_MAX, &len))
         return len != webhook->body.len;
-    return !is_gzip || webhook->body.len < 2 || memcmp(webhook->body.data, "\x1f\x8b", 2) != 0;
+    bool is_bytes =
+        update.len && *update.data == '{' && page_member(update, SLICE("body_base64")).len;
+    return webhook->body.len && !is_bytes;
 }
 
 /* The header of that name, in lower case, is there no more. */
@@ -149,7 +150,7 @@ bool webhook_read(struct webhook *webhook, struct slice item) {
     }
     read_headers(item, &webhook->headers);
     bool is_coded = read_body(item, &webhook->body);
-    if (!is_coded && !webhook->headers.failed && is_undone(webhook)) {
+    if (!is_coded && !webhook->headers.failed && is_undone(webhook, item)) {
         drop_header(webhook, "content-encoding");
         drop_header(webhook, "content-length");
     }

@@ -13,6 +13,7 @@ import zlib
 
 import pytest
 from commands import Command, Target, is_refused, run
+from http_client import chunked
 from keys import new_keys
 from longline_server import PATIENCE_S, wait_until
 from proxy import Proxy
@@ -146,6 +147,21 @@ def test_bodies_arrive_byte_for_byte(server, forward):
         assert got.body == body, name
         for header, value in headers.items():
             assert got.headers[header] == value, name
+
+
+def test_a_body_that_is_not_what_its_coding_says(server, forward):
+    """It came in chunks, so no length tells that nothing was undone."""
+    channel = server.channel()
+    bodies = [("deflate", b"hello there"), ("gzip", b"\x00\xff"), ("gzip", b"")]
+    with Target() as target:
+        command = ready(server, forward(server.url(channel), target.url))
+        for coding, body in bodies:
+            with server.client() as client:
+                head = f"POST {channel} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Encoding: {coding}\r\n\r\n"
+                client.send(head.encode() + chunked(*([body] if body else [])))
+                assert client.read_reply().status == 200
+        wait_for_requests(target, len(bodies), command)
+    assert [(got.headers["Content-Encoding"], got.body) for got in target.received] == bodies
 
 
 def test_a_line_of_a_compressed_batch_arrives_as_plain_bytes(server, forward):
