@@ -169,20 +169,30 @@ static int deliver(struct round *round, const struct feed_event *event) {
     return code < 0 ? EX_OK : code;
 }
 
+/* Says what concerns no single update. */
+static void tell_event(struct round *round, const struct feed_event *event) {
+    buf_reset(&round->line, SIZE_MAX);
+    if (round->is_json)
+        reading_write_json(&round->line, event);
+    if (round->line.len)
+        screen_write_json(round->courier->out, &round->line);
+    else
+        reading_tell(event);
+}
+
 static int follow(struct round *round, struct feed *feed) {
     int code = EX_OK;
     while (code == EX_OK) {
         struct feed_event event;
         feed_next(feed, &event);
+        tell_event(round, &event);
         switch (event.kind) {
         case FEED_UPDATE: code = deliver(round, &event); break;
         case FEED_RESET:
-            reading_tell(&event);
-            code = save(round, &event.to);
-            break;
         case FEED_MOVED: code = save(round, &event.to); break;
+        case FEED_READY:
         case FEED_MISSED:
-        case FEED_TROUBLE: reading_tell(&event); break;
+        case FEED_TROUBLE: break;
         case FEED_REFUSED: return reading_refused(&event);
         case FEED_STOPPED: return EX_OK;
         }

@@ -16,11 +16,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -134,25 +134,37 @@ static void keep_to_ourselves(void) {
         closedir(open);
 }
 
+/* In the child: becomes the command. Does not return; what it writes is why it could not. */
+__attribute__((noreturn)) static void become(char **command, char **environment, int body_fd,
+                                             pid_t parent, int error_fd) {
+    sigset_t none;
+    sigemptyset(&none);
+    signal(SIGPIPE, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* so that no other one runs beside it */
+    if (getppid() == parent && dup2(body_fd, STDIN_FILENO) >= 0)
+        execvpe(command[0], command, environment);
+    int error = errno;
+    _exit(write(error_fd, &error, sizeof error) == sizeof error ? EX_UNAVAILABLE : EX_OSERR);
+}
+
 /* Starts it; 0, or an errno. */
 static int start(char **command, char **environment, int body_fd, pid_t *pid) {
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attributes;
-    sigset_t defaults, none;
-    sigemptyset(&none);
-    sigemptyset(&defaults);
-    sigaddset(&defaults, SIGPIPE);
-    posix_spawn_file_actions_init(&files);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_adddup2(&files, body_fd, STDIN_FILENO);
-    posix_spawnattr_setsigdefault(&attributes, &defaults);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    int fds[2], error = 0;
+    pid_t parent = getpid();
+    if (pipe2(fds, O_CLOEXEC) != 0)
+        return errno;
     keep_to_ourselves();
-    int error = posix_spawnp(pid, command[0], &files, &attributes, command, environment);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&attributes);
+    *pid = fork();
+    if (*pid == 0)
+        become(command, environment, body_fd, parent, fds[1]);
+    if (*pid < 0)
+        error = errno;
+    close(fds[1]);
+    if (!error && read(fds[0], &error, sizeof error) > 0)
+        waitpid(*pid, NULL, 0);
+    close(fds[0]);
     return error;
 }
 

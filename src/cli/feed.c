@@ -39,6 +39,7 @@ struct feed {
     struct buf url, query, body, error;
     int64_t pause_ms; /* before the next poll */
     uint64_t newest;
+    bool is_ready, was_in_trouble; /* since the last reply nothing has failed; ever */
     /* The page that is gone through. */
     bool has_page, is_reset_told, is_missed_told;
     struct page page;
@@ -130,7 +131,8 @@ static void write_start(struct feed *feed) {
 /* Not before it is known where "now" or "the last ten" is: what comes between a poll that is cut
  * and the next one would be lost. */
 static bool may_wait(const struct feed *feed) {
-    return feed->is_known || feed->options.start == FEED_SERVER;
+    return (feed->is_known || feed->options.start == FEED_SERVER) &&
+           (feed->is_ready || !feed->options.asks_first);
 }
 
 static void write_query(struct feed *feed) {
@@ -195,6 +197,8 @@ static bool fail(struct feed *feed, const struct exchange_reply *reply, bool wai
         reply->end == EXCHANGE_SLEPT ? 0 : pace_failed(&feed->pace, &failure, &is_told);
     if (!is_told)
         return false;
+    feed->is_ready = false;
+    feed->was_in_trouble = true;
     if (!is_reply)
         buf_printf(&feed->error, "%s", reply->error);
     else if (!feed->error.len)
@@ -207,6 +211,22 @@ static bool fail(struct feed *feed, const struct exchange_reply *reply, bool wai
 /* Asking again cannot help only if longline itself says so. */
 static bool is_final(int status) {
     return status >= 400 && status < 500 && status != 408 && status != 425 && status != 429;
+}
+
+/* Takes a good reply. True when it is the first one, or the first one after trouble. */
+static bool take_reply(struct feed *feed, const struct exchange_reply *reply,
+                       const struct page *page, bool waited, struct feed_event *event) {
+    bool is_first = !feed->is_ready, is_question = feed->options.asks_first && is_first;
+    feed->pause_ms = pace_replied(&feed->pace, is_idle(feed, page) && !is_question,
+                                  waited ? reply->waited_ms : 0);
+    feed->newest = reply->has_total ? reply->total : page->ts;
+    begin_page(feed, page);
+    feed->is_ready = true;
+    *event = (struct feed_event){.kind = FEED_READY,
+                                 .to = feed->place,
+                                 .newest = feed->newest,
+                                 .is_again = feed->was_in_trouble};
+    return is_first;
 }
 
 /* Polls once. True when `event` is something to tell; else there may be a page. */
@@ -233,13 +253,8 @@ static bool ask(struct feed *feed, struct feed_event *event) {
     if (reply.end == EXCHANGE_STOPPED)
         return false;
     struct slice body = {feed->body.data, feed->body.len};
-    if (reply.end == EXCHANGE_REPLIED && reply.status == 200 && page_parse(body, &page)) {
-        feed->pause_ms =
-            pace_replied(&feed->pace, is_idle(feed, &page), waits ? reply.waited_ms : 0);
-        feed->newest = reply.has_total ? reply.total : page.ts;
-        begin_page(feed, &page);
-        return false;
-    }
+    if (reply.end == EXCHANGE_REPLIED && reply.status == 200 && page_parse(body, &page))
+        return take_reply(feed, &reply, &page, waits, event);
     event->status = reply.status;
     event->to = feed->place;
     if (reply.end == EXCHANGE_REPLIED && page_parse_error(body, reply.status, &feed->error) &&

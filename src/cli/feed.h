@@ -41,6 +41,7 @@ struct feed_options {
     const char *const *where;
     size_t where_count;
     bool is_full;       /* events have the whole request */
+    bool asks_first;    /* before it waits, at first and after trouble, it asks whether it can */
     int64_t sleep_ms;   /* how long a poll waits; 0: 25 seconds */
     int64_t backoff_ms; /* the first pause after a failure; 0: half a second */
 };
@@ -49,6 +50,7 @@ enum feed_kind {
     FEED_UPDATE,
     FEED_MISSED,  /* `count` updates are gone */
     FEED_RESET,   /* the channel's data is other data; it goes on behind `to` */
+    FEED_READY,   /* the server answers: for the first time, or again after trouble */
     FEED_MOVED,   /* nothing for us, but the place is known, or another */
     FEED_TROUBLE, /* `error`; it is tried again in `pause_ms` */
     FEED_REFUSED, /* `status` and `error`: asking again cannot help */
@@ -64,6 +66,7 @@ struct feed_event {
     struct slice item;   /* the whole request as in view=full; empty without is_full */
     uint64_t count;
     uint64_t newest; /* the channel's newest id, as far as is known */
+    bool is_again;   /* FEED_READY: after trouble */
     const char *error;
     int status;
     int64_t pause_ms;

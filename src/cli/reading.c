@@ -1,5 +1,7 @@
 #include "cli/reading.h"
+#include "base/json.h"
 #include "cli/link.h"
+#include "cli/screen.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -36,6 +38,7 @@ bool reading_options(const struct options *options, struct feed_options *feed, c
     feed->as = options->as;
     feed->where = options->where.items;
     feed->where_count = options->where.count;
+    feed->asks_first = screen_is_terminal(stderr); /* somebody waits for a word */
     const char *wrong = link_check_channel(feed->url);
     if (!wrong)
         wrong = read_start(options, feed);
@@ -56,6 +59,10 @@ void reading_tell(const struct feed_event *event) {
     else if (event->kind == FEED_RESET)
         options_complain(0, "the server's data is not what it was; going on behind update %" PRIu64,
                          event->to.ts);
+    else if (event->kind == FEED_READY && event->is_again)
+        options_complain(0, "connected again");
+    else if (event->kind == FEED_READY && screen_is_terminal(stderr))
+        options_complain(0, "connected");
     else if (event->kind == FEED_TROUBLE)
         options_complain(0, "%s; again in %.1f s", event->error, (double)event->pause_ms / 1000);
 }
@@ -63,4 +70,16 @@ void reading_tell(const struct feed_event *event) {
 int reading_refused(const struct feed_event *event) {
     return options_complain(event->status == 403 ? EX_NOPERM : EX_USAGE,
                             "the server refuses: %d %s", event->status, event->error);
+}
+
+void reading_write_json(struct buf *out, const struct feed_event *event) {
+    if (event->kind == FEED_MISSED) {
+        buf_printf(out, "{\"missed\":%" PRIu64 "}\n", event->count);
+    } else if (event->kind == FEED_RESET) {
+        buf_printf(out, "{\"reset\":%" PRIu64 "}\n", event->to.ts);
+    } else if (event->kind == FEED_REFUSED) {
+        buf_puts(out, "{\"error\":");
+        json_write_string(out, slice_of(event->error));
+        buf_printf(out, ",\"status\":%d}\n", event->status);
+    }
 }

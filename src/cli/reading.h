@@ -2,6 +2,7 @@
  * say on standard error. */
 #pragma once
 
+#include "base/buf.h"
 #include "cli/feed.h"
 #include "cli/options.h"
 
@@ -10,8 +11,11 @@
 bool reading_options(const struct options *options, struct feed_options *feed, char *error,
                      size_t error_size);
 
-/* Says in a line what is missed, reset, or in trouble; the other events need no words. */
+/* Says in a line what is missed, reset, in trouble or well again; the other events need no words. */
 void reading_tell(const struct feed_event *event);
 
 /* The exit code of FEED_REFUSED, after saying why. */
 int reading_refused(const struct feed_event *event);
+
+/* Writes what is missed, reset or refused as a line of JSON; nothing for the other events. */
+void reading_write_json(struct buf *out, const struct feed_event *event);

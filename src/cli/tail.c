@@ -64,28 +64,16 @@ static void put_update(struct tail *tail, const struct feed_event *event) {
     }
 }
 
-/* Writes what there is to say to standard output. */
+/* Writes what there is to say on standard output, or says it on standard error. */
 static void put(struct tail *tail, const struct feed_event *event) {
     if (event->kind == FEED_UPDATE)
         put_update(tail, event);
-    else if (tail->is_json && event->kind == FEED_MISSED)
-        buf_printf(&tail->text, "{\"missed\":%" PRIu64 "}\n", event->count);
-    else if (tail->is_json && event->kind == FEED_RESET)
-        buf_printf(&tail->text, "{\"reset\":%" PRIu64 "}\n", event->to.ts);
     else if (tail->is_json && event->kind == FEED_STOPPED)
         buf_printf(&tail->text, "{\"stopped\":true,\"ts\":%" PRIu64 "}\n", event->to.ts);
-    else
+    else if (tail->is_json)
+        reading_write_json(&tail->text, event);
+    if (!tail->text.len)
         reading_tell(event);
-}
-
-static int end_refused(struct tail *tail, const struct feed_event *event) {
-    if (tail->is_json) {
-        buf_puts(&tail->text, "{\"error\":");
-        json_write_string(&tail->text, slice_of(event->error));
-        buf_printf(&tail->text, ",\"status\":%d}\n", event->status);
-        screen_write_json(stdout, &tail->text);
-    }
-    return reading_refused(event);
 }
 
 static bool write_out(const struct tail *tail) {
@@ -99,15 +87,13 @@ static int follow(struct tail *tail, struct feed *feed) {
     do {
         feed_next(feed, &event);
         buf_reset(&tail->text, SIZE_MAX);
-        if (event.kind == FEED_REFUSED)
-            return end_refused(tail, &event);
         put(tail, &event);
         if (!write_out(tail))
             return errno == EPIPE
                        ? EX_OK
                        : options_complain(EX_IOERR, "standard output: %s", strerror(errno));
-    } while (event.kind != FEED_STOPPED);
-    return EX_OK;
+    } while (event.kind != FEED_STOPPED && event.kind != FEED_REFUSED);
+    return event.kind == FEED_REFUSED ? reading_refused(&event) : EX_OK;
 }
 
 int tail_run(int argc, char **argv) {

@@ -169,6 +169,16 @@ print("end", flush=True)
     assert sorted(line.split()[0] for line in command.lines) == ["0", "1", "2", "end"]
 
 
+def test_a_kill_ends_the_command_too(server, execute, tmp_path):
+    """Or the next exec would run it a second time beside it."""
+    channel = server.channel()
+    command = ready(server, execute(server.url(channel), python("print(os.getpid(), flush=True)\ntime.sleep(1000)")))
+    server.push(channel)
+    command.wait_for(lambda lines: lines, "its number")
+    command.kill()
+    wait_until(lambda: is_gone(int(command.lines[0])), "its end")
+
+
 def test_the_command_has_no_terminal(server, execute):
     """As a job in the background it would stop at the first word that it asks for, and say nothing."""
     channel = server.channel()

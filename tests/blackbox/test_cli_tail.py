@@ -156,6 +156,17 @@ def test_an_address_with_a_query_and_a_fragment(server, tail):
     wait_for_lines(tail(server.url(channel) + "?app=shop#x"), '{"n":1}')
 
 
+def test_an_outage_and_its_end_are_told(start, tail):
+    server = start(DATA_PROVIDER="memory").keep_address()
+    channel = server.channel()
+    server.kill9()
+    command = tail(server.url(channel), "--sleep=1")
+    command.wait_for_note("again in")
+    server.start()
+    command.wait_for_note("longline: connected again\n")
+    assert "longline: connected\n" not in command.stderr
+
+
 def test_what_a_server_says_is_one_line_and_controls_no_terminal():
     said = json.dumps({"ok": False, "error_code": 403, "error_description": "x\x1b]0;y\x07\nlongline: all is well"})
     with Target(lambda number, received: (403, {}, said.encode())) as liar:
@@ -188,7 +199,8 @@ def test_a_terminal_gets_colours_and_lines(server):
     channel = server.channel()
     server.push(channel + "/v1?a=b", b'{"x":[1,{}],"y":"\xc2\x9b\x7f"}')
     shown = on_terminal(server.url(channel), b"}\r\n")
-    plain = re.sub(r"\x1b\[\d+m", "", shown).replace("\r", "")
+    connected, plain = re.sub(r"\x1b\[\d+m", "", shown).replace("\r", "").split("\n", 1)
+    assert connected == "longline: connected"
     assert "\x1b[32m" in shown
     assert re.match(r"#1 \d\d:\d\d:\d\d POST /v1 \?a=b from 127\.0\.0\.1\n", plain), plain
     assert plain.split("\n", 1)[1] == '{\n  "x": [\n    1,\n    {}\n  ],\n  "y": "\\u009b\\u007f",\n  "a": "b"\n}\n'
@@ -200,7 +212,7 @@ def test_json_on_a_terminal_is_escaped_and_the_same(server):
     channel = server.channel()
     update = '{"x":"\x9b31m\u202e"}'
     server.push(channel, update.encode())
-    shown = on_terminal(server.url(channel), b"}\r\n", "--json").rstrip()
+    shown = on_terminal(server.url(channel), b"}\r\n", "--json").rstrip().splitlines()[-1]
     assert shown == '{"ts":1,"update":{"x":"\\u009b31m\\u202e"}}' and json.loads(shown)["update"] == json.loads(update)
 
 
