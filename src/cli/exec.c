@@ -232,7 +232,7 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
     int body_fd = environment ? open_body(&webhook->body) : -1;
     int error = !environment ? ENOMEM : body_fd < 0 ? errno : 0;
     bool can_never = false;
-    pid_t pid;
+    pid_t pid = -1;
     if (!error) {
         error = start(exec->command, environment, body_fd, &pid);
         can_never = error == ENOENT || error == EACCES || error == ENOEXEC || error == ENOTDIR;
