@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import threading
 import time
 
@@ -336,6 +337,19 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(serve):
     wait_for_streams(server, 0)
 
 
+def test_a_client_that_says_it_is_done_has_hung_up(serve):
+    """Also before its stream began: while its channel is read, nobody waits for anything yet."""
+    server = serve()
+    clients = [server.client() for _ in range(20)]
+    for client in clients:
+        client.send_request("GET", server.channel() + "?feed=sse")
+        client.sock.shutdown(socket.SHUT_WR)
+    for client in clients:
+        client.read_to_end()
+        client.close()
+    wait_for_streams(server, 0)
+
+
 def test_only_a_key_that_reads(server, channel):
     everything, reads, sends = new_keys()
     assert server.get(f"/{sends}?feed=sse").status == 403
@@ -494,6 +508,26 @@ def test_who_reads_nothing_for_a_minute_is_cut(serve, clock):
 
         wait_until(is_cut, "the stream to be cut")
         assert server.metric("longline_streams") == 0
+
+
+@WITHOUT_REDIS
+def test_who_catches_up_between_looks_is_not_cut(serve, clock):
+    """However little of it the socket has taken whenever the server looks."""
+    server = serve(CHANNEL_STORAGE_MAXSIZE=10000, **clock.settings)
+    channel = server.channel()
+    body = json.dumps({"x": "y" * 65000})
+    with Stream(server, channel + "?feed=sse", receive_buffer=4096) as stream:
+        stream.next()
+        for _ in range(6):
+            while server.metric("longline_buffer_bytes") == 0:
+                last = server.push(channel, body)
+            for _ in range(2):
+                last = server.push(channel, '{"n":1}')
+            clock.forward(server, BEAT_S)
+            while stream.update().ts < last:
+                pass
+            server.wait_for_metric("longline_buffer_bytes", 0)
+    assert server.metric("longline_streams_cut_total") == 0
 
 
 # --- Together ---
