@@ -100,6 +100,16 @@ def test_a_text_with_line_breaks_has_several_data_lines(server, channel, ending)
         assert stream.next().data == '{"n":2}'
 
 
+def test_a_text_of_line_breaks_is_not_blown_up(server, channel):
+    """Each of them would be a line of its own, behind a `data:`."""
+    breaks = 1 << 20
+    with Stream(server, channel + "?feed=sse") as stream:
+        stream.next()
+        server.push(channel, "{" + "\n" * breaks + '"a":1}')
+        event = stream.next()
+        assert event.data == "{" + " " * breaks + '"a":1}'
+
+
 @FEEDS
 def test_many_that_come_together(server, channel, feed):
     """As many as do not fit into one page."""
