@@ -360,6 +360,23 @@ def test_a_client_that_says_it_is_done_has_hung_up(serve):
     wait_for_streams(server, 0)
 
 
+@pytest.mark.parametrize("filtered", ["", "&where=body.n:1"])
+def test_a_flush_is_said_although_nothing_comes(redis, start, filtered):
+    """As to a poll, which comes back: with a heartbeat, what is there is looked at."""
+    server = start(**redis.settings())
+    channel = server.channel()
+    for _ in range(5):
+        server.push(channel)
+    with Stream(server, f"{channel}?feed=sse&ts=5{filtered}") as stream:
+        assert stream.next().id == "5"
+        server.wait_for_parked(1)
+        redis.command("FLUSHALL")
+        next_heartbeat(stream)
+        assert stream.next().event == "reset"
+        server.push(channel, '{"n":1}')
+        assert stream.update().ts == 1
+
+
 def test_only_a_key_that_reads(server, channel):
     everything, reads, sends = new_keys()
     assert server.get(f"/{sends}?feed=sse").status == 403
