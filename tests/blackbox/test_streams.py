@@ -83,6 +83,11 @@ def test_what_accept_may_look_like(server, channel):
     for accept in ("text/event-stream, */*", "text/html, Text/Event-Stream;q=0.9", "text/event-stream ;x=y"):
         with Stream(server, channel, {"Accept": accept}) as stream:
             assert stream.next().id == "0"
+    for accepts in (("*/*", "text/event-stream"), ("text/event-stream", "*/*")):  # several headers are one list
+        with server.client() as client:
+            lines = "".join(f"Accept: {accept}\r\n" for accept in accepts)
+            client.send(f"HEAD {channel} HTTP/1.1\r\nHost: longline.test\r\n{lines}\r\n".encode())
+            assert client.read_reply(has_body=False).headers["content-type"].startswith("text/event-stream")
     for accept in ("*/*", "text/event", "application/json", ""):
         assert server.get(channel, {"Accept": accept}).updates == []
 
