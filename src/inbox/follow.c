@@ -391,7 +391,7 @@ static void on_purged(struct store_watch *watch, uint64_t gone) {
 
 /* --- The inbox's mode ------------------------------------------------------------------------- */
 
-/* A poll is content with what is known of the channel. Unless that is confirmed soon, the channel is
+/* A poll is content with what is known of the channel. Unless something is heard of it soon, it is
  * read. */
 static void check_later(struct inbox *inbox, struct watched *watched) {
     if (!list_empty(&watched->check_link))
