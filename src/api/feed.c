@@ -4,7 +4,12 @@
 
 #include <inttypes.h>
 
-enum { RETRY_MS = 1000 }; /* after which a browser connects again */
+enum {
+    RETRY_MS = 1000, /* after which a browser connects again */
+    /* A text may have so many lines, and one more for so many of its bytes. */
+    LINES_MIN = 16,
+    LINE_BYTES = 8,
+};
 
 const char *feed_content_type(enum feed feed) {
     return feed == FEED_EVENTS ? "text/event-stream; charset=utf-8"
@@ -51,9 +56,9 @@ static struct feeding feeding_of(struct buf *out, const struct answer *answer,
 static void blank_out(struct buf *out, size_t at, char c) {
     if (out->failed)
         return;
-    char *end = out->data + out->len;
-    for (char *found = out->data + at; (found = memchr(found, c, (size_t)(end - found)));)
-        *found++ = ' ';
+    char *found = memchr(out->data + at, c, out->len - at), *end = out->data + out->len;
+    for (; found && found < end; found++) /* not by memchr(): there may be nothing else */
+        *found = *found == c ? ' ' : *found;
 }
 
 /* Makes one line of what stands behind `at`: in JSON, line breaks are blanks. */
@@ -104,15 +109,32 @@ static void put_gap(const struct feeding *to, uint64_t ts, const char *event, co
     buf_puts(to->out, to->is_lines ? "}\n" : "}\n\n");
 }
 
-/* A text as it is, in as many lines as it has. */
-static void put_data(struct buf *out, struct slice text) {
+/* Whether a text is little but line breaks: with a `data:` for each, it would be several times as
+ * long. */
+static bool has_too_many_lines(struct slice text) {
+    size_t left = LINES_MIN + text.len / LINE_BYTES;
+    for (struct slice line; slice_cut(&text, '\n', &line);)
+        if (!left--)
+            return true;
+    return false;
+}
+
+static void put_data_line(struct buf *out, struct slice line) {
     size_t at = out->len;
-    for (struct slice line; slice_cut(&text, '\n', &line);) {
-        buf_puts(out, "data: ");
-        buf_append(out, line.data, line.len);
-        buf_putc(out, '\n');
+    buf_puts(out, "data: ");
+    buf_append(out, line.data, line.len);
+    join_lines(out, at); /* a CR would end it, too */
+    buf_putc(out, '\n');
+}
+
+/* A text as it is, in as many lines as it has; or in one. */
+static void put_data(struct buf *out, struct slice text) {
+    if (has_too_many_lines(text)) {
+        put_data_line(out, text);
+        return;
     }
-    blank_out(out, at, '\r'); /* which ends a line, too */
+    for (struct slice line; slice_cut(&text, '\n', &line);)
+        put_data_line(out, line);
 }
 
 /* The object of an update, in one line. */

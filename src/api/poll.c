@@ -73,9 +73,18 @@ static struct slice header_of(const struct request *request, struct slice name) 
     return SLICE("");
 }
 
+/* Whether one of the request's `Accept` headers asks for events. */
+static bool accepts_events(const struct request *request) {
+    for (uint32_t i = 0; i < request->header_count; i++)
+        if (slice_equal_nocase(request_slice(request, request->headers[i].name), SLICE("accept")) &&
+            feed_is_accepted(request_slice(request, request->headers[i].value)))
+            return true;
+    return false;
+}
+
 /* What the request's headers say of a stream. */
 static enum http_error read_headers(const struct request *request, struct poll_query *query) {
-    if (!query->feed && feed_is_accepted(header_of(request, SLICE("accept"))))
+    if (!query->feed && accepts_events(request))
         query->feed = FEED_EVENTS;
     if (!query->feed)
         return HTTP_NO_ERROR;

@@ -71,7 +71,7 @@ struct handler {
     void (*refused)(const struct exchange *exchange, const struct request *request,
                     enum http_error error);
     /* A part that exchange_part() did not send at once is with the socket, or all that was unsent
-     * is. Must not send. */
+     * is. May end the exchange, but must not send a part. */
     void (*sent)(struct exchange *exchange);
 };
 

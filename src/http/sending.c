@@ -13,6 +13,9 @@ struct sending {
     uint32_t part_bytes; /* of a part: what it counts in parts_unsent; else 0 */
 };
 
+/* What conn->unsent is between a stream's first unsent part and the next look. */
+#define UNSENT_UNKNOWN UINT32_MAX
+
 _Static_assert(sizeof(struct sending) <= CONN_SENDING_MAX_BYTES, "what is kept with a reply");
 
 /* --- Sending ---------------------------------------------------------------------------------- */
@@ -124,7 +127,7 @@ static void reply_taken(struct conn *conn, struct reply *reply, int sent) {
     }
 }
 
-/* The same for a part. */
+/* The same for a part. What it adds to what is unsent must not look like a stall. */
 static void part_taken(struct conn *conn, struct reply *part, int sent) {
     size_t taken = sent > 0 ? (size_t)sent : 0;
     if (sent < 0 && sent != UV_EAGAIN) {
@@ -133,10 +136,10 @@ static void part_taken(struct conn *conn, struct reply *part, int sent) {
     } else if (taken == part->len) {
         reply_unref(part);
     } else {
-        bool is_first = !conn->parts_unsent;
+        bool is_unknown = !conn->parts_unsent || conn->unsent == UNSENT_UNKNOWN;
         size_t rest = part->len - taken;
         send_rest(conn, part, taken);
-        conn->unsent = is_first ? UINT32_MAX : conn->unsent + (uint32_t)rest;
+        conn->unsent = is_unknown ? UNSENT_UNKNOWN : conn->unsent + (uint32_t)rest;
     }
 }
 
@@ -186,6 +189,11 @@ static void send_part(struct conn *conn, struct reply *part) {
 bool exchange_begin(struct exchange *exchange, struct reply *head) {
     struct conn *conn = conn_of(exchange);
     assert(conn->state == CONN_WAITING && !conn->parts_unsent);
+    if (conn->is_eof) { /* it has hung up, and we would not hear of it again */
+        reply_unref(head);
+        conn_close(conn);
+        return false;
+    }
     conn->state = CONN_STREAMING;
     conn->stalls = 0;
     counters.replies[head->status]++;

@@ -391,6 +391,22 @@ static void on_purged(struct store_watch *watch, uint64_t gone) {
 
 /* --- The inbox's mode ------------------------------------------------------------------------- */
 
+/* A poll is content with what is known of the channel. Unless something is heard of it soon, it is
+ * read. */
+static void check_later(struct inbox *inbox, struct watched *watched) {
+    if (!list_empty(&watched->check_link))
+        return;
+    watched->check_due_ms = uv_now(inbox->loop) + CHECK_MS;
+    list_append(&inbox->follow->unchecked, &watched->check_link);
+}
+
+static void ask_again(struct inbox *inbox, struct channel *channel) {
+    struct watched *watched = channel->watched;
+    watched->polled_at = ++inbox->follow->moment;
+    if (channel->is_loaded)
+        check_later(inbox, watched);
+}
+
 static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, struct poll *poll) {
     struct follow *follow = inbox->follow;
     struct channel *channel = cache_get(inbox, hash, name);
@@ -410,10 +426,7 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
         wait_for_load(watched, poll);
         return true;
     }
-    if (list_empty(&watched->check_link)) {
-        watched->check_due_ms = uv_now(inbox->loop) + CHECK_MS;
-        list_append(&follow->unchecked, &watched->check_link);
-    }
+    check_later(inbox, watched);
     poll_decide(inbox, channel, poll);
     return true;
 }
@@ -527,6 +540,7 @@ const struct inbox_mode follow_mode = {
     .poll_unread = answer_unread,
     .go_on = go_on,
     .look_again = look_again,
+    .ask_again = ask_again,
     .forgotten = unwatch,
 };
 

@@ -300,6 +300,8 @@ void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
     struct channel *channel = poll->filter ? poll->view->channel : poll->channel;
     poll_unpark(inbox, poll);
     poll->may_wait = false;
+    if (poll->is_stream && inbox->mode->ask_again)
+        inbox->mode->ask_again(inbox, channel);
     bool goes_on = may_look && inbox->mode->look_again && inbox->mode->look_again(channel, poll);
     if (!goes_on)
         poll_answer_empty(inbox, channel, poll);

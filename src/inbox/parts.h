@@ -44,6 +44,9 @@ struct inbox_mode {
     /* The time of a parked poll is over: true when it goes on for one more look at the store.
      * NULL: never. */
     bool (*look_again)(struct channel *channel, struct poll *poll);
+    /* The poll of a stream, which is parked on the channel, asks again where it is. NULL: the
+     * store has told all that there is. */
+    void (*ask_again)(struct inbox *inbox, struct channel *channel);
     /* The channel leaves memory. NULL: nothing to do. */
     void (*forgotten)(struct inbox *inbox, struct channel *channel);
 };

@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import threading
 import time
 
@@ -82,6 +83,11 @@ def test_what_accept_may_look_like(server, channel):
     for accept in ("text/event-stream, */*", "text/html, Text/Event-Stream;q=0.9", "text/event-stream ;x=y"):
         with Stream(server, channel, {"Accept": accept}) as stream:
             assert stream.next().id == "0"
+    for accepts in (("*/*", "text/event-stream"), ("text/event-stream", "*/*")):  # several headers are one list
+        with server.client() as client:
+            lines = "".join(f"Accept: {accept}\r\n" for accept in accepts)
+            client.send(f"HEAD {channel} HTTP/1.1\r\nHost: longline.test\r\n{lines}\r\n".encode())
+            assert client.read_reply(has_body=False).headers["content-type"].startswith("text/event-stream")
     for accept in ("*/*", "text/event", "application/json", ""):
         assert server.get(channel, {"Accept": accept}).updates == []
 
@@ -97,6 +103,16 @@ def test_a_text_with_line_breaks_has_several_data_lines(server, channel, ending)
         assert event.data.count("\n") == (0 if ending == "\r" else 5)
         server.push(channel, '{"n":2}')
         assert stream.next().data == '{"n":2}'
+
+
+def test_a_text_of_line_breaks_is_not_blown_up(server, channel):
+    """Each of them would be a line of its own, behind a `data:`."""
+    breaks = 1 << 20
+    with Stream(server, channel + "?feed=sse") as stream:
+        stream.next()
+        server.push(channel, "{" + "\n" * breaks + '"a":1}')
+        event = stream.next()
+        assert event.data == "{" + " " * breaks + '"a":1}'
 
 
 @FEEDS
@@ -336,6 +352,36 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(serve):
     wait_for_streams(server, 0)
 
 
+def test_a_client_that_says_it_is_done_has_hung_up(serve):
+    """Also before its stream began: while its channel is read, nobody waits for anything yet."""
+    server = serve()
+    clients = [server.client() for _ in range(20)]
+    for client in clients:
+        client.send_request("GET", server.channel() + "?feed=sse")
+        client.sock.shutdown(socket.SHUT_WR)
+    for client in clients:
+        client.read_to_end()
+        client.close()
+    wait_for_streams(server, 0)
+
+
+@pytest.mark.parametrize("filtered", ["", "&where=body.n:1"])
+def test_a_flush_is_said_although_nothing_comes(redis, start, filtered):
+    """As to a poll, which comes back: with a heartbeat, what is there is looked at."""
+    server = start(**redis.settings())
+    channel = server.channel()
+    for _ in range(5):
+        server.push(channel)
+    with Stream(server, f"{channel}?feed=sse&ts=5{filtered}") as stream:
+        assert stream.next().id == "5"
+        server.wait_for_parked(1)
+        redis.command("FLUSHALL")
+        next_heartbeat(stream)
+        assert stream.next().event == "reset"
+        server.push(channel, '{"n":1}')
+        assert stream.update().ts == 1
+
+
 def test_only_a_key_that_reads(server, channel):
     everything, reads, sends = new_keys()
     assert server.get(f"/{sends}?feed=sse").status == 403
@@ -494,6 +540,26 @@ def test_who_reads_nothing_for_a_minute_is_cut(serve, clock):
 
         wait_until(is_cut, "the stream to be cut")
         assert server.metric("longline_streams") == 0
+
+
+@WITHOUT_REDIS
+def test_who_catches_up_between_looks_is_not_cut(serve, clock):
+    """However little of it the socket has taken whenever the server looks."""
+    server = serve(CHANNEL_STORAGE_MAXSIZE=10000, **clock.settings)
+    channel = server.channel()
+    body = json.dumps({"x": "y" * 65000})
+    with Stream(server, channel + "?feed=sse", receive_buffer=4096) as stream:
+        stream.next()
+        for _ in range(6):
+            while server.metric("longline_buffer_bytes") == 0:
+                last = server.push(channel, body)
+            for _ in range(2):
+                last = server.push(channel, '{"n":1}')
+            clock.forward(server, BEAT_S)
+            while stream.update().ts < last:
+                pass
+            server.wait_for_metric("longline_buffer_bytes", 0)
+    assert server.metric("longline_streams_cut_total") == 0
 
 
 # --- Together ---

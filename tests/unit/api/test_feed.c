@@ -77,6 +77,24 @@ static void test_updates(void **state) {
     check_text(answer, "{}", epochs, "id: 7-00000000000000ab\ndata: {}\n\n");
 }
 
+/* A text that is little but line breaks does not become several times as long. */
+static void test_too_many_lines(void **state) {
+    (void)state;
+    enum { BREAKS = 18 }; /* one too many in 20 bytes */
+    char body[BREAKS + 4] = "{", wanted[2 * sizeof body + 32];
+    struct answer answer = {.ts = 7, .total = 9};
+    memset(body + 1, '\n', BREAKS);
+    body[BREAKS + 1] = '}';
+    snprintf(wanted, sizeof wanted, "id: 7\ndata: {%*s}\n\n", BREAKS, "");
+    check_text(answer, body, events, wanted);
+    body[BREAKS] = '\r';
+    char text[512] = "id: 7\ndata: {\n";
+    for (int i = 1; i < BREAKS - 1; i++)
+        strcat(text, "data: \n");
+    strcat(text, "data:  }\n\n");
+    check_text(answer, body, events, text);
+}
+
 static void test_gaps(void **state) {
     (void)state;
     struct answer missed = {.ts = 7, .total = 9, .missed = 3};
@@ -106,9 +124,9 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accept),     cmocka_unit_test(test_id),
-        cmocka_unit_test(test_updates),    cmocka_unit_test(test_gaps),
-        cmocka_unit_test(test_heartbeats),
+        cmocka_unit_test(test_accept),  cmocka_unit_test(test_id),
+        cmocka_unit_test(test_updates), cmocka_unit_test(test_too_many_lines),
+        cmocka_unit_test(test_gaps),    cmocka_unit_test(test_heartbeats),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
