@@ -14,7 +14,9 @@
 #include "cli/exec.h"
 #include "cli/forward.h"
 #include "cli/health.h"
+#include "cli/help.h"
 #include "cli/new.h"
+#include "cli/options.h"
 #include "cli/send.h"
 #include "cli/tail.h"
 #include "http/budget.h"
@@ -37,31 +39,6 @@ enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
 enum { OWN_BYTES = 12 << 20 };
 
 #define OUT_OF_MEMORY "out of memory" /* as every room says it */
-
-static const char usage[] =
-    "longline " LONGLINE_VERSION
-    ", a webhook inbox: services push, any number of programs long-poll.\n"
-    "\n"
-    "Usage:\n"
-    "  longline serve [--SETTING VALUE]...   serve until SIGTERM or SIGINT\n"
-    "  longline health [--SETTING VALUE]...  check whether the server with these settings serves\n"
-    "  longline new [BASE_URL]               print a new secret address\n"
-    "  longline new --keys [BASE_URL]        print three: to keep, to read by, to send to\n"
-    "  longline check FILE                   read a data file, and say whether it is whole\n"
-    "  longline send URL [KEY=VALUE]...      send an update, and print its id\n"
-    "  longline tail URL                     print updates as they come\n"
-    "  longline forward URL TARGET           repeat requests to a local web server\n"
-    "  longline exec URL -- CMD...           run a command for every update\n"
-    "  longline doctor URL                   say what stands in the way to a server\n"
-    "  longline completion bash|zsh|fish     print what the shell needs to complete\n"
-    "  longline --help | --version\n"
-    "\n"
-    "Try it:\n"
-    "  longline serve &\n"
-    "  curl -d '{\"hello\":\"world\"}' http://localhost:3000/SECRET\n"
-    "  curl 'http://localhost:3000/SECRET?ts=0&sleep=60'\n"
-    "\n"
-    "`longline COMMAND --help` says more of each; `longline serve --help` lists the settings.\n";
 
 static struct {
     struct config config;
@@ -218,14 +195,18 @@ static bool load_settings(int argc, char **argv, char *error, size_t error_size)
     return api.trust && server_check_listen(app.config.listen, error, error_size);
 }
 
+/* For the commands whose flags are settings. */
+static bool wants_help(enum command command, int argc, char **argv) {
+    bool wants = argc && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0);
+    if (wants)
+        options_help(command);
+    return wants;
+}
+
 static int serve(int argc, char **argv) {
     char error[512] = "";
-    if (argc && strcmp(argv[0], "--help") == 0) {
-        printf("Usage: longline serve [--SETTING VALUE]...\n\n"
-               "Every setting is an environment variable and a flag; the flag wins.\n\n");
-        config_help(stdout);
+    if (wants_help(COMMAND_SERVE, argc, argv))
         return EXIT_SUCCESS;
-    }
     /* Until the loop hears them they wait: process 1 of a container would not get them at all. */
     sigset_t ends;
     sigemptyset(&ends);
@@ -265,13 +246,8 @@ static int serve(int argc, char **argv) {
 
 static int ask_health(int argc, char **argv) {
     char line[4096];
-    if (argc && strcmp(argv[0], "--help") == 0) {
-        puts("Usage: longline health [--SETTING VALUE]...\n\n"
-             "Asks the first address in LISTEN for /-/health and prints the answer. Exits with 0\n"
-             "if the server serves, and with 1 if it does not. The settings are those of\n"
-             "`longline serve`.");
+    if (wants_help(COMMAND_HEALTH, argc, argv))
         return EXIT_SUCCESS;
-    }
     if (!config_load(&app.config, argc, argv, line, sizeof line) ||
         !server_check_listen(app.config.listen, line, sizeof line))
         return complain(EXIT_USAGE, line);
@@ -281,30 +257,36 @@ static int ask_health(int argc, char **argv) {
 }
 
 static int check(int argc, char **argv) {
-    if (argc && strcmp(argv[0], "--help") == 0) {
-        puts("Usage: longline check FILE\n\n"
-             "Reads all of a data file: every page, every update, every channel, and the "
-             "write-ahead\n"
-             "log beside it. It changes nothing, and the server may be running. Exits with 0 if "
-             "the\n"
-             "file is whole, with 1 if it is damaged, and with 2 if it cannot be read.");
+    struct options options;
+    char error[256];
+    if (!options_parse(&options, COMMAND_CHECK, argc, argv, error, sizeof error))
+        return complain(EXIT_USAGE, error);
+    if (options.help) {
+        options_help(COMMAND_CHECK);
         return EXIT_SUCCESS;
     }
-    if (argc != 1 || argv[0][0] == '-')
+    if (options.word_count != 1)
         return complain(EXIT_USAGE, "usage: longline check FILE");
     log_init(LOG_LEVEL_ERROR, false);
-    enum check_result result = check_file(argv[0], stdout, isatty(STDERR_FILENO) ? stderr : NULL);
+    enum check_result result =
+        check_file(options.words[0], stdout, isatty(STDERR_FILENO) ? stderr : NULL);
     return result == CHECK_WHOLE     ? EXIT_SUCCESS
            : result == CHECK_DAMAGED ? EXIT_FAILURE
                                      : EXIT_USAGE;
 }
 
-/* The commands that talk to a server from anywhere. */
+/* The commands that need nothing of a server's parts. */
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} clients[] = {{"send", send_run}, {"tail", tail_run},     {"forward", forward_run},
-               {"exec", exec_run}, {"doctor", doctor_run}, {"completion", completion_run}};
+} clients[] = {{"new", new_run},
+               {"send", send_run},
+               {"tail", tail_run},
+               {"forward", forward_run},
+               {"exec", exec_run},
+               {"doctor", doctor_run},
+               {"completion", completion_run},
+               {"help", help_run}};
 
 int main(int argc, char **argv) {
     const char *command = argc > 1 ? argv[1] : "";
@@ -320,17 +302,12 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof clients / sizeof *clients; i++)
         if (strcmp(command, clients[i].name) == 0)
             return clients[i].run(argc - 2, argv + 2);
-    if (strcmp(command, "new") == 0)
-        return new_print(argc - 2, argv + 2)
-                   ? EXIT_SUCCESS
-                   : complain(EXIT_USAGE, "usage: longline new [--keys [--json]] [BASE_URL]");
     if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {
         puts("longline " LONGLINE_VERSION);
         return EXIT_SUCCESS;
     }
-    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0 ||
-        strcmp(command, "help") == 0) {
-        fputs(usage, stdout);
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0) {
+        help_print();
         return EXIT_SUCCESS;
     }
     return complain(EXIT_USAGE, *command ? "unknown command; see longline --help"

@@ -2,11 +2,12 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum kind { TEXT, NUMBER, CHOICE };
+enum kind { TEXT, FILE_NAME, NUMBER, CHOICE };
 
 struct setting {
     const char *env;
@@ -25,6 +26,8 @@ static const int64_t TIB = (int64_t)1 << 40;
 
 #define TEXT_SETTING(env, member, value, help)                                                     \
     {env, NULL, TEXT, AT(member), value, 0, 0, NULL, help}
+#define FILE_SETTING(env, member, value, help)                                                     \
+    {env, NULL, FILE_NAME, AT(member), value, 0, 0, NULL, help}
 #define NUMBER_SETTING(env, member, value, min, max, help)                                         \
     {env, NULL, NUMBER, AT(member), value, min, max, NULL, help}
 #define CHOICE_SETTING(env, member, value, choices, help)                                          \
@@ -35,26 +38,30 @@ static const struct setting settings[] = {
                  "Addresses to listen on, comma-separated: host:port, [::]:port, unix:/path. "
                  "Port 0 picks a free port."),
     CHOICE_SETTING("DATA_PROVIDER", data_provider, "sqlite", "sqlite memory=localtable redis",
-                   "Where updates are stored: sqlite (a file), memory (lost on exit) or redis."),
-    TEXT_SETTING("DATA_PATH", data_path, "./longline.db", "Data file of the sqlite provider."),
+                   "Where updates are stored: sqlite (a file), memory (lost on exit; localtable is "
+                   "another name for it) or redis (shared by any number of servers)."),
+    FILE_SETTING("DATA_PATH", data_path, "./longline.db", "The data file of the sqlite provider."),
     CHOICE_SETTING("SYNC", sync, "always", "always interval never",
                    "When updates are flushed to disk: always (before each 200), interval (once a "
                    "second) or never (when the system likes)."),
     NUMBER_SETTING("CHANNEL_STORAGE_MAXSIZE", channel_storage_maxsize, "1000", 1, 1000000,
                    "Updates kept per channel; the oldest are dropped first."),
     {"DATA_TTL", "REDIS_DATA_TTL", NUMBER, AT(data_ttl), "604800", 1, (int64_t)100 * 365 * 86400,
-     NULL, "How long updates are kept, in seconds (also read from REDIS_DATA_TTL)."},
+     NULL,
+     "How long updates are kept, in seconds; 604800 is seven days. If it is not set, "
+     "REDIS_DATA_TTL is used."},
     NUMBER_SETTING(
         "MAX_BODY", max_body, "33554432", 1, (int64_t)64 << 20,
-        "Largest body of a push, in bytes; a larger one gets a 413. Unless it is set, it "
-        "is a quarter of BUFFER_SIZE at most."),
+        "Largest body of a push, in bytes, also when it is inflated; a larger one gets a 413. "
+        "Unless it is set, it is a quarter of BUFFER_SIZE at most; the maximum is 67108864, 64 "
+        "MiB."),
     NUMBER_SETTING("DATA_MAX_BYTES", data_max_bytes, "0", 0, 1024 * TIB,
                    "Limit on the bytes stored, 0 for none; the oldest updates are dropped first."),
     NUMBER_SETTING("CACHE_SIZE", cache_size, "64", 1, 1 << 20,
                    "Memory for channels and recent updates, in MiB."),
     NUMBER_SETTING("BUFFER_SIZE", buffer_size, "256", 4, 1 << 20,
                    "Memory for request bodies, pushes in progress and unsent replies, in MiB; at "
-                   "least 4 x MAX_BODY. When it is full, requests get a 503."),
+                   "least four times MAX_BODY. When it is full, requests get a 503."),
     CHOICE_SETTING("CAPTURE_HEADERS", capture_headers, "on", "off=false=no=0 on=true=yes=1",
                    "Store the headers of a push, for view=full: on or off."),
     CHOICE_SETTING("STRICT_JSON", strict_json, "off", "off=false=no=0 on=true=yes=1",
@@ -74,12 +81,14 @@ static const struct setting settings[] = {
                    "Seconds before an idle connection is closed."),
     NUMBER_SETTING(
         "POLL_MAX", poll_max, "60", 1, 3600,
-        "The longest that a poll waits, in seconds; a larger sleep means this. Less than "
-        "what a proxy in front allows, if that is known."),
+        "The longest that a poll waits, in seconds from 1 to 3600, whatever it asks for. Less "
+        "than what a proxy in front allows, if that is known."),
     NUMBER_SETTING("RATE_LIMIT_FRAME", rate_limit_frame, "60", 1, 86400,
                    "Length of the rate limit's window, in seconds."),
-    NUMBER_SETTING("RATE_LIMIT_LIMIT", rate_limit_limit, "0", 0, 1000000000,
-                   "Requests per client (IPv4 address or IPv6 /64) and window; 0: no limit."),
+    NUMBER_SETTING(
+        "RATE_LIMIT_LIMIT", rate_limit_limit, "0", 0, 1000000000,
+        "Requests per client (an IPv4 address, or the /64 network of an IPv6 address) and "
+        "window; 0: no limit."),
     TEXT_SETTING("TRUST_PROXY", trust_proxy, "loopback,private",
                  "Peers whose X-Forwarded-For we trust: none, all, loopback, private, or networks "
                  "such as 203.0.113.0/24, comma-separated."),
@@ -95,7 +104,7 @@ static const struct setting settings[] = {
     TEXT_SETTING("REDIS_PREFIX", redis_prefix, "lpolling:", "Prefix of all keys in Redis."),
     CHOICE_SETTING("REDIS_TLS", redis_tls, "off", "off=false=no=0 on=true=yes=1",
                    "Use TLS to Redis: on or off."),
-    TEXT_SETTING("REDIS_TLS_CA", redis_tls_ca, "",
+    FILE_SETTING("REDIS_TLS_CA", redis_tls_ca, "",
                  "CA file for Redis' certificate; none: the system's CAs."),
     TEXT_SETTING("REDIS_SENTINEL", redis_sentinel, "",
                  "host:port of the Sentinels, comma-separated."),
@@ -106,8 +115,9 @@ static const struct setting settings[] = {
     NUMBER_SETTING("REDIS_TIMEOUT", redis_timeout, "900", 50, 60000,
                    "Milliseconds to wait for Redis before an operation gets a 503."),
     CHOICE_SETTING("LOG_LEVEL", log_level, "info", "debug info warn=warning error",
-                   "debug, info, warn or error."),
-    CHOICE_SETTING("LOG_FORMAT", log_json, "text", "text json", "text or json."),
+                   "What is logged: debug, info, warn or error."),
+    CHOICE_SETTING("LOG_FORMAT", log_json, "text", "text json",
+                   "The log goes to standard error, as text or json."),
 };
 
 enum { SETTING_COUNT = sizeof settings / sizeof *settings };
@@ -141,7 +151,8 @@ static bool apply(struct config *config, const struct setting *setting, const ch
                   const char *value, char *error, size_t error_size) {
     void *member = (char *)config + setting->offset;
     switch (setting->kind) {
-    case TEXT: *(const char **)member = value; return true;
+    case TEXT:
+    case FILE_NAME: *(const char **)member = value; return true;
     case NUMBER:
         if (parse_number(setting, value, member))
             return true;
@@ -227,16 +238,32 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
     return true;
 }
 
-void config_help(FILE *out) {
-    for (int i = 0; i < SETTING_COUNT; i++) {
-        const struct setting *setting = &settings[i];
-        char flag[64];
-        size_t len = 0;
-        for (; setting->env[len]; len++)
-            flag[len] =
-                setting->env[len] == '_' ? '-' : (char)tolower((unsigned char)setting->env[len]);
-        flag[len] = '\0';
-        fprintf(out, "  %s, --%s  (default: %s)\n      %s\n", setting->env, flag,
-                *setting->default_value ? setting->default_value : "none", setting->help);
+/* The names of a CHOICE, without the other names for the same: "a|b". */
+static void write_choices(const char *choices, char *out, size_t out_size) {
+    size_t len = 0;
+    bool is_other = false;
+    for (const char *at = choices; *at && len + 1 < out_size; at++) {
+        is_other = *at == '=' || (is_other && *at != ' ');
+        if (!is_other)
+            out[len++] = *at == ' ' ? '|' : *at;
     }
+    out[len] = '\0';
+}
+
+bool config_next(size_t *at, struct setting_told *told) {
+    static const char *const values[] = {
+        [TEXT] = "TEXT", [FILE_NAME] = "FILE", [NUMBER] = "NUMBER", [CHOICE] = ""};
+    if (*at == SETTING_COUNT)
+        return false;
+    const struct setting *setting = &settings[(*at)++];
+    *told = (struct setting_told){
+        .env = setting->env, .default_value = setting->default_value, .help = setting->help};
+    for (size_t i = 0; setting->env[i] && i < sizeof told->flag - 1; i++)
+        told->flag[i] =
+            setting->env[i] == '_' ? '-' : (char)tolower((unsigned char)setting->env[i]);
+    if (setting->kind == CHOICE)
+        write_choices(setting->choices, told->value, sizeof told->value);
+    else
+        snprintf(told->value, sizeof told->value, "%s", values[setting->kind]);
+    return true;
 }

@@ -1,6 +1,6 @@
 /*
  * The settings. One table in config.c names each of them once: environment variable, default,
- * bounds and help. The parser and `--help` are made from it.
+ * bounds and help. The parser, `--help`, the man page and the completions are made from it.
  *
  * A flag beats the environment. The flag of an environment variable is its name in lower case with
  * dashes: CACHE_SIZE is --cache-size.
@@ -11,7 +11,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 
 enum data_provider { PROVIDER_SQLITE, PROVIDER_MEMORY, PROVIDER_REDIS };
 enum sync_mode { SYNC_ALWAYS, SYNC_INTERVAL, SYNC_NEVER };
@@ -63,5 +62,12 @@ struct config {
  */
 bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size);
 
-/* Writes the settings as a table for `--help`. */
-void config_help(FILE *out);
+/* A setting as --help tells it. */
+struct setting_told {
+    const char *env, *default_value, *help; /* default_value: "" for none */
+    char flag[32];                          /* without its dashes */
+    char value[32];                         /* TEXT, FILE, NUMBER, or the choices: on|off */
+};
+
+/* Goes through the settings, from `*at` 0 on; false at the end. */
+bool config_next(size_t *at, struct setting_told *told);

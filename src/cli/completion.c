@@ -1,23 +1,54 @@
 #include "cli/completion.h"
+#include "base/config.h"
 #include "cli/options.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
-/* The commands that have no options of this kind. */
-static const struct {
-    const char *name, *help;
-} others[] = {
-    {"serve", "serve until SIGTERM or SIGINT"},
-    {"health", "check whether a server serves"},
-    {"new", "print a new secret address"},
-    {"check", "read a data file, and say whether it is whole"},
-    {"completion", "print what a shell needs to complete"},
-    {"help", "print what there is"},
+/* --- What all three complete ------------------------------------------------------------------ */
+
+/* Goes through what a command takes: its options, and as flags its settings. */
+struct flags {
+    enum command command;
+    size_t option_at, setting_at;
+    struct setting_told setting;
+    char brief[128]; /* of the setting */
 };
 
-enum { OTHERS = sizeof others / sizeof *others };
+static bool flags_next(struct flags *flags, struct option_told *told) {
+    struct setting_told *setting = &flags->setting;
+    if (!commands_told[flags->command].has_settings || !config_next(&flags->setting_at, setting))
+        return options_next(flags->command, &flags->option_at, told);
+    int len = 0;
+    while (setting->help[len] && !(strchr(".:;(", setting->help[len])))
+        len++;
+    snprintf(flags->brief, sizeof flags->brief, "%.*s", len, setting->help);
+    *told =
+        (struct option_told){.name = setting->flag, .value = setting->value, .help = flags->brief};
+    return true;
+}
+
+/* What the value of an option can be. */
+enum values { ANY, WORDS, FILES, JSON_OR_FILES };
+
+static enum values values_of(const char *value) {
+    return strchr(value, '@')      ? JSON_OR_FILES
+           : strchr(value, '|')    ? WORDS
+           : strstr(value, "FILE") ? FILES
+                                   : ANY;
+}
+
+/* Prints "a b" for "a|b". */
+static void print_words(const char *words) {
+    for (; *words; words++)
+        putchar(*words == '|' ? ' ' : *words);
+}
+
+static void print_commands(void) {
+    for (enum command command = 0; command < COMMANDS; command++)
+        printf("%s%s", command ? " " : "", commands_told[command].name);
+}
 
 /* Within single quotes, as all three shells take it. */
 static void print_quoted(const char *text) {
@@ -32,80 +63,166 @@ static void print_quoted(const char *text) {
 
 /* --- bash ------------------------------------------------------------------------------------- */
 
-static void print_bash_options(enum command command) {
-    struct option_told told;
-    printf("        %s) words='", options_name(command));
-    for (size_t at = 0; options_next(command, &at, &told);)
-        printf("--%s%s", told.name, told.value ? "= " : " ");
-    puts("' ;;");
+/* Readline hands over, and replaces, only what stands behind a = or a colon: $2. */
+static const char bash_head[] =
+    "# bash completion for longline: source <(longline completion bash)\n"
+    "_longline() {\n"
+    "    local line=${COMP_LINE:0:COMP_POINT} option value words= kind=words i\n"
+    "    local -a given\n"
+    "    read -ra given <<<\"$line\"\n"
+    "    [[ $line != *[[:space:]] ]] || given+=('')\n"
+    "    COMPREPLY=()\n"
+    "    value=${given[-1]} option=${given[-2]}\n"
+    "    [[ $value != --*=* ]] || { option=${value%%=*} value=${value#*=}; }\n"
+    "    if ((${#given[@]} == 2)); then\n";
+
+static const char bash_tail[] =
+    "    esac; fi\n"
+    "    if [ \"${given[1]}\" = exec ]; then\n"
+    "        for i in \"${given[@]:2:${#given[@]}-3}\"; do\n"
+    "            if [ \"$i\" = -- ]; then kind=files; fi\n"
+    "        done\n"
+    "        [ \"${given[-2]}\" != -- ] || kind=commands\n"
+    "    fi\n"
+    "    case $kind in\n"
+    "        words) COMPREPLY=($(compgen -W \"$words\" -- \"$value\")) ;;\n"
+    "        commands) mapfile -t COMPREPLY < <(compgen -c -- \"$value\") ;;\n"
+    "        files) mapfile -t COMPREPLY < <(compgen -f -- \"$value\"); compopt -o filenames ;;\n"
+    "        data)\n"
+    "            [[ $value == @* ]] || return\n"
+    "            mapfile -t COMPREPLY < <(compgen -P @ -f -- \"${value#@}\")\n"
+    "            for i in \"${!COMPREPLY[@]}\"; do\n"
+    "                [ ! -d \"${COMPREPLY[i]#@}\" ] || COMPREPLY[i]+=/\n"
+    "            done\n"
+    "            compopt -o filenames ;;\n"
+    "    esac\n"
+    "    i=${value%\"$2\"}\n"
+    "    COMPREPLY=(\"${COMPREPLY[@]#\"$i\"}\")\n"
+    "    [[ ${COMPREPLY[0]-} != *[=/] ]] || compopt -o nospace\n"
+    "}\n"
+    "complete -F _longline longline\n";
+
+static void print_bash_value(const struct option_told *told) {
+    fputs("                ", stdout);
+    if (told->letter)
+        printf("-%c | ", told->letter);
+    printf("--%s) ", told->name);
+    switch (values_of(told->value)) {
+    case WORDS:
+        fputs("words='", stdout);
+        print_words(told->value);
+        puts("' ;;");
+        break;
+    case FILES: puts("kind=files ;;"); break;
+    case JSON_OR_FILES: puts("kind=data ;;"); break;
+    case ANY: puts("kind= ;;"); break;
+    }
 }
 
-/* A word that ends in = gets no space behind it. */
+static void print_bash_command(enum command command) {
+    struct option_told told;
+    printf("        %s)\n            case $option in\n", commands_told[command].name);
+    for (struct flags flags = {.command = command}; flags_next(&flags, &told);)
+        if (told.value)
+            print_bash_value(&told);
+    puts("                *)\n                    if [[ $value == -* ]]; then");
+    fputs("                        words='", stdout);
+    for (struct flags flags = {.command = command}; flags_next(&flags, &told);)
+        printf("--%s%s", told.name, told.value ? "= " : " ");
+    fputs("'\n                    else\n                        ", stdout);
+    if (command == COMMAND_CHECK) {
+        fputs("kind=files", stdout);
+    } else {
+        fputs("words='", stdout);
+        if (command == COMMAND_HELP)
+            print_commands();
+        else if (command == COMMAND_COMPLETION)
+            print_words(commands_told[command].usage);
+        putchar('\'');
+    }
+    puts("\n                    fi ;;\n            esac ;;");
+}
+
 static void print_bash(void) {
-    puts("# bash completion for longline: source <(longline completion bash)\n"
-         "_longline() {\n"
-         "    local word=${COMP_WORDS[COMP_CWORD]} words= i\n"
-         "    for ((i = 2; i < COMP_CWORD; i++)); do\n"
-         "        [ \"${COMP_WORDS[i]}\" != -- ] || { COMPREPLY=($(compgen -c -- \"$word\")); "
-         "return; }\n"
-         "    done\n"
-         "    if [ \"$COMP_CWORD\" -eq 1 ]; then");
-    printf("        COMPREPLY=($(compgen -W '");
+    fputs(bash_head, stdout);
+    printf("        words='");
+    print_commands();
+    for (size_t i = 0; i < COMMAND_FLAGS; i++)
+        printf(" --%s", command_flags[i].name);
+    puts("'\n    else case ${given[1]} in");
     for (enum command command = 0; command < COMMANDS; command++)
-        printf("%s ", options_name(command));
-    for (size_t i = 0; i < OTHERS; i++)
-        printf("%s ", others[i].name);
-    puts("' -- \"$word\"))\n"
-         "        return\n"
-         "    fi\n"
-         "    case ${COMP_WORDS[1]} in");
-    for (enum command command = 0; command < COMMANDS; command++)
-        print_bash_options(command);
-    puts("        completion) words='bash zsh fish' ;;\n"
-         "    esac\n"
-         "    case $word in\n"
-         "        -*) ;;\n"
-         "        *) [ \"${COMP_WORDS[1]}\" = completion ] || words= ;;\n"
-         "    esac\n"
-         "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-         "    [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace\n"
-         "}\n"
-         "complete -o default -F _longline longline");
+        print_bash_command(command);
+    fputs(bash_tail, stdout);
 }
 
 /* --- zsh -------------------------------------------------------------------------------------- */
 
-static void print_zsh_options(enum command command) {
+/* One form of an option: -n or --count. */
+static void print_zsh_form(const struct option_told *told, const char *form, const char *sign) {
+    static const char *const actions[] = {
+        [ANY] = " ", [FILES] = "_files", [JSON_OR_FILES] = "_longline_data"};
+    char text[512], words[64] = "", action[80] = "";
+    const char *value = told->value ? told->value : "";
+    size_t len = 0;
+    for (; value[len] && len < sizeof words - 1; len++)
+        words[len] = strchr("':|", value[len]) ? ' ' : value[len];
+    if (told->value && values_of(value) == WORDS)
+        snprintf(action, sizeof action, ":value:(%s)", words);
+    else if (told->value)
+        snprintf(action, sizeof action, ":%s:%s", words, actions[values_of(value)]);
+    char alone[64] = "";
+    if (told->letter && !told->is_list)
+        snprintf(alone, sizeof alone, "(-%c --%s)", told->letter, told->name);
+    /* A colon within the brackets is text; the brackets themselves never occur in it. */
+    snprintf(text, sizeof text, "%s%s%s[%s]%s", told->is_list ? "*" : alone, form,
+             told->value ? sign : "", told->help, action);
+    fputs(" \\\n                ", stdout);
+    print_quoted(text);
+}
+
+static void print_zsh_command(enum command command) {
     struct option_told told;
-    printf("        %s)\n            _arguments -S", options_name(command));
-    for (size_t at = 0; options_next(command, &at, &told);) {
-        char text[256];
-        const char *more = told.is_list ? "*" : "";
-        const char *value = told.value ? told.value : "";
-        char words[32] = "";
-        for (size_t i = 0; value[i] && i < sizeof words - 1; i++)
-            words[i] = strchr("':|", value[i]) ? ' ' : value[i];
-        fputs(" \\\n                ", stdout);
-        snprintf(text, sizeof text, "%s--%s%s[%s]%s%s%s", more, told.name, told.value ? "=" : "",
-                 told.help, told.value ? ":" : "", words, told.value ? ":_files" : "");
-        /* A colon within the brackets is text; the brackets themselves never occur in it. */
-        print_quoted(text);
+    printf("        %s)\n            _arguments -S", commands_told[command].name);
+    for (struct flags flags = {.command = command}; flags_next(&flags, &told);) {
+        char form[48];
+        snprintf(form, sizeof form, "--%s", told.name);
+        print_zsh_form(&told, form, "=");
+        snprintf(form, sizeof form, "-%c", told.letter);
+        if (told.letter)
+            print_zsh_form(&told, form, "+");
     }
-    puts(" \\\n                '*:: :_default'\n            ;;");
+    fputs(" \\\n                ", stdout);
+    if (command == COMMAND_CHECK) {
+        fputs("'1:file:_files'", stdout);
+    } else if (command == COMMAND_EXEC) {
+        fputs("'1:address: ' '*::command:_normal'", stdout);
+    } else if (command == COMMAND_HELP || command == COMMAND_COMPLETION) {
+        fputs("'1:word:(", stdout);
+        if (command == COMMAND_HELP)
+            print_commands();
+        else
+            print_words(commands_told[command].usage);
+        fputs(")'", stdout);
+    } else {
+        fputs("'*:argument: '", stdout);
+    }
+    puts("\n            ;;");
 }
 
 static void print_zsh(void) {
     puts("#compdef longline\n"
          "# zsh completion for longline: longline completion zsh >\"${fpath[1]}/_longline\"\n"
+         "_longline_data() { compset -P @ && _files }\n"
          "_longline() {\n"
          "    local -a commands=(");
     for (enum command command = 0; command < COMMANDS; command++)
-        printf("        '%s:%s'\n", options_name(command), options_about(command));
-    for (size_t i = 0; i < OTHERS; i++)
-        printf("        '%s:%s'\n", others[i].name, others[i].help);
+        printf("        '%s:%s'\n", commands_told[command].name, commands_told[command].brief);
+    puts("    ) flags=(");
+    for (size_t i = 0; i < COMMAND_FLAGS; i++)
+        printf("        '--%s:%s'\n", command_flags[i].name, command_flags[i].brief);
     puts("    )\n"
          "    if ((CURRENT == 2)); then\n"
-         "        _describe command commands\n"
+         "        _describe command commands -- flags\n"
          "        return\n"
          "    fi\n"
          "    local command=$words[2]\n"
@@ -113,10 +230,8 @@ static void print_zsh(void) {
          "    ((CURRENT--))\n"
          "    case $command in");
     for (enum command command = 0; command < COMMANDS; command++)
-        print_zsh_options(command);
-    puts("        completion) compadd bash zsh fish ;;\n"
-         "        *) _default ;;\n"
-         "    esac\n"
+        print_zsh_command(command);
+    puts("    esac\n"
          "}\n"
          "[[ $zsh_eval_context[-1] == loadautofunc ]] && _longline \"$@\" || compdef _longline "
          "longline");
@@ -124,31 +239,68 @@ static void print_zsh(void) {
 
 /* --- fish ------------------------------------------------------------------------------------- */
 
-static void print_fish_command(const char *name, const char *help) {
-    printf("complete -c longline -n __fish_use_subcommand -f -a %s -d ", name);
+static const char fish_head[] =
+    "# fish completion for longline: longline completion fish | source\n"
+    "function __longline_is\n"
+    "    set -l words (commandline -opc)\n"
+    "    test (count $words) -gt 1; and contains -- $words[2] $argv\n"
+    "end\n"
+    "function __longline_runs\n"
+    "    __longline_is exec; and contains -- -- (commandline -opc)\n"
+    "end\n"
+    "function __longline_data\n"
+    "    set -l word (string replace -r '^-.*?=|^-d' '' -- (commandline -ct))\n"
+    "    string match -q '@*' -- $word\n"
+    "    and __fish_complete_path (string sub -s 2 -- $word) | string replace -r '^' @\n"
+    "end\n"
+    "complete -c longline -f\n"
+    "complete -c longline -n '__longline_is check' -F\n"
+    "complete -c longline -n __longline_runs -F -a '(__fish_complete_command)'\n";
+
+#define FISH_FIRST "complete -c longline -n 'test (count (commandline -opc)) -eq 1' "
+
+static void print_fish_first(const char *how, const char *name, const char *help) {
+    printf(FISH_FIRST "%s %s -d ", how, name);
     print_quoted(help);
     putchar('\n');
 }
 
+static void print_fish_option(enum command command, const struct option_told *told) {
+    printf("complete -c longline -n '__longline_is %s' -l %s", commands_told[command].name,
+           told->name);
+    if (told->letter)
+        printf(" -s %c", told->letter);
+    switch (told->value ? values_of(told->value) : ANY) {
+    case WORDS:
+        fputs(" -x -a '", stdout);
+        print_words(told->value);
+        putchar('\'');
+        break;
+    case FILES: fputs(" -r -F", stdout); break;
+    case JSON_OR_FILES: fputs(" -x -a '(__longline_data)'", stdout); break;
+    case ANY: fputs(told->value ? " -x" : "", stdout); break;
+    }
+    fputs(" -d ", stdout);
+    print_quoted(told->help);
+    putchar('\n');
+}
+
 static void print_fish(void) {
-    puts("# fish completion for longline: longline completion fish | source");
+    fputs(fish_head, stdout);
     for (enum command command = 0; command < COMMANDS; command++)
-        print_fish_command(options_name(command), options_about(command));
-    for (size_t i = 0; i < OTHERS; i++)
-        print_fish_command(others[i].name, others[i].help);
+        print_fish_first("-a", commands_told[command].name, commands_told[command].brief);
+    for (size_t i = 0; i < COMMAND_FLAGS; i++)
+        print_fish_first("-l", command_flags[i].name, command_flags[i].brief);
     for (enum command command = 0; command < COMMANDS; command++) {
         struct option_told told;
-        for (size_t at = 0; options_next(command, &at, &told);) {
-            printf("complete -c longline -n '__fish_seen_subcommand_from %s' -l %s",
-                   options_name(command), told.name);
-            if (told.letter)
-                printf(" -s %c", told.letter);
-            fputs(told.value ? " -r -d " : " -d ", stdout);
-            print_quoted(told.help);
-            putchar('\n');
-        }
+        for (struct flags flags = {.command = command}; flags_next(&flags, &told);)
+            print_fish_option(command, &told);
     }
-    puts("complete -c longline -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'");
+    fputs("complete -c longline -n '__longline_is completion' -a '", stdout);
+    print_words(commands_told[COMMAND_COMPLETION].usage);
+    fputs("'\ncomplete -c longline -n '__longline_is help' -a '", stdout);
+    print_commands();
+    puts("'");
 }
 
 int completion_run(int argc, char **argv) {
@@ -156,19 +308,19 @@ int completion_run(int argc, char **argv) {
         const char *name;
         void (*print)(void);
     } shells[] = {{"bash", print_bash}, {"zsh", print_zsh}, {"fish", print_fish}};
-    if (argc == 1 && strcmp(argv[0], "--help") == 0) {
-        puts("Usage: longline completion bash | zsh | fish\n\n"
-             "Prints what the shell needs to complete longline's commands and options:\n\n"
-             "  source <(longline completion bash)                      in ~/.bashrc\n"
-             "  longline completion zsh >\"${fpath[1]}/_longline\"        once\n"
-             "  longline completion fish | source                       in "
-             "~/.config/fish/config.fish");
+    struct options options;
+    char error[256];
+    if (!options_parse(&options, COMMAND_COMPLETION, argc, argv, error, sizeof error))
+        return options_complain(EX_USAGE, "%s", error);
+    if (options.help) {
+        options_help(COMMAND_COMPLETION);
         return EX_OK;
     }
-    for (size_t i = 0; argc == 1 && i < sizeof shells / sizeof *shells; i++)
-        if (strcmp(argv[0], shells[i].name) == 0) {
+    for (size_t i = 0; options.word_count == 1 && i < sizeof shells / sizeof *shells; i++)
+        if (strcmp(options.words[0], shells[i].name) == 0) {
             shells[i].print();
             return EX_OK;
         }
-    return options_complain(EX_USAGE, "usage: longline completion bash | zsh | fish");
+    return options_complain(EX_USAGE, "usage: longline completion %s",
+                            commands_told[COMMAND_COMPLETION].usage);
 }

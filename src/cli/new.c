@@ -2,43 +2,13 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/keys.h"
+#include "cli/options.h"
 
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-static const char help[] =
-    "Usage: longline new [BASE_URL]\n"
-    "       longline new --keys [--json] [BASE_URL]\n"
-    "\n"
-    "Prints a new secret address below BASE_URL, for example https://example.com. Who has it\n"
-    "may send, read and delete.\n"
-    "\n"
-    "With --keys it prints the three addresses of a new channel: one that may do everything,\n"
-    "one that only reads, and one that only sends; with --json as one line of JSON. If BASE_URL\n"
-    "ends in such an address, it prints what follows from that.\n";
-
-struct new_options {
-    bool wants_keys, wants_json, wants_help;
-    const char *base; /* NULL: none */
-};
-
-static bool parse(struct new_options *options, int argc, char **argv) {
-    *options = (struct new_options){0};
-    for (int i = 0; i < argc; i++) {
-        struct slice word = slice_of(argv[i]);
-        if (slice_equal(word, SLICE("--help")))
-            options->wants_help = true;
-        else if (slice_equal(word, SLICE("--keys")))
-            options->wants_keys = true;
-        else if (slice_equal(word, SLICE("--json")))
-            options->wants_json = true;
-        else if (slice_starts_with(word, SLICE("-")) || options->base)
-            return false;
-        else
-            options->base = argv[i];
-    }
-    return options->wants_help || options->wants_keys || !options->wants_json;
-}
+enum { USAGE = 2 }; /* as for the server */
 
 static struct slice without_slashes(struct slice base) {
     while (base.len && base.data[base.len - 1] == '/')
@@ -109,20 +79,7 @@ static void print_keys(struct slice base, char key[KEY_BYTES], enum key_kind kin
     buf_deinit(&json);
 }
 
-bool new_print(int argc, char **argv) {
-    struct new_options options;
-    if (!parse(&options, argc, argv))
-        return false;
-    if (options.wants_help) {
-        fputs(help, stdout);
-        return true;
-    }
-    struct slice base =
-        without_slashes(slice_of(options.base ? options.base : "http://localhost:3000"));
-    if (!options.wants_keys) {
-        print_secret(base);
-        return true;
-    }
+static void print_three(struct slice base, bool is_json) {
     char key[KEY_BYTES];
     enum key_kind kind = take_key(&base, key);
     struct buf below = {0};
@@ -132,7 +89,26 @@ bool new_print(int argc, char **argv) {
         key_new(key);
         kind = KEY_ALL;
     }
-    print_keys((struct slice){below.data, below.len}, key, kind, options.wants_json);
+    print_keys((struct slice){below.data, below.len}, key, kind, is_json);
     buf_deinit(&below);
-    return true;
+}
+
+int new_run(int argc, char **argv) {
+    struct options options;
+    char error[256];
+    if (!options_parse(&options, COMMAND_NEW, argc, argv, error, sizeof error))
+        return options_complain(USAGE, "%s", error);
+    if (options.help) {
+        options_help(COMMAND_NEW);
+        return EXIT_SUCCESS;
+    }
+    if (options.word_count > 1 || (options.json && !options.keys))
+        return options_complain(USAGE, "usage: longline new [--keys [--json]] [BASE_URL]");
+    struct slice base =
+        without_slashes(slice_of(options.word_count ? options.words[0] : "http://localhost:3000"));
+    if (options.keys)
+        print_three(base, options.json);
+    else
+        print_secret(base);
+    return EXIT_SUCCESS;
 }

@@ -3,7 +3,5 @@
  */
 #pragma once
 
-#include <stdbool.h>
-
-/* Prints by the arguments behind `new`; false when they are wrong, and nothing is printed. */
-bool new_print(int argc, char **argv);
+/* Returns an exit code. */
+int new_run(int argc, char **argv);

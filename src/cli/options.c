@@ -1,4 +1,6 @@
 #include "cli/options.h"
+#include "base/config.h"
+#include "cli/prose.h"
 #include "cli/screen.h"
 
 #include <math.h>
@@ -16,8 +18,13 @@ enum {
     EXEC = 1 << COMMAND_EXEC,
     DOCTOR = 1 << COMMAND_DOCTOR,
     READERS = TAIL | FORWARD | EXEC,
-    ALL = SEND | READERS | DOCTOR,
+    NEW = 1 << COMMAND_NEW,
+    HELP = 1 << COMMAND_HELP,
+    WITH_JSON = SEND | READERS | DOCTOR | NEW,
+    ALL = (1 << COMMANDS) - 1,
 };
+
+enum { COLUMNS = 90, OPTION_COLUMNS = 29, SETTING_INDENT = 6, CODE_INDENT = 6 };
 
 static const struct spec {
     char letter;
@@ -27,14 +34,16 @@ static const struct spec {
     size_t offset;
 } specs[] = {
 #define AT(field) offsetof(struct options, field)
-    {'d', "data", "JSON", "send this; @FILE sends a file's bytes, @- those of standard input", SEND,
-     TEXT, AT(data)},
+    {'d', "data", "JSON|@FILE",
+     "send this JSON; @FILE sends a file's bytes, @- those of standard input", SEND, TEXT,
+     AT(data)},
     {'H', "header", "'NAME: VALUE'", "a header of the push; may be repeated", SEND, LIST,
      AT(headers)},
     {0, "since", "TIME", "begin there: 90s, 10m, 36h, 7d ago, or 2026-11-29T10:00", READERS, TEXT,
      AT(since)},
-    {0, "ts", "ID", "begin behind this update; 0: with everything that is kept", READERS, TEXT,
-     AT(ts)},
+    {0, "ts", "ID",
+     "begin behind this update; 0: with everything that is kept; now: with what comes", READERS,
+     TEXT, AT(ts)},
     {'n', "count", "COUNT", "begin with the last COUNT updates (default 10)", TAIL, TEXT,
      AT(count)},
     {0, "as", "NAME", "let the server keep the place, under this name", READERS, TEXT, AT(as)},
@@ -49,74 +58,21 @@ static const struct spec {
     {0, "timeout", "SECONDS", "for one attempt (forward: 60; exec: none)", FORWARD | EXEC, TEXT,
      AT(timeout)},
     {0, "state", "FILE", "where the place is kept", FORWARD | EXEC, TEXT, AT(state)},
-    {0, "restart", NULL, "forget the place that is kept", FORWARD | EXEC, FLAG, AT(restart)},
+    {0, "restart", NULL, "forget the place that is kept, and begin as the other options say",
+     FORWARD | EXEC, FLAG, AT(restart)},
     {0, "sleep", "SECONDS", "how long a poll waits (default 25; doctor: 60)", READERS | DOCTOR,
      TEXT, AT(sleep)},
-    {0, "backoff", "SECONDS", "the first pause after a failure (default 0.5)", READERS, TEXT,
+    {0, "backoff", "SECONDS",
+     "the first pause after a failure, which doubles up to 30 s (default 0.5)", READERS, TEXT,
      AT(backoff)},
-    {0, "json", NULL, "one line of JSON for each event, for programs", ALL, FLAG, AT(json)},
+    {0, "keys", NULL, "three addresses: to keep, to read by, to send to", NEW, FLAG, AT(keys)},
+    {0, "json", NULL, "one line of JSON for each event, for programs", WITH_JSON, FLAG, AT(json)},
+    {0, "man", NULL, "print the man page", HELP, FLAG, AT(man)},
     {'h', "help", NULL, "print this", ALL, FLAG, AT(help)},
 #undef AT
 };
 
 enum { SPECS = sizeof specs / sizeof *specs };
-
-#define CODE_USAGE                                                                                 \
-    "  64  a mistake in the command line, or a request that the server does not take\n"
-#define CODE_MEMORY "  71  out of memory\n"
-#define CODE_NO_PLACE "  73  the place cannot be kept\n"
-#define CODE_COPY "  75  another copy does this already\n"
-#define CODE_NO_READER "  77  the address does not read\n"
-
-static const struct {
-    const char *name, *brief, *usage, *about, *codes;
-} told[COMMANDS] = {
-    [COMMAND_SEND] =
-        {"send", "send an update, and print its id", "[OPTION]... URL [KEY=VALUE | KEY:=JSON]...",
-         "Sends an update and prints its id. KEY=VALUE makes an object of strings; the value of\n"
-         "KEY:=JSON is JSON. Without them and without -d, standard input is sent.\n",
-         "   0  it is stored\n"
-         "  64  a mistake in the command line\n"
-         "  65  the server refuses it; nothing is stored\n"
-         "  66  the file cannot be read\n"
-         "  69  the server cannot be reached, or stores nothing now\n" CODE_MEMORY
-         "  75  no answer, or an error of the server: it may be stored or not\n"
-         "  76  the answer is not longline's\n"
-         "  77  the address does not send\n"},
-    [COMMAND_TAIL] = {"tail", "print updates as they come", "[OPTION]... URL",
-                      "Prints updates as they come, one JSON text a line; coloured on a terminal.\n"
-                      "Gaps and outages go to standard error.\n",
-                      "   0  stopped by a signal, or by its reader\n" CODE_USAGE CODE_MEMORY
-                      "  74  the output cannot be written\n" CODE_NO_READER},
-    [COMMAND_FORWARD] =
-        {"forward", "repeat requests to a local web server", "[OPTION]... URL TARGET",
-         "Repeats every request to TARGET, a local web server: at least once, in order. Its place\n"
-         "moves on with each 2xx and is kept in a file. What fails is tried again for ever; a\n"
-         "3xx or 4xx other than 408, 425 and 429 is a refusal. It begins with what comes from now\n"
-         "on, or where it stopped.\n",
-         "   0  stopped by a signal\n" CODE_USAGE
-         "  65  the target refuses an update, with --on-reject=stop\n" CODE_MEMORY CODE_NO_PLACE
-             CODE_COPY CODE_NO_READER},
-    [COMMAND_EXEC] =
-        {"exec", "run a command for every update", "[OPTION]... URL -- CMD...",
-         "Runs CMD for every update, one after the other, in order: the exact body on standard\n"
-         "input; LONGLINE_TS, _AT, _METHOD, _PATH, _QUERY, _FROM and _HEADER_... in its\n"
-         "environment. Exit 0 confirms; 65 refuses for good; anything else is tried again. It\n"
-         "begins with what comes from now on, or where it stopped.\n",
-         "   0  stopped by a signal\n" CODE_USAGE
-         "  65  CMD refuses an update, with --on-reject=stop\n"
-         "  69  CMD cannot be run\n" CODE_MEMORY CODE_NO_PLACE CODE_COPY CODE_NO_READER},
-    [COMMAND_DOCTOR] =
-        {"doctor", "say what stands in the way to a server", "[OPTION]... URL",
-         "Measures what stands between this machine and a server, and says what to change: the\n"
-         "connection, the certificate, the round trip, this machine's address as the server sees\n"
-         "it, the clocks, the largest body, and when a proxy cuts an idle poll. That takes a\n"
-         "minute. It uses a channel of its own, and purges it.\n",
-         "   0  all is well\n"
-         "   1  something is not\n"
-         "  64  a mistake in the command line\n"
-         "  69  the server cannot be reached\n" CODE_MEMORY},
-};
 
 int options_complain(int status, const char *format, ...) {
     char text[2048];
@@ -133,27 +89,43 @@ int options_complain(int status, const char *format, ...) {
     return status;
 }
 
-void options_help(enum command command) {
-    printf("Usage: longline %s %s\n\n%s\n", told[command].name, told[command].usage,
-           told[command].about);
-    struct option_told option;
-    for (size_t at = 0; options_next(command, &at, &option);) {
-        char left[64], letter[5] = "    ";
-        if (option.letter)
-            snprintf(letter, sizeof letter, "-%c, ", option.letter);
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, option.name, option.value ? " " : "",
-                 option.value ? option.value : "");
-        printf("  %-27s %s\n", left, option.help);
+static void help_option(const struct option_told *option) {
+    char left[64], letter[5] = "    ";
+    if (option->letter)
+        snprintf(letter, sizeof letter, "-%c, ", option->letter);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->value ? " " : "",
+             option->value ? option->value : "");
+    printf("  %-*s ", OPTION_COLUMNS - 2, left);
+    prose_print(option->help, OPTION_COLUMNS + 1, COLUMNS);
+}
+
+static void help_settings(void) {
+    struct setting_told setting;
+    puts("Settings:\n");
+    for (size_t at = 0; config_next(&at, &setting);) {
+        printf("  %s, --%s  (default: %s)\n%*s", setting.env, setting.flag,
+               *setting.default_value ? setting.default_value : "none", SETTING_INDENT, "");
+        prose_print(setting.help, SETTING_INDENT, COLUMNS);
     }
-    printf("\nExit codes:\n%s", told[command].codes);
 }
 
-const char *options_name(enum command command) {
-    return told[command].name;
-}
-
-const char *options_about(enum command command) {
-    return told[command].brief;
+void options_help(enum command command) {
+    const struct command_told *told = &commands_told[command];
+    struct option_told option;
+    printf("Usage: longline %s %s\n\n", told->name, told->usage);
+    prose_print(told->about, 0, COLUMNS);
+    putchar('\n');
+    for (size_t at = 0; options_next(command, &at, &option);)
+        help_option(&option);
+    if (command == COMMAND_SERVE) {
+        putchar('\n');
+        help_settings();
+    }
+    puts("\nExit codes:");
+    for (const struct command_code *code = told->codes; code->text; code++) {
+        printf("  %2d  ", code->code);
+        prose_print(code->text, CODE_INDENT, COLUMNS);
+    }
 }
 
 bool options_next(enum command command, size_t *at, struct option_told *option) {
@@ -163,8 +135,9 @@ bool options_next(enum command command, size_t *at, struct option_told *option) 
                                        .name = spec->name,
                                        .value = spec->value,
                                        .help = spec->help,
-                                       .is_list = spec->kind == LIST};
-        if (spec->commands & 1u << command)
+                                       .is_list = spec->kind == LIST,
+                                       .commands = spec->commands};
+        if (command == COMMANDS || spec->commands & 1u << command)
             return true;
     }
     return false;
@@ -235,14 +208,15 @@ bool options_parse(struct options *options, enum command command, int argc, char
             const char *wrong = take(options, command, argc, argv, &i);
             if (wrong) {
                 snprintf(error, error_size, "%.*s: %s; see longline %s --help",
-                         (int)strcspn(word, "="), word, wrong, told[command].name);
+                         (int)strcspn(word, "="), word, wrong, commands_told[command].name);
                 return false;
             }
         }
     }
-    if (options->help || options->word_count)
+    if (options->help || options->word_count || !commands_told[command].needs_word)
         return true;
-    snprintf(error, error_size, "usage: longline %s %s", told[command].name, told[command].usage);
+    snprintf(error, error_size, "usage: longline %s %s", commands_told[command].name,
+             commands_told[command].usage);
     return false;
 }
 

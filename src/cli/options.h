@@ -1,23 +1,16 @@
 /*
- * The options of the commands that talk to a server: one table says which command takes which, and
- * --help is made of it.
+ * The options of the commands: one table says which command takes which. The parser, --help, the
+ * man page and the completions are made of it. The settings of the server are not among them.
  */
 #pragma once
+
+#include "cli/commands.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum { OPTION_LIST_MAX = 64 };
-
-enum command {
-    COMMAND_SEND,
-    COMMAND_TAIL,
-    COMMAND_FORWARD,
-    COMMAND_EXEC,
-    COMMAND_DOCTOR,
-    COMMANDS
-};
 
 /* An option that may be repeated. */
 struct option_list {
@@ -30,8 +23,8 @@ struct options {
     const char *data;
     struct option_list headers, where;
     const char *since, *ts, *count, *as, *sleep, *backoff, *timeout, *on_reject, *state;
-    bool full, json, keep_host, restart, help;
-    char **words; /* what is no option, the URL first */
+    bool full, json, keep_host, restart, keys, man, help;
+    char **words; /* what is no option; mostly the URL first */
     int word_count;
 };
 
@@ -45,18 +38,18 @@ bool options_parse(struct options *options, enum command command, int argc, char
 /* Prints what `longline COMMAND --help` does. */
 void options_help(enum command command);
 
-/* A command's name, and what it does in a few words. */
-const char *options_name(enum command command);
-const char *options_about(enum command command);
-
 /* An option as --help tells it. */
 struct option_told {
     char letter;                     /* 0: none */
-    const char *name, *value, *help; /* value: NULL for a flag */
+    const char *name, *value, *help; /* value: NULL for a flag; such as TIME, FILE, stop|skip */
     bool is_list;
+    unsigned commands; /* bit 1 << COMMAND for each that takes it */
 };
 
-/* Goes through the options of a command, from `*at` 0 on; false at the end. */
+/*
+ * Goes through the options of a command, or with COMMANDS through all, from `*at` 0 on; false at
+ * the end.
+ */
 bool options_next(enum command command, size_t *at, struct option_told *told);
 
 /* Reads seconds, such as 25 or 0.5, as milliseconds from 1 to max_s * 1000. */

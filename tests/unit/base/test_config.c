@@ -203,23 +203,36 @@ static void test_long_value(void **state) {
     free(small);
 }
 
-static void test_help_names_every_setting(void **state) {
+static bool is_told(const char *name, char *flag, size_t flag_size) {
+    struct setting_told told;
+    for (size_t at = 0; config_next(&at, &told);)
+        if (strcmp(told.env, name) == 0 || strstr(told.help, name)) {
+            snprintf(flag, flag_size, "%s", told.flag);
+            return *told.help && *told.value;
+        }
+    return false;
+}
+
+static void test_every_setting_is_told(void **state) {
     (void)state;
-    char *text = NULL;
-    size_t len;
-    FILE *out = open_memstream(&text, &len);
-    config_help(out);
-    fclose(out);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (!strstr(text, names[i]))
-            fail_msg("%s is not in the help", names[i]);
-        char flag[64] = "--";
-        for (size_t j = 0; names[i][j]; j++)
-            flag[j + 2] = (char)(names[i][j] == '_' ? '-' : names[i][j] | 0x20);
-        if (strcmp(names[i], "REDIS_DATA_TTL") != 0 && !strstr(text, flag))
-            fail_msg("%s is not in the help", flag);
-    }
-    free(text);
+    char flag[64];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!is_told(names[i], flag, sizeof flag))
+            fail_msg("%s is not told", names[i]);
+    assert_true(is_told("CHANNEL_STORAGE_MAXSIZE", flag, sizeof flag));
+    assert_string_equal(flag, "channel-storage-maxsize");
+}
+
+static void test_choices_are_told_once_each(void **state) {
+    (void)state;
+    struct setting_told told;
+    for (size_t at = 0; config_next(&at, &told);)
+        if (strcmp(told.env, "DATA_PROVIDER") == 0)
+            assert_string_equal(told.value, "sqlite|memory|redis");
+        else if (strcmp(told.env, "PURGE") == 0)
+            assert_string_equal(told.value, "off|on");
+        else if (strcmp(told.env, "DATA_PATH") == 0)
+            assert_string_equal(told.value, "FILE");
 }
 
 int main(void) {
@@ -230,7 +243,8 @@ int main(void) {
         cmocka_unit_test_setup(test_choices, clear_environment),
         cmocka_unit_test_setup(test_mistakes, clear_environment),
         cmocka_unit_test_setup(test_long_value, clear_environment),
-        cmocka_unit_test_setup(test_help_names_every_setting, clear_environment),
+        cmocka_unit_test(test_every_setting_is_told),
+        cmocka_unit_test(test_choices_are_told_once_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
