@@ -362,7 +362,7 @@ int doctor_run(int argc, char **argv) {
     }
     struct doctor doctor = {
         .is_json = options.json, .has_colours = screen_has_colours(stdout), .idle_ms = IDLE_MS};
-    const char *wrong = options.word_count == 1 ? link_check_channel(options.words[0])
+    const char *wrong = options.word_count == 1 ? link_read_channel(options.words[0])
                                                 : "usage: longline doctor [OPTION]... URL";
     if (!wrong && options.sleep && !options_seconds(options.sleep, IDLE_MS / 1000, &doctor.idle_ms))
         wrong = "--sleep is a number of seconds up to 60";

@@ -36,7 +36,7 @@ bool reading_options(const struct options *options, struct feed_options *feed, c
     feed->as = options->as;
     feed->where = options->where.items;
     feed->where_count = options->where.count;
-    const char *wrong = link_check_channel(feed->url);
+    const char *wrong = link_read_channel(options->words[0]);
     if (!wrong)
         wrong = read_start(options, feed);
     if (!wrong && options->sleep && !options_seconds(options->sleep, SLEEP_MAX_S, &feed->sleep_ms))
