@@ -36,8 +36,8 @@ static const char *leave_page(char *text) {
         base_len -= chat_len - 1;
     if (!name_len || !base_len || text[base_len - 1] != '/')
         return NULL;
-    if (memchr(name, '?', name_len))
-        return "URL has a ? behind its #: in a name it is %3F";
+    if (strcspn(name, "?#") < name_len)
+        return "URL has a ? or # in its name: they are %3F and %23";
     char *copy = strdup(text);
     if (!copy)
         return NO_MEMORY;
