@@ -4,7 +4,7 @@ import contextlib
 import socket
 
 from commands import Target
-from http_client import request_bytes
+from http_client import Client, request_bytes
 
 HOP_BY_HOP = ("content-length", "connection")
 
@@ -30,7 +30,8 @@ class Between(Target):
             target = received.target[len(prefix) :]
             if "feed=" in target:
                 return lambda connection: self._pass_stream(connection, server, target, received)
-            reply = server.request(received.method, target, received.body)
+            with Client(server.address) as client:
+                reply = client.request(received.method, target, received.body)
             headers = {name: value for name, value in reply.headers.items() if name not in HOP_BY_HOP}
             return reply.status, headers, reply.body
 
