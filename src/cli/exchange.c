@@ -10,14 +10,18 @@
 enum { LOOK_MS = 1000, SLEPT_MS = 8000 };
 
 struct exchange {
-    CURL *easy;
     CURLM *multi;
+    CURL *spare; /* between two requests; it remembers sessions of TLS */
+    struct exchange_transfer *transfers;
 };
 
-/* A request under way. */
-struct transfer {
-    const struct exchange_request *request;
+struct exchange_transfer {
+    struct exchange *exchange;
+    struct exchange_transfer *next;
+    CURL *easy;
+    struct exchange_request request;
     struct exchange_reply *reply;
+    bool is_over;
     curl_off_t sent, received;
     bool is_head_whole;        /* curl takes half of one for a reply, when the connection ends */
     int64_t moved_ms;          /* when a byte last moved */
@@ -30,14 +34,14 @@ static int64_t boot_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void set_clocks(struct transfer *transfer) {
+static void set_clocks(struct exchange_transfer *transfer) {
     transfer->moved_ms = clock_steady_ms();
     transfer->wall_ms = clock_wall_ms() - transfer->moved_ms;
     transfer->awake_ms = boot_ms() - transfer->moved_ms;
 }
 
 /* A clock that is set makes a poll begin anew, which costs nothing. */
-static bool has_slept(const struct transfer *transfer) {
+static bool has_slept(const struct exchange_transfer *transfer) {
     int64_t now_ms = clock_steady_ms();
     int64_t wall_ms = clock_wall_ms() - now_ms - transfer->wall_ms;
     int64_t awake_ms = boot_ms() - now_ms - transfer->awake_ms;
@@ -46,16 +50,16 @@ static bool has_slept(const struct transfer *transfer) {
 
 /* Gets each line of each head, with those of a proxy and of 100 Continue. */
 static size_t on_head(char *line, size_t size, size_t count, void *context) {
-    struct transfer *transfer = context;
+    struct exchange_transfer *transfer = context;
     size_t len = size * count;
     transfer->is_head_whole = len <= 2 && len && line[len - 1] == '\n';
     return len;
 }
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
-    struct transfer *transfer = context;
+    struct exchange_transfer *transfer = context;
     struct buf *body = &transfer->reply->body;
-    size_t len = size * count, max = transfer->request->reply_max_bytes;
+    size_t len = size * count, max = transfer->request.reply_max_bytes;
     if (!max)
         return len;
     if (len > max - body->len)
@@ -66,8 +70,8 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
 
 static int on_progress(void *context, curl_off_t all_down, curl_off_t down, curl_off_t all_up,
                        curl_off_t up) {
-    struct transfer *transfer = context;
-    if ((down != transfer->received || up != transfer->sent) && !transfer->request->limits_all)
+    struct exchange_transfer *transfer = context;
+    if ((down != transfer->received || up != transfer->sent) && !transfer->request.limits_all)
         transfer->moved_ms = clock_steady_ms();
     transfer->received = down;
     transfer->sent = up;
@@ -96,9 +100,8 @@ static void set_body(CURL *easy, const struct exchange_request *request) {
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
 }
 
-static void set_up(CURL *easy, struct transfer *transfer) {
-    const struct exchange_request *request = transfer->request;
-    curl_easy_reset(easy);
+static void set_up(CURL *easy, struct exchange_transfer *transfer) {
+    const struct exchange_request *request = &transfer->request;
     curl_easy_setopt(easy, CURLOPT_URL, request->url);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     if (request->target)
@@ -108,6 +111,9 @@ static void set_up(CURL *easy, struct transfer *transfer) {
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
+    if (request->takes_gzip)
+        curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip");
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* not before a name server has answered */
     curl_easy_setopt(easy, CURLOPT_CERTINFO, request->wants_certificate ? 1L : 0L);
@@ -124,8 +130,8 @@ static void set_up(CURL *easy, struct transfer *transfer) {
     set_body(easy, request);
 }
 
-/* Waits for the next event, for a second at most. */
-static void wait_for_more(CURLM *multi) {
+/* Waits for the next event. */
+static void wait_for_more(CURLM *multi, int64_t ms) {
     struct pollfd watched[STOP_FDS];
     struct curl_waitfd also[STOP_FDS];
     size_t count = stop_fds(watched);
@@ -133,38 +139,14 @@ static void wait_for_more(CURLM *multi) {
         also[i] = (struct curl_waitfd){
             .fd = watched[i].fd,
             .events = (short)(watched[i].events & POLLIN ? CURL_WAIT_POLLIN : 0)};
-    curl_multi_poll(multi, also, (unsigned)count, LOOK_MS, NULL);
+    curl_multi_poll(multi, also, (unsigned)count, (int)ms, NULL);
 }
 
-static bool is_silent(const struct transfer *transfer) {
-    int64_t limit_ms = transfer->request->limit_ms;
-    if (transfer->received && !transfer->request->limits_all && limit_ms > EXCHANGE_PROGRESS_MS)
+static bool is_silent(const struct exchange_transfer *transfer) {
+    int64_t limit_ms = transfer->request.limit_ms;
+    if (transfer->received && !transfer->request.limits_all && limit_ms > EXCHANGE_PROGRESS_MS)
         limit_ms = EXCHANGE_PROGRESS_MS;
     return clock_steady_ms() - transfer->moved_ms >= limit_ms;
-}
-
-static CURLcode result_of(CURLM *multi) {
-    int left;
-    CURLMsg *message = curl_multi_info_read(multi, &left);
-    return message ? message->data.result : CURLE_OUT_OF_MEMORY;
-}
-
-/* Runs until curl has an end, which goes to `*code`, or something else ends it. */
-static enum exchange_end run(CURLM *multi, const struct transfer *transfer, CURLcode *code) {
-    for (;;) {
-        int running = 0;
-        if (curl_multi_perform(multi, &running) != CURLM_OK || !running) {
-            *code = result_of(multi);
-            return EXCHANGE_REPLIED;
-        }
-        if (stop_is_asked())
-            return EXCHANGE_STOPPED;
-        if (transfer->request->notices_sleep && has_slept(transfer))
-            return EXCHANGE_SLEPT;
-        if (is_silent(transfer))
-            return EXCHANGE_SILENT;
-        wait_for_more(multi);
-    }
 }
 
 static bool read_number(CURL *easy, const char *name, uint64_t *number) {
@@ -228,23 +210,21 @@ static void explain(CURLcode code, struct exchange_reply *reply) {
         snprintf(reply->error, sizeof reply->error, "%s", text);
 }
 
-void exchange_run(struct exchange *exchange, const struct exchange_request *request,
-                  struct exchange_reply *reply) {
-    CURL *easy = exchange->easy;
-    struct transfer transfer = {.request = request, .reply = reply};
-    CURLcode code = CURLE_OUT_OF_MEMORY;
-    *reply = (struct exchange_reply){.retry_after_s = -1};
-    set_up(easy, &transfer);
-    set_clocks(&transfer);
-    if (curl_multi_add_handle(exchange->multi, easy) == CURLM_OK)
-        reply->end = run(exchange->multi, &transfer, &code);
-    if (request->wants_certificate)
-        read_details(easy, code, reply);
-    if (code == CURLE_OK && !transfer.is_head_whole)
-        code = CURLE_RECV_ERROR;
+/* Completes the reply, with `end` or with what curl's result makes of EXCHANGE_REPLIED. */
+static void finish(struct exchange_transfer *transfer, enum exchange_end end, CURLcode code) {
+    CURL *easy = transfer->easy;
+    struct exchange_reply *reply = transfer->reply;
     curl_off_t sent_us = 0, all_us = 0;
+    long status = 0;
+    reply->end = end;
+    if (transfer->request.wants_certificate)
+        read_details(easy, code, reply);
+    if (code == CURLE_OK && !transfer->is_head_whole)
+        code = CURLE_RECV_ERROR;
     curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
     curl_easy_getinfo(easy, CURLINFO_TOTAL_TIME_T, &all_us);
+    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+    reply->has_head = transfer->is_head_whole && status >= 200;
     if (sent_us > 0)
         reply->waited_ms = (all_us > sent_us ? all_us - sent_us : 0) / 1000 + 1;
     if (reply->end == EXCHANGE_REPLIED && code == CURLE_OK) {
@@ -254,16 +234,109 @@ void exchange_run(struct exchange *exchange, const struct exchange_request *requ
             reply->end = reply->waited_ms ? EXCHANGE_CUT : EXCHANGE_NOT_CONNECTED;
         explain(code, reply);
     }
-    curl_multi_remove_handle(exchange->multi, easy);
+    curl_multi_remove_handle(transfer->exchange->multi, easy);
+    transfer->is_over = true;
+}
+
+static void finish_all(struct exchange *exchange, enum exchange_end end, CURLcode code) {
+    for (struct exchange_transfer *one = exchange->transfers; one; one = one->next)
+        if (!one->is_over)
+            finish(one, end, code);
+}
+
+/* Ends what curl has an end of. */
+static void reap(struct exchange *exchange) {
+    CURLMsg *message;
+    int left;
+    while ((message = curl_multi_info_read(exchange->multi, &left))) {
+        struct exchange_transfer *transfer = NULL;
+        CURLcode code = message->data.result; /* the message goes with the handle */
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
+        finish(transfer, EXCHANGE_REPLIED, code);
+    }
+}
+
+void exchange_go_on(struct exchange *exchange, int64_t ms) {
+    int running = 0;
+    wait_for_more(exchange->multi, ms < LOOK_MS ? ms : LOOK_MS);
+    if (curl_multi_perform(exchange->multi, &running) != CURLM_OK)
+        finish_all(exchange, EXCHANGE_REPLIED, CURLE_OUT_OF_MEMORY);
+    reap(exchange);
+    if (stop_is_asked())
+        finish_all(exchange, EXCHANGE_STOPPED, CURLE_OUT_OF_MEMORY);
+    for (struct exchange_transfer *one = exchange->transfers; one; one = one->next) {
+        if (!one->is_over && one->request.notices_sleep && has_slept(one))
+            finish(one, EXCHANGE_SLEPT, CURLE_OUT_OF_MEMORY);
+        if (!one->is_over && is_silent(one))
+            finish(one, EXCHANGE_SILENT, CURLE_OUT_OF_MEMORY);
+    }
+}
+
+bool exchange_is_over(const struct exchange_transfer *transfer) {
+    return transfer->is_over;
+}
+
+struct exchange_transfer *exchange_start(struct exchange *exchange,
+                                         const struct exchange_request *request,
+                                         struct exchange_reply *reply) {
+    *reply = (struct exchange_reply){.retry_after_s = -1, .certificate_days = -1};
+    struct exchange_transfer *transfer = calloc(1, sizeof *transfer);
+    CURL *easy = exchange->spare ? exchange->spare : curl_easy_init();
+    exchange->spare = NULL;
+    if (!transfer || !easy) {
+        exchange->spare = easy;
+        free(transfer);
+        return NULL;
+    }
+    *transfer = (struct exchange_transfer){
+        .exchange = exchange, .easy = easy, .request = *request, .reply = reply};
+    set_up(easy, transfer);
+    set_clocks(transfer);
+    transfer->next = exchange->transfers;
+    exchange->transfers = transfer;
+    if (curl_multi_add_handle(exchange->multi, easy) != CURLM_OK)
+        finish(transfer, EXCHANGE_REPLIED, CURLE_OUT_OF_MEMORY);
+    return transfer;
+}
+
+void exchange_drop(struct exchange_transfer *transfer) {
+    if (!transfer)
+        return;
+    struct exchange *exchange = transfer->exchange;
+    struct exchange_transfer **at = &exchange->transfers;
+    if (!transfer->is_over)
+        finish(transfer, EXCHANGE_STOPPED, CURLE_OUT_OF_MEMORY);
+    while (*at != transfer)
+        at = &(*at)->next;
+    *at = transfer->next;
+    curl_easy_reset(transfer->easy);
+    if (exchange->spare)
+        curl_easy_cleanup(transfer->easy);
+    else
+        exchange->spare = transfer->easy;
+    free(transfer);
+}
+
+void exchange_run(struct exchange *exchange, const struct exchange_request *request,
+                  struct exchange_reply *reply) {
+    struct exchange_transfer *transfer = exchange_start(exchange, request, reply);
+    if (!transfer) {
+        reply->end = EXCHANGE_NOT_CONNECTED;
+        explain(CURLE_OUT_OF_MEMORY, reply);
+        return;
+    }
+    while (!transfer->is_over)
+        exchange_go_on(exchange, LOOK_MS);
+    exchange_drop(transfer);
 }
 
 struct exchange *exchange_new(void) {
     struct exchange *exchange = calloc(1, sizeof *exchange);
     if (!exchange)
         return NULL;
-    exchange->easy = curl_easy_init();
+    exchange->spare = curl_easy_init();
     exchange->multi = curl_multi_init();
-    if (exchange->easy && exchange->multi)
+    if (exchange->spare && exchange->multi)
         return exchange;
     exchange_free(exchange);
     return NULL;
@@ -272,7 +345,7 @@ struct exchange *exchange_new(void) {
 void exchange_free(struct exchange *exchange) {
     if (!exchange)
         return;
-    curl_easy_cleanup(exchange->easy);
+    curl_easy_cleanup(exchange->spare);
     curl_multi_cleanup(exchange->multi);
     free(exchange);
 }

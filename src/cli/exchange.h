@@ -1,5 +1,5 @@
 /*
- * One HTTP request and its reply, by libcurl: proxies, TLS and names as curl does. Redirects are
+ * HTTP requests and their replies, by libcurl: proxies, TLS and names as curl does. Redirects are
  * not followed: an address is a secret.
  *
  * Nothing lasts for ever here. A request ends when nothing moves for its limit, by the monotonic
@@ -38,6 +38,7 @@ struct exchange_request {
     bool is_direct;         /* no proxy, whatever the environment says */
     bool notices_sleep;     /* ends with EXCHANGE_SLEPT */
     bool wants_certificate; /* says how long it is valid */
+    bool takes_gzip;        /* as a browser does; the body is the plain bytes */
     bool limits_all;        /* the limit is that of the whole request */
     int64_t limit_ms;       /* until the reply begins, from the last byte sent on */
     size_t reply_max_bytes; /* 0: the body is not kept */
@@ -45,8 +46,9 @@ struct exchange_request {
 
 struct exchange_reply {
     enum exchange_end end;
-    int status; /* of EXCHANGE_REPLIED */
-    struct buf body;
+    int status;      /* of EXCHANGE_REPLIED */
+    struct buf body; /* grows while it comes */
+    bool has_head;
     int64_t waited_ms;     /* how long the server had the request; 0: it never had */
     int64_t retry_after_s; /* -1: none */
     bool has_total, has_updates, has_duplicate;
@@ -60,8 +62,27 @@ struct exchange_reply {
 
 /* A client, which keeps its connections; NULL without memory. */
 struct exchange *exchange_new(void);
+/* Frees it; its transfers are dropped before. */
 void exchange_free(struct exchange *exchange);
 
 /* Asks, and waits for the end. The reply's body is the caller's to free; it is cleared first. */
 void exchange_run(struct exchange *exchange, const struct exchange_request *request,
                   struct exchange_reply *reply);
+
+/* A request under way, beside others. */
+struct exchange_transfer;
+
+/* Starts one. What the request names, and the reply, must stay until exchange_drop(). NULL without
+ * memory. */
+struct exchange_transfer *exchange_start(struct exchange *exchange,
+                                         const struct exchange_request *request,
+                                         struct exchange_reply *reply);
+
+/* Waits until something comes, for so long at most, and takes it: replies grow, and may end. */
+void exchange_go_on(struct exchange *exchange, int64_t ms);
+
+/* Whether the reply is complete: `end` and all behind it. */
+bool exchange_is_over(const struct exchange_transfer *transfer);
+
+/* Frees it; one that is not over is given up, with EXCHANGE_STOPPED. NULL is fine. */
+void exchange_drop(struct exchange_transfer *transfer);

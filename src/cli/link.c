@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define NO_MEMORY "out of memory"
+#define CHAT "/-/chat"
 
 static bool is_web(CURLU *url) {
     char *scheme = NULL;
@@ -22,7 +23,35 @@ static CURLU *parse(const char *text) {
     return NULL;
 }
 
-const char *link_check_channel(const char *text) {
+/*
+ * A page, the console or the chat, has the channel in its fragment, with what it shows of it behind
+ * a slash. Moves the name to the path, which makes the address shorter. NULL, or what is wrong.
+ */
+static const char *leave_page(char *text) {
+    size_t path_len = strcspn(text, "?#"), base_len = path_len;
+    size_t query_len = strcspn(text + path_len, "#"), chat_len = strlen(CHAT);
+    const char *name = text + path_len + query_len;
+    size_t name_len = *name ? strcspn(++name, "/") : 0;
+    if (path_len > chat_len && strncmp(text + path_len - chat_len, CHAT, chat_len) == 0)
+        base_len -= chat_len - 1;
+    if (!name_len || !base_len || text[base_len - 1] != '/')
+        return NULL;
+    if (strcspn(name, "?#") < name_len)
+        return "URL has a ? or # in its name: they are %3F and %23";
+    char *copy = strdup(text);
+    if (!copy)
+        return NO_MEMORY;
+    memcpy(text + base_len, name, name_len);
+    memcpy(text + base_len + name_len, copy + path_len, query_len);
+    text[base_len + name_len + query_len] = '\0';
+    free(copy);
+    return NULL;
+}
+
+const char *link_read_channel(char *text) {
+    const char *wrong = leave_page(text);
+    if (wrong)
+        return wrong;
     CURLU *url = parse(text);
     char *path = NULL;
     if (!url)

@@ -7,9 +7,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* NULL when `url` is an http or https address with a path, else why it is not. The reason does not
- * repeat it: it is a secret. */
-const char *link_check_channel(const char *url);
+/*
+ * Reads the address of a channel; that of a page which shows it, https://server/#channel, becomes
+ * the channel's own in place. NULL when it is an http or https address with a path, else why it is
+ * not. The reason does not repeat it: it is a secret.
+ */
+const char *link_read_channel(char *url);
 
 /* Writes the channel's address without its query and fragment, with `query` in its place, as a
  * C string. False without memory. */

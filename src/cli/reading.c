@@ -39,7 +39,7 @@ bool reading_options(const struct options *options, struct feed_options *feed, c
     feed->where = options->where.items;
     feed->where_count = options->where.count;
     feed->asks_first = screen_is_terminal(stderr); /* somebody waits for a word */
-    const char *wrong = link_check_channel(feed->url);
+    const char *wrong = link_read_channel(options->words[0]);
     if (!wrong)
         wrong = read_start(options, feed);
     if (!wrong && options->sleep && !options_seconds(options->sleep, SLEEP_MAX_S, &feed->sleep_ms))

@@ -206,7 +206,7 @@ int send_run(int argc, char **argv) {
         options_help(COMMAND_SEND);
         return EX_OK;
     }
-    const char *wrong = link_check_channel(options.words[0]);
+    const char *wrong = link_read_channel(options.words[0]);
     if (wrong)
         return options_complain(EX_USAGE, "%s", wrong);
     struct buf body = {0};

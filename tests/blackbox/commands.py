@@ -12,14 +12,14 @@ from longline_server import BINARY, PATIENCE_S
 from program import Program
 
 
-def run(*arguments, stdin=b"", text=True, **environment):
+def run(*arguments, stdin=b"", text=True, patience_s=PATIENCE_S, **environment):
     """Runs longline until it ends."""
     ended = subprocess.run(
         [BINARY, *map(str, arguments)],
         env={**os.environ, **environment},
         input=stdin,
         capture_output=True,
-        timeout=PATIENCE_S,
+        timeout=patience_s,
     )
     if text:
         ended.stdout, ended.stderr = ended.stdout.decode(), ended.stderr.decode()

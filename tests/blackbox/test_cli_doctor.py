@@ -7,12 +7,13 @@ import time
 
 import pytest
 from authority import Authority
+from between import Between
 from commands import Target, is_refused, run
 from redis_server import free_port
 from test_clock import clock
 
 WELL, BAD, USAGE, UNREACHABLE = 0, 1, 64, 69
-TOPICS = ["connection", "server", "round trip", "address", "clock", "body", "idle poll"]
+TOPICS = ["connection", "server", "round trip", "address", "clock", "body", "stream", "idle poll", "idle stream"]
 
 
 @pytest.fixture
@@ -32,33 +33,21 @@ def bad(findings):
     return [topic for topic, finding in findings.items() if not finding["ok"]]
 
 
-class Between(Target):
-    """A proxy: what `rule(received)` does not answer is asked of the server."""
-
-    def __init__(self, server, rule=lambda received: "pass", context=None):
-        def answer(_, received):
-            own = rule(received)
-            if own != "pass":
-                return own
-            reply = server.request(received.method, received.target, received.body)
-            return reply.status, {name: value for name, value in reply.headers.items() if name not in ("content-length", "connection")}, reply.body
-
-        super().__init__(answer, context=context)
-
-
 def test_a_good_server(server):
     channel = server.channel()
     code, findings = doctor(server.url(channel))
     assert (code, list(findings)) == (WELL, TOPICS)
     assert "127.0.0.1" in findings["address"]["text"] and "32.0 MiB pass" in findings["body"]["text"]
     assert re.search(r"it lasts 1\.[56] s", findings["idle poll"]["text"])
+    assert re.fullmatch(r"an update comes \d{1,3} ms after its push began", findings["stream"]["text"])
+    assert findings["idle stream"]["text"].startswith("not cut for 1.5 s")
     assert server.get(channel).total == 0, "the user's channel is not touched"
 
 
 def test_for_people(server):
     ended = run("doctor", server.url(server.channel()), "--sleep=0.1")
     assert ended.returncode == WELL and [line[5:17].strip() for line in ended.stdout.splitlines()] == TOPICS
-    assert all(line.startswith("ok   ") for line in ended.stdout.splitlines())
+    assert all(line.startswith("ok   ") for line in ended.stdout.splitlines()) and ended.stderr == ""
 
 
 def test_a_proxy_that_cuts_idle_polls(server):
@@ -88,22 +77,23 @@ def test_the_servers_own_limit_is_none_of_the_proxys(start):
     assert code == WELL and "1.0 MiB pass; more is beyond the server's own MAX_BODY" in findings["body"]["text"]
 
 
-def test_a_proxy_that_passes_some_paths_only(server):
+def test_a_proxy_that_does_not_show_health(server):
     with Between(server, lambda received: 404 if received.target.startswith("/-/") else "pass") as proxy:
         code, findings = doctor(proxy.url + "/x")
-    assert (code, bad(findings)) == (BAD, ["server"]) and "status 404, and not from longline" in findings["server"]["text"]
+    assert (code, list(findings)) == (WELL, TOPICS) and "/-/health is not shown" in findings["server"]["text"]
+
+
+def test_a_server_of_another_kind():
+    with Target(lambda number, received: (404, {}, b"<html>")) as other:
+        code, findings = doctor(other.url + "/x")
+    assert (code, bad(findings)) == (BAD, ["server", "push"]) and "status 404, and not from longline" in findings["server"]["text"]
 
 
 def test_below_a_prefix(server):
     """A server that a proxy shows under a path of its own."""
-
-    def answer(_, received):
-        assert received.target.startswith("/hooks/"), received.target
-        reply = server.request(received.method, received.target[len("/hooks") :], received.body)
-        return reply.status, {"X-Total-Updates": reply.headers.get("x-total-updates", "")}, reply.body
-
-    with Target(answer) as proxy:
-        assert doctor(proxy.url + "/hooks/secret?x#y")[0] == WELL
+    with Between(server, prefix="/hooks") as proxy:
+        for address in ("/hooks/secret?x#y", "/hooks/#secret", "/hooks/-/chat#secret/room"):
+            assert doctor(proxy.url + address)[0] == WELL
 
 
 def test_a_server_that_does_not_purge(start):

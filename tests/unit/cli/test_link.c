@@ -2,18 +2,42 @@
 #include "cli/link.h"
 #include "support.h"
 
+/* `wanted` is what becomes of the address; NULL when it is none. */
+static void check_channel(const char *text, const char *wanted) {
+    char *url = strdup(text);
+    const char *wrong = link_read_channel(url);
+    if (!wrong != !!wanted)
+        fail_msg("%s: %s", text, wrong ? wrong : url);
+    if (wanted)
+        assert_string_equal(url, wanted);
+    free(url);
+}
+
 static void test_channels(void **state) {
     (void)state;
-    static const char *const good[] = {"http://h/x", "https://h:81/a/b?q#f", "HTTP://[::1]:3000/x",
-                                       "http://user:pw@h/x"};
-    static const char *const bad[] = {"",          "h/x",        "h:3000/x",   "ftp://h/x",
-                                      "http://h",  "http://h/",  "http://h//", "http:///x y",
-                                      "file:///x", "http://h/?x"};
+    static const char *const good[] = {"http://h/x",          "https://h:81/a/b?q#f",
+                                       "HTTP://[::1]:3000/x", "http://user:pw@h/x",
+                                       "http://h/x/",         "http://h/x/#/f"};
+    static const char *const bad[] = {"",          "h/x",         "h:3000/x",   "ftp://h/x",
+                                      "http://h",  "http://h/",   "http://h//", "http:///x y",
+                                      "file:///x", "http://h/?x", "http://h/#", "#x",
+                                      "/#x",       "http://h/#/x"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
-        assert_null(link_check_channel(good[i]));
+        check_channel(good[i], good[i]);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        if (!link_check_channel(bad[i]))
-            fail_msg("%s", bad[i]);
+        check_channel(bad[i], NULL);
+}
+
+static void test_pages(void **state) {
+    (void)state;
+    check_channel("https://h/#x", "https://h/x");
+    check_channel("https://h/a/b/#x", "https://h/a/b/x");
+    check_channel("https://h/-/chat#x", "https://h/x");
+    check_channel("https://h/a/-/chat#x/room", "https://h/a/x");
+    check_channel("https://h/#x%2F/room/filter?", "https://h/x%2F");
+    check_channel("https://h/?a=b/#c/d", "https://h/c?a=b/");
+    check_channel("https://h/#x?y", NULL);
+    check_channel("https://h/#x#y", NULL);
 }
 
 static void check_poll(const char *url, const char *wanted) {
@@ -83,6 +107,7 @@ static void test_paths_that_lead_out(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_channels),
+        cmocka_unit_test(test_pages),
         cmocka_unit_test(test_polls),
         cmocka_unit_test(test_targets),
         cmocka_unit_test(test_requests),
