@@ -7,8 +7,8 @@
 enum {
     RETRY_MS = 1000, /* after which a browser connects again */
     /* A text may have so many lines, and one more for so many of its bytes. */
-    LINES_MIN = 16,
-    LINE_BYTES = 8,
+    LINES_MIN = 256,
+    LINE_BYTES = 4,
 };
 
 const char *feed_content_type(enum feed feed) {

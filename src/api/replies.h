@@ -45,6 +45,7 @@ struct ask {
     uint8_t kind;       /* enum ask_kind */
     bool is_full : 1;   /* a poll with view=full */
     bool has_begun : 1; /* a stream */
+    bool is_beat : 1;   /* its poll has ended for a heartbeat */
     uint8_t feed : 2;   /* enum feed: how a stream has its updates; else FEED_NONE */
     uint8_t beats;      /* of a stream, so far */
 };

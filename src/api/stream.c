@@ -148,15 +148,17 @@ void stream_done(struct ask *ask, struct answer *answer) {
         fail(exchange, store_http_error(answer->error));
         return;
     }
-    bool is_first = !ask->has_begun;
+    bool is_first = !ask->has_begun, is_beat = ask->is_beat;
+    ask->is_beat = false;
     if (is_first && !begin(exchange, answer))
         return;
     ask->poll.ts = (int64_t)answer->ts;
     ask->poll.epoch = ask->poll.wants_epoch ? answer->epoch : 0;
-    if (is_first && !answer->count && !answer->missed && !answer->reset)
-        stream_sent(exchange); /* the head has said it */
-    else
+    bool says_more = answer->count || answer->missed || answer->reset;
+    if (says_more || is_beat || (answer->skipped && !is_first))
         put_answer(exchange, answer);
+    else
+        stream_sent(exchange); /* the head has said it; or the store is away */
 }
 
 /* --- Going on --------------------------------------------------------------------------------- */
@@ -198,8 +200,10 @@ void stream_expire(struct exchange *exchange) {
     exchange_wait(exchange, STREAM_BEAT_MS);
     if (exchange_unsent(exchange) || exchange_is_busy(exchange))
         return; /* it is not silent */
-    if (ask->poll.state == POLL_PARKED)
+    if (ask->poll.state == POLL_PARKED) {
+        ask->is_beat = true;
         inbox_expire(api.inbox, &ask->poll, false);
-    else
+    } else {
         beat(exchange);
+    }
 }

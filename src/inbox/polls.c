@@ -326,9 +326,11 @@ static bool is_at_end(const struct inbox *inbox, const struct channel *channel,
            (uint64_t)poll->ts == channel->total && !must_be_judged(channel, poll);
 }
 
+/* As one that was parked, it does not learn of trouble that the store has for a while. */
 static void begin_again(struct poll *poll) {
     poll->state = POLL_IDLE;
-    poll->was_parked = poll->is_judged = false;
+    poll->was_parked = true;
+    poll->is_judged = false;
     poll->pages = 0;
     poll->skipped = 0;
 }

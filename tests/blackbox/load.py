@@ -93,6 +93,7 @@ class SteadyStreamer(Streamer):
         self.crowd.resets += 1
 
     def ended(self, _wire):
+        self.crowd.outcomes["stream ended"] += 1
         self.crowd.swarm.after(AGAIN_S, self.begin)
 
     def refused(self, reply):
@@ -192,5 +193,6 @@ class Load(Crowd):
     def __str__(self):
         return (
             f"{len(self.acknowledged)} acknowledged, refused {dict(self.refused)}, {self.resets} told to reset, "
+            f"{self.outcomes['stream ended']} streams ended, "
             f"slowest push {self.slowest_push_s:.2f} s"
         )

@@ -16,6 +16,7 @@ from load import Load, refusal
 from longline_server import SLOW, wait_until
 from proxy import Proxy
 from redis_server import DURABLE, LOADING, NO_ANSWER, OUT_OF_MEMORY, READ_ONLY, UNREACHABLE, free_port
+from streams import Stream
 from swarm import Swarm
 from test_redis import away, check_serves, healthy, log_reasons, names, push_when_it_can, upstream_push
 
@@ -278,6 +279,25 @@ def test_what_was_pushed_elsewhere_during_the_outage_wakes_the_polls(durable, st
         for client in clients:
             assert client.read_reply().updates == [{"n": 1}]
             client.close()
+
+
+def test_streams_live_through_an_outage(durable, start):
+    """With heartbeats, no more than ever; and they get what comes at once."""
+    server = start(**durable.settings())
+    healthy(server)
+    channel = server.channel()
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(Stream(server, channel + query)) for query in ("?feed=sse", "?feed=sse&where=body.n:*")]
+        durable.kill9()
+        began = time.monotonic()
+        for stream in streams:
+            for event in [stream.next() for _ in range(3)][1:]:
+                assert event.comments == [""], event
+        assert time.monotonic() - began > 20, "two heartbeats take longer"
+        durable.start()
+        push_when_it_can(server, channel, '{"n":1}')
+        for stream in streams:
+            assert stream.update().json() == {"n": 1}
 
 
 def test_a_stop_while_redis_is_frozen(redis, start):

@@ -80,18 +80,18 @@ static void test_updates(void **state) {
 /* A text that is little but line breaks does not become several times as long. */
 static void test_too_many_lines(void **state) {
     (void)state;
-    enum { BREAKS = 18 }; /* one too many in 20 bytes */
-    char body[BREAKS + 4] = "{", wanted[2 * sizeof body + 32];
+    enum { BREAKS = 342 }; /* 343 lines in 344 bytes: one too many */
+    char body[BREAKS + 4] = "{", wanted[2 * sizeof body + 32], text[8 * sizeof body];
     struct answer answer = {.ts = 7, .total = 9};
     memset(body + 1, '\n', BREAKS);
     body[BREAKS + 1] = '}';
     snprintf(wanted, sizeof wanted, "id: 7\ndata: {%*s}\n\n", BREAKS, "");
     check_text(answer, body, events, wanted);
     body[BREAKS] = '\r';
-    char text[512] = "id: 7\ndata: {\n";
+    size_t len = (size_t)snprintf(text, sizeof text, "id: 7\ndata: {\n");
     for (int i = 1; i < BREAKS - 1; i++)
-        strcat(text, "data: \n");
-    strcat(text, "data:  }\n\n");
+        len += (size_t)snprintf(text + len, sizeof text - len, "data: \n");
+    snprintf(text + len, sizeof text - len, "data:  }\n\n");
     check_text(answer, body, events, text);
 }
 
