@@ -44,6 +44,7 @@ static bool is_of_name(char c) {
 static bool is_named(const char *word, size_t len, const char *names) {
     for (const char *at = names; *at;) {
         size_t name = 0;
+        at += strspn(at, "-");
         while (is_of_name(at[name]))
             name++;
         if (len == name && strncmp(at, word, len) == 0)
