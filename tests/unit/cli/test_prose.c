@@ -65,6 +65,12 @@ static void test_a_sentence_has_its_own_line(void **state) {
     assert_string_equal(printed, "It is.\nIt was, e.g. here... or there.\n0: none.");
 }
 
+static void test_two_spaces_are_two_spaces(void **state) {
+    (void)state;
+    PRINTED(prose_roff("a  b ", ""));
+    assert_string_equal(printed, "a  b ");
+}
+
 static void test_roff_takes_nothing_for_a_macro(void **state) {
     (void)state;
     PRINTED(prose_roff("'a' is .b or c\\d at ~/e^ .Sh", ""));
@@ -100,6 +106,7 @@ int main(void) {
         cmocka_unit_test(test_a_word_that_is_too_long_has_its_own_line),
         cmocka_unit_test(test_paragraphs),
         cmocka_unit_test(test_a_sentence_has_its_own_line),
+        cmocka_unit_test(test_two_spaces_are_two_spaces),
         cmocka_unit_test(test_roff_takes_nothing_for_a_macro),
         cmocka_unit_test(test_options_are_bold),
         cmocka_unit_test(test_names_are_marked),
