@@ -13,17 +13,15 @@ struct flags {
     enum command command;
     size_t option_at, setting_at;
     struct setting_told setting;
-    char brief[128]; /* of the setting */
+    char brief[128]; /* of the setting: what its help begins with */
 };
 
 static bool flags_next(struct flags *flags, struct option_told *told) {
     struct setting_told *setting = &flags->setting;
     if (!commands_told[flags->command].has_settings || !config_next(&flags->setting_at, setting))
         return options_next(flags->command, &flags->option_at, told);
-    int len = 0;
-    while (setting->help[len] && !(strchr(".:;(", setting->help[len])))
-        len++;
-    snprintf(flags->brief, sizeof flags->brief, "%.*s", len, setting->help);
+    snprintf(flags->brief, sizeof flags->brief, "%.*s", (int)strcspn(setting->help, ".:;"),
+             setting->help);
     *told =
         (struct option_told){.name = setting->flag, .value = setting->value, .help = flags->brief};
     return true;
@@ -78,7 +76,7 @@ static const char bash_head[] =
 
 static const char bash_tail[] =
     "    esac; fi\n"
-    "    if [ \"${given[1]}\" = exec ]; then\n"
+    "    if [ \"${given[1]}\" = exec ] && ((${#given[@]} > 3)); then\n"
     "        for i in \"${given[@]:2:${#given[@]}-3}\"; do\n"
     "            if [ \"$i\" = -- ]; then kind=files; fi\n"
     "        done\n"
@@ -147,8 +145,9 @@ static void print_bash(void) {
     fputs(bash_head, stdout);
     printf("        words='");
     print_commands();
+    printf("'\n        [[ $value != -* ]] || words='");
     for (size_t i = 0; i < COMMAND_FLAGS; i++)
-        printf(" --%s", command_flags[i].name);
+        printf("--%s ", command_flags[i].name);
     puts("'\n    else case ${given[1]} in");
     for (enum command command = 0; command < COMMANDS; command++)
         print_bash_command(command);
@@ -191,20 +190,20 @@ static void print_zsh_command(enum command command) {
         if (told.letter)
             print_zsh_form(&told, form, "+");
     }
-    fputs(" \\\n                ", stdout);
+    static const char more[] = " \\\n                ";
     if (command == COMMAND_CHECK) {
-        fputs("'1:file:_files'", stdout);
+        printf("%s'1:file:_files'", more);
     } else if (command == COMMAND_EXEC) {
-        fputs("'1:address: ' '*::command:_normal'", stdout);
+        printf("%s'*:argument:_longline_command'", more);
     } else if (command == COMMAND_HELP || command == COMMAND_COMPLETION) {
-        fputs("'1:word:(", stdout);
+        printf("%s'1:word:(", more);
         if (command == COMMAND_HELP)
             print_commands();
         else
             print_words(commands_told[command].usage);
         fputs(")'", stdout);
     } else {
-        fputs("'*:argument: '", stdout);
+        printf("%s'*:argument:()'", more);
     }
     puts("\n            ;;");
 }
@@ -213,6 +212,13 @@ static void print_zsh(void) {
     puts("#compdef longline\n"
          "# zsh completion for longline: longline completion zsh >\"${fpath[1]}/_longline\"\n"
          "_longline_data() { compset -P @ && _files }\n"
+         "_longline_command() {\n"
+         "    local at=$words[(i)--]\n"
+         "    ((at < CURRENT)) || return\n"
+         "    shift at words\n"
+         "    ((CURRENT -= at))\n"
+         "    _normal\n"
+         "}\n"
          "_longline() {\n"
          "    local -a commands=(");
     for (enum command command = 0; command < COMMANDS; command++)

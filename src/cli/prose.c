@@ -44,6 +44,7 @@ static bool is_of_name(char c) {
 static bool is_named(const char *word, size_t len, const char *names) {
     for (const char *at = names; *at;) {
         size_t name = 0;
+        at += strspn(at, "-");
         while (is_of_name(at[name]))
             name++;
         if (len == name && strncmp(at, word, len) == 0)
@@ -122,9 +123,9 @@ static void put_word(struct roff *roff, const char *word, size_t len) {
 
 /* Whether a sentence ends with this word, and another one follows. */
 static bool ends_sentence(const char *word, size_t len) {
-    char last = word[len - 1], next = word[len] ? word[len + 1] : '\0';
-    return len > 1 && last == '.' && word[len - 2] != '.' &&
-           (isupper((unsigned char)next) || isdigit((unsigned char)next));
+    if (len < 2 || word[len - 1] != '.' || word[len - 2] == '.' || !word[len])
+        return false;
+    return isupper((unsigned char)word[len + 1]) || isdigit((unsigned char)word[len + 1]);
 }
 
 void prose_roff(const char *text, const char *names) {

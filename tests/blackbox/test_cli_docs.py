@@ -18,6 +18,8 @@ INSTALLED = {
     "zsh/site-functions/_longline": ("completion", "zsh"),
     "fish/vendor_completions.d/longline.fish": ("completion", "fish"),
 }
+# Letter, name and text of an option, as --help has them.
+OPTION = re.compile(r"^  (?:-(\w), |    )--([\w-]+)(?: .*?)?  +(\S.*(?:\n {29,}\S.*)*)", re.M)
 
 
 def printed(*arguments):
@@ -67,8 +69,9 @@ def test_the_man_page_says_what_help_says(command, man):
     text = help_of(command)
     about = text.split("\n\n", 1)[1].split("\n  ", 1)[0]
     assert words_of(about) in words_of(man) and f".It Cm {command} " in man and f".Cm {command}\n" in man
-    for letter, name in options_of(text):
-        assert f".It Fl -{name}" in man if not letter else f".It Fl {letter} , Fl -{name}" in man, name
+    for letter, name, said in OPTION.findall(text):
+        tag = f".It Fl {letter} , Fl -{name}" if letter else f".It Fl -{name}"
+        assert words_of(said) in words_of(man[man.index(tag) :].split("\n.It", 1)[0]), name
     for code in codes_of(text):
         assert f".It {code}\n" in man
 
@@ -82,16 +85,12 @@ def test_the_man_page_says_every_setting(man):
         assert default == "none" or f"The default is {default}." in entry, name
 
 
-def options_of(text):
-    return re.findall(r"^  (?:-(\w), |    )--([\w-]+)", text, re.M)
-
-
 @pytest.mark.parametrize("command", CLIENTS)
 def test_the_page_has_every_option_and_command(command):
     assert f"## {command}\n" in PAGE
-    options = options_of(help_of(command))
-    assert ("h", "help") in options
-    for letter, name in options:
+    options = OPTION.findall(help_of(command))
+    assert ("h", "help", "print this") in options
+    for letter, name, _ in options:
         assert f"--{name}" in PAGE or letter and f"-{letter} " in PAGE, name
 
 
