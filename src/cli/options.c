@@ -109,8 +109,9 @@ static const struct {
         {"doctor", "say what stands in the way to a server", "[OPTION]... URL",
          "Measures what stands between this machine and a server, and says what to change: the\n"
          "connection, the certificate, the round trip, this machine's address as the server sees\n"
-         "it, the clocks, the largest body, and when a proxy cuts an idle poll. That takes a\n"
-         "minute. It uses a channel of its own, and purges it.\n",
+         "it, the clocks, the largest body, whether a proxy buffers streams, and when it cuts an\n"
+         "idle poll or an idle stream. That takes a minute. It uses a channel of its own, and\n"
+         "purges it.\n",
          "   0  all is well\n"
          "   1  something is not\n"
          "  64  a mistake in the command line\n"
