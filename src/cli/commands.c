@@ -132,8 +132,9 @@ const struct command_told commands_told[COMMANDS] = {
          .about =
              "Measures what stands between this machine and a server, and says what to change: "
              "the connection, the certificate, the round trip, this machine's address as the "
-             "server sees it, the clocks, the largest body, and when a proxy cuts an idle poll. "
-             "That takes a minute. It pushes to a channel of its own, and purges it.",
+             "server sees it, the clocks, the largest body, whether a proxy buffers streams, and "
+             "when it cuts an idle poll or an idle stream. That takes a minute. It pushes to a "
+             "channel of its own, and purges it.",
          .needs_word = true,
          .codes = {{0, "all is well"},
                    {1, "something is not"},

@@ -41,7 +41,7 @@ static const char *leave_page(char *text) {
     char *copy = strdup(text);
     if (!copy)
         return NO_MEMORY;
-    memcpy(text + base_len, name, name_len);
+    memmove(text + base_len, name, name_len);
     memcpy(text + base_len + name_len, copy + path_len, query_len);
     text[base_len + name_len + query_len] = '\0';
     free(copy);
