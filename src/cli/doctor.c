@@ -236,6 +236,7 @@ static void check_idle(struct doctor *doctor) {
     waiting_check_idle(&doctor->probe, &doctor->findings, doctor->idle_ms);
 }
 
+/* Before the long wait: whoever has seen enough stops it then. */
 static void purge(struct doctor *doctor) {
     struct buf text = {0};
     const struct exchange_reply *reply =
@@ -251,12 +252,10 @@ static int examine(struct doctor *doctor) {
     if (!check_server(doctor))
         return stop_is_asked() ? EX_OK : EX_UNAVAILABLE;
     if (check_round_trip(doctor)) {
-        void (*const checks[])(struct doctor *) = {check_view, check_body, check_streams,
+        void (*const checks[])(struct doctor *) = {check_view, check_body, check_streams, purge,
                                                    check_idle};
         for (size_t i = 0; i < sizeof checks / sizeof *checks && !stop_is_asked(); i++)
             checks[i](doctor);
-        if (!stop_is_asked())
-            purge(doctor);
     }
     return doctor->findings.problems ? EXIT_FAILURE : EX_OK;
 }

@@ -8,7 +8,7 @@ import time
 import pytest
 from authority import Authority
 from between import Between
-from commands import Target, is_refused, run
+from commands import Command, Target, is_refused, run
 from redis_server import free_port
 from test_clock import clock
 
@@ -100,6 +100,19 @@ def test_a_server_that_does_not_purge(start):
     server = start(DATA_PROVIDER="memory", PURGE="off")
     code, findings = doctor(server.url(server.channel()))
     assert code == WELL and "PURGE=off" in findings["traces"]["text"]
+
+
+def test_stopped_while_it_waits(server, tmp_path):
+    """It ends at once, and has purged what it pushed."""
+    doctor = Command(tmp_path / "doctor", "doctor", server.url(server.channel()), "--json")
+    try:
+        doctor.wait_for_line('"topic":"stream"')
+        server.wait_for_metric("longline_purges_total", 1)
+        server.wait_for_metric("longline_streams", 1)
+        assert doctor.terminate() == WELL and len(doctor.lines) == TOPICS.index("idle poll")
+    finally:
+        doctor.kill()
+    server.wait_for_metric("longline_store_updates", 0)
 
 
 def tls_context(authority):
