@@ -244,11 +244,18 @@ def fanout(bench, start):
         return bench.polls(server, "fanout", polls=bench.options.polls, rounds=3 if bench.options.quick else 10)
 
 
-@line("streams", "15,000 streams on one channel, one publish, again and again, beside as many polls", (LonglineSqlite,),
-      shows=("stream_rate", "poll_rate", "stream_cpu_us", "poll_cpu_us"), rows=[
-          lambda of: compare(f"{of.text('{polls} streams : polls on one channel, wakes/s')}; {LonglineSqlite.name}", RATE,
-                             of(LonglineSqlite, "stream_rate"), of(LonglineSqlite, "poll_rate"), at_least=0.9),
-      ])
+def stream_rows(ours):
+    return [
+        lambda of: compare(f"{of.text('{polls} streams : polls on one channel, wakes/s')}; {ours.name}", RATE,
+                           of(ours, "stream_rate"), of(ours, "poll_rate"), at_least=0.9),
+        lambda of: compare(f"RSS per idle stream : parked poll, all on one channel; {ours.name}", BYTES,
+                           of(ours, "stream_bytes"), of(ours, "poll_bytes"), at_most=1.05),
+    ]
+
+
+@line("streams", "15,000 streams on one channel, one publish, again and again, beside as many polls",
+      (LonglineSqlite, LonglineRedis), shows=("stream_rate", "poll_rate", "stream_cpu_us", "poll_cpu_us", "stream_bytes", "poll_bytes"),
+      rows=[*stream_rows(LonglineSqlite), *stream_rows(LonglineRedis)])
 def streams(bench, start):
     figures = {}
     for mode, name in (("streams", "stream"), ("fanout", "poll")):
@@ -256,6 +263,10 @@ def streams(bench, start):
             woken = bench.polls(server, mode, polls=bench.options.polls, rounds=3 if bench.options.quick else 10)
         figures[f"{name}_rate"] = woken["wakes_per_second"]
         figures[f"{name}_cpu_us"] = woken["cpu_us_per_wake"]
+        if mode == "streams":
+            figures["stream_bytes"] = woken["rss_per_stream_bytes"]
+    with start() as server:
+        figures["poll_bytes"] = bench.polls(server, "park", polls=bench.options.polls, channels=1)["rss_per_poll_bytes"]
     return figures
 
 

@@ -96,7 +96,9 @@ void run_streams(struct options *options) {
     struct streams streams = {0};
     options->channels = 1;
     bench_init(&bench, options);
+    struct memory before = processes_memory(&options->processes);
     open_all(&bench, &streams);
+    struct memory after = processes_memory(&options->processes);
     struct client_conn publisher = {0};
     bench_open(&bench, &publisher, &options->publish_server, bench_on_pushed);
 
@@ -108,7 +110,8 @@ void run_streams(struct options *options) {
     }
     sort_numbers(rates, options->rounds);
     printf("{\"mode\": \"streams\", \"polls\": %zu, \"rounds\": %zu, \"wakes_per_second\": %llu, "
-           "\"cpu_us_per_wake\": %.2f}\n",
+           "\"cpu_us_per_wake\": %.2f, \"rss_per_stream_bytes\": %.0f}\n",
            options->polls, options->rounds, (unsigned long long)rates[options->rounds / 2],
-           (double)cpu_ns / 1e3 / (double)streams.received);
+           (double)cpu_ns / 1e3 / (double)streams.received,
+           ((double)after.rss_bytes - (double)before.rss_bytes) / (double)options->polls);
 }
