@@ -27,6 +27,7 @@
 #include "sqlite/store.h"
 #include "version.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -288,7 +289,18 @@ static const struct {
                {"completion", completion_run},
                {"help", help_run}};
 
+/* What we open must not become standard input, output or error. */
+static void keep_standard_files(void) {
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv) {
+    keep_standard_files();
     const char *command = argc > 1 ? argv[1] : "";
     if (sodium_init() < 0)
         return complain(EXIT_CANNOT_START, "no random numbers from the system");

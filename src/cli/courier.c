@@ -1,6 +1,7 @@
 #include "cli/courier.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "cli/link.h"
 #include "cli/pace.h"
 #include "cli/reading.h"
 #include "cli/screen.h"
@@ -9,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
@@ -202,17 +204,24 @@ static int follow(struct round *round, struct feed *feed) {
 
 /* --- Beginning -------------------------------------------------------------------------------- */
 
+static int compare_texts(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 /* Names what is delivered where. */
 static void write_identity(const struct courier *courier, const struct options *options,
                            struct buf *out) {
-    buf_append(out, options->words[0], strcspn(options->words[0], "?#"));
+    link_write_identity(options->words[0], out);
     buf_putc(out, '\0');
     buf_append(out, courier->identity.data, courier->identity.len);
     buf_putc(out, '\0');
     buf_puts(out, options->as ? options->as : "");
+    const char *where[OPTION_LIST_MAX];
+    memcpy(where, options->where.items, sizeof where);
+    qsort(where, options->where.count, sizeof *where, compare_texts);
     for (size_t i = 0; i < options->where.count; i++) {
         buf_putc(out, '\0');
-        buf_puts(out, options->where.items[i]);
+        buf_puts(out, where[i]);
     }
 }
 
@@ -223,7 +232,10 @@ static int open_state(struct round *round, const struct options *options) {
     enum state_opened opened =
         state_open(&round->state, options->state, round->courier->name,
                    (struct slice){identity.data, identity.len}, error, sizeof error);
+    bool is_failed = identity.failed;
     buf_deinit(&identity);
+    if (is_failed)
+        return options_complain(EX_OSERR, "out of memory");
     if (opened == STATE_OPEN)
         return EX_OK;
     return options_complain(opened == STATE_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT, "%s", error);

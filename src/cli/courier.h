@@ -28,7 +28,6 @@ struct courier_result {
 };
 
 struct courier {
-    enum command command;
     const char *name, *code_name; /* the command; what `code` is: "status", "exit" */
     FILE *out;                    /* a line for each attempt goes there */
     struct slice identity;        /* where it delivers to */

@@ -1,5 +1,6 @@
 #include "cli/exchange.h"
 #include "base/clock.h"
+#include "cli/clocks.h"
 #include "cli/stop.h"
 #include "version.h"
 
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { LOOK_MS = 1000, SLEPT_MS = 8000 };
+enum { LOOK_MS = 1000 };
 
 struct exchange {
     CURLM *multi;
@@ -23,30 +24,10 @@ struct exchange_transfer {
     struct exchange_reply *reply;
     bool is_over;
     curl_off_t sent, received;
-    bool is_head_whole;        /* curl takes half of one for a reply, when the connection ends */
-    int64_t moved_ms;          /* when a byte last moved */
-    int64_t wall_ms, awake_ms; /* the other clocks, ahead of the monotonic one */
+    bool is_head_whole;   /* curl takes half of one for a reply, when the connection ends */
+    int64_t moved_ms;     /* when a byte last moved */
+    struct clocks clocks; /* when it began */
 };
-
-static int64_t boot_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void set_clocks(struct exchange_transfer *transfer) {
-    transfer->moved_ms = clock_steady_ms();
-    transfer->wall_ms = clock_wall_ms() - transfer->moved_ms;
-    transfer->awake_ms = boot_ms() - transfer->moved_ms;
-}
-
-/* A clock that is set makes a poll begin anew, which costs nothing. */
-static bool has_slept(const struct exchange_transfer *transfer) {
-    int64_t now_ms = clock_steady_ms();
-    int64_t wall_ms = clock_wall_ms() - now_ms - transfer->wall_ms;
-    int64_t awake_ms = boot_ms() - now_ms - transfer->awake_ms;
-    return wall_ms > SLEPT_MS || wall_ms < -SLEPT_MS || awake_ms > SLEPT_MS;
-}
 
 /* Gets each line of each head, with those of a proxy and of 100 Continue. */
 static size_t on_head(char *line, size_t size, size_t count, void *context) {
@@ -75,7 +56,9 @@ static int on_progress(void *context, curl_off_t all_down, curl_off_t down, curl
         transfer->moved_ms = clock_steady_ms();
     transfer->received = down;
     transfer->sent = up;
-    return all_down < 0 || all_up < 0;
+    (void)all_down;
+    (void)all_up;
+    return 0;
 }
 
 /* As the curl tool does. */
@@ -265,7 +248,7 @@ void exchange_go_on(struct exchange *exchange, int64_t ms) {
     if (stop_is_asked())
         finish_all(exchange, EXCHANGE_STOPPED, CURLE_OUT_OF_MEMORY);
     for (struct exchange_transfer *one = exchange->transfers; one; one = one->next) {
-        if (!one->is_over && one->request.notices_sleep && has_slept(one))
+        if (!one->is_over && one->request.notices_sleep && clocks_have_jumped(&one->clocks))
             finish(one, EXCHANGE_SLEPT, CURLE_OUT_OF_MEMORY);
         if (!one->is_over && is_silent(one))
             finish(one, EXCHANGE_SILENT, CURLE_OUT_OF_MEMORY);
@@ -291,7 +274,8 @@ struct exchange_transfer *exchange_start(struct exchange *exchange,
     *transfer = (struct exchange_transfer){
         .exchange = exchange, .easy = easy, .request = *request, .reply = reply};
     set_up(easy, transfer);
-    set_clocks(transfer);
+    transfer->moved_ms = clock_steady_ms();
+    transfer->clocks = clocks_now();
     transfer->next = exchange->transfers;
     exchange->transfers = transfer;
     if (curl_multi_add_handle(exchange->multi, easy) != CURLM_OK)

@@ -262,7 +262,6 @@ static int run(struct exec *exec, const struct options *options) {
         buf_putc(&exec->identity, '\0');
     }
     struct courier courier = {
-        .command = COMMAND_EXEC,
         .name = "exec",
         .code_name = "exit",
         .out = stderr, /* standard output is the command's */

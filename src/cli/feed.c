@@ -4,8 +4,8 @@
  * page's when the page is done.
  */
 #include "cli/feed.h"
-#include "base/clock.h"
 #include "base/json.h"
+#include "cli/clocks.h"
 #include "cli/exchange.h"
 #include "cli/link.h"
 #include "cli/options.h"
@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sysexits.h>
-#include <time.h>
 
 enum {
     ANSWER_MS = 15000, /* beyond what the poll waits */
@@ -47,12 +46,6 @@ struct feed {
     uint64_t index, begin_ts; /* begin_ts: where the page begins */
 };
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* There is nobody who could go on. */
 static void fail_memory(const struct feed *feed) {
     if (feed->query.failed || feed->url.failed || feed->error.failed)
@@ -73,7 +66,7 @@ struct feed *feed_new(const struct feed_options *options) {
         feed->skip_upto = options->place.ts;
         feed->place = (struct feed_place){0};
     }
-    feed->began_ms = now_ms();
+    feed->began_ms = clocks_boot_ms();
     pace_init(&feed->pace, options->sleep_ms ? options->sleep_ms : PACE_SLEEP_MS,
               options->backoff_ms ? options->backoff_ms : PACE_FIRST_MS);
     if (feed->exchange && feed->headers)
@@ -109,7 +102,7 @@ static void write_since(struct feed *feed) {
         if (text.len > 1 && text.data[text.len - 1] == units[i].unit &&
             slice_number((struct slice){text.data, text.len - 1}, UINT32_MAX, &number)) {
             buf_put_number(&feed->query, number * units[i].seconds +
-                                             (uint64_t)(now_ms() - feed->began_ms) / 1000);
+                                             (uint64_t)(clocks_boot_ms() - feed->began_ms) / 1000);
             buf_putc(&feed->query, 's');
             return;
         }
@@ -202,7 +195,8 @@ static bool fail(struct feed *feed, const struct exchange_reply *reply, bool wai
     if (!is_reply)
         buf_printf(&feed->error, "%s", reply->error);
     else if (!feed->error.len)
-        buf_printf(&feed->error, "status %d, and not from longline", reply->status);
+        buf_printf(&feed->error, "status %d, and not from longline%s", reply->status,
+                   link_redirect_hint(feed->options.url, reply->status));
     event->kind = FEED_TROUBLE;
     event->pause_ms = feed->pause_ms;
     return true;

@@ -129,7 +129,6 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
 
 static int run(struct forward *forward, const struct options *options) {
     struct courier courier = {
-        .command = COMMAND_FORWARD,
         .name = "forward",
         .code_name = "status",
         .out = stdout,

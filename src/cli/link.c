@@ -72,6 +72,34 @@ bool link_write_poll(const char *text, struct slice query, struct buf *out) {
     return !out->failed;
 }
 
+const char *link_redirect_hint(const char *url, int status) {
+    bool is_plain = strncasecmp(url, "https:", 6) != 0;
+    return status / 100 != 3 ? "" : is_plain ? ": is it https://?" : ": is it another address?";
+}
+
+void link_write_identity(const char *text, struct buf *out) {
+    CURLU *url = parse(text);
+    char *whole = NULL, *host = NULL;
+    if (url && curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
+        for (char *c = host; *c; c++)
+            *c = *c >= 'A' && *c <= 'Z' ? (char)(*c | 0x20) : *c;
+        curl_url_set(url, CURLUPART_HOST, host, 0);
+    }
+    if (url && curl_url_set(url, CURLUPART_QUERY, NULL, 0) == CURLUE_OK &&
+        curl_url_set(url, CURLUPART_FRAGMENT, NULL, 0) == CURLUE_OK)
+        curl_url_get(url, CURLUPART_URL, &whole, CURLU_NO_DEFAULT_PORT);
+    size_t len = whole ? strlen(whole) : 0;
+    while (len && whole[len - 1] == '/')
+        len--;
+    if (whole)
+        buf_append(out, whole, len);
+    else
+        out->failed = true;
+    curl_free(host);
+    curl_free(whole);
+    curl_url_cleanup(url);
+}
+
 void link_escape(struct buf *out, const char *text) {
     char *escaped = curl_easy_escape(NULL, text, 0);
     if (escaped)

@@ -18,6 +18,13 @@ const char *link_read_channel(char *url);
  * C string. False without memory. */
 bool link_write_poll(const char *url, struct slice query, struct buf *out);
 
+/* Words to append where a status is none of longline's: what a redirect may mean; else "". */
+const char *link_redirect_hint(const char *url, int status);
+
+/* Appends the channel's address as one of its spellings: those that are another in the same words
+ * have the same. */
+void link_write_identity(const char *url, struct buf *out);
+
 /* Appends `text` as the value of a query. */
 void link_escape(struct buf *out, const char *text);
 

@@ -1,5 +1,6 @@
 #include "cli/send.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "cli/exchange.h"
 #include "cli/link.h"
 #include "cli/options.h"
@@ -65,6 +66,8 @@ static int write_fields(char **words, int count, struct buf *out) {
         enum json_kind kind = is_json ? json_check(value) : JSON_SCALAR;
         if (kind == JSON_INVALID || kind == JSON_TOO_DEEP)
             return options_complain(EX_USAGE, "%s: the value is not JSON", words[i]);
+        if (!utf8_is_valid(slice_of(words[i])))
+            return options_complain(EX_USAGE, "%s: not UTF-8", words[i]);
         buf_putc(out, i ? ',' : '{');
         json_write_string(out, (struct slice){words[i], (size_t)(equals - words[i]) - is_json});
         buf_putc(out, ':');
@@ -77,9 +80,18 @@ static int write_fields(char **words, int count, struct buf *out) {
     return EX_OK;
 }
 
+static bool are_headers(const struct options *options) {
+    for (size_t i = 0; i < options->headers.count; i++)
+        if (strcspn(options->headers.items[i], ":") == 0 || !strchr(options->headers.items[i], ':'))
+            return false;
+    return true;
+}
+
 static int read_body(const struct options *options, struct buf *body) {
     if (options->data && options->word_count > 1)
         return options_complain(EX_USAGE, "-d and KEY=VALUE do not go together");
+    if (options->data && strcmp(options->data, "@") == 0)
+        return options_complain(EX_USAGE, "-d @ names no file");
     if (options->data && options->data[0] == '@')
         return read_file(options->data + 1, body);
     if (options->data) {
@@ -130,7 +142,8 @@ static int tell_refusal(const struct exchange_reply *reply) {
     int code = EX_PROTOCOL;
     if (*text && reply->status == 403)
         code = EX_NOPERM;
-    else if (reply->status == 429 || (*text && strstr(text, "nothing was stored")))
+    else if (reply->status / 100 == 3 || reply->status == 429 ||
+             (*text && strstr(text, "nothing was stored")))
         code = EX_UNAVAILABLE;
     else if (*text && reply->status >= 500)
         code = EX_TEMPFAIL;
@@ -141,8 +154,9 @@ static int tell_refusal(const struct exchange_reply *reply) {
                          code == EX_TEMPFAIL ? "it may be stored or not" : "not stored",
                          reply->status, text);
     else
-        options_complain(code, "status %d, and not from longline: it may be stored or not",
-                         reply->status);
+        options_complain(code, "status %d, and not from longline: %s", reply->status,
+                         code == EX_UNAVAILABLE ? "a redirect; not stored"
+                                                : "it may be stored or not");
     buf_deinit(&error);
     return code;
 }
@@ -207,6 +221,8 @@ int send_run(int argc, char **argv) {
         return EX_OK;
     }
     const char *wrong = link_read_channel(options.words[0]);
+    if (!wrong && !are_headers(&options))
+        wrong = "-H is NAME: VALUE";
     if (wrong)
         return options_complain(EX_USAGE, "%s", wrong);
     struct buf body = {0};

@@ -18,13 +18,33 @@ struct state {
     int lock_fd;
 };
 
+static bool sync_folder(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    /* Some file systems cannot sync a folder, and need not. */
+    bool is_synced = fsync(fd) == 0 || errno == EINVAL;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return is_synced;
+}
+
+/* What a folder is called stands in the one above it. One that cannot be read cannot be synced. */
+static bool sync_parent(const char *path) {
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    return sync_folder(dirname(copy)) || errno == EACCES;
+}
+
 /* Makes the folders in front of the last slash that are missing. */
 static bool make_folders(const char *path) {
     char folder[PATH_MAX];
     snprintf(folder, sizeof folder, "%s", path);
     for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+        bool is_made = mkdir(folder, 0700) == 0;
+        if ((!is_made && errno != EEXIST) || (is_made && !sync_parent(folder)))
             return false;
         *slash = '/';
     }
@@ -56,8 +76,8 @@ static bool choose_path(struct state *state, const char *command, struct slice i
 
 static bool set_path(struct state *state, const char *path, const char *command,
                      struct slice identity, char *error, size_t error_size) {
-    if (path && strlen(path) >= sizeof state->path) {
-        snprintf(error, error_size, "--state: %s", strerror(ENAMETOOLONG));
+    if (path && (!*path || strlen(path) >= sizeof state->path)) {
+        snprintf(error, error_size, "--state: %s", *path ? strerror(ENAMETOOLONG) : "no file");
         return false;
     }
     if (path)
@@ -69,6 +89,8 @@ static bool set_path(struct state *state, const char *path, const char *command,
         return false;
     }
     char copy[PATH_MAX];
+    if (realpath(state->path, copy)) /* a link stays one */
+        snprintf(state->path, sizeof state->path, "%s", copy);
     memcpy(copy, state->path, sizeof copy);
     snprintf(state->directory, sizeof state->directory, "%s", dirname(copy));
     snprintf(state->new_path, sizeof state->new_path, "%s.new", state->path);
@@ -149,18 +171,6 @@ bool state_load(const struct state *state, struct feed_place *place, bool *is_ba
     return is_place;
 }
 
-static bool sync_directory(const struct state *state) {
-    int fd = open(state->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    /* Some file systems cannot sync a folder, and need not. */
-    bool is_synced = fsync(fd) == 0 || errno == EINVAL;
-    int error = errno;
-    close(fd);
-    errno = error;
-    return is_synced;
-}
-
 bool state_save(struct state *state, const struct feed_place *place) {
     char text[64];
     int len = snprintf(text, sizeof text, "%" PRIu64 " %s\n", place->ts, place->epoch);
@@ -174,5 +184,5 @@ bool state_save(struct state *state, const struct feed_place *place) {
     int error = errno;
     close(fd);
     errno = error;
-    return is_written && rename(state->new_path, state->path) == 0 && sync_directory(state);
+    return is_written && rename(state->new_path, state->path) == 0 && sync_folder(state->directory);
 }

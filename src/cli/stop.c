@@ -1,5 +1,6 @@
 #include "cli/stop.h"
 #include "base/clock.h"
+#include "cli/clocks.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -47,7 +48,8 @@ bool stop_is_asked(void) {
 
 void stop_sleep(int64_t ms) {
     int64_t end_ms = clock_steady_ms() + ms;
-    while (!stop_is_asked() && ms > 0) {
+    struct clocks began = clocks_now();
+    while (!stop_is_asked() && ms > 0 && !clocks_have_jumped(&began)) {
         struct pollfd fds[STOP_FDS];
         size_t count = stop_fds(fds);
         poll(fds, count, ms < 1000 ? (int)ms : 1000);

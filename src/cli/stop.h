@@ -16,7 +16,7 @@ void stop_init(bool watches_output);
 /* Whether the command must end. */
 bool stop_is_asked(void);
 
-/* Sleeps; returns at once when the command must end. */
+/* Sleeps; returns at once when the command must end, and within a second after the machine slept. */
 void stop_sleep(int64_t ms);
 
 enum { STOP_FDS = 2 };

@@ -195,7 +195,7 @@ void webhook_write_event(const struct webhook *webhook, struct buf *out) {
     buf_reset(out, SIZE_MAX);
     for (size_t i = 0; i < sizeof names / sizeof *names && !out->len; i++) {
         const char *value = webhook_header(webhook, names[i]);
-        buf_puts(out, value ? value : "");
+        buf_puts(out, value && is_short(slice_of(value)) ? value : "");
     }
     if (!out->len && json_check(body) == JSON_OBJECT)
         read_text(body, SLICE("type"), is_short, out);

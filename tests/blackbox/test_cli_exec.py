@@ -3,13 +3,15 @@
 import contextlib
 import errno
 import json
+import os
 import random
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from commands import Command, is_refused, run
-from longline_server import wait_until
+from longline_server import BINARY, wait_until
 from program import PYTHON
 
 USAGE, REJECTED, NO_COMMAND, LOCKED = 64, 65, 69, 75
@@ -189,6 +191,22 @@ except OSError as error: print(error.errno, os.getsid(0) == os.getpid(), flush=T
     command = ready(server, execute(server.url(channel), python(source)))
     server.push(channel)
     command.wait_for(lambda lines: lines == [f"{errno.ENXIO} True"], "its words")
+
+
+def test_it_may_have_no_standard_files(server, tmp_path):
+    """Nothing that it opens takes their place."""
+    channel = server.channel()
+    seen = tmp_path / "seen"
+    words = [BINARY, "exec", server.url(channel), f"--state={tmp_path}/place", "--", "sh", "-c", f"readlink /proc/$$/fd/1 >{seen}"]
+    process = subprocess.Popen(["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *words])
+    try:
+        server.wait_for_parked(1)
+        server.push(channel)
+        wait_until(lambda: (tmp_path / "place").read_text().startswith("1 "), "its confirmation")
+        assert [os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_a_signal_that_was_ignored_stays_so(server, execute):

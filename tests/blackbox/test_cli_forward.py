@@ -341,6 +341,8 @@ def test_the_second_copy_says_so(server, forward, tmp_path):
         assert "another copy" in line
         first.kill()
         ready(server, forward(server.url(channel), target.url, f"--state={tmp_path}/place"))
+        spelled = server.url(channel).replace("http:", "HTTP:") + "/"
+        is_refused(run("forward", spelled, target.url, f"--state={tmp_path}/place"), LOCKED)
         ready_other = forward(server.url(channel), target.url + "/other")
         server.wait_for_parked(2)
         assert ready_other.is_alive, "another target has another place"

@@ -142,7 +142,7 @@ def error(status, text):
         (error(404, "No such path; channels are at /{channel}"), REFUSED),
         ((502, {}, b"<html>Bad gateway"), NOT_LONGLINE),
         ((200, {}, b"<html>Welcome to the hotel's network"), NOT_LONGLINE),
-        ((302, {"Location": "http://127.0.0.1:1/"}, b""), NOT_LONGLINE),
+        ((302, {"Location": "http://127.0.0.1:1/"}, b""), UNAVAILABLE),
         (None, UNKNOWN),
         (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nX-Total-Updates: 4\r\nContent-Le"), UNKNOWN),
     ],
@@ -153,6 +153,13 @@ def test_what_others_answer(answer, code):
         line = is_refused(run("send", target.url + "/secret", "a=1"), code)
         assert ("not stored" in line) == (code in (UNAVAILABLE, REFUSED)) and "secret" not in line
         assert len(target.received) == 1, "it is not sent twice"
+
+
+@pytest.mark.parametrize("words", [["-Hnocolon", "a=1"], ["-H: x", "a=1"], [b"a=\xff"], ["-d", "@"]])
+def test_what_could_not_be_sent_as_it_is(words):
+    with Target() as target:
+        ended = subprocess.run([BINARY, "send", target.url + "/c", *words], capture_output=True, text=True, errors="replace", timeout=60)
+        assert "\n" not in is_refused(ended, USAGE).rstrip() and not target.received
 
 
 def test_through_a_proxy(server):

@@ -18,6 +18,7 @@ from keys import new_keys
 from longline_server import BINARY, PATIENCE_S, wait_until
 from proxy import Proxy
 from test_clock import clock
+from streams import MonotonicClock, build_shim
 
 USAGE, NO_PERMISSION = 64, 77
 
@@ -154,6 +155,18 @@ def test_an_address_with_a_query_and_a_fragment(server, tail):
     channel = server.channel()
     push(server, channel, 1)
     wait_for_lines(tail(server.url(channel) + "?app=shop#x"), '{"n":1}')
+
+
+def test_a_sleep_of_the_machine_ends_a_pause(tail, tmp_path):
+    """However long it was to be: what it waited for is long over."""
+    clock = MonotonicClock(tmp_path, build_shim(tmp_path))
+    answer = (503, {"Retry-After": "60"}, b'{"ok":false,"error_code":503,"error_description":"busy"}')
+    with Target(lambda *_: answer) as target:
+        command = tail(target.url + "/c", **{name: str(value) for name, value in clock.settings.items()})
+        command.wait_for_note("busy; again in")
+        with open(clock.path, "r+b") as file:
+            file.write((7200).to_bytes(8, "little"))
+        wait_until(lambda: len(target.received) > 1, "the next poll")
 
 
 def test_an_outage_and_its_end_are_told(start, tail):

@@ -54,6 +54,25 @@ static void test_polls(void **state) {
     check_poll("http://h/x#c?d", "http://h/x?ts=1");
 }
 
+static void check_same(const char *one, const char *other, bool is_same) {
+    struct buf a = {0}, b = {0};
+    link_write_identity(one, &a);
+    link_write_identity(other, &b);
+    assert_int_equal(slice_equal((struct slice){a.data, a.len}, (struct slice){b.data, b.len}),
+                     is_same);
+    buf_deinit(&a);
+    buf_deinit(&b);
+}
+
+static void test_spellings(void **state) {
+    (void)state;
+    check_same("http://h/x", "http://H:80/x//?a=b#c", true);
+    check_same("https://h:443/x", "https://h/x/", true);
+    check_same("http://h/x", "http://h/X", false);
+    check_same("http://h/x", "https://h/x", false);
+    check_same("http://h:81/x", "http://h/x", false);
+}
+
 static void check_target(const char *url, const char *path, const char *query, bool is_plain) {
     struct link_target target;
     assert_null(link_parse_target(url, &target));
@@ -109,6 +128,7 @@ int main(void) {
         cmocka_unit_test(test_channels),
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_polls),
+        cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_targets),
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_paths_that_lead_out),
