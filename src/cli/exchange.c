@@ -49,15 +49,13 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
     return body->failed ? 0 : len;
 }
 
-static int on_progress(void *context, curl_off_t all_down, curl_off_t down, curl_off_t all_up,
-                       curl_off_t up) {
+static int on_progress(void *context, curl_off_t all_down __attribute__((unused)), curl_off_t down,
+                       curl_off_t all_up __attribute__((unused)), curl_off_t up) {
     struct exchange_transfer *transfer = context;
     if ((down != transfer->received || up != transfer->sent) && !transfer->request.limits_all)
         transfer->moved_ms = clock_steady_ms();
     transfer->received = down;
     transfer->sent = up;
-    (void)all_down;
-    (void)all_up;
     return 0;
 }
 

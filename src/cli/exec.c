@@ -143,7 +143,7 @@ __attribute__((noreturn)) static void become(char **command, char **environment,
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* so that no other one runs beside it */
-    if (getppid() == parent && dup2(body_fd, STDIN_FILENO) >= 0)
+    if (getppid() == parent && body_fd >= 0 && dup2(body_fd, STDIN_FILENO) >= 0)
         execvpe(command[0], command, environment);
     int error = errno;
     _exit(write(error_fd, &error, sizeof error) == sizeof error ? EX_UNAVAILABLE : EX_OSERR);

@@ -11,7 +11,7 @@
 bool reading_options(const struct options *options, struct feed_options *feed, char *error,
                      size_t error_size);
 
-/* Says in a line what is missed, reset, in trouble or well again; the other events need no words. */
+/* Says in a line what is missed, reset, in trouble or well again; other events need no words. */
 void reading_tell(const struct feed_event *event);
 
 /* The exit code of FEED_REFUSED, after saying why. */

@@ -1,6 +1,6 @@
 /*
- * What ends a command that runs: SIGINT, SIGTERM and SIGHUP, each unless it was ignored when we began
- * (as by nohup), and a reader of our output that has gone.
+ * What ends a command that runs: SIGINT, SIGTERM and SIGHUP, each unless it was ignored when we
+ * began (as by nohup), and a reader of our output that has gone.
  * Every wait of a command ends at once when it comes.
  */
 #pragma once
@@ -16,7 +16,7 @@ void stop_init(bool watches_output);
 /* Whether the command must end. */
 bool stop_is_asked(void);
 
-/* Sleeps; returns at once when the command must end, and within a second after the machine slept. */
+/* Sleeps; returns at once when the command must end, and a second after the machine has slept. */
 void stop_sleep(int64_t ms);
 
 enum { STOP_FDS = 2 };

@@ -102,8 +102,8 @@ static bool read_body(struct slice item, struct buf *out) {
     return false;
 }
 
-/* Whether longline has undone the codings of a body whose coded bytes it has not: it can undo these,
- * and then the length is another, or, where none was told, the update is not just the bytes. */
+/* Whether longline has undone the codings of a body whose coded bytes it has not: it can undo
+ * these, and then the length is another, or, where none was told, the update is not just bytes. */
 static bool is_undone(const struct webhook *webhook, struct slice item) {
     const char *codings = webhook_header(webhook, "content-encoding");
     const char *length = webhook_header(webhook, "content-length");
