@@ -137,9 +137,9 @@ const struct command_told commands_told[COMMANDS] = {
              "channel of its own, and purges it.",
          .needs_word = true,
          .codes = {{0, "all is well"},
-                   {1, "something is not"},
+                   {1, "something is not, or it was stopped before it knew"},
                    USAGE,
-                   {69, "the server cannot be reached"},
+                   {69, "the server cannot be reached, or is not longline"},
                    NO_MEMORY}},
     [COMMAND_COMPLETION] =
         {.name = "completion",

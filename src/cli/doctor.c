@@ -37,6 +37,7 @@ struct doctor {
     struct probe probe;
     struct findings findings;
     int64_t idle_ms;
+    bool is_purged;
 };
 
 /* Asks for a path of the server, or for its own channel where that is NULL. */
@@ -76,19 +77,21 @@ static void tell_nothing(struct doctor *doctor, const struct exchange_reply *rep
 }
 
 /* Where the proxy does not show /-/health, which is well, a poll tells whether it is longline. */
-static void tell_hidden(struct doctor *doctor) {
+static bool tell_hidden(struct doctor *doctor) {
     const struct exchange_reply *reply = get(doctor, NULL, "?ts=now");
     struct buf text = {0};
     struct page page;
-    if (reply->status == 200 && page_parse(probe_body(reply), &page))
+    bool is_longline = reply->status == 200 && page_parse(probe_body(reply), &page);
+    if (is_longline)
         findings_tell(&doctor->findings, true, "server", NULL,
                       "longline, whose /-/health is not shown");
     else
         findings_tell(&doctor->findings, false, "server",
                       "The proxy must pass every path to longline, but for /-/metrics and "
-                      "/-/health.",
+                      "/-/health. URL is https://server/channel, with nothing behind it.",
                       "neither /-/health nor a poll: %s", probe_what_came(reply, &text));
     buf_deinit(&text);
+    return is_longline;
 }
 
 /* Name, connection, TLS and the server itself; false when nothing more can be found out. */
@@ -104,16 +107,17 @@ static bool check_server(struct doctor *doctor) {
     tell_certificate(doctor, reply->certificate_days);
     struct slice body = probe_body(reply);
     struct buf status = {0};
+    bool is_longline = true;
     if (json_check(body) == JSON_OBJECT && page_member(body, SLICE("version")).len) {
         page_string(page_member(body, SLICE("status")), &status);
         buf_putc(&status, '\0');
         findings_tell(&doctor->findings, reply->status == 200, "server", NULL, "longline, %s",
                       status.failed ? "" : status.data);
     } else {
-        tell_hidden(doctor);
+        is_longline = tell_hidden(doctor);
     }
     buf_deinit(&status);
-    return true;
+    return is_longline;
 }
 
 /* Pushes a few times; false when pushes do not pass. */
@@ -236,9 +240,10 @@ static void check_idle(struct doctor *doctor) {
     waiting_check_idle(&doctor->probe, &doctor->findings, doctor->idle_ms);
 }
 
-/* Before the long wait: whoever has seen enough stops it then. */
+/* Before the long wait: whoever has seen enough stops it then. And whoever stops it before. */
 static void purge(struct doctor *doctor) {
     struct buf text = {0};
+    doctor->is_purged = true;
     const struct exchange_reply *reply =
         probe_ask(&doctor->probe, &(struct question){.method = "DELETE"});
     if (reply->status != 200)
@@ -250,14 +255,18 @@ static void purge(struct doctor *doctor) {
 
 static int examine(struct doctor *doctor) {
     if (!check_server(doctor))
-        return stop_is_asked() ? EX_OK : EX_UNAVAILABLE;
+        return stop_is_asked() ? EXIT_FAILURE : EX_UNAVAILABLE;
     if (check_round_trip(doctor)) {
         void (*const checks[])(struct doctor *) = {check_view, check_body, check_streams, purge,
                                                    check_idle};
         for (size_t i = 0; i < sizeof checks / sizeof *checks && !stop_is_asked(); i++)
             checks[i](doctor);
+        if (!doctor->is_purged) {
+            exchange_ignore_stop(doctor->probe.exchange);
+            purge(doctor);
+        }
     }
-    return doctor->findings.problems ? EXIT_FAILURE : EX_OK;
+    return doctor->findings.problems || stop_is_asked() ? EXIT_FAILURE : EX_OK;
 }
 
 int doctor_run(int argc, char **argv) {

@@ -14,6 +14,7 @@ struct exchange {
     CURLM *multi;
     CURL *spare; /* between two requests; it remembers sessions of TLS */
     struct exchange_transfer *transfers;
+    bool ignores_stop;
 };
 
 struct exchange_transfer {
@@ -112,15 +113,15 @@ static void set_up(CURL *easy, struct exchange_transfer *transfer) {
 }
 
 /* Waits for the next event. */
-static void wait_for_more(CURLM *multi, int64_t ms) {
+static void wait_for_more(const struct exchange *exchange, int64_t ms) {
     struct pollfd watched[STOP_FDS];
     struct curl_waitfd also[STOP_FDS];
-    size_t count = stop_fds(watched);
+    size_t count = exchange->ignores_stop ? 0 : stop_fds(watched);
     for (size_t i = 0; i < count; i++)
         also[i] = (struct curl_waitfd){
             .fd = watched[i].fd,
             .events = (short)(watched[i].events & POLLIN ? CURL_WAIT_POLLIN : 0)};
-    curl_multi_poll(multi, also, (unsigned)count, (int)ms, NULL);
+    curl_multi_poll(exchange->multi, also, (unsigned)count, (int)ms, NULL);
 }
 
 static bool is_silent(const struct exchange_transfer *transfer) {
@@ -237,13 +238,17 @@ static void reap(struct exchange *exchange) {
     }
 }
 
+void exchange_ignore_stop(struct exchange *exchange) {
+    exchange->ignores_stop = true;
+}
+
 void exchange_go_on(struct exchange *exchange, int64_t ms) {
     int running = 0;
-    wait_for_more(exchange->multi, ms < LOOK_MS ? ms : LOOK_MS);
+    wait_for_more(exchange, ms < LOOK_MS ? ms : LOOK_MS);
     if (curl_multi_perform(exchange->multi, &running) != CURLM_OK)
         finish_all(exchange, EXCHANGE_REPLIED, CURLE_OUT_OF_MEMORY);
     reap(exchange);
-    if (stop_is_asked())
+    if (!exchange->ignores_stop && stop_is_asked())
         finish_all(exchange, EXCHANGE_STOPPED, CURLE_OUT_OF_MEMORY);
     for (struct exchange_transfer *one = exchange->transfers; one; one = one->next) {
         if (!one->is_over && one->request.notices_sleep && clocks_have_jumped(&one->clocks))

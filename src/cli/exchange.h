@@ -78,6 +78,9 @@ struct exchange_transfer *exchange_start(struct exchange *exchange,
                                          const struct exchange_request *request,
                                          struct exchange_reply *reply);
 
+/* From now on it goes on although the command must end: to clear away what it has made. */
+void exchange_ignore_stop(struct exchange *exchange);
+
 /* Waits until something comes, for so long at most, and takes it: replies grow, and may end. */
 void exchange_go_on(struct exchange *exchange, int64_t ms);
 

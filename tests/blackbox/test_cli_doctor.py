@@ -9,6 +9,7 @@ import pytest
 from authority import Authority
 from between import Between
 from commands import Command, Target, is_refused, run
+from longline_server import wait_until
 from redis_server import free_port
 from test_clock import clock
 
@@ -86,7 +87,17 @@ def test_a_proxy_that_does_not_show_health(server):
 def test_a_server_of_another_kind():
     with Target(lambda number, received: (404, {}, b"<html>")) as other:
         code, findings = doctor(other.url + "/x")
-    assert (code, bad(findings)) == (BAD, ["server", "push"]) and "status 404, and not from longline" in findings["server"]["text"]
+        assert {got.method for got in other.received} == {"GET"}, "nothing is pushed"
+    assert (code, bad(findings)) == (UNREACHABLE, ["server"]) and "status 404, and not from longline" in findings["server"]["text"]
+
+
+def test_an_address_with_something_behind_the_channel(server):
+    """What looks like the address of the server is the user's channel."""
+    channel = server.channel()
+    for behind in ("/getUpdates", "/v1/alerts"):
+        code, findings = doctor(server.url(channel) + behind)
+        assert (code, bad(findings)) == (UNREACHABLE, ["server"]) and "nothing behind it" in findings["server"]["advice"]
+    assert server.get(channel).total == 0
 
 
 def test_below_a_prefix(server):
@@ -109,9 +120,21 @@ def test_stopped_while_it_waits(server, tmp_path):
         doctor.wait_for_line('"topic":"stream"')
         server.wait_for_metric("longline_purges_total", 1)
         server.wait_for_metric("longline_streams", 1)
-        assert doctor.terminate() == WELL and len(doctor.lines) == TOPICS.index("idle poll")
+        assert doctor.terminate() == BAD and len(doctor.lines) == TOPICS.index("idle poll")
     finally:
         doctor.kill()
+    server.wait_for_metric("longline_store_updates", 0)
+
+
+def test_stopped_while_it_sends(server, tmp_path):
+    """It leaves nothing behind either."""
+    doctor = Command(tmp_path / "doctor", "doctor", server.url(server.channel()), "--json")
+    try:
+        wait_until(lambda: server.metric("longline_pushes_total") >= 8, "some pushes")
+        assert doctor.terminate() == BAD
+    finally:
+        doctor.kill()
+    server.wait_for_metric("longline_purges_total", 1)
     server.wait_for_metric("longline_store_updates", 0)
 
 
