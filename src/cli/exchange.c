@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { LOOK_MS = 1000 };
+enum { LOOK_MS = 1000, STOP_MS = 1000 };
 
 struct exchange {
     CURLM *multi;
     CURL *spare; /* between two requests; it remembers sessions of TLS */
     struct exchange_transfer *transfers;
     bool ignores_stop;
+    int64_t stopped_ms; /* when it was first seen that the command must end; else 0 */
 };
 
 struct exchange_transfer {
@@ -116,7 +117,7 @@ static void set_up(CURL *easy, struct exchange_transfer *transfer) {
 static void wait_for_more(const struct exchange *exchange, int64_t ms) {
     struct pollfd watched[STOP_FDS];
     struct curl_waitfd also[STOP_FDS];
-    size_t count = exchange->ignores_stop ? 0 : stop_fds(watched);
+    size_t count = exchange->ignores_stop || exchange->stopped_ms ? 0 : stop_fds(watched);
     for (size_t i = 0; i < count; i++)
         also[i] = (struct curl_waitfd){
             .fd = watched[i].fd,
@@ -238,6 +239,16 @@ static void reap(struct exchange *exchange) {
     }
 }
 
+static void stop_all(struct exchange *exchange) {
+    int64_t now_ms = clock_steady_ms();
+    if (!exchange->stopped_ms)
+        exchange->stopped_ms = now_ms;
+    bool is_late = now_ms - exchange->stopped_ms >= STOP_MS;
+    for (struct exchange_transfer *one = exchange->transfers; one; one = one->next)
+        if (!one->is_over && (is_late || !one->request.outlasts_stop))
+            finish(one, EXCHANGE_STOPPED, CURLE_OUT_OF_MEMORY);
+}
+
 void exchange_ignore_stop(struct exchange *exchange) {
     exchange->ignores_stop = true;
 }
@@ -249,7 +260,7 @@ void exchange_go_on(struct exchange *exchange, int64_t ms) {
         finish_all(exchange, EXCHANGE_REPLIED, CURLE_OUT_OF_MEMORY);
     reap(exchange);
     if (!exchange->ignores_stop && stop_is_asked())
-        finish_all(exchange, EXCHANGE_STOPPED, CURLE_OUT_OF_MEMORY);
+        stop_all(exchange);
     for (struct exchange_transfer *one = exchange->transfers; one; one = one->next) {
         if (!one->is_over && one->request.notices_sleep && clocks_have_jumped(&one->clocks))
             finish(one, EXCHANGE_SLEPT, CURLE_OUT_OF_MEMORY);

@@ -40,6 +40,7 @@ struct exchange_request {
     bool wants_certificate; /* says how long it is valid */
     bool takes_gzip;        /* as a browser does; the body is the plain bytes */
     bool limits_all;        /* the limit is that of the whole request */
+    bool outlasts_stop;     /* has another second when the command must end */
     int64_t limit_ms;       /* until the reply begins, from the last byte sent on */
     size_t reply_max_bytes; /* 0: the body is not kept */
 };

@@ -53,6 +53,7 @@ void probe_start(struct probe *probe, struct question *question) {
         .has_body = strcmp(question->method, "GET") != 0,
         .wants_certificate = true,
         .limits_all = question->limits_all,
+        .outlasts_stop = strcmp(question->method, "POST") == 0, /* or a purge would overtake it */
         .takes_gzip = question->takes_gzip,
         .limit_ms = question->limit_ms ? question->limit_ms : PROBE_ANSWER_MS,
         .reply_max_bytes = REPLY_MAX_BYTES,
