@@ -10,6 +10,7 @@
 #include "base/turn.h"
 #include "base/worker.h"
 #include "cli/completion.h"
+#include "cli/curl.h"
 #include "cli/doctor.h"
 #include "cli/exec.h"
 #include "cli/forward.h"
@@ -34,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 enum { EXIT_CANNOT_START = 1, EXIT_USAGE = 2 };
@@ -280,14 +282,22 @@ static int check(int argc, char **argv) {
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} clients[] = {{"new", new_run},
-               {"send", send_run},
-               {"tail", tail_run},
-               {"forward", forward_run},
-               {"exec", exec_run},
-               {"doctor", doctor_run},
-               {"completion", completion_run},
-               {"help", help_run}};
+    bool needs_curl;
+} clients[] = {{"new", new_run, false},
+               {"send", send_run, true},
+               {"tail", tail_run, true},
+               {"forward", forward_run, true},
+               {"exec", exec_run, true},
+               {"doctor", doctor_run, true},
+               {"completion", completion_run, false},
+               {"help", help_run, false}};
+
+static int run_client(size_t i, int argc, char **argv) {
+    const char *error;
+    if (clients[i].needs_curl && !curl_load(&error))
+        return options_complain(EX_UNAVAILABLE, "%s", error);
+    return clients[i].run(argc, argv);
+}
 
 /* What we open must not become standard input, output or error. */
 static void keep_standard_files(void) {
@@ -313,7 +323,7 @@ int main(int argc, char **argv) {
         return check(argc - 2, argv + 2);
     for (size_t i = 0; i < sizeof clients / sizeof *clients; i++)
         if (strcmp(command, clients[i].name) == 0)
-            return clients[i].run(argc - 2, argv + 2);
+            return run_client(i, argc - 2, argv + 2);
     if (strcmp(command, "--version") == 0 || strcmp(command, "version") == 0) {
         puts("longline " LONGLINE_VERSION);
         return EXIT_SUCCESS;

@@ -63,7 +63,8 @@ class Telegram:
         if method == "sendMessage":
             if str(parameters.get("chat_id")) != str(USER_ID):
                 return 400, {"ok": False, "error_code": 400, "description": "Bad Request: chat not found"}
-            print(json.dumps({"bot": token, "chat_id": USER_ID, "text": parameters["text"]}), flush=True)
+            line = json.dumps({"bot": token, "chat_id": USER_ID, "text": parameters["text"]})
+            print(line + "\n", end="", flush=True)  # at once: another thread may print as well
             return 200, {"ok": True, "result": self.message(parameters["text"])}
         return 404, {"ok": False, "error_code": 404, "description": "Not Found"}
 

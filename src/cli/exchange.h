@@ -10,8 +10,8 @@
 
 #include "base/buf.h"
 #include "base/slice.h"
+#include "cli/curl.h"
 
-#include <curl/curl.h>
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 #include "cli/link.h"
+#include "cli/curl.h"
 
-#include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -73,7 +73,7 @@ def provider_settings(request, provider):
     if provider != "redis":
         return lambda: {"DATA_PROVIDER": provider}
     redis = request.getfixturevalue("shared_redis")
-    return lambda: redis.settings(REDIS_PREFIX=f"{secrets.token_hex(4)}:")
+    return lambda: redis.settings(REDIS_PREFIX=f"{secrets.token_hex(4)}:", REDIS_TIMEOUT=5000)  # which a busy machine may need
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def start(tmp_path):
 @pytest.fixture
 def serve(start, provider_settings):
     """serve(SETTING=value, …) does the same on each provider in turn."""
-    return lambda **settings: start(**provider_settings(), **settings)
+    return lambda **settings: start(**{**provider_settings(), **settings})
 
 
 @pytest.fixture(scope="module")

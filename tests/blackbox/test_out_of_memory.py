@@ -5,6 +5,7 @@ The short form takes a sample of the allocations; `script/torture` takes every o
 
 import json
 import os
+import select
 import subprocess
 
 import pytest
@@ -39,7 +40,8 @@ def faults(tmp_path):
 class Visit:
     """The requests of one client, on connections that were open before, while allocations fail."""
 
-    def __init__(self, server, target, known):
+    def __init__(self, server, target, known, faults):
+        self.faults = faults
         self.server = server
         self.target = target
         self.known = known
@@ -129,7 +131,10 @@ class Visit:
             pass
 
     def stream(self):
-        """One parks and a push wakes it: it has the update, ends, or is cut, and never falls silent."""
+        """One parks and a push wakes it: it has the update, ends, or is cut, and never falls silent.
+
+        Over Redis it may wait until there is memory to read with.
+        """
         client, before = self.clients[1], self.acknowledged
         try:
             client.send(request_bytes("GET", f"{self.target}?feed=sse&view=full&where=method:P*&ts={self.known}"))
@@ -137,6 +142,8 @@ class Visit:
             marks = (b"data: ", b"\r\n0\r\n\r\n", b" 503 ")
             while self.acknowledged > before and not any(mark in client.buffer for mark in marks):
                 assert b"\n:\n" not in client.buffer, "it fell silent"
+                if not select.select([client], [], [], 2)[0] and self.server.settings.get("DATA_PROVIDER") == "redis":
+                    self.faults.stop()
                 data = client.sock.recv(65536)
                 if not data:
                     return
@@ -221,7 +228,7 @@ def test_no_memory_while_serving(serve, provider, faults, visit, forever):
     target = server.channel()
     known = look(server, target, 0)
     for nth in sample(provider):
-        guest = Visit(server, target, known)
+        guest = Visit(server, target, known, faults)
         faults.fail_allocation(nth, forever)
         getattr(guest, visit)()
         reached = faults["failed"]

@@ -1,4 +1,5 @@
 /* The addresses that a command is given. */
+#include "cli/curl.h"
 #include "cli/link.h"
 #include "support.h"
 
@@ -133,5 +134,6 @@ int main(void) {
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_paths_that_lead_out),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const char *error;
+    return curl_load(&error) ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
 }
