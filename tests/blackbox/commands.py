@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socketserver
 import subprocess
 import threading
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from longline_server import BINARY, PATIENCE_S
 from program import Program
+
+# What a job in the background ignores, a command would ignore as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(*arguments, stdin=b"", text=True, patience_s=PATIENCE_S, **environment):
