@@ -92,6 +92,7 @@ static bool set_sync(struct log_file *file, int sync) {
 }
 
 bool log_file_begin_as(struct log_file *file, int sync) {
+    log_file_roll_back(file); /* what was left: a rollback can be out of memory, too */
     return (file->sync_now == sync || set_sync(file, sync)) && sql_run(file->begin);
 }
 
