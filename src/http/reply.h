@@ -13,8 +13,8 @@
 enum {
     REPLY_CLOSE = 1,       /* Connection: close; the connection ends with this reply */
     REPLY_HEAD = 2,        /* to a HEAD request: the body is announced, not sent */
-    REPLY_CHUNKED = 8,     /* of a stream: its body comes in chunks; else up to the close */
     REPLY_REVALIDATED = 4, /* caches may keep it and ask whether it has changed; else no-store */
+    REPLY_CHUNKED = 8,     /* of a stream: its body comes in chunks; else up to the close */
 };
 
 struct reply {

@@ -326,10 +326,11 @@ static bool is_at_end(const struct inbox *inbox, const struct channel *channel,
            (uint64_t)poll->ts == channel->total && !must_be_judged(channel, poll);
 }
 
-/* As one that was parked, it does not learn of trouble that the store has for a while. */
+/* As one that was parked, it does not learn of trouble that the store has for a while: unless its
+ * epoch is not known here, and would be forgotten over it. */
 static void begin_again(struct poll *poll) {
     poll->state = POLL_IDLE;
-    poll->was_parked = true;
+    poll->was_parked = !poll->epoch || poll->epoch == poll->channel->epoch;
     poll->is_judged = false;
     poll->pages = 0;
     poll->skipped = 0;
