@@ -294,6 +294,8 @@ static const struct {
 
 static int run_client(size_t i, int argc, char **argv) {
     const char *error;
+    if (clients[i].needs_curl && wants_help(command_find(clients[i].name), argc, argv))
+        return EXIT_SUCCESS;
     if (clients[i].needs_curl && !curl_load(&error))
         return options_complain(EX_UNAVAILABLE, "%s", error);
     return clients[i].run(argc, argv);

@@ -162,6 +162,29 @@ def test_what_could_not_be_sent_as_it_is(words):
         assert "\n" not in is_refused(ended, USAGE).rstrip() and not target.received
 
 
+NO_CURL = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+void *dlopen(const char *name, int flags) {
+    void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+    return name && strstr(name, "curl") ? NULL : next(name, flags);
+}
+"""
+
+
+def test_without_libcurl(server, tmp_path):
+    """Its commands say so, and still help; a server does not have it in memory."""
+    source, library = tmp_path / "no_curl.c", tmp_path / "no_curl.so"
+    source.write_text(NO_CURL)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    missing = {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    assert "install libcurl4" in is_refused(run("send", "http://h/x", "a=1", **missing), UNAVAILABLE)
+    assert run("send", "--help", **missing).returncode == 0
+    with open(f"/proc/{server.process.pid}/maps") as maps:
+        assert "libcurl" not in maps.read()
+
+
 def test_through_a_proxy(server):
     """The environment's proxy is asked, as by curl."""
     got = []
