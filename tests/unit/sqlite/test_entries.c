@@ -215,6 +215,14 @@ static void test_due_by_number(void **state) {
 
 #define ENTRIES_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+/* A rollback can be out of memory, and leave its transaction: the next one begins all the same. */
+static void test_a_transaction_that_was_left(void **state) {
+    (void)state;
+    assert_true(log_file_begin(&file));
+    assert_true(log_file_begin(&file));
+    assert_true(log_file_commit(&file));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ENTRIES_TEST(test_unknown),
@@ -225,6 +233,7 @@ int main(void) {
         ENTRIES_TEST(test_slices),
         ENTRIES_TEST(test_due_by_age),
         ENTRIES_TEST(test_due_by_number),
+        ENTRIES_TEST(test_a_transaction_that_was_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
