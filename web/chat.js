@@ -57,7 +57,7 @@ function begin() {
         roomOf(MAIN);
         feed?.close();
         channel = new Channel(access.address);
-        feed = new Feed(access.address, { change, state: showState, notice });
+        feed = new Feed(access.address, { change, state: showState, notice }, { first: 1000 });
         feed.start();
     }
     showRoom();

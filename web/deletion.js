@@ -1,7 +1,7 @@
 // The question before updates are deleted for good.
 
 import { Channel } from './longline.js';
-import { element } from './text.js';
+import { element, failureText } from './text.js';
 
 const DELETE_MS = 30_000;
 
@@ -55,7 +55,7 @@ export class Deletion {
             this.close();
             this.#done(address, gone);
         } catch (error) {
-            this.#error.textContent = `Not deleted: ${error.description ?? error.message}`;
+            this.#error.textContent = `Not deleted: ${failureText(error)}`;
         } finally {
             this.#sure.disabled = false;
         }

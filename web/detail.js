@@ -11,7 +11,7 @@ const RAW_MORE = 50_000;
 /**
  * Fills the article. `address` is where the channel is pushed to; again(entry, button) sends the update once more,
  * remove(entry) asks whether to delete it and all before it; without one there is no button for it. back() leaves the
- * update, first() goes to the one whose delivery this one is again, if that is here.
+ * update, first() goes to the one whose delivery this one is again.
  */
 export function showDetail(article, entry, { address, again, remove, back, first }) {
     const { sender, event } = describe(entry);
@@ -44,7 +44,7 @@ export function showDetail(article, entry, { address, again, remove, back, first
 /** The sender sent the same delivery before. */
 function sameAs({ same_as: ts }, first) {
     if (!ts) return [];
-    return [element('p', { className: 'facts' }, 'The same delivery as ', first ? button(`#${ts}`, first, 'link') : `#${ts}, which is not here`)];
+    return [element('p', { className: 'facts' }, 'The same delivery as ', button(`#${ts}`, first, 'link'))];
 }
 
 function button(text, onclick, className = '') {

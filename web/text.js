@@ -55,6 +55,18 @@ export function durationText(seconds) {
     return plural(seconds, 'second');
 }
 
+/** What went wrong with a request, as people say it: each browser has words of its own for a server that it cannot reach. */
+export function failureText(error) {
+    if (error.name === 'TimeoutError' || error.cause?.name === 'AbortError') return 'The server did not answer in time';
+    if (isUnreached(error)) return 'The server cannot be reached';
+    return error.description ?? error.message;
+}
+
+/** Whether no answer came at all. */
+export function isUnreached(error) {
+    return error.status === 0 || error instanceof TypeError || error.name === 'TimeoutError';
+}
+
 export function plural(count, noun) {
     return `${count.toLocaleString()} ${noun}${count === 1 ? '' : 's'}`;
 }
