@@ -131,7 +131,7 @@ function showAccess() {
 function reset() {
     $('notices').replaceChildren();
     $('filter-error').textContent = '';
-    $('connect').open = true;
+    $('connect').open = isWide(); // on a phone, what to do comes first
     forget();
 }
 
@@ -301,6 +301,9 @@ function showEmpty() {
     if (hadFocus && shown.length) $('list').focus();
     if (feed?.isLoaded && !feed.total) refused.open();
     $('empty').dataset.filtered = isFiltered || isLooking;
+    // The panes keep their height while one filters.
+    $('panes').dataset.filled = shown.length > 0 || isFiltered;
+    document.body.classList.toggle('used', isOpened);
     const empty = !feed?.total ? 'Nothing has come yet' : feed.hasAny ? 'Nothing is kept any more of what has come' : 'All updates are deleted';
     $('empty-title').textContent = isLooking ? (isFiltered || feed.where.length ? 'Looking…' : 'Loading…') : isFiltered ? noneText() : empty;
 }
