@@ -13,7 +13,7 @@ import { List } from './list.js';
 import { Refused } from './refused.js';
 import { Search } from './search.js';
 import { snippetsFor } from './snippets.js';
-import { copyText, durationText, element, failureText, flash, plural, timeText } from './text.js';
+import { copyText, durationText, element, failureText, flash, isUnreached, plural, timeText } from './text.js';
 
 const PUSH_MS = 20_000; // no answer to a push for so long is none
 const TYPING_MS = 120; // from the last key to the filter
@@ -189,10 +189,17 @@ $('skip').addEventListener('click', (event) => {
 $('reading-link').addEventListener('click', ({ currentTarget }) => copy(`${root.href}#${access.readName}`, currentTarget));
 
 const showLine = connectionLine(() => feed?.start());
+let wasAway = false; // the server, since the page was last live
+let isUnsent = false; // what the send box says is that no server was there
 
 function showState(state, ...more) {
     showLine(state, ...more);
     if (state === 'stopped' && feed?.where.length) [$('filter-error').textContent] = more;
+    if (state === 'waiting') wasAway = true;
+    if (state === 'live') {
+        if (wasAway && isUnsent) $('send-error').textContent = '';
+        wasAway = false;
+    }
     $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
     $('pause').disabled = !feed || state === 'stopped';
 }
@@ -533,6 +540,7 @@ $('send-form').addEventListener('submit', async (event) => {
         await push({ body: $('send-body').value, headers, query: $('send-query').value.replace(/^\?/, '') }, event.submitter);
     } catch (error) {
         $('send-error').textContent = failureText(error);
+        isUnsent = isUnreached(error);
     }
 });
 $('send-body').addEventListener('keydown', (event) => {
