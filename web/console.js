@@ -9,6 +9,7 @@ import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Deletion } from './deletion.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
+import { onKeys } from './keyboard.js';
 import { List } from './list.js';
 import { Refused } from './refused.js';
 import { Search } from './search.js';
@@ -404,7 +405,7 @@ const isWide = () => matchMedia('(min-width: 800px)').matches;
 function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
     const may = { again: maySend ? again : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
-    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as) });
+    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
     $('detail').hidden = false;
     if (how !== 'shown') place.id = entry.ts;
     if (how === 'chosen') putPlaceSoon();
@@ -417,6 +418,12 @@ function open(entry, how) {
 }
 
 const isReading = () => document.body.classList.contains('reading');
+
+/** A link to one update for who shall read only; undefined: there is none that does not also send and delete. */
+function linkTo({ ts: id }) {
+    const name = access.kind === 'v_' ? place.name : access.readName;
+    return name && `${root.href}${fragmentOf(name, { id })}`;
+}
 
 let placeTimer;
 
@@ -471,7 +478,38 @@ function setReading(isReading) {
 }
 
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(isReading()));
-addEventListener('keydown', (event) => event.key === 'Escape' && !deletion.isOpen && leave());
+
+// ---------------------------------------------------------------------------------------------- keys
+
+onKeys({
+    '/': () => !isCovered() && ($('filter').focus(), $('filter').select(), true),
+    j: () => step(1),
+    k: () => step(-1),
+    Enter: () => list.selected && shown.length > 0 && (list.select(list.selected, 'opened'), true),
+    '?': () => ($('keys-help').showModal(), true),
+    Escape: ({ target }) => {
+        if (target !== $('filter')) return leave();
+        $('filter').value = '';
+        filter();
+        if (shown.length) $('list').focus();
+        return true;
+    },
+});
+
+/** Whether an open update covers the list. */
+const isCovered = () => isReading() && !isWide();
+
+/** Goes to the next update in the list; where one covers it, that is opened in its place. */
+function step(count) {
+    if (!shown.length) return false;
+    const covered = isCovered();
+    list.step(count, covered ? 'opened' : 'chosen');
+    if (!covered && !$('detail').contains(document.activeElement)) $('list').focus({ preventScroll: true });
+    return true;
+}
+
+$('show-keys').addEventListener('click', () => $('keys-help').showModal());
+$('keys-close').addEventListener('click', () => $('keys-help').close());
 
 /** Sends an update once more. */
 async function again(entry, button) {

@@ -25,10 +25,6 @@ export class Deletion {
         dialog.append(this.#title, this.#text, this.#error, element('p', { className: 'row-of' }, this.#sure, this.#keep));
     }
 
-    get isOpen() {
-        return this.#dialog.open;
-    }
-
     /** Asks about all updates, or those up to an id; `total` is the newest id. */
     ask(address, { upto, total }) {
         this.#address = address;

@@ -62,8 +62,8 @@ export class List {
     }
 
     /** Selects the next item below (1) or above (-1). */
-    step(count) {
-        this.#goBy(count);
+    step(count, how) {
+        this.#goBy(count, how);
     }
 
     has(number) {
@@ -127,13 +127,13 @@ export class List {
         event.preventDefault();
     }
 
-    #goBy(steps) {
+    #goBy(steps, how = 'chosen') {
         const count = this.#items.length;
         if (!count) return;
         const at = this.selected ? count - 1 - findLast(this.#items, this.selected.number) : -1;
         const index = Math.min(count - 1, Math.max(0, at + steps));
         this.#reveal(index);
-        this.select(this.#items[count - 1 - index], 'chosen');
+        this.select(this.#items[count - 1 - index], how);
     }
 
     #reveal(index) {

@@ -149,3 +149,71 @@ pageTest('on a phone, the way back from an open update is the list', async ({ op
     await untilClosed();
     assert.equal(new URL(page.url()).hash, `#${name}`);
 });
+
+pageTest('a link to an update only reads, and opens it', async ({ open }) => {
+    const { all, read, send } = keysOf();
+    for (let n = 1; n <= 3; n++) await push(`${origin}/${send}`, { n });
+    const page = await open(`${origin}/#${all}`, { permissions: ['clipboard-read', 'clipboard-write'] });
+    await rows(page).filter({ hasText: '#2' }).click();
+    await untilText(page, '#detail-title', '#2');
+    await page.getByRole('button', { name: 'Copy link' }).click();
+    await page.getByRole('button', { name: 'Copied' }).waitFor();
+    const link = await page.evaluate(() => navigator.clipboard.readText());
+    assert.equal(link, `${origin}/#${read}///2`);
+    const other = await open(link);
+    await untilText(other, '#detail-title', '#2');
+    assert.equal(await other.getByRole('button', { name: /^(Send again|Delete)/ }).count(), 0);
+    assert.equal(await other.getByRole('button', { name: 'Copy link' }).count(), 1);
+    // The address of a plain secret does everything: it is not offered as a link to give away.
+    const name = freshName();
+    await push(`${origin}/${name}`, { n: 1 });
+    const plain = await open(`${origin}/#${name}`);
+    await untilText(plain, '#detail-title', '#1');
+    assert.equal(await plain.getByRole('button', { name: 'Copy link' }).count(), 0);
+});
+
+// ---------------------------------------------------------------------------------------------- keys
+
+pageTest('/, j, k and Enter do what one expects, ? tells them, and none gets in the way of typing', async ({ open }) => {
+    const name = freshName();
+    for (let n = 1; n <= 5; n++) await push(`${origin}/${name}`, { n, word: n % 2 ? 'odd' : 'even' });
+    const page = await open(`${origin}/#${name}`);
+    await untilText(page, '#detail-title', '#5');
+    for (const [key, id] of [['j', '#4'], ['j', '#3'], ['k', '#4'], ['k', '#5'], ['k', '#5']]) {
+        await page.keyboard.press(key);
+        await untilText(page, '#detail-title', id);
+    }
+    await page.keyboard.press('/');
+    await page.keyboard.type('odd/jk?');
+    assert.equal(await page.inputValue('#filter'), 'odd/jk?');
+    await untilText(page, '#empty', 'No update holds that');
+    await page.keyboard.press('Escape');
+    await untilIds(page, ['#5', '#4', '#3', '#2', '#1']);
+    assert.equal(await page.inputValue('#filter'), '');
+    await page.keyboard.press('j');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction((hash) => location.hash === hash, `#${name}///4`);
+
+    await page.keyboard.press('?');
+    await page.locator('#keys-help[open]').waitFor();
+    await page.keyboard.press('j');
+    assert.match(await page.locator('#detail-title').innerText(), /#4/);
+    for (const key of ['/', 'j', 'k', 'Enter', 'Esc']) await page.locator('#keys-help kbd', { hasText: key }).first().waitFor();
+    await page.keyboard.press('Escape');
+    await page.locator('#keys-help').waitFor({ state: 'hidden' });
+    await page.locator('#show-keys').click();
+    await page.locator('#keys-close').click();
+    // A button is pressed by Enter, as ever.
+    await page.locator('#pause').focus();
+    await page.keyboard.press('Enter');
+    await untilText(page, '#state', 'Paused');
+
+    const phone = await open(`${origin}/#${name}`, PHONE);
+    await untilIds(phone, ['#5', '#4', '#3', '#2', '#1']);
+    await rows(phone).filter({ hasText: '#4' }).click();
+    await untilText(phone, '#detail-title', '#4');
+    await phone.keyboard.press('j');
+    await untilText(phone, '#detail-title', '#3');
+    await phone.goBack();
+    await phone.waitForFunction((hash) => location.hash === hash && !document.body.classList.contains('reading'), `#${name}`);
+});

@@ -19,7 +19,7 @@ async function lines(page, selectors) {
 
 pageTest('on a phone, the updates begin within the first half of the screen', async ({ open }) => {
     const { all } = keysOf();
-    await push(`${origin}/${all}`, { n: 1 });
+    await push(`${origin}/${all}`, { outer: { inner: 1 } });
     const page = await open(`${origin}/#${all}`, PHONE);
     await untilIds(page, ['#1']);
     const { y } = await boxOf(page, '.row');
@@ -31,6 +31,8 @@ pageTest('on a phone, the updates begin within the first half of the screen', as
     // What is closed still opens.
     await page.click('#connect summary');
     assert.ok((await boxOf(page, '#tab-code')).width > 300);
+    await rows(page).first().click();
+    assert.match(await page.locator('#detail .json').innerText(), /"outer": 1 member[^]*"inner": 1/);
 });
 
 pageTest('on a phone, a newcomer sees one address, one button, and what to do', async ({ open }) => {
