@@ -59,6 +59,25 @@ pageTest('a large screen is used, and titles are not cut on it', async ({ open }
     assert.ok(await page.locator('.row > span:nth-child(2)').evaluate((title) => title.scrollWidth <= title.clientWidth));
 });
 
+pageTest('all that the pages are made of is less than 80 kB, and names every file that it needs at once', async ({ open }) => {
+    const files = new Map();
+    for (const path of ['/', '/-/chat']) {
+        const page = await open();
+        const sizes = [];
+        page.on('response', (response) => /^\/($|-\/(chat|web\/))/.test(new URL(response.url()).pathname) && sizes.push(response));
+        await page.goto(`${origin}${path}#${freshName()}`);
+        await untilLive(page);
+        for (const response of sizes) files.set(new URL(response.url()).pathname, Number(await response.headerValue('Content-Length')));
+        // What is not named in the head is only asked for once what asks for it has come.
+        const named = await page.evaluate(() => [...document.querySelectorAll('link[rel=modulepreload], script')].map((node) => new URL(node.href ?? node.src, location).pathname));
+        const scripts = sizes.map((response) => new URL(response.url()).pathname).filter((file) => file.endsWith('.js'));
+        assert.deepEqual([...new Set(scripts)].sort(), named.sort());
+    }
+    const total = [...files.values()].reduce((sum, size) => sum + size, 0);
+    console.log(`# ${files.size} files, ${total} bytes`);
+    assert.ok(files.size > 20 && total < 80_000, `${total} bytes`);
+});
+
 pageTest('while one filters, the detail is of an update that is shown, and nothing jumps', async ({ open }) => {
     const name = freshName();
     for (let n = 1; n <= 30; n++) await push(`${origin}/${name}`, { n, word: n % 2 ? 'odd' : 'even' });
