@@ -61,18 +61,23 @@ export function rememberName(name) {
     if (accessOf(name).mayRead) memory.set('channel', name);
 }
 
-/** What this page's own address says: #name/room/filter; {name: ''} when it names none. Throws what is wrong with it. */
+/** What this page's own address says: #name/room/filter/id; {name: ''} when it names none. Throws what is wrong with it. */
 export function nameInFragment() {
-    const [name, room, filter] = location.hash.slice(1).split('/');
-    return { name: name && checked(decoded(name)), room: room && decoded(room), filter: filter && decoded(filter) };
+    const [name, room, filter, id] = location.hash.slice(1).split('/');
+    return { name: name && checked(decoded(name)), room: room && decoded(room), filter: filter && decoded(filter), id: /^[1-9]\d{0,14}$/.test(id) ? Number(id) : undefined };
 }
 
-/** Puts the name into the page's address; `replace` leaves no entry in the history. */
-export function putInFragment(name, { room = '', filter = '', replace } = {}) {
-    const hash = '#' + [name, room, filter].map(encodeURIComponent).join('/').replace(/\/+$/, '');
+/** What follows the # in the address of a page: of a channel, a room, a filter, an update. */
+export function fragmentOf(name, { room = '', filter = '', id = '' } = {}) {
+    return '#' + [name, room, filter, id].map(encodeURIComponent).join('/').replace(/\/+$/, '');
+}
+
+/** Puts the name into the page's address; `replace` leaves no entry in the history, another one gets `state`. */
+export function putInFragment(name, { replace, state = null, ...more } = {}) {
+    const hash = fragmentOf(name, more);
     if (location.hash === hash) return;
-    if (replace) history.replaceState(null, '', hash);
-    else history.pushState(null, '', hash);
+    if (replace) history.replaceState(history.state, '', hash);
+    else history.pushState(state, '', hash);
 }
 
 function decoded(text) {

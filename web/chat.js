@@ -6,7 +6,7 @@ import { Channel } from './longline.js';
 import { accessOf, memory, nameInFragment, ownName, putInFragment } from './channel.js';
 import { connectionLine } from './connection.js';
 import { Feed } from './feed.js';
-import { copyText, element, flash, oneLine, timeText, visible } from './text.js';
+import { copyText, element, failureText, flash, isUnreached, linked, oneLine, timeText, visible } from './text.js';
 
 const MAIN = 'main';
 const MESSAGES_MAX = 500; // of a room, kept and in the document
@@ -24,7 +24,18 @@ let feed;
 let here = MAIN;
 let rooms; // name → {messages, unread, item, link, count}, those that have been silent longest first
 
-const showState = connectionLine(() => feed?.start());
+const showLine = connectionLine(() => feed?.start());
+
+let isUnsent = false; // the error is that no server was there, and the message stands where it was typed
+let wasAway = false; // as the page has said since
+
+function showState(state, ...more) {
+    showLine(state, ...more);
+    if (state === 'waiting') wasAway = true;
+    if (state !== 'live') return;
+    if (isUnsent && wasAway) $('error').textContent = '';
+    wasAway = false;
+}
 
 function begin() {
     let fragment;
@@ -57,7 +68,7 @@ function begin() {
         roomOf(MAIN);
         feed?.close();
         channel = new Channel(access.address);
-        feed = new Feed(access.address, { change, state: showState, notice });
+        feed = new Feed(access.address, { change, state: showState, notice }, { first: 1000 });
         feed.start();
     }
     showRoom();
@@ -91,7 +102,6 @@ function change() {
     const added = feed.take();
     const box = $('messages');
     const isHistory = !box.childElementCount || Boolean(box.querySelector('.quiet'));
-    const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
     const fresh = document.createDocumentFragment();
     for (const entry of added) {
         const message = messageIn(entry);
@@ -108,7 +118,7 @@ function change() {
         const isMine = fresh.lastElementChild.classList.contains('mine');
         box.append(fresh);
         while (box.childElementCount > MESSAGES_MAX) box.firstElementChild.remove();
-        if (isAtEnd || isMine || isHistory) box.scrollTop = box.scrollHeight;
+        if (isAtEnd || isMine || isHistory) goToEnd();
         else $('to-end').hidden = false;
     }
     showQuiet();
@@ -144,15 +154,25 @@ function messageIn(entry) {
 const copyOf = structuredClone;
 
 function drawMessage({ at, name, text, length }) {
-    const cut = visible(text) + (length > TEXT_MAX ? ` … (${length.toLocaleString()} characters)` : '');
+    const cut = text + (length > TEXT_MAX ? ` … (${length.toLocaleString()} characters)` : '');
     const isMine = name === $('name').value.trim();
-    return element('div', { className: isMine ? 'message mine' : 'message' }, element('b', {}, name), element('time', {}, timeText(at)), element('p', {}, cut));
+    return element('div', { className: isMine ? 'message mine' : 'message' }, element('b', {}, name), element('time', {}, timeText(at)), element('p', {}, ...linked(cut)));
+}
+
+let isAtEnd = true; // whether the reader sees the newest message
+
+function goToEnd() {
+    isAtEnd = true;
+    $('messages').scrollTop = $('messages').scrollHeight;
 }
 
 $('messages').addEventListener('scroll', ({ currentTarget: box }) => {
-    if (box.scrollHeight - box.scrollTop - box.clientHeight < 40) $('to-end').hidden = true;
+    isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+    if (isAtEnd) $('to-end').hidden = true;
 });
-$('to-end').addEventListener('click', () => ($('messages').scrollTop = $('messages').scrollHeight));
+$('to-end').addEventListener('click', goToEnd);
+// An error, or a keyboard that comes up, takes room: the newest message stays in view.
+new ResizeObserver(() => isAtEnd && goToEnd()).observe($('messages'));
 
 // ---------------------------------------------------------------------------------------------- rooms
 
@@ -165,7 +185,7 @@ function showRoom() {
     box.ariaLive = 'off';
     box.replaceChildren(...room.messages.map(drawMessage));
     showQuiet();
-    box.scrollTop = box.scrollHeight;
+    goToEnd();
     showRooms();
 }
 
@@ -215,7 +235,8 @@ $('composer').addEventListener('submit', async (event) => {
         await channel.push(message, { signal: AbortSignal.timeout(PUSH_MS) });
     } catch (error) {
         const isFree = !$('text').value;
-        $('error').textContent = `Not sent${isFree ? '' : ` (“${said}”)`}: ${error.description ?? error.message}`;
+        $('error').textContent = `Not sent${isFree ? '' : ` (“${said}”)`}: ${failureText(error)}`;
+        isUnsent = isFree && isUnreached(error);
         if (isFree) $('text').value = said;
     }
 });

@@ -1,23 +1,25 @@
 // The console: the page at /. It wires the parts together; see feed.js for what comes in, list.js and detail.js for how
 // it is shown.
 
-import { accessOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
+import { accessOf, fragmentOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
 import { connectionLine } from './connection.js';
 import { Consumers } from './consumers.js';
-import { describe, headersOf, requestText } from './describe.js';
+import { describe, requestText } from './describe.js';
 import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Deletion } from './deletion.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
+import { onKeys } from './keyboard.js';
 import { List } from './list.js';
 import { Refused } from './refused.js';
+import { Search } from './search.js';
 import { snippetsFor } from './snippets.js';
-import { copyText, durationText, element, flash, plural, timeText } from './text.js';
+import { copyText, durationText, element, failureText, flash, isUnreached, plural, timeText } from './text.js';
 
 const PUSH_MS = 20_000; // no answer to a push for so long is none
-const FILTER_MS = 12; // of a frame
 const TYPING_MS = 120; // from the last key to the filter
 const TYPING_WHERE_MS = 500; // which asks the server
+const PLACE_MS = 200; // from the last key in the list to the page's address
 const SAY_MS = 3000; // from one spoken line about new updates to the next
 
 const HINTS = {
@@ -29,20 +31,20 @@ const HINTS = {
 
 const $ = (id) => document.getElementById(id);
 
-let place; // {name, room}, as in the fragment
+let place; // {name, room, filter, id}, as in the fragment
 let access; // what the channel's name may do; undefined: the page shows none
 let feed;
 let feedTurn = 0;
-let matches; // (entry) → whether the filter lets it through; undefined: no filter
-let isFiltering = false;
-let filterTurn = 0;
-let shown = []; // what of feed.entries the filter lets through
+let search;
+let shown = []; // what of the feed the filter lets through
 let seen = 0; // the number of the newest entry that the list has
+let isOpened = false; // whether what was there has been shown
+let isSettled = true; // whether what is open is one of what is shown, as far as that is needed
 let unseen = 0; // updates that came while the page was hidden
 let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
-const list = new List($('list'), { fill: fillRow, select: open });
+const list = new List($('list'), { fill: fillRow, select: open, end: showOlder });
 const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
@@ -54,8 +56,9 @@ function begin() {
     let name;
     let room;
     let typed;
+    let id;
     try {
-        ({ name, room, filter: typed } = nameInFragment());
+        ({ name, room, filter: typed = '', id } = nameInFragment());
     } catch (error) {
         stopAt(`The address of this page names no channel: ${error.message}`);
         return;
@@ -64,15 +67,19 @@ function begin() {
         name = ownName();
         putInFragment(name, { replace: true });
     }
+    if (feed && place.name === name && $('filter').value.trim() === typed) {
+        place.room = room;
+        return goTo(id);
+    }
     access = accessOf(name);
-    place = { name, room };
+    place = { name, room, filter: typed, id };
     showAccess();
     if (!access.mayRead) {
         stopReading();
         showState('idle', 'This address only sends');
         return;
     }
-    $('filter').value = typed ?? '';
+    $('filter').value = typed;
     reset();
     follow(readFilter($('filter').value).where);
     filter();
@@ -84,7 +91,7 @@ function begin() {
 function follow(where) {
     feedTurn++;
     feed?.close();
-    feed = new Feed(access.address, { change, state: showState, notice }, where);
+    feed = new Feed(access.address, { change, state: showState, notice }, { where });
     feed.start();
 }
 
@@ -125,16 +132,18 @@ function showAccess() {
 function reset() {
     $('notices').replaceChildren();
     $('filter-error').textContent = '';
-    $('connect').open = true;
+    $('connect').open = isWide(); // on a phone, what to do comes first
     forget();
 }
 
 /** Shows none of what has come. */
 function forget() {
-    filterTurn++; // what is looked through is another channel's
-    isFiltering = false;
+    search?.close(); // what is looked through is another channel's
+    search = undefined;
     shown = [];
     seen = unseen = 0;
+    isOpened = false;
+    isSettled = true;
     document.title = 'longline';
     $('kept').textContent = '';
     $('delete-all').hidden = true;
@@ -181,10 +190,17 @@ $('skip').addEventListener('click', (event) => {
 $('reading-link').addEventListener('click', ({ currentTarget }) => copy(`${root.href}#${access.readName}`, currentTarget));
 
 const showLine = connectionLine(() => feed?.start());
+let wasAway = false; // the server, since the page was last live
+let isUnsent = false; // what the send box says is that no server was there
 
 function showState(state, ...more) {
     showLine(state, ...more);
     if (state === 'stopped' && feed?.where.length) [$('filter-error').textContent] = more;
+    if (state === 'waiting') wasAway = true;
+    if (state === 'live') {
+        if (wasAway && isUnsent) $('send-error').textContent = '';
+        wasAway = false;
+    }
     $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
     $('pause').disabled = !feed || state === 'stopped';
 }
@@ -207,27 +223,58 @@ $('pause').addEventListener('click', () => (feed.state === 'paused' ? feed.start
 function change() {
     const { entries } = feed;
     const newest = entries.at(-1)?.number ?? 0;
-    const isFirst = seen === 0 && newest > 0;
     if (newest > seen) {
         const added = entries.slice(entries.findLastIndex((entry) => entry.number <= seen) + 1);
         announce(added);
         seen = newest;
-        if (matches) {
-            shown.push(...added.filter(matches));
-            const dropped = shown.findIndex((entry) => entry.number >= entries[0].number);
-            shown.splice(0, dropped < 0 ? shown.length : dropped);
-        } else {
-            shown = entries;
-        }
-        list.show(shown, isFirst);
-        if (isFirst) {
-            const isUsed = $('connect').matches(':hover') || $('connect').contains(document.activeElement);
-            if (!isUsed) $('connect').open = false;
-            if (isWide()) list.select(entries.at(-1));
-        }
+        search.add(added);
     }
+    refresh();
+}
+
+/** Shows what there is now; `isOther`: all is another list. */
+function refresh(isOther = false) {
+    const isFirst = !isOpened && feed.isLoaded && seen > 0;
+    shown = search.items;
+    // Until all that was there is here, the newest is not known: the reader sees the top.
+    list.show(shown, isOther || (!isOpened && !list.selected));
+    if (isFirst) showFirst();
+    if (search.upto === undefined) search.lookBack(); // it began before all was here
+    settle();
     showEmpty();
     showKept();
+    if (!shown.length) showOlder();
+}
+
+/** What was there has come, or the first of all. */
+function showFirst() {
+    isOpened = true;
+    const isUsed = $('connect').matches(':hover') || $('connect').contains(document.activeElement);
+    if (!isUsed) $('connect').open = false;
+    if (place.id) goTo(place.id);
+    else if (isWide() && shown.length && !list.selected) list.select(shown.at(-1));
+}
+
+/** After another filter, what is open is one of what it lets through. */
+function settle() {
+    if (isSettled || !isOpened) return;
+    if (list.selected && list.has(list.selected.number)) {
+        isSettled = true;
+    } else if (shown.length && isWide()) {
+        isSettled = true;
+        list.select(shown.at(-1));
+    } else {
+        list.selected = undefined;
+        closeDetail();
+    }
+}
+
+/** The end of the list is in view, or there is none. */
+async function showOlder() {
+    if (!search || search.isOn) return;
+    try {
+        await feed.loadOlder();
+    } catch {} // that the server is away is said elsewhere, and the next look at the list's end asks again
 }
 
 function announce(entries) {
@@ -254,29 +301,41 @@ document.addEventListener('visibilitychange', () => {
 });
 
 function showEmpty() {
-    const isLooking = feed && !feed.isLoaded && seen === 0;
-    const isFiltered = shown.length === 0 && (seen > 0 || (feed?.where.length > 0 && feed.total > 0));
+    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (feed.where.length > 0 && feed.mayHave()))));
+    const isFiltered = shown.length === 0 && feed?.total > 0 && (search?.isOn || feed.where.length > 0);
     const hadFocus = $('empty').contains(document.activeElement);
     $('empty').hidden = shown.length > 0;
     $('list').hidden = shown.length === 0;
     if (hadFocus && shown.length) $('list').focus();
     if (feed?.isLoaded && !feed.total) refused.open();
     $('empty').dataset.filtered = isFiltered || isLooking;
-    const none = seen > 0 ? 'No update holds that' : 'No update meets that';
+    // The panes keep their height while one filters.
+    $('panes').dataset.filled = shown.length > 0 || isFiltered;
+    document.body.classList.toggle('used', isOpened);
     const empty = !feed?.total ? 'Nothing has come yet' : feed.hasAny ? 'Nothing is kept any more of what has come' : 'All updates are deleted';
-    $('empty-title').textContent = isFiltering || (isLooking && feed.where.length) ? 'Looking…' : isLooking ? 'Loading…' : isFiltered ? none : empty;
+    $('empty-title').textContent = isLooking ? (isFiltered || feed.where.length ? 'Looking…' : 'Loading…') : isFiltered ? noneText() : empty;
+}
+
+/** What there is to say where the filter lets nothing through. */
+function noneText() {
+    if (!search.isOn) return 'No update meets that';
+    return search.isComplete ? 'No update holds that' : `No update from #${(search.upto + 1).toLocaleString()} on holds that`;
 }
 
 function showKept() {
     const { total, keeps, entries } = feed;
     const parts = [];
     if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
-    if (matches || feed.where.length) parts.push(`${shown.length.toLocaleString()} shown`);
+    if (search.isOn || feed.where.length) parts.push(`${shown.length.toLocaleString()} shown`);
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
+    if (search.isOn && search.upto !== undefined) parts.push(search.error ?? (search.isComplete ? 'all that is kept has been looked through' : `looked through down to #${(search.upto + 1).toLocaleString()}`));
     if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
+    $('look-back').hidden = !search.isOn || search.isLooking || search.isComplete || !feed.isLoaded;
     $('delete-all').hidden = !access.mayDelete || !feed.hasAny;
 }
+
+$('look-back').addEventListener('click', () => search.lookBack());
 
 function fillRow(row, entry) {
     const { sender, event, preview } = describe(entry);
@@ -311,78 +370,102 @@ async function askFor(where) {
     filter();
 }
 
-/** Goes through what is there a part of a frame at a time; what comes meanwhile is looked at as it comes. */
-async function filter() {
+/** Shows what the filter lets through, and lets the server check its conditions. */
+function filter() {
     const typed = $('filter').value.trim();
     const { where, text } = readFilter(typed);
-    if (feed) {
-        putInFragment(place.name, { room: place.room, filter: typed, replace: true });
-        for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
-        if (!isFollowed(where)) return askFor(where);
-        feedTurn++; // what the server is asked about was not meant
-        $('filter-error').textContent = '';
+    if (!feed) return;
+    if (typed !== place.filter) {
+        place.filter = typed;
+        place.id = undefined;
+        isSettled = false;
     }
-    const turn = ++filterTurn;
-    const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
-    const isIn = (entry) => {
-        if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query} ${entry.from} ${requestText(entry)}`)) return true;
-        if (Object.entries(headersOf(entry)).some((header) => pattern.test(header.join(': ')))) return true;
-        const { sender, event } = describe(entry);
-        return pattern.test(`${sender} ${event}`);
-    };
-    matches = text ? isIn : undefined;
-    if (matches && feed) {
-        shown = [];
-        isFiltering = true;
-        const found = [];
-        let began = performance.now();
-        for (const entry of feed.entries.slice()) {
-            if (isIn(entry)) found.push(entry);
-            if (performance.now() - began < FILTER_MS) continue;
-            await new Promise(requestAnimationFrame);
-            if (turn !== filterTurn) return;
-            began = performance.now();
-        }
-        shown = found.concat(shown);
-    } else {
-        shown = feed?.entries ?? [];
-    }
-    isFiltering = false;
-    list.show(shown, true);
-    showEmpty();
-    if (feed) showKept();
+    putPlace({ replace: true });
+    if (!isFollowed(where)) return askFor(where);
+    feedTurn++; // what the server is asked about was not meant
+    $('filter-error').textContent = '';
+    search?.close();
+    const mine = new Search(feed, text, () => mine === search && refresh());
+    search = mine;
+    search.run();
+    refresh(true);
+}
+
+/** The page's address says what it shows. */
+function putPlace(how) {
+    const { name, ...more } = place;
+    putInFragment(name, { ...more, ...how });
+    for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = fragmentOf(name, { ...more, id: '' });
 }
 
 // ---------------------------------------------------------------------------------------------- one update
 
 const isWide = () => matchMedia('(min-width: 800px)').matches;
 
-function open(entry, isOpening) {
+function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
     const may = { again: maySend ? again : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
-    showDetail($('detail'), entry, { address, ...may, back: closeDetail, first: firstOf(entry) });
+    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
     $('detail').hidden = false;
-    if (isOpening) setReading(true);
-    if (isOpening && !isWide()) $('detail').focus();
+    if (how !== 'shown') place.id = entry.ts;
+    if (how === 'chosen') putPlaceSoon();
+    if (how === 'opened') {
+        const isNew = !isWide() && !isReading();
+        putPlace(isNew ? { state: { isOpen: true } } : { replace: true });
+        setReading(true);
+        if (!isWide()) $('detail').focus();
+    }
 }
 
-/** What leads to the update whose delivery came once more with this one; undefined where it is not here. */
-function firstOf({ number, same_as: ts }) {
-    const find = () => feed.entries.findLast((entry) => entry.ts === ts && entry.number < number);
-    if (!ts || !find()) return undefined;
-    return () => {
-        const first = find();
-        if (!first) return notice(`#${ts} is no longer here.`);
-        if (!shown.includes(first)) {
-            $('filter').value = readFilter($('filter').value).whereText;
-            filter();
-        }
-        list.goTo(first);
-    };
+const isReading = () => document.body.classList.contains('reading');
+
+/** A link to one update for who shall read only; undefined: there is none that does not also send and delete. */
+function linkTo({ ts: id }) {
+    const name = access.kind === 'v_' ? place.name : access.readName;
+    return name && `${root.href}${fragmentOf(name, { id })}`;
+}
+
+let placeTimer;
+
+/** Who goes through the list by keys goes through the addresses as well: browsers let a page change its own only so often. */
+function putPlaceSoon() {
+    clearTimeout(placeTimer);
+    placeTimer = setTimeout(() => feed && putPlace({ replace: true }), PLACE_MS);
+}
+
+/** Opens the update of this id; without one, none is open. */
+async function goTo(id) {
+    place.id = id;
+    if (!id) return closeDetail();
+    if (!isOpened) return; // when all is here
+    const held = feed.entries.findLast(({ ts }) => ts === id);
+    if (held && !list.has(held.number)) {
+        $('filter').value = readFilter($('filter').value).whereText;
+        filter();
+        isSettled = true;
+    }
+    if (held) return list.goTo(held);
+    const turn = feedTurn;
+    try {
+        const entry = await feed.one(id);
+        if (turn !== feedTurn || place.id !== id) return;
+        if (entry) list.select(entry, 'opened');
+        else notice(`#${id} is not kept${id > feed.total ? '' : ' any more'}.`);
+    } catch (error) {
+        if (turn === feedTurn) notice(`#${id} cannot be shown: ${failureText(error)}.`);
+    }
+}
+
+/** Leaves the update that is open: as the browser's way back does, where that led to it. */
+function leave() {
+    if (history.state?.isOpen && isReading()) return history.back();
+    place.id = undefined;
+    if (isReading()) putPlace({ replace: true });
+    closeDetail();
 }
 
 function closeDetail() {
-    const wasReading = document.body.classList.contains('reading');
+    const wasReading = isReading();
     setReading(false);
     if (!list.selected) $('detail').hidden = true;
     if (wasReading && !isWide()) $('list').focus();
@@ -394,15 +477,46 @@ function setReading(isReading) {
     for (const node of document.querySelectorAll('.bar, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
 }
 
-matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(document.body.classList.contains('reading')));
-addEventListener('keydown', (event) => event.key === 'Escape' && !deletion.isOpen && closeDetail());
+matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(isReading()));
+
+// ---------------------------------------------------------------------------------------------- keys
+
+onKeys({
+    '/': () => !isCovered() && ($('filter').focus(), $('filter').select(), true),
+    j: () => step(1),
+    k: () => step(-1),
+    Enter: () => list.selected && shown.length > 0 && (list.select(list.selected, 'opened'), true),
+    '?': () => ($('keys-help').showModal(), true),
+    Escape: ({ target }) => {
+        if (target !== $('filter')) return leave();
+        $('filter').value = '';
+        filter();
+        if (shown.length) $('list').focus();
+        return true;
+    },
+});
+
+/** Whether an open update covers the list. */
+const isCovered = () => isReading() && !isWide();
+
+/** Goes to the next update in the list; where one covers it, that is opened in its place. */
+function step(count) {
+    if (!shown.length) return false;
+    const covered = isCovered();
+    list.step(count, covered ? 'opened' : 'chosen');
+    if (!covered && !$('detail').contains(document.activeElement)) $('list').focus({ preventScroll: true });
+    return true;
+}
+
+$('show-keys').addEventListener('click', () => $('keys-help').showModal());
+$('keys-close').addEventListener('click', () => $('keys-help').close());
 
 /** Sends an update once more. */
 async function again(entry, button) {
     try {
         await push(requestOf(entry), button);
     } catch (error) {
-        notice(`#${entry.ts} was not sent again: ${error.message}`);
+        notice(`#${entry.ts} was not sent again: ${failureText(error)}`);
     }
 }
 
@@ -463,7 +577,8 @@ $('send-form').addEventListener('submit', async (event) => {
         const headers = { 'Content-Type': $('send-type').value };
         await push({ body: $('send-body').value, headers, query: $('send-query').value.replace(/^\?/, '') }, event.submitter);
     } catch (error) {
-        $('send-error').textContent = error.message;
+        $('send-error').textContent = failureText(error);
+        isUnsent = isUnreached(error);
     }
 });
 $('send-body').addEventListener('keydown', (event) => {
@@ -473,7 +588,7 @@ $('send-test').addEventListener('click', async ({ currentTarget }) => {
     try {
         await push({ body: '{"hello":"world","from":"the console"}', headers: { 'Content-Type': 'application/json' } }, currentTarget);
     } catch (error) {
-        notice(`The test update was not sent: ${error.message}`);
+        notice(`The test update was not sent: ${failureText(error)}`);
     }
 });
 

@@ -2,7 +2,7 @@
 // nobody, nothing is shown.
 
 import { Channel } from './longline.js';
-import { element, plural, timeText, visible } from './text.js';
+import { element, failureText, plural, timeText, visible } from './text.js';
 
 const ASK_MS = 30_000;
 const ASK_OPEN_MS = 5000;
@@ -116,7 +116,7 @@ export class Consumers {
             this.#box.querySelector('summary').focus();
             await this.ask();
         } catch (error) {
-            this.#error.textContent = `${visible(name)} was not forgotten: ${error.description ?? error.message}`;
+            this.#error.textContent = `${visible(name)} was not forgotten: ${failureText(error)}`;
             close();
         }
     }

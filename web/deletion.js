@@ -1,7 +1,7 @@
 // The question before updates are deleted for good.
 
 import { Channel } from './longline.js';
-import { element } from './text.js';
+import { element, failureText } from './text.js';
 
 const DELETE_MS = 30_000;
 
@@ -23,10 +23,6 @@ export class Deletion {
         dialog.setAttribute('aria-labelledby', this.#title.id);
         dialog.setAttribute('aria-describedby', this.#text.id);
         dialog.append(this.#title, this.#text, this.#error, element('p', { className: 'row-of' }, this.#sure, this.#keep));
-    }
-
-    get isOpen() {
-        return this.#dialog.open;
     }
 
     /** Asks about all updates, or those up to an id; `total` is the newest id. */
@@ -55,7 +51,7 @@ export class Deletion {
             this.close();
             this.#done(address, gone);
         } catch (error) {
-            this.#error.textContent = `Not deleted: ${error.description ?? error.message}`;
+            this.#error.textContent = `Not deleted: ${failureText(error)}`;
         } finally {
             this.#sure.disabled = false;
         }

@@ -1,5 +1,6 @@
 // Who sent an update and what it is about, as far as it tells: by the headers of common senders, else by its members.
 
+import { kindText, previewOf } from './kinds.js';
 import { oneLine } from './text.js';
 
 const BODY_MAX = 64 << 10; // characters of an update that is read for a line in the list
@@ -27,11 +28,12 @@ const PLAIN_AGENTS = /^(mozilla|okhttp|node|undici|python-requests|axios|go-http
 
 const known = new WeakMap();
 
-/** {sender, event, preview} of an entry, each one line of text; sender and event may be ''. */
+/** {sender, event, preview} of an entry, each one line of text; the sender may be ''. Where no event is known, it is what the body is. */
 export function describe(entry) {
     let description = known.get(entry);
     if (!description) {
-        description = { sender: senderOf(entry), event: eventOf(entry), preview: oneLine(entry.text, PREVIEW) };
+        const body = updateOf(entry);
+        description = { sender: senderOf(entry), event: eventOf(entry) || kindText(entry, body), preview: previewOf(entry, body, PREVIEW) };
         known.set(entry, description);
     }
     return description;
@@ -67,9 +69,14 @@ export function headersOf(entry) {
     return entry.headers && typeof entry.headers === 'object' ? entry.headers : {};
 }
 
-function bodyOf(entry) {
+/** The update; undefined where it is too large to be read for a line. */
+function updateOf(entry) {
     const update = entry.text.length <= BODY_MAX ? entry.update : undefined;
-    return update && typeof update === 'object' ? update : {};
+    return update && typeof update === 'object' ? update : undefined;
+}
+
+function bodyOf(entry) {
+    return updateOf(entry) ?? {};
 }
 
 /** The first of these members that is a text. What is inherited is none. */

@@ -6,11 +6,14 @@
 
 import { Channel } from './longline.js';
 import { root } from './channel.js';
-import { plural } from './text.js';
+import { failureText, plural } from './text.js';
 
-const FIRST_UPDATES = 1000; // of those before the page was opened
-const UPDATES_MAX = 10_000; // and so many of them are looked through for what meets conditions
+const FIRST_UPDATES = 100; // of those before the page was opened; the others come when they are asked for
+const FIRST_LOOKED_AT = 10_000; // of them, for what meets conditions
+const UPDATES_MAX = 10_000;
 const CHARS_MAX = 32 << 20;
+const OLDER_CHARS = 4 << 20; // asked for at once, as far as sizes can be foreseen
+const LIMIT = 1000; // of a reply
 const EMPTY_BYTES_MAX = 1000; // of a reply without updates
 const ASLEEP_MS = 10_000;
 // A tab that nobody has seen for a while asks now and then: a browser has six connections for all tabs of a server.
@@ -18,7 +21,7 @@ const DOZE_MS = 30_000;
 const DOZE_PAUSE_MS = 10_000;
 
 export class Feed {
-    /** The updates kept, oldest first: the client's entries, each with a `number` of its own that only grows. */
+    /** The updates held, oldest first, without a gap: the client's entries, each with a `number` of its own that only grows. */
     entries = [];
     /** The newest id of the channel; undefined before the first reply. */
     total;
@@ -39,15 +42,20 @@ export class Feed {
     #running = new AbortController();
     #closing = new AbortController();
     #updates; // the client's loop; its `ts` is where to go on from
+    #first; // how many to begin with
     #chars = 0;
-    #number = 0;
+    #base = 0; // what a number is more than the id: ids may begin anew
+    #from; // all behind this id has been asked for
+    #floor = 0; // nothing up to this id is kept, as far as this page knows
+    #isLoadingOlder = false;
     #deleted = 0; // all up to this id
     #changed = false;
 
-    /** on.change(); on.state(name, text, waitMs); on.notice(text) */
-    constructor(url, on, where = []) {
+    /** on.change(); on.state(name, text, waitMs); on.notice(text). `first`: how many to begin with. */
+    constructor(url, on, { where = [], first = where.length ? FIRST_LOOKED_AT : FIRST_UPDATES } = {}) {
         this.#on = on;
         this.where = where;
+        this.#first = first;
         this.#askWhatIsKept();
         const fetch = (address, init) => this.#fetch(address, init);
         this.#channel = new Channel(url, { fetch });
@@ -103,23 +111,27 @@ export class Feed {
         const isDozing = document.hidden;
         this.#updates = (isDozing ? this.#dozing : this.#channel).entries({
             sleep: isDozing ? 0 : undefined,
-            ts: this.#updates?.ts ?? (this.where.length ? -UPDATES_MAX : -FIRST_UPDATES),
+            ts: this.#updates?.ts ?? -this.#first,
             epoch: this.#updates?.epoch,
             where: this.where,
             full: true,
-            limit: FIRST_UPDATES,
+            limit: LIMIT,
             signal,
             onReply: ({ ts, total }) => {
-                this.isLoaded ||= !this.where.length || ts >= total;
                 if (this.state !== 'live') this.#tell('live'); // a proxy may not let HEAD through
+                this.#from ??= Math.max(0, total - this.#first);
                 this.#count(total);
+                this.isLoaded ||= ts >= this.history;
             },
             onMissed: (count) => this.#on.notice(`${plural(count, 'update')} came and went while nobody was connected: the server no longer keeps them.`),
             onReset: (ts) => {
                 this.#deleted = Math.min(this.#deleted, ts);
+                this.history = Math.min(this.history, ts);
+                this.#base = Math.max(this.#base, (this.entries.at(-1)?.number ?? this.#base) - ts);
+                this.#floor = Infinity;
                 this.#on.notice(`The server has lost ${ts ? `what came after #${ts}` : 'all that came before'}: its data were emptied, replaced or restored from a backup. New updates have ids from #${ts + 1} again.`);
             },
-            onError: (error, waitMs) => this.#tell('waiting', error.description, waitMs),
+            onError: (error, waitMs) => this.#tell('waiting', failureText(error), waitMs),
         });
         try {
             for await (const entry of this.#updates) {
@@ -127,7 +139,7 @@ export class Feed {
                 this.#add(entry);
             }
         } catch (error) {
-            if (!signal.aborted) this.#tell('stopped', error.description ?? String(error));
+            if (!signal.aborted) this.#tell('stopped', failureText(error));
         }
     }
 
@@ -173,11 +185,13 @@ export class Feed {
 
     #add(entry) {
         if (entry.ts <= this.#deleted) return; // its reply was under way
-        entry.number = ++this.#number;
+        entry.number = this.#base + entry.ts;
+        if (!this.entries.length && entry.ts <= this.#from) this.#from = entry.ts - 1;
         this.#chars += entry.text.length;
         this.entries.push(entry);
         let drop = 0;
         while (drop < this.entries.length - 1 && (this.entries.length - drop > UPDATES_MAX || this.#chars > CHARS_MAX)) {
+            this.#from = this.entries[drop].ts;
             this.#chars -= this.entries[drop++].text.length;
         }
         if (drop) this.entries.splice(0, drop);
@@ -187,8 +201,69 @@ export class Feed {
     /** They are deleted on the server: all up to this id. */
     drop(ts) {
         this.#deleted = ts;
+        this.#floor = Math.max(this.#floor, ts);
         this.entries = this.entries.filter((entry) => entry.ts > ts);
         this.#chars = this.entries.reduce((sum, { text }) => sum + text.length, 0);
+    }
+
+    /** The id behind which everything has been asked for; undefined before the first reply. */
+    get from() {
+        return this.#from;
+    }
+
+    /** Whether updates up to this id may be kept; without one, whether some may be that are not here. */
+    mayHave(ts = this.#from) {
+        return ts > this.#floor;
+    }
+
+    /** Whether more of them would be too many. */
+    get isFull() {
+        return this.entries.length >= UPDATES_MAX || this.#chars >= CHARS_MAX - OLDER_CHARS;
+    }
+
+    /** Brings some of the updates before those that are here, or looks at some of them. Throws what went wrong. */
+    async loadOlder() {
+        if (this.#isLoadingOlder || !this.isLoaded || !this.mayHave() || this.isFull) return;
+        this.#isLoadingOlder = true;
+        try {
+            const from = this.#from;
+            const older = await this.before(from);
+            if (from !== this.#from || !this.#on) return; // what was behind it is gone
+            this.#from = older.from;
+            this.#chars += older.entries.reduce((sum, { text }) => sum + text.length, 0);
+            // A new array: a part of the old one may be shown.
+            this.entries = older.entries.concat(this.entries);
+            this.#change();
+        } finally {
+            this.#isLoadingOlder = false;
+        }
+    }
+
+    /**
+     * The updates up to an id, so many ids of them: {entries, from}; all behind `from` has been looked at. Throws what
+     * went wrong.
+     */
+    async before(upto, count = this.#olderCount(), signal = this.#closing.signal) {
+        const range = { from: Math.max(0, upto - count), upto, where: this.where, epoch: this.#updates?.epoch };
+        const { entries, isGone } = await readRange(this.#channel.url, range, signal);
+        if (isGone) this.#floor = Math.max(this.#floor, upto);
+        const known = entries.filter(({ ts }) => ts > this.#deleted);
+        for (const entry of known) entry.number = this.#base + entry.ts;
+        return { entries: known, from: range.from };
+    }
+
+    /** The update of this id, whatever is followed; undefined: it is not kept. Throws what went wrong. */
+    async one(ts) {
+        const range = { from: ts - 1, upto: ts, epoch: this.#updates?.epoch };
+        const [entry] = (await readRange(this.#channel.url, range, this.#closing.signal)).entries;
+        if (entry) entry.number = this.#base + ts;
+        return entry;
+    }
+
+    #olderCount() {
+        if (this.where.length) return LIMIT;
+        const average = this.#chars / (this.entries.length || 1);
+        return Math.max(1, Math.min(500, Math.floor(OLDER_CHARS / (average + 1))));
     }
 
     /** Whether the server may still keep updates, as far as this page knows. */
@@ -223,5 +298,48 @@ async function isEmpty(response) {
         return updates.length === 0 && ts >= total;
     } catch {
         return false;
+    }
+}
+
+/** The updates of a range of ids that are kept: {entries, isGone}; `isGone`: none of the range is kept. */
+async function readRange(url, { from, upto, where, epoch }, signal) {
+    const stop = new AbortController();
+    const abort = () => stop.abort();
+    signal.addEventListener('abort', abort);
+    const entries = [];
+    let reached = from;
+    let isGone = false;
+    // The client's loop would go on to what comes.
+    const ask = (address, init) => {
+        if (reached >= upto) stop.abort();
+        return fetch(address, init);
+    };
+    const loop = new Channel(url, { fetch: ask }).entries({
+        ts: from,
+        epoch,
+        where,
+        full: true,
+        limit: Math.min(LIMIT, upto - from),
+        sleep: 0,
+        signal: stop.signal,
+        onReply: ({ ts }) => (reached = ts),
+        onMissed: (count) => (isGone = count >= upto - from),
+        onReset: () => {
+            isGone = true;
+            stop.abort();
+        },
+        onError: (error) => {
+            throw error;
+        },
+    });
+    try {
+        for await (const entry of loop) {
+            if (entry.ts > upto) break;
+            entries.push(entry);
+        }
+        signal.throwIfAborted();
+        return { entries, isGone };
+    } finally {
+        signal.removeEventListener('abort', abort);
     }
 }

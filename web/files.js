@@ -1,13 +1,13 @@
 // The files of a form that came as multipart/form-data: what they are, to be downloaded, and pictures to be seen.
 
 import { headersOf } from './describe.js';
+import { pictureOf } from './pictures.js';
 import { bytesText, element, plural, visible } from './text.js';
 
 const FILES_MAX = 50; // that are listed
 const PICTURES_MAX = 12;
-const PICTURE_BYTES_MAX = 16 << 20;
-const PIXELS_MAX = 40e6; // a small file can be a huge picture, and each pixel takes four bytes
-const PICTURE = /^image\/(png|jpeg|gif|webp|avif)$/i; // none of which can script
+const PICTURE_CHARS_MAX = 22 << 20; // of base64
+const PICTURE = /^image\/(png|jpeg|gif|webp|avif)$/i;
 
 /** What to show of the files of an update: elements, none where it has no files. */
 export function filesOf(entry) {
@@ -15,7 +15,7 @@ export function filesOf(entry) {
     if (!files.length) return [];
     let pictures = 0;
     const items = files.slice(0, FILES_MAX).map((file) => {
-        const picture = pictures < PICTURES_MAX && pictureOf(file);
+        const picture = pictures < PICTURES_MAX && pictureIn(file);
         if (picture) pictures++;
         const facts = [`field ${file.field}`, file.content_type, bytesText(file.size)];
         return element(
@@ -64,68 +64,19 @@ function bytesOf({ body, body_base64 }) {
     return bytes;
 }
 
-/** The file must never open as a page of this server, whatever it says that it is. */
 function downloadButton(file) {
     const name = nameOf(file);
-    const onclick = () => {
-        const url = URL.createObjectURL(new Blob([bytesOf(file)], { type: 'application/octet-stream' }));
-        element('a', { href: url, download: name.replace(/[\\/]/g, '_') }).click();
-        setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    };
-    return element('button', { type: 'button', ariaLabel: `Download ${name}`, onclick }, 'Download');
+    return element('button', { type: 'button', ariaLabel: `Download ${name}`, onclick: () => download(name, bytesOf(file)) }, 'Download');
 }
 
-function pictureOf(file) {
-    if (!PICTURE.test(file.content_type) || typeof file.body_base64 !== 'string' || file.body_base64.length * 0.75 > PICTURE_BYTES_MAX) return undefined;
-    const bytes = bytesOf(file);
-    const { type, width, height } = readPicture(bytes) ?? {};
-    if (!(width * height > 0) || width * height > PIXELS_MAX) return undefined;
-    const url = URL.createObjectURL(new Blob([bytes], { type }));
-    const image = element('img', { alt: nameOf(file), decoding: 'async', width, height, src: url });
-    image.onload = () => URL.revokeObjectURL(url);
-    image.onerror = () => {
-        URL.revokeObjectURL(url);
-        image.remove();
-    };
-    return image;
+/** Downloads bytes, or a text. They must never open as a page of this server, whatever they say that they are. */
+export function download(name, bytes) {
+    const url = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
+    element('a', { href: url, download: name.replace(/[\\/]/g, '_') }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** {type, width, height} of a picture, by its first bytes; undefined where they are not those of one. */
-function readPicture(bytes) {
-    const view = new DataView(bytes.buffer);
-    const at = (start, text) => [...text].every((char, index) => bytes[start + index] === char.charCodeAt(0));
-    try {
-        if (at(0, '\x89PNG\r\n\x1a\n')) return { type: 'image/png', width: view.getUint32(16), height: view.getUint32(20) };
-        if (at(0, 'GIF8')) return { type: 'image/gif', width: view.getUint16(6, true), height: view.getUint16(8, true) };
-        if (at(0, '\xff\xd8')) return { type: 'image/jpeg', ...sizeOfJpeg(view) };
-        if (at(0, 'RIFF') && at(8, 'WEBP')) return { type: 'image/webp', ...sizeOfWebp(view, at) };
-        if (at(4, 'ftypavi')) return { type: 'image/avif', ...sizeOfAvif(view, at) };
-    } catch {} // it is too short
-}
-
-/** In the first segment that begins a frame. */
-function sizeOfJpeg(view) {
-    for (let at = 2; view.getUint8(at) === 0xff; ) {
-        const marker = view.getUint8(at + 1);
-        if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) return { height: view.getUint16(at + 5), width: view.getUint16(at + 7) };
-        at += 2 + view.getUint16(at + 2);
-    }
-}
-
-function sizeOfWebp(view, at) {
-    if (at(12, 'VP8 ')) return { width: view.getUint16(26, true) & 0x3fff, height: view.getUint16(28, true) & 0x3fff };
-    const bits = view.getUint32(21, true);
-    if (at(12, 'VP8L')) return { width: (bits & 0x3fff) + 1, height: ((bits >> 14) & 0x3fff) + 1 };
-    if (at(12, 'VP8X')) return { width: (view.getUint32(24, true) & 0xffffff) + 1, height: (view.getUint32(26, true) >>> 8) + 1 };
-}
-
-/** The largest of the sizes that it names: it may be made of tiles. */
-function sizeOfAvif(view, at) {
-    let size;
-    for (let start = 0; start < Math.min(view.byteLength, 4096); start++) {
-        if (!at(start, 'ispe')) continue;
-        const [width, height] = [view.getUint32(start + 8), view.getUint32(start + 12)];
-        if (!size || width * height > size.width * size.height) size = { width, height };
-    }
-    return size;
+function pictureIn(file) {
+    if (!PICTURE.test(file.content_type) || typeof file.body_base64 !== 'string' || file.body_base64.length > PICTURE_CHARS_MAX) return undefined;
+    return pictureOf(bytesOf(file), nameOf(file));
 }

@@ -12,17 +12,23 @@ export class List {
     #sizer = element('div', { className: 'rows', role: 'presentation' });
     #fill;
     #select;
+    #end;
     #items = [];
     #rows = new Map(); // item → its element
     #rowHeight;
     #newest = 0; // the number of the newest item that has been drawn
     #top = 0; // the number of the item on top; the array of the items may have grown since
 
-    /** fill(row, item) draws an item; select(item, isOpening) is told what the reader chose. Items have a `number`. */
-    constructor(box, { fill, select }) {
+    /**
+     * fill(row, item) draws an item; select(item, how) is told what is selected: 'shown' by the page, 'chosen' by
+     * the reader's keys, 'opened' by the reader; end() that the end of
+     * the list is in view. Items have a `number`.
+     */
+    constructor(box, { fill, select, end }) {
         this.#box = box;
         this.#fill = fill;
         this.#select = select;
+        this.#end = end;
         box.append(this.#sizer);
         const [rems, rem] = [getComputedStyle(box).getPropertyValue('--row-height'), getComputedStyle(document.documentElement).fontSize];
         this.#rowHeight = Math.round(parseFloat(rems) * parseFloat(rem)); // whole, as scroll positions are
@@ -31,12 +37,12 @@ export class List {
         box.addEventListener('keydown', (event) => this.#key(event));
         box.addEventListener('click', (event) => {
             const row = event.target.closest('[role=option]');
-            if (row) this.select(row.item, true);
+            if (row) this.select(row.item, 'opened');
         });
         new ResizeObserver(() => this.#draw()).observe(box);
     }
 
-    /** The items to show, oldest first; those not shown before are newer than all others, or the list is another. */
+    /** The items to show, oldest first; those not shown before are newer or older than all others, or the list is another. */
     show(items, isOther) {
         const above = items.length - 1 - findLast(items, this.#top);
         this.#items = items;
@@ -49,16 +55,25 @@ export class List {
         this.#draw();
     }
 
-    select(item, isOpening = false) {
+    select(item, how = 'shown') {
         this.selected = item;
         this.#draw();
-        this.#select(item, isOpening);
+        this.#select(item, how);
+    }
+
+    /** Selects the next item below (1) or above (-1). */
+    step(count, how) {
+        this.#goBy(count, how);
+    }
+
+    has(number) {
+        return this.#items[findLast(this.#items, number)]?.number === number;
     }
 
     /** Selects an item that is shown, and brings it into view. */
     goTo(item) {
         this.#reveal(this.#items.length - 1 - findLast(this.#items, item.number));
-        this.select(item, true);
+        this.select(item, 'opened');
     }
 
     #draw() {
@@ -78,13 +93,14 @@ export class List {
             row.style.transform = `translateY(${index * this.#rowHeight}px)`;
             row.setAttribute('aria-posinset', index + 1);
             row.setAttribute('aria-setsize', this.#items.length);
-            row.setAttribute('aria-selected', item === this.selected);
+            row.setAttribute('aria-selected', item.number === this.selected?.number);
             index++;
         }
         this.#newest = Math.max(this.#newest, this.#items.at(-1)?.number ?? 0);
-        const active = this.#rows.get(this.selected);
+        const active = [...this.#rows.values()].find(({ item }) => item.number === this.selected?.number);
         if (active) this.#box.setAttribute('aria-activedescendant', active.id);
         else this.#box.removeAttribute('aria-activedescendant');
+        if (last === this.#items.length && last > first) this.#end();
     }
 
     #make(item) {
@@ -101,18 +117,23 @@ export class List {
         if (event.altKey || event.ctrlKey || event.metaKey || !this.#items.length) return;
         const page = Math.max(1, Math.floor(this.#box.clientHeight / this.#rowHeight) - 1);
         const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
-        const count = this.#items.length;
-        const at = this.selected ? count - 1 - findLast(this.#items, this.selected.number) : -1;
         if (event.key === 'Enter' || event.key === ' ') {
-            if (this.selected) this.select(this.selected, true);
+            if (this.selected) this.select(this.selected, 'opened');
         } else if (event.key in steps) {
-            const index = Math.min(count - 1, Math.max(0, at + steps[event.key]));
-            this.#reveal(index);
-            this.select(this.#items[count - 1 - index]);
+            this.#goBy(steps[event.key]);
         } else {
             return;
         }
         event.preventDefault();
+    }
+
+    #goBy(steps, how = 'chosen') {
+        const count = this.#items.length;
+        if (!count) return;
+        const at = this.selected ? count - 1 - findLast(this.#items, this.selected.number) : -1;
+        const index = Math.min(count - 1, Math.max(0, at + steps));
+        this.#reveal(index);
+        this.select(this.#items[count - 1 - index], how);
     }
 
     #reveal(index) {

@@ -30,6 +30,23 @@ export function oneLine(text, max) {
     return visible(text.slice(0, max).replace(/\s+/g, ' ')) + (cut ? '…' : '');
 }
 
+const ADDRESS = /\bhttps?:\/\/[^\s<>"\p{Cc}\p{Cf}\p{Cs}\p{Default_Ignorable_Code_Point}]+/giu;
+// Of a host whose characters look like no other's, without a user name, which can look like a host.
+const SOUND = /^https?:\/\/[a-z\d][a-z\d.-]*(?::\d+)?(?:[/?#]|$)/i;
+
+/** The text, made visible, with its addresses as links: they open elsewhere, and tell nobody where from. */
+export function linked(text) {
+    const parts = [];
+    let end = 0;
+    for (const { 0: found, index } of text.matchAll(ADDRESS)) {
+        const address = found.replace(/[.,;:!?'*)\]}]+$/, ''); // the sentence's
+        if (!SOUND.test(address) || !URL.canParse(address)) continue;
+        parts.push(visible(text.slice(end, index)), element('a', { href: address, target: '_blank', rel: 'noopener noreferrer nofollow' }, visible(address)));
+        end = index + address.length;
+    }
+    return [...parts, visible(text.slice(end))].filter((part) => part !== '');
+}
+
 /** element('p', {className: 'x', onclick: f}, 'text', child…) */
 export function element(tag, properties = {}, ...children) {
     const node = Object.assign(document.createElement(tag), properties);
@@ -53,6 +70,18 @@ export function durationText(seconds) {
         if (seconds >= 2 * size || seconds === size) return plural(Math.floor(seconds / size), unit);
     }
     return plural(seconds, 'second');
+}
+
+/** What went wrong with a request, as people say it: each browser has words of its own for a server that it cannot reach. */
+export function failureText(error) {
+    if (error.name === 'TimeoutError' || error.cause?.name === 'AbortError') return 'The server did not answer in time';
+    if (isUnreached(error)) return 'The server cannot be reached';
+    return error.description ?? error.message;
+}
+
+/** Whether no answer came at all. */
+export function isUnreached(error) {
+    return error.status === 0 || error instanceof TypeError || error.name === 'TimeoutError';
 }
 
 export function plural(count, noun) {

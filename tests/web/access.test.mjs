@@ -55,6 +55,14 @@ for (const colorScheme of ['light', 'dark']) {
         await rows(page).filter({ hasText: '#4' }).click();
         await untilText(page, '#detail', 'The same delivery as #3');
         await isAccessible(page, 'a delivery that came again is open');
+        await push(url, Buffer.from(Array.from({ length: 2000 }, (_, n) => n % 256)), { type: 'application/octet-stream' });
+        await rows(page).filter({ hasText: '#5' }).click();
+        await page.locator('#detail .hex').waitFor();
+        await isAccessible(page, 'bytes');
+        await page.keyboard.press('?');
+        await page.locator('#keys-help[open]').waitFor();
+        await isAccessible(page, 'the keys');
+        await page.keyboard.press('Escape');
         await rows(page).filter({ hasText: '#2' }).click();
         await untilText(page, '#detail-title', '#2');
         await page.locator('#detail .part').evaluateAll((parts) => parts.forEach((part) => (part.open = true)));
@@ -231,7 +239,7 @@ pageTest('a screen reader is told: what has come, also the first; how it is conn
     await rows(page).nth(1).waitFor();
     const tree = await page.locator('#list').ariaSnapshot();
     assert.match(tree, /listbox "Updates, newest first"/);
-    assert.match(tree, /option "#1 POST \d.*\{.*n.*:1\}/);
+    assert.match(tree, /option "#1 n: 1 \d.*\{.*n.*:1\}/);
     assert.equal(await page.locator('.row[aria-selected=true]').count(), 1);
     await server.stop();
     await page.locator('#state[role=status] [aria-hidden=true]', { hasText: /Next try in \d+ s/ }).waitFor();

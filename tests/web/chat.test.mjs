@@ -167,3 +167,56 @@ pageTest('the link of a room is the same one while messages come', async ({ open
     await page.locator('.count').waitFor();
     assert.ok(await link.evaluate((node) => node.isConnected));
 });
+
+pageTest('an address in a message is a link, and nothing else is one', async ({ open }) => {
+    const name = freshName();
+    const url = `${origin}/${name}`;
+    const cases = [
+        ['see https://example.org/a?b=1#c.', ['https://example.org/a?b=1#c']],
+        ['(https://example.org/x) and http://localhost:3000', ['https://example.org/x', 'http://localhost:3000']],
+        ['https://de.wikipedia.org/wiki/Köln!', ['https://de.wikipedia.org/wiki/Köln']],
+        ['https://example.org.', ['https://example.org']],
+        ['javascript:alert(1) data:text/html,x ftp://example.org //example.org', []],
+        ['https://bank.example@evil.example/ https://bank.exampleа/', []],
+        ['https://"><img src=x onerror=window.hacked=1>', []],
+        ['https://example.org/\u202egnp.exe', ['https://example.org/']],
+    ];
+    for (const [text] of cases) await push(url, { name: 'Ann', text });
+    const page = await open(`${origin}/-/chat#${name}`);
+    await page.locator('.message').nth(cases.length - 1).waitFor();
+    for (const [index, [text, links]] of cases.entries()) {
+        const message = page.locator('.message').nth(index).locator('p');
+        assert.deepEqual(await message.locator('a').allInnerTexts(), links, text);
+        assert.equal(await message.innerText(), text.replace('\u202e', '\\u202e'));
+    }
+    for (const link of await page.locator('.message a').all()) {
+        assert.match(await link.evaluate(({ href, target, rel }) => `${href} ${target} ${rel}`), /^https?:\/\/\S+ _blank noopener noreferrer nofollow$/);
+    }
+    assert.equal(await page.evaluate(() => window.hacked), undefined);
+});
+
+pageTest('an error leaves the newest message in view, is said plainly, and goes when the server is back', async ({ open, servers }) => {
+    const server = await servers.start();
+    const name = freshName();
+    await pushMany(`${server.origin}/${name}`, 60, (n) => JSON.stringify({ name: 'Bob', text: `message ${n}` }));
+    const page = await open(`${server.origin}/-/chat#${name}`, { expected: /^Failed to load resource/, viewport: { width: 390, height: 600 } });
+    await page.locator('.message', { hasText: 'message 59' }).waitFor();
+    await untilLive(page);
+    const tops = await page.evaluate(() => ['name', 'text', 'say'].map((id) => document.getElementById(id).getBoundingClientRect().top));
+    assert.equal(new Set(tops).size, 1, 'the composer is one row on a phone');
+    await server.stop();
+    await say(page, 'into the void', 'Ann');
+    assert.equal(await untilText(page, '#error', 'Not sent'), 'Not sent: The server cannot be reached');
+    const isInView = () => {
+        const box = document.getElementById('messages');
+        return box.scrollHeight - box.scrollTop - box.clientHeight < 2;
+    };
+    await page.waitForFunction(isInView);
+    await untilText(page, '#state', 'The server cannot be reached');
+    const { port } = server;
+    await servers.start(undefined, port);
+    await untilLive(page);
+    await page.waitForFunction(() => document.getElementById('error').textContent === '');
+    assert.equal(await page.inputValue('#text'), 'into the void');
+    await page.waitForFunction(isInView);
+});

@@ -22,7 +22,7 @@ pageTest('the server is restarted while the pages are open: they go on, nothing 
     for (let n = 1; n <= 3; n++) await push(url, { text: `${n}` });
     await untilIds(page, ['#3', '#2', '#1']);
     await server.stop();
-    for (const each of [page, chat]) assert.match(await untilText(each, '#state', 'Next try in'), /^No reply: .*\. Next try in \d+ s$/);
+    for (const each of [page, chat]) assert.match(await untilText(each, '#state', 'Next try in'), /^The server cannot be reached\. Next try in \d+ s$/);
     await page.click('#send summary');
     await page.locator('#send-form').getByRole('button').click();
     await page.locator('#send-error').filter({ hasText: /./ }).waitFor();

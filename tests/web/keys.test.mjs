@@ -82,7 +82,7 @@ pageTest('a reading link: all is seen, nothing is offered that would fail', asyn
     await push(`${origin}/${send}`, { n: 1 });
     await untilIds(page, ['#1']);
     await untilText(page, '#kept', '1 update so far');
-    assert.deepEqual(await page.locator('#detail .choices button').allInnerTexts(), ['Copy JSON', 'Copy as curl']);
+    assert.deepEqual(await page.locator('#detail .choices button').allInnerTexts(), ['Copy JSON', 'Copy as curl', 'Copy link', 'Download']);
     assert.ok(await page.locator('#delete-all').isHidden());
 
     // Why a webhook does not arrive, and who reads.

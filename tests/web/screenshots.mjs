@@ -53,7 +53,7 @@ try {
     await picture('console-light.png', '/', {}, open(6));
     await picture('console-dark.png', '/', { colorScheme: 'dark' }, open(2));
     const phone = { viewport: { width: 390, height: 780 }, isMobile: true, hasTouch: true };
-    await picture('phone.png', '/', phone, (page) => page.locator('#inbox').scrollIntoViewIfNeeded());
+    await picture('phone.png', '/', phone, (page) => page.locator('.row').first().waitFor());
 
     for (const message of [
         { name: 'Ann', text: 'The new server is up. Who tries it?' },

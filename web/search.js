@@ -1,0 +1,138 @@
+// What of a feed a text lets through: of what the page holds, of what comes, and of what is older, which is looked through
+// from the newest on and not kept. `#N` is the one update of that id.
+
+import { describe, headersOf, requestText } from './describe.js';
+import { failureText } from './text.js';
+
+const FRAME_MS = 12; // of a frame
+const FOUND_MAX = 1000; // of what is older
+const UPDATES_AT_ONCE = 20_000; // looked through before the reader is asked whether to go on
+const CHARS_AT_ONCE = 64 << 20;
+
+export class Search {
+    /** What went wrong with looking further back; undefined: nothing. */
+    error;
+    isLooking = false;
+
+    #feed;
+    #matches; // (entry) → whether the text lets it through; undefined: there is no text
+    #id;
+    #changed;
+    #stop = new AbortController();
+    #current = []; // of what the feed holds
+    #older = []; // of what is older
+    #upto; // all behind this id has been looked at
+
+    /** changed() is called when there is more to show or to tell. */
+    constructor(feed, text, changed) {
+        this.#feed = feed;
+        this.#changed = changed;
+        const [, id] = /^#(\d{1,15})$/.exec(text) ?? [];
+        if (id) this.#id = Number(id);
+        if (text) this.#matches = id ? ({ ts }) => ts === this.#id : matcherOf(text);
+    }
+
+    close() {
+        this.#stop.abort();
+    }
+
+    /** Whether there is a text. */
+    get isOn() {
+        return Boolean(this.#matches);
+    }
+
+    /** What to show, oldest first. */
+    get items() {
+        if (!this.#matches) return this.#feed.entries;
+        return this.#older.length ? this.#older.concat(this.#current) : this.#current;
+    }
+
+    /** The id behind which everything has been looked at; undefined: it has not begun. */
+    get upto() {
+        return this.#upto;
+    }
+
+    /** Whether all that is kept has been looked at. */
+    get isComplete() {
+        return !this.#matches || (this.#upto !== undefined && !this.#feed.mayHave(this.#upto));
+    }
+
+    /** They have come. */
+    add(entries) {
+        if (!this.#matches) return;
+        this.#current.push(...entries.filter(this.#matches));
+        const [oldest] = this.#feed.entries;
+        if (!oldest) return;
+        const kept = this.#current.findIndex(({ number }) => number >= oldest.number);
+        this.#current.splice(0, kept < 0 ? this.#current.length : kept);
+    }
+
+    /** Looks at what is here, a part of a frame at a time, and then at what is older. */
+    async run() {
+        if (!this.#matches) return;
+        const { entries, from, isLoaded } = this.#feed;
+        this.isLooking = true;
+        const found = [];
+        let began = performance.now();
+        for (const entry of entries.slice()) {
+            if (this.#matches(entry)) found.push(entry);
+            if (performance.now() - began < FRAME_MS) continue;
+            await new Promise(requestAnimationFrame);
+            if (this.#stop.signal.aborted) return;
+            began = performance.now();
+        }
+        this.#current = found.concat(this.#current);
+        if (isLoaded) this.#upto = from;
+        this.isLooking = false;
+        await this.lookBack();
+    }
+
+    /** Looks through what is older, so much at a time. */
+    async lookBack() {
+        if (!this.#matches || this.isLooking || !this.#feed.isLoaded || this.#stop.signal.aborted) return;
+        this.isLooking = true;
+        this.error = undefined;
+        this.#upto ??= this.#feed.from ?? 0;
+        this.#changed();
+        try {
+            if (this.#id === undefined) await this.#lookAtOlder();
+            else await this.#lookAtOne();
+        } catch (error) {
+            if (this.#stop.signal.aborted) return;
+            this.error = failureText(error);
+        }
+        this.isLooking = false;
+        this.#changed();
+    }
+
+    async #lookAtOlder() {
+        let updates = UPDATES_AT_ONCE;
+        let chars = CHARS_AT_ONCE;
+        const found = this.#older.length;
+        while (!this.isComplete && updates > 0 && chars > 0 && this.#older.length - found < FOUND_MAX) {
+            const { entries, from } = await this.#feed.before(this.#upto, undefined, this.#stop.signal);
+            updates -= this.#upto - from;
+            this.#upto = from;
+            for (const { text } of entries) chars -= text.length;
+            this.#older = entries.filter(this.#matches).concat(this.#older);
+            this.#changed();
+            await new Promise((resolve) => setTimeout(resolve)); // to who scrolls
+        }
+    }
+
+    async #lookAtOne() {
+        if (this.#id > this.#upto) return (this.#upto = 0);
+        this.#older = (await this.#feed.before(this.#id, 1, this.#stop.signal)).entries;
+        this.#upto = 0;
+    }
+}
+
+function matcherOf(text) {
+    const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
+    return (entry) => {
+        if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query} ${entry.from} ${requestText(entry)}`)) return true;
+        if (Object.entries(headersOf(entry)).some((header) => pattern.test(header.join(': ')))) return true;
+        const { sender, event } = describe(entry);
+        return pattern.test(`${sender} ${event}`);
+    };
+}
