@@ -107,7 +107,7 @@ export interface Consumer {
 export interface Entry<T = any> {
     /** The update's id. */
     readonly ts: number;
-    /** The update, parsed when it is first read. */
+    /** The update. */
     readonly update: T;
     /** The update's exact JSON text: every digit of a number, the order of keys, white space inside. */
     readonly text: string;
