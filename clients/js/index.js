@@ -133,17 +133,17 @@ export class Channels extends Reader {
     }
 }
 
+/** The server would keep anything else as text, and skip a blank line of a batch. */
 function jsonOf(update) {
-    const text = typeof update === 'string' ? update : JSON.stringify(update);
-    if (text === undefined) throw new TypeError('An update is an object or an array');
+    const isText = typeof update === 'string';
+    const text = isText ? update : (JSON.stringify(update) ?? '');
+    if (!/^\s*[{[]/.test(text) || (isText && parsed(text) === undefined)) throw new TypeError('An update is an object or an array, or its JSON text');
     return text;
 }
 
 function lineOf(update) {
-    const text = jsonOf(update);
-    if (!text.trim()) throw new TypeError('An update is an object or an array'); // the server would skip the line
     // White space in a string that is JSON: a line break there would end the update's line.
-    return text.replace(/[\r\n]/g, ' ');
+    return jsonOf(update).replace(/[\r\n]/g, ' ');
 }
 
 /** Throws if the server did not take the batch for one. */
@@ -152,6 +152,16 @@ function checkBatch({ status, headers }, size) {
     if (count && count <= size) return; // fewer: the address has .once, and some had come before
     if (count) throw new LonglineError(status, `The server has stored ${count} updates, not ${size}`);
     throw new LonglineError(status, 'The server does not know batches; it has stored the text as one update');
+}
+
+/** The callbacks of a loop. What has none is a warning, without the path: that is the channel's secret. */
+function listenersOf({ host }, { onMissed, onReset, onError }) {
+    const warn = (text) => console.warn(`longline (${host}): ${text}`);
+    return {
+        onMissed: onMissed ?? ((count) => warn(`${count} updates are no longer kept and have been missed`)),
+        onReset: onReset ?? ((ts) => warn(`the channel's data is not what it was; going on from ts ${ts}`)),
+        onError: onError ?? ((error, waitMs) => warn(`${error.message}; the next try is in ${(waitMs / 1000).toFixed(1)} s`)),
+    };
 }
 
 /** An endless loop as an iterator. Of a place that it reads, {ts, epoch, lag}, `ts` is the cursor. */
@@ -165,7 +175,8 @@ class Loop {
         const { sleep = SLEEP_S } = options;
         if (!(sleep >= 0)) throw new RangeError('sleep is a number of seconds');
         this.#running = running.add(this.#stop);
-        this.#loop = this.#run(settings, { ...options, sleep: Math.min(sleep, SLEEP_MAX_S) }, ask, pick);
+        const listeners = listenersOf(settings.url, options);
+        this.#loop = this.#run(settings, { ...options, ...listeners, sleep: Math.min(sleep, SLEEP_MAX_S) }, ask, pick);
     }
 
     [Symbol.asyncIterator]() {
@@ -195,13 +206,13 @@ class Loop {
                 let isMoved = false;
                 for (const [place, reply] of (await ask(poller, stop)) ?? []) {
                     if (reply.error) {
-                        onError?.(reply.error, 0, place.name);
+                        onError(reply.error, 0, place.name);
                         continue;
                     }
                     const { ts, epoch } = place;
                     onReply?.({ ts: reply.ts, total: reply.total, lag: reply.lag, skipped: reply.skipped }, place.name);
-                    if (reply.missed) onMissed?.(reply.missed, place.name);
-                    if (reply.reset) onReset?.(reply.ts, place.name);
+                    if (reply.missed) onMissed(reply.missed, place.name);
+                    if (reply.reset) onReset(reply.ts, place.name);
 
                     place.epoch = reply.epoch ?? place.epoch;
                     place.lag = reply.lag;
@@ -222,6 +233,14 @@ class Loop {
             this.#running.delete(this.#stop);
         }
     }
+}
+
+// For `using` and `await using`, where they are known.
+if (Symbol.dispose) {
+    Reader.prototype[Symbol.dispose] = Reader.prototype.close;
+    Loop.prototype[Symbol.asyncDispose] = async function () {
+        await this.return();
+    };
 }
 
 /** The iterator of a channel. */
@@ -362,7 +381,7 @@ class Poller {
                     this.#stepMs = this.#settings.backoffMs;
                     this.#cuts++;
                     // While the server is there, shorter polls are hardly ever cut. So it may be away, after all.
-                    if (this.#cuts === 2) this.#onError?.(error, 0);
+                    if (this.#cuts === 2) this.#onError(error, 0);
                     if (this.#cuts > 2) await pause(jitter(CUT_PAUSE_MS), this.#stop);
                 } else {
                     await this.#backOff(error);
@@ -385,7 +404,7 @@ class Poller {
         } else {
             this.#stepMs = Math.min(this.#stepMs * 2, this.#settings.backoffMaxMs);
         }
-        this.#onError?.(error, waitMs);
+        this.#onError(error, waitMs);
         await pause(waitMs, this.#stop);
     }
 }
