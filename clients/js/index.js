@@ -236,12 +236,8 @@ class Loop {
 }
 
 // For `using` and `await using`, where they are known.
-if (Symbol.dispose) {
-    Reader.prototype[Symbol.dispose] = Reader.prototype.close;
-    Loop.prototype[Symbol.asyncDispose] = async function () {
-        await this.return();
-    };
-}
+if (Symbol.dispose) Reader.prototype[Symbol.dispose] = Reader.prototype.close;
+if (Symbol.asyncDispose) Loop.prototype[Symbol.asyncDispose] = async function () { await this.return(); };
 
 /** The iterator of a channel. */
 class Subscription extends Loop {
@@ -268,10 +264,7 @@ class Subscription extends Loop {
             const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
             const { response, text } = await request(settings, url.href, {}, sleep, stop);
             const total = Number(response.headers.get('X-Total-Updates'));
-            return readable(response, () => {
-                const reply = readReply(text, replyOf(text), () => partsAt(text).updates.start, isFull);
-                return [[this, { total, ...reply }]];
-            });
+            return readable(response, () => [[this, { total, ...readReply(text, replyOf(text), () => partsAt(text).updates.start, isFull) }]]);
         });
     }
 
@@ -567,14 +560,13 @@ class Bytes {
     #size = 0;
 
     add(piece) {
-        const size = this.#size + piece.length;
-        if (size > this.#bytes.length) {
-            const larger = new Uint8Array(Math.max(size, 2 * this.#bytes.length));
-            larger.set(this.#bytes.subarray(0, this.#size));
-            this.#bytes = larger;
+        const [size, bytes] = [this.#size, this.#bytes];
+        this.#size += piece.length;
+        if (this.#size > bytes.length) {
+            this.#bytes = new Uint8Array(Math.max(this.#size, 2 * bytes.length));
+            this.#bytes.set(bytes.subarray(0, size));
         }
-        this.#bytes.set(piece, this.#size);
-        this.#size = size;
+        this.#bytes.set(piece, size);
     }
 
     /** Throws if they are not UTF-8. */
@@ -632,16 +624,13 @@ function readEntry(item, ts, textOf, full) {
     lazy(entry, 'text', textOf);
     entry.update = full ? item.body : item;
     if (!full) return entry;
-    for (const name of ['at', 'method', 'query', 'headers']) entry[name] = item[name];
-    for (const name of ['path', 'from', 'same_as']) if (item[name] !== undefined) entry[name] = item[name];
+    for (const name of ['at', 'method', 'query', 'headers', 'path', 'from', 'same_as']) if (name in item) entry[name] = item[name];
     lazy(entry, 'raw', () => item.raw ?? readBytes(item.raw_base64));
     if (item.coded_base64) lazy(entry, 'coded', () => readBytes(item.coded_base64));
     return entry;
 }
 
-function readBytes(base64) {
-    return Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0));
-}
+const readBytes = (base64) => Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0));
 
 /** Gives the object a property that is made when it is first read. */
 function lazy(object, name, make) {
@@ -654,10 +643,7 @@ function once(make) {
     return () => (made ??= make());
 }
 
-function cut(text, { start, end }) {
-    return text.slice(start, end);
-}
-
+const cut = (text, { start, end }) => text.slice(start, end);
 const SPACE = /[ \t\n\r]*/y;
 const SCALAR = /[^,\]}\s]*/y;
 const [QUOTE, BACKSLASH] = [34, 92];
