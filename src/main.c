@@ -48,12 +48,14 @@ static struct {
     struct conn_shared connections;
     struct redis_options redis;
     struct store *store;
+    bool is_serving;
 } app;
 
 static void on_store_closed(void *context) {
     struct store **store = context;
     *store = NULL;
-    log_info("stopped", NULL);
+    if (app.is_serving)
+        log_info("stopped", NULL);
 }
 
 static void on_drain(void) {
@@ -115,6 +117,15 @@ static struct inbox *make_inbox(uv_loop_t *loop, const struct config *config) {
     return inbox_new(loop, app.store, &options, &api_inbox_events);
 }
 
+/* A start that fails is one line, so this one comes when nothing can fail any more. */
+static void on_listening(void) {
+    struct idle_setting idle;
+    app.is_serving = true;
+    log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
+    for (size_t at = 0; config_next_idle(&app.config, &at, &idle);)
+        log_warn("setting without effect", "setting", idle.env, "needs", idle.needs, NULL);
+}
+
 /* Builds the parts from the store upwards; false on failure, with one line in `error`. */
 static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     const struct config *config = &app.config;
@@ -157,6 +168,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .spare_descriptors =
             config->data_provider == PROVIDER_REDIS ? store_redis_descriptors(&app.redis) : 0,
         .connections = &app.connections,
+        .on_listening = on_listening,
         .on_drain = on_drain,
         .on_drained = on_drained,
     };
@@ -230,7 +242,6 @@ static int serve(int argc, char **argv) {
     turn_init(loop);
     if (worker_init(loop) != 0)
         return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
-    log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     if (!start(loop, error, sizeof error))
         return give_up(loop, error);
     loop_memory_started();

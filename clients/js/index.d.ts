@@ -1,3 +1,11 @@
+declare global {
+    // Older libraries of TypeScript do not have them.
+    interface SymbolConstructor {
+        readonly dispose: unique symbol;
+        readonly asyncDispose: unique symbol;
+    }
+}
+
 /** A request that failed. */
 export class LonglineError extends Error {
     name: 'LonglineError';
@@ -45,7 +53,8 @@ export interface LoopOptions {
     full?: boolean;
     /**
      * A poll failed and is asked again in `waitMs`. Of polls that were cut after they had waited, only the second in a
-     * row is told. Errors that waiting does not mend are thrown in the loop instead.
+     * row is told. Errors that waiting does not mend are thrown in the loop instead. Without this, onMissed or onReset, what it
+     would be told is a console.warn(), which does not show the path.
      */
     onError?(error: LonglineError, waitMs: number): void;
 }
@@ -107,7 +116,7 @@ export interface Consumer {
 export interface Entry<T = any> {
     /** The update's id. */
     readonly ts: number;
-    /** The update, parsed when it is first read. */
+    /** The update. */
     readonly update: T;
     /** The update's exact JSON text: every digit of a number, the order of keys, white space inside. */
     readonly text: string;
@@ -138,6 +147,8 @@ interface Loop<T> extends AsyncIterableIterator<T> {
     /** Ends the loop, also from outside and while a poll waits. */
     return(value?: any): Promise<IteratorResult<T, any>>;
     [Symbol.asyncIterator](): this;
+    /** The same as return(), for `await using`. */
+    [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface Subscription<T> extends Loop<T> {
@@ -170,11 +181,12 @@ export class Channel {
     /**
      * Stores an update: an object or an array, or a string that is its JSON text. Resolves with its id when it is on
      * the server's disk. Does not try again by itself: after an error of status 0 it may have been stored all the same.
+     * Rejects with a TypeError, before anything is sent, if it is neither.
      */
     push(update: object | string, options?: { signal?: AbortSignal }): Promise<{ ts: number }>;
     /**
      * Stores up to 10,000 updates, all or none, with ids in a row. Resolves with the id of the last. Rejects with a
-     * TypeError, before anything is sent, if one is an empty or blank string; and with a LonglineError of status 200 if
+     * TypeError, before anything is sent, if one is neither; and with a LonglineError of status 200 if
      * the server does not know batches: it has then stored the text as one update. Otherwise like push().
      */
     pushBatch(updates: Iterable<object | string>, options?: { signal?: AbortSignal }): Promise<{ ts: number }>;
@@ -195,6 +207,8 @@ export class Channel {
     purge(options?: { upto?: number; signal?: AbortSignal }): Promise<{ gone: number }>;
     /** Ends all loops over this channel that run now. */
     close(): void;
+    /** The same, for `using`. */
+    [Symbol.dispose](): void;
 }
 
 /** The addresses of a channel. */
@@ -221,4 +235,6 @@ export class Channels {
     entries<T = any>(positions: Record<string, Position['ts'] | Position>, options?: ReadManyOptions): ManySubscription<Entry<T> & { channel: string }>;
     /** Ends all loops over these channels that run now. */
     close(): void;
+    /** The same, for `using`. */
+    [Symbol.dispose](): void;
 }

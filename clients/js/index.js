@@ -15,7 +15,8 @@ const CUT_MIN_MS = 500; // a poll that dies earlier has not waited;
 const CUT_LATE_MS = 5000; // and one that dies so long after its time was not cut for its length
 const CUT_SLEEP_MIN_S = 1;
 const CUT_PAUSE_MS = 500; // before the next, from the third in a row on
-const DEPTH_MAX = 520; // the server's 500 levels, and what it wraps around an update
+const BYTES_FIRST = 1 << 14; // of a reply
+const BYTES_KEPT_MAX = 4 << 20;
 const KEY_PREFIXES = ['r_', 'v_', 'w_']; // may do everything, reads, sends
 const KEY_LETTERS = 'abcdefghijklmnopqrstuvwxyz234567';
 const KEY_SIZE = 26;
@@ -132,17 +133,17 @@ export class Channels extends Reader {
     }
 }
 
+/** The server would keep anything else as text, and skip a blank line of a batch. */
 function jsonOf(update) {
-    const text = typeof update === 'string' ? update : JSON.stringify(update);
-    if (text === undefined) throw new TypeError('An update is an object or an array');
+    const isText = typeof update === 'string';
+    const text = isText ? update : (JSON.stringify(update) ?? '');
+    if (!/^\s*[{[]/.test(text) || (isText && parsed(text) === undefined)) throw new TypeError('An update is an object or an array, or its JSON text');
     return text;
 }
 
 function lineOf(update) {
-    const text = jsonOf(update);
-    if (!text.trim()) throw new TypeError('An update is an object or an array'); // the server would skip the line
     // White space in a string that is JSON: a line break there would end the update's line.
-    return text.replace(/[\r\n]/g, ' ');
+    return jsonOf(update).replace(/[\r\n]/g, ' ');
 }
 
 /** Throws if the server did not take the batch for one. */
@@ -151,6 +152,16 @@ function checkBatch({ status, headers }, size) {
     if (count && count <= size) return; // fewer: the address has .once, and some had come before
     if (count) throw new LonglineError(status, `The server has stored ${count} updates, not ${size}`);
     throw new LonglineError(status, 'The server does not know batches; it has stored the text as one update');
+}
+
+/** The callbacks of a loop. What has none is a warning, without the path: that is the channel's secret. */
+function listenersOf({ host }, { onMissed, onReset, onError }) {
+    const warn = (text) => console.warn(`longline (${host}): ${text}`);
+    return {
+        onMissed: onMissed ?? ((count) => warn(`${count} updates are no longer kept and have been missed`)),
+        onReset: onReset ?? ((ts) => warn(`the channel's data is not what it was; going on from ts ${ts}`)),
+        onError: onError ?? ((error, waitMs) => warn(`${error.message}; the next try is in ${(waitMs / 1000).toFixed(1)} s`)),
+    };
 }
 
 /** An endless loop as an iterator. Of a place that it reads, {ts, epoch, lag}, `ts` is the cursor. */
@@ -164,7 +175,8 @@ class Loop {
         const { sleep = SLEEP_S } = options;
         if (!(sleep >= 0)) throw new RangeError('sleep is a number of seconds');
         this.#running = running.add(this.#stop);
-        this.#loop = this.#run(settings, { ...options, sleep: Math.min(sleep, SLEEP_MAX_S) }, ask, pick);
+        const listeners = listenersOf(settings.url, options);
+        this.#loop = this.#run(settings, { ...options, ...listeners, sleep: Math.min(sleep, SLEEP_MAX_S) }, ask, pick);
     }
 
     [Symbol.asyncIterator]() {
@@ -194,13 +206,13 @@ class Loop {
                 let isMoved = false;
                 for (const [place, reply] of (await ask(poller, stop)) ?? []) {
                     if (reply.error) {
-                        onError?.(reply.error, 0, place.name);
+                        onError(reply.error, 0, place.name);
                         continue;
                     }
                     const { ts, epoch } = place;
                     onReply?.({ ts: reply.ts, total: reply.total, lag: reply.lag, skipped: reply.skipped }, place.name);
-                    if (reply.missed) onMissed?.(reply.missed, place.name);
-                    if (reply.reset) onReset?.(reply.ts, place.name);
+                    if (reply.missed) onMissed(reply.missed, place.name);
+                    if (reply.reset) onReset(reply.ts, place.name);
 
                     place.epoch = reply.epoch ?? place.epoch;
                     place.lag = reply.lag;
@@ -222,6 +234,10 @@ class Loop {
         }
     }
 }
+
+// For `using` and `await using`, where they are known.
+if (Symbol.dispose) Reader.prototype[Symbol.dispose] = Reader.prototype.close;
+if (Symbol.asyncDispose) Loop.prototype[Symbol.asyncDispose] = async function () { await this.return(); };
 
 /** The iterator of a channel. */
 class Subscription extends Loop {
@@ -248,7 +264,7 @@ class Subscription extends Loop {
             const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
             const { response, text } = await request(settings, url.href, {}, sleep, stop);
             const total = Number(response.headers.get('X-Total-Updates'));
-            return readable(response, () => [[this, { total, ...readReply(text, locate(text, isFull ? 3 : 2).parts, isFull) }]]);
+            return readable(response, () => [[this, { total, ...readReply(text, replyOf(text), () => partsAt(text).updates.start, isFull) }]]);
         });
     }
 
@@ -299,8 +315,10 @@ class ManySubscription extends Loop {
         const init = { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(this.positions) };
         const { response, text } = await request(settings, url.href, init, sleep, stop);
         return readable(response, () => {
-            const channels = Object.entries(locate(text, isFull ? 5 : 4).parts.channels.parts);
-            return channels.filter(([name]) => this.#places.has(name)).map(([name, { parts }]) => [this.#places.get(name), readReply(text, parts, isFull)]);
+            const channels = Object.entries(replyOf(text).channels);
+            const spans = once(() => partsAt(text, partsAt(text).channels.start));
+            const read = (name, reply) => readReply(text, reply, () => partsAt(text, spans()[name].start).updates.start, isFull);
+            return channels.filter(([name]) => this.#places.has(name)).map(([name, reply]) => [this.#places.get(name), read(name, reply)]);
         });
     }
 }
@@ -356,7 +374,7 @@ class Poller {
                     this.#stepMs = this.#settings.backoffMs;
                     this.#cuts++;
                     // While the server is there, shorter polls are hardly ever cut. So it may be away, after all.
-                    if (this.#cuts === 2) this.#onError?.(error, 0);
+                    if (this.#cuts === 2) this.#onError(error, 0);
                     if (this.#cuts > 2) await pause(jitter(CUT_PAUSE_MS), this.#stop);
                 } else {
                     await this.#backOff(error);
@@ -379,7 +397,7 @@ class Poller {
         } else {
             this.#stepMs = Math.min(this.#stepMs * 2, this.#settings.backoffMaxMs);
         }
-        this.#onError?.(error, waitMs);
+        this.#onError(error, waitMs);
         await pause(waitMs, this.#stop);
     }
 }
@@ -493,9 +511,13 @@ function pause(ms, signal) {
 }
 
 /** One request, up to the last byte of its reply. Throws a LonglineError, or the signal's reason. */
-async function request({ fetch = globalThis.fetch, headers }, url, init, waitS, signal) {
+async function request(settings, url, init, waitS, signal) {
+    const { fetch = globalThis.fetch, headers } = settings;
     const aborter = new AbortController();
     const abort = () => aborter.abort();
+    const bytes = settings.bytes ?? new Bytes();
+    settings.bytes = undefined; // another request may run beside this one
+    let isWhole = false;
     let timer;
     const heard = () => {
         clearTimeout(timer);
@@ -507,13 +529,12 @@ async function request({ fetch = globalThis.fetch, headers }, url, init, waitS, 
         heard();
         const response = await fetch(url, { ...init, headers: { ...headers, ...init.headers }, signal: aborter.signal });
         const reader = response.body?.getReader();
-        const decoder = new TextDecoder('utf-8', { fatal: true });
-        let text = '';
         for (let chunk; reader && !(chunk = await reader.read()).done; ) {
             heard();
-            text += decoder.decode(chunk.value, { stream: true });
+            bytes.add(chunk.value);
         }
-        text += decoder.decode();
+        isWhole = true;
+        const text = bytes.text();
         if (response.ok) return { response, text };
 
         const { ok, error_code: code, error_description: description } = parsed(text) ?? {};
@@ -528,7 +549,35 @@ async function request({ fetch = globalThis.fetch, headers }, url, init, waitS, 
     } finally {
         clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
-        abort(); // A reply that was not read to its end would keep its connection.
+        if (!isWhole) abort(); // A reply that was not read to its end would keep its connection.
+        settings.bytes = bytes.emptied();
+    }
+}
+
+/** Bytes that come in pieces. Fresh memory for each reply would cost as much as all else that is done with it. */
+class Bytes {
+    #bytes = new Uint8Array(BYTES_FIRST);
+    #size = 0;
+
+    add(piece) {
+        const [size, bytes] = [this.#size, this.#bytes];
+        this.#size += piece.length;
+        if (this.#size > bytes.length) {
+            this.#bytes = new Uint8Array(Math.max(this.#size, 2 * bytes.length));
+            this.#bytes.set(bytes.subarray(0, size));
+        }
+        this.#bytes.set(piece, size);
+    }
+
+    /** Throws if they are not UTF-8. */
+    text() {
+        return new TextDecoder('utf-8', { fatal: true }).decode(this.#bytes.subarray(0, this.#size));
+    }
+
+    /** These for another use, if they are not too large to be kept; or undefined. */
+    emptied() {
+        this.#size = 0;
+        return this.#bytes.length <= BYTES_KEPT_MAX ? this : undefined;
     }
 }
 
@@ -548,41 +597,40 @@ function readable(response, read) {
     }
 }
 
-/** What a channel's poll brought. The updates are checked, but not parsed yet. */
-function readReply(text, parts, full) {
-    const value = (name) => parts[name] && JSON.parse(cut(text, parts[name]));
-    const code = value('error_code');
-    if (code) return { error: new LonglineError(code, value('error_description'), { isOwn: true }) };
-    const ts = value('ts');
-    const items = parts.updates.parts;
-    if (!Number.isSafeInteger(ts) || !Array.isArray(items)) throw new SyntaxError('no ts, or no updates');
-    const [epoch, lag, missed, reset, skipped = 0] = ['epoch', 'lag', 'missed', 'reset', 'skipped'].map(value);
+/** The value of a reply's text. The error does not show the text, as that of JSON.parse does. */
+function replyOf(text) {
+    const reply = parsed(text);
+    if (reply === undefined) throw new SyntaxError('no JSON');
+    return reply;
+}
+
+/** What a channel's poll brought. updatesAt() is where the array of its updates stands in the text. */
+function readReply(text, reply, updatesAt, full) {
+    if (reply.error_code) return { error: new LonglineError(reply.error_code, reply.error_description, { isOwn: true }) };
+    const { ts, epoch, lag, missed, reset, skipped = 0, updates } = reply;
+    if (!Number.isSafeInteger(ts) || !Array.isArray(updates)) throw new SyntaxError('no ts, or no updates');
+    const spans = once(() => partsAt(text, updatesAt()));
+    const textOf = (i) => cut(text, full ? partsAt(text, spans()[i].start).body : spans()[i]);
     // Of what stands among others that were left out, the least that the ts can be: who goes on there misses nothing.
-    const least = ts - items.length - skipped;
-    const tsOf = (item, i) => (full ? JSON.parse(cut(text, item.parts.ts)) : i + 1 < items.length ? least + i + 1 : ts);
-    const entries = items.map((item, i) => readEntry(text, item, tsOf(item, i), full));
-    const start = !items.length ? ts : full ? entries[0].ts - 1 : least; // behind the update before the first
+    const least = ts - updates.length - skipped;
+    const tsOf = (item, i) => (full ? item.ts : i + 1 < updates.length ? least + i + 1 : ts);
+    const entries = updates.map((item, i) => readEntry(item, tsOf(item, i), () => textOf(i), full));
+    const start = !updates.length ? ts : full ? entries[0].ts - 1 : least; // behind the update before the first
     return { ts, start, epoch, lag, missed, reset, skipped, entries };
 }
 
-function readEntry(text, item, ts, full) {
-    const { parts } = item;
-    const entry = { ts, text: cut(text, full ? parts.body : item) };
-    lazy(entry, 'update', () => JSON.parse(entry.text));
+function readEntry(item, ts, textOf, full) {
+    const entry = { ts };
+    lazy(entry, 'text', textOf);
+    entry.update = full ? item.body : item;
     if (!full) return entry;
-    for (const name of ['at', 'method', 'query', 'headers']) lazy(entry, name, () => JSON.parse(cut(text, parts[name])));
-    for (const name of ['path', 'from', 'same_as']) if (parts[name]) lazy(entry, name, () => JSON.parse(cut(text, parts[name])));
-    lazy(entry, 'raw', () => {
-        if (parts.raw) return JSON.parse(cut(text, parts.raw));
-        return readBytes(cut(text, parts.raw_base64));
-    });
-    if (parts.coded_base64) lazy(entry, 'coded', () => readBytes(cut(text, parts.coded_base64)));
+    for (const name of ['at', 'method', 'query', 'headers', 'path', 'from', 'same_as']) if (name in item) entry[name] = item[name];
+    lazy(entry, 'raw', () => item.raw ?? readBytes(item.raw_base64));
+    if (item.coded_base64) lazy(entry, 'coded', () => readBytes(item.coded_base64));
     return entry;
 }
 
-function readBytes(base64) {
-    return Uint8Array.from(atob(JSON.parse(base64)), (byte) => byte.charCodeAt(0));
-}
+const readBytes = (base64) => Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0));
 
 /** Gives the object a property that is made when it is first read. */
 function lazy(object, name, make) {
@@ -590,72 +638,63 @@ function lazy(object, name, make) {
     define({ get: () => define({ value: make(), writable: true })[name] });
 }
 
-function cut(text, { start, end }) {
-    return text.slice(start, end);
+function once(make) {
+    let made;
+    return () => (made ??= make());
 }
 
-const CLOSE = { '{': '}', '[': ']' };
+const cut = (text, { start, end }) => text.slice(start, end);
 const SPACE = /[ \t\n\r]*/y;
-const CHARS = /[^"\\\0-\x1f]*/y;
-const ESCAPE = /\\(?:["\\/bfnrt]|u[\da-fA-F]{4})/y;
-const SCALAR = /(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?)/y;
+const SCALAR = /[^,\]}\s]*/y;
+const [QUOTE, BACKSLASH] = [34, 92];
 
 /**
- * Checks that a text is JSON and finds its values, without reading them. A node is {start, end}; down to `levels` it
- * has parts, an array of nodes or an object of them by name. Throws a SyntaxError. One pass, whatever the text.
+ * Where the parts of the array or object at `at` stand, {start, end}, by index or name. The text is known to be JSON, so
+ * this need not look at much of it: JSON.parse is fast, and anything that reads JSON in JavaScript is not.
  */
-function locate(text, levels) {
-    let at = 0;
-    const fail = () => {
-        throw new SyntaxError(`no JSON at character ${at}`);
+function partsAt(text, at = 0) {
+    const skip = (pattern, from) => {
+        pattern.lastIndex = from;
+        pattern.test(text);
+        return pattern.lastIndex;
     };
-    const take = (pattern) => {
-        pattern.lastIndex = at;
-        if (!pattern.test(text)) fail();
-        at = pattern.lastIndex;
-    };
-    const string = () => {
-        if (text[at++] !== '"') fail();
-        for (take(CHARS); text[at] !== '"'; take(CHARS)) take(ESCAPE);
-        at++;
-    };
-    const value = (level) => {
-        take(SPACE);
-        const node = { start: at };
-        const close = CLOSE[text[at]];
-        if (close) {
-            if (level < levels) node.parts = close === ']' ? [] : Object.create(null);
-            container(level, close, node.parts);
-        } else if (text[at] === '"') {
-            string();
-        } else {
-            take(SCALAR);
+    at = skip(SPACE, at);
+    const isArray = text[at] === '[';
+    const parts = isArray ? [] : Object.create(null);
+    for (at = skip(SPACE, at + 1); text[at] !== ']' && text[at] !== '}'; ) {
+        let name = parts.length;
+        if (!isArray) {
+            const end = stringEnd(text, at);
+            name = JSON.parse(text.slice(at, end));
+            at = skip(SPACE, skip(SPACE, end) + 1); // over the colon
         }
-        node.end = at;
-        take(SPACE);
-        return node;
-    };
-    const container = (level, close, parts) => {
-        if (level > DEPTH_MAX) fail();
-        at++;
-        take(SPACE);
-        if (text[at] === close) return at++;
-        do {
-            let name = parts?.length;
-            if (close === '}') {
-                take(SPACE);
-                const start = at;
-                string();
-                if (parts) name = JSON.parse(text.slice(start, at));
-                take(SPACE);
-                if (text[at++] !== ':') fail();
-            }
-            const part = value(level + 1);
-            if (parts) parts[name] = part;
-        } while (text[at++] === ',');
-        if (text[at - 1] !== close) fail();
-    };
-    const root = value(0);
-    if (at < text.length) fail();
-    return root;
+        const isScalar = !'"[{'.includes(text[at]);
+        const end = isScalar ? skip(SCALAR, at) : valueEnd(text, at);
+        parts[name] = { start: at, end };
+        at = skip(SPACE, end);
+        if (text[at] === ',') at = skip(SPACE, at + 1);
+    }
+    return parts;
+}
+
+/** Where the string, array or object at `at` ends. */
+function valueEnd(text, at) {
+    for (let depth = 0; ; ) {
+        const code = text.charCodeAt(at);
+        if (code === QUOTE) at = stringEnd(text, at);
+        else at++;
+        // With this bit [ is {, and ] is }.
+        if ((code | 0x20) === 0x7b) depth++;
+        else if ((code | 0x20) === 0x7d) depth--;
+        if (depth === 0) return at;
+    }
+}
+
+function stringEnd(text, at) {
+    for (;;) {
+        at = text.indexOf('"', at + 1);
+        let first = at; // of the backslashes before the quote: an odd one out makes it part of the string
+        while (text.charCodeAt(first - 1) === BACKSLASH) first--;
+        if ((at - first) % 2 === 0) return at + 1;
+    }
 }

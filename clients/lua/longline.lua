@@ -242,6 +242,7 @@ end
 
 -- The update's JSON text; or nil and an error.
 local function encoded(update)
+  if type(update) ~= "table" then return nil, "an update is a table" end
   local ok, text, err = pcall(longline.json_encode, update)
   if ok and text then return text end
   return nil, "cannot be written as JSON: " .. tostring(ok and err or text)

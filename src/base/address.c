@@ -58,7 +58,9 @@ const char *address_resolve(struct slice text, struct sockaddr_storage *address,
     char name[HOST_MAX_BYTES + 1], service[PORT_MAX_DIGITS + 1];
     snprintf(name, sizeof name, "%.*s", (int)host.len, host.data);
     snprintf(service, sizeof service, "%.*s", (int)port.len, port.data);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo hints = {.ai_family = *name ? AF_UNSPEC : AF_INET,
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *found;
     int status = getaddrinfo(*name ? name : NULL, service, &hints, &found);
     if (status != 0)

@@ -4,7 +4,7 @@
 #include "base/slice.h"
 #include <sys/socket.h>
 
-/* Whether `text` is well-formed. An empty host means every address of this machine. */
+/* Whether `text` is well-formed. An empty host is 0.0.0.0: every IPv4 address of this machine. */
 bool address_is_sound(struct slice text);
 
 /* The path of unix:/path as the rest of `text`; empty for any other address. */

@@ -1,5 +1,6 @@
 #include "base/config.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -34,9 +35,10 @@ static const int64_t TIB = (int64_t)1 << 40;
     {env, NULL, CHOICE, AT(member), value, 0, 0, choices, help}
 
 static const struct setting settings[] = {
-    TEXT_SETTING("LISTEN", listen, "0.0.0.0:3000",
-                 "Addresses to listen on, comma-separated: host:port, [::]:port, unix:/path. "
-                 "Port 0 picks a free port."),
+    TEXT_SETTING(
+        "LISTEN", listen, "0.0.0.0:3000",
+        "Addresses to listen on, comma-separated: host:port, [::]:port, unix:/path; :port is "
+        "0.0.0.0:port. Port 0 picks a free port."),
     CHOICE_SETTING("DATA_PROVIDER", data_provider, "sqlite", "sqlite memory=localtable redis",
                    "Where updates are stored: sqlite (a file), memory (lost on exit; localtable is "
                    "another name for it) or redis (shared by any number of servers)."),
@@ -122,6 +124,7 @@ static const struct setting settings[] = {
 };
 
 enum { SETTING_COUNT = sizeof settings / sizeof *settings };
+static_assert(SETTING_COUNT <= 64, "config.given has a bit for each");
 
 /* The index of `value` in `choices`, -1 when it is none of them. */
 static int choose(const char *choices, const char *value) {
@@ -138,6 +141,20 @@ static int choose(const char *choices, const char *value) {
             break;
     }
     return -1;
+}
+
+/* The names of a CHOICE, without the other names for the same: "a, b or c". */
+static void write_choices(const char *choices, const char *between, const char *last, char *out,
+                          size_t out_size) {
+    *out = '\0';
+    for (const char *at = choices, *next; *at; at = next) {
+        size_t len = strcspn(at, " =");
+        next = at + strcspn(at, " ");
+        next += *next == ' ';
+        const char *before = at == choices ? "" : *next ? between : last;
+        size_t written = strlen(out);
+        snprintf(out + written, out_size - written, "%s%.*s", before, (int)len, at);
+    }
 }
 
 static bool parse_number(const struct setting *setting, const char *value, int64_t *number) {
@@ -164,11 +181,19 @@ static bool apply(struct config *config, const struct setting *setting, const ch
         *(int *)member = choose(setting->choices, value);
         if (*(int *)member >= 0)
             return true;
-        snprintf(error, error_size, "%s takes one of: %s; not \"%s\"", name, setting->choices,
-                 value);
+        char choices[64];
+        write_choices(setting->choices, ", ", " or ", choices, sizeof choices);
+        snprintf(error, error_size, "%s takes %s, not \"%s\"", name, choices, value);
         return false;
     }
     return false;
+}
+
+/* The same for a value that the user gave. */
+static bool give(struct config *config, const struct setting *setting, const char *name,
+                 const char *value, char *error, size_t error_size) {
+    config->given |= (uint64_t)1 << (setting - settings);
+    return apply(config, setting, name, value, error, error_size);
 }
 
 /* Whether `flag` of `len` bytes, without its dashes, is the setting's. */
@@ -197,6 +222,7 @@ static void bound_max_body(struct config *config, int64_t default_max_body) {
 
 bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size) {
     int64_t default_max_body = 0;
+    config->given = 0;
     for (int i = 0; i < SETTING_COUNT; i++) {
         const struct setting *setting = &settings[i];
         apply(config, setting, setting->env, setting->default_value, error, error_size);
@@ -209,7 +235,7 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
             name = setting->also_env;
             value = getenv(name);
         }
-        if (value && *value && !apply(config, setting, name, value, error, error_size))
+        if (value && *value && !give(config, setting, name, value, error, error_size))
             return false;
     }
     for (int i = 0; i < argc; i++) {
@@ -232,23 +258,43 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
         }
         char name[64];
         snprintf(name, sizeof name, "--%.*s", (int)len, flag);
-        if (!apply(config, setting, name, value, error, error_size))
+        if (!give(config, setting, name, value, error, error_size))
             return false;
     }
     bound_max_body(config, default_max_body);
     return true;
 }
 
-/* The names of a CHOICE, without the other names for the same: "a|b". */
-static void write_choices(const char *choices, char *out, size_t out_size) {
-    size_t len = 0;
-    bool is_other = false;
-    for (const char *at = choices; *at && len + 1 < out_size; at++) {
-        is_other = *at == '=' || (is_other && *at != ' ');
-        if (!is_other)
-            out[len++] = *at == ' ' ? '|' : *at;
+/* What the setting needs to have an effect; NULL if it has one. The container and the service set
+ * DATA_PATH, whatever the provider is. */
+static const char *needs(const struct config *config, const struct setting *setting) {
+    bool is_redis = config->data_provider == PROVIDER_REDIS;
+    if (!is_redis && strncmp(setting->env, "REDIS_", 6) == 0)
+        return "DATA_PROVIDER=redis";
+    switch (setting->offset) {
+    case AT(sync): return config->data_provider == PROVIDER_SQLITE ? NULL : "DATA_PROVIDER=sqlite";
+    case AT(data_max_bytes): return is_redis ? "DATA_PROVIDER=sqlite" : NULL;
+    case AT(rate_limit_frame): return config->rate_limit_limit ? NULL : "RATE_LIMIT_LIMIT";
+    case AT(redis_host): return *config->redis_url ? "no REDIS_URL" : NULL;
+    case AT(redis_master):
+    case AT(redis_sentinel_pass): return *config->redis_sentinel ? NULL : "REDIS_SENTINEL";
+    default: return NULL;
     }
-    out[len] = '\0';
+}
+
+bool config_next_idle(const struct config *config, size_t *at, struct idle_setting *idle) {
+    while (*at < SETTING_COUNT) {
+        size_t i = (*at)++;
+        if (!(config->given >> i & 1))
+            continue;
+        *idle = (struct idle_setting){settings[i].env, needs(config, &settings[i])};
+        if (idle->needs)
+            return true;
+    }
+    /* Where other servers are told their port. LISTEN is the first setting. */
+    const char *port = getenv("PORT");
+    *idle = (struct idle_setting){"PORT", "LISTEN=:PORT"};
+    return (*at)++ == SETTING_COUNT && port && *port && !(config->given & 1);
 }
 
 bool config_next(size_t *at, struct setting_told *told) {
@@ -263,7 +309,7 @@ bool config_next(size_t *at, struct setting_told *told) {
         told->flag[i] =
             setting->env[i] == '_' ? '-' : (char)tolower((unsigned char)setting->env[i]);
     if (setting->kind == CHOICE)
-        write_choices(setting->choices, told->value, sizeof told->value);
+        write_choices(setting->choices, "|", "|", told->value, sizeof told->value);
     else
         snprintf(told->value, sizeof told->value, "%s", values[setting->kind]);
     return true;

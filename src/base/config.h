@@ -53,6 +53,7 @@ struct config {
     int64_t redis_timeout;  /* milliseconds */
     int log_level;          /* enum log_level */
     int log_json;           /* bool */
+    uint64_t given;         /* which of them were given: the order is config_next()'s */
 };
 
 /*
@@ -61,6 +62,14 @@ struct config {
  * false and `error` holds one line that names the setting and what it takes.
  */
 bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size);
+
+/* A setting that was given and has no effect beside the others. */
+struct idle_setting {
+    const char *env, *needs; /* what would give it one, as NAME=value */
+};
+
+/* Goes through those, from `*at` 0 on; false at the end. */
+bool config_next_idle(const struct config *config, size_t *at, struct idle_setting *idle);
 
 /* A setting as --help tells it. */
 struct setting_told {

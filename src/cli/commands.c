@@ -42,7 +42,7 @@ const struct command_told commands_told[COMMANDS] = {
          .about =
              "Prints a new secret address below BASE_URL, for example https://example.com: a slash "
              "and 128 random bits as 22 characters. Who has it may send, read and delete. Without "
-             "BASE_URL it is below http://localhost:3000.\n"
+             "BASE_URL it is below http://localhost:3000; http:// may be left out.\n"
              "With --keys it prints the three addresses of a new channel: one that may do "
              "everything (`r_`), one that only reads (`v_`), and one that only sends (`w_`); with "
              "--json as one line, `{\"all\":\"...\",\"read\":\"...\",\"send\":\"...\"}`. If "

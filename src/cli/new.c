@@ -1,4 +1,5 @@
 #include "cli/new.h"
+#include "base/address.h"
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/keys.h"
@@ -14,6 +15,32 @@ static struct slice without_slashes(struct slice base) {
     while (base.len && base.data[base.len - 1] == '/')
         base.len--;
     return base;
+}
+
+/* The length of http:// or https:// in front of it; 0 without. */
+static size_t scheme_bytes(struct slice text) {
+    static const struct slice schemes[] = {SLICE("http://"), SLICE("https://")};
+    for (size_t i = 0; i < 2; i++)
+        if (text.len >= schemes[i].len &&
+            slice_equal_nocase((struct slice){text.data, schemes[i].len}, schemes[i]))
+            return schemes[i].len;
+    return 0;
+}
+
+/* Writes the address that the secrets are below, with http:// where the user has left it out; false
+ * if it is of no web server. Nothing at all, and a path without a server, stay as they are. */
+static bool write_base(struct slice text, struct buf *base) {
+    struct slice host = slice_after(text, scheme_bytes(text));
+    if (host.len == text.len && text.len && text.data[0] != '/' && key_kind(text) == KEY_PLAIN)
+        buf_append(base, "http://", 7);
+    buf_append(base, text.data, text.len);
+    const char *slash = memchr(host.data, '/', host.len);
+    size_t rest = host.len;
+    host.len = slash ? (size_t)(slash - host.data) : rest;
+    if (!host.len)
+        return host.data == text.data;
+    const char *colon = memrchr(host.data, ':', host.len);
+    return !colon || host.data[host.len - 1] == ']' || address_is_sound(host);
 }
 
 /* 128 random bits as 22 characters that need no escape in an address. */
@@ -104,11 +131,16 @@ int new_run(int argc, char **argv) {
     }
     if (options.word_count > 1 || (options.json && !options.keys))
         return options_complain(USAGE, "usage: longline new [--keys [--json]] [BASE_URL]");
-    struct slice base =
-        without_slashes(slice_of(options.word_count ? options.words[0] : "http://localhost:3000"));
-    if (options.keys)
-        print_three(base, options.json);
+    struct buf base = {0};
+    struct slice word = slice_of(options.word_count ? options.words[0] : "localhost:3000");
+    bool is_sound = write_base(without_slashes(word), &base);
+    struct slice address = {base.data, base.len};
+    if (!is_sound)
+        options_complain(USAGE, "BASE_URL is the address of a web server: http://localhost:3000");
+    else if (options.keys)
+        print_three(address, options.json);
     else
-        print_secret(base);
-    return EXIT_SUCCESS;
+        print_secret(address);
+    buf_deinit(&base);
+    return is_sound ? EXIT_SUCCESS : USAGE;
 }

@@ -153,12 +153,12 @@ static int open_listener(struct listener *listener, const struct sockaddr_storag
     return error;
 }
 
-static void log_listening(const struct listener *listener, struct slice address) {
+static void log_listening(const struct listener *listener) {
     struct sockaddr_storage bound = {0};
     socklen_t len = sizeof bound;
     char ip[64] = "", text[512];
     if (listener->unix_path) {
-        snprintf(text, sizeof text, "%.*s", (int)address.len, address.data);
+        snprintf(text, sizeof text, "unix:%s", listener->unix_path);
     } else {
         getsockname(listener->fd, (struct sockaddr *)&bound, &len);
         uv_ip_name((struct sockaddr *)&bound, ip, sizeof ip);
@@ -170,22 +170,42 @@ static void log_listening(const struct listener *listener, struct slice address)
     log_info("listening", "address", text, NULL);
 }
 
-const char *listeners_add(struct listeners *listeners, struct slice text) {
-    if (listeners->count == LISTENERS_MAX)
-        return "too many addresses";
+void listeners_log(const struct listeners *listeners) {
+    for (int i = 0; i < listeners->count; i++)
+        log_listening(&listeners->list[i]);
+}
+
+/* Writes why an address cannot be listened on. */
+static void write_reason(struct slice text, int error, char *why, size_t why_size) {
+    struct slice folder = address_unix_path(text);
+    while (folder.len > 1 && folder.data[folder.len - 1] != '/')
+        folder.len--;
+    if (error == UV_ENOENT && folder.len)
+        snprintf(why, why_size, "there is no folder %.*s", (int)folder.len, folder.data);
+    else if (error == UV_ENOMEM)
+        snprintf(why, why_size, "out of memory");
+    else
+        snprintf(why, why_size, "%s", uv_strerror(error));
+}
+
+bool listeners_add(struct listeners *listeners, struct slice text, char *why, size_t why_size) {
     struct sockaddr_storage address;
     socklen_t len;
-    const char *wrong = address_resolve(text, &address, &len);
-    if (wrong)
-        return wrong;
+    const char *wrong = listeners->count == LISTENERS_MAX ? "too many addresses"
+                                                          : address_resolve(text, &address, &len);
+    if (wrong) {
+        snprintf(why, why_size, "%s", wrong);
+        return false;
+    }
     struct listener *listener = &listeners->list[listeners->count];
     *listener = (struct listener){.all = listeners};
     int error = open_listener(listener, &address, len);
-    if (error)
-        return error == UV_ENOMEM ? "out of memory" : uv_strerror(error);
+    if (error) {
+        write_reason(text, error, why, why_size);
+        return false;
+    }
     listeners->count++;
-    log_listening(listener, text);
-    return NULL;
+    return true;
 }
 
 void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_shared *connections,

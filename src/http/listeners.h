@@ -43,8 +43,11 @@ struct listeners {
 void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_shared *connections,
                     uint64_t max_connections);
 
-/* Listens on one address (base/address.h). NULL on success, else what is wrong. */
-const char *listeners_add(struct listeners *listeners, struct slice address);
+/* Listens on one address (base/address.h). On failure it writes what is wrong to `why`. */
+bool listeners_add(struct listeners *listeners, struct slice address, char *why, size_t why_size);
+
+/* Logs where they listen. */
+void listeners_log(const struct listeners *listeners);
 
 /* Goes on when there were too many connections, and now there is room. */
 void listeners_check_room(struct listeners *listeners);

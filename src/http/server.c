@@ -118,13 +118,15 @@ bool server_start(uv_loop_t *loop, const struct server_options *options, char *e
     uv_signal_start(&server->interrupt, on_signal, SIGINT);
     struct slice rest = slice_of(options->listen), address;
     while (slice_cut(&rest, ',', &address)) {
-        const char *why = listeners_add(&server->listeners, address);
-        if (why) {
+        char why[256];
+        if (!listeners_add(&server->listeners, address, why, sizeof why)) {
             snprintf(error, error_size, "cannot listen on %.*s: %s", (int)address.len, address.data,
                      why);
             listeners_close(&server->listeners);
             return false;
         }
     }
+    options->on_listening();
+    listeners_log(&server->listeners);
     return true;
 }

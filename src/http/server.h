@@ -16,8 +16,9 @@ struct server_options {
     uint64_t max_connections;   /* 0: as many as descriptors allow */
     uint64_t spare_descriptors; /* more of them that others need, beside 48 for the process */
     struct conn_shared *connections;
-    void (*on_drain)(void);   /* the drain has begun */
-    void (*on_drained)(void); /* no connection is left; called once */
+    void (*on_listening)(void); /* it listens; before the log says where */
+    void (*on_drain)(void);     /* the drain has begun */
+    void (*on_drained)(void);   /* no connection is left; called once */
 };
 
 /* Raises the soft limit on descriptors to the hard one. */

@@ -81,6 +81,20 @@ def test_new_prints_one_fresh_secret_url():
     assert re.fullmatch(r"https://hooks\.example/in/[A-Za-z0-9_-]{22}\n", run("new", "https://hooks.example/in").stdout)
 
 
+@pytest.mark.parametrize("base", ["localhost:3000", "hooks.example/in", "127.0.0.1", "[::1]:3000", "[::1]"])
+def test_new_understands_an_address_without_http(base):
+    assert run("new", base).stdout.startswith(f"http://{base}/")
+    assert keys_of(run("new", "--keys", base))[0].startswith(f"http://{base}/r_")
+    (first, *_) = addresses = [f"{base}/{key}" for key in new_keys()]
+    assert keys_of(run("new", "--keys", first)) == [f"http://{address}" for address in addresses]
+
+
+@pytest.mark.parametrize("base", ["ftp://x", "ws://localhost:3000", "http://", "https:///x", "localhost:port", "mailto:x", "http://a:b/"])
+def test_new_refuses_what_is_no_web_server(base):
+    for arguments in (["new", base], ["new", "--keys", base]):
+        assert is_refused(run(*arguments)) == "longline: BASE_URL is the address of a web server: http://localhost:3000"
+
+
 def test_a_new_url_is_a_channel(start):
     server = start()
     url = run("new", f"http://127.0.0.1:{server.port}").stdout.strip()
@@ -301,7 +315,29 @@ def test_a_taken_port_stops_the_start(start, tmp_path, data_provider):
     ended = run("serve", LISTEN=taken, DATA_PROVIDER=data_provider, DATA_PATH=tmp_path / "other.db", REDIS_HOST=tmp_path / "none.sock")
     assert ended.returncode == 1
     assert taken in ended.stderr and "listening address" not in ended.stderr
+    if data_provider != "redis":  # of a Redis that is away there is a warning
+        assert is_refused(ended, 1) == f"longline: cannot listen on {taken}: address already in use"
     assert server.get("/-/health").status == 200
+
+
+def test_a_unix_socket_in_no_folder_names_the_folder(tmp_path):
+    listen = f"unix:{tmp_path}/none/s"
+    line = is_refused(run("serve", LISTEN=listen, DATA_PATH=tmp_path / "x.db"), 1)
+    assert line == f"longline: cannot listen on {listen}: there is no folder {tmp_path}/none/"
+
+
+def test_a_port_alone_is_every_ipv4_address(start):
+    server = start(LISTEN=":0")
+    assert server.addresses[0].startswith("0.0.0.0:")
+    check_serves(server, server.address)
+
+
+@pytest.mark.providers("memory")
+def test_a_setting_without_effect_is_a_warning(start):
+    server = start(DATA_PROVIDER="memory", REDIS_URL="redis://user:hunter2-secret@h", SYNC="never", PORT="80")
+    told = re.findall(r"warn  setting without effect (.*)", server.log())
+    assert told == ['setting=SYNC needs="DATA_PROVIDER=sqlite"', 'setting=REDIS_URL needs="DATA_PROVIDER=redis"']
+    assert "hunter2" not in server.log()
 
 
 # --- settings ---

@@ -58,7 +58,7 @@ def test_a_signal_during_the_start_ends_it_as_one_later_would(number):
         settings = {"DATA_PROVIDER": "redis", "REDIS_PORT": nobody.getsockname()[1], "REDIS_TIMEOUT": 1000, "LISTEN": "127.0.0.1:0"}
         process = subprocess.Popen([BINARY, "serve"], env=environment(settings), stderr=subprocess.PIPE, text=True)
         try:
-            assert "starting" in process.stderr.readline()
+            assert "redis away" in process.stderr.readline()
             process.send_signal(number)
             _, log = process.communicate(timeout=STOP_S)
         finally:

@@ -53,6 +53,20 @@ def test_publish_from_a_thread(lua, server, refused_url):
     check_publish(script.finish(), server, channel)
 
 
+def test_what_is_no_update_is_refused_before_anything_is_sent(lua, stand_in):
+    server = stand_in([])
+    source = """
+    local client = longline.new(URL)
+    for _, update in ipairs({ "x", 3, true, "{}" }) do
+      out(client:publish(update))
+      out(client:publish_batch({ {}, update }))
+    end
+    out(client:publish(nil))
+    """
+    assert lua(source, URL=server.url).finish() == [[False, "an update is a table"]] * 9
+    assert server.requests == []
+
+
 def test_publish_batch(lua, server):
     channel = server.channel()
     source = """

@@ -30,10 +30,27 @@ def test_poll_works_with_a_query_in_the_address(url, channel):
 
 def test_push_that_the_server_refuses(push, start_server):
     with pytest.raises(LonglineError) as caught:
-        push(start_server(STRICT_JSON="on").url("/channel"), "a string is no update")
+        push(start_server(STRICT_JSON="on").url("/channel"), nested(201))
     assert (caught.value.status, caught.value.retry_after) == (400, None)
-    assert caught.value.description == "Malformed JSON payload: an object or an array is expected"
-    assert str(caught.value) == "400 Malformed JSON payload: an object or an array is expected"
+    assert "200 levels" in caught.value.description
+    assert str(caught.value) == f"400 {caught.value.description}"
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_what_is_no_update_is_refused_before_anything_is_sent(push, stand_in):
+    server = stand_in([])
+    for update in ("x", "", "{}", 3, None, True, 1.5):
+        with pytest.raises(TypeError, match="an object or an array"):
+            push(server.url, update)
+        with pytest.raises(TypeError, match="an object or an array"):
+            push_batch_sync(server.url, [{}, update])
+    assert server.requests == []
 
 
 def test_push_refused_for_a_while(push, stand_in):
@@ -187,8 +204,8 @@ def test_batches(push_batch, url, channel):
 
 @both_batches
 def test_a_batch_that_the_server_refuses(push_batch, start_server):
-    with pytest.raises(LonglineError, match="400 Line 2: Malformed JSON payload"):
-        push_batch(start_server(STRICT_JSON="on").url("/channel"), [{}, "text", {}])
+    with pytest.raises(LonglineError, match="400 Line 2: .*200 levels"):
+        push_batch(start_server(STRICT_JSON="on").url("/channel"), [{}, nested(201), {}])
 
 
 @both_batches

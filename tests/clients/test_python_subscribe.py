@@ -6,9 +6,10 @@ import hashlib
 import hmac
 import json
 import time
+from urllib.parse import urlsplit
 
 import pytest
-from python_client import AsyncChannel, Channel, Entry, LonglineError, take, take_async
+from python_client import AsyncChannel, AsyncChannels, Channel, Channels, Entry, LonglineError, take, take_async
 from standin import refusal, reply
 
 # --- the cursor ---
@@ -194,12 +195,29 @@ def test_what_has_no_callback_is_logged_without_the_address(stand_in, caplog):
         assert next(channel.updates(ts=4, backoff=0.001)) == [9]
     lines = [record.getMessage() for record in caplog.records if record.name == "longline"]
     assert len(lines) == 4
-    assert lines[1].startswith("503 Down; the next try is in 0.0 s")
-    assert lines[2:] == [
+    assert all(line.startswith(f"longline (127.0.0.1:{urlsplit(server.url).port}): ") for line in lines)
+    texts = [line.split(": ", 1)[1] for line in lines]
+    assert texts[1].startswith("503 Down; the next try is in 0.0 s")
+    assert texts[2:] == [
         "the channel's data is not what it was; going on from ts 3",
         "5 updates are no longer kept and have been missed",
     ]
     assert "conformance-channel" not in caplog.text
+
+
+def test_repr_shows_the_host_and_not_the_path():
+    told = [repr(kind(url)) for kind, url in (
+        (Channel, "http://localhost:3000/secret?a=b"),
+        (AsyncChannel, "https://hooks.example/secret"),
+        (Channels, "http://[::1]:3000"),
+        (AsyncChannels, "http://hooks.example:80/"),
+    )]  # fmt: skip
+    assert told == [
+        "<Channel of localhost:3000>",
+        "<AsyncChannel of hooks.example>",
+        "<Channels of [::1]:3000>",
+        "<AsyncChannels of hooks.example>",
+    ]
 
 
 def test_an_error_that_is_raised_leaves_the_subscription_usable(stand_in):

@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { reply, startScript, test } from './helpers.mjs';
@@ -15,7 +17,7 @@ test('npm pack takes exactly these files', async () => {
     const packed = JSON.parse(stdout);
     const [{ name, version, files }] = Array.isArray(packed) ? packed : Object.values(packed);
     assert.deepEqual([name, version], ['longline', '0.1.0']);
-    assert.deepEqual(files.map(({ path }) => path).sort(), ['LICENSE', 'README.md', 'index.d.ts', 'index.js', 'node.js', 'package.json']);
+    assert.deepEqual(files.map(({ path }) => path).sort(), ['LICENSE', 'README.md', 'index.d.cts', 'index.d.ts', 'index.js', 'node.js', 'package.json']);
 });
 
 test('the package is imported by its name, and exports what its types say', async () => {
@@ -23,6 +25,27 @@ test('the package is imported by its name, and exports what its types say', asyn
     assert.deepEqual(Object.keys(module).sort(), ['Channel', 'Channels', 'LonglineError', 'newKeys']);
     const types = await readFile(`${directory}/index.d.ts`, 'utf8');
     assert.deepEqual([...types.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name).sort(), ['Channel', 'Channels', 'LonglineError', 'newKeys']);
+});
+
+test('require() finds the package, its types and its package.json', async () => {
+    const require = createRequire(import.meta.url);
+    const { exports, version } = require('longline/package.json');
+    assert.equal(version, '0.1.0');
+    assert.equal(require.resolve('longline'), `${directory}node.js`);
+    // TypeScript takes a .d.ts of this package for one of an ES module, which require() did not always load.
+    assert.equal(await readFile(`${directory}/${exports['.'].require.types}`, 'utf8'), await readFile(`${directory}/index.d.ts`, 'utf8'));
+    if (process.features.require_module) assert.equal(require('longline').Channel, (await import('longline')).Channel);
+});
+
+test('npm installs the folder into a project, and leaves nothing in the folder', async (t) => {
+    const project = await mkdtemp(`${tmpdir()}/longline-`);
+    t.after(() => rm(project, { recursive: true }));
+    const before = (await readdir(directory)).sort();
+    const run = (...command) => promisify(execFile)(command[0], command.slice(1), { cwd: project });
+    await run('npm', 'install', '--offline', '--no-audit', '--no-fund', directory);
+    const { stdout } = await run(process.execPath, '--input-type=module', '-e', 'console.log(typeof (await import("longline")).Channel)');
+    assert.equal(stdout, 'function\n');
+    assert.deepEqual((await readdir(directory)).sort(), before);
 });
 
 test('nothing that only Node has, and nothing that a strict CSP forbids', async () => {

@@ -99,10 +99,12 @@ test('members in any order, unknown ones, and names that are traps', async () =>
     assert.equal({}.polluted, undefined);
 });
 
-test('a value is parsed once, when it is first read', async () => {
+test('the text is cut out once, when it is first read', async () => {
     const [entry] = await read(wrap(['{"a":1}']));
-    assert.equal(typeof Object.getOwnPropertyDescriptor(entry, 'update').get, 'function');
-    assert.equal(entry.update, entry.update);
+    const descriptor = () => Object.getOwnPropertyDescriptor(entry, 'text');
+    assert.equal(typeof descriptor().get, 'function');
+    assert.equal(entry.text, '{"a":1}');
+    assert.equal(descriptor().value, '{"a":1}');
     assert.deepEqual({ ...entry }, { ts: 1, text: '{"a":1}', update: { a: 1 } });
 });
 
@@ -127,11 +129,21 @@ test('1 MiB of anything takes a moment', async () => {
     }
 });
 
-test('nesting beyond what longline stores is refused, not a stack overflow', async () => {
+test('nesting beyond what longline stores does no harm', async () => {
     const nested = (levels) => wrap(['['.repeat(levels) + ']'.repeat(levels)]);
-    assert.equal((await read(nested(500)))[0].text.length, 1000);
-    await assert.rejects(read(nested(500_000)), { status: 200, message: /no JSON at character/ });
-    await assert.rejects(read(wrap(['['.repeat(500_000)])), { status: 200, message: /no JSON at character/ });
+    for (const levels of [500, 500_000]) assert.equal((await read(nested(levels)))[0].text.length, 2 * levels);
+    await assert.rejects(read(wrap(['['.repeat(500_000)])), { status: 200, message: /no JSON$/ });
+});
+
+test('an error does not show what is in a reply', async () => {
+    await assert.rejects(read(wrap(['{"password":"secret"'])), ({ message, cause }) => !/secret/.test(message + cause.message));
+});
+
+test('replies after a large one, and after one that was cut, are their own', async () => {
+    const bodies = [wrap([`["${'x'.repeat(6 << 20)}"]`]), '{"ok":true,"ts":9,"upda', wrap(['["y"]', '["z"]'])];
+    const fetch = async (_, { signal }) => new Response(bodies.shift() ?? new ReadableStream({ start: (controller) => signal.addEventListener('abort', () => controller.error()) }));
+    const channel = new Channel('http://test/x', { fetch, backoffMs: 1 });
+    assert.deepEqual((await take(channel.updates({ onError() {} }), 2)).map(([text]) => text.length), [6 << 20, 1]);
 });
 
 test('text is UTF-8 whatever way it is cut, and nothing else', async () => {

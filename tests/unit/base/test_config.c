@@ -235,6 +235,61 @@ static void test_choices_are_told_once_each(void **state) {
             assert_string_equal(told.value, "FILE");
 }
 
+/* The settings without effect, as "NAME needs; NAME needs; ". */
+static const char *idle_of(const char *flags) {
+    static char text[512];
+    struct idle_setting idle;
+    size_t len = 0;
+    assert_true(load(flags));
+    *text = '\0';
+    for (size_t at = 0; config_next_idle(&config, &at, &idle);)
+        len += (size_t)snprintf(text + len, sizeof text - len, "%s %s; ", idle.env, idle.needs);
+    return text;
+}
+
+static void test_settings_without_effect(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", ""},
+        {"--data-path x --sync never --data-ttl 5 --data-max-bytes 1 --rate-limit-limit 1 "
+         "--rate-limit-frame 1",
+         ""},
+        {"--redis-url redis://h --redis-wait 1:1",
+         "REDIS_URL DATA_PROVIDER=redis; REDIS_WAIT DATA_PROVIDER=redis; "},
+        {"--data-provider memory --sync never --data-path x --data-max-bytes 1",
+         "SYNC DATA_PROVIDER=sqlite; "},
+        {"--data-provider redis --redis-url redis://h --redis-host h --redis-master m",
+         "REDIS_HOST no REDIS_URL; REDIS_MASTER REDIS_SENTINEL; "},
+        {"--data-provider redis --sync never --data-path x --data-max-bytes 1",
+         "SYNC DATA_PROVIDER=sqlite; DATA_MAX_BYTES DATA_PROVIDER=sqlite; "},
+        {"--data-provider redis --redis-sentinel h:1 --redis-master m --redis-sentinel-pass p", ""},
+        {"--rate-limit-frame 9", "RATE_LIMIT_FRAME RATE_LIMIT_LIMIT; "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(idle_of(cases[i][0]), cases[i][1]);
+
+    setenv("REDIS_DATA_TTL", "5", 1); /* the older name of a setting that always has one */
+    setenv("REDIS_HOST", "", 1);
+    assert_string_equal(idle_of(""), "");
+    setenv("REDIS_HOST", "h", 1);
+    assert_string_equal(idle_of(""), "REDIS_HOST DATA_PROVIDER=redis; ");
+    unsetenv("REDIS_HOST");
+    setenv("PORT", "80", 1);
+    assert_string_equal(idle_of(""), "PORT LISTEN=:PORT; ");
+    assert_string_equal(idle_of("--listen :80"), "");
+    unsetenv("PORT");
+}
+
+static void test_choices_read_as_a_sentence(void **state) {
+    (void)state;
+    assert_false(load("--sync x"));
+    assert_string_equal(error, "--sync takes always, interval or never, not \"x\"");
+    assert_false(load("--data-provider x"));
+    assert_string_equal(error, "--data-provider takes sqlite, memory or redis, not \"x\"");
+    assert_false(load("--purge x"));
+    assert_string_equal(error, "--purge takes off or on, not \"x\"");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_defaults, clear_environment),
@@ -245,6 +300,8 @@ int main(void) {
         cmocka_unit_test_setup(test_long_value, clear_environment),
         cmocka_unit_test(test_every_setting_is_told),
         cmocka_unit_test(test_choices_are_told_once_each),
+        cmocka_unit_test_setup(test_settings_without_effect, clear_environment),
+        cmocka_unit_test_setup(test_choices_read_as_a_sentence, clear_environment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,6 +183,10 @@ class ClientBase(Generic[Link]):
         self._subscriptions: weakref.WeakSet[SubscriptionBase[Any, Link]] = weakref.WeakSet()
         self._closed = False
 
+    def __repr__(self) -> str:
+        # Not the path: it is the channel's secret.
+        return f"<{type(self).__name__} of {self._address.authority}>"
+
     def stop(self) -> None:
         """Ends every subscription at once, also one that waits."""
         with self._lock:

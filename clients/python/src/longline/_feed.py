@@ -126,12 +126,17 @@ class Feed(Generic[Item]):
         """
         self._rest_s, is_told = self._pace.failed(error, waited_s if self._waits else 0)
         if is_told:
-            tell = self._callbacks.on_error or functools.partial(log_error, delay=self._rest_s)
-            self._steps.append(Tell(tell, error))
+            self._steps.append(self._tell_error(error, self._rest_s))
         else:
-            log_cut(waited_s, self._pace.sleep_s)
+            log_cut(self._address.authority, waited_s, self._pace.sleep_s)
 
     # --- for the subclasses ---
+
+    def _tell_error(self, error: LonglineError, delay: float) -> Tell:
+        return Tell(self._callbacks.on_error or functools.partial(log_error, self._address.authority, delay=delay), error)
+
+    def _logging(self, log: Callable[[str, Any], None]) -> Callable[[Any], None]:
+        return functools.partial(log, self._address.authority)
 
     def _ask(self) -> Ask:
         raise NotImplementedError
@@ -193,7 +198,8 @@ class ChannelFeed(Feed[Item]):
         return Ask(self._address.target(query.lstrip("&")), self._timeout + (self._pace.sleep_s if self._waits else 0))
 
     def _take(self, reply: Reply) -> bool:
-        on_missed, on_reset = self._callbacks.on_missed or log_missed, self._callbacks.on_reset or log_reset
+        calls = self._callbacks
+        on_missed, on_reset = calls.on_missed or self._logging(log_missed), calls.on_reset or self._logging(log_reset)
         return self._queue(self.cursor, page_of(reply, self._full), on_missed, on_reset, self._pick)
 
 
@@ -235,10 +241,10 @@ class ChannelsFeed(Feed[Item]):
     def _take_channel(self, name: str, page: Union[Page, LonglineError]) -> bool:
         calls = self._callbacks
         if isinstance(page, LonglineError):
-            self._steps.append(Tell(calls.on_error or functools.partial(log_error, delay=0), page))
+            self._steps.append(self._tell_error(page, 0))
             return True
-        on_missed = functools.partial(calls.on_missed, name) if calls.on_missed else log_missed
-        on_reset = functools.partial(calls.on_reset, name) if calls.on_reset else log_reset
+        on_missed = functools.partial(calls.on_missed, name) if calls.on_missed else self._logging(log_missed)
+        on_reset = functools.partial(calls.on_reset, name) if calls.on_reset else self._logging(log_reset)
         return self._queue(self.cursors[name], page, on_missed, on_reset, functools.partial(self._pick, name))
 
 

@@ -178,6 +178,8 @@ def batch_body(updates: Iterable[object]) -> Body:
 def json_bytes(update: object) -> bytes:
     """The update's JSON text, in one line."""
     text = json.dumps(update, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if text[0] not in "{[":  # the server would keep it as text
+        raise TypeError("an update is what json.dumps makes an object or an array of")
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -247,20 +249,23 @@ def is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def log_error(error: LonglineError, delay: float) -> None:
-    log.warning("%s; the next try is in %.1f s", error, delay)
+# `authority` is the server's host and port: the address's path is the channel's secret.
 
 
-def log_missed(count: int) -> None:
-    log.warning("%d updates are no longer kept and have been missed", count)
+def log_error(authority: str, error: LonglineError, delay: float) -> None:
+    log.warning("longline (%s): %s; the next try is in %.1f s", authority, error, delay)
 
 
-def log_reset(ts: int) -> None:
-    log.warning("the channel's data is not what it was; going on from ts %d", ts)
+def log_missed(authority: str, count: int) -> None:
+    log.warning("longline (%s): %d updates are no longer kept and have been missed", authority, count)
 
 
-def log_cut(waited_s: float, sleep_s: float) -> None:
-    log.debug("a poll was cut after %.1f s; the next one waits %.1f s", waited_s, sleep_s)
+def log_reset(authority: str, ts: int) -> None:
+    log.warning("longline (%s): the channel's data is not what it was; going on from ts %d", authority, ts)
+
+
+def log_cut(authority: str, waited_s: float, sleep_s: float) -> None:
+    log.debug("longline (%s): a poll was cut after %.1f s; the next one waits %.1f s", authority, waited_s, sleep_s)
 
 
 # --- parsing JSON so that each update keeps its exact text ---

@@ -111,6 +111,7 @@ class Channel(Client, ChannelBase["Connection", "Subscription[Any]", "Subscripti
     def push(self, update: object) -> int:
         """Stores an update and returns its ts. json.dumps must make an object or an array of it.
 
+        Otherwise it raises TypeError, and nothing is sent.
         Raises LonglineError if it was not stored, or may not have been (status 0, some 503s).
         It never tries again by itself, because that could store the update twice.
         """
