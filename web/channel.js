@@ -48,7 +48,7 @@ export function nameFrom(text) {
 
 /** The name to begin with where the address has none: the last one that this reader made or typed. */
 export function ownName() {
-    const name = memory.get('channel') ?? freshName();
+    const name = memory.get('channel') || freshName();
     rememberName(name);
     return name;
 }
