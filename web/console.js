@@ -493,7 +493,7 @@ function closeDetail() {
 /** On a narrow screen an open update covers all else, which then takes no focus. */
 function setReading(isReading) {
     document.body.classList.toggle('reading', isReading);
-    for (const node of document.querySelectorAll('.bar, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
+    for (const node of document.querySelectorAll('.bar, .channels, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
 }
 
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(isReading()));

@@ -3,7 +3,7 @@
 
 import { memory } from './channel.js';
 
-const TYPED_IN = 'input, textarea, select, [contenteditable]';
+const TYPED_IN = 'input:not([type=checkbox]), textarea, select, [contenteditable]';
 
 /** act: {key: () => whether it did something}; `letters` is the checkbox for the keys of a single character. */
 export function onKeys(act, letters) {
