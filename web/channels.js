@@ -1,18 +1,17 @@
-// The channels that this browser keeps: names of one's own for them, and how many updates of each nobody has seen. They
-// stand in local storage, so all tabs have the same. The one that the page shows is followed by its feed; what the newest
-// ids of the others are, one poll for all asks now and then.
+// The channels that this browser keeps in local storage, and how many updates of each nobody has seen. A feed follows the
+// one that the page shows; of the others, one poll for all asks now and then for the newest ids.
 
 import { accessOf, memory, root } from './channel.js';
 import { oneLine } from './text.js';
 
-export const CHANNELS_MAX = 64; // as many as the server answers at once
+const CHANNELS_MAX = 64; // as many as the server answers at once
 export const TITLE_MAX = 40;
 const POLL_MS = 4000;
 const POLL_HIDDEN_MS = 10_000;
 const POLL_FAILED_MAX_MS = 60_000;
 const POLL_GAP_MS = 1000; // between two that wait
 const WAIT_S = 25;
-const ANSWER_MS = 20_000; // no answer for so long, beyond what it waits, is none
+const ANSWER_MS = 45_000; // no answer for so long is none
 const SAVE_MS = 500;
 
 /** What a channel is called: by its reader, else by what cannot read it. */
@@ -42,12 +41,10 @@ export class Channels {
      */
     constructor(on) {
         this.#on = on;
-        addEventListener('storage', ({ key }) => {
-            if (key !== null && key !== 'longline.channels') return;
+        addEventListener('storage', () => {
             if (this.#known(this.current)?.seen >= this.#newest.get(this.current)) this.#unseen = 0; // in another tab
             this.#begin();
         });
-        addEventListener('pagehide', () => this.#save());
         document.addEventListener('visibilitychange', () => {
             if (!document.hidden) this.#unseen = 0;
             this.#see();
@@ -56,7 +53,7 @@ export class Channels {
         });
     }
 
-    /** Those that are kept, and behind them the one that is shown if it is not: {name, title, isKept, unseen}. */
+    /** Those that are kept, and the one that is shown: {name, title, isKept, unseen}. */
     get all() {
         const all = this.#read().map(({ name, title, seen = Infinity }) => {
             const unseen = name === this.current ? this.#unseen : Math.max(0, (this.#newest.get(name) ?? 0) - seen);
@@ -72,19 +69,17 @@ export class Channels {
         this.current = name;
         this.#unseen = 0;
         const isOwn = name !== undefined && memory.get('channel') === name;
-        const kept = this.#read();
         const known = this.#known(name);
-        const hasRoom = known || !isOwn || kept.length < CHANNELS_MAX;
         if (known?.isOwn) memory.set('channel', name);
-        if (isOwn && !known && hasRoom) this.#write([...kept, { name, title: '', isOwn }]);
+        if (isOwn && !known) this.#write([...this.#read(), { name, title: '', isOwn }]);
         this.#begin();
-        return hasRoom;
+        return !isOwn || Boolean(this.#known(name));
     }
 
     /** Keeps these from now on, and no others: [{name, title}]. */
     keep(wanted) {
         this.#save();
-        this.#write(wanted.slice(0, CHANNELS_MAX).map(({ name, title }) => ({ ...this.#known(name), name, title: oneLine(title.trim(), TITLE_MAX) })));
+        this.#write(wanted.map(({ name, title }) => ({ ...this.#known(name), name, title: oneLine(title.trim(), TITLE_MAX) })));
         this.#see();
         // The next visit does not begin with what was forgotten.
         if (!this.#known(memory.get('channel'))) memory.set('channel', this.#kept.find(({ isOwn }) => isOwn)?.name ?? '');
@@ -132,7 +127,7 @@ export class Channels {
         else this.#polling = setTimeout(() => this.poll(), Math.min(pause * 2 ** this.#failures, POLL_FAILED_MAX_MS));
     }
 
-    /** The names to ask about, each with all under which its channel is kept: the server takes one of them. */
+    /** The names to ask about, each with all names of its channel: the server takes one. */
     #others() {
         const byAddress = new Map();
         for (const { name } of this.#read()) {
@@ -152,7 +147,7 @@ export class Channels {
                 const channel = this.#known(name);
                 if (newest > (this.#newest.get(name) ?? channel?.seen ?? newest)) grown.push(name);
                 this.#newest.set(name, newest);
-                // Of one that was never shown, what is there is known; and ids may begin anew.
+                // What was there before it was kept is known; and ids may begin anew.
                 if (channel && !(channel.seen <= newest)) this.#mark(name, channel.seen === undefined ? newest : 0);
             }
         }
@@ -184,12 +179,12 @@ export class Channels {
     }
 
     #write(kept) {
-        this.#kept = kept;
-        this.#stored = JSON.stringify(kept);
+        this.#kept = kept.slice(0, CHANNELS_MAX);
+        this.#stored = JSON.stringify(this.#kept);
         memory.set('channels', this.#stored);
     }
 
-    /** Another tab may have written. Where the browser stores nothing, this tab alone knows. */
+    /** Another tab may have written; a browser may store nothing. */
     #read() {
         const stored = memory.get('channels');
         if (stored !== null && stored !== this.#stored) {
@@ -202,18 +197,18 @@ export class Channels {
 
 function channelsIn(text) {
     try {
-        return JSON.parse(text).filter(({ name, title }) => typeof title === 'string' && accessOf(name).mayRead).slice(0, CHANNELS_MAX);
+        return JSON.parse(text).filter(({ name, title }) => typeof title === 'string' && accessOf(name).mayRead);
     } catch {
         return [];
     }
 }
 
-/** The server's answers by name: of those that have one. Throws what went wrong. */
+/** The server's answers by name. Throws what went wrong. */
 async function ask(cursors, sleep, signal) {
     const response = await fetch(new URL(`-/poll?sleep=${sleep}&limit=1`, root), {
         method: 'POST',
         body: JSON.stringify(Object.fromEntries(cursors)),
-        signal: AbortSignal.any([signal, AbortSignal.timeout(sleep * 1000 + ANSWER_MS)]),
+        signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
     });
     if (!response.ok) throw new Error(`The server answered ${response.status}`);
     return (await response.json()).channels;

@@ -1,5 +1,5 @@
-// Notifications of the desktop about what comes while nobody sees the page: if the reader asks for them, one for all of a
-// burst, and without an address or a body in it.
+// Notifications of the desktop, if the reader asks for them, of what comes while nobody sees the page: one for a burst,
+// without an address or a body.
 
 import { memory } from './channel.js';
 import { titleOf } from './channels.js';
@@ -45,7 +45,7 @@ export class Notifier {
         this.#box.checked = false; // until they are allowed
         if (!isSecureContext || !globalThis.Notification) return this.#tell('This browser has no notifications for the page: they need https and, on a phone, an installed app.');
         const answer = await Notification.requestPermission();
-        if (answer === 'denied') return this.#tell('The browser denies notifications to this page. Allow them in its settings for this site, and try again.');
+        if (answer === 'denied') return this.#tell('The browser denies notifications to this page: its settings for this site allow them.');
         if (answer !== 'granted') return;
         this.#box.checked = true;
         memory.set('notify', 'on');

@@ -122,10 +122,10 @@ pageTest('one request asks for all other channels, now and then, and waits for n
     await untilLive(page);
     const asked = () => paths.filter(({ pathname }) => pathname === '/-/poll');
     await page.waitForFunction(() => JSON.parse(localStorage.getItem('longline.channels')).slice(0, 63).every(({ seen }) => seen === 0));
-    for (const { name } of channels.slice(0, 5)) await push(`${origin}/${name}`, { n: 1 });
+    for (const { name } of [0, 2, 3, 4].map((n) => channels[n])) await push(`${origin}/${name}`, { n: 1 });
     const before = asked().length;
     await page.clock.runFor(5000);
-    await page.waitForFunction(() => document.title.startsWith('(6) ')); // the first is there twice
+    await page.waitForFunction(() => document.title.startsWith('(5) ')); // the first is there twice
     assert.equal(asked().length, before + 1);
     for (const { searchParams } of asked()) assert.equal(searchParams.get('sleep'), '0');
     const names = new Set(paths.map(({ pathname }) => pathname.split('/')[1]).filter((name) => name && name !== '-'));
