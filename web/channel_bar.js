@@ -50,8 +50,12 @@ export class ChannelBar {
             const { item, link, text, count } = this.#itemOf(channel.name);
             if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
             const isCurrent = channel.name === this.#channels.current;
-            if (isCurrent) link.setAttribute('aria-current', 'page');
-            else link.removeAttribute('aria-current');
+            if (isCurrent && !link.ariaCurrent) {
+                link.setAttribute('aria-current', 'page');
+                link.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+            } else if (!isCurrent) {
+                link.removeAttribute('aria-current');
+            }
             setText(text, titleOf(channel));
             setText(count, channel.unseen ? channel.unseen.toLocaleString() : '');
             count.hidden = !channel.unseen;
