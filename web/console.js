@@ -2,6 +2,8 @@
 // it is shown.
 
 import { accessOf, fragmentOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
+import { ChannelBar } from './channel_bar.js';
+import { Channels } from './channels.js';
 import { connectionLine } from './connection.js';
 import { Consumers } from './consumers.js';
 import { describe, requestText } from './describe.js';
@@ -9,12 +11,15 @@ import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Deletion } from './deletion.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
+import { Follow } from './follow.js';
 import { onKeys } from './keyboard.js';
 import { List } from './list.js';
+import { Notifier } from './notifier.js';
 import { Refused } from './refused.js';
 import { Search } from './search.js';
 import { snippetsFor } from './snippets.js';
-import { copyText, durationText, element, failureText, flash, isUnreached, plural, timeText } from './text.js';
+import { copyText, durationText, element, failureText, flash, isUnreached, plural } from './text.js';
+import { markDay, timeOf } from './times.js';
 
 const PUSH_MS = 20_000; // no answer to a push for so long is none
 const TYPING_MS = 120; // from the last key to the filter
@@ -40,15 +45,18 @@ let shown = []; // what of the feed the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let isOpened = false; // whether what was there has been shown
 let isSettled = true; // whether what is open is one of what is shown, as far as that is needed
-let unseen = 0; // updates that came while the page was hidden
 let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
-const list = new List($('list'), { fill: fillRow, select: open, end: showOlder });
+const list = new List($('list'), { fill: fillRow, select: open, end: showOlder, mark: (row, { at }, above) => markDay(row.querySelector('time'), at, above?.at) });
 const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
+const follow = new Follow($('follow'), showNewest);
+const channels = new Channels({ change: () => bar.show(), came: (name) => notifier.came(name), isAway: () => feed?.state === 'waiting', waits: () => document.hidden && notifier.isOn });
+const bar = new ChannelBar(channels);
+const notifier = new Notifier($('notify'), channels, { tell: notice, open: (name, id) => (location.hash = fragmentOf(name, { id })) });
 
 // ---------------------------------------------------------------------------------------------- which channel
 
@@ -74,6 +82,7 @@ function begin() {
     access = accessOf(name);
     place = { name, room, filter: typed, id };
     showAccess();
+    const isKept = channels.show(access.mayRead ? name : undefined);
     if (!access.mayRead) {
         stopReading();
         showState('idle', 'This address only sends');
@@ -81,17 +90,18 @@ function begin() {
     }
     $('filter').value = typed;
     reset();
-    follow(readFilter($('filter').value).where);
+    if (!isKept) notice('This browser keeps no more channels, so not this one either. Forget one of them first.');
+    listen(readFilter($('filter').value).where);
     filter();
     refused.watch(access.address);
     consumers.watch(access);
 }
 
 /** Begins to read the channel, or those of its updates that meet conditions. */
-function follow(where) {
+function listen(where) {
     feedTurn++;
     feed?.close();
-    feed = new Feed(access.address, { change, state: showState, notice }, { where });
+    feed = new Feed(access.address, { change, state: showState, notice }, { where, dozes: () => !notifier.isOn });
     feed.start();
 }
 
@@ -99,6 +109,7 @@ function follow(where) {
 function stopAt(text) {
     access = undefined;
     showAccess();
+    channels.show();
     stopReading();
     showState('stopped', text);
     $('retry').hidden = true;
@@ -141,10 +152,9 @@ function forget() {
     search?.close(); // what is looked through is another channel's
     search = undefined;
     shown = [];
-    seen = unseen = 0;
+    seen = 0;
     isOpened = false;
     isSettled = true;
-    document.title = 'longline';
     $('kept').textContent = '';
     $('delete-all').hidden = true;
     list.selected = undefined;
@@ -229,7 +239,9 @@ function change() {
         seen = newest;
         search.add(added);
     }
+    channels.came(0, feed.total);
     refresh();
+    follow.came(shown.at(-1));
 }
 
 /** Shows what there is now; `isOther`: all is another list. */
@@ -280,10 +292,8 @@ async function showOlder() {
 function announce(entries) {
     const added = entries.filter(({ ts }) => !(ts <= feed.history));
     if (!added.length) return;
-    if (document.hidden) {
-        unseen += added.length;
-        document.title = `(${unseen}) longline`;
-    }
+    channels.came(added.length, feed.total);
+    notifier.came(place.name, added.at(-1).ts);
     if (!unsaid) setTimeout(say, saidAt + SAY_MS - performance.now());
     unsaid += added.length;
 }
@@ -293,12 +303,6 @@ function say() {
     saidAt = performance.now();
     unsaid = 0;
 }
-
-document.addEventListener('visibilitychange', () => {
-    if (document.hidden) return;
-    unseen = 0;
-    document.title = 'longline';
-});
 
 function showEmpty() {
     const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (feed.where.length > 0 && feed.mayHave()))));
@@ -344,7 +348,7 @@ function fillRow(row, entry) {
     row.append(
         element('span', { className: 'id' }, `#${entry.ts}`),
         element('span', {}, ...(entry.same_as ? [element('span', { className: 'tag' }, 'again'), ' '] : []), element('strong', {}, title || request), title && request ? ` ${request}` : ''),
-        element('time', {}, timeText(entry.at)),
+        timeOf(entry.at),
         element('span', { className: 'preview' }, preview),
     );
 }
@@ -365,7 +369,7 @@ async function askFor(where) {
     if (turn !== feedTurn) return;
     $('filter-error').textContent = complaint ?? '';
     if (complaint) return;
-    follow(where);
+    listen(where);
     forget();
     filter();
 }
@@ -407,7 +411,10 @@ function open(entry, how) {
     const may = { again: maySend ? again : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
     showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
     $('detail').hidden = false;
-    if (how !== 'shown') place.id = entry.ts;
+    if (how !== 'shown') {
+        place.id = entry.ts;
+        follow.turned(entry.number === shown.at(-1)?.number);
+    }
     if (how === 'chosen') putPlaceSoon();
     if (how === 'opened') {
         const isNew = !isWide() && !isReading();
@@ -415,6 +422,18 @@ function open(entry, how) {
         setReading(true);
         if (!isWide()) $('detail').focus();
     }
+}
+
+/** Opens the newest, where there is room for it beside the list; false: the reader is busy with what is open. */
+function showNewest(isAsked) {
+    const newest = shown.at(-1);
+    if (!newest || !isWide() || list.selected?.number === newest.number) return true;
+    const selection = getSelection();
+    if (!isAsked && ($('detail').contains(document.activeElement) || (!selection.isCollapsed && $('detail').contains(selection.anchorNode)))) return false;
+    place.id = undefined;
+    putPlaceSoon();
+    list.goTo(newest, 'shown');
+    return true;
 }
 
 const isReading = () => document.body.classList.contains('reading');
@@ -474,7 +493,7 @@ function closeDetail() {
 /** On a narrow screen an open update covers all else, which then takes no focus. */
 function setReading(isReading) {
     document.body.classList.toggle('reading', isReading);
-    for (const node of document.querySelectorAll('.bar, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
+    for (const node of document.querySelectorAll('.bar, .channels, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
 }
 
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(isReading()));
@@ -494,7 +513,7 @@ onKeys({
         if (shown.length) $('list').focus();
         return true;
     },
-});
+}, $('letter-keys'));
 
 /** Whether an open update covers the list. */
 const isCovered = () => isReading() && !isWide();

@@ -5,7 +5,8 @@ import { bytesView } from './bytes_view.js';
 import { download, filesOf } from './files.js';
 import { jsonView } from './json_view.js';
 import { extensionOf, hexOf, isBinary } from './kinds.js';
-import { bytesText, copyText, element, flash, focusOn, timeText, visible } from './text.js';
+import { bytesText, copyText, element, flash, focusOn, visible } from './text.js';
+import { whenOf } from './times.js';
 
 const RAW_MAX = 4000; // characters of the raw body drawn at once
 const RAW_MORE = 50_000;
@@ -20,11 +21,11 @@ export function showDetail(article, entry, { address, again, remove, back, first
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
-    const facts = [requestText(entry), entry.from && `from ${entry.from}`, timeText(entry.at), bytesText(sizeOf(entry)), headers['content-type']?.replace(/;\s*boundary=.*/i, '')].filter(Boolean);
+    const facts = [requestText(entry), entry.from && `from ${entry.from}`, ...(entry.at ? [whenOf(entry.at)] : []), bytesText(sizeOf(entry)), headers['content-type']?.replace(/;\s*boundary=.*/i, '')].filter(Boolean);
     article.replaceChildren(
         button('← All updates', back, 'back'),
         title,
-        element('p', { className: 'facts' }, visible(facts.join(' · '))),
+        element('p', { className: 'facts' }, ...facts.flatMap((fact, index) => [index ? ' · ' : '', ...(Array.isArray(fact) ? fact : [visible(fact)])])),
         ...sameAs(entry, first),
         element(
             'p',

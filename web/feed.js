@@ -39,6 +39,7 @@ export class Feed {
     #on;
     #channel;
     #dozing;
+    #dozes;
     #running = new AbortController();
     #closing = new AbortController();
     #updates; // the client's loop; its `ts` is where to go on from
@@ -51,10 +52,14 @@ export class Feed {
     #deleted = 0; // all up to this id
     #changed = false;
 
-    /** on.change(); on.state(name, text, waitMs); on.notice(text). `first`: how many to begin with. */
-    constructor(url, on, { where = [], first = where.length ? FIRST_LOOKED_AT : FIRST_UPDATES } = {}) {
+    /**
+     * on.change(); on.state(name, text, waitMs); on.notice(text). `first`: how many to begin with; dozes(): whether
+     * a tab that nobody has seen for a while asks now and then only.
+     */
+    constructor(url, on, { where = [], dozes = () => true, first = where.length ? FIRST_LOOKED_AT : FIRST_UPDATES } = {}) {
         this.#on = on;
         this.where = where;
+        this.#dozes = dozes;
         this.#first = first;
         this.#askWhatIsKept();
         const fetch = (address, init) => this.#fetch(address, init);
@@ -108,7 +113,7 @@ export class Feed {
     }
 
     async #run(signal) {
-        const isDozing = document.hidden;
+        const isDozing = document.hidden && this.#dozes();
         this.#updates = (isDozing ? this.#dozing : this.#channel).entries({
             sleep: isDozing ? 0 : undefined,
             ts: this.#updates?.ts ?? -this.#first,

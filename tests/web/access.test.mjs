@@ -102,6 +102,32 @@ for (const colorScheme of ['light', 'dark']) {
         await isAccessible(page, 'stopped');
     });
 
+    pageTest(`axe-core finds nothing serious, ${colorScheme}: several channels, and an inbox that is followed`, async ({ open }) => {
+        const page = await open(`${origin}/`, options);
+        await untilLive(page);
+        const own = new URL(page.url()).hash.slice(1);
+        const { all, read } = keysOf();
+        for (let n = 1; n <= 3; n++) await push(`${origin}/${all}`, { n });
+        await page.goto(`${origin}/#${read}`);
+        await page.getByLabel('Follow the newest').check();
+        await push(`${origin}/${own}`, { n: 1 });
+        await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+        await page.locator('#channels .count', { hasText: '1' }).waitFor();
+        await rows(page).filter({ hasText: '#1' }).click();
+        await untilText(page, '.follow', 'Following is paused');
+        await isAccessible(page, 'a bar of channels, one of them not kept, and a pause');
+        await page.locator('#notify').click();
+        await untilText(page, '#notices', 'denies notifications');
+        await isAccessible(page, 'no notifications');
+        await page.setViewportSize({ width: 390, height: 844 });
+        await page.getByRole('button', { name: 'All updates' }).click();
+        await isAccessible(page, 'phone, a bar of channels');
+        await page.getByRole('button', { name: 'Edit…' }).click();
+        await isAccessible(page, 'phone, the names of channels');
+        await page.setViewportSize({ width: 1280, height: 800 });
+        await isAccessible(page, 'the names of channels');
+    });
+
     pageTest(`axe-core finds nothing serious, ${colorScheme}: keys that may do less, and the chat`, async ({ open }) => {
         const name = freshName();
         const url = `${origin}/${name}`;
@@ -121,9 +147,10 @@ for (const colorScheme of ['light', 'dark']) {
         await chat.fill('#name', 'Ann');
         await chat.fill('#text', 'hello');
         await chat.press('#text', 'Enter');
-        await push(url, { name: 'Bob', text: 'hello' });
+        await push(url, { name: 'Bob', text: 'hello, see https://example.org/tea' });
         await push(url, { name: 'Bob', text: 'tea?', room: 'tea' });
         await chat.locator('.count').waitFor();
+        await chat.locator('.message a').waitFor();
         await isAccessible(chat, 'chat');
 
         const phone = await open(`${origin}/#${name}`, { ...options, viewport: { width: 360, height: 640 } });
@@ -239,7 +266,7 @@ pageTest('a screen reader is told: what has come, also the first; how it is conn
     await rows(page).nth(1).waitFor();
     const tree = await page.locator('#list').ariaSnapshot();
     assert.match(tree, /listbox "Updates, newest first"/);
-    assert.match(tree, /option "#1 n: 1 \d.*\{.*n.*:1\}/);
+    assert.match(tree, /option "#1 n: 1 (now|\d+ sec\. ago) .*\{.*n.*:1\}/);
     assert.equal(await page.locator('.row[aria-selected=true]').count(), 1);
     await server.stop();
     await page.locator('#state[role=status] [aria-hidden=true]', { hasText: /Next try in \d+ s/ }).waitFor();
