@@ -1,22 +1,22 @@
 // The console: the page at /. It wires the parts together; see feed.js for what comes in, list.js and detail.js for how
 // it is shown.
 
-import { accessOf, fragmentOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
+import { accessOf, fragmentOf, freshName, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
 import { connectionLine } from './connection.js';
 import { Consumers } from './consumers.js';
 import { describe, requestText } from './describe.js';
-import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Deletion } from './deletion.js';
+import { showDetail } from './detail.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
 import { onKeys } from './keyboard.js';
 import { List } from './list.js';
 import { Refused } from './refused.js';
 import { Search } from './search.js';
-import { snippetsFor } from './snippets.js';
-import { copyText, durationText, element, failureText, flash, isUnreached, plural, timeText } from './text.js';
+import { Sending } from './sending.js';
+import { Snippets } from './snippets.js';
+import { copyText, durationText, element, failureText, flash, plural, timeText } from './text.js';
 
-const PUSH_MS = 20_000; // no answer to a push for so long is none
 const TYPING_MS = 120; // from the last key to the filter
 const TYPING_WHERE_MS = 500; // which asks the server
 const PLACE_MS = 200; // from the last key in the list to the page's address
@@ -49,6 +49,8 @@ const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
+const snippets = new Snippets();
+const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });
 
 // ---------------------------------------------------------------------------------------------- which channel
 
@@ -125,7 +127,7 @@ function showAccess() {
     $('address-hint').textContent = access ? HINTS[kind] : '';
     if (!access) return;
     if (!mayRead) $('send').open = true;
-    selectTab(Number(memory.get('tab')) || 0);
+    snippets.show(access);
     for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
 }
 
@@ -191,14 +193,13 @@ $('reading-link').addEventListener('click', ({ currentTarget }) => copy(`${root.
 
 const showLine = connectionLine(() => feed?.start());
 let wasAway = false; // the server, since the page was last live
-let isUnsent = false; // what the send box says is that no server was there
 
 function showState(state, ...more) {
     showLine(state, ...more);
     if (state === 'stopped' && feed?.where.length) [$('filter-error').textContent] = more;
     if (state === 'waiting') wasAway = true;
     if (state === 'live') {
-        if (wasAway && isUnsent) $('send-error').textContent = '';
+        if (wasAway) sending.serverIsBack();
         wasAway = false;
     }
     $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
@@ -404,7 +405,7 @@ const isWide = () => matchMedia('(min-width: 800px)').matches;
 
 function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
-    const may = { again: maySend ? again : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
+    const may = { again: maySend ? (entry, button) => sending.again(entry, button) : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
     showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
     $('detail').hidden = false;
     if (how !== 'shown') place.id = entry.ts;
@@ -511,15 +512,6 @@ function step(count) {
 $('show-keys').addEventListener('click', () => $('keys-help').showModal());
 $('keys-close').addEventListener('click', () => $('keys-help').close());
 
-/** Sends an update once more. */
-async function again(entry, button) {
-    try {
-        await push(requestOf(entry), button);
-    } catch (error) {
-        notice(`#${entry.ts} was not sent again: ${failureText(error)}`);
-    }
-}
-
 // ---------------------------------------------------------------------------------------------- deleting
 
 $('delete-all').addEventListener('click', () => askToDelete());
@@ -542,85 +534,7 @@ function deleted(address, gone) {
     $('inbox').focus();
 }
 
-// ---------------------------------------------------------------------------------------------- sending
-
-/** Pushes, and says on the button how it went. Throws what went wrong. */
-async function push({ method = 'POST', path = '', body, headers, query }, button) {
-    if (button.ariaBusy === 'true') return;
-    button.ariaBusy = 'true';
-    try {
-        const init = { method, headers, body, signal: AbortSignal.timeout(PUSH_MS) };
-        const response = await fetch(addressWithQuery(access.sendAddress + path, query), init);
-        const text = await response.text();
-        if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
-        const known = response.headers.get('X-Duplicate');
-        flash(button, known ? `Already there as #${known}` : `Sent as #${response.headers.get('X-Total-Updates')}`);
-    } catch (error) {
-        flash(button, 'Not sent');
-        refused.ask();
-        throw error;
-    } finally {
-        button.ariaBusy = null;
-    }
-}
-
-function descriptionIn(text) {
-    try {
-        return JSON.parse(text).error_description;
-    } catch {}
-}
-
-$('send-form').addEventListener('submit', async (event) => {
-    event.preventDefault();
-    $('send-error').textContent = '';
-    try {
-        const headers = { 'Content-Type': $('send-type').value };
-        await push({ body: $('send-body').value, headers, query: $('send-query').value.replace(/^\?/, '') }, event.submitter);
-    } catch (error) {
-        $('send-error').textContent = failureText(error);
-        isUnsent = isUnreached(error);
-    }
-});
-$('send-body').addEventListener('keydown', (event) => {
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) $('send-form').requestSubmit($('send-form').querySelector('button'));
-});
-$('send-test').addEventListener('click', async ({ currentTarget }) => {
-    try {
-        await push({ body: '{"hello":"world","from":"the console"}', headers: { 'Content-Type': 'application/json' } }, currentTarget);
-    } catch (error) {
-        notice(`The test update was not sent: ${failureText(error)}`);
-    }
-});
-
-// ---------------------------------------------------------------------------------------------- connecting senders
-
-const tabs = snippetsFor({}).map(({ title }, index) => {
-    const tab = element('button', { type: 'button', role: 'tab', id: `tab-${index}`, onclick: () => selectTab(index) }, title);
-    tab.setAttribute('aria-controls', 'tab');
-    $('tabs').append(tab);
-    return tab;
-});
-
-function selectTab(selected) {
-    selected = tabs[selected] ? selected : 0;
-    tabs.forEach((tab, index) => {
-        tab.setAttribute('aria-selected', index === selected);
-        tab.tabIndex = index === selected ? 0 : -1;
-    });
-    const { note, code } = snippetsFor(access)[selected];
-    $('tab').setAttribute('aria-labelledby', tabs[selected].id);
-    $('tab-note').textContent = note;
-    $('tab-code').textContent = code;
-    memory.set('tab', selected);
-}
-
-$('tabs').addEventListener('keydown', (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const index = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
-    selectTab(index);
-    tabs[index].focus();
-});
+// ---------------------------------------------------------------------------------------------- copying
 
 for (const [button, source] of [['copy-address', 'address'], ['copy-code', 'tab-code']]) {
     $(button).addEventListener('click', ({ currentTarget }) => copy($(source).textContent, currentTarget));

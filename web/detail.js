@@ -4,6 +4,7 @@ import { describe, headersOf, requestText } from './describe.js';
 import { bytesView } from './bytes_view.js';
 import { download, filesOf } from './files.js';
 import { jsonView } from './json_view.js';
+import { curlOf } from './request.js';
 import { extensionOf, hexOf, isBinary } from './kinds.js';
 import { bytesText, copyText, element, flash, focusOn, timeText, visible } from './text.js';
 
@@ -116,36 +117,4 @@ function rawOf(entry) {
     };
     draw(RAW_MAX);
     return [element('details', { className: 'part' }, element('summary', {}, isText ? 'As it came' : `As it came (${bytesText(entry.raw.length)}, not text)`), pre, more)];
-}
-
-// What tells a receiver what an update is, and that it is genuine.
-const TELLING = /^(x-(?!forwarded|real-ip)|ce-|stripe-signature$|paypal-)/;
-
-/** What pushes an update once more: the request as it came or, where its type is not known, the update: {method, path, body, headers, query}. */
-export function requestOf(entry) {
-    const { 'content-type': type, ...others } = headersOf(entry);
-    const method = entry.method === 'PUT' || entry.method === 'PATCH' ? entry.method : 'POST';
-    const path = entry.path && !WAY_UP.test(entry.path) ? entry.path : '';
-    if (!type) return { method, path, body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
-    const telling = Object.entries(others).filter(([name]) => TELLING.test(name));
-    return { method, path, body: entry.raw ?? entry.text, headers: { 'Content-Type': type, ...Object.fromEntries(telling) }, query: entry.query };
-}
-
-/** Browsers and curl read dots in a path as the way up, to another channel. */
-const WAY_UP = /[?#\\]|\/(\.|%2e){1,2}(\/|$)/i;
-
-/** The address with the query of a request, which has no question mark. */
-export function addressWithQuery(address, query) {
-    return query ? `${address}?${query}` : address;
-}
-
-/** With --data-raw an @ names no file, and with -g brackets are no ranges. What a terminal might obey is escaped. */
-function curlOf(entry, address) {
-    const escaped = (char) => (char < '\x80' ? '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0') : '\\u00' + char.charCodeAt(0).toString(16));
-    const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f-\x9f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f-\x9f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
-    const isText = typeof entry.raw !== 'object';
-    const { method, path, body, headers, query } = requestOf(isText ? entry : { ...entry, headers: {} });
-    const how = method === 'POST' ? '' : `-X ${method} `;
-    const lines = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)} `);
-    return `curl -g ${how}${lines.join('')}--data-raw ${quoted(body)} ${quoted(addressWithQuery(address + path, query))}`;
 }
