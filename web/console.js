@@ -7,6 +7,7 @@ import { Consumers } from './consumers.js';
 import { describe, requestText } from './describe.js';
 import { Deletion } from './deletion.js';
 import { showDetail } from './detail.js';
+import { Downloads } from './download.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
 import { onKeys } from './keyboard.js';
@@ -39,6 +40,7 @@ let search;
 let shown = []; // what of the feed the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let isOpened = false; // whether what was there has been shown
+let olderError; // what went wrong with bringing older ones; undefined: nothing
 let isSettled = true; // whether what is open is one of what is shown, as far as that is needed
 let unseen = 0; // updates that came while the page was hidden
 let unsaid = 0; // updates that no spoken line has told
@@ -49,6 +51,7 @@ const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
+const downloads = new Downloads($('downloads'));
 const snippets = new Snippets();
 const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });
 
@@ -83,17 +86,17 @@ function begin() {
     }
     $('filter').value = typed;
     reset();
-    follow(readFilter($('filter').value).where);
+    follow(readFilter($('filter').value));
     filter();
     refused.watch(access.address);
     consumers.watch(access);
 }
 
 /** Begins to read the channel, or those of its updates that meet conditions. */
-function follow(where) {
+function follow({ where, since }) {
     feedTurn++;
     feed?.close();
-    feed = new Feed(access.address, { change, state: showState, notice }, { where });
+    feed = new Feed(access.address, { change, state: showState, notice }, { where, since });
     feed.start();
 }
 
@@ -141,14 +144,14 @@ function reset() {
 /** Shows none of what has come. */
 function forget() {
     search?.close(); // what is looked through is another channel's
-    search = undefined;
+    search = olderError = undefined;
     shown = [];
     seen = unseen = 0;
     isOpened = false;
     isSettled = true;
     document.title = 'longline';
     $('kept').textContent = '';
-    $('delete-all').hidden = true;
+    $('delete-all').hidden = $('download-all').hidden = true;
     list.selected = undefined;
     list.show(shown, true);
     closeDetail();
@@ -196,10 +199,13 @@ let wasAway = false; // the server, since the page was last live
 
 function showState(state, ...more) {
     showLine(state, ...more);
-    if (state === 'stopped' && feed?.where.length) [$('filter-error').textContent] = more;
+    if (state === 'stopped' && feed?.isNarrowed) [$('filter-error').textContent] = more;
     if (state === 'waiting') wasAway = true;
     if (state === 'live') {
-        if (wasAway) sending.serverIsBack();
+        if (wasAway) {
+            sending.serverIsBack();
+            if (search?.error || olderError) lookBack();
+        }
         wasAway = false;
     }
     $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
@@ -253,7 +259,8 @@ function showFirst() {
     const isUsed = $('connect').matches(':hover') || $('connect').contains(document.activeElement);
     if (!isUsed) $('connect').open = false;
     if (place.id) goTo(place.id);
-    else if (isWide() && shown.length && !list.selected) list.select(shown.at(-1));
+    else if (!shown.length) isSettled = false; // what is looked for may still come
+    else if (isWide() && !list.selected) list.select(shown.at(-1));
 }
 
 /** After another filter, what is open is one of what it lets through. */
@@ -273,9 +280,17 @@ function settle() {
 /** The end of the list is in view, or there is none. */
 async function showOlder() {
     if (!search || search.isOn) return;
+    const mine = feed;
+    let error;
     try {
         await feed.loadOlder();
-    } catch {} // that the server is away is said elsewhere, and the next look at the list's end asks again
+    } catch (reason) {
+        error = failureText(reason);
+    }
+    if (mine !== feed || error === olderError) return;
+    olderError = error;
+    showEmpty();
+    showKept();
 }
 
 function announce(entries) {
@@ -302,8 +317,8 @@ document.addEventListener('visibilitychange', () => {
 });
 
 function showEmpty() {
-    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (feed.where.length > 0 && feed.mayHave()))));
-    const isFiltered = shown.length === 0 && feed?.total > 0 && (search?.isOn || feed.where.length > 0);
+    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (!olderError && feed.where.length > 0 && feed.mayHave()))));
+    const isFiltered = shown.length === 0 && feed?.total > 0 && (search?.isOn || feed.isNarrowed);
     const hadFocus = $('empty').contains(document.activeElement);
     $('empty').hidden = shown.length > 0;
     $('list').hidden = shown.length === 0;
@@ -314,11 +329,12 @@ function showEmpty() {
     $('panes').dataset.filled = shown.length > 0 || isFiltered;
     document.body.classList.toggle('used', isOpened);
     const empty = !feed?.total ? 'Nothing has come yet' : feed.hasAny ? 'Nothing is kept any more of what has come' : 'All updates are deleted';
-    $('empty-title').textContent = isLooking ? (isFiltered || feed.where.length ? 'Looking…' : 'Loading…') : isFiltered ? noneText() : empty;
+    $('empty-title').textContent = isLooking ? (isFiltered || feed.isNarrowed ? 'Looking…' : 'Loading…') : isFiltered ? noneText() : empty;
 }
 
 /** What there is to say where the filter lets nothing through. */
 function noneText() {
+    if (search.error || olderError) return `Not all could be looked through: ${search.error ?? olderError}`;
     if (!search.isOn) return 'No update meets that';
     return search.isComplete ? 'No update holds that' : `No update from #${(search.upto + 1).toLocaleString()} on holds that`;
 }
@@ -327,16 +343,24 @@ function showKept() {
     const { total, keeps, entries } = feed;
     const parts = [];
     if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
-    if (search.isOn || feed.where.length) parts.push(`${shown.length.toLocaleString()} shown`);
+    if (search.isOn || feed.isNarrowed) parts.push(`${shown.length.toLocaleString()} shown`);
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
+    if (olderError) parts.push(`older ones did not come: ${olderError}`);
     if (search.isOn && search.upto !== undefined) parts.push(search.error ?? (search.isComplete ? 'all that is kept has been looked through' : `looked through down to #${(search.upto + 1).toLocaleString()}`));
     if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
-    $('look-back').hidden = !search.isOn || search.isLooking || search.isComplete || !feed.isLoaded;
+    $('look-back').hidden = !olderError && (!search.isOn || search.isLooking || search.isComplete || !feed.isLoaded);
+    $('look-back').textContent = search.error || olderError ? 'Try again' : 'Look further back';
     $('delete-all').hidden = !access.mayDelete || !feed.hasAny;
+    $('download-all').hidden = !feed.hasAny;
 }
 
-$('look-back').addEventListener('click', () => search.lookBack());
+const lookBack = () => (search.isOn ? search.lookBack() : showOlder());
+$('look-back').addEventListener('click', lookBack);
+$('download-all').addEventListener('click', () => {
+    const { total, epoch, version = '' } = feed;
+    downloads.ask(access, { typed: place.filter, what: readFilter(place.filter), total, epoch, version });
+});
 
 function fillRow(row, entry) {
     const { sender, event, preview } = describe(entry);
@@ -353,20 +377,19 @@ function fillRow(row, entry) {
 let filterTimer;
 $('filter').addEventListener('input', () => {
     clearTimeout(filterTimer);
-    const { where } = readFilter($('filter').value);
-    filterTimer = setTimeout(filter, isFollowed(where) ? TYPING_MS : TYPING_WHERE_MS);
+    filterTimer = setTimeout(filter, isFollowed(readFilter($('filter').value)) ? TYPING_MS : TYPING_WHERE_MS);
 });
 
-const isFollowed = (where) => JSON.stringify(where) === JSON.stringify(feed?.where ?? []);
+const isFollowed = ({ where, since }) => JSON.stringify([where, since]) === JSON.stringify([feed?.where ?? [], feed?.since]);
 
 /** Lets the server check other conditions; those that it does not take change nothing. */
-async function askFor(where) {
+async function askFor(conditions) {
     const turn = ++feedTurn;
-    const complaint = where.length ? await complaintOf(access.address, where) : undefined;
+    const complaint = conditions.whereText && (await complaintOf(access.address, conditions));
     if (turn !== feedTurn) return;
     $('filter-error').textContent = complaint ?? '';
     if (complaint) return;
-    follow(where);
+    follow(conditions);
     forget();
     filter();
 }
@@ -374,7 +397,7 @@ async function askFor(where) {
 /** Shows what the filter lets through, and lets the server check its conditions. */
 function filter() {
     const typed = $('filter').value.trim();
-    const { where, text } = readFilter(typed);
+    const conditions = readFilter(typed);
     if (!feed) return;
     if (typed !== place.filter) {
         place.filter = typed;
@@ -382,11 +405,11 @@ function filter() {
         isSettled = false;
     }
     putPlace({ replace: true });
-    if (!isFollowed(where)) return askFor(where);
+    if (!isFollowed(conditions)) return askFor(conditions);
     feedTurn++; // what the server is asked about was not meant
     $('filter-error').textContent = '';
     search?.close();
-    const mine = new Search(feed, text, () => mine === search && refresh());
+    const mine = new Search(feed, conditions.text, () => mine === search && refresh());
     search = mine;
     search.run();
     refresh(true);
