@@ -204,7 +204,8 @@ function showState(state, ...more) {
     if (state === 'live') {
         if (wasAway) {
             sending.serverIsBack();
-            if (search?.error || olderError) lookBack();
+            if (search && lookError()) lookBack();
+            if (search?.isOn) olderError = undefined; // the next look at the list's end asks again
         }
         wasAway = false;
     }
@@ -334,7 +335,7 @@ function showEmpty() {
 
 /** What there is to say where the filter lets nothing through. */
 function noneText() {
-    if (search.error || olderError) return `Not all could be looked through: ${search.error ?? olderError}`;
+    if (lookError()) return `Not all could be looked through: ${lookError()}`;
     if (!search.isOn) return 'No update meets that';
     return search.isComplete ? 'No update holds that' : `No update from #${(search.upto + 1).toLocaleString()} on holds that`;
 }
@@ -345,16 +346,17 @@ function showKept() {
     if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
     if (search.isOn || feed.isNarrowed) parts.push(`${shown.length.toLocaleString()} shown`);
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
-    if (olderError) parts.push(`older ones did not come: ${olderError}`);
+    if (olderError && !search.isOn) parts.push(`older ones did not come: ${olderError}`);
     if (search.isOn && search.upto !== undefined) parts.push(search.error ?? (search.isComplete ? 'all that is kept has been looked through' : `looked through down to #${(search.upto + 1).toLocaleString()}`));
     if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
-    $('look-back').hidden = !olderError && (!search.isOn || search.isLooking || search.isComplete || !feed.isLoaded);
-    $('look-back').textContent = search.error || olderError ? 'Try again' : 'Look further back';
+    $('look-back').hidden = !lookError() && (!search.isOn || search.isLooking || search.isComplete || !feed.isLoaded);
+    $('look-back').textContent = lookError() ? 'Try again' : 'Look further back';
     $('delete-all').hidden = !access.mayDelete || !feed.hasAny;
     $('download-all').hidden = !feed.hasAny;
 }
 
+const lookError = () => (search.isOn ? search.error : olderError);
 const lookBack = () => (search.isOn ? search.lookBack() : showOlder());
 $('look-back').addEventListener('click', lookBack);
 $('download-all').addEventListener('click', () => {
