@@ -13,6 +13,7 @@ import { complaintOf, readFilter } from './filter.js';
 import { onKeys } from './keyboard.js';
 import { List } from './list.js';
 import { Refused } from './refused.js';
+import { Resend } from './resend.js';
 import { Search } from './search.js';
 import { Sending } from './sending.js';
 import { Snippets } from './snippets.js';
@@ -52,6 +53,7 @@ const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
 const downloads = new Downloads($('downloads'));
+const resend = new Resend($('resend'));
 const snippets = new Snippets();
 const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });
 
@@ -430,7 +432,7 @@ const isWide = () => matchMedia('(min-width: 800px)').matches;
 
 function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
-    const may = { again: maySend ? (entry, button) => sending.again(entry, button) : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
+    const may = { again: maySend ? (entry, button) => sending.again(entry, button) : undefined, elsewhere: (entry) => resend.ask(entry, access), remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
     showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
     $('detail').hidden = false;
     if (how !== 'shown') place.id = entry.ts;

@@ -14,10 +14,10 @@ const HEX_BYTES = 4096;
 
 /**
  * Fills the article. `address` is where the channel is pushed to; again(entry, button) sends the update once more,
- * remove(entry) asks whether to delete it and all before it; without one there is no button for it. `link` is a link to
- * it, where there is one to give away. back() leaves the update, first() goes to the one whose delivery this one is again.
+ * elsewhere(entry) asks where else to, remove(entry) whether to delete it and all before it; without one there is no button
+ * for it. `link` is a link to it, where there is one to give away. back() leaves the update, first() goes to the one whose delivery this one is again.
  */
-export function showDetail(article, entry, { address, again, remove, back, first, link }) {
+export function showDetail(article, entry, { address, again, elsewhere, remove, back, first, link }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
@@ -35,6 +35,7 @@ export function showDetail(article, entry, { address, again, remove, back, first
             ...(link ? [copyButton('Copy link', () => link)] : []),
             ...downloadsOf(entry),
             ...(again ? [button('Send again', ({ currentTarget }) => again(entry, currentTarget))] : []),
+            ...(elsewhere ? [button('Send elsewhere…', () => elsewhere(entry))] : []),
             ...(remove ? [button(`Delete up to #${entry.ts}…`, () => remove(entry))] : []),
         ),
         ...filesOf(entry),

@@ -2,7 +2,7 @@
 // (http://www.softwareishard.com/blog/har-12-spec/). Every digit and byte of it is there.
 
 import { headersOf } from './describe.js';
-import { addressWithQuery } from './request.js';
+import { urlOf } from './request.js';
 
 const CHUNK = 0x8000; // bytes that a call takes as its arguments
 
@@ -36,7 +36,7 @@ function harEntryOf(entry, address) {
         time: 0,
         request: {
             method: method || 'POST',
-            url: addressWithQuery(address + path, query),
+            url: urlOf(address, { path, query }),
             httpVersion: 'HTTP/1.1',
             cookies: [],
             headers,

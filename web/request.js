@@ -18,18 +18,24 @@ export function requestOf(entry) {
 /** Browsers and curl read dots in a path as the way up, to another channel. */
 const WAY_UP = /[?#\\]|\/(\.|%2e){1,2}(\/|$)/i;
 
-/** The address with the query of a request, which has no question mark. */
-export function addressWithQuery(address, query) {
-    return query ? `${address}?${query}` : address;
+/** Where a request goes: an address, which may have a query of its own, with the path and the query of the request. */
+export function urlOf(address, { path = '', query = '' }) {
+    const [base, ...own] = address.split('?');
+    const queries = [own.join('?'), query].filter(Boolean);
+    return (path ? base.replace(/\/+$/, '') : base) + path + (queries.length ? `?${queries.join('&')}` : '');
 }
 
-/** With --data-raw an @ names no file, and with -g brackets are no ranges. What a terminal might obey is escaped. */
-export function curlOf(entry, address) {
+/** A text as a shell takes it. What a terminal might obey is escaped. */
+export function quoted(text) {
     const escaped = (char) => (char < '\x80' ? '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0') : '\\u00' + char.charCodeAt(0).toString(16));
-    const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f-\x9f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f-\x9f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
+    return /[\0-\x08\x0b-\x1f\x7f-\x9f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f-\x9f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** With --data-raw an @ names no file, and with -g brackets are no ranges. */
+export function curlOf(entry, address) {
     const isText = typeof entry.raw !== 'object';
-    const { method, path, body, headers, query } = requestOf(isText ? entry : { ...entry, headers: {} });
+    const { method, body, headers, ...request } = requestOf(isText ? entry : { ...entry, headers: {} });
     const how = method === 'POST' ? '' : `-X ${method} `;
     const lines = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)} `);
-    return `curl -g ${how}${lines.join('')}--data-raw ${quoted(body)} ${quoted(addressWithQuery(address + path, query))}`;
+    return `curl -g ${how}${lines.join('')}--data-raw ${quoted(body)} ${quoted(urlOf(address, request))}`;
 }

@@ -1,6 +1,6 @@
 // Sending to the channel: from the box "Send", the test update of an empty inbox, and an update once more.
 
-import { addressWithQuery, requestOf } from './request.js';
+import { requestOf, urlOf } from './request.js';
 import { failureText, flash, isUnreached } from './text.js';
 
 const PUSH_MS = 20_000; // no answer to a push for so long is none
@@ -56,12 +56,12 @@ export class Sending {
     }
 
     /** Pushes, and says on the button how it went. Throws what went wrong. */
-    async #push({ method = 'POST', path = '', body, headers, query }, button) {
+    async #push({ method = 'POST', body, headers, ...request }, button) {
         if (button.ariaBusy === 'true') return;
         button.ariaBusy = 'true';
         try {
             const init = { method, headers, body, signal: AbortSignal.timeout(PUSH_MS) };
-            const response = await fetch(addressWithQuery(this.#page.access().sendAddress + path, query), init);
+            const response = await fetch(urlOf(this.#page.access().sendAddress, request), init);
             const text = await response.text();
             if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
             const known = response.headers.get('X-Duplicate');

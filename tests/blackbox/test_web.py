@@ -50,7 +50,10 @@ def test_an_asset_is_its_file_with_the_headers_of_a_page(server, path):
     assert "content-encoding" not in headers
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
-    assert {policy[name] for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert {policy[name] for name in ("script-src", "style-src")} == {"'self'"}
+    # Only a worker that has no page connects to other servers, and only the console may start it.
+    assert policy["connect-src"] == ("https: http:" if path == "/-/web/resender.js" else "'self'")
+    assert policy["trusted-types"] == ("resender" if path == "/" else "'none'")
     assert policy["img-src"] == ("'self' blob:" if path == "/" else "'self'")
     assert policy["require-trusted-types-for"] == "'script'"
 
