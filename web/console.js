@@ -2,6 +2,7 @@
 // it is shown.
 
 import { accessOf, fragmentOf, freshName, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
+import { Comparison } from './compare.js';
 import { connectionLine } from './connection.js';
 import { Consumers } from './consumers.js';
 import { describe, requestText } from './describe.js';
@@ -53,6 +54,7 @@ const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
 const downloads = new Downloads($('downloads'));
+const comparison = new Comparison($('compare'), () => open(list.selected, 'shown'));
 const resend = new Resend($('resend'));
 const snippets = new Snippets();
 const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });
@@ -146,7 +148,7 @@ function reset() {
 /** Shows none of what has come. */
 function forget() {
     search?.close(); // what is looked through is another channel's
-    search = olderError = undefined;
+    search = olderError = comparison.marked = undefined;
     shown = [];
     seen = unseen = 0;
     isOpened = false;
@@ -432,7 +434,8 @@ const isWide = () => matchMedia('(min-width: 800px)').matches;
 
 function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
-    const may = { again: maySend ? (entry, button) => sending.again(entry, button) : undefined, elsewhere: (entry) => resend.ask(entry, access), remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
+    const isOther = comparison.marked !== undefined || feed.total > 1;
+    const may = { compare: isOther ? compare : undefined, marked: comparison.marked, again: maySend ? (entry, button) => sending.again(entry, button) : undefined, elsewhere: (entry) => resend.ask(entry, access), remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
     showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
     $('detail').hidden = false;
     if (how !== 'shown') place.id = entry.ts;
@@ -443,6 +446,12 @@ function open(entry, how) {
         setReading(true);
         if (!isWide()) $('detail').focus();
     }
+}
+
+/** With the one before it in the list, or next to it by its id. */
+function compare(entry) {
+    const before = shown.findLast(({ number }) => number < entry.number)?.ts ?? (entry.ts > 1 ? entry.ts - 1 : entry.ts + 1);
+    comparison.ask(entry, before, (id) => feed.get(id));
 }
 
 const isReading = () => document.body.classList.contains('reading');

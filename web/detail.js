@@ -14,10 +14,10 @@ const HEX_BYTES = 4096;
 
 /**
  * Fills the article. `address` is where the channel is pushed to; again(entry, button) sends the update once more,
- * elsewhere(entry) asks where else to, remove(entry) whether to delete it and all before it; without one there is no button
+ * elsewhere(entry) asks where else to, compare(entry) with what (`marked`: an id) to compare it, remove(entry) whether to delete it and all before it; without one there is no button
  * for it. `link` is a link to it, where there is one to give away. back() leaves the update, first() goes to the one whose delivery this one is again.
  */
-export function showDetail(article, entry, { address, again, elsewhere, remove, back, first, link }) {
+export function showDetail(article, entry, { address, again, elsewhere, compare, marked, remove, back, first, link }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
@@ -36,6 +36,7 @@ export function showDetail(article, entry, { address, again, elsewhere, remove, 
             ...downloadsOf(entry),
             ...(again ? [button('Send again', ({ currentTarget }) => again(entry, currentTarget))] : []),
             ...(elsewhere ? [button('Send elsewhere…', () => elsewhere(entry))] : []),
+            ...(compare ? [button(marked && marked !== entry.ts ? `Compare with #${marked}…` : 'Compare…', () => compare(entry))] : []),
             ...(remove ? [button(`Delete up to #${entry.ts}…`, () => remove(entry))] : []),
         ),
         ...filesOf(entry),

@@ -287,6 +287,11 @@ export class Feed {
         return entry;
     }
 
+    /** The same, of those held where it is one. */
+    async get(ts) {
+        return this.entries.findLast((entry) => entry.ts === ts) ?? this.one(ts);
+    }
+
     #olderCount() {
         if (this.where.length) return LIMIT;
         const average = this.#chars / (this.entries.length || 1);
