@@ -27,9 +27,8 @@ export class Search {
     constructor(feed, text, changed) {
         this.#feed = feed;
         this.#changed = changed;
-        const [, id] = /^#(\d{1,15})$/.exec(text) ?? [];
-        if (id) this.#id = Number(id);
-        if (text) this.#matches = id ? ({ ts }) => ts === this.#id : matcherOf(text);
+        this.#id = idIn(text);
+        this.#matches = matcherOf(text);
     }
 
     close() {
@@ -127,7 +126,16 @@ export class Search {
     }
 }
 
-function matcherOf(text) {
+function idIn(text) {
+    const [, id] = /^#(\d{1,15})$/.exec(text) ?? [];
+    return id && Number(id);
+}
+
+/** (entry) → whether the text lets it through; undefined where there is no text. */
+export function matcherOf(text) {
+    if (!text) return undefined;
+    const id = idIn(text);
+    if (id !== undefined) return ({ ts }) => ts === id;
     const pattern = new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'), 'i');
     return (entry) => {
         if (pattern.test(entry.text) || pattern.test(`#${entry.ts} ${entry.query} ${entry.from} ${requestText(entry)}`)) return true;
