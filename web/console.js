@@ -48,6 +48,7 @@ let shown = []; // what of the feed the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let isOpened = false; // whether what was there has been shown
 let olderError; // what went wrong with bringing older ones; undefined: nothing
+let idBefore; // what was open by its address, before another filter
 let isSettled = true; // whether what is open is one of what is shown, as far as that is needed
 let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
@@ -125,6 +126,7 @@ function stopAt(text) {
 }
 
 function stopReading() {
+    feedTurn++;
     feed?.close();
     feed = undefined;
     refused.watch(undefined);
@@ -285,6 +287,9 @@ function settle() {
     if (isSettled || !isOpened) return;
     if (list.selected && list.has(list.selected.number)) {
         isSettled = true;
+        if (idBefore === list.selected.ts) putPlace({ replace: true, id: idBefore });
+    } else if (!search.hasLooked) {
+        // It may still be found.
     } else if (shown.length && isWide()) {
         isSettled = true;
         list.select(shown.at(-1));
@@ -326,7 +331,7 @@ function say() {
 }
 
 function showEmpty() {
-    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (!olderError && feed.where.length > 0 && feed.mayHave()))));
+    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (!olderError && !search.isOn && feed.where.length > 0 && feed.mayHave()))));
     const isFiltered = shown.length === 0 && feed?.total > 0 && (search?.isOn || feed.isNarrowed);
     const hadFocus = $('empty').contains(document.activeElement);
     $('empty').hidden = shown.length > 0;
@@ -365,7 +370,11 @@ function showKept() {
 }
 
 const lookError = () => (search.isOn ? search.error : olderError);
-const lookBack = () => (search.isOn ? search.lookBack() : showOlder());
+function lookBack() {
+    if (document.activeElement === $('look-back')) $($('list').hidden ? 'filter' : 'list').focus(); // the button goes
+    return search.isOn ? search.lookBack() : showOlder();
+}
+
 $('look-back').addEventListener('click', lookBack);
 $('download-all').addEventListener('click', () => {
     const { total, epoch, version = '' } = feed;
@@ -411,6 +420,7 @@ function filter() {
     if (!feed) return;
     if (typed !== place.filter) {
         place.filter = typed;
+        idBefore = place.id;
         place.id = undefined;
         isSettled = false;
     }
@@ -425,8 +435,9 @@ function filter() {
     refresh(true);
 }
 
-/** The page's address says what it shows. */
-function putPlace(how) {
+/** The page's address says what it shows; `id`: that this is open. */
+function putPlace({ id = place.id, ...how }) {
+    place.id = id;
     const { name, ...more } = place;
     putInFragment(name, { ...more, ...how });
     for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = fragmentOf(name, { ...more, id: '' });
@@ -440,7 +451,7 @@ function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
     const isOther = comparison.marked !== undefined || feed.total > 1;
     const may = { compare: isOther ? compare : undefined, marked: comparison.marked, again: maySend ? (entry, button) => sending.again(entry, button) : undefined, elsewhere: (entry) => resend.ask(entry, access), remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
-    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
+    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as, () => (place.id = entry.ts)), link: linkTo(entry) });
     $('detail').hidden = false;
     if (how !== 'shown') {
         place.id = entry.ts;
@@ -489,8 +500,8 @@ function putPlaceSoon() {
     placeTimer = setTimeout(() => feed && putPlace({ replace: true }), PLACE_MS);
 }
 
-/** Opens the update of this id; without one, none is open. */
-async function goTo(id) {
+/** Opens the update of this id; without one, none is open. missing() is called where it is not kept. */
+async function goTo(id, missing = stayAtTheList) {
     place.id = id;
     if (!id) return closeDetail();
     if (!isOpened) return; // when all is here
@@ -505,19 +516,27 @@ async function goTo(id) {
     try {
         const entry = await feed.one(id);
         if (turn !== feedTurn || place.id !== id) return;
-        if (entry) list.select(entry, 'opened');
-        else notice(`#${id} is not kept${id > feed.total ? '' : ' any more'}.`);
+        if (entry) return list.select(entry, 'opened');
+        notice(`#${id} is not kept${id > feed.total ? '' : ' any more'}.`);
+        missing();
     } catch (error) {
         if (turn === feedTurn) notice(`#${id} cannot be shown: ${failureText(error)}.`);
     }
 }
 
+function stayAtTheList() {
+    place.id = undefined;
+    putPlace({ replace: true });
+    closeDetail();
+}
+
 /** Leaves the update that is open: as the browser's way back does, where that led to it. */
 function leave() {
-    if (history.state?.isOpen && isReading()) return history.back();
-    place.id = undefined;
-    if (isReading()) putPlace({ replace: true });
+    const goesBack = history.state?.isOpen && isReading();
     closeDetail();
+    if (goesBack) return history.back();
+    place.id = undefined;
+    putPlace({ replace: true });
 }
 
 function closeDetail() {
@@ -530,7 +549,7 @@ function closeDetail() {
 /** On a narrow screen an open update covers all else, which then takes no focus. */
 function setReading(isReading) {
     document.body.classList.toggle('reading', isReading);
-    for (const node of document.querySelectorAll('.bar, .channels, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
+    for (const node of document.querySelectorAll('.bar, .channels, .skip, main > :not(.inbox), .inbox > :not(.panes, .notices, .off-screen), #list')) node.inert = isReading && !isWide();
 }
 
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(isReading()));
@@ -544,7 +563,9 @@ onKeys({
     Enter: () => list.selected && shown.length > 0 && (list.select(list.selected, 'opened'), true),
     '?': () => ($('keys-help').showModal(), true),
     Escape: ({ target }) => {
-        if (target !== $('filter')) return leave();
+        if (isCovered()) return leave(), true;
+        if ($('detail').contains(target)) return $('list').focus(), true;
+        if (target !== $('filter')) return false;
         $('filter').value = '';
         filter();
         if (shown.length) $('list').focus();
@@ -580,6 +601,7 @@ function askToDelete(upto) {
 function deleted(address, gone) {
     if (!feed || address !== access.address) return;
     feed.drop(gone);
+    if (place.id <= gone) place.id = undefined;
     forget();
     seen = feed.entries.at(-1)?.number ?? 0;
     filter();

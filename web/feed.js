@@ -13,7 +13,8 @@ const FIRST_UPDATES = 100; // of those before the page was opened; the others co
 const FIRST_LOOKED_AT = 10_000; // of them, for what meets conditions
 const UPDATES_MAX = 10_000;
 const CHARS_MAX = 32 << 20;
-const OLDER_CHARS = 4 << 20; // asked for at once, as far as sizes can be foreseen
+const OLDER_CHARS = 4 << 20; // asked for at once, as far as sizes can be foreseen; twice as much is too much
+const UPDATE_CHARS = 64 << 10; // of a larger one only the text is kept: the value may take many times as much
 const LIMIT = 1000; // of a reply, and of a look at what is older
 const EMPTY_BYTES_MAX = 1000; // of a reply without updates
 const ASLEEP_MS = 10_000;
@@ -54,6 +55,7 @@ export class Feed {
     #floor = 0; // nothing up to this id is kept, as far as this page knows
     #isFirstKnown = false; // of those since a time
     #isLoadingOlder = false;
+    #olderMax = LIMIT; // ids at once: fewer where updates are large
     #deleted = 0; // all up to this id
     #changed = false;
 
@@ -209,6 +211,7 @@ export class Feed {
         if (this.since && !this.#isFirstKnown) this.#floor = entry.ts - 1;
         this.#isFirstKnown = true;
         this.#chars += entry.text.length;
+        keepText(entry);
         this.entries.push(entry);
         let drop = 0;
         while (drop < this.entries.length - 1 && (this.entries.length - drop > UPDATES_MAX || this.#chars > CHARS_MAX)) {
@@ -249,7 +252,7 @@ export class Feed {
 
     /** Whether more of them would be too many. */
     get isFull() {
-        return this.entries.length >= UPDATES_MAX || this.#chars >= CHARS_MAX - OLDER_CHARS;
+        return this.entries.length >= UPDATES_MAX || this.#chars >= CHARS_MAX - 2 * OLDER_CHARS;
     }
 
     /** Brings some of the updates before those that are here, or looks at some of them. Throws what went wrong. */
@@ -277,10 +280,18 @@ export class Feed {
     async before(upto, count = this.#olderCount(), signal = this.#closing.signal) {
         const range = { from: Math.max(0, upto - count, this.since ? this.#floor : 0), upto, where: this.where, epoch: this.#updates?.epoch };
         if (range.from >= upto) return { entries: [], from: 0 }; // it was before the time that is asked for
-        const { entries, isGone } = await readRange(this.#channel.url, range, signal);
-        if (isGone) this.#floor = Math.max(this.#floor, upto);
-        const known = entries.filter(({ ts }) => ts > this.#deleted);
-        for (const entry of known) entry.number = this.#base + entry.ts;
+        const read = await readRange(this.#channel.url, range, signal, 2 * OLDER_CHARS);
+        if (read.isTooMuch) {
+            this.#olderMax = Math.max(1, read.entries.length >> 1);
+            return this.before(upto, this.#olderMax, signal);
+        }
+        if (read.chars < OLDER_CHARS / 2) this.#olderMax = Math.min(LIMIT, 2 * this.#olderMax);
+        if (read.isGone) this.#floor = Math.max(this.#floor, upto);
+        const known = read.entries.filter(({ ts }) => ts > this.#deleted);
+        for (const entry of known) {
+            entry.number = this.#base + entry.ts;
+            keepText(entry);
+        }
         return { entries: known, from: range.from };
     }
 
@@ -298,9 +309,9 @@ export class Feed {
     }
 
     #olderCount() {
-        if (this.where.length) return LIMIT;
+        if (this.where.length) return this.#olderMax;
         const average = this.#chars / (this.entries.length || 1);
-        return Math.max(1, Math.min(500, Math.floor(OLDER_CHARS / (average + 1))));
+        return Math.max(1, Math.min(500, this.#olderMax, Math.floor(OLDER_CHARS / (average + 1))));
     }
 
     /** Whether the server may still keep updates, as far as this page knows. */
@@ -325,6 +336,13 @@ export class Feed {
         requestAnimationFrame(tell);
         setTimeout(tell, 250); // a tab that is not seen has no frames
     }
+}
+
+/** The value of a large update is made when it is needed. */
+function keepText(entry) {
+    if (entry.text.length <= UPDATE_CHARS) return;
+    delete entry.update;
+    Object.defineProperty(entry, 'update', { configurable: true, get: () => JSON.parse(entry.text) });
 }
 
 /** Whether it is a reply to a poll that has found nothing, and looked at everything. What is large is not read. */

@@ -15,7 +15,7 @@ export function onKeys(act, letters) {
         if (event.key.length === 1 && !letters.checked) return;
         const { target } = event;
         if (event.key !== 'Escape' && target.closest?.(TYPED_IN)) return;
-        if (event.key === 'Enter' && target.closest?.('a, button, summary, [role=tab]')) return;
+        if (event.key === 'Enter' && target !== document.body && !target.closest?.('[role=listbox]')) return;
         if (act[event.key](event)) event.preventDefault();
     });
 }

@@ -22,9 +22,8 @@ export class List {
 
     /**
      * fill(row, item) draws an item; select(item, how) is told what is selected: 'shown' by the page, 'chosen' by
-     * the reader's keys, 'opened' by the reader; end() that the end of
-     * the list is in view; mark(row, item, above) marks a row by what stands over it, if there is anything. Items have a
-     * `number`.
+     * the reader's keys, 'opened' by the reader; end() that the end of the list is in view; mark(row, item, above) marks a
+     * row by what stands over it, if there is anything. Items have a `number`.
      */
     constructor(box, { fill, select, end, mark }) {
         this.#box = box;

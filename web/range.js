@@ -14,10 +14,12 @@ export async function* eachOf(url, { from = 0, since, upto, where, epoch }, sign
     const abort = () => stop.abort();
     signal.addEventListener('abort', abort);
     let reached = since ? 0 : from;
+    let asked; // what had been reached at the last question: a reply that brings no further is the last
     // The client's loop would go on to what comes.
     const ask = (address, init) => {
         if (reached > from) on.reached?.(reached);
-        if (reached >= upto) stop.abort();
+        if (reached >= upto || reached === asked) stop.abort();
+        asked = reached;
         return fetch(address, init);
     };
     const loop = new Channel(url, { fetch: ask }).entries({
@@ -50,11 +52,19 @@ export async function* eachOf(url, { from = 0, since, upto, where, epoch }, sign
     }
 }
 
-/** The updates of such a range: {entries, isGone}; `isGone`: none of it is kept. */
-export async function readRange(url, range, signal) {
+/**
+ * The updates of such a range: {entries, chars, isGone}; `isGone`: none of it is kept. It ends early, `isTooMuch`, where
+ * several have more than so many characters.
+ */
+export async function readRange(url, range, signal, charsMax = Infinity) {
     const entries = [];
     let isGone = false;
+    let chars = 0;
     const on = { missed: (count) => (isGone = count >= range.upto - range.from), reset: () => (isGone = true) };
-    for await (const entry of eachOf(url, range, signal, on)) entries.push(entry);
-    return { entries, isGone };
+    for await (const entry of eachOf(url, range, signal, on)) {
+        entries.push(entry);
+        chars += entry.text.length;
+        if (chars > charsMax && range.upto - range.from > 1) return { entries, chars, isGone, isTooMuch: true };
+    }
+    return { entries, chars, isGone };
 }
