@@ -7,7 +7,7 @@ import { eachOf } from './range.js';
 import { matcherOf } from './search.js';
 import { bytesText, element, failureText, plural } from './text.js';
 
-export const FILE_MAX = 256 << 20;
+export const FILE_MAX = 256e6;
 const PIECE_MAX = 4 << 20; // characters that are text of the page's; the rest are blobs, which browsers may keep on disk
 
 /** What has been read for a file. */
@@ -185,5 +185,5 @@ function saidOf({ contents }) {
 }
 
 function choice(name, value, text, checked = false) {
-    return element('label', {}, element('input', { type: 'radio', name, value, checked }), ' ', text);
+    return element('label', {}, element('input', { type: 'radio', name, value, checked }), element('span', {}, text));
 }

@@ -5,6 +5,8 @@ import { headersOf } from './describe.js';
 import { curlOf, quoted, requestOf, urlOf } from './request.js';
 import { bytesText, copyText, element, flash, plural, visible } from './text.js';
 
+const CODE_MAX = 2000; // characters of a command that are seen
+
 // The page's policy knows this name; nothing else can be made a script's address, nor by anybody else.
 const RESENDER = new URL('resender.js', import.meta.url).href;
 const policy = globalThis.trustedTypes?.createPolicy('resender', { createScriptURL: () => RESENDER });
@@ -19,7 +21,7 @@ export class Resend {
     #blind = element('button', { type: 'button', hidden: true, onclick: () => this.#send(true) }, 'Send without an answer');
     #said = element('div', { role: 'status', className: 'answer' });
     #error = element('p', { className: 'error', role: 'alert' });
-    #shell = ['curl: this update', 'longline forward: this one and all that come after it'].map((title) => ({ title, code: element('pre') }));
+    #shell = ['curl: this update', 'longline forward: this one and all that come after it'].map((title) => ({ title, code: element('pre', { tabIndex: 0, role: 'region', ariaLabel: title }), text: '' }));
     #entry;
     #access;
     #worker;
@@ -43,7 +45,7 @@ export class Resend {
                 'The answer can be seen only if the target allows this page by its CORS headers. Before JSON, PUT, PATCH or headers of its own, the browser asks by OPTIONS whether they are allowed; if not, the request is not sent. A form or plain text is sent all the same, and only the answer is hidden.',
                 'Without an answer (no-cors) nothing is asked: headers of its own are dropped, JSON arrives as text/plain, and neither you nor this page sees whether it arrived.',
             ]),
-            details('From a shell, without CORS', [], ...this.#shell.flatMap(({ title, code }) => [element('p', { className: 'row-of' }, element('span', { className: 'hint' }, title), copyButton(title, code)), code])),
+            details('From a shell, without CORS', [], ...this.#shell.flatMap((line) => [element('p', { className: 'row-of' }, element('span', { className: 'hint' }, line.title), copyButton(line)), line.code])),
         );
         form.addEventListener('submit', (event) => {
             event.preventDefault();
@@ -75,8 +77,9 @@ export class Resend {
     #showShell() {
         const target = this.#address.value.trim() || this.#address.placeholder;
         const { address, readAddress } = this.#access;
-        this.#shell[0].code.textContent = curlOf(this.#entry, target);
-        this.#shell[1].code.textContent = `longline forward ${quoted(readAddress ?? address)} ${quoted(target)} --ts ${this.#entry.ts - 1}`;
+        this.#shell[0].text = curlOf(this.#entry, target);
+        this.#shell[1].text = `longline forward ${quoted(readAddress ?? address)} ${quoted(target)} --ts ${this.#entry.ts - 1}`;
+        for (const { code, text } of this.#shell) code.textContent = visible(text.length > CODE_MAX ? `${text.slice(0, CODE_MAX)}…` : text);
     }
 
     /** Throws what is wrong with the address. */
@@ -136,8 +139,8 @@ function details(title, texts, ...more) {
     return element('details', {}, element('summary', { className: 'hint' }, title), ...texts.map((text) => element('p', { className: 'hint' }, text)), ...more);
 }
 
-function copyButton(title, code) {
-    const button = element('button', { type: 'button', className: 'link', ariaLabel: `Copy ${title}` }, 'Copy');
-    button.addEventListener('click', async () => flash(button, await copyText(code.textContent).then(() => 'Copied', (error) => error.message)));
+function copyButton(line) {
+    const button = element('button', { type: 'button', className: 'link', ariaLabel: `Copy ${line.title}` }, 'Copy');
+    button.addEventListener('click', async () => flash(button, await copyText(line.text).then(() => 'Copied', (error) => error.message)));
     return button;
 }

@@ -12,44 +12,41 @@ export function stand(row, tell) {
     row.tabIndex = -1;
 }
 
-/** Makes the rows in `tree` work. */
+/** Makes the rows in `tree` work. The buttons stand behind all rows, as a row that opens may hold none, and are shown at one. */
 export function onTree(tree) {
+    let row = tree.querySelector('.tree-row'); // of the buttons, and the stop
     const buttons = ['path', 'value'].map((what) => {
-        const button = element('button', { type: 'button', title: `Copy this ${what}` }, what === 'path' ? 'Path' : 'Value');
-        button.addEventListener('click', (event) => {
-            event.preventDefault(); // a row that opens would
-            copyText(known.get(tools.parentNode)()[what]).then(() => flash(button, 'Copied'), (error) => flash(button, error.message));
-        });
+        const copy = () => copyText(known.get(row)()[what]).then(() => flash(button, 'Copied'), (error) => flash(button, error.message));
+        const button = element('button', { type: 'button', title: `Copy this ${what}`, onclick: copy }, what === 'path' ? 'Path' : 'Value');
         return button;
     });
-    const tools = element('span', { className: 'tools' }, ...buttons);
-    tools.setAttribute('role', 'group');
-    tools.ariaLabel = 'Copy';
-    const rowOf = (node) => node.closest('.tree-row');
-    const show = (row) => row && tools.parentNode !== row && row.append(tools);
-    let stop = tree.querySelector('.tree-row');
-    const stopAt = (row) => {
-        stop.tabIndex = -1;
-        stop = row;
-        stop.tabIndex = 0;
+    const tools = element('span', { className: 'tools', role: 'group', ariaLabel: 'Copy', hidden: true }, ...buttons);
+    tree.append(tools);
+    const place = () => {
+        const [box, { top, right }] = [tree.getBoundingClientRect(), row.getBoundingClientRect()];
+        tools.style.top = `${top - box.top + tree.scrollTop}px`;
+        tools.style.left = `${Math.max(0, Math.min(right - box.left, tree.clientWidth - tools.offsetWidth)) + tree.scrollLeft}px`;
     };
-    stopAt(stop);
-    tree.addEventListener('pointerover', ({ target }) => {
-        if (tools.querySelector(':focus-visible')) return; // who uses the keys keeps them
-        if (tools.contains(document.activeElement) && rowOf(target) !== tools.parentNode) stop.focus({ preventScroll: true });
-        show(rowOf(target));
-    });
-    tree.addEventListener('focusin', ({ target }) => {
-        const row = rowOf(target);
-        if (!row) return;
-        stopAt(row);
-        show(row);
-    });
+    const show = (next) => {
+        if (!next) return;
+        row.tabIndex = -1;
+        row = next;
+        row.tabIndex = 0;
+        tools.hidden = false;
+        place();
+    };
+    row.tabIndex = 0;
+    const rowOf = (node) => node.closest('.tree-row');
+    tree.addEventListener('pointerover', ({ target }) => !tree.querySelector(':focus-visible') && show(rowOf(target))); // who uses the keys keeps them
+    tree.addEventListener('focusin', ({ target }) => show(rowOf(target)));
     tree.addEventListener('keydown', (event) => {
         const { target, key } = event;
         if (!known.has(target) || event.altKey || event.ctrlKey || event.metaKey) return;
-        if (act(tree, target, key)) event.preventDefault();
+        const isCopying = key === 'Enter' && !target.matches('summary');
+        if (isCopying) buttons[0].focus();
+        if (isCopying || act(tree, target, key)) event.preventDefault();
     });
+    new ResizeObserver(() => !tools.hidden && place()).observe(tree);
 }
 
 /** What a key does on a row; whether it did. */
@@ -61,7 +58,6 @@ function act(tree, row, key) {
     const next = { ArrowDown: () => rows[index + 1], ArrowUp: () => rows[index - 1], Home: () => rows[0], End: () => rows.at(-1) };
     if (key === 'ArrowRight' && details && !details.open) return (details.open = true);
     if (key === 'ArrowLeft' && details?.open) return !(details.open = false);
-    if (key === 'Enter' && !details) return row.querySelector('.tools button').focus() ?? true;
     const to = key === 'ArrowLeft' ? above() : key === 'ArrowRight' ? details && rows[index + 1] : next[key]?.();
     to?.focus();
     return Boolean(to);

@@ -128,6 +128,50 @@ for (const colorScheme of ['light', 'dark']) {
         await isAccessible(page, 'the names of channels');
     });
 
+    pageTest(`axe-core finds nothing serious, ${colorScheme}: downloads, other addresses, differences, and what fails`, async ({ open }) => {
+        const name = freshName();
+        const url = `${origin}/${name}`;
+        await push(url, { a: { b: [1, 2] }, word: 'old' });
+        await push(url, { a: { b: [1, 3] }, word: 'young', more: null });
+        const page = await open(`${origin}/#${name}`, options);
+        await untilText(page, '#detail-title', '#2');
+        await page.locator('#detail .json summary').first().focus();
+        await page.keyboard.press('End');
+        await isAccessible(page, 'a row of the tree, with its buttons');
+        await page.getByRole('button', { name: 'Compare…' }).click();
+        await page.locator('#compare li').first().waitFor();
+        await isAccessible(page, 'a difference');
+        await page.locator('#compare').getByRole('spinbutton').fill('9');
+        await page.keyboard.press('Enter');
+        await untilText(page, '#compare', 'is not kept');
+        await page.locator('#compare').getByRole('button', { name: 'Compare others with #2' }).click();
+        await isAccessible(page, 'nothing to compare with');
+        await page.keyboard.press('Escape');
+        await page.getByRole('button', { name: 'Send elsewhere…' }).click();
+        for (const title of ['What a browser does', 'From a shell']) await page.locator('#resend').getByText(title).click();
+        await page.locator('#resend-address').fill(`${origin}/${freshName()}`);
+        await page.keyboard.press('Enter');
+        await untilText(page, '#resend', 'The target answered 200');
+        await isAccessible(page, 'sent to another address');
+        await page.locator('#resend-address').fill('http://127.0.0.1:1/');
+        await page.keyboard.press('Enter');
+        await untilText(page, '#resend .error', 'There is no answer');
+        await isAccessible(page, 'no answer');
+        await page.keyboard.press('Escape');
+        await page.fill('#filter', 'since:1h young');
+        await untilText(page, '#kept', '1 shown');
+        await page.click('#download-all');
+        await isAccessible(page, 'which updates to download');
+        await page.route(/sleep=0/, (route) => route.abort());
+        await page.locator('#downloads').getByRole('button', { name: 'Download' }).click();
+        await untilText(page, '#downloads .error', 'Not all could be read');
+        await isAccessible(page, 'a download that failed');
+        await page.keyboard.press('Escape');
+        await page.fill('#filter', 'since:1h nobody wrote this');
+        await untilText(page, '#empty', 'No update holds that');
+        await isAccessible(page, 'nothing since then');
+    });
+
     pageTest(`axe-core finds nothing serious, ${colorScheme}: keys that may do less, and the chat`, async ({ open }) => {
         const name = freshName();
         const url = `${origin}/${name}`;
@@ -221,7 +265,7 @@ pageTest('keyboard only: from the first look to an update that is read, filtered
     await page.keyboard.press('End');
     assert.match(await active(), /#1/);
     await untilText(page, '#detail-title', '#1');
-    await tabTo(page, '#detail .choices button:nth-last-child(2)');
+    await tabTo(page, '#detail .choices button:nth-last-child(4)');
     await page.keyboard.press('Enter');
     await untilIds(page, ['#4', '#3', '#2', '#1']);
     await tabTo(page, '#detail .json summary');
