@@ -7,6 +7,7 @@ import { plural } from './text.js';
 
 const GAP_MS = 1000; // from what came to the notification of it, and of what came since
 const LINES = 5;
+const NONE = 'This browser has no notifications for the page: they need https and, on a phone, an installed app.';
 
 export class Notifier {
     #box;
@@ -43,7 +44,7 @@ export class Notifier {
         memory.set('notify', '');
         if (!this.isOn) return this.#clear();
         this.#box.checked = false; // until they are allowed
-        if (!isSecureContext || !globalThis.Notification) return this.#tell('This browser has no notifications for the page: they need https and, on a phone, an installed app.');
+        if (!isSecureContext || !globalThis.Notification) return this.#tell(NONE);
         const answer = await Notification.requestPermission();
         if (answer === 'denied') return this.#tell('The browser denies notifications to this page: its settings for this site allow them.');
         if (answer !== 'granted') return;
@@ -61,8 +62,8 @@ export class Notifier {
         try {
             this.#shown = new Notification(plural(count, 'new update'), { tag: 'longline', body: lines.join('\n'), icon: new URL('icon.svg', import.meta.url).href });
         } catch {
-            this.#box.checked = false; // phones have them for installed apps alone
-            return;
+            this.#box.checked = false; // which some browsers only say now
+            return this.#tell(NONE);
         }
         this.#shown.onclick = () => {
             focus();
