@@ -56,8 +56,8 @@ export class ChannelBar {
             } else if (!isCurrent) {
                 link.removeAttribute('aria-current');
             }
-            setText(text, titleOf(channel));
-            setText(count, channel.unseen ? channel.unseen.toLocaleString() : '');
+            text.textContent = titleOf(channel);
+            count.textContent = channel.unseen.toLocaleString();
             count.hidden = !channel.unseen;
             link.title = channel.isKept ? '' : 'Not kept: it came with a link';
             link.dataset.kept = channel.isKept;
@@ -90,9 +90,4 @@ function rowOf({ name, title }, isKept) {
     const keep = element('input', { type: 'checkbox', checked: isKept });
     input.addEventListener('input', () => (keep.checked = true));
     return Object.assign(element('li', {}, input, element('label', {}, keep, ' keep')), { name });
-}
-
-/** What does not change is not drawn anew. */
-function setText(node, text) {
-    if (node.textContent !== text) node.textContent = text;
 }

@@ -58,7 +58,7 @@ const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
-const follow = new Follow($('follow'), showNewest);
+const following = new Follow($('follow'), showNewest);
 const channels = new Channels({ change: () => bar.show(), came: (name) => notifier.came(name), isAway: () => feed?.state === 'waiting', waits: () => document.hidden && notifier.isOn });
 const bar = new ChannelBar(channels);
 const notifier = new Notifier($('notify'), channels, { tell: notice, open: (name, id) => (location.hash = fragmentOf(name, { id })) });
@@ -101,14 +101,14 @@ function begin() {
     $('filter').value = typed;
     reset();
     if (!isKept) notice('This browser keeps no more channels, so not this one either. Forget one of them first.');
-    listen(readFilter($('filter').value));
+    follow(readFilter($('filter').value));
     filter();
     refused.watch(access.address);
     consumers.watch(access);
 }
 
 /** Begins to read the channel, or those of its updates that meet conditions. */
-function listen({ where, since }) {
+function follow({ where, since }) {
     feedTurn++;
     feed?.close();
     feed = new Feed(access.address, { change, state: showState, notice }, { where, since, dozes: () => !notifier.isOn });
@@ -255,7 +255,7 @@ function change() {
     }
     channels.came(0, feed.total);
     refresh();
-    follow.came(shown.at(-1));
+    following.came(shown.at(-1));
 }
 
 /** Shows what there is now; `isOther`: all is another list. */
@@ -408,7 +408,7 @@ async function askFor(conditions) {
     if (turn !== feedTurn) return;
     $('filter-error').textContent = complaint ?? '';
     if (complaint) return;
-    listen(conditions);
+    follow(conditions);
     forget();
     filter();
 }
@@ -455,7 +455,7 @@ function open(entry, how) {
     $('detail').hidden = false;
     if (how !== 'shown') {
         place.id = entry.ts;
-        follow.turned(entry.number === shown.at(-1)?.number);
+        following.turned(entry.number === shown.at(-1)?.number);
     }
     if (how === 'chosen') putPlaceSoon();
     if (how === 'opened') {
@@ -469,7 +469,7 @@ function open(entry, how) {
 /** Opens the newest, where there is room for it beside the list; false: the reader is busy with what is open. */
 function showNewest(isAsked) {
     const newest = shown.at(-1);
-    if (!newest || !isWide() || list.selected?.number === newest.number) return true;
+    if (!newest || !isOpened || !isWide() || list.selected?.number === newest.number) return true;
     const selection = getSelection();
     if (!isAsked && ($('detail').contains(document.activeElement) || (!selection.isCollapsed && $('detail').contains(selection.anchorNode)))) return false;
     place.id = undefined;

@@ -130,7 +130,7 @@ function pngOf(width, height) {
 }
 
 /** A sound picture whose screen is one pixel and whose frame is huge. */
-const GIF = Buffer.from('474946383961010001008000000000ffffff2c00000000204e204e0002024401003b', 'hex');
+const GIF = Buffer.from('47494638396101000100800000000000ffffff2c00000000204e204e0002024401003b', 'hex');
 
 pageTest('a picture that is larger than it says, or too large, is not shown', async ({ open }) => {
     const name = freshName();
