@@ -54,7 +54,11 @@ const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
 const downloads = new Downloads($('downloads'));
-const comparison = new Comparison($('compare'), () => open(list.selected, 'shown'));
+const comparison = new Comparison($('compare'), () => {
+    if (!list.selected) return;
+    open(list.selected, 'shown');
+    $('detail').querySelector('.compare')?.focus(); // it had the focus, under another name
+});
 const resend = new Resend($('resend'));
 const snippets = new Snippets();
 const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });
