@@ -226,7 +226,7 @@ pageTest("since:TIME is what came from then on, in the reader's time zone, and w
     for (let n = 1; n <= 3; n++) await push(url, { n, word: 'old' });
     const [, , { at }] = await readAll(url);
     while (Date.now() <= at + 1) await new Promise((resolve) => setTimeout(resolve, 1));
-    for (let n = 4; n <= 5; n++) await push(url, { n, word: 'young' });
+    for (const name of ['fourth', 'fifth']) await push(url, { name, word: 'young' });
     const time = new Date(at + 1).toISOString();
     const page = await open(`${origin}/#${name}`, { timezoneId: 'Asia/Kolkata', expected: FAILED_REQUEST });
     await untilText(page, '#detail-title', '#5');
@@ -243,7 +243,7 @@ pageTest("since:TIME is what came from then on, in the reader's time zone, and w
         await page.fill('#filter', typed);
         await untilIds(page, ['#6', '#5', '#4']);
     }
-    await page.fill('#filter', `since:${time} body.word:young 4`);
+    await page.fill('#filter', `since:${time} body.word:young fourth`);
     await untilIds(page, ['#4']);
     await page.fill('#filter', `since:${time} #2`);
     await untilText(page, '#empty', 'No update holds that');
