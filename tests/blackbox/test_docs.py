@@ -65,6 +65,11 @@ def test_every_link_of_a_document_works(path):
 
 
 @pytest.mark.parametrize("path", FILES)
+def test_a_merge_has_left_no_marks(path):
+    assert not re.search(r"^(<{7}|={7}$|>{7})", (REPOSITORY / path).read_text("utf-8"), re.M)
+
+
+@pytest.mark.parametrize("path", FILES)
 def test_a_document_has_one_sentence_per_line(path):
     assert not list(broken_lines(prose(path)))
 
