@@ -2,7 +2,7 @@
 // title says of them.
 
 import { fragmentOf } from './channel.js';
-import { TITLE_MAX, titleOf } from './channels.js';
+import { CHANNELS_MAX, TITLE_MAX, titleOf } from './channels.js';
 import { element } from './text.js';
 
 export class ChannelBar {
@@ -19,13 +19,18 @@ export class ChannelBar {
         this.#channels = channels;
         this.#bar.append(this.#list, element('button', { type: 'button', className: 'link', onclick: () => this.#edit(false) }, 'Edit…'));
         this.#nameIt.addEventListener('click', () => this.#edit(true));
-        const form = element('form', {}, this.#rows, element('p', { className: 'row-of' }, element('button', { className: 'main' }, 'Save'), element('button', { type: 'button', onclick: () => dialog.close() }, 'Cancel')));
+        const error = element('p', { className: 'error', role: 'alert' });
+        const form = element('form', {}, this.#rows, error, element('p', { className: 'row-of' }, element('button', { className: 'main' }, 'Save'), element('button', { type: 'button', onclick: () => dialog.close() }, 'Cancel')));
         form.addEventListener('submit', (event) => {
             event.preventDefault();
-            const rows = [...this.#rows.children].filter((row) => row.querySelector('[type=checkbox]').checked);
-            channels.keep(rows.map((row) => ({ name: row.name, title: row.querySelector('input').value })));
+            const all = [...this.#rows.children];
+            const rows = all.filter((row) => row.querySelector('[type=checkbox]').checked);
+            error.textContent = rows.length > CHANNELS_MAX ? `A browser keeps ${CHANNELS_MAX} at the most.` : '';
+            if (error.textContent) return;
+            channels.keep(rows.map((row) => ({ name: row.name, title: row.querySelector('input').value })), all.map(({ name }) => name));
             dialog.close();
         });
+        dialog.addEventListener('close', () => (error.textContent = ''));
         dialog.append(
             element('h2', { id: 'channels-title' }, 'Your channels'),
             element('p', { className: 'hint' }, 'Names and keys are kept in this browser alone. To forget a key that is kept nowhere else is to lose what it reads.'),
@@ -47,7 +52,7 @@ export class ChannelBar {
             this.#items.delete(name);
         }
         all.forEach((channel, index) => {
-            const { item, link, text, count } = this.#itemOf(channel.name);
+            const { item, link, text, count, badge } = this.#itemOf(channel.name);
             if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
             const isCurrent = channel.name === this.#channels.current;
             if (isCurrent && !link.ariaCurrent) {
@@ -58,7 +63,7 @@ export class ChannelBar {
             }
             text.textContent = titleOf(channel);
             count.textContent = channel.unseen.toLocaleString();
-            count.hidden = !channel.unseen;
+            badge.hidden = !channel.unseen;
             link.title = channel.isKept ? '' : 'Not kept: it came with a link';
             link.dataset.kept = channel.isKept;
         });
@@ -67,9 +72,10 @@ export class ChannelBar {
     #itemOf(name) {
         if (!this.#items.has(name)) {
             const text = element('span');
-            const count = element('span', { className: 'count' });
-            const link = element('a', { href: fragmentOf(name) }, text, count);
-            this.#items.set(name, { item: element('li', {}, link), link, text, count });
+            const count = element('span');
+            const badge = element('span', { className: 'count' }, count, element('span', { className: 'off-screen' }, ' unseen'));
+            const link = element('a', { href: fragmentOf(name) }, text, badge);
+            this.#items.set(name, { item: element('li', {}, link), link, text, count, badge });
         }
         return this.#items.get(name);
     }
@@ -80,14 +86,16 @@ export class ChannelBar {
         this.#rows.replaceChildren(...all.map((channel) => rowOf(channel, channel.isKept || isNaming)));
         this.#dialog.showModal();
         const index = Math.max(0, all.findIndex(({ name }) => name === current));
-        this.#rows.children[index]?.querySelector('input').select();
+        const input = this.#rows.children[index]?.querySelector('input');
+        input?.focus();
+        input?.select();
     }
 }
 
 function rowOf({ name, title }, isKept) {
     const called = titleOf({ name });
     const input = element('input', { value: title, placeholder: called, maxLength: TITLE_MAX, autocomplete: 'off', ariaLabel: `Name of ${called}` });
-    const keep = element('input', { type: 'checkbox', checked: isKept });
+    const keep = element('input', { type: 'checkbox', checked: isKept, ariaLabel: `Keep ${called}` });
     input.addEventListener('input', () => (keep.checked = true));
     return Object.assign(element('li', {}, input, element('label', {}, keep, ' keep')), { name });
 }

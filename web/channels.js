@@ -4,7 +4,7 @@
 import { accessOf, memory, root } from './channel.js';
 import { oneLine } from './text.js';
 
-const CHANNELS_MAX = 64; // as many as the server answers at once
+export const CHANNELS_MAX = 64; // as many as the server answers at once
 export const TITLE_MAX = 40;
 const POLL_MS = 4000;
 const POLL_HIDDEN_MS = 10_000;
@@ -30,6 +30,8 @@ export class Channels {
     #newest = new Map(); // name → the newest id, as far as it is known
     #unseen = 0; // updates of the current one that came while nobody saw the page
     #unsaved; // {name, seen}
+    #isReset = false; // the current one's ids have begun anew
+    #polled = ''; // the names that were asked about last
     #saving;
     #polling;
     #waiting = new AbortController();
@@ -43,7 +45,8 @@ export class Channels {
         this.#on = on;
         addEventListener('storage', () => {
             if (this.#known(this.current)?.seen >= this.#newest.get(this.current)) this.#unseen = 0; // in another tab
-            this.#begin();
+            this.#on.change();
+            if ([...this.#others().keys()].join() !== this.#polled) this.poll(); // else a busy tab would have all others ask
         });
         document.addEventListener('visibilitychange', () => {
             if (!document.hidden) this.#unseen = 0;
@@ -68,6 +71,7 @@ export class Channels {
         this.#save();
         this.current = name;
         this.#unseen = 0;
+        this.#isReset = false;
         const isOwn = name !== undefined && memory.get('channel') === name;
         const known = this.#known(name);
         if (known?.isOwn) memory.set('channel', name);
@@ -76,10 +80,11 @@ export class Channels {
         return !isOwn || Boolean(this.#known(name));
     }
 
-    /** Keeps these from now on, and no others: [{name, title}]. */
-    keep(wanted) {
+    /** Keeps these from now on, [{name, title}], and no others of those that the reader was asked about. */
+    keep(wanted, asked) {
         this.#save();
-        this.#write(wanted.map(({ name, title }) => ({ ...this.#known(name), name, title: oneLine(title.trim(), TITLE_MAX) })));
+        const others = this.#read().filter(({ name }) => !asked.includes(name)); // another tab has made them
+        this.#write([...wanted, ...others].map(({ name, title }) => ({ ...this.#known(name), name, title: oneLine(title.trim(), TITLE_MAX) })));
         this.#see();
         // The next visit does not begin with what was forgotten.
         if (!this.#known(memory.get('channel'))) memory.set('channel', this.#kept.find(({ isOwn }) => isOwn)?.name ?? '');
@@ -89,7 +94,10 @@ export class Channels {
     /** So many updates of the current channel have come, up to this id. */
     came(count, newest) {
         if (document.hidden) this.#unseen += count;
-        if (newest !== undefined) this.#newest.set(this.current, newest);
+        if (newest !== undefined) {
+            this.#isReset ||= newest < this.#newest.get(this.current);
+            this.#newest.set(this.current, newest);
+        }
         this.#see();
         if (document.hidden && count) this.#on.change();
     }
@@ -105,11 +113,13 @@ export class Channels {
         const { signal } = (this.#waiting = new AbortController());
         clearTimeout(this.#polling);
         const asked = this.#others();
+        this.#polled = [...asked.keys()].join();
         if (!asked.size) return;
+        const seen = this.#marks();
         let pause = document.hidden ? POLL_HIDDEN_MS : POLL_MS;
         try {
             if (!this.#on.isAway()) {
-                this.#take(asked, await ask([...asked.keys()].map((name) => [name, 'now']), 0, signal));
+                this.#take(asked, seen, await ask([...asked.keys()].map((name) => [name, 'now']), 0, signal));
                 this.#failures = 0;
                 if (this.#on.waits()) {
                     const since = performance.now();
@@ -138,19 +148,27 @@ export class Channels {
         return new Map([...byAddress.values()].map((names) => [names[0], names]));
     }
 
-    #take(asked, answers) {
+    #marks() {
+        return new Map(this.#read().map(({ name, seen }) => [name, seen]));
+    }
+
+    /** `before` is what had been seen when it was asked: what another tab has seen since then is newer than the answer. */
+    #take(asked, before, answers) {
         const grown = [];
+        const marks = this.#marks();
         for (const [asker, names] of asked) {
             const newest = answers[asker]?.ts;
             if (!Number.isSafeInteger(newest)) continue;
             for (const name of names) {
                 const channel = this.#known(name);
+                if (channel?.seen !== before.get(name)) continue;
                 if (newest > (this.#newest.get(name) ?? channel?.seen ?? newest)) grown.push(name);
                 this.#newest.set(name, newest);
                 // What was there before it was kept is known; and ids may begin anew.
-                if (channel && !(channel.seen <= newest)) this.#mark(name, channel.seen === undefined ? newest : 0);
+                if (channel && !(channel.seen <= newest)) marks.set(name, channel.seen === undefined ? newest : 0);
             }
         }
+        this.#mark(marks);
         this.#on.change();
         for (const name of grown) this.#on.came(name);
     }
@@ -158,7 +176,9 @@ export class Channels {
     /** What the page shows is seen. */
     #see() {
         const seen = this.#newest.get(this.current);
-        if (document.hidden || seen === undefined || !this.#known(this.current)) return;
+        const known = this.#known(this.current);
+        // A page that is paused may know less than another tab.
+        if (document.hidden || seen === undefined || !known || (known.seen > seen && !this.#isReset)) return;
         this.#unsaved = { name: this.current, seen };
         this.#saving ??= setTimeout(() => this.#save(), SAVE_MS);
     }
@@ -166,12 +186,13 @@ export class Channels {
     #save() {
         clearTimeout(this.#saving);
         this.#saving = undefined;
-        if (this.#unsaved) this.#mark(this.#unsaved.name, this.#unsaved.seen);
+        if (this.#unsaved) this.#mark(new Map([[this.#unsaved.name, this.#unsaved.seen]]));
         this.#unsaved = undefined;
     }
 
-    #mark(name, seen) {
-        if (this.#known(name)?.seen !== seen) this.#write(this.#read().map((channel) => (channel.name === name ? { ...channel, seen } : channel)));
+    #mark(marks) {
+        const isOther = ({ name, seen }) => marks.has(name) && marks.get(name) !== seen;
+        if (this.#read().some(isOther)) this.#write(this.#read().map((channel) => (isOther(channel) ? { ...channel, seen: marks.get(channel.name) } : channel)));
     }
 
     #known(name) {

@@ -80,16 +80,26 @@ export class Comparison {
     #show(other) {
         const pair = other.ts < this.#entry.ts ? [other, this.#entry] : [this.#entry, other];
         const parts = differenceOf(...pair);
-        this.#said.textContent = parts.length ? `What #${pair[0].ts} had (−), and #${pair[1].ts} has (+)` : `#${pair[0].ts} and #${pair[1].ts} are alike`;
+        this.#said.textContent = parts.length ? `What #${pair[0].ts} had (−), and #${pair[1].ts} has (+)` : `#${pair[0].ts} and #${pair[1].ts} are alike${pair[0].text === pair[1].text ? '' : ', but for how they are written'}`;
         this.#result.hidden = !parts.length;
         this.#result.append(...parts.flatMap(({ title, found, problem }) => [
             element('h3', {}, title),
             ...(problem ? [element('p', { className: 'hint' }, problem)] : []),
-            element('ul', {}, ...found.map(({ path, before, after }) => element('li', {}, element('code', {}, oneLine(path, VALUE_MAX)), ...valueOf('del', 'was', before), ...valueOf('ins', 'is', after)))),
+            element('ul', {}, ...found.map(cut).map(({ path, before, after }) => element('li', {}, element('code', {}, oneLine(path, VALUE_MAX)), ...valueOf('del', 'was', before), ...valueOf('ins', 'is', after)))),
         ]));
     }
 }
 
 function valueOf(tag, said, text) {
     return text === undefined ? [] : [element(tag, {}, element('span', { className: 'off-screen' }, `${said} `), oneLine(text, VALUE_MAX))];
+}
+
+/** Both, from where long ones differ on. */
+function cut({ path, before, after }) {
+    if (!(before?.length > VALUE_MAX && after?.length > VALUE_MAX)) return { path, before, after };
+    let at = 0;
+    while (at < before.length && before[at] === after[at]) at++;
+    at = Math.max(0, at - 20);
+    const from = (text) => (at ? `…${text.slice(at)}` : text);
+    return { path, before: from(before), after: from(after) };
 }

@@ -102,6 +102,7 @@ function begin() {
         showState('idle', 'This address only sends');
         return;
     }
+    comparison.marked = undefined;
     $('filter').value = typed;
     reset();
     if (!isKept) notice('This browser keeps no more channels, so not this one either. Forget one of them first.');
@@ -141,7 +142,7 @@ function stopReading() {
 /** What is shown of the page, and what it says of the address, by what its name may do. */
 function showAccess() {
     const { kind, mayRead, maySend, readName } = access ?? {};
-    deletion.close();
+    for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close(); // they are about another channel
     for (const id of ['copy-address', 'connect']) $(id).hidden = !access;
     $('send').hidden = !maySend;
     $('send-test').hidden = !maySend;
@@ -165,7 +166,7 @@ function reset() {
 /** Shows none of what has come. */
 function forget() {
     search?.close(); // what is looked through is another channel's
-    search = olderError = comparison.marked = undefined;
+    search = olderError = undefined;
     shown = [];
     seen = 0;
     isOpened = false;
@@ -475,7 +476,7 @@ function showNewest(isAsked) {
     const newest = shown.at(-1);
     if (!newest || !isOpened || !isWide() || list.selected?.number === newest.number) return true;
     const selection = getSelection();
-    if (!isAsked && ($('detail').contains(document.activeElement) || (!selection.isCollapsed && $('detail').contains(selection.anchorNode)))) return false;
+    if (!isAsked && (document.querySelector('dialog[open]') || $('list').scrollTop > 0 || $('detail').contains(document.activeElement) || (!selection.isCollapsed && $('detail').contains(selection.anchorNode)))) return false;
     place.id = undefined;
     putPlaceSoon();
     list.goTo(newest, 'shown');
@@ -485,7 +486,8 @@ function showNewest(isAsked) {
 /** With the one before it in the list, or next to it by its id. */
 function compare(entry) {
     const before = shown.findLast(({ number }) => number < entry.number)?.ts ?? (entry.ts > 1 ? entry.ts - 1 : entry.ts + 1);
-    comparison.ask(entry, before, (id) => feed.get(id));
+    const mine = feed;
+    comparison.ask(entry, before, (id) => mine.get(id));
 }
 
 const isReading = () => document.body.classList.contains('reading');

@@ -8,7 +8,8 @@ import { bytesText } from './text.js';
 export const CHARS_MAX = 4 << 20; // of both bodies
 export const FOUND_MAX = 500; // differences of a part
 const WORK_MAX = 24 << 20; // characters looked at, each once a level
-const PAIRS_MAX = 1_000_000; // lines or items of the one times those of the other; with more, only what is around is told apart
+const PAIRS_MAX = 1_000_000; // lines or items of the one times those of the other; with more, only what is around is told apart,
+const PAIRS_ALL_MAX = 4_000_000; // and so it is once all lists together have had so many
 
 /**
  * What was different in `before` than in `after`: parts {title, found: [{path, before, after}], problem}. A text that is
@@ -28,10 +29,18 @@ export function differenceOf(before, after) {
 class Found {
     list = [];
     #work = 0;
+    #pairs = 0;
 
     add(path, before, after) {
         if (this.list.length >= FOUND_MAX) throw new TooMuch(`Only the first ${FOUND_MAX} differences are shown.`);
         this.list.push({ path, before, after });
+    }
+
+    /** Whether so many pairs may be looked at. */
+    mayPair(count) {
+        const may = count <= PAIRS_MAX && this.#pairs + count <= PAIRS_ALL_MAX;
+        if (may) this.#pairs += count;
+        return may;
     }
 
     work(chars) {
@@ -87,7 +96,7 @@ function inPairs(before, after) {
 }
 
 function inLines(before, after, found) {
-    for (const { old, young } of changesOf(before, after)) {
+    for (const { old, young } of changesOf(before, after, found)) {
         for (let i = 0; i < Math.max(old.length, young.length); i++) found.add(`line ${(i < young.length ? young.at : old.at) + i + 1}`, before.slice(old.at, old.at + old.length)[i], after.slice(young.at, young.at + young.length)[i]);
     }
 }
@@ -127,7 +136,7 @@ function inMembers(before, after, path, found) {
 }
 
 function inItems(before, after, path, found) {
-    for (const { old, young } of changesOf(before.map(sourceOf), after.map(sourceOf))) {
+    for (const { old, young } of changesOf(before.map(sourceOf), after.map(sourceOf), found)) {
         for (let i = 0; i < Math.max(old.length, young.length); i++) {
             const to = () => pathTo(path(), (i < young.length ? young.at : old.at) + i);
             if (i < old.length && i < young.length) inValues(before[old.at + i], after[young.at + i], to, found);
@@ -138,7 +147,7 @@ function inItems(before, after, path, found) {
 }
 
 /** Where two lists of texts differ, with as much alike as can be: [{old: {at, length}, young: {at, length}}]. */
-function changesOf(before, after) {
+function changesOf(before, after, found) {
     let start = 0;
     let [oldEnd, youngEnd] = [before.length, after.length];
     while (start < oldEnd && start < youngEnd && before[start] === after[start]) start++;
@@ -148,7 +157,7 @@ function changesOf(before, after) {
     const add = (oldAt, youngAt, oldTo, youngTo) => (oldTo > oldAt || youngTo > youngAt) && changes.push({ old: { at: oldAt, length: oldTo - oldAt }, young: { at: youngAt, length: youngTo - youngAt } });
     let [i, j] = [0, 0];
     let [oldAt, youngAt] = [start, start];
-    if (rows * columns <= PAIRS_MAX) {
+    if (found.mayPair(rows * columns)) {
         // common[i][j]: how many are alike at best from there on
         const width = columns + 1;
         const common = new Uint32Array((rows + 1) * width);

@@ -47,6 +47,7 @@ class Contents {
 export class Reading {
     ts = 0; // all up to there has been read
     contents = new Contents();
+    files = 0; // that are full
     isGap = false; // whether some went before they were read
 
     #access;
@@ -82,7 +83,7 @@ export class Reading {
         for await (const entry of eachOf(this.#access.address, { ...range, upto, from: this.ts, since: this.ts ? undefined : since }, signal, on)) {
             if (this.#matches(entry)) this.contents.add(entry.ts, (this.contents.count ? this.#form.between : '') + this.#form.write(entry, this.#access.sendAddress));
             this.ts = entry.ts;
-            if (this.contents.size >= this.#max && entry.ts < upto) return 'full';
+            if (this.contents.size >= this.#max && entry.ts < upto) return this.files++, 'full';
         }
         this.ts = upto;
         return 'done';
@@ -108,7 +109,7 @@ export class Downloads {
         this.#dialog = dialog;
         const title = element('h2', { id: 'downloads-title' }, 'Download updates');
         dialog.setAttribute('aria-labelledby', title.id);
-        const hint = element('p', { className: 'hint' }, `They are read page by page and put together in this browser. A file holds ${bytesText(FILE_MAX)}; what is more makes another.`);
+        const hint = element('p', { className: 'hint' }, `They are read page by page and put together in this browser. A file holds ${bytesText(FILE_MAX)}; what is more makes another. It has all headers as they came, also passwords and signatures.`);
         const forms = element('fieldset', {}, element('legend', {}, 'As'), choice('form', 'ndjson', 'NDJSON: one update a line, with its request', true), choice('form', 'har', 'HAR 1.2: for tools that read recorded requests'));
         this.#form.append(title, this.#what, forms, hint, this.#bar, this.#said, this.#error, element('p', { className: 'row-of' }, this.#go, this.#close));
         this.#form.addEventListener('submit', (event) => {
@@ -116,7 +117,10 @@ export class Downloads {
             this.#run();
         });
         dialog.append(this.#form);
-        dialog.addEventListener('close', () => this.#stop?.abort());
+        dialog.addEventListener('close', () => {
+            this.#stop?.abort();
+            this.#reading = undefined; // it may be large
+        });
     }
 
     /** Asks what to download. `typed` is what the filter says, `what` that of readFilter(); `total` is the newest id. */
@@ -171,7 +175,7 @@ export class Downloads {
         if (end instanceof Error) return this.#show('Go on', `Read up to #${reading.ts.toLocaleString()}`, `Not all could be read: ${failureText(end)}`);
         this.#save(reading, form.head(version), form.tail);
         if (end === 'full') return this.#show('Go on with another file', `The file is full. Saved: ${saidOf(reading)}, up to #${reading.ts.toLocaleString()}`);
-        this.#show('', reading.contents.count ? `Saved: ${saidOf(reading)}${reading.isGap ? '. Some were deleted before they could be read' : ''}` : 'There is none to download');
+        this.#show('', reading.contents.count ? `Saved: ${saidOf(reading)}${reading.isGap ? '. Some were deleted before they could be read' : ''}` : reading.files ? 'That was all' : 'There is none to download');
     }
 
     /** The channel's name is not in the file's: it is a key. */

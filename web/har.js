@@ -27,7 +27,7 @@ function lineOf(entry) {
     return `${before.slice(0, -1)}${body}${after === '{}' ? '}' : `,${after.slice(1)}`}`;
 }
 
-/** The request was made to the sending address: what reads is not given away. */
+/** The request was made to the sending address: where the channel has keys, what reads is not given away. */
 function harEntryOf(entry, address) {
     const { ts, at, path = '', query = '', method } = entry;
     const headers = Object.entries(headersOf(entry)).map(([name, value]) => ({ name, value: String(value) }));

@@ -4,14 +4,15 @@ import { headersOf } from './describe.js';
 
 // What tells a receiver what an update is, and that it is genuine.
 const TELLING = /^(x-(?!forwarded|real-ip)|ce-|stripe-signature$|paypal-)/;
+const IN_A_HEADER = /^[\t\x20-\x7e\x80-\xff]*$/; // what browsers send there; with others they fail before they ask
 
 /** What pushes an update once more: the request as it came or, where its type is not known, the update: {method, path, body, headers, query}. */
 export function requestOf(entry) {
     const { 'content-type': type, ...others } = headersOf(entry);
     const method = entry.method === 'PUT' || entry.method === 'PATCH' ? entry.method : 'POST';
     const path = entry.path && !WAY_UP.test(entry.path) ? entry.path : '';
-    if (!type) return { method, path, body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
-    const telling = Object.entries(others).filter(([name]) => TELLING.test(name));
+    if (!type || !IN_A_HEADER.test(type)) return { method, path, body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
+    const telling = Object.entries(others).filter(([name, value]) => TELLING.test(name) && IN_A_HEADER.test(value));
     return { method, path, body: entry.raw ?? entry.text, headers: { 'Content-Type': type, ...Object.fromEntries(telling) }, query: entry.query };
 }
 

@@ -22,6 +22,7 @@ export class Resend {
     #said = element('div', { role: 'status', className: 'answer' });
     #error = element('p', { className: 'error', role: 'alert' });
     #shell = ['curl: this update', 'longline forward: this one and all that come after it'].map((title) => ({ title, code: element('pre', { tabIndex: 0, role: 'region', ariaLabel: title }), text: '' }));
+    #fold; // what holds it
     #entry;
     #access;
     #worker;
@@ -45,8 +46,9 @@ export class Resend {
                 'The answer can be seen only if the target allows this page by its CORS headers. Before JSON, PUT, PATCH or headers of its own, the browser asks by OPTIONS whether they are allowed; if not, the request is not sent. A form or plain text is sent all the same, and only the answer is hidden.',
                 'Without an answer (no-cors) nothing is asked: headers of its own are dropped, JSON arrives as text/plain, and neither you nor this page sees whether it arrived.',
             ]),
-            details('From a shell, without CORS', [], ...this.#shell.flatMap((line) => [element('p', { className: 'row-of' }, element('span', { className: 'hint' }, line.title), copyButton(line)), line.code])),
+            (this.#fold = details('From a shell, without CORS', [], ...this.#shell.flatMap((line) => [element('p', { className: 'row-of' }, element('span', { className: 'hint' }, line.title), copyButton(line)), line.code]))),
         );
+        this.#fold.addEventListener('toggle', () => this.#showShell());
         form.addEventListener('submit', (event) => {
             event.preventDefault();
             this.#send(false);
@@ -72,9 +74,11 @@ export class Resend {
         this.#showShell();
         this.#dialog.showModal();
         this.#address.focus();
+        this.#address.select();
     }
 
     #showShell() {
+        if (!this.#fold.open) return; // it quotes the whole body
         const target = this.#address.value.trim() || this.#address.placeholder;
         const { address, readAddress } = this.#access;
         this.#shell[0].text = curlOf(this.#entry, target);
@@ -94,6 +98,7 @@ export class Resend {
     }
 
     #send(isBlind) {
+        if (this.#worker) return; // one click too many
         this.#error.textContent = '';
         const { method, body, headers, ...request } = requestOf(this.#entry);
         let url;
@@ -104,11 +109,14 @@ export class Resend {
             return this.#address.focus();
         }
         memory.set('resend', this.#address.value.trim());
-        this.#end();
         this.#said.replaceChildren(element('p', { className: 'facts' }, 'Sending…'));
         this.#worker = new Worker(policy ? policy.createScriptURL('') : RESENDER);
         this.#worker.onmessage = ({ data }) => this.#show(data, method);
-        this.#worker.onerror = () => this.#show({}, method);
+        this.#worker.onerror = () => {
+            this.#end();
+            this.#said.replaceChildren();
+            this.#error.textContent = 'The part of this page that sends it could not be loaded. Can its own server be reached?';
+        };
         this.#worker.postMessage({ url, method, headers, body, isBlind });
     }
 

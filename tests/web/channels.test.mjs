@@ -26,7 +26,7 @@ async function nameIt(page, button, title) {
 /** Waits for what the bar says, as 'Shop 3, CI*': the one that is shown has a star. */
 async function untilBar(page, text) {
     const said = (wanted) => {
-        const said = [...document.querySelectorAll('#channels a')].map((link) => `${[...link.children].filter(({ hidden }) => !hidden).map((part) => part.textContent).join(' ')}${link.ariaCurrent ? '*' : ''}`).join(', ');
+        const said = [...document.querySelectorAll('#channels a')].map((link) => `${[...link.children].filter(({ hidden }) => !hidden).map((part) => part.firstChild.textContent).join(' ')}${link.ariaCurrent ? '*' : ''}`).join(', ');
         return wanted === undefined ? said : said === wanted;
     };
     await page.waitForFunction(said, text).catch(async (error) => {
@@ -38,7 +38,10 @@ pageTest('one channel needs no bar; a second one brings it, with names of one\'s
     const page = await open(`${origin}/`);
     await untilLive(page);
     assert.ok(await page.locator('#channels').isHidden());
+    assert.ok(await page.locator('#name-it').isHidden(), 'a newcomer has nothing to name');
     const shop = nameIn(page);
+    await push(`${origin}/${shop}`, { n: 0 });
+    await untilIds(page, ['#1']);
     await nameIt(page, 'Name it…', 'Shop');
     await untilBar(page, 'Shop*');
     assert.equal(await page.title(), 'Shop · longline');
@@ -61,11 +64,11 @@ pageTest('one channel needs no bar; a second one brings it, with names of one\'s
     await untilBar(page, 'Shop 3, CI*');
 
     await linkTo(page, 'Shop').click();
-    await untilIds(page, ['#3', '#2', '#1']);
+    await untilIds(page, ['#4', '#3', '#2', '#1']);
     await untilBar(page, 'Shop*, CI');
     assert.equal(await page.title(), 'Shop · longline');
     await push(`${origin}/${shop}`, { n: 4 });
-    await untilIds(page, ['#4', '#3', '#2', '#1']);
+    await untilIds(page, ['#5', '#4', '#3', '#2', '#1']);
     await page.goBack();
     await untilBar(page, 'Shop, CI*');
     await look(page);
@@ -85,6 +88,7 @@ pageTest('tabs have the same channels, and what one has seen is seen in the othe
     const page = await open(`${origin}/`);
     await untilLive(page);
     const first = nameIn(page);
+    await push(`${origin}/${first}`, { n: 0 });
     await nameIt(page, 'Name it…', 'First');
     const other = await open(`${origin}/`, { context: page.context() });
     await untilLive(other);
@@ -143,9 +147,9 @@ pageTest('ids that begin anew, a server that is away, and nonsense in the storag
     const page = await open(`${server.origin}/`, { expected: FAILED_REQUEST });
     await untilLive(page);
     const first = nameIn(page);
-    await nameIt(page, 'Name it…', 'First');
     for (let n = 1; n <= 3; n++) await push(`${server.origin}/${first}`, { n });
     await untilIds(page, ['#3', '#2', '#1']);
+    await nameIt(page, 'Name it…', 'First');
     await page.click('#fresh');
     await nameIt(page, 'Edit…', 'Second');
     await untilBar(page, 'First, Second*');
@@ -215,4 +219,34 @@ pageTest('the bar tells nobody\'s secret, and strangers\' names are text', async
     assert.ok(!(await page.locator('body').innerText()).includes('hunter2'));
     await page.locator('#channels a', { hasText: 'hun…' }).waitFor();
     assert.ok(await rows(page).count() === 0);
+});
+
+pageTest('what another tab has made is not forgotten by saving names here', async ({ open }) => {
+    const page = await open(`${origin}/`);
+    await untilLive(page);
+    const first = nameIn(page);
+    await page.click('#fresh');
+    await page.getByRole('button', { name: 'Edit…' }).click();
+    const other = await open(`${origin}/`, { context: page.context() });
+    await untilLive(other);
+    await other.click('#fresh');
+    const made = nameIn(other);
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.waitForFunction((name) => localStorage.getItem('longline.channels').includes(name), made);
+    assert.ok((await page.evaluate(() => localStorage.getItem('longline.channels'))).includes(first));
+});
+
+pageTest('a dialog about one channel does not survive the way to another', async ({ open }) => {
+    const [x, y] = [freshName(), freshName()];
+    for (const n of [1, 2, 3]) await push(`${origin}/${x}`, { x: n });
+    await push(`${origin}/${y}`, { y: 1 });
+    const page = await open(`${origin}/#${y}`);
+    await untilIds(page, ['#1']);
+    await page.goto(`${origin}/#${x}`);
+    await untilIds(page, ['#3', '#2', '#1']);
+    await page.getByRole('button', { name: 'Compare…' }).click();
+    await untilText(page, '#compare', 'What #2 had');
+    await page.goBack();
+    await untilIds(page, ['#1']);
+    assert.equal(await page.locator('dialog[open]').count(), 0);
 });

@@ -237,6 +237,7 @@ pageTest('notifications tell of the other channels as well, at once, and lead th
     await page.goto(`${origin}/`);
     await untilLive(page);
     const first = new URL(page.url()).hash.slice(1);
+    await push(`${origin}/${first}`, { n: 0 });
     await page.getByRole('button', { name: 'Name it…' }).click();
     await page.keyboard.type('Shop');
     await page.keyboard.press('Enter');
@@ -252,7 +253,7 @@ pageTest('notifications tell of the other channels as well, at once, and lead th
     await push(`${origin}/${first}`, { n: 2 });
     await page.waitForFunction(() => window.notified.at(-1)?.body === 'Shop: 2');
     await page.evaluate(() => window.notified.at(-1).onclick());
-    await untilIds(page, ['#2', '#1']);
+    await untilIds(page, ['#3', '#2', '#1']);
     await page.waitForFunction((hash) => location.hash === hash, `#${first}`);
 });
 
@@ -318,4 +319,23 @@ pageTest('keys of a single character can be switched off; the others stay', asyn
     await page.click('#keys-close');
     await page.keyboard.press('k');
     await untilText(page, '#detail-title', '#3');
+});
+
+pageTest('following leaves alone who reads a dialog, or further down in the list', async ({ open }) => {
+    const name = freshName();
+    await pushMany(`${origin}/${name}`, 60, (n) => `{"n":${n}}`);
+    const page = await open(`${origin}/#${name}`);
+    await untilText(page, '#detail-title', '#60');
+    await page.getByLabel('Follow the newest').check();
+    await page.getByRole('button', { name: 'Compare…' }).click();
+    await push(`${origin}/${name}`, { n: 61 });
+    await untilText(page, '.follow', 'Following is paused');
+    assert.match(await page.locator('#detail-title').textContent(), /#60/);
+    await page.keyboard.press('Escape');
+    await page.getByLabel('Following is paused').click();
+    await untilText(page, '#detail-title', '#61');
+    await page.locator('#list').evaluate((list) => (list.scrollTop = 1000));
+    await push(`${origin}/${name}`, { n: 62 });
+    await untilText(page, '.follow', 'Following is paused');
+    assert.ok((await page.locator('#list').evaluate((list) => list.scrollTop)) >= 1000);
 });

@@ -45,6 +45,7 @@ pageTest('a target that allows it gets the request as it came, and its answer is
         let dialog = await ask(page, 1);
         assert.match(await dialog.innerText(), /POST, 10 bytes, with content-type, x-github-event; without .*user-agent/);
         await dialog.getByLabel('Address').fill(`${url}/hooks/?key=a#part`);
+        await dialog.getByText('From a shell').click();
         assert.match(await dialog.locator('pre').first().textContent(), new RegExp(`curl -g .*--data-raw '{"n":1.10}' '${url}/hooks/orders/7\\?key=a`));
         await dialog.getByRole('button', { name: 'Send', exact: true }).click();
         await untilText(page, '#resend', 'The target answered 202 Accepted after');
@@ -134,4 +135,31 @@ pageTest('the shell lines repeat it without a browser', async ({ open }) => {
     await dialog.getByRole('button', { name: 'Copy longline forward' }).click();
     await dialog.getByText('Copied').waitFor();
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `longline forward '${origin}/${read}' 'http://localhost:8080/it'\\''s' --ts 1`);
+});
+
+pageTest('what a browser cannot put into a header is left out, and a second click sends nothing', async ({ open }) => {
+    await withTarget(ALLOWED, async ({ url, got }) => {
+        const name = freshName();
+        await push(`${origin}/${name}`, { n: 1 }, { headers: { 'X-Name': Buffer.from('日本').toString('latin1'), 'X-Other': 'kept' } });
+        const page = await open(`${origin}/#${name}`);
+        const dialog = await ask(page, 1);
+        assert.match(await dialog.innerText(), /without .*x-name/);
+        await dialog.getByLabel('Address').fill(`${url}/hooks`);
+        await dialog.getByRole('button', { name: 'Send', exact: true }).dblclick();
+        await untilText(page, '#resend', 'The target answered 202');
+        const posts = got.filter(({ method }) => method === 'POST');
+        assert.equal(posts.length, 1);
+        assert.deepEqual([posts[0].headers['x-other'], posts[0].headers['x-name']], ['kept', undefined]);
+    });
+});
+
+pageTest('where the page cannot load what sends, no target is blamed', async ({ open }) => {
+    const name = freshName();
+    await push(`${origin}/${name}`, { n: 1 });
+    const page = await open(`${origin}/#${name}`, { expected: CORS });
+    const dialog = await ask(page, 1);
+    await page.context().route(/resender/, (route) => route.abort());
+    await dialog.getByLabel('Address').fill(`${origin}/${name}`);
+    await dialog.getByRole('button', { name: 'Send', exact: true }).click();
+    await untilText(page, '#resend .error', 'could not be loaded');
 });
