@@ -80,7 +80,7 @@ pageTest('one channel needs no bar; a second one brings it, with names of one\'s
     await untilBar(page, 'Shop*, CI');
     await page.goto('about:blank');
     await page.goto(`${origin}/`);
-    await untilIds(page, ['#5', '#4', '#3', '#2', '#1']);
+    await untilIds(page, ['#6', '#5', '#4', '#3', '#2', '#1']);
     await untilBar(page, 'Shop*, CI');
 });
 
