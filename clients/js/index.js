@@ -15,8 +15,7 @@ const CUT_MIN_MS = 500; // a poll that dies earlier has not waited;
 const CUT_LATE_MS = 5000; // and one that dies so long after its time was not cut for its length
 const CUT_SLEEP_MIN_S = 1;
 const CUT_PAUSE_MS = 500; // before the next, from the third in a row on
-const BYTES_FIRST = 1 << 14; // of a reply
-const BYTES_KEPT_MAX = 4 << 20;
+const LARGE_CHARS = 2 << 20; // a reply that is longer has one large update
 const KEY_PREFIXES = ['r_', 'v_', 'w_']; // may do everything, reads, sends
 const KEY_LETTERS = 'abcdefghijklmnopqrstuvwxyz234567';
 const KEY_SIZE = 26;
@@ -264,7 +263,7 @@ class Subscription extends Loop {
             const isFull = addQuery(url, { ...start, as: name, sleep, epoch: this.epoch ?? '' }, options);
             const { response, text } = await request(settings, url.href, {}, sleep, stop);
             const total = Number(response.headers.get('X-Total-Updates'));
-            return readable(response, () => [[this, { total, ...readReply(text, replyOf(text), () => partsAt(text).updates.start, isFull) }]]);
+            return readable(response, () => [[this, { total, ...readReply(text, text.length > LARGE_CHARS ? largeReplyOf(text, isFull) : replyOf(text), () => partsAt(text).updates.start, isFull) }]]);
         });
     }
 
@@ -515,8 +514,6 @@ async function request(settings, url, init, waitS, signal) {
     const { fetch = globalThis.fetch, headers } = settings;
     const aborter = new AbortController();
     const abort = () => aborter.abort();
-    const bytes = settings.bytes ?? new Bytes();
-    settings.bytes = undefined; // another request may run beside this one
     let isWhole = false;
     let timer;
     const heard = () => {
@@ -529,12 +526,14 @@ async function request(settings, url, init, waitS, signal) {
         heard();
         const response = await fetch(url, { ...init, headers: { ...headers, ...init.headers }, signal: aborter.signal });
         const reader = response.body?.getReader();
+        const decoder = new TextDecoder('utf-8', { fatal: true });
+        let text = '';
         for (let chunk; reader && !(chunk = await reader.read()).done; ) {
             heard();
-            bytes.add(chunk.value);
+            text += decoder.decode(chunk.value, { stream: true });
         }
         isWhole = true;
-        const text = bytes.text();
+        text += decoder.decode();
         if (response.ok) return { response, text };
 
         const { ok, error_code: code, error_description: description } = parsed(text) ?? {};
@@ -550,34 +549,6 @@ async function request(settings, url, init, waitS, signal) {
         clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
         if (!isWhole) abort(); // A reply that was not read to its end would keep its connection.
-        settings.bytes = bytes.emptied();
-    }
-}
-
-/** Bytes that come in pieces. Fresh memory for each reply would cost as much as all else that is done with it. */
-class Bytes {
-    #bytes = new Uint8Array(BYTES_FIRST);
-    #size = 0;
-
-    add(piece) {
-        const [size, bytes] = [this.#size, this.#bytes];
-        this.#size += piece.length;
-        if (this.#size > bytes.length) {
-            this.#bytes = new Uint8Array(Math.max(this.#size, 2 * bytes.length));
-            this.#bytes.set(bytes.subarray(0, size));
-        }
-        this.#bytes.set(piece, size);
-    }
-
-    /** Throws if they are not UTF-8. */
-    text() {
-        return new TextDecoder('utf-8', { fatal: true }).decode(this.#bytes.subarray(0, this.#size));
-    }
-
-    /** These for another use, if they are not too large to be kept; or undefined. */
-    emptied() {
-        this.#size = 0;
-        return this.#bytes.length <= BYTES_KEPT_MAX ? this : undefined;
     }
 }
 
@@ -604,6 +575,21 @@ function replyOf(text) {
     return reply;
 }
 
+/**
+ * The same of a large reply, each part made when it is asked for: an object of a million members takes JSON.parse() seconds,
+ * in which a page does nothing else, and whoever knows an address can push one.
+ */
+function largeReplyOf(text, isFull) {
+    const objectOf = (parts) => {
+        const object = Object.create(null);
+        for (const [name, span] of Object.entries(parts)) lazy(object, name, () => replyOf(cut(text, span)));
+        return object;
+    };
+    const parts = partsAt(text);
+    const itemOf = (span) => objectOf(isFull ? partsAt(text, span.start) : { body: span });
+    return Object.defineProperty(objectOf(parts), 'updates', { value: parts.updates && partsAt(text, parts.updates.start).map(itemOf) });
+}
+
 /** What a channel's poll brought. updatesAt() is where the array of its updates stands in the text. */
 function readReply(text, reply, updatesAt, full) {
     if (reply.error_code) return { error: new LonglineError(reply.error_code, reply.error_description, { isOwn: true }) };
@@ -614,15 +600,17 @@ function readReply(text, reply, updatesAt, full) {
     // Of what stands among others that were left out, the least that the ts can be: who goes on there misses nothing.
     const least = ts - updates.length - skipped;
     const tsOf = (item, i) => (full ? item.ts : i + 1 < updates.length ? least + i + 1 : ts);
-    const entries = updates.map((item, i) => readEntry(item, tsOf(item, i), () => textOf(i), full));
+    const isLarge = text.length > LARGE_CHARS;
+    const entries = updates.map((item, i) => readEntry(item, tsOf(item, i), () => textOf(i), full, isLarge));
     const start = !updates.length ? ts : full ? entries[0].ts - 1 : least; // behind the update before the first
     return { ts, start, epoch, lag, missed, reset, skipped, entries };
 }
 
-function readEntry(item, ts, textOf, full) {
+function readEntry(item, ts, textOf, full, isLarge) {
     const entry = { ts };
     lazy(entry, 'text', textOf);
-    entry.update = full ? item.body : item;
+    if (isLarge) lazy(entry, 'update', () => item.body);
+    else entry.update = full ? item.body : item;
     if (!full) return entry;
     for (const name of ['at', 'method', 'query', 'headers', 'path', 'from', 'same_as']) if (name in item) entry[name] = item[name];
     lazy(entry, 'raw', () => item.raw ?? readBytes(item.raw_base64));
@@ -635,7 +623,7 @@ const readBytes = (base64) => Uint8Array.from(atob(base64), (byte) => byte.charC
 /** Gives the object a property that is made when it is first read. */
 function lazy(object, name, make) {
     const define = (how) => Object.defineProperty(object, name, { enumerable: true, configurable: true, ...how });
-    define({ get: () => define({ value: make(), writable: true })[name] });
+    return define({ get: () => define({ value: make(), writable: true })[name] });
 }
 
 function once(make) {
@@ -649,8 +637,8 @@ const SCALAR = /[^,\]}\s]*/y;
 const [QUOTE, BACKSLASH] = [34, 92];
 
 /**
- * Where the parts of the array or object at `at` stand, {start, end}, by index or name. The text is known to be JSON, so
- * this need not look at much of it: JSON.parse is fast, and anything that reads JSON in JavaScript is not.
+ * Where the parts of the array or object at `at` stand, {start, end}, by index or name. Of what is known to be JSON this
+ * need not look at much: JSON.parse is fast, and anything that reads JSON in JavaScript is not. Throws where it has no end.
  */
 function partsAt(text, at = 0) {
     const skip = (pattern, from) => {
@@ -660,16 +648,19 @@ function partsAt(text, at = 0) {
     };
     at = skip(SPACE, at);
     const isArray = text[at] === '[';
+    if (!isArray && text[at] !== '{') throw new SyntaxError('no JSON');
     const parts = isArray ? [] : Object.create(null);
     for (at = skip(SPACE, at + 1); text[at] !== ']' && text[at] !== '}'; ) {
+        if (at >= text.length) throw new SyntaxError('no JSON');
         let name = parts.length;
         if (!isArray) {
             const end = stringEnd(text, at);
-            name = JSON.parse(text.slice(at, end));
+            name = replyOf(text.slice(at, end));
             at = skip(SPACE, skip(SPACE, end) + 1); // over the colon
         }
         const isScalar = !'"[{'.includes(text[at]);
         const end = isScalar ? skip(SCALAR, at) : valueEnd(text, at);
+        if (end === at) throw new SyntaxError('no JSON');
         parts[name] = { start: at, end };
         at = skip(SPACE, end);
         if (text[at] === ',') at = skip(SPACE, at + 1);
@@ -679,7 +670,7 @@ function partsAt(text, at = 0) {
 
 /** Where the string, array or object at `at` ends. */
 function valueEnd(text, at) {
-    for (let depth = 0; ; ) {
+    for (let depth = 0; at < text.length; ) {
         const code = text.charCodeAt(at);
         if (code === QUOTE) at = stringEnd(text, at);
         else at++;
@@ -688,11 +679,13 @@ function valueEnd(text, at) {
         else if ((code | 0x20) === 0x7d) depth--;
         if (depth === 0) return at;
     }
+    throw new SyntaxError('no JSON');
 }
 
 function stringEnd(text, at) {
     for (;;) {
         at = text.indexOf('"', at + 1);
+        if (at < 0) throw new SyntaxError('no JSON');
         let first = at; // of the backslashes before the quote: an odd one out makes it part of the string
         while (text.charCodeAt(first - 1) === BACKSLASH) first--;
         if ((at - first) % 2 === 0) return at + 1;

@@ -151,3 +151,36 @@ test('text is UTF-8 whatever way it is cut, and nothing else', async () => {
     for (let chunk = 1; chunk < 6; chunk++) assert.equal((await read(wrap([text]), { chunk }))[0].text, text);
     await assert.rejects(read(Uint8Array.from([...new TextEncoder().encode('{"ok":true,"ts":1,"updates":[["'), 0xc3, 0x28, ...new TextEncoder().encode('"]]}')])), { status: 0 });
 });
+
+/** Large replies are read in another way: by their brackets and quotes. */
+const PAD = `["${'x'.repeat(2 << 20)}"]`;
+
+test('a large reply: each text and each value comes out as it was', async () => {
+    const pick = random(3);
+    for (let round = 0; round < 20; round++) {
+        const texts = [PAD, ...Array.from({ length: 1 + pick(8) }, () => `[${anyText(pick)}]`)];
+        const entries = await read(wrap(texts.map((text) => ` ${text}\t`)));
+        assert.deepEqual(entries.map(({ text }) => text), texts);
+        assert.deepEqual(entries.map(({ ts }) => ts), texts.map((_, i) => i + 1));
+        assert.deepEqual(entries.map(({ update }) => update), texts.map((text) => JSON.parse(text)));
+    }
+});
+
+test('a large reply of view=full: each member is what it is in a small one', async () => {
+    const item = (body, raw) => `{"ts":1,"at":5,"method":"POST","query":"a=1","headers":{"x":"y"},"path":"/p","body":${body},${raw}}`;
+    const of = async (item) => (await read(`{"ok":true,"epoch":"e","ts":1,"updates":[${item}]}`, { full: true }))[0];
+    for (const raw of ['"raw":"{}"', '"raw_base64":"AAE=","coded_base64":"Ag=="']) {
+        const [small, large] = [await of(item('[1]', raw)), await of(item(PAD, raw))];
+        for (const name of ['ts', 'at', 'method', 'query', 'headers', 'path', 'from', 'same_as', 'raw', 'coded']) assert.deepEqual(large[name], small[name], name);
+        assert.deepEqual([large.text, large.update], [PAD, JSON.parse(PAD)]);
+        assert.deepEqual(Object.keys(large), Object.keys(small));
+    }
+});
+
+test('a large reply that is none of longline is an error that shows nothing of it', async () => {
+    const whole = wrap([PAD]);
+    const others = [whole.slice(0, -2), whole.slice(0, -3), whole.slice(0, 100) + PAD, `<html>${PAD}`, `{"ts":1,"updates":[${PAD}\u00a0]}`, `{"ts":secret,"updates":[${PAD}]}`, `{secret"ts":1,"updates":[${PAD}]}`, `{"ts":1}${' '.repeat(3 << 20)}`, `[${PAD}]`, PAD];
+    for (const text of others) {
+        await assert.rejects(read(text), (error) => /The reply is not longline's: no/.test(error.message) && !/secret|xx/.test(error.message), text.slice(0, 40));
+    }
+});
