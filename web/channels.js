@@ -119,11 +119,13 @@ export class Channels {
         let pause = document.hidden ? POLL_HIDDEN_MS : POLL_MS;
         try {
             if (!this.#on.isAway()) {
-                this.#take(asked, seen, await ask([...asked.keys()].map((name) => [name, 'now']), 0, signal));
+                const answer = await ask([...asked.keys()].map((name) => [name, 'now']), 0, signal);
+                this.#take(asked, seen, (await answer.json()).channels);
                 this.#failures = 0;
                 if (this.#on.waits()) {
                     const since = performance.now();
-                    await ask([...asked.keys()].map((name) => [name, this.#newest.get(name) ?? 'now']), WAIT_S, signal);
+                    const came = await ask([...asked.keys()].map((name) => [name, this.#newest.get(name) ?? 'now']), WAIT_S, signal);
+                    await came.body?.cancel(); // the next question tells; what came may be large
                     pause = POLL_GAP_MS + since - performance.now();
                 }
             }
@@ -224,7 +226,7 @@ function channelsIn(text) {
     }
 }
 
-/** The server's answers by name. Throws what went wrong. */
+/** The server's answer. Throws what went wrong. */
 async function ask(cursors, sleep, signal) {
     const response = await fetch(new URL(`-/poll?sleep=${sleep}&limit=1`, root), {
         method: 'POST',
@@ -232,5 +234,5 @@ async function ask(cursors, sleep, signal) {
         signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
     });
     if (!response.ok) throw new Error(`The server answered ${response.status}`);
-    return (await response.json()).channels;
+    return response;
 }

@@ -69,6 +69,7 @@ export class Search {
         const [oldest] = this.#feed.entries;
         if (!oldest) return;
         const kept = this.#current.findIndex(({ number }) => number >= oldest.number);
+        if (kept === 0) return;
         this.#older.push(...this.#current.splice(0, kept < 0 ? this.#current.length : kept));
         this.#boundOlder();
     }

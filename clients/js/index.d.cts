@@ -53,8 +53,8 @@ export interface LoopOptions {
     full?: boolean;
     /**
      * A poll failed and is asked again in `waitMs`. Of polls that were cut after they had waited, only the second in a
-     * row is told. Errors that waiting does not mend are thrown in the loop instead. Without this, onMissed or onReset, what it
-     would be told is a console.warn(), which does not show the path.
+     * row is told. Errors that waiting does not mend are thrown in the loop instead. Without this, onMissed or
+     * onReset, what it would be told is a console.warn(), which does not show the path.
      */
     onError?(error: LonglineError, waitMs: number): void;
 }
