@@ -9,6 +9,8 @@ Comments directly above a block say what a reader does not see:
     <!-- meanwhile: SHELL -->  what somebody else does while the block's last command waits for an update
     <!-- goes on -->           its last command never ends by itself: it is stopped when it has said what is shown
     <!-- stays: NAME -->       the same, but it runs until the page ends, or until `<!-- stop: NAME -->` above a block
+    <!-- target: 200 500 -->   what the web server at localhost:8080 answers, one after the other
+    <!-- file: NAME -->        what the reader saves, and later commands find under this name
     <!-- any order -->         its lines may come in any order
 
 A line with only an ellipsis stands for any lines, and one within a line for any text.
@@ -30,18 +32,22 @@ from longline_server import BINARY, PATIENCE_S, REPOSITORY, wait_until
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```$", re.M | re.S)
 COMMENTS = re.compile(r"(?: *<!-- .*? -->\n)+\Z")
 COMMENT = re.compile(r"<!-- ([a-z ]+?)(?:: (.*?))? -->")
-HIDDEN = {"not run", "run by", "server", "first", "meanwhile", "goes on", "stays", "stop", "any order"}
+HIDDEN = {"not run", "run by", "server", "first", "meanwhile", "goes on", "stays", "stop", "target", "file", "any order"}
 
 # What is another at each run.
 VARIES = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"), "DATETIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"(?<=listening address=)\S+"), "ADDRESS"),
     (re.compile(r'"at":\d{13}'), '"at":AT'),
     (re.compile(r"\b([rvw])_[a-z2-7]{26}\b"), r"\1_KEY"),
     (re.compile(r"(?<=/)[\w-]{22}(?![\w-])"), "SECRET"),
     (re.compile(r"\bcurl/\d+\.\d+\.\d+"), "curl/VERSION"),
     (re.compile(r"\b\d+(\.\d+)? ms\b"), "MS"),
     (re.compile(r'"epoch":"[0-9a-f]{16}"'), '"epoch":"EPOCH"'),
+    (re.compile(r"(?<=^Date: ).*$", re.M), "DATE"),
+    (re.compile(r"(?<=^Retry-After: )\d+$", re.M), "N"),
+    (re.compile(r"(?<=again in )\d+\.\d s"), "N s"),
 )
 
 
@@ -110,6 +116,7 @@ PREPARED = """
 set -a
 fresh() { URL=$(longline new "$SERVER"); }
 push() { local n; for n; do curl -o /dev/null -d "{\\"n\\":$n}" "$URL"; done; }
+set -o pipefail
 fresh
 """
 
@@ -133,6 +140,9 @@ class Session:
             "HOME": str(directory),
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
+            "PYTHONPATH": f"{REPOSITORY}/clients/python/src",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LUA_PATH": f"{REPOSITORY}/clients/lua/?.lua;;",
             "LISTEN": f"127.0.0.1:{port}",
             "SERVER": f"http://127.0.0.1:{port}",
         }
@@ -145,9 +155,13 @@ class Session:
     def _prepare(self):
         # What README.md tells a reader to put there, and no progress bar.
         (self.directory / ".curlrc").write_text('write-out = "\\n"\nsilent\nshow-error\n')
+        (self.directory / ".npmrc").write_text("audit=false\nfund=false\nupdate-notifier=false\noffline=true\n")
         for name in ("bin", "build"):
             (self.directory / name).mkdir()
             (self.directory / name / "longline").symlink_to(BINARY)
+        (self.directory / "node_modules").mkdir()
+        (self.directory / "node_modules/longline").symlink_to(REPOSITORY / "clients/js")
+        (self.directory / "longline").symlink_to(REPOSITORY)
         for name in ("clients", "examples", "packaging"):
             (self.directory / name).symlink_to(REPOSITORY / name)
 
@@ -206,8 +220,11 @@ class Session:
     def launch(self, command):
         """Starts it in the background, in a session of its own: returns it."""
         log = self.directory / f".said-{self.number}"
-        (pid,), _ = self._send(command, f"setsid bash {{file}} </dev/null >{shlex.quote(str(log))} 2>&1 & echo $!")
-        return Running(int(pid), lambda: self._here(log.read_text("utf-8", "replace")))
+        (pid,), _ = self._send(command, f"setsid bash {{file}} </dev/null >{shlex.quote(str(log))} 2>&1 & echo $!; disown")
+        return Running(int(pid), lambda: self._here(log.read_text("utf-8", "replace")) if log.exists() else [])
+
+    def save(self, name, text):
+        (self.directory / name).write_text(self._there(text), "utf-8")
 
     def wait_for_parked(self):
         """Waits until somebody waits for an update."""

@@ -19,8 +19,9 @@ ENDS = re.compile(r"[.!?:][)\"*]*$")
 
 
 def prose(path):
-    """The text of a file. Its blocks of code are emptied, so that lines keep their numbers."""
-    return FENCE.sub(lambda block: "\n" * block[0].count("\n"), (REPOSITORY / path).read_text("utf-8"))
+    """The text of a file. Its blocks of code and its comments are emptied, so that lines keep their numbers."""
+    text = FENCE.sub(lambda block: "\n" * block[0].count("\n"), (REPOSITORY / path).read_text("utf-8"))
+    return re.sub(r"<!-- .*? -->", "", text)
 
 
 def anchor(heading):
