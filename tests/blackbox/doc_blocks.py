@@ -11,7 +11,6 @@ Comments directly above a block say what a reader does not see:
     <!-- stays: NAME -->       the same, but it runs until the page ends, or until `<!-- stop: NAME -->` above a block
     <!-- target: 200 500 -->   what the web server at localhost:8080 answers, one after the other
     <!-- file: NAME -->        what the reader saves, and later commands find under this name
-    <!-- any order -->         its lines may come in any order
 
 A line with only an ellipsis stands for any lines, and one within a line for any text.
 """
@@ -32,7 +31,7 @@ from longline_server import BINARY, PATIENCE_S, REPOSITORY, wait_until
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```$", re.M | re.S)
 COMMENTS = re.compile(r"(?: *<!-- .*? -->\n)+\Z")
 COMMENT = re.compile(r"<!-- ([a-z ]+?)(?:: (.*?))? -->")
-HIDDEN = {"not run", "run by", "server", "first", "meanwhile", "goes on", "stays", "stop", "target", "file", "any order"}
+HIDDEN = {"not run", "run by", "server", "first", "meanwhile", "goes on", "stays", "stop", "target", "file"}
 
 # What is another at each run.
 VARIES = (
@@ -104,10 +103,8 @@ def plain(lines):
     return text.splitlines()
 
 
-def is_as_shown(said, shown, any_order=False):
+def is_as_shown(said, shown):
     said, shown = plain(said), plain(shown)
-    if any_order:
-        said, shown = sorted(said), sorted(shown)
     pattern = "".join(r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + "\n" for line in shown)
     return re.fullmatch(pattern, "".join(line + "\n" for line in said)) is not None
 
