@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from xml.etree import ElementTree
 
 import pytest
 
@@ -80,6 +81,16 @@ def test_llms_txt_has_the_form_that_its_readers_expect():
     assert len(sections) == len(lists) == 3
     for line in "\n".join(lists).strip().splitlines():
         assert re.fullmatch(r"- \[[^]]+\]\([^)]+\): .+", line)
+
+
+@pytest.mark.parametrize("picture", sorted((REPOSITORY / "docs/pictures").glob("*.svg")), ids=lambda picture: picture.name)
+def test_a_picture_has_words_and_two_themes(picture):
+    text = picture.read_text("utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.get("role") == "img" and len(root.get("aria-label")) > 40
+    assert "prefers-color-scheme: dark" in text
+    # What it needs is in it: pages show it as a picture, which may fetch nothing.
+    assert not re.search(r"url\((?!#)|href=|<script", text)
 
 
 def test_the_recording_is_what_a_server_answers(tmp_path):
