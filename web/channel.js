@@ -16,11 +16,18 @@ export function addressOf(name) {
     return root.href + encodeURIComponent(name).replace(/[!'()*]/g, (char) => '%' + char.charCodeAt(0).toString(16));
 }
 
+const accesses = new Map(); // name → access
+
 /**
  * What a name may do, and what to hand out: a key (r_, v_, w_) and what is derived of it. A plain secret may do
  * everything, and so may whoever has its address.
  */
 export function accessOf(name) {
+    if (!accesses.has(name)) accesses.set(name, deriveAccess(name));
+    return accesses.get(name);
+}
+
+function deriveAccess(name) {
     const address = addressOf(name);
     const { readOnlyUrl, sendOnlyUrl } = new Channel(address);
     const kind = sendOnlyUrl ? name.slice(0, 2) : '';
@@ -48,7 +55,7 @@ export function nameFrom(text) {
 
 /** The name to begin with where the address has none: the last one that this reader made or typed. */
 export function ownName() {
-    const name = memory.get('channel') ?? freshName();
+    const name = memory.get('channel') || freshName();
     rememberName(name);
     return name;
 }

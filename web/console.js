@@ -2,21 +2,29 @@
 // it is shown.
 
 import { accessOf, fragmentOf, freshName, memory, nameFrom, nameInFragment, ownName, putInFragment, rememberName, root } from './channel.js';
+import { ChannelBar } from './channel_bar.js';
+import { Channels } from './channels.js';
+import { Comparison } from './compare.js';
 import { connectionLine } from './connection.js';
 import { Consumers } from './consumers.js';
 import { describe, requestText } from './describe.js';
-import { addressWithQuery, requestOf, showDetail } from './detail.js';
 import { Deletion } from './deletion.js';
+import { showDetail } from './detail.js';
+import { Downloads } from './download.js';
 import { Feed } from './feed.js';
 import { complaintOf, readFilter } from './filter.js';
+import { Follow } from './follow.js';
 import { onKeys } from './keyboard.js';
 import { List } from './list.js';
+import { Notifier } from './notifier.js';
 import { Refused } from './refused.js';
+import { Resend } from './resend.js';
 import { Search } from './search.js';
-import { snippetsFor } from './snippets.js';
-import { copyText, durationText, element, failureText, flash, isUnreached, plural, timeText } from './text.js';
+import { Sending } from './sending.js';
+import { Snippets } from './snippets.js';
+import { copyText, durationText, element, failureText, flash, plural } from './text.js';
+import { markDay, timeOf } from './times.js';
 
-const PUSH_MS = 20_000; // no answer to a push for so long is none
 const TYPING_MS = 120; // from the last key to the filter
 const TYPING_WHERE_MS = 500; // which asks the server
 const PLACE_MS = 200; // from the last key in the list to the page's address
@@ -39,16 +47,26 @@ let search;
 let shown = []; // what of the feed the filter lets through
 let seen = 0; // the number of the newest entry that the list has
 let isOpened = false; // whether what was there has been shown
+let olderError; // what went wrong with bringing older ones; undefined: nothing
+let idBefore; // what was open by its address, before another filter
 let isSettled = true; // whether what is open is one of what is shown, as far as that is needed
-let unseen = 0; // updates that came while the page was hidden
 let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
-const list = new List($('list'), { fill: fillRow, select: open, end: showOlder });
+const list = new List($('list'), { fill: fillRow, select: open, end: showOlder, mark: (row, { at }, above) => markDay(row.querySelector('time'), at, above?.at) });
 const tell = (text) => ($('said').textContent = text);
 const refused = new Refused($('refused'), tell);
 const consumers = new Consumers($('consumers'), tell);
 const deletion = new Deletion($('deletion'), deleted);
+const following = new Follow($('follow'), showNewest);
+const channels = new Channels({ change: () => bar.show(), came: (name) => notifier.came(name), isAway: () => feed?.state === 'waiting', waits: () => document.hidden && notifier.isOn });
+const bar = new ChannelBar(channels);
+const notifier = new Notifier($('notify'), channels, { tell: notice, open: (name, id) => (location.hash = fragmentOf(name, { id })) });
+const downloads = new Downloads($('downloads'));
+const comparison = new Comparison($('compare'), () => open(list.selected, 'shown'));
+const resend = new Resend($('resend'));
+const snippets = new Snippets();
+const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });
 
 // ---------------------------------------------------------------------------------------------- which channel
 
@@ -74,6 +92,7 @@ function begin() {
     access = accessOf(name);
     place = { name, room, filter: typed, id };
     showAccess();
+    const isKept = channels.show(access.mayRead ? name : undefined);
     if (!access.mayRead) {
         stopReading();
         showState('idle', 'This address only sends');
@@ -81,17 +100,18 @@ function begin() {
     }
     $('filter').value = typed;
     reset();
-    follow(readFilter($('filter').value).where);
+    if (!isKept) notice('This browser keeps no more channels, so not this one either. Forget one of them first.');
+    follow(readFilter($('filter').value));
     filter();
     refused.watch(access.address);
     consumers.watch(access);
 }
 
 /** Begins to read the channel, or those of its updates that meet conditions. */
-function follow(where) {
+function follow({ where, since }) {
     feedTurn++;
     feed?.close();
-    feed = new Feed(access.address, { change, state: showState, notice }, { where });
+    feed = new Feed(access.address, { change, state: showState, notice }, { where, since, dozes: () => !notifier.isOn });
     feed.start();
 }
 
@@ -99,12 +119,14 @@ function follow(where) {
 function stopAt(text) {
     access = undefined;
     showAccess();
+    channels.show();
     stopReading();
     showState('stopped', text);
     $('retry').hidden = true;
 }
 
 function stopReading() {
+    feedTurn++;
     feed?.close();
     feed = undefined;
     refused.watch(undefined);
@@ -125,7 +147,7 @@ function showAccess() {
     $('address-hint').textContent = access ? HINTS[kind] : '';
     if (!access) return;
     if (!mayRead) $('send').open = true;
-    selectTab(Number(memory.get('tab')) || 0);
+    snippets.show(access);
     for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = location.hash;
 }
 
@@ -139,14 +161,13 @@ function reset() {
 /** Shows none of what has come. */
 function forget() {
     search?.close(); // what is looked through is another channel's
-    search = undefined;
+    search = olderError = comparison.marked = undefined;
     shown = [];
-    seen = unseen = 0;
+    seen = 0;
     isOpened = false;
     isSettled = true;
-    document.title = 'longline';
     $('kept').textContent = '';
-    $('delete-all').hidden = true;
+    $('delete-all').hidden = $('download-all').hidden = true;
     list.selected = undefined;
     list.show(shown, true);
     closeDetail();
@@ -191,14 +212,17 @@ $('reading-link').addEventListener('click', ({ currentTarget }) => copy(`${root.
 
 const showLine = connectionLine(() => feed?.start());
 let wasAway = false; // the server, since the page was last live
-let isUnsent = false; // what the send box says is that no server was there
 
 function showState(state, ...more) {
     showLine(state, ...more);
-    if (state === 'stopped' && feed?.where.length) [$('filter-error').textContent] = more;
+    if (state === 'stopped' && feed?.isNarrowed) [$('filter-error').textContent] = more;
     if (state === 'waiting') wasAway = true;
     if (state === 'live') {
-        if (wasAway && isUnsent) $('send-error').textContent = '';
+        if (wasAway) {
+            sending.serverIsBack();
+            if (search && lookError()) lookBack();
+            if (search?.isOn) olderError = undefined; // the next look at the list's end asks again
+        }
         wasAway = false;
     }
     $('pause').textContent = state === 'paused' ? 'Go on' : 'Pause';
@@ -229,7 +253,9 @@ function change() {
         seen = newest;
         search.add(added);
     }
+    channels.came(0, feed.total);
     refresh();
+    following.came(shown.at(-1));
 }
 
 /** Shows what there is now; `isOther`: all is another list. */
@@ -252,7 +278,8 @@ function showFirst() {
     const isUsed = $('connect').matches(':hover') || $('connect').contains(document.activeElement);
     if (!isUsed) $('connect').open = false;
     if (place.id) goTo(place.id);
-    else if (isWide() && shown.length && !list.selected) list.select(shown.at(-1));
+    else if (!shown.length) isSettled = false; // what is looked for may still come
+    else if (isWide() && !list.selected) list.select(shown.at(-1));
 }
 
 /** After another filter, what is open is one of what it lets through. */
@@ -260,6 +287,9 @@ function settle() {
     if (isSettled || !isOpened) return;
     if (list.selected && list.has(list.selected.number)) {
         isSettled = true;
+        if (idBefore === list.selected.ts) putPlace({ replace: true, id: idBefore });
+    } else if (!search.hasLooked) {
+        // It may still be found.
     } else if (shown.length && isWide()) {
         isSettled = true;
         list.select(shown.at(-1));
@@ -272,18 +302,24 @@ function settle() {
 /** The end of the list is in view, or there is none. */
 async function showOlder() {
     if (!search || search.isOn) return;
+    const mine = feed;
+    let error;
     try {
         await feed.loadOlder();
-    } catch {} // that the server is away is said elsewhere, and the next look at the list's end asks again
+    } catch (reason) {
+        error = failureText(reason);
+    }
+    if (mine !== feed || error === olderError) return;
+    olderError = error;
+    showEmpty();
+    showKept();
 }
 
 function announce(entries) {
     const added = entries.filter(({ ts }) => !(ts <= feed.history));
     if (!added.length) return;
-    if (document.hidden) {
-        unseen += added.length;
-        document.title = `(${unseen}) longline`;
-    }
+    channels.came(added.length, feed.total);
+    notifier.came(place.name, added.at(-1).ts);
     if (!unsaid) setTimeout(say, saidAt + SAY_MS - performance.now());
     unsaid += added.length;
 }
@@ -294,15 +330,9 @@ function say() {
     unsaid = 0;
 }
 
-document.addEventListener('visibilitychange', () => {
-    if (document.hidden) return;
-    unseen = 0;
-    document.title = 'longline';
-});
-
 function showEmpty() {
-    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (feed.where.length > 0 && feed.mayHave()))));
-    const isFiltered = shown.length === 0 && feed?.total > 0 && (search?.isOn || feed.where.length > 0);
+    const isLooking = feed && ((!feed.isLoaded && seen === 0) || (!shown.length && (!search || search.isLooking || (!olderError && !search.isOn && feed.where.length > 0 && feed.mayHave()))));
+    const isFiltered = shown.length === 0 && feed?.total > 0 && (search?.isOn || feed.isNarrowed);
     const hadFocus = $('empty').contains(document.activeElement);
     $('empty').hidden = shown.length > 0;
     $('list').hidden = shown.length === 0;
@@ -313,11 +343,12 @@ function showEmpty() {
     $('panes').dataset.filled = shown.length > 0 || isFiltered;
     document.body.classList.toggle('used', isOpened);
     const empty = !feed?.total ? 'Nothing has come yet' : feed.hasAny ? 'Nothing is kept any more of what has come' : 'All updates are deleted';
-    $('empty-title').textContent = isLooking ? (isFiltered || feed.where.length ? 'Looking…' : 'Loading…') : isFiltered ? noneText() : empty;
+    $('empty-title').textContent = isLooking ? (isFiltered || feed.isNarrowed ? 'Looking…' : 'Loading…') : isFiltered ? noneText() : empty;
 }
 
 /** What there is to say where the filter lets nothing through. */
 function noneText() {
+    if (lookError()) return `Not all could be looked through: ${lookError()}`;
     if (!search.isOn) return 'No update meets that';
     return search.isComplete ? 'No update holds that' : `No update from #${(search.upto + 1).toLocaleString()} on holds that`;
 }
@@ -326,16 +357,29 @@ function showKept() {
     const { total, keeps, entries } = feed;
     const parts = [];
     if (total !== undefined) parts.push(total ? `${plural(total, 'update')} so far` : 'No update so far');
-    if (search.isOn || feed.where.length) parts.push(`${shown.length.toLocaleString()} shown`);
+    if (search.isOn || feed.isNarrowed) parts.push(`${shown.length.toLocaleString()} shown`);
     else if (entries.length && entries.length < total) parts.push(`the newest ${entries.length.toLocaleString()} are here`);
+    if (olderError && !search.isOn) parts.push(`older ones did not come: ${olderError}`);
     if (search.isOn && search.upto !== undefined) parts.push(search.error ?? (search.isComplete ? 'all that is kept has been looked through' : `looked through down to #${(search.upto + 1).toLocaleString()}`));
     if (keeps) parts.push(`${parts.length ? 'this' : 'This'} server keeps the last ${keeps.updates.toLocaleString()} of an address, for ${durationText(keeps.seconds)}`);
     $('kept').textContent = parts.length ? `${parts.join('; ')}.` : '';
-    $('look-back').hidden = !search.isOn || search.isLooking || search.isComplete || !feed.isLoaded;
+    $('look-back').hidden = !lookError() && (!search.isOn || search.isLooking || search.isComplete || !feed.isLoaded);
+    $('look-back').textContent = lookError() ? 'Try again' : 'Look further back';
     $('delete-all').hidden = !access.mayDelete || !feed.hasAny;
+    $('download-all').hidden = !feed.hasAny;
 }
 
-$('look-back').addEventListener('click', () => search.lookBack());
+const lookError = () => (search.isOn ? search.error : olderError);
+function lookBack() {
+    if (document.activeElement === $('look-back')) $($('list').hidden ? 'filter' : 'list').focus(); // the button goes
+    return search.isOn ? search.lookBack() : showOlder();
+}
+
+$('look-back').addEventListener('click', lookBack);
+$('download-all').addEventListener('click', () => {
+    const { total, epoch, version = '' } = feed;
+    downloads.ask(access, { typed: place.filter, what: readFilter(place.filter), total, epoch, version });
+});
 
 function fillRow(row, entry) {
     const { sender, event, preview } = describe(entry);
@@ -344,7 +388,7 @@ function fillRow(row, entry) {
     row.append(
         element('span', { className: 'id' }, `#${entry.ts}`),
         element('span', {}, ...(entry.same_as ? [element('span', { className: 'tag' }, 'again'), ' '] : []), element('strong', {}, title || request), title && request ? ` ${request}` : ''),
-        element('time', {}, timeText(entry.at)),
+        timeOf(entry.at),
         element('span', { className: 'preview' }, preview),
     );
 }
@@ -352,20 +396,19 @@ function fillRow(row, entry) {
 let filterTimer;
 $('filter').addEventListener('input', () => {
     clearTimeout(filterTimer);
-    const { where } = readFilter($('filter').value);
-    filterTimer = setTimeout(filter, isFollowed(where) ? TYPING_MS : TYPING_WHERE_MS);
+    filterTimer = setTimeout(filter, isFollowed(readFilter($('filter').value)) ? TYPING_MS : TYPING_WHERE_MS);
 });
 
-const isFollowed = (where) => JSON.stringify(where) === JSON.stringify(feed?.where ?? []);
+const isFollowed = ({ where, since }) => JSON.stringify([where, since]) === JSON.stringify([feed?.where ?? [], feed?.since]);
 
 /** Lets the server check other conditions; those that it does not take change nothing. */
-async function askFor(where) {
+async function askFor(conditions) {
     const turn = ++feedTurn;
-    const complaint = where.length ? await complaintOf(access.address, where) : undefined;
+    const complaint = conditions.whereText && (await complaintOf(access.address, conditions));
     if (turn !== feedTurn) return;
     $('filter-error').textContent = complaint ?? '';
     if (complaint) return;
-    follow(where);
+    follow(conditions);
     forget();
     filter();
 }
@@ -373,26 +416,28 @@ async function askFor(where) {
 /** Shows what the filter lets through, and lets the server check its conditions. */
 function filter() {
     const typed = $('filter').value.trim();
-    const { where, text } = readFilter(typed);
+    const conditions = readFilter(typed);
     if (!feed) return;
     if (typed !== place.filter) {
         place.filter = typed;
+        idBefore = place.id;
         place.id = undefined;
         isSettled = false;
     }
     putPlace({ replace: true });
-    if (!isFollowed(where)) return askFor(where);
+    if (!isFollowed(conditions)) return askFor(conditions);
     feedTurn++; // what the server is asked about was not meant
     $('filter-error').textContent = '';
     search?.close();
-    const mine = new Search(feed, text, () => mine === search && refresh());
+    const mine = new Search(feed, conditions.text, () => mine === search && refresh());
     search = mine;
     search.run();
     refresh(true);
 }
 
-/** The page's address says what it shows. */
-function putPlace(how) {
+/** The page's address says what it shows; `id`: that this is open. */
+function putPlace({ id = place.id, ...how }) {
+    place.id = id;
     const { name, ...more } = place;
     putInFragment(name, { ...more, ...how });
     for (const id of ['brand', 'to-console', 'to-chat']) $(id).hash = fragmentOf(name, { ...more, id: '' });
@@ -404,10 +449,14 @@ const isWide = () => matchMedia('(min-width: 800px)').matches;
 
 function open(entry, how) {
     const { sendAddress: address, maySend, mayDelete } = access;
-    const may = { again: maySend ? again : undefined, remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
-    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as), link: linkTo(entry) });
+    const isOther = comparison.marked !== undefined || feed.total > 1;
+    const may = { compare: isOther ? compare : undefined, marked: comparison.marked, again: maySend ? (entry, button) => sending.again(entry, button) : undefined, elsewhere: (entry) => resend.ask(entry, access), remove: mayDelete ? ({ ts }) => askToDelete(ts) : undefined };
+    showDetail($('detail'), entry, { address, ...may, back: leave, first: () => goTo(entry.same_as, () => (place.id = entry.ts)), link: linkTo(entry) });
     $('detail').hidden = false;
-    if (how !== 'shown') place.id = entry.ts;
+    if (how !== 'shown') {
+        place.id = entry.ts;
+        following.turned(entry.number === shown.at(-1)?.number);
+    }
     if (how === 'chosen') putPlaceSoon();
     if (how === 'opened') {
         const isNew = !isWide() && !isReading();
@@ -415,6 +464,24 @@ function open(entry, how) {
         setReading(true);
         if (!isWide()) $('detail').focus();
     }
+}
+
+/** Opens the newest, where there is room for it beside the list; false: the reader is busy with what is open. */
+function showNewest(isAsked) {
+    const newest = shown.at(-1);
+    if (!newest || !isOpened || !isWide() || list.selected?.number === newest.number) return true;
+    const selection = getSelection();
+    if (!isAsked && ($('detail').contains(document.activeElement) || (!selection.isCollapsed && $('detail').contains(selection.anchorNode)))) return false;
+    place.id = undefined;
+    putPlaceSoon();
+    list.goTo(newest, 'shown');
+    return true;
+}
+
+/** With the one before it in the list, or next to it by its id. */
+function compare(entry) {
+    const before = shown.findLast(({ number }) => number < entry.number)?.ts ?? (entry.ts > 1 ? entry.ts - 1 : entry.ts + 1);
+    comparison.ask(entry, before, (id) => feed.get(id));
 }
 
 const isReading = () => document.body.classList.contains('reading');
@@ -433,8 +500,8 @@ function putPlaceSoon() {
     placeTimer = setTimeout(() => feed && putPlace({ replace: true }), PLACE_MS);
 }
 
-/** Opens the update of this id; without one, none is open. */
-async function goTo(id) {
+/** Opens the update of this id; without one, none is open. missing() is called where it is not kept. */
+async function goTo(id, missing = stayAtTheList) {
     place.id = id;
     if (!id) return closeDetail();
     if (!isOpened) return; // when all is here
@@ -449,19 +516,27 @@ async function goTo(id) {
     try {
         const entry = await feed.one(id);
         if (turn !== feedTurn || place.id !== id) return;
-        if (entry) list.select(entry, 'opened');
-        else notice(`#${id} is not kept${id > feed.total ? '' : ' any more'}.`);
+        if (entry) return list.select(entry, 'opened');
+        notice(`#${id} is not kept${id > feed.total ? '' : ' any more'}.`);
+        missing();
     } catch (error) {
         if (turn === feedTurn) notice(`#${id} cannot be shown: ${failureText(error)}.`);
     }
 }
 
+function stayAtTheList() {
+    place.id = undefined;
+    putPlace({ replace: true });
+    closeDetail();
+}
+
 /** Leaves the update that is open: as the browser's way back does, where that led to it. */
 function leave() {
-    if (history.state?.isOpen && isReading()) return history.back();
-    place.id = undefined;
-    if (isReading()) putPlace({ replace: true });
+    const goesBack = history.state?.isOpen && isReading();
     closeDetail();
+    if (goesBack) return history.back();
+    place.id = undefined;
+    putPlace({ replace: true });
 }
 
 function closeDetail() {
@@ -474,7 +549,7 @@ function closeDetail() {
 /** On a narrow screen an open update covers all else, which then takes no focus. */
 function setReading(isReading) {
     document.body.classList.toggle('reading', isReading);
-    for (const node of document.querySelectorAll('.bar, .skip, main > :not(.inbox), .inbox > :not(.panes), #list')) node.inert = isReading && !isWide();
+    for (const node of document.querySelectorAll('.bar, .channels, .skip, main > :not(.inbox), .inbox > :not(.panes, .notices, .off-screen), #list')) node.inert = isReading && !isWide();
 }
 
 matchMedia('(min-width: 800px)').addEventListener('change', () => setReading(isReading()));
@@ -488,13 +563,15 @@ onKeys({
     Enter: () => list.selected && shown.length > 0 && (list.select(list.selected, 'opened'), true),
     '?': () => ($('keys-help').showModal(), true),
     Escape: ({ target }) => {
-        if (target !== $('filter')) return leave();
+        if (isCovered()) return leave(), true;
+        if ($('detail').contains(target)) return $('list').focus(), true;
+        if (target !== $('filter')) return false;
         $('filter').value = '';
         filter();
         if (shown.length) $('list').focus();
         return true;
     },
-});
+}, $('letter-keys'));
 
 /** Whether an open update covers the list. */
 const isCovered = () => isReading() && !isWide();
@@ -511,15 +588,6 @@ function step(count) {
 $('show-keys').addEventListener('click', () => $('keys-help').showModal());
 $('keys-close').addEventListener('click', () => $('keys-help').close());
 
-/** Sends an update once more. */
-async function again(entry, button) {
-    try {
-        await push(requestOf(entry), button);
-    } catch (error) {
-        notice(`#${entry.ts} was not sent again: ${failureText(error)}`);
-    }
-}
-
 // ---------------------------------------------------------------------------------------------- deleting
 
 $('delete-all').addEventListener('click', () => askToDelete());
@@ -533,6 +601,7 @@ function askToDelete(upto) {
 function deleted(address, gone) {
     if (!feed || address !== access.address) return;
     feed.drop(gone);
+    if (place.id <= gone) place.id = undefined;
     forget();
     seen = feed.entries.at(-1)?.number ?? 0;
     filter();
@@ -542,85 +611,7 @@ function deleted(address, gone) {
     $('inbox').focus();
 }
 
-// ---------------------------------------------------------------------------------------------- sending
-
-/** Pushes, and says on the button how it went. Throws what went wrong. */
-async function push({ method = 'POST', path = '', body, headers, query }, button) {
-    if (button.ariaBusy === 'true') return;
-    button.ariaBusy = 'true';
-    try {
-        const init = { method, headers, body, signal: AbortSignal.timeout(PUSH_MS) };
-        const response = await fetch(addressWithQuery(access.sendAddress + path, query), init);
-        const text = await response.text();
-        if (!response.ok) throw new Error(descriptionIn(text) ?? `The server answered ${response.status}`);
-        const known = response.headers.get('X-Duplicate');
-        flash(button, known ? `Already there as #${known}` : `Sent as #${response.headers.get('X-Total-Updates')}`);
-    } catch (error) {
-        flash(button, 'Not sent');
-        refused.ask();
-        throw error;
-    } finally {
-        button.ariaBusy = null;
-    }
-}
-
-function descriptionIn(text) {
-    try {
-        return JSON.parse(text).error_description;
-    } catch {}
-}
-
-$('send-form').addEventListener('submit', async (event) => {
-    event.preventDefault();
-    $('send-error').textContent = '';
-    try {
-        const headers = { 'Content-Type': $('send-type').value };
-        await push({ body: $('send-body').value, headers, query: $('send-query').value.replace(/^\?/, '') }, event.submitter);
-    } catch (error) {
-        $('send-error').textContent = failureText(error);
-        isUnsent = isUnreached(error);
-    }
-});
-$('send-body').addEventListener('keydown', (event) => {
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) $('send-form').requestSubmit($('send-form').querySelector('button'));
-});
-$('send-test').addEventListener('click', async ({ currentTarget }) => {
-    try {
-        await push({ body: '{"hello":"world","from":"the console"}', headers: { 'Content-Type': 'application/json' } }, currentTarget);
-    } catch (error) {
-        notice(`The test update was not sent: ${failureText(error)}`);
-    }
-});
-
-// ---------------------------------------------------------------------------------------------- connecting senders
-
-const tabs = snippetsFor({}).map(({ title }, index) => {
-    const tab = element('button', { type: 'button', role: 'tab', id: `tab-${index}`, onclick: () => selectTab(index) }, title);
-    tab.setAttribute('aria-controls', 'tab');
-    $('tabs').append(tab);
-    return tab;
-});
-
-function selectTab(selected) {
-    selected = tabs[selected] ? selected : 0;
-    tabs.forEach((tab, index) => {
-        tab.setAttribute('aria-selected', index === selected);
-        tab.tabIndex = index === selected ? 0 : -1;
-    });
-    const { note, code } = snippetsFor(access)[selected];
-    $('tab').setAttribute('aria-labelledby', tabs[selected].id);
-    $('tab-note').textContent = note;
-    $('tab-code').textContent = code;
-    memory.set('tab', selected);
-}
-
-$('tabs').addEventListener('keydown', (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const index = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
-    selectTab(index);
-    tabs[index].focus();
-});
+// ---------------------------------------------------------------------------------------------- copying
 
 for (const [button, source] of [['copy-address', 'address'], ['copy-code', 'tab-code']]) {
     $(button).addEventListener('click', ({ currentTarget }) => copy($(source).textContent, currentTarget));

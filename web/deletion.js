@@ -31,7 +31,8 @@ export class Deletion {
         this.#upto = upto;
         this.#title.textContent = upto === undefined ? 'Delete all updates?' : `Delete all updates up to #${upto}?`;
         const which = upto === undefined ? `All updates of this address, so far up to #${total},` : `#${upto} and all updates before it`;
-        this.#text.textContent = `${which} will be gone from the server for good, for everybody. This cannot be undone, and programs that are behind will miss them.`;
+        const alone = upto > 1 ? ' One update alone cannot be deleted.' : '';
+        this.#text.textContent = `${which} will be gone from the server for good, for everybody. This cannot be undone, and programs that are behind will miss them.${alone}`;
         this.#error.textContent = '';
         this.#dialog.showModal();
         this.#keep.focus();

@@ -4,8 +4,10 @@ import { describe, headersOf, requestText } from './describe.js';
 import { bytesView } from './bytes_view.js';
 import { download, filesOf } from './files.js';
 import { jsonView } from './json_view.js';
+import { curlOf } from './request.js';
 import { extensionOf, hexOf, isBinary } from './kinds.js';
-import { bytesText, copyText, element, flash, focusOn, timeText, visible } from './text.js';
+import { bytesText, copyText, element, flash, focusOn, visible } from './text.js';
+import { whenOf } from './times.js';
 
 const RAW_MAX = 4000; // characters of the raw body drawn at once
 const RAW_MORE = 50_000;
@@ -13,18 +15,18 @@ const HEX_BYTES = 4096;
 
 /**
  * Fills the article. `address` is where the channel is pushed to; again(entry, button) sends the update once more,
- * remove(entry) asks whether to delete it and all before it; without one there is no button for it. `link` is a link to
- * it, where there is one to give away. back() leaves the update, first() goes to the one whose delivery this one is again.
+ * elsewhere(entry) asks where else to, compare(entry) with what (`marked`: an id) to compare it, remove(entry) whether to delete it and all before it; without one there is no button
+ * for it. `link` is a link to it, where there is one to give away. back() leaves the update, first() goes to the one whose delivery this one is again.
  */
-export function showDetail(article, entry, { address, again, remove, back, first, link }) {
+export function showDetail(article, entry, { address, again, elsewhere, compare, marked, remove, back, first, link }) {
     const { sender, event } = describe(entry);
     const headers = headersOf(entry);
     const title = element('h3', { id: 'detail-title' }, element('span', { className: 'id' }, `#${entry.ts}`), ' ', [sender, event].filter(Boolean).join(' · '));
-    const facts = [requestText(entry), entry.from && `from ${entry.from}`, timeText(entry.at), bytesText(sizeOf(entry)), headers['content-type']?.replace(/;\s*boundary=.*/i, '')].filter(Boolean);
+    const facts = [requestText(entry), entry.from && `from ${entry.from}`, ...(entry.at ? [whenOf(entry.at)] : []), bytesText(sizeOf(entry)), headers['content-type']?.replace(/;\s*boundary=.*/i, '')].filter(Boolean);
     article.replaceChildren(
         button('← All updates', back, 'back'),
         title,
-        element('p', { className: 'facts' }, visible(facts.join(' · '))),
+        element('p', { className: 'facts' }, ...facts.flatMap((fact, index) => [index ? ' · ' : '', ...(Array.isArray(fact) ? fact : [visible(fact)])])),
         ...sameAs(entry, first),
         element(
             'p',
@@ -34,6 +36,8 @@ export function showDetail(article, entry, { address, again, remove, back, first
             ...(link ? [copyButton('Copy link', () => link)] : []),
             ...downloadsOf(entry),
             ...(again ? [button('Send again', ({ currentTarget }) => again(entry, currentTarget))] : []),
+            ...(elsewhere ? [button('Send elsewhere…', () => elsewhere(entry))] : []),
+            ...(compare ? [button(marked && marked !== entry.ts ? `Compare with #${marked}…` : 'Compare…', () => compare(entry))] : []),
             ...(remove ? [button(`Delete up to #${entry.ts}…`, () => remove(entry))] : []),
         ),
         ...filesOf(entry),
@@ -116,36 +120,4 @@ function rawOf(entry) {
     };
     draw(RAW_MAX);
     return [element('details', { className: 'part' }, element('summary', {}, isText ? 'As it came' : `As it came (${bytesText(entry.raw.length)}, not text)`), pre, more)];
-}
-
-// What tells a receiver what an update is, and that it is genuine.
-const TELLING = /^(x-(?!forwarded|real-ip)|ce-|stripe-signature$|paypal-)/;
-
-/** What pushes an update once more: the request as it came or, where its type is not known, the update: {method, path, body, headers, query}. */
-export function requestOf(entry) {
-    const { 'content-type': type, ...others } = headersOf(entry);
-    const method = entry.method === 'PUT' || entry.method === 'PATCH' ? entry.method : 'POST';
-    const path = entry.path && !WAY_UP.test(entry.path) ? entry.path : '';
-    if (!type) return { method, path, body: entry.text, headers: { 'Content-Type': 'application/json' }, query: '' };
-    const telling = Object.entries(others).filter(([name]) => TELLING.test(name));
-    return { method, path, body: entry.raw ?? entry.text, headers: { 'Content-Type': type, ...Object.fromEntries(telling) }, query: entry.query };
-}
-
-/** Browsers and curl read dots in a path as the way up, to another channel. */
-const WAY_UP = /[?#\\]|\/(\.|%2e){1,2}(\/|$)/i;
-
-/** The address with the query of a request, which has no question mark. */
-export function addressWithQuery(address, query) {
-    return query ? `${address}?${query}` : address;
-}
-
-/** With --data-raw an @ names no file, and with -g brackets are no ranges. What a terminal might obey is escaped. */
-function curlOf(entry, address) {
-    const escaped = (char) => (char < '\x80' ? '\\x' + char.charCodeAt(0).toString(16).padStart(2, '0') : '\\u00' + char.charCodeAt(0).toString(16));
-    const quoted = (text) => (/[\0-\x08\x0b-\x1f\x7f-\x9f]/.test(text) ? `$'${text.replace(/[\0-\x1f\x7f-\x9f'\\]/g, escaped)}'` : `'${text.replaceAll("'", "'\\''")}'`);
-    const isText = typeof entry.raw !== 'object';
-    const { method, path, body, headers, query } = requestOf(isText ? entry : { ...entry, headers: {} });
-    const how = method === 'POST' ? '' : `-X ${method} `;
-    const lines = Object.entries(headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)} `);
-    return `curl -g ${how}${lines.join('')}--data-raw ${quoted(body)} ${quoted(addressWithQuery(address + path, query))}`;
 }

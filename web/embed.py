@@ -1,10 +1,12 @@
 """Writes the files of this folder as a C header: embed.py HEADER FILE...
 
-They are served as they are: to work on them edit, `script/server`, reload.
+They are served as they are, but without the comments of scripts and styles, a quarter of their size; lines keep their
+numbers. To work on them edit, `script/server`, reload.
 """
 
 import gzip
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -26,8 +28,19 @@ PATHS = {
 }
 
 
-def write_asset(out, number, file):
+# Comments that have their lines to themselves: no text of ours has such lines, as a text is on one.
+COMMENT = re.compile(rb"^[ \t]*(?://.*|/\*(?:(?!\*/)[\s\S])*\*/[ \t]*)$", re.MULTILINE)
+
+
+def served(file):
     plain = file.read_bytes()
+    if file.suffix not in (".js", ".css"):
+        return plain
+    return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), plain)
+
+
+def write_asset(out, number, file):
+    plain = served(file)
     compressed = gzip.compress(plain, 9, mtime=0)
     digest = hashlib.sha256(plain).hexdigest()[:16]
     for name, data in (("plain", plain), ("gzip", compressed)):
@@ -47,4 +60,5 @@ def main():
         out.write(f"static const struct asset asset_files[] = {{\n{''.join(rows)}}};\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

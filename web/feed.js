@@ -6,14 +6,16 @@
 
 import { Channel } from './longline.js';
 import { root } from './channel.js';
+import { readRange } from './range.js';
 import { failureText, plural } from './text.js';
 
 const FIRST_UPDATES = 100; // of those before the page was opened; the others come when they are asked for
 const FIRST_LOOKED_AT = 10_000; // of them, for what meets conditions
 const UPDATES_MAX = 10_000;
 const CHARS_MAX = 32 << 20;
-const OLDER_CHARS = 4 << 20; // asked for at once, as far as sizes can be foreseen
-const LIMIT = 1000; // of a reply
+const OLDER_CHARS = 4 << 20; // asked for at once, as far as sizes can be foreseen; twice as much is too much
+const UPDATE_CHARS = 64 << 10; // of a larger one only the text is kept: the value may take many times as much
+const LIMIT = 1000; // of a reply, and of a look at what is older
 const EMPTY_BYTES_MAX = 1000; // of a reply without updates
 const ASLEEP_MS = 10_000;
 // A tab that nobody has seen for a while asks now and then: a browser has six connections for all tabs of a server.
@@ -31,14 +33,18 @@ export class Feed {
     isLoaded = false;
     /** What the server keeps of a channel, {updates, seconds}; undefined before it is known. */
     keeps;
+    /** The server's; undefined before it is known. */
+    version;
     state = 'paused';
 
-    /** The conditions that the server checks. */
+    /** The conditions that the server checks, and the time from which on it brings updates; undefined: from the first on. */
     where;
+    since;
 
     #on;
     #channel;
     #dozing;
+    #dozes;
     #running = new AbortController();
     #closing = new AbortController();
     #updates; // the client's loop; its `ts` is where to go on from
@@ -47,14 +53,22 @@ export class Feed {
     #base = 0; // what a number is more than the id: ids may begin anew
     #from; // all behind this id has been asked for
     #floor = 0; // nothing up to this id is kept, as far as this page knows
+    #isFirstKnown = false; // of those since a time
     #isLoadingOlder = false;
+    #olderMax = LIMIT; // ids at once: fewer where updates are large
     #deleted = 0; // all up to this id
     #changed = false;
 
-    /** on.change(); on.state(name, text, waitMs); on.notice(text). `first`: how many to begin with. */
-    constructor(url, on, { where = [], first = where.length ? FIRST_LOOKED_AT : FIRST_UPDATES } = {}) {
+    /**
+     * on.change(); on.state(name, text, waitMs); on.notice(text). `first`: how many to begin with; dozes(): whether
+     * a tab that nobody has seen for a while asks now and then only.
+     */
+    constructor(url, on, { where = [], since, dozes = () => true, first = where.length ? FIRST_LOOKED_AT : FIRST_UPDATES } = {}) {
         this.#on = on;
         this.where = where;
+        this.#dozes = dozes;
+        this.since = since;
+        if (since) this.#floor = Infinity; // until the first has come
         this.#first = first;
         this.#askWhatIsKept();
         const fetch = (address, init) => this.#fetch(address, init);
@@ -108,10 +122,10 @@ export class Feed {
     }
 
     async #run(signal) {
-        const isDozing = document.hidden;
+        const isDozing = document.hidden && this.#dozes();
         this.#updates = (isDozing ? this.#dozing : this.#channel).entries({
             sleep: isDozing ? 0 : undefined,
-            ts: this.#updates?.ts ?? -this.#first,
+            ...this.#place(),
             epoch: this.#updates?.epoch,
             where: this.where,
             full: true,
@@ -119,7 +133,7 @@ export class Feed {
             signal,
             onReply: ({ ts, total }) => {
                 if (this.state !== 'live') this.#tell('live'); // a proxy may not let HEAD through
-                this.#from ??= Math.max(0, total - this.#first);
+                this.#from ??= this.since ? ts : Math.max(0, total - this.#first);
                 this.#count(total);
                 this.isLoaded ||= ts >= this.history;
             },
@@ -129,6 +143,7 @@ export class Feed {
                 this.history = Math.min(this.history, ts);
                 this.#base = Math.max(this.#base, (this.entries.at(-1)?.number ?? this.#base) - ts);
                 this.#floor = Infinity;
+                this.#isFirstKnown = true;
                 this.#on.notice(`The server has lost ${ts ? `what came after #${ts}` : 'all that came before'}: its data were emptied, replaced or restored from a backup. New updates have ids from #${ts + 1} again.`);
             },
             onError: (error, waitMs) => this.#tell('waiting', failureText(error), waitMs),
@@ -141,6 +156,12 @@ export class Feed {
         } catch (error) {
             if (!signal.aborted) this.#tell('stopped', failureText(error));
         }
+    }
+
+    /** Where to go on, or begin. */
+    #place() {
+        const ts = this.#updates?.ts;
+        return ts === undefined && this.since ? { since: this.since } : { ts: ts ?? -this.#first };
     }
 
     /** Before it says "live", the page has had an answer of the server: a poll may have none for half a minute. */
@@ -178,7 +199,7 @@ export class Feed {
     /** A proxy may keep the server's health to itself. */
     async #askWhatIsKept() {
         try {
-            this.keeps = (await (await fetch(new URL('-/health', root))).json()).keeps;
+            ({ keeps: this.keeps, version: this.version } = await (await fetch(new URL('-/health', root))).json());
             this.#change();
         } catch {}
     }
@@ -187,7 +208,10 @@ export class Feed {
         if (entry.ts <= this.#deleted) return; // its reply was under way
         entry.number = this.#base + entry.ts;
         if (!this.entries.length && entry.ts <= this.#from) this.#from = entry.ts - 1;
+        if (this.since && !this.#isFirstKnown) this.#floor = entry.ts - 1;
+        this.#isFirstKnown = true;
         this.#chars += entry.text.length;
+        keepText(entry);
         this.entries.push(entry);
         let drop = 0;
         while (drop < this.entries.length - 1 && (this.entries.length - drop > UPDATES_MAX || this.#chars > CHARS_MAX)) {
@@ -211,6 +235,16 @@ export class Feed {
         return this.#from;
     }
 
+    /** Whether the server leaves some out. */
+    get isNarrowed() {
+        return this.where.length > 0 || this.since !== undefined;
+    }
+
+    /** What the server was when it last said. */
+    get epoch() {
+        return this.#updates?.epoch;
+    }
+
     /** Whether updates up to this id may be kept; without one, whether some may be that are not here. */
     mayHave(ts = this.#from) {
         return ts > this.#floor;
@@ -218,7 +252,7 @@ export class Feed {
 
     /** Whether more of them would be too many. */
     get isFull() {
-        return this.entries.length >= UPDATES_MAX || this.#chars >= CHARS_MAX - OLDER_CHARS;
+        return this.entries.length >= UPDATES_MAX || this.#chars >= CHARS_MAX - 2 * OLDER_CHARS;
     }
 
     /** Brings some of the updates before those that are here, or looks at some of them. Throws what went wrong. */
@@ -244,11 +278,20 @@ export class Feed {
      * went wrong.
      */
     async before(upto, count = this.#olderCount(), signal = this.#closing.signal) {
-        const range = { from: Math.max(0, upto - count), upto, where: this.where, epoch: this.#updates?.epoch };
-        const { entries, isGone } = await readRange(this.#channel.url, range, signal);
-        if (isGone) this.#floor = Math.max(this.#floor, upto);
-        const known = entries.filter(({ ts }) => ts > this.#deleted);
-        for (const entry of known) entry.number = this.#base + entry.ts;
+        const range = { from: Math.max(0, upto - count, this.since ? this.#floor : 0), upto, where: this.where, epoch: this.#updates?.epoch };
+        if (range.from >= upto) return { entries: [], from: 0 }; // it was before the time that is asked for
+        const read = await readRange(this.#channel.url, range, signal, 2 * OLDER_CHARS);
+        if (read.isTooMuch) {
+            this.#olderMax = Math.max(1, read.entries.length >> 1);
+            return this.before(upto, this.#olderMax, signal);
+        }
+        if (read.chars < OLDER_CHARS / 2) this.#olderMax = Math.min(LIMIT, 2 * this.#olderMax);
+        if (read.isGone) this.#floor = Math.max(this.#floor, upto);
+        const known = read.entries.filter(({ ts }) => ts > this.#deleted);
+        for (const entry of known) {
+            entry.number = this.#base + entry.ts;
+            keepText(entry);
+        }
         return { entries: known, from: range.from };
     }
 
@@ -260,10 +303,15 @@ export class Feed {
         return entry;
     }
 
+    /** The same, of those held where it is one. */
+    async get(ts) {
+        return this.entries.findLast((entry) => entry.ts === ts) ?? this.one(ts);
+    }
+
     #olderCount() {
-        if (this.where.length) return LIMIT;
+        if (this.where.length) return this.#olderMax;
         const average = this.#chars / (this.entries.length || 1);
-        return Math.max(1, Math.min(500, Math.floor(OLDER_CHARS / (average + 1))));
+        return Math.max(1, Math.min(500, this.#olderMax, Math.floor(OLDER_CHARS / (average + 1))));
     }
 
     /** Whether the server may still keep updates, as far as this page knows. */
@@ -290,6 +338,13 @@ export class Feed {
     }
 }
 
+/** The value of a large update is made when it is needed. */
+function keepText(entry) {
+    if (entry.text.length <= UPDATE_CHARS) return;
+    delete entry.update;
+    Object.defineProperty(entry, 'update', { configurable: true, get: () => JSON.parse(entry.text) });
+}
+
 /** Whether it is a reply to a poll that has found nothing, and looked at everything. What is large is not read. */
 async function isEmpty(response) {
     if (!response.ok || !(Number(response.headers.get('Content-Length') ?? NaN) < EMPTY_BYTES_MAX)) return false;
@@ -298,48 +353,5 @@ async function isEmpty(response) {
         return updates.length === 0 && ts >= total;
     } catch {
         return false;
-    }
-}
-
-/** The updates of a range of ids that are kept: {entries, isGone}; `isGone`: none of the range is kept. */
-async function readRange(url, { from, upto, where, epoch }, signal) {
-    const stop = new AbortController();
-    const abort = () => stop.abort();
-    signal.addEventListener('abort', abort);
-    const entries = [];
-    let reached = from;
-    let isGone = false;
-    // The client's loop would go on to what comes.
-    const ask = (address, init) => {
-        if (reached >= upto) stop.abort();
-        return fetch(address, init);
-    };
-    const loop = new Channel(url, { fetch: ask }).entries({
-        ts: from,
-        epoch,
-        where,
-        full: true,
-        limit: Math.min(LIMIT, upto - from),
-        sleep: 0,
-        signal: stop.signal,
-        onReply: ({ ts }) => (reached = ts),
-        onMissed: (count) => (isGone = count >= upto - from),
-        onReset: () => {
-            isGone = true;
-            stop.abort();
-        },
-        onError: (error) => {
-            throw error;
-        },
-    });
-    try {
-        for await (const entry of loop) {
-            if (entry.ts > upto) break;
-            entries.push(entry);
-        }
-        signal.throwIfAborted();
-        return { entries, isGone };
-    } finally {
-        signal.removeEventListener('abort', abort);
     }
 }

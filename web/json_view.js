@@ -1,6 +1,8 @@
 // JSON as a tree that folds, of any size. It is drawn from the text itself: numbers keep every digit, a name that stands
 // twice is seen twice, and what is folded costs nothing. The text must be JSON; the client has checked it.
 
+import { isContainer, members, pathTo, rootOf } from './json_text.js';
+import { onTree, stand } from './tree_keys.js';
 import { bytesText, element, focusOn, plural, visible } from './text.js';
 
 const PAGE = 100; // members drawn at once
@@ -11,84 +13,31 @@ const OPEN_MEMBERS = 200; // as long as no more than so many members are drawn
 const COUNT_CHARS = 20_000; // of a larger one the size is told, not the count
 const SUMMARY_CHARS = 60;
 
-const SPACE = /[ \t\n\r]*/y;
-const SCALAR = /[^,\]}\s]*/y;
-const BRACKET_OR_STRING = /[[\]{}"]/g;
-
-/** The tree of a JSON text. */
-export function jsonView(text) {
+/** The tree of a JSON text, and how its whole is called in the paths of its parts. */
+export function jsonView(text, path = 'body') {
     const budget = { members: OPEN_MEMBERS };
-    return element('div', { className: 'json' }, drawValue(text, { start: skip(SPACE, text, 0), end: text.trimEnd().length }, 0, budget));
+    const tree = element('div', { className: 'json' }, drawValue(text, rootOf(text), () => path, 0, budget));
+    onTree(tree);
+    return tree;
 }
 
-function skip(pattern, text, at) {
-    pattern.lastIndex = at;
-    pattern.test(text);
-    return pattern.lastIndex;
-}
-
-/** Long strings would be too much for a pattern's stack. */
-function endOfString(text, at) {
-    for (at = text.indexOf('"', at + 1); ; at = text.indexOf('"', at + 1)) {
-        let slashes = 0;
-        while (text[at - 1 - slashes] === '\\') slashes++;
-        if (slashes % 2 === 0) return at + 1;
-    }
-}
-
-function endOf(text, at) {
-    if (text[at] === '"') return endOfString(text, at);
-    if (!isContainer(text, at)) return skip(SCALAR, text, at);
-    for (let depth = 0; ; ) {
-        BRACKET_OR_STRING.lastIndex = at;
-        at = BRACKET_OR_STRING.exec(text).index;
-        if (text[at] === '"') {
-            at = endOfString(text, at);
-            continue;
-        }
-        depth += text[at] === '{' || text[at] === '[' ? 1 : -1;
-        at++;
-        if (depth === 0) return at;
-    }
-}
-
-function isContainer(text, at) {
-    return text[at] === '{' || text[at] === '[';
-}
-
-/** The members of the container that begins at `at`: {name, start, end}, one after the other. */
-function* members(text, at) {
-    const isObject = text[at] === '{';
-    at = skip(SPACE, text, at + 1);
-    for (let index = 0; text[at] !== '}' && text[at] !== ']'; index++) {
-        let name = index;
-        if (isObject) {
-            const end = endOfString(text, at);
-            name = text.slice(at, end);
-            at = skip(SPACE, text, skip(SPACE, text, end) + 1); // the colon
-        }
-        const end = endOf(text, at);
-        yield { name, start: at, end };
-        at = skip(SPACE, text, end);
-        if (text[at] === ',') at = skip(SPACE, text, at + 1);
-    }
-}
-
-function drawValue(text, { name, start, end }, depth, budget) {
+function drawValue(text, { name, start, end }, path, depth, budget) {
     const label = name === undefined ? [] : [nameOf(name), ': '];
-    if (!isContainer(text, start)) return element('div', { className: 'leaf' }, ...label, drawScalar(text.slice(start, end)));
+    const tell = () => ({ path: path(), value: valueText(text.slice(start, end)) });
+    if (!isContainer(text, start)) return leaf(tell, ...label, drawScalar(text.slice(start, end)));
     const first = members(text, start).next();
     const [open, close] = text[start] === '{' ? ['{', '}'] : ['[', ']'];
-    if (first.done) return element('div', { className: 'leaf' }, ...label, open + close);
+    if (first.done) return leaf(tell, ...label, open + close);
 
     const summary = element('summary', {}, ...label, element('span', { className: 'size' }, sizeOf(text, start, end)), ' ');
     summary.append(element('span', { className: 'glimpse' }, visible(text.slice(start, Math.min(end, start + SUMMARY_CHARS)).replace(/\s+/g, ' '))));
+    stand(summary, tell);
     const details = element('details', {}, summary);
     let drawn = false;
     const draw = (within) => {
         if (drawn) return;
         drawn = true;
-        details.append(drawMembers(text, members(text, start), depth + 1, within));
+        details.append(drawMembers(text, members(text, start), path, depth + 1, within));
     };
     details.addEventListener('toggle', () => details.open && draw({ members: 0 }));
     if (depth < OPEN_DEPTH && budget.members > 0) {
@@ -98,25 +47,36 @@ function drawValue(text, { name, start, end }, depth, budget) {
     return details;
 }
 
-/** Members, and a button for more of them. */
-function drawMembers(text, left, depth, budget) {
+function leaf(tell, ...parts) {
+    const row = element('div', { className: 'leaf' }, ...parts);
+    stand(row, tell);
+    return row;
+}
+
+/** A string as it is, anything else as it was written. */
+function valueText(source) {
+    return source[0] === '"' ? JSON.parse(source) : source;
+}
+
+/** Members of the value at path(), and a button for more of them. */
+function drawMembers(text, left, path, depth, budget) {
     const list = element('div', { className: 'members' });
     const draw = () => {
         for (let count = 0; count < PAGE; count++) {
             const { value, done } = left.next();
             if (done) return;
             budget.members--;
-            list.append(drawValue(text, value, depth, budget));
+            list.append(drawValue(text, value, () => pathTo(path(), value.name), depth, budget));
         }
         const { value, done } = left.next();
         if (done) return;
         const more = element('button', { type: 'button', className: 'link' }, `Show ${PAGE} more`);
         more.addEventListener('click', () => {
             budget = { members: 0 };
-            const first = drawValue(text, value, depth, budget);
+            const first = drawValue(text, value, () => pathTo(path(), value.name), depth, budget);
             more.replaceWith(first);
             draw();
-            focusOn(first.querySelector('summary') ?? first);
+            (first.querySelector('summary') ?? first).focus();
         });
         list.append(more);
     };

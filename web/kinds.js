@@ -6,7 +6,8 @@ import { bytesText, oneLine, plural } from './text.js';
 const NAME_MAX = 30;
 const VALUE_MAX = 60;
 const HEAD_CHARS = 64; // of base64: 48 bytes
-const BYTES_START = '{"body_base64":"'; // as longline writes what is not text
+const BYTES_START = '{"body_base64":"'; // as longline writes what is not text,
+const TEXT_START = '{"body":"'; // and what is no JSON
 
 const SIGNATURES = [
     ['\x89PNG\r\n\x1a\n', 0, 'PNG picture', 'png'],
@@ -14,6 +15,11 @@ const SIGNATURES = [
     ['\xff\xd8\xff', 0, 'JPEG picture', 'jpg'],
     ['WEBP', 8, 'WebP picture', 'webp'],
     ['ftypavi', 4, 'AVIF picture', 'avif'],
+    ['ftyphei', 4, 'HEIC picture', 'heic'],
+    ['ftyphev', 4, 'HEIC picture', 'heic'],
+    ['ftypmif1', 4, 'HEIF picture', 'heif'],
+    ['ftypM4A', 4, 'Sound', 'm4a'],
+    ['ftypqt', 4, 'Video', 'mov'],
     ['ftyp', 4, 'Video', 'mp4'],
     ['\x1aE\xdf\xa3', 0, 'Video', 'webm'],
     ['OggS', 0, 'Sound', 'ogg'],
@@ -36,8 +42,8 @@ const TEXTS = [
 ];
 
 /** Whether the body is no text: then the update has it as base64. */
-export function isBinary({ text }) {
-    return text.startsWith(BYTES_START);
+export function isBinary(entry) {
+    return entry.text.startsWith(BYTES_START) && typeof entry.raw !== 'string'; // a sender may have a member of that name
 }
 
 /** Its content type, without parameters, in lower case; '' where it has none. */
@@ -50,9 +56,10 @@ export function typeOf({ headers }) {
 export function kindText(entry, body) {
     if (isBinary(entry)) return `${kindOfBytes(entry)} · ${bytesText(sizeOfBytes(entry))}`;
     const isForm = /^(multipart\/form-data|application\/x-www-form-urlencoded)$/.test(typeOf(entry));
-    if (!body) return `${isForm ? 'Form' : 'JSON'} · ${bytesText(entry.text.length)}`;
+    const text = textOf(entry, body);
+    if (text !== undefined) return textKind(entry, text);
+    if (!body) return `${isForm ? 'Form' : 'JSON'} · ${bytesText(new Blob([entry.text]).size)}`;
     if (Array.isArray(body)) return `Array of ${body.length.toLocaleString()}`;
-    if (isText(entry, body)) return textKind(entry, body.body);
     const member = tellingMember(body);
     if (member) return isForm ? `Form · ${member}` : member;
     const count = Object.keys(body).length;
@@ -62,7 +69,7 @@ export function kindText(entry, body) {
 /** What is seen of the body in a line. */
 export function previewOf(entry, body, max) {
     if (isBinary(entry)) return oneLine(hexOf(headOf(entry)), max);
-    return oneLine(body && isText(entry, body) ? body.body : entry.text, max);
+    return oneLine(textOf(entry, body) ?? entry.text, max);
 }
 
 /** How a file of the body is best called. */
@@ -77,9 +84,11 @@ export function hexOf(bytes) {
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
 }
 
-/** Whether longline has made a text the member `body`. */
-function isText(entry, body) {
-    return entry.text.startsWith('{"body":"') && typeof body.body === 'string';
+/** The text that longline has made the member `body`; undefined: the update is another, or has that member from its sender. */
+function textOf({ text, raw }, body) {
+    if (!text.startsWith(TEXT_START)) return undefined;
+    if (typeof raw !== 'string') return typeof body?.body === 'string' ? body.body : undefined; // of another charset
+    return /^\s*\{/.test(raw.slice(0, 100)) && raw !== body?.body ? undefined : raw;
 }
 
 function textKind(entry, text) {
@@ -102,7 +111,7 @@ function kindOfBytes(entry) {
     const signature = signatureOf(headOf(entry));
     if (signature) return signature[2];
     const coding = entry.headers?.['content-encoding'];
-    if (typeof coding === 'string' && coding) return `Compressed (${oneLine(coding, NAME_MAX)})`;
+    if (typeof coding === 'string' && coding && !entry.coded) return `Compressed (${oneLine(coding, NAME_MAX)})`;
     const type = typeOf(entry);
     return type && type !== 'application/octet-stream' ? oneLine(type, VALUE_MAX) : 'Bytes';
 }

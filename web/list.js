@@ -13,6 +13,7 @@ export class List {
     #fill;
     #select;
     #end;
+    #mark;
     #items = [];
     #rows = new Map(); // item → its element
     #rowHeight;
@@ -21,14 +22,15 @@ export class List {
 
     /**
      * fill(row, item) draws an item; select(item, how) is told what is selected: 'shown' by the page, 'chosen' by
-     * the reader's keys, 'opened' by the reader; end() that the end of
-     * the list is in view. Items have a `number`.
+     * the reader's keys, 'opened' by the reader; end() that the end of the list is in view; mark(row, item, above) marks a
+     * row by what stands over it, if there is anything. Items have a `number`.
      */
-    constructor(box, { fill, select, end }) {
+    constructor(box, { fill, select, end, mark }) {
         this.#box = box;
         this.#fill = fill;
         this.#select = select;
         this.#end = end;
+        this.#mark = mark;
         box.append(this.#sizer);
         const [rems, rem] = [getComputedStyle(box).getPropertyValue('--row-height'), getComputedStyle(document.documentElement).fontSize];
         this.#rowHeight = Math.round(parseFloat(rems) * parseFloat(rem)); // whole, as scroll positions are
@@ -71,9 +73,9 @@ export class List {
     }
 
     /** Selects an item that is shown, and brings it into view. */
-    goTo(item) {
+    goTo(item, how = 'opened') {
         this.#reveal(this.#items.length - 1 - findLast(this.#items, item.number));
-        this.select(item, 'opened');
+        this.select(item, how);
     }
 
     #draw() {
@@ -94,6 +96,7 @@ export class List {
             row.setAttribute('aria-posinset', index + 1);
             row.setAttribute('aria-setsize', this.#items.length);
             row.setAttribute('aria-selected', item.number === this.selected?.number);
+            this.#mark(row, item, this.#items[this.#items.length - index]);
             index++;
         }
         this.#newest = Math.max(this.#newest, this.#items.at(-1)?.number ?? 0);

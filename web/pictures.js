@@ -12,7 +12,11 @@ export function pictureOf(bytes, alt) {
     if (!(width * height > 0) || width * height > PIXELS_MAX) return undefined;
     const url = URL.createObjectURL(new Blob([bytes], { type }));
     const image = element('img', { alt, decoding: 'async', width, height, src: url });
-    image.onload = () => URL.revokeObjectURL(url);
+    image.onload = () => {
+        URL.revokeObjectURL(url);
+        // What the first bytes say need not be so: a GIF grows with its frames.
+        if (image.naturalWidth * image.naturalHeight > PIXELS_MAX) image.remove();
+    };
     image.onerror = () => {
         URL.revokeObjectURL(url);
         image.remove();

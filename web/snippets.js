@@ -1,9 +1,53 @@
 // What to paste elsewhere so that updates come to an address, or from it: {title, note, code} for each sender or language.
 // What sends gets the sending address, what reads gets the reading one; where there is none, nothing reads.
 
-import { root } from './channel.js';
+import { memory, root } from './channel.js';
+import { element } from './text.js';
 
-export function snippetsFor({ sendAddress: address, readAddress }) {
+const $ = (id) => document.getElementById(id);
+
+/** The tabs with them. The one that was looked at last is the first that is seen. */
+export class Snippets {
+    #access;
+    #tabs;
+
+    constructor() {
+        this.#tabs = snippetsFor({}).map(({ title }, index) => {
+            const tab = element('button', { type: 'button', role: 'tab', id: `tab-${index}`, onclick: () => this.#select(index) }, title);
+            tab.setAttribute('aria-controls', 'tab');
+            return tab;
+        });
+        $('tabs').append(...this.#tabs);
+        $('tabs').addEventListener('keydown', ({ key }) => {
+            const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+            if (!step) return;
+            const index = (this.#tabs.indexOf(document.activeElement) + step + this.#tabs.length) % this.#tabs.length;
+            this.#select(index);
+            this.#tabs[index].focus();
+        });
+    }
+
+    /** Shows those of an access. */
+    show(access) {
+        this.#access = access;
+        this.#select(Number(memory.get('tab')) || 0);
+    }
+
+    #select(selected) {
+        selected = this.#tabs[selected] ? selected : 0;
+        this.#tabs.forEach((tab, index) => {
+            tab.setAttribute('aria-selected', index === selected);
+            tab.tabIndex = index === selected ? 0 : -1;
+        });
+        const { note, code } = snippetsFor(this.#access)[selected];
+        $('tab').setAttribute('aria-labelledby', this.#tabs[selected].id);
+        $('tab-note').textContent = note;
+        $('tab-code').textContent = code;
+        memory.set('tab', selected);
+    }
+}
+
+function snippetsFor({ sendAddress: address, readAddress }) {
     const ifRead = (code) => (readAddress ? code : '');
     const isPublic = root.protocol === 'https:' && !/^(localhost|127\.|\[::1\]|10\.|192\.168\.)/.test(root.host);
     const reach = isPublic ? '' : ' It must be able to reach this server: put it on the internet, with https, first.';

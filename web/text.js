@@ -81,7 +81,7 @@ export function failureText(error) {
 
 /** Whether no answer came at all. */
 export function isUnreached(error) {
-    return error.status === 0 || error instanceof TypeError || error.name === 'TimeoutError';
+    return error.status === 0 || error instanceof TypeError || error.name === 'TimeoutError'; // fetch() says all by TypeErrors
 }
 
 export function plural(count, noun) {

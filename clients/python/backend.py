@@ -52,9 +52,11 @@ def write_wheel(folder: str, files: Dict[str, bytes]) -> str:
     record = [f"{path},sha256={digest(data)},{len(data)}" for path, data in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
     wheel = f"{name}-py3-none-any.whl"
-    with zipfile.ZipFile(Path(folder) / wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(Path(folder) / wheel, "w") as archive:
         for path, data in files.items():
-            archive.writestr(zipfile.ZipInfo(path), data)  # of no time: the same files make the same wheel
+            entry = zipfile.ZipInfo(path)  # of no time: the same files make the same wheel
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
     return wheel
 
 

@@ -1,4 +1,5 @@
 #include "base/config.h"
+#include "base/slice.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -265,6 +266,33 @@ bool config_load(struct config *config, int argc, char **argv, char *error, size
     return true;
 }
 
+/* Which part of REDIS_URL names the server: "host:port" of redis://user:pass@host:port/3, a path of
+ * unix://. Empty where that is left to REDIS_HOST. */
+static struct slice server_in_url(const char *url) {
+    const char *scheme_end = strstr(url, "://");
+    if (!scheme_end)
+        return (struct slice){0};
+    struct slice rest = slice_of(scheme_end + 3);
+    if (url[0] == 'u')
+        return rest;
+    rest.len = strcspn(rest.data, "/?#");
+    const char *at = memrchr(rest.data, '@', rest.len);
+    return at ? slice_after(rest, (size_t)(at - rest.data) + 1) : rest;
+}
+
+/* What REDIS_HOST or REDIS_PORT needs to have an effect; NULL if it has one. */
+static const char *address_needs(const struct config *config, bool is_port) {
+    if (*config->redis_sentinel)
+        return "no REDIS_SENTINEL";
+    struct slice server = server_in_url(config->redis_url);
+    if (is_port && server.len && server.data[0] != '/') {
+        const char *bracket = memchr(server.data, ']', server.len);
+        struct slice host = slice_after(server, bracket ? (size_t)(bracket - server.data) : 0);
+        return memchr(host.data, ':', host.len) ? "a REDIS_URL without a port" : NULL;
+    }
+    return server.len ? "no server in REDIS_URL" : NULL;
+}
+
 /* What the setting needs to have an effect; NULL if it has one. The container and the service set
  * DATA_PATH, whatever the provider is. */
 static const char *needs(const struct config *config, const struct setting *setting) {
@@ -275,7 +303,11 @@ static const char *needs(const struct config *config, const struct setting *sett
     case AT(sync): return config->data_provider == PROVIDER_SQLITE ? NULL : "DATA_PROVIDER=sqlite";
     case AT(data_max_bytes): return is_redis ? "DATA_PROVIDER=sqlite" : NULL;
     case AT(rate_limit_frame): return config->rate_limit_limit ? NULL : "RATE_LIMIT_LIMIT";
-    case AT(redis_host): return *config->redis_url ? "no REDIS_URL" : NULL;
+    case AT(redis_host): return address_needs(config, false);
+    case AT(redis_port): return address_needs(config, true);
+    case AT(redis_tls_ca):
+        return config->redis_tls || strncmp(config->redis_url, "rediss:", 7) == 0 ? NULL
+                                                                                  : "REDIS_TLS=on";
     case AT(redis_master):
     case AT(redis_sentinel_pass): return *config->redis_sentinel ? NULL : "REDIS_SENTINEL";
     default: return NULL;

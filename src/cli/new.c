@@ -39,6 +39,11 @@ static bool write_base(struct slice text, struct buf *base) {
     host.len = slash ? (size_t)(slash - host.data) : rest;
     if (!host.len)
         return host.data == text.data;
+    for (size_t i = 0; i < text.len; i++)
+        if ((unsigned char)text.data[i] <= ' ' || strchr("?#\x7f", text.data[i]))
+            return false; /* the secret would not be part of the path */
+    if (host.data[0] == ':')
+        return false;
     const char *colon = memrchr(host.data, ':', host.len);
     return !colon || host.data[host.len - 1] == ']' || address_is_sound(host);
 }

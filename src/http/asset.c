@@ -5,12 +5,13 @@
 #include <string.h>
 
 /* Scripts and styles come from the page's own server and from nowhere else, and no text becomes
- * markup. The console also shows pictures that it has made of what was sent to it. */
+ * markup. The console also shows pictures that it has made of what was sent to it, and starts one
+ * worker, resender.js: only that connects to other servers, and has no page. */
 #define POLICY                                                                                     \
     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "           \
     "img-src 'self'%s; "                                                                           \
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "            \
-    "require-trusted-types-for 'script'; trusted-types 'none'\r\n"                                 \
+    "connect-src %s; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "                \
+    "require-trusted-types-for 'script'; trusted-types %s\r\n"                                     \
     "Referrer-Policy: no-referrer\r\n"                                                             \
     "Cross-Origin-Opener-Policy: same-origin\r\n"
 
@@ -58,8 +59,10 @@ struct reply *asset_reply(const struct asset *asset, const struct request *reque
     struct slice etag = is_gzip ? asset->gzip_etag : asset->plain_etag;
     char lines[1024];
     bool is_console = slice_equal(asset->path, SLICE("/"));
+    bool is_resender = slice_equal(asset->path, SLICE("/-/web/resender.js"));
     int len = snprintf(lines, sizeof lines, POLICY "ETag: %.*s\r\nVary: Accept-Encoding\r\n%s",
-                       is_console ? " blob:" : "", (int)etag.len, etag.data,
+                       is_console ? " blob:" : "", is_resender ? "https: http:" : "'self'",
+                       is_console ? "resender" : "'none'", (int)etag.len, etag.data,
                        is_gzip ? "Content-Encoding: gzip\r\n" : "");
     struct slice headers = {lines, (size_t)len};
     flags |= REPLY_REVALIDATED;

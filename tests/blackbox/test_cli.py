@@ -89,7 +89,7 @@ def test_new_understands_an_address_without_http(base):
     assert keys_of(run("new", "--keys", first)) == [f"http://{address}" for address in addresses]
 
 
-@pytest.mark.parametrize("base", ["ftp://x", "ws://localhost:3000", "http://", "https:///x", "localhost:port", "mailto:x", "http://a:b/"])
+@pytest.mark.parametrize("base", ["ftp://x", "ws://localhost:3000", "http://", "https:///x", "localhost:port", "mailto:x", "http://a:b/", "a b", "h?x", "https://h/x#y", "http://:3000", ":3000"])
 def test_new_refuses_what_is_no_web_server(base):
     for arguments in (["new", base], ["new", "--keys", base]):
         assert is_refused(run(*arguments)) == "longline: BASE_URL is the address of a web server: http://localhost:3000"

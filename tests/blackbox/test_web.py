@@ -1,6 +1,7 @@
 """The page's files: how they are served, their size, and that they load nothing from elsewhere."""
 
 import gzip
+import importlib.util
 import re
 
 import pytest
@@ -26,7 +27,11 @@ SOURCES = {
 }
 SOURCES |= {f"/-/web/{file.name}": f"web/{file.name}" for file in (REPOSITORY / "web").glob("*.*") if file.suffix in (".js", ".css", ".svg")}
 
-SIZE_MAX = 60_000  # of all files together, compressed
+SIZE_MAX = 80_000  # of all files together, compressed
+
+spec = importlib.util.spec_from_file_location("embed", REPOSITORY / "web/embed.py")
+embed = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(embed)
 
 every_asset = pytest.mark.parametrize("path", sorted(SOURCES))
 
@@ -38,7 +43,7 @@ def source(path):
 @every_asset
 def test_an_asset_is_its_file_with_the_headers_of_a_page(server, path):
     reply = server.get(path)
-    assert (reply.status, reply.body) == (200, source(path).read_bytes())
+    assert (reply.status, reply.body) == (200, embed.served(source(path)))
     headers = reply.headers
     assert headers["content-type"] == TYPES[source(path).suffix]
     assert headers["cache-control"] == "no-cache"
@@ -50,9 +55,18 @@ def test_an_asset_is_its_file_with_the_headers_of_a_page(server, path):
     assert "content-encoding" not in headers
     policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
     assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
-    assert {policy[name] for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert {policy[name] for name in ("script-src", "style-src")} == {"'self'"}
+    # Only a worker that has no page connects to other servers, and only the console may start it.
+    assert policy["connect-src"] == ("https: http:" if path == "/-/web/resender.js" else "'self'")
+    assert policy["trusted-types"] == ("resender" if path == "/" else "'none'")
     assert policy["img-src"] == ("'self' blob:" if path == "/" else "'self'")
     assert policy["require-trusted-types-for"] == "'script'"
+
+
+def test_comments_are_left_out_and_lines_keep_their_numbers(tmp_path):
+    file = tmp_path / "x.js"
+    file.write_text("// One.\nlet a = 'http://x'; // stays\n\n    /**\n     * Two.\n     */\nf(); /* stays */\n/* so */ g();\n  // Three.\nlet b = 1;\n")
+    assert embed.served(file) == b"\nlet a = 'http://x'; // stays\n\n\n\n\nf(); /* stays */\n/* so */ g();\n\nlet b = 1;\n"
 
 
 @every_asset
@@ -144,7 +158,7 @@ def test_each_file_that_the_pages_name_is_there(server):
     named = set()
     for page, base in (("/", "/"), ("/-/chat", "/-/")):
         named |= {base + address for address in re.findall(r'(?:src|href)="((?:-/)?web/[^"]+)"', server.get(page).text)}
-    named |= {"/-/web/" + name for path in SOURCES for name in re.findall(r"from '\./([^']+)'", server.get(path).text)}
+    named |= {"/-/web/" + name for path in SOURCES for name in re.findall(r"(?:from '\./|new URL\(')([\w.]+\.js)'", server.get(path).text)}
     assert {"/-/web/style.css", "/-/web/console.js", "/-/web/longline.js"} < named
     assert named <= SOURCES.keys()
     assert {path for path in SOURCES if path.startswith("/-/web/")} <= named

@@ -102,6 +102,76 @@ for (const colorScheme of ['light', 'dark']) {
         await isAccessible(page, 'stopped');
     });
 
+    pageTest(`axe-core finds nothing serious, ${colorScheme}: several channels, and an inbox that is followed`, async ({ open }) => {
+        const page = await open(`${origin}/`, options);
+        await untilLive(page);
+        const own = new URL(page.url()).hash.slice(1);
+        const { all, read } = keysOf();
+        for (let n = 1; n <= 3; n++) await push(`${origin}/${all}`, { n });
+        await page.goto(`${origin}/#${read}`);
+        await page.getByLabel('Follow the newest').check();
+        await push(`${origin}/${own}`, { n: 1 });
+        await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+        await page.locator('#channels .count', { hasText: '1' }).waitFor();
+        await rows(page).filter({ hasText: '#1' }).click();
+        await untilText(page, '.follow', 'Following is paused');
+        await isAccessible(page, 'a bar of channels, one of them not kept, and a pause');
+        await page.locator('#notify').click();
+        await untilText(page, '#notices', 'denies notifications');
+        await isAccessible(page, 'no notifications');
+        await page.setViewportSize({ width: 390, height: 844 });
+        await page.getByRole('button', { name: 'All updates' }).click();
+        await isAccessible(page, 'phone, a bar of channels');
+        await page.getByRole('button', { name: 'Edit…' }).click();
+        await isAccessible(page, 'phone, the names of channels');
+        await page.setViewportSize({ width: 1280, height: 800 });
+        await isAccessible(page, 'the names of channels');
+    });
+
+    pageTest(`axe-core finds nothing serious, ${colorScheme}: downloads, other addresses, differences, and what fails`, async ({ open }) => {
+        const name = freshName();
+        const url = `${origin}/${name}`;
+        await push(url, { a: { b: [1, 2] }, word: 'old' });
+        await push(url, { a: { b: [1, 3] }, word: 'young', more: null });
+        const page = await open(`${origin}/#${name}`, options);
+        await untilText(page, '#detail-title', '#2');
+        await page.locator('#detail .json summary').first().focus();
+        await page.keyboard.press('End');
+        await isAccessible(page, 'a row of the tree, with its buttons');
+        await page.getByRole('button', { name: 'Compare…' }).click();
+        await page.locator('#compare li').first().waitFor();
+        await isAccessible(page, 'a difference');
+        await page.locator('#compare').getByRole('spinbutton').fill('9');
+        await page.keyboard.press('Enter');
+        await untilText(page, '#compare', 'is not kept');
+        await page.locator('#compare').getByRole('button', { name: 'Compare others with #2' }).click();
+        await isAccessible(page, 'nothing to compare with');
+        await page.keyboard.press('Escape');
+        await page.getByRole('button', { name: 'Send elsewhere…' }).click();
+        for (const title of ['What a browser does', 'From a shell']) await page.locator('#resend').getByText(title).click();
+        await page.locator('#resend-address').fill(`${origin}/${freshName()}`);
+        await page.keyboard.press('Enter');
+        await untilText(page, '#resend', 'The target answered 200');
+        await isAccessible(page, 'sent to another address');
+        await page.locator('#resend-address').fill('http://127.0.0.1:1/');
+        await page.keyboard.press('Enter');
+        await untilText(page, '#resend .error', 'There is no answer');
+        await isAccessible(page, 'no answer');
+        await page.keyboard.press('Escape');
+        await page.fill('#filter', 'since:1h young');
+        await untilText(page, '#kept', '1 shown');
+        await page.click('#download-all');
+        await isAccessible(page, 'which updates to download');
+        await page.route(/sleep=0/, (route) => route.abort());
+        await page.locator('#downloads').getByRole('button', { name: 'Download' }).click();
+        await untilText(page, '#downloads .error', 'Not all could be read');
+        await isAccessible(page, 'a download that failed');
+        await page.keyboard.press('Escape');
+        await page.fill('#filter', 'since:1h nobody wrote this');
+        await untilText(page, '#empty', 'No update holds that');
+        await isAccessible(page, 'nothing since then');
+    });
+
     pageTest(`axe-core finds nothing serious, ${colorScheme}: keys that may do less, and the chat`, async ({ open }) => {
         const name = freshName();
         const url = `${origin}/${name}`;
@@ -121,9 +191,10 @@ for (const colorScheme of ['light', 'dark']) {
         await chat.fill('#name', 'Ann');
         await chat.fill('#text', 'hello');
         await chat.press('#text', 'Enter');
-        await push(url, { name: 'Bob', text: 'hello' });
+        await push(url, { name: 'Bob', text: 'hello, see https://example.org/tea' });
         await push(url, { name: 'Bob', text: 'tea?', room: 'tea' });
         await chat.locator('.count').waitFor();
+        await chat.locator('.message a').waitFor();
         await isAccessible(chat, 'chat');
 
         const phone = await open(`${origin}/#${name}`, { ...options, viewport: { width: 360, height: 640 } });
@@ -194,7 +265,7 @@ pageTest('keyboard only: from the first look to an update that is read, filtered
     await page.keyboard.press('End');
     assert.match(await active(), /#1/);
     await untilText(page, '#detail-title', '#1');
-    await tabTo(page, '#detail .choices button:nth-last-child(2)');
+    await tabTo(page, '#detail .choices button:nth-last-child(4)');
     await page.keyboard.press('Enter');
     await untilIds(page, ['#4', '#3', '#2', '#1']);
     await tabTo(page, '#detail .json summary');
@@ -239,7 +310,7 @@ pageTest('a screen reader is told: what has come, also the first; how it is conn
     await rows(page).nth(1).waitFor();
     const tree = await page.locator('#list').ariaSnapshot();
     assert.match(tree, /listbox "Updates, newest first"/);
-    assert.match(tree, /option "#1 n: 1 \d.*\{.*n.*:1\}/);
+    assert.match(tree, /option "#1 n: 1 (now|\d+ sec\. ago) .*\{.*n.*:1\}/);
     assert.equal(await page.locator('.row[aria-selected=true]').count(), 1);
     await server.stop();
     await page.locator('#state[role=status] [aria-hidden=true]', { hasText: /Next try in \d+ s/ }).waitFor();

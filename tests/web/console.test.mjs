@@ -141,11 +141,12 @@ pageTest('an update is shown whole: time, id, sender, event, query, headers, and
     assert.match(await rows(page).nth(2).innerText(), /#1\s+mybot · pull_request\.opened/);
     const [{ at }] = await readAll(url);
     const time = await page.evaluate((at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' }), at);
-    assert.ok((await rows(page).nth(2).innerText()).includes(time));
+    assert.equal(await rows(page).nth(2).locator('time').getAttribute('datetime'), new Date(at).toISOString());
 
     await rows(page).nth(2).click();
     const detail = page.locator('#detail');
     await detail.getByRole('heading', { name: '#1 mybot · pull_request.opened' }).waitFor();
+    assert.ok((await detail.locator('.facts').first().innerText()).includes(`${time} (`));
     const json = await detail.locator('.json').innerText();
     for (const part of ['"id": 12345678901234567890', '"price": 1.10', '"id": 2', '"text": "aé\\n<b>"', '"tag": "🍋"']) assert.ok(json.includes(part), `${part} in ${json}`);
     const query = detail.locator('details', { hasText: 'Query (2)' });

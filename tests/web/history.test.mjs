@@ -1,7 +1,7 @@
 // What is older than the page: it opens on the newest, and everything that is kept can be found and has an address.
 
 import assert from 'node:assert/strict';
-import { freshName, keysOf, origin, pageTest, push, pushMany, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+import { FAILED_REQUEST, freshName, keysOf, origin, pageTest, push, pushMany, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
 
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 const large = (n, word = '') => JSON.stringify({ n, word, fill: 'x'.repeat(4000) });
@@ -216,4 +216,135 @@ pageTest('/, j, k and Enter do what one expects, ? tells them, and none gets in 
     await untilText(phone, '#detail-title', '#3');
     await phone.goBack();
     await phone.waitForFunction((hash) => location.hash === hash && !document.body.classList.contains('reading'), `#${name}`);
+});
+
+// ---------------------------------------------------------------------------------------------- since
+
+pageTest("since:TIME is what came from then on, in the reader's time zone, and what comes", async ({ open }) => {
+    const name = freshName();
+    const url = `${origin}/${name}`;
+    for (let n = 1; n <= 3; n++) await push(url, { n, word: 'old' });
+    const [, , { at }] = await readAll(url);
+    while (Date.now() <= at + 1) await new Promise((resolve) => setTimeout(resolve, 1));
+    for (let n = 4; n <= 5; n++) await push(url, { n, word: 'young' });
+    const time = new Date(at + 1).toISOString();
+    const page = await open(`${origin}/#${name}`, { timezoneId: 'Asia/Kolkata', expected: FAILED_REQUEST });
+    await untilText(page, '#detail-title', '#5');
+    await page.fill('#filter', `since:${time}`);
+    await untilIds(page, ['#5', '#4']);
+    await untilText(page, '#kept', '2 shown');
+    await push(url, { n: 6 });
+    await untilIds(page, ['#6', '#5', '#4']);
+    // The same moment, as the clock on the reader's wall has it.
+    const wall = new Date(at + 1 + 5.5 * 3600e3).toISOString().slice(0, -1);
+    for (const typed of [`since:${wall}`, `since:"${wall.replace('T', ' ')}"`]) {
+        await page.fill('#filter', '');
+        await untilIds(page, ['#6', '#5', '#4', '#3', '#2', '#1']);
+        await page.fill('#filter', typed);
+        await untilIds(page, ['#6', '#5', '#4']);
+    }
+    await page.fill('#filter', `since:${time} body.word:young 4`);
+    await untilIds(page, ['#4']);
+    await page.fill('#filter', `since:${time} #2`);
+    await untilText(page, '#empty', 'No update holds that');
+    await page.fill('#filter', 'since:2h');
+    await untilIds(page, ['#6', '#5', '#4', '#3', '#2', '#1']);
+    await page.fill('#filter', 'since:2099-01-01');
+    await untilText(page, '#empty', 'No update meets that');
+    for (const [typed, complaint] of [['since:', 'needs a time'], ['since:yesterday', 'since is how long ago'], ['since:10m !since:1h', /\S/]]) {
+        await page.fill('#filter', typed);
+        await untilText(page, '#filter-error', complaint);
+    }
+    const other = await open(`${origin}/#${name}//${encodeURIComponent(`since:${time}`)}`);
+    await untilIds(other, ['#6', '#5', '#4']);
+});
+
+pageTest('since a time that is long ago: thousands are there, down to the first of them and no further', async ({ open, servers }) => {
+    const { url, page: address } = await channelOf(servers, 1500, (n) => `{"n":${n + 1}}`);
+    const updates = await readAll(url);
+    const from = updates.find(({ at }) => at > updates[0].at) ?? updates[0];
+    const page = await open(`${address}//${encodeURIComponent(`since:${new Date(from.at).toISOString()}`)}`);
+    await untilText(page, '#kept', `${(1500 - from.ts + 1).toLocaleString('en')} shown`);
+    await page.focus('#list');
+    await page.keyboard.press('End');
+    await untilText(page, '#detail-title', `#${from.ts} `);
+    assert.ok(await page.locator('#look-back').isHidden());
+});
+
+// ---------------------------------------------------------------------------------------------- looking further back
+
+pageTest('after 20,000 updates it asks before it looks further back', async ({ open, servers }) => {
+    const server = await servers.start(['--data-provider', 'memory', '--channel-storage-maxsize', '30000']);
+    const name = freshName();
+    await pushMany(`${server.origin}/${name}`, 21_000, (n) => (n === 10 ? '{"word":"needle"}' : '{"word":"hay"}'));
+    const page = await open(`${server.origin}/#${name}`);
+    await untilText(page, '#detail-title', '#21000');
+    await page.fill('#filter', 'needle');
+    await untilText(page, '#kept', /looked through down to #\d/);
+    await page.locator('#look-back').waitFor();
+    assert.match(await page.locator('#empty').innerText(), /No update from #[\d,.]+ on holds that/);
+    await page.getByRole('button', { name: 'Look further back' }).click();
+    await untilIds(page, ['#11']);
+    await untilText(page, '#kept', 'all that is kept has been looked through');
+    assert.ok(await page.locator('#look-back').isHidden());
+});
+
+for (const [what, typed] of [['a text', 'needle'], ['a condition', 'body.word:needle'], ['an id', '#11']]) {
+    pageTest(`a search that fails is said, and can be tried again: ${what}`, async ({ open, servers }) => {
+        const { page: url } = await channelOf(servers, 12_000, (n) => (n === 10 ? '{"word":"needle"}' : '{"word":"hay"}'));
+        const page = await open(url, { expected: FAILED_REQUEST });
+        await untilText(page, '#detail-title', '#12000');
+        let isAway = true;
+        // What is older is asked for with its id; the poll that waits is not.
+        await page.route(/[?&]ts=\d+&.*sleep=0/, (route) => (isAway && route.request().method() === 'GET' ? route.abort() : route.continue()));
+        await page.fill('#filter', typed);
+        await untilText(page, '#empty', 'Not all could be looked through: The server cannot be reached');
+        assert.match(await page.locator('#kept').innerText(), /The server cannot be reached/);
+        await page.getByRole('button', { name: 'Try again' }).click();
+        await untilText(page, '#empty', 'Not all could be looked through');
+        isAway = false;
+        await page.getByRole('button', { name: 'Try again' }).click();
+        await untilIds(page, ['#11']);
+        await untilText(page, '#detail-title', '#11');
+        assert.ok(await page.locator('#look-back').isHidden());
+        assert.doesNotMatch(await page.locator('#kept').innerText(), /cannot be reached/);
+    });
+}
+
+pageTest('older updates that do not come are said, and can be asked for again', async ({ open, servers }) => {
+    const { page: url } = await channelOf(servers, 400, (n) => `{"n":${n + 1}}`);
+    const page = await open(url, { expected: FAILED_REQUEST });
+    await untilText(page, '#kept', 'the newest 100 are here');
+    let isAway = true;
+    await page.route(/[?&]ts=(?!400\b)\d+&/, (route) => (isAway ? route.abort() : route.continue()));
+    await page.focus('#list');
+    await page.keyboard.press('End');
+    await untilText(page, '#kept', 'older ones did not come: The server cannot be reached');
+    isAway = false;
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await page.keyboard.press('End');
+    await page.waitForFunction(() => !document.getElementById('kept').textContent.includes('did not come'));
+    await page.focus('#list');
+    await page.keyboard.press('End');
+    await untilText(page, '#detail-title', '#1');
+});
+
+pageTest('older updates that did not come do so by themselves once the server is back', async ({ open, servers }) => {
+    const args = await servers.sqlite();
+    const server = await servers.start(args);
+    const name = freshName();
+    await pushMany(`${server.origin}/${name}`, 400, (n) => `{"n":${n + 1}}`);
+    const page = await open(`${server.origin}/#${name}`, { expected: FAILED_REQUEST });
+    await untilText(page, '#kept', 'the newest 100 are here');
+    await server.stop();
+    await untilText(page, '#state', 'Next try in');
+    await page.focus('#list');
+    await page.keyboard.press('End');
+    await untilText(page, '#kept', 'older ones did not come: The server cannot be reached');
+    await page.fill('#filter', 'nobody wrote this');
+    await untilText(page, '#empty', 'Not all could be looked through');
+    await servers.start(args, server.port);
+    await untilText(page, '#empty', 'No update holds that');
+    await page.fill('#filter', '');
+    await page.waitForFunction(() => !document.getElementById('kept').textContent.includes('did not come'));
 });

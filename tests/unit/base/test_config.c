@@ -259,7 +259,20 @@ static void test_settings_without_effect(void **state) {
         {"--data-provider memory --sync never --data-path x --data-max-bytes 1",
          "SYNC DATA_PROVIDER=sqlite; "},
         {"--data-provider redis --redis-url redis://h --redis-host h --redis-master m",
-         "REDIS_HOST no REDIS_URL; REDIS_MASTER REDIS_SENTINEL; "},
+         "REDIS_HOST no server in REDIS_URL; REDIS_MASTER REDIS_SENTINEL; "},
+        {"--data-provider redis --redis-url redis://u:p@/3 --redis-host h --redis-port 9", ""},
+        {"--data-provider redis --redis-url redis://u:p@h/3 --redis-port 9", ""},
+        {"--data-provider redis --redis-url redis://[::1]/3 --redis-port 9", ""},
+        {"--data-provider redis --redis-url rediss://u:p@h:1 --redis-port 9 --redis-tls-ca f",
+         "REDIS_PORT a REDIS_URL without a port; "},
+        {"--data-provider redis --redis-url unix:///s --redis-host h --redis-port 9 --redis-tls-ca "
+         "f",
+         "REDIS_HOST no server in REDIS_URL; REDIS_PORT no server in REDIS_URL; REDIS_TLS_CA "
+         "REDIS_TLS=on; "},
+        {"--data-provider redis --redis-tls on --redis-tls-ca f", ""},
+        {"--data-provider redis --redis-sentinel h:1 --redis-master m --redis-host h --redis-port "
+         "1",
+         "REDIS_HOST no REDIS_SENTINEL; REDIS_PORT no REDIS_SENTINEL; "},
         {"--data-provider redis --sync never --data-path x --data-max-bytes 1",
          "SYNC DATA_PROVIDER=sqlite; DATA_MAX_BYTES DATA_PROVIDER=sqlite; "},
         {"--data-provider redis --redis-sentinel h:1 --redis-master m --redis-sentinel-pass p", ""},

@@ -1,0 +1,194 @@
+// What once went wrong with older updates, addresses and filters.
+
+import assert from 'node:assert/strict';
+import { deflateSync } from 'node:zlib';
+import { freshName, keysOf, origin, pageTest, push, pushMany, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+
+const PHONE = { viewport: { width: 390, height: 844 } };
+
+/** Each 2 MB: what is asked for at once by what small ones weigh would be a thousand MB. */
+pageTest('older updates come a few MB at a time, whatever the newer ones weigh', async ({ open }) => {
+    const url = `${origin}/${freshName()}`;
+    for (let n = 1; n <= 30; n++) await push(url, { pad: 'x'.repeat(2e6), n });
+    await pushMany(url, 100, (n) => `{"small":${n}}`);
+    const page = await open(`${origin}/#${url.split('/').at(-1)}`);
+    await untilText(page, '#kept', '130 updates so far; the newest 100 are here');
+    let bytes = 0;
+    page.on('response', (response) => (bytes += Number(response.headers()['content-length'] ?? 0)));
+    await page.locator('#list').focus();
+    await page.keyboard.press('End');
+    await page.waitForFunction(() => /the newest (\d+) are here/.exec(document.querySelector('#kept').textContent)?.[1] > 100);
+    const [, held] = /the newest (\d+) are here/.exec(await page.locator('#kept').textContent());
+    assert.ok(bytes < 25e6 + (held - 100) * 2e6, `${bytes} bytes for ${held - 100} updates`);
+});
+
+pageTest('an update that is not there yet is said once', async ({ open }) => {
+    const name = freshName();
+    for (const n of [1, 2, 3]) await push(`${origin}/${name}`, { n });
+    const page = await open(`${origin}/#${name}///4`);
+    await untilText(page, '#notices', '#4 is not kept.');
+    assert.equal(new URL(page.url()).hash, `#${name}`);
+});
+
+pageTest('what was open and is deleted has no address any more', async ({ open }) => {
+    const { all } = keysOf();
+    for (let n = 1; n <= 5; n++) await push(`${origin}/${all}`, { n });
+    const page = await open(`${origin}/#${all}`);
+    await untilIds(page, ['#5', '#4', '#3', '#2', '#1']);
+    await rows(page).filter({ hasText: '#3' }).click();
+    await untilText(page, '#detail-title', '#3');
+    await page.getByRole('button', { name: 'Delete up to #3' }).click();
+    await page.getByRole('button', { name: 'Delete for good' }).click();
+    await untilIds(page, ['#5', '#4']);
+    await untilText(page, '#detail-title', '#5');
+    assert.equal(await page.locator('#notices').innerText(), '');
+    assert.doesNotMatch(page.url(), /3$/);
+});
+
+pageTest('on a phone: what is said while an update is open is seen, and one way back is one step', async ({ open }) => {
+    const name = freshName();
+    const url = `${origin}/${name}`;
+    for (const n of [1, 2]) await push(url, { n });
+    const page = await open(`${origin}/`, PHONE);
+    await page.goto(`${origin}/#${name}`);
+    await untilIds(page, ['#2', '#1']);
+    await rows(page).filter({ hasText: '#2' }).click();
+    await untilText(page, '#detail-title', '#2');
+    await page.evaluate((name) => (location.hash = `${name}///9`), name);
+    await untilText(page, '#notices', 'is not kept');
+    await page.waitForFunction(() => !document.body.classList.contains('reading'));
+
+    await rows(page).filter({ hasText: '#1' }).click();
+    await untilText(page, '#detail-title', '#1');
+    await page.evaluate(() => {
+        const back = [...document.querySelectorAll('#detail button')].find(({ textContent }) => textContent.includes('All updates'));
+        back.click();
+        back.click();
+    });
+    await page.waitForFunction(() => !document.body.classList.contains('reading'));
+    await untilIds(page, ['#2', '#1']);
+    assert.match(page.url(), new RegExp(name));
+});
+
+pageTest('a search counts each update once, whenever it comes', async ({ open }) => {
+    const page = await open(`${origin}/#${freshName()}`);
+    await untilLive(page);
+    const found = await page.evaluate(async () => {
+        const { Search } = await import('./-/web/search.js');
+        const entry = (number) => ({ number, ts: number, text: '{"a":1}', update: { a: 1 }, headers: {}, method: 'POST', query: '' });
+        const feed = { entries: [entry(1)], from: 0, isLoaded: true, mayHave: () => false };
+        const search = new Search(feed, 'a', () => {});
+        feed.entries.push(entry(2)); // in the feed before anybody was told
+        search.run();
+        feed.entries.push(entry(3));
+        search.add([feed.entries[1], feed.entries[2]]);
+        const all = search.items.map(({ ts }) => ts).join();
+        feed.entries.shift(); // the feed has its bound, and what was found stays
+        feed.entries.push(entry(4));
+        search.add([feed.entries[2]]);
+        return [all, search.items.map(({ ts }) => ts).join(), search.isComplete];
+    });
+    assert.deepEqual(found, ['1,2,3', '1,2,3,4', true]);
+});
+
+pageTest('what is open and matches stays open, however long the look through the others takes', async ({ open }) => {
+    const name = freshName();
+    await pushMany(`${origin}/${name}`, 1000, (n) => `{"n":"${n} needle"}`);
+    const page = await open(`${origin}/#${name}`);
+    await untilText(page, '#kept', '1,000 updates so far');
+    await page.goto(`${origin}/#${name}///998`);
+    await untilText(page, '#detail-title', '#998');
+    const slow = await page.context().newCDPSession(page);
+    await slow.send('Emulation.setCPUThrottlingRate', { rate: 30 }); // it takes more than a frame
+    await page.fill('#filter', 'needle');
+    await slow.send('Emulation.setCPUThrottlingRate', { rate: 1 });
+    await untilText(page, '#kept', 'all that is kept has been looked through');
+    assert.match(await page.locator('#detail-title').textContent(), /#998/);
+    assert.match(page.url(), /998$/);
+});
+
+function chunk(type, data) {
+    const crcTable = (byte) => Array.from({ length: 8 }).reduce((crc) => (crc & 1 ? 0xedb88320 ^ (crc >>> 1) : crc >>> 1), byte);
+    const body = Buffer.concat([Buffer.from(type), data]);
+    let crc = ~0;
+    for (const byte of body) crc = crcTable((crc ^ byte) & 0xff) ^ (crc >>> 8);
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(data.length);
+    const tail = Buffer.alloc(4);
+    tail.writeUInt32BE(~crc >>> 0);
+    return Buffer.concat([head, body, tail]);
+}
+
+/** A sound picture of this size, in one bit a pixel. */
+function pngOf(width, height) {
+    const header = Buffer.alloc(13);
+    header.writeUInt32BE(width);
+    header.writeUInt32BE(height, 4);
+    header[8] = 1;
+    const rows = Buffer.alloc((Math.ceil(width / 8) + 1) * height);
+    return Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), chunk('IHDR', header), chunk('IDAT', deflateSync(rows)), chunk('IEND', Buffer.alloc(0))]);
+}
+
+/** A sound picture whose screen is one pixel and whose frame is huge. */
+const GIF = Buffer.from('47494638396101000100800000000000ffffff2c00000000204e204e0002024401003b', 'hex');
+
+pageTest('a picture that is larger than it says, or too large, is not shown', async ({ open }) => {
+    const name = freshName();
+    const url = `${origin}/${name}`;
+    await push(url, GIF, { type: 'image/gif' });
+    await push(url, pngOf(8000, 8000), { type: 'image/png' });
+    await push(url, pngOf(800, 800), { type: 'image/png' });
+    const page = await open(`${origin}/#${name}`);
+    await page.waitForFunction(() => document.querySelector('#detail img')?.naturalWidth === 800);
+    await page.evaluate(() => {
+        window.loaded = 0;
+        const seen = new MutationObserver((changes) => {
+            const images = changes.flatMap(({ addedNodes }) => [...addedNodes]).flatMap((node) => [node, ...(node.querySelectorAll?.('img') ?? [])]);
+            for (const image of images) if (image.tagName === 'IMG') image.addEventListener('load', () => window.loaded++);
+        });
+        seen.observe(document.querySelector('#detail'), { childList: true, subtree: true });
+    });
+    await rows(page).filter({ hasText: '#2' }).click();
+    await untilText(page, '#detail-title', '#2');
+    await page.locator('#detail .hex').waitFor();
+    assert.equal(await page.locator('#detail img').count(), 0);
+    await rows(page).filter({ hasText: '#1' }).click();
+    await untilText(page, '#detail-title', '#1');
+    await page.locator('#detail .hex').waitFor();
+    await page.waitForFunction(() => window.loaded === 1 && !document.querySelector('#detail img'));
+});
+
+const TITLES = [
+    ['Text · 70.0 kB', 'x'.repeat(70_000), 'text/plain'],
+    ['XML · a · 70.0 kB', `<a>${'x'.repeat(69_993)}</a>`, 'application/xml'],
+    ['body_base64: %%%', '{"body_base64":"%%%"}', 'application/json'],
+    ['body_base64: iVBORw0KGgoAAAA', '{"body_base64":"iVBORw0KGgoAAAA","n":1}', 'application/json'],
+    ['body: hi', '{"body":"hi","number":12}', 'application/json'],
+    ['Text · 9 bytes', '{no JSON}', 'text/plain'],
+    ['HEIC picture · 24 bytes', Buffer.from('\0\0\0\x18ftypheic\0\0\0\0mif1hei\xff', 'latin1'), 'image/heic'],
+    ['JSON · 140 kB', JSON.stringify({ n: 'é'.repeat(70_000) }), 'application/json'],
+];
+
+pageTest('a row says what its body is', async ({ open }) => {
+    const name = freshName();
+    for (const [, body, type] of TITLES) await push(`${origin}/${name}`, body, { type });
+    const page = await open(`${origin}/#${name}`);
+    for (const [index, [title]] of TITLES.entries()) {
+        const row = rows(page).filter({ has: page.locator('.id', { hasText: new RegExp(`^#${index + 1}$`) }) });
+        assert.ok((await row.innerText()).includes(title), `${await row.innerText()} has ${title}`);
+    }
+});
+
+pageTest('an update with a header that browsers cannot send is sent again without it', async ({ open }) => {
+    const name = freshName();
+    await push(`${origin}/${name}`, { n: 1 }, { headers: { 'X-Name': Buffer.from('日本').toString('latin1'), 'X-Other': 'kept' } });
+    const page = await open(`${origin}/#${name}`);
+    await untilText(page, '#detail-title', '#1');
+    await page.getByRole('button', { name: 'Send again' }).click();
+    await untilIds(page, ['#2', '#1']);
+    await rows(page).filter({ hasText: '#2' }).click();
+    await untilText(page, '#detail-title', '#2');
+    const [, second] = (await (await fetch(`${origin}/${name}?view=full`)).json()).updates;
+    assert.equal(second.headers['x-other'], 'kept');
+    assert.equal(second.headers['x-name'], undefined);
+});
