@@ -100,6 +100,11 @@ def test_the_recording_is_what_a_server_answers(tmp_path):
 
 
 @pytest.mark.parametrize("path", FILES)
+def test_a_merge_has_left_no_marks(path):
+    assert not re.search(r"^(<{7}|={7}$|>{7})", (REPOSITORY / path).read_text("utf-8"), re.M)
+
+
+@pytest.mark.parametrize("path", FILES)
 def test_a_document_has_one_sentence_per_line(path):
     assert not list(broken_lines(prose(path)))
 
