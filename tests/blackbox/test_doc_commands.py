@@ -1,10 +1,13 @@
 """Every command in the Markdown files is run, and what it prints is compared with what the page shows."""
 
+import ast
+import json
 import re
 import subprocess
 from collections import Counter
 
 import pytest
+import yaml
 
 from commands import Target
 from doc_blocks import HIDDEN, Session, blocks, commands, free_port, is_as_shown
@@ -18,6 +21,8 @@ ALL = [block for found in BLOCKS.values() for block in found]
 COMMANDS = {"sh", "bash", "console"}
 # A block that is only indented, and begins like a command.
 INDENTED = re.compile(r"(?<=\n\n)    (?:\$ |# |\w+=\S|(?:script|examples|build)/\S+|(?:curl|longline|docker|sudo|cd|mkdir|python3|echo|npm) ).*")
+# Suffix, and what reads it without running it.
+PARSERS = {"js": ("mjs", "node", "--check"), "lua": ("lua", "luac5.1", "-p"), "php": ("php", "php", "-l"), "ruby": ("rb", "ruby", "-c")}
 # Programs, settings and pictures: no commands.
 OTHERS = {"c", "cs", "go", "html", "ini", "js", "json", "lua", "nginx", "php", "powershell", "python", "ruby", "sql", "text", "toml", "ts", "yaml"}
 
@@ -135,6 +140,25 @@ def test_those_that_cannot_run_here_are_counted():
         "docs/start.md": 5,
         "examples/telegram-bot/README.md": 1,
     }
+
+
+def parse(block, directory):
+    """Fails if the block is not what it says it is."""
+    if block.language == "python":
+        compile(block.text, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    elif block.language == "json":
+        json.loads(block.text)
+    elif block.language == "yaml":
+        yaml.safe_load(block.text)
+    else:
+        file = directory / f"block.{PARSERS[block.language][0]}"
+        file.write_text(block.text, "utf-8")
+        subprocess.run([*PARSERS[block.language][1:], file], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language in {"python", "json", "yaml", *PARSERS}], ids=str)
+def test_a_program_on_a_page_can_be_read(block, tmp_path):
+    parse(block, tmp_path)
 
 
 def test_what_is_shown_is_compared():
