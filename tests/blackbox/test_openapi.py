@@ -104,6 +104,14 @@ def test_every_reference_leads_somewhere():
     assert told >= set(SCHEMA["$defs"]) - {"id", "time", "epoch", "update", "entry", "updates", "page"}
 
 
+def test_nothing_has_slipped_out_of_its_quotes():
+    """Other readers of YAML refuse aliases within aliases, and a comma in a text ends it."""
+    assert not re.search(r"[:-] [&*]\w+$", (REPOSITORY / "docs/openapi.yaml").read_text("utf-8"), re.M)
+    known = {"headers": {"schema", "description"}, "parameters": {"name", "in", "required", "schema", "description", "style", "explode", "allowEmptyValue"}}
+    for kind, keys in known.items():
+        assert {key for item in API["components"][kind].values() for key in item} <= keys
+
+
 def test_every_operation_has_a_name_of_its_own():
     names = [names for method, path in operations() if (names := API["paths"][path][method.lower()].get("operationId"))]
     assert len(names) == len(set(names))
