@@ -19,7 +19,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import threading
 import urllib.request
@@ -117,12 +116,6 @@ push() { local n; for n; do curl -o /dev/null -d "{\\"n\\":$n}" "$URL"; done; }
 set -o pipefail
 fresh
 """
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Session:

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from commands import Target
-from doc_blocks import HIDDEN, Session, blocks, commands, free_port, is_as_shown
+from doc_blocks import HIDDEN, Session, blocks, commands, is_as_shown
 from longline_server import REPOSITORY, wait_until
+from redis_server import free_port
 
 pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
 
