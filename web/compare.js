@@ -19,11 +19,12 @@ export class Comparison {
     #entry;
     #other; // asks for an update by its id
     #turn = 0;
+    #isMarkOther = false; // than when it was asked
 
-    /** Fills a <dialog>. changed() is told that another one is marked. */
+    /** Fills a <dialog>. changed() is told, once it is closed, that another one is marked. */
     constructor(dialog, changed) {
         this.#dialog = dialog;
-        this.changed = changed;
+        dialog.addEventListener('close', () => this.#isMarkOther && changed());
         dialog.setAttribute('aria-labelledby', this.#title.id);
         const go = element('button', { className: 'main' }, 'Compare');
         const close = element('button', { type: 'button', onclick: () => dialog.close() }, 'Close');
@@ -41,6 +42,7 @@ export class Comparison {
         this.#other = entryOf;
         this.#title.textContent = `Compare #${entry.ts} with #`;
         this.#id.value = this.marked !== undefined && this.marked !== entry.ts ? this.marked : other;
+        this.#isMarkOther = false;
         this.#showMark();
         this.#dialog.showModal();
         this.#id.focus();
@@ -49,8 +51,8 @@ export class Comparison {
 
     #toggle() {
         this.marked = this.marked === this.#entry.ts ? undefined : this.#entry.ts;
+        this.#isMarkOther = true;
         this.#showMark();
-        this.changed();
     }
 
     #showMark() {

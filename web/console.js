@@ -63,7 +63,11 @@ const channels = new Channels({ change: () => bar.show(), came: (name) => notifi
 const bar = new ChannelBar(channels);
 const notifier = new Notifier($('notify'), channels, { tell: notice, open: (name, id) => (location.hash = fragmentOf(name, { id })) });
 const downloads = new Downloads($('downloads'));
-const comparison = new Comparison($('compare'), () => open(list.selected, 'shown'));
+const comparison = new Comparison($('compare'), () => {
+    if (!list.selected) return;
+    open(list.selected, 'shown');
+    $('detail').querySelector('.compare')?.focus(); // it had the focus, under another name
+});
 const resend = new Resend($('resend'));
 const snippets = new Snippets();
 const sending = new Sending({ access: () => access, notice, failed: () => refused.ask() });

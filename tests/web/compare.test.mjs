@@ -46,7 +46,9 @@ pageTest('one is marked and others are compared with it; any other can be typed'
     await untilText(page, '#compare', 'What #1 had (−), and #2 has (+)');
     await dialog.getByRole('button', { name: 'Compare others with #1' }).click();
     await dialog.getByRole('button', { name: 'Close' }).click();
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Compare…');
     await show(page, 3);
+    await dialog.waitFor({ state: 'hidden' });
     await page.getByRole('button', { name: 'Compare with #1…' }).click();
     await untilText(page, '#compare', 'What #1 had (−), and #3 has (+)');
     assert.deepEqual((await shown(page)).Body, ['body.n − 1 + 3']);

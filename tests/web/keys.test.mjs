@@ -82,7 +82,7 @@ pageTest('a reading link: all is seen, nothing is offered that would fail', asyn
     await push(`${origin}/${send}`, { n: 1 });
     await untilIds(page, ['#1']);
     await untilText(page, '#kept', '1 update so far');
-    assert.deepEqual(await page.locator('#detail .choices button').allInnerTexts(), ['Copy JSON', 'Copy as curl', 'Copy link', 'Download']);
+    assert.deepEqual(await page.locator('#detail .choices button').allInnerTexts(), ['Copy JSON', 'Copy as curl', 'Copy link', 'Download', 'Send elsewhere…']);
     assert.ok(await page.locator('#delete-all').isHidden());
 
     // Why a webhook does not arrive, and who reads.
@@ -196,6 +196,7 @@ pageTest('deleting up to an update, while a filter shows some; and a page that c
     await untilIds(page, ['#5', '#3', '#1']);
     await rows(page).filter({ hasText: '#3' }).click();
     await page.getByRole('button', { name: 'Delete up to #3…' }).click();
+    await untilText(page, '#deletion', 'One update alone cannot be deleted');
     await page.getByRole('dialog', { name: 'Delete all updates up to #3?' }).getByRole('button', { name: 'Delete for good' }).click();
     await untilIds(page, ['#5']);
     await untilText(page, '#said', 'All updates up to #3 are deleted');
