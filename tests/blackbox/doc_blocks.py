@@ -41,6 +41,7 @@ VARIES = (
     (re.compile(r"\b([rvw])_[a-z2-7]{26}\b"), r"\1_KEY"),
     (re.compile(r"(?<=/)[\w-]{22}(?![\w-])"), "SECRET"),
     (re.compile(r'(?<=\bversion=)[\d.]+|(?<="version":")[\d.]+'), "VERSION"),
+    (re.compile(r"^(HMAC-)?SHA2?-?256\(stdin\)= ", re.M), "SHA2-256(stdin)= "),
     (re.compile(r"\bcurl/\d+\.\d+\.\d+"), "curl/VERSION"),
     (re.compile(r"\b\d+(\.\d+)? ms\b"), "MS"),
     (re.compile(r'"epoch":"[0-9a-f]{16}"'), '"epoch":"EPOCH"'),
