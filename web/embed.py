@@ -1,7 +1,7 @@
 """Writes the files of this folder as a C header: embed.py HEADER FILE...
 
-They are served as they are, but without the comments of scripts and styles, a quarter of their size; lines keep their
-numbers. To work on them edit, `script/server`, reload.
+They are served as they are, but scripts and styles without comments, a quarter of their size, and without indentation;
+lines keep their numbers. To work on them edit, `script/server`, reload.
 """
 
 import gzip
@@ -28,7 +28,8 @@ PATHS = {
 }
 
 
-# Comments that have their lines to themselves: no text of ours has such lines, as a text is on one.
+# Comments that have their lines to themselves, and what lines begin with: no text of ours goes over a line's end.
+INDENTATION = re.compile(rb"^[ \t]+", re.MULTILINE)
 COMMENT = re.compile(rb"^[ \t]*(?://.*|/\*(?:(?!\*/)[\s\S])*\*/[ \t]*)$", re.MULTILINE)
 
 
@@ -36,7 +37,7 @@ def served(file):
     plain = file.read_bytes()
     if file.suffix not in (".js", ".css"):
         return plain
-    return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), plain)
+    return INDENTATION.sub(b"", COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), plain))
 
 
 def write_asset(out, number, file):

@@ -40,6 +40,13 @@ def source(path):
     return REPOSITORY / SOURCES[path]
 
 
+def test_no_text_of_a_script_goes_over_a_lines_end():
+    for path in SOURCES:
+        if source(path).suffix == ".js":
+            for number, line in enumerate(embed.served(source(path)).decode().splitlines(), 1):
+                assert line.replace("\\`", "").count("`") % 2 == 0, f"{path}:{number}: {line}"
+
+
 @every_asset
 def test_an_asset_is_its_file_with_the_headers_of_a_page(server, path):
     reply = server.get(path)
@@ -63,9 +70,9 @@ def test_an_asset_is_its_file_with_the_headers_of_a_page(server, path):
     assert policy["require-trusted-types-for"] == "'script'"
 
 
-def test_comments_are_left_out_and_lines_keep_their_numbers(tmp_path):
+def test_comments_and_indentation_are_left_out_and_lines_keep_their_numbers(tmp_path):
     file = tmp_path / "x.js"
-    file.write_text("// One.\nlet a = 'http://x'; // stays\n\n    /**\n     * Two.\n     */\nf(); /* stays */\n/* so */ g();\n  // Three.\nlet b = 1;\n")
+    file.write_text("// One.\nlet a = 'http://x'; // stays\n\n    /**\n     * Two.\n     */\nf(); /* stays */\n/* so */ g();\n  // Three.\n    let b = 1;\n")
     assert embed.served(file) == b"\nlet a = 'http://x'; // stays\n\n\n\n\nf(); /* stays */\n/* so */ g();\n\nlet b = 1;\n"
 
 
