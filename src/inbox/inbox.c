@@ -296,6 +296,42 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     consumer_leave(inbox, poll);
 }
 
+bool inbox_can_take_out(const struct inbox *inbox, const struct poll *poll) {
+    bool is_with_store = poll->state == POLL_LOADING || poll->state == POLL_READING;
+    return poll->state == POLL_PARKED || poll->state == POLL_HELD ||
+           (inbox->follow && is_with_store);
+}
+
+static struct slice channel_of(const struct poll *poll) {
+    const struct channel *channel =
+        poll->state == POLL_PARKED && poll->filter ? poll->view->channel : poll->channel;
+    return poll->state == POLL_READING ? (struct slice){poll->read->name, poll->read->name_len}
+                                       : (struct slice){channel->name, channel->name_len};
+}
+
+void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *place) {
+    struct slice channel = channel_of(poll);
+    place->channel_len = (uint16_t)channel.len;
+    memcpy(place->channel, channel.data, channel.len);
+    place->consumer_len = poll->is_named ? poll->consumer->name_len : 0;
+    if (poll->is_named)
+        memcpy(place->consumer, poll->consumer->name, place->consumer_len);
+    poll->has_position |= poll->state == POLL_PARKED || poll->state == POLL_HELD;
+    inbox_cancel(inbox, poll);
+}
+
+bool inbox_put_back(struct inbox *inbox, struct poll *poll, const struct poll_place *place) {
+    struct slice channel = {place->channel, place->channel_len};
+    struct slice consumer = {place->consumer, place->consumer_len};
+    uint32_t skipped = poll->skipped;
+    bool was_parked = poll->was_parked;
+    poll_begin(poll);
+    poll->skipped = skipped;
+    poll->was_parked = was_parked;
+    return consumer.len ? poll_as(inbox, channel, poll, consumer)
+                        : inbox->mode->poll(inbox, hash_of(channel), channel, poll);
+}
+
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
     struct channel *channel = poll->filter ? poll->view->channel : poll->channel;
     poll_unpark(inbox, poll);
