@@ -441,12 +441,15 @@ static void remake_chunk_line(const struct request *request, struct pack *out) {
     pack_raw(out, line, (size_t)len);
 }
 
-/* The line of a trailer as far as it has come; those before it are checked. */
+/* The trailer as far as it has come, or what stands behind the last one; those before it are
+ * checked. */
 static void remake_trailer(const struct request *request, struct pack *out) {
     const char *end = request->base + request->fed_len;
     const char *lf = memrchr(request->base, '\n', request->fed_len);
+    const char *from =
+        request->trailer.name.len ? request->base + request->trailer.name.at : lf + 1;
     pack_raw(out, "0\r\n", 3);
-    pack_raw(out, lf + 1, (size_t)(end - lf - 1));
+    pack_raw(out, from, (size_t)(end - from));
 }
 
 void request_remake(const struct request *request, struct pack *out) {
