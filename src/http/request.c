@@ -441,15 +441,24 @@ static void remake_chunk_line(const struct request *request, struct pack *out) {
     pack_raw(out, line, (size_t)len);
 }
 
+/* The start of the line that the byte `at` is in; there must be one before it. */
+static const char *line_start(const char *base, size_t at) {
+    return (const char *)memrchr(base, '\n', at) + 1;
+}
+
 /* The trailer as far as it has come, or what stands behind the last one; those before it are
  * checked. */
 static void remake_trailer(const struct request *request, struct pack *out) {
-    const char *end = request->base + request->fed_len;
-    const char *lf = memrchr(request->base, '\n', request->fed_len);
-    const char *from =
-        request->trailer.name.len ? request->base + request->trailer.name.at : lf + 1;
+    const struct header *trailer = &request->trailer;
+    size_t begun = trailer->name.len    ? trailer->name.at
+                   : trailer->value.len ? trailer->value.at /* it has no name: it will be refused */
+                                        : request->fed_len;
+    const char *from = line_start(request->base, begun);
+    const char *before = line_start(request->base, (size_t)(from - request->base - 1));
+    if (*before == ':') /* nor has that one */
+        from = before;
     pack_raw(out, "0\r\n", 3);
-    pack_raw(out, from, (size_t)(end - from));
+    pack_raw(out, from, (size_t)(request->base + request->fed_len - from));
 }
 
 void request_remake(const struct request *request, struct pack *out) {

@@ -539,6 +539,8 @@ static void test_bad(void **state) {
     check_bad(CHUNKED "1\r\na\r\n0\r\nContent-Length: 1\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\na\r\n0\r\nX: a\r\n b\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\na\r\n0\r\n: a\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\n:\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\nA: b\r\n:c\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "fffffffffffffffff\r\n", ERROR_MALFORMED_REQUEST);
 }
 
