@@ -17,6 +17,9 @@
 
 enum { OUTPUT_MAX_BYTES = 256, ARGUMENTS_MAX = 256 };
 
+/* Instead of OLD: why the program is here once more. The log has said it already, or has to. */
+enum { CAME_BACK = -1, NEVER_LEFT = -2 };
+
 extern char **environ;
 
 static struct {
@@ -63,7 +66,7 @@ void successor_init(int argc, char **argv, int *state) {
         fcntl(*state, F_SETFD, FD_CLOEXEC);
         if (self.previous >= 0)
             fcntl(self.previous, F_SETFD, FD_CLOEXEC);
-        self.came_back = self.previous < 0;
+        self.came_back = self.previous == CAME_BACK;
         prctl(PR_SET_NAME, "longline"); /* started by a descriptor, it would have a number */
     } else {
         find_path();
@@ -236,25 +239,26 @@ static bool tell(int state, int previous) {
     return setenv(HANDOVER, text, 1) == 0;
 }
 
+static void go_back(int state, int previous, int why) {
+    if (previous < 0)
+        return;
+    fcntl(previous, F_SETFD, FD_CLOEXEC);
+    if (tell(state, why))
+        execveat(previous, "", self.argv, environ, AT_EMPTY_PATH);
+    log_error("the old version cannot be started", "error", strerror(errno), NULL);
+}
+
 void successor_become(int state) {
     int present = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     if (tell(state, present))
         execve(self.path, self.argv, environ);
     log_error("upgrade failed: the old version goes on", "path", self.path, "error",
               strerror(errno), NULL);
-    self.previous = present;
-    successor_go_back(state);
+    go_back(state, present, NEVER_LEFT);
 }
 
 void successor_go_back(int state) {
-    int previous = self.previous;
-    if (previous < 0)
-        return;
-    fcntl(previous, F_SETFD, FD_CLOEXEC);
-    self.previous = -1;
-    if (tell(state, -1))
-        execveat(previous, "", self.argv, environ, AT_EMPTY_PATH);
-    log_error("the old version cannot be started", "error", strerror(errno), NULL);
+    go_back(state, self.previous, CAME_BACK);
 }
 
 void successor_settle(void) {
