@@ -33,7 +33,7 @@ enum { END_MARK = 0x656e64 };
 static enum step { SERVING, CHECKING, HELD, CLOSING } step;
 static struct upgrade_parts parts;
 static struct pack out;
-static uint64_t held_ns;
+static struct upgrade_times times;
 
 void upgrade_init(const struct upgrade_parts *given) {
     parts = *given;
@@ -51,7 +51,9 @@ static void refuse(const char *reason) {
 /* What every version reads; where it begins goes into the header. */
 static void save_sockets(struct beginning *header) {
     header->index = pack_at(&out);
-    pack_number(&out, held_ns);
+    pack_number(&out, times.held_ns);
+    pack_number(&out, times.quiet_ns);
+    pack_number(&out, times.closed_ns);
     pack_bytes(&out, SLICE(LONGLINE_VERSION));
     server_save(&out);
     conn_save_sockets(parts.connections, &out);
@@ -95,6 +97,7 @@ static void block_signals(void) {
 }
 
 static void on_store_closed(void) {
+    times.closed_ns = uv_hrtime();
     block_signals();
     if (save())
         successor_become(out.fd);
@@ -111,6 +114,7 @@ static void on_quiet(bool is_quiet) {
         return;
     }
     step = CLOSING;
+    times.quiet_ns = uv_hrtime();
     struct beginning header = {.version = ""};
     pack_raw(&out, &header, sizeof header);
     server_take_out(&out);
@@ -126,7 +130,7 @@ static void on_checked(const char *error) {
     memset(&out, 0, sizeof out);
     out.fd = fd;
     step = HELD;
-    held_ns = uv_hrtime();
+    times.held_ns = uv_hrtime();
     server_hold(on_quiet);
 }
 
@@ -173,7 +177,9 @@ bool upgrade_open(struct upgrade_state *state, int fd, char *error, size_t error
     ok = ok && memcmp(header.magic, magic, sizeof magic) == 0 && header.index < state->file.len;
     if (ok) {
         state->sockets = unpack_of(slice_after(state->file, header.index));
-        state->held_ns = unpack_number(&state->sockets);
+        state->times.held_ns = unpack_number(&state->sockets);
+        state->times.quiet_ns = unpack_number(&state->sockets);
+        state->times.closed_ns = unpack_number(&state->sockets);
         struct slice from = unpack_bytes(&state->sockets);
         snprintf(state->from, sizeof state->from, "%.*s", (int)from.len, from.data);
         state->is_known =
@@ -190,6 +196,23 @@ static void find_rest(struct upgrade_state *state) {
     state->rest = state->sockets;
     for (uint64_t left = unpack_number(&state->rest); left && !state->rest.failed; left--)
         unpack_number(&state->rest);
+}
+
+static struct log_text ms_between(uint64_t from_ns, uint64_t to_ns) {
+    return log_number((to_ns - from_ns) / 1000000);
+}
+
+static void log_upgraded(const struct upgrade_state *state, uint32_t connections) {
+    const struct upgrade_times *at = &state->times;
+    uint64_t now_ns = uv_hrtime();
+    if (successor_came_back())
+        log_error("upgrade failed: the old version goes on", "path", successor_path(), "error",
+                  "the new one did not start", NULL);
+    log_info("upgraded", "from", state->from, "version", LONGLINE_VERSION, "connections",
+             log_number(connections).text, "pause_ms", ms_between(at->held_ns, now_ns).text,
+             "answering_ms", ms_between(at->held_ns, at->quiet_ns).text, "closing_ms",
+             ms_between(at->quiet_ns, at->closed_ns).text, "starting_ms",
+             ms_between(at->closed_ns, now_ns).text, NULL);
 }
 
 void upgrade_finish(struct upgrade_state *state, int fd) {
@@ -210,10 +233,5 @@ void upgrade_finish(struct upgrade_state *state, int fd) {
     munmap((void *)state->file.data, state->file.len);
     close(fd);
     counters.upgrades++;
-    if (successor_came_back())
-        log_error("upgrade failed: the old version goes on", "path", successor_path(), "error",
-                  "the new one did not start", NULL);
-    log_info("upgraded", "from", state->from, "version", LONGLINE_VERSION, "connections",
-             log_number(connections).text, "pause_ms",
-             log_number((uv_hrtime() - state->held_ns) / 1000000).text, NULL);
+    log_upgraded(state, connections);
 }

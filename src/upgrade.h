@@ -35,13 +35,18 @@ void upgrade_begin(void);
 /* The server stops instead. Harmless when there is no upgrade under way. */
 void upgrade_cancel(void);
 
+/* Of the pause: when it began, when all requests were answered, when the store was closed. */
+struct upgrade_times {
+    uint64_t held_ns, quiet_ns, closed_ns;
+};
+
 /* What another program left. */
 struct upgrade_state {
     struct slice file;
     struct unpack sockets; /* server_options.saved; behind that, the connections' */
     struct unpack rest;
     bool is_known; /* the version of the rest */
-    uint64_t held_ns;
+    struct upgrade_times times;
     char from[32]; /* the version of the other program */
 };
 
