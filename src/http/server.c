@@ -10,7 +10,7 @@
 
 enum {
     SPARE_DESCRIPTORS = 48, /* for the loop, the log, a file or two; see spare_descriptors */
-    HOLD_LOOK_MS = 5,
+    HOLD_LOOK_MS = 1,
 };
 
 struct server {
@@ -19,7 +19,7 @@ struct server {
     struct listeners listeners;
     uv_signal_t terminate, interrupt, upgrade;
     uv_timer_t drain_timer, hold_timer;
-    uv_prepare_t hold_look;
+    uv_check_t hold_look;
     void (*quiet)(bool is_quiet); /* while it is held, and not known to be quiet; else NULL */
     uint64_t held_ms;
     bool is_draining, is_drained, is_taken_out;
@@ -112,7 +112,7 @@ static void on_upgrade(uv_signal_t *handle, int number) {
 /* --- Handing over ----------------------------------------------------------------------------- */
 
 static void stop_looking(struct server *server) {
-    uv_prepare_stop(&server->hold_look);
+    uv_check_stop(&server->hold_look);
     uv_timer_stop(&server->hold_timer);
     server->quiet = NULL;
 }
@@ -127,9 +127,10 @@ static void look_whether_quiet(struct server *server) {
     quiet(is_quiet);
 }
 
-/* Before the loop waits: what has come about in this turn. */
-static void on_hold_look(uv_prepare_t *prepare) {
-    look_whether_quiet(container_of(prepare, struct server, hold_look));
+/* When the sockets have been looked at. What comes about at the end of the turn is seen in the next,
+ * which the timer lets begin: whoever is told that it is quiet must find a turn that has not ended. */
+static void on_hold_look(uv_check_t *check) {
+    look_whether_quiet(container_of(check, struct server, hold_look));
 }
 
 static void on_hold_time(uv_timer_t *timer) {
@@ -142,7 +143,7 @@ void server_hold(void (*quiet)(bool is_quiet)) {
     server->held_ms = uv_now(server->loop);
     listeners_hold(&server->listeners);
     conn_hold_all(server->options.connections);
-    uv_prepare_start(&server->hold_look, on_hold_look);
+    uv_check_start(&server->hold_look, on_hold_look);
     uv_timer_start(&server->hold_timer, on_hold_time, HOLD_LOOK_MS, HOLD_LOOK_MS);
 }
 
@@ -197,7 +198,7 @@ static void init_handles(struct server *server) {
     uv_loop_t *loop = server->loop;
     uv_timer_init(loop, &server->drain_timer);
     uv_timer_init(loop, &server->hold_timer);
-    uv_prepare_init(loop, &server->hold_look);
+    uv_check_init(loop, &server->hold_look);
     uv_signal_init(loop, &server->terminate);
     uv_signal_init(loop, &server->interrupt);
     uv_signal_init(loop, &server->upgrade);
