@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BETWEEN_MS = 300 }; // two upgrades
+enum {
+    BETWEEN_MS = 300, // two upgrades
+    WINDOW_DEFAULT = 64,
+};
 
 struct second {
     struct client *client;
@@ -52,18 +55,20 @@ static uint64_t upgrade(struct second *second, pid_t pid) {
     return longest_ns;
 }
 
-// Pushes to each channel, one after the other, until all polls are answered.
+// Pushes to each channel, on every connection that is free, until all polls are answered.
 static void wake_all(struct bench *bench) {
-    struct client_conn conn;
-    bench_open(bench, &conn, &bench->options->publish_server, bench_on_pushed);
-    for (size_t channel = 0; channel < bench->options->channels; channel++) {
-        bench->published_ns[channel] = now_ns();
-        bench_push(bench, &conn, channel);
-        while (conn.busy)
-            bench_turn(bench);
+    const struct options *options = bench->options;
+    struct client_conn *conns = allocate(options->window, sizeof *conns);
+    for (size_t i = 0; i < options->window; i++)
+        bench_open(bench, &conns[i], &options->publish_server, bench_on_pushed);
+    for (size_t next = 0; bench->received < options->polls; bench_turn(bench)) {
+        for (size_t i = 0; i < options->window && next < options->channels; i++) {
+            if (conns[i].busy)
+                continue;
+            bench->published_ns[next] = now_ns();
+            bench_push(bench, &conns[i], next++);
+        }
     }
-    while (bench->received < bench->options->polls)
-        bench_turn(bench);
 }
 
 void run_upgrade(struct options *options) {
@@ -71,6 +76,8 @@ void run_upgrade(struct options *options) {
         options->channels = options->polls;
     if (options->processes.count != 1)
         die("--pids must name the server");
+    if (options->window == 1)
+        options->window = WINDOW_DEFAULT;
     struct bench bench;
     bench_init(&bench, options);
     bench_park(&bench);
@@ -79,14 +86,17 @@ void run_upgrade(struct options *options) {
     second.conn.data = &second;
     client_open(second.client, &second.conn, &options->server);
     ask(&second);
+    uint64_t cpu_ns = processes_cpu_ns(&options->processes);
     uint64_t *pauses_ns = allocate(options->rounds, sizeof *pauses_ns);
     for (size_t i = 0; i < options->rounds; i++) {
         pauses_ns[i] = upgrade(&second, options->processes.pids[0]);
         bench_await_parked(&bench, options->polls);
     }
+    cpu_ns = processes_cpu_ns(&options->processes) - cpu_ns;
     wake_all(&bench);
     printf("{\"mode\": \"upgrade\", \"polls\": %zu, \"channels\": %zu, \"rounds\": %zu",
            options->polls, options->channels, options->rounds);
+    printf(", \"cpu_ms\": %.1f", (double)cpu_ns / 1e6 / (double)options->rounds);
     print_latency("pause", pauses_ns, options->rounds);
     print_latency("wake", bench.latency_ns, bench.received);
     printf("}\n");

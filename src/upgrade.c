@@ -28,12 +28,11 @@ struct beginning {
 
 static const char magic[8] = {'l', 'o', 'n', 'g', 'l', 'i', 'n', 'e'};
 
-enum { END_MARK = 0x656e64 };
-
 static enum step { SERVING, CHECKING, HELD, CLOSING } step;
 static struct upgrade_parts parts;
 static struct pack out;
 static struct upgrade_times times;
+static struct upgrade_state *taken_over;
 
 void upgrade_init(const struct upgrade_parts *given) {
     parts = *given;
@@ -85,7 +84,6 @@ static bool save(void) {
     limiter_save(api.limiter, &out);
     refusals_save(&out);
     conn_save_all(parts.connections, &out);
-    pack_number(&out, END_MARK);
     return write_header(&header) || save_sockets_only(&header);
 }
 
@@ -204,34 +202,39 @@ static struct log_text ms_between(uint64_t from_ns, uint64_t to_ns) {
 
 static void log_upgraded(const struct upgrade_state *state, uint32_t connections) {
     const struct upgrade_times *at = &state->times;
-    uint64_t now_ns = uv_hrtime();
     if (successor_came_back())
         log_error("upgrade failed: the old version goes on", "path", successor_path(), "error",
                   "the new one did not start", NULL);
     log_info("upgraded", "from", state->from, "version", LONGLINE_VERSION, "connections",
-             log_number(connections).text, "pause_ms", ms_between(at->held_ns, now_ns).text,
+             log_number(connections).text, "pause_ms", ms_between(at->held_ns, at->started_ns).text,
              "answering_ms", ms_between(at->held_ns, at->quiet_ns).text, "closing_ms",
              ms_between(at->quiet_ns, at->closed_ns).text, "starting_ms",
-             ms_between(at->closed_ns, now_ns).text, NULL);
+             ms_between(at->closed_ns, at->started_ns).text, "restoring_ms",
+             ms_between(at->started_ns, uv_hrtime()).text, NULL);
+}
+
+/* All of the file has been read. */
+static void on_restored(uint32_t connections, bool ok) {
+    struct upgrade_state *state = taken_over;
+    if (!ok)
+        log_error("not all connections could be taken over", NULL);
+    munmap((void *)state->file.data, state->file.len);
+    log_upgraded(state, connections);
 }
 
 void upgrade_finish(struct upgrade_state *state, int fd) {
-    uint32_t connections;
-    if (state->is_known) {
-        find_rest(state);
-        counters_restore(&state->rest);
-        limiter_restore(api.limiter, &state->rest);
-        refusals_restore(&state->rest);
-        connections =
-            conn_restore_all(parts.connections, state->file, &state->sockets, &state->rest);
-        if (unpack_number(&state->rest) != END_MARK)
-            log_error("not all connections could be taken over", NULL);
-    } else {
-        connections = conn_drop_all(&state->sockets);
-        log_warn("the connections could not be taken over", NULL);
-    }
-    munmap((void *)state->file.data, state->file.len);
+    taken_over = state;
     close(fd);
     counters.upgrades++;
-    log_upgraded(state, connections);
+    state->times.started_ns = uv_hrtime();
+    if (!state->is_known) {
+        log_warn("the connections could not be taken over", NULL);
+        on_restored(conn_drop_all(&state->sockets), true);
+        return;
+    }
+    find_rest(state);
+    counters_restore(&state->rest);
+    limiter_restore(api.limiter, &state->rest);
+    refusals_restore(&state->rest);
+    conn_restore_all(parts.connections, state->file, state->sockets, state->rest, on_restored);
 }

@@ -35,9 +35,10 @@ void upgrade_begin(void);
 /* The server stops instead. Harmless when there is no upgrade under way. */
 void upgrade_cancel(void);
 
-/* Of the pause: when it began, when all requests were answered, when the store was closed. */
+/* Of the pause: when it began, when all requests were answered, when the store was closed, and when
+ * the next program was ready. */
 struct upgrade_times {
-    uint64_t held_ns, quiet_ns, closed_ns;
+    uint64_t held_ns, quiet_ns, closed_ns, started_ns;
 };
 
 /* What another program left. */
@@ -52,5 +53,5 @@ struct upgrade_state {
 
 /* Reads its beginning. False, with one line in `error`, if it is none. */
 bool upgrade_open(struct upgrade_state *state, int fd, char *error, size_t error_size);
-/* The server has started: goes on with the rest, and frees it. */
+/* The server has started: goes on with the rest. `state` stays for that. */
 void upgrade_finish(struct upgrade_state *state, int fd);

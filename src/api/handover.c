@@ -56,6 +56,14 @@ static unsigned flags_of(const struct ask *ask) {
            (poll->confirms_now ? FLAG_CONFIRMS_NOW : 0) | (poll->was_parked ? FLAG_PARKED : 0);
 }
 
+void handover_save_place(const struct poll_place *place, struct pack *out) {
+    pack_bytes(out, (struct slice){place->channel, place->channel_len});
+    pack_bytes(out, (struct slice){place->consumer, place->consumer_len});
+    pack_number(out, place->is_known);
+    pack_number(out, place->total);
+    pack_number(out, place->epoch);
+}
+
 static void save_poll(struct ask *ask, struct pack *out) {
     struct poll *poll = &ask->poll;
     struct poll_place place;
@@ -68,8 +76,7 @@ static void save_poll(struct ask *ask, struct pack *out) {
     pack_number(out, poll->limit);
     pack_number(out, poll->skipped);
     pack_bytes(out, poll->filter ? filter_text(poll->filter) : SLICE(""));
-    pack_bytes(out, (struct slice){place.channel, place.channel_len});
-    pack_bytes(out, (struct slice){place.consumer, place.consumer_len});
+    handover_save_place(&place, out);
 }
 
 void handover_save(struct exchange *exchange, struct pack *out) {
@@ -96,12 +103,15 @@ void handover_save(struct exchange *exchange, struct pack *out) {
 
 /* --- Restoring -------------------------------------------------------------------------------- */
 
-static void read_place(struct unpack *in, struct poll_place *place) {
+void handover_read_place(struct unpack *in, struct poll_place *place) {
     struct slice channel = unpack_bytes(in), consumer = unpack_bytes(in);
     in->failed |= !channel.len || channel.len > sizeof place->channel ||
                   consumer.len > sizeof place->consumer;
     if (in->failed)
         return;
+    place->is_known = unpack_up_to(in, 1);
+    place->total = unpack_number(in);
+    place->epoch = unpack_number(in);
     place->channel_len = (uint16_t)channel.len;
     place->consumer_len = (uint8_t)consumer.len;
     memcpy(place->channel, channel.data, channel.len);
@@ -132,7 +142,7 @@ static enum http_error read_poll(struct ask *ask, bool is_stream, struct unpack 
     poll->was_parked = flags & FLAG_PARKED;
     poll->is_stream = is_stream;
     struct slice where = unpack_bytes(in);
-    read_place(in, place);
+    handover_read_place(in, place);
     in->failed |= !poll->limit;
     struct buf text = {.data = (char *)where.data, .len = where.len, .is_borrowed = true};
     return in->failed ? HTTP_NO_ERROR : poll_filter(&text, &poll->filter);

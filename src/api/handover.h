@@ -9,6 +9,11 @@
 
 #include "base/pack.h"
 #include "http/conn.h"
+#include "inbox/inbox.h"
+
+/* What a poll asks about. On nonsense, the place is not set. */
+void handover_save_place(const struct poll_place *place, struct pack *out);
+void handover_read_place(struct unpack *in, struct poll_place *place);
 
 /* handler.can_save, .save and .restore */
 bool handover_can_save(const struct exchange *exchange);

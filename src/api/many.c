@@ -1,5 +1,6 @@
 #include "api/many.h"
 #include "api/api.h"
+#include "api/handover.h"
 #include "api/make_update.h"
 #include "api/many_body.h"
 #include "api/page.h"
@@ -540,7 +541,8 @@ bool many_can_save(const struct many *many) {
 /* One whose store has failed asks again from the beginning. */
 static void save_member(struct member *member, struct pack *out) {
     struct poll *poll = &member->poll;
-    struct poll_place place;
+    struct poll_place place = {.channel_len = (uint16_t)member->name.len};
+    memcpy(place.channel, member->name.data, member->name.len);
     if (poll->state == POLL_IDLE) {
         poll->ts = member->asked_ts;
         poll->epoch = member->asked_epoch;
@@ -548,7 +550,7 @@ static void save_member(struct member *member, struct pack *out) {
         inbox_take_out(api.inbox, poll, &place);
     }
     pack_bytes(out, member->key);
-    pack_bytes(out, member->name);
+    handover_save_place(&place, out);
     pack_number(out, pack_signed(member->asked_ts));
     pack_number(out, member->asked_epoch);
     pack_number(out, pack_signed(poll->ts));
@@ -570,6 +572,7 @@ void many_save(struct many *many, struct pack *out) {
 
 /* What is saved of a channel beside what a body says of it. */
 struct member_progress {
+    struct poll_place place;
     int64_t ts;
     uint64_t epoch;
     uint32_t skipped;
@@ -578,25 +581,23 @@ struct member_progress {
 static void read_member(struct unpack *in, struct many_channel *channel,
                         struct member_progress *progress) {
     channel->key = unpack_bytes(in);
-    channel->name = unpack_bytes(in);
+    handover_read_place(in, &progress->place);
+    channel->name = (struct slice){progress->place.channel, progress->place.channel_len};
     channel->position = unpack_signed(unpack_number(in));
     channel->epoch = unpack_number(in);
     progress->ts = unpack_signed(unpack_number(in));
     progress->epoch = unpack_number(in);
     channel->has_epoch = unpack_up_to(in, 1);
     progress->skipped = (uint32_t)unpack_up_to(in, UINT32_MAX);
-    in->failed |= !channel->name.len || channel->name.len > CHANNEL_NAME_MAX_BYTES;
 }
 
 static bool put_back(struct member *member, const struct member_progress *progress) {
     struct poll *poll = &member->poll;
-    struct poll_place place = {.channel_len = (uint16_t)member->name.len};
-    memcpy(place.channel, member->name.data, member->name.len);
     poll->ts = progress->ts;
     poll->epoch = progress->epoch;
     poll->skipped = progress->skipped;
     poll->was_parked = true;
-    return inbox_put_back(api.inbox, poll, &place);
+    return inbox_put_back(api.inbox, poll, &progress->place);
 }
 
 bool many_restore(struct exchange *exchange, struct unpack *in) {

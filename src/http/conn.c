@@ -499,6 +499,7 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     if (error)
         return error;
     counters.connections_accepted++;
+    socket_set_up(&conn->handle);
     conn->peer = socket_peer(&conn->handle);
     error = uv_read_start(&conn->stream, on_alloc, on_read);
     if (error) {

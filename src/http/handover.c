@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Bytes in the file. */
@@ -22,6 +23,8 @@ struct taken {
     uint8_t state; /* enum conn_state, of one that is CONN_SAVED now */
     bool is_partial;
 };
+
+enum { SLICE_MS = 4 }; /* of a turn, for those that are restored */
 
 _Static_assert(sizeof(struct taken) <= EXCHANGE_STATE_BYTES, "it fits into the exchange");
 
@@ -71,6 +74,7 @@ static void hold(struct conn *conn, void *shared) {
 }
 
 void conn_hold_all(struct conn_shared *shared) {
+    conn_restore_rest();
     shared->is_holding = true;
     sender_flush(shared->sender);
     walk(shared, hold, shared);
@@ -145,18 +149,34 @@ static void count(struct conn *conn, void *number) {
     *(uint64_t *)number += conn->state != CONN_CLOSED;
 }
 
-static void save_socket(struct conn *conn, void *out) {
+static void save_socket(struct conn *conn, struct pack *out) {
     uv_os_fd_t fd = -1;
     uv_fileno(&conn->handle, &fd);
     fcntl(fd, F_SETFD, 0);
     pack_number(out, (uint64_t)fd);
 }
 
+/* Whether it waits for an update. */
+static bool is_patient(struct conn *conn) {
+    return conn->state == CONN_SAVED && taken_of(conn)->state != CONN_READING;
+}
+
+static void save_socket_of_hasty(struct conn *conn, void *out) {
+    if (!is_patient(conn))
+        save_socket(conn, out);
+}
+
+static void save_socket_of_patient(struct conn *conn, void *out) {
+    if (is_patient(conn))
+        save_socket(conn, out);
+}
+
 void conn_save_sockets(struct conn_shared *shared, struct pack *out) {
     uint64_t number = 0;
     walk(shared, count, &number);
     pack_number(out, number);
-    walk(shared, save_socket, out);
+    walk(shared, save_socket_of_hasty, out);
+    walk(shared, save_socket_of_patient, out);
 }
 
 struct saving {
@@ -210,8 +230,7 @@ static void save_place(struct pack *out, struct place place) {
     pack_number(out, place.len);
 }
 
-static void save(struct conn *conn, void *context) {
-    struct saving *saving = context;
+static void save(struct conn *conn, struct saving *saving) {
     struct pack *out = saving->out;
     const struct taken *taken = taken_of(conn);
     bool is_saved = conn->state == CONN_SAVED;
@@ -226,24 +245,40 @@ static void save(struct conn *conn, void *context) {
     save_unsent(saving, conn);
 }
 
+static void save_hasty(struct conn *conn, void *saving) {
+    if (!is_patient(conn))
+        save(conn, saving);
+}
+
+static void save_patient(struct conn *conn, void *saving) {
+    if (is_patient(conn))
+        save(conn, saving);
+}
+
 void conn_save_all(struct conn_shared *shared, struct pack *out) {
     struct saving saving = {.out = out};
-    walk(shared, save, &saving);
+    walk(shared, save_hasty, &saving);
+    walk(shared, save_patient, &saving);
 }
 
 /* --- Restoring -------------------------------------------------------------------------------- */
 
-struct restoring {
-    struct conn_shared *shared;
+/* A process does this once. */
+static struct restoring {
+    struct conn_shared *shared; /* NULL: it is over, or has not begun */
     struct slice file;
-    struct unpack *in;
+    struct unpack sockets, in;
     struct reply **replies;
-    uint32_t count, cap; /* of `replies` */
-};
+    uint32_t count, cap;   /* of `replies` */
+    uint32_t number, next; /* connections; that comes next */
+    bool is_closed;        /* close_all_on_exec() */
+    void (*done)(uint32_t number, bool ok);
+    struct turn_task go_on;
+} the_rest;
 
 static struct slice read_place(struct restoring *restoring) {
-    uint64_t at = unpack_up_to(restoring->in, restoring->file.len);
-    uint64_t len = unpack_up_to(restoring->in, restoring->file.len - at);
+    uint64_t at = unpack_up_to(&restoring->in, restoring->file.len);
+    uint64_t len = unpack_up_to(&restoring->in, restoring->file.len - at);
     return (struct slice){restoring->file.data + at, len};
 }
 
@@ -261,7 +296,7 @@ static bool has_room(struct restoring *restoring) {
 
 /* The reply, without a reference of its own; NULL when memory is out, or on nonsense. */
 static struct reply *read_reply(struct restoring *restoring) {
-    struct unpack *in = restoring->in;
+    struct unpack *in = &restoring->in;
     uint64_t number = unpack_up_to(in, restoring->count + 1);
     if (number && number <= restoring->count)
         return restoring->replies[number - 1];
@@ -287,10 +322,10 @@ static struct reply *read_reply(struct restoring *restoring) {
 /* Sends what was unsent, and sets `*close` if the connection ends with that. `conn` may be NULL:
  * it is read over. */
 static void read_unsent(struct restoring *restoring, struct conn *conn, bool *close) {
-    for (uint64_t left = unpack_number(restoring->in); left && !restoring->in->failed; left--) {
+    for (uint64_t left = unpack_number(&restoring->in); left && !restoring->in.failed; left--) {
         struct reply *reply = read_reply(restoring);
-        uint64_t from = unpack_number(restoring->in);
-        if (!conn || conn->state == CONN_CLOSED || restoring->in->failed)
+        uint64_t from = unpack_number(&restoring->in);
+        if (!conn || conn->state == CONN_CLOSED || restoring->in.failed)
             continue;
         if (!reply || from > reply->len)
             conn_close(conn);
@@ -336,7 +371,7 @@ static void go_on(struct conn *conn, enum conn_state state, struct slice exchang
 }
 
 static void restore(struct restoring *restoring, int fd) {
-    struct unpack *in = restoring->in;
+    struct unpack *in = &restoring->in;
     uint64_t state = unpack_up_to(in, CONN_LINGERING), flags = unpack_up_to(in, FLAG_ALL);
     uint64_t due_ms = unpack_number(in), stalls = unpack_up_to(in, UINT8_MAX);
     struct slice ip = unpack_raw(in, sizeof(struct peer));
@@ -365,20 +400,61 @@ static void restore(struct restoring *restoring, int fd) {
         go_on(conn, (enum conn_state)state, exchange, due_ms, flags & FLAG_PARTIAL, is_closing);
 }
 
-uint32_t conn_restore_all(struct conn_shared *shared, struct slice file, struct unpack *sockets,
-                          struct unpack *in) {
-    struct restoring restoring = {.shared = shared, .file = file, .in = in};
-    uint32_t number = (uint32_t)unpack_up_to(sockets, UINT32_MAX);
-    for (uint32_t i = 0; i < number && !sockets->failed; i++) {
-        int fd = (int)unpack_up_to(sockets, INT32_MAX);
-        if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
-            restore(&restoring, fd);
+/* Lets no descriptor pass the next exec(2) but the standard ones: with one call for all of them. False
+ * where the kernel cannot do that. */
+static bool close_all_on_exec(void) {
+    enum { CLOSE_ON_EXEC = 4 }; /* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
+    return syscall(SYS_close_range, STDERR_FILENO + 1, UINT32_MAX, CLOSE_ON_EXEC) == 0;
+}
+
+static void finish(struct restoring *restoring) {
+    for (uint32_t i = 0; i < restoring->count; i++)
+        if (restoring->replies[i])
+            reply_unref(restoring->replies[i]);
+    free(restoring->replies);
+    restoring->shared = NULL;
+    restoring->done(restoring->number, !restoring->in.failed && !restoring->sockets.failed &&
+                                           restoring->in.at == restoring->in.end);
+}
+
+static void restore_until(struct restoring *restoring, uint64_t end_ns) {
+    while (restoring->next < restoring->number && !restoring->sockets.failed &&
+           uv_hrtime() < end_ns) {
+        int fd = (int)unpack_up_to(&restoring->sockets, INT32_MAX);
+        restoring->next++;
+        if (restoring->is_closed || fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
+            restore(restoring, fd);
     }
-    for (uint32_t i = 0; i < restoring.count; i++)
-        if (restoring.replies[i])
-            reply_unref(restoring.replies[i]);
-    free(restoring.replies);
-    return number;
+    if (restoring->next < restoring->number && !restoring->sockets.failed)
+        turn_next(&restoring->go_on);
+    else
+        finish(restoring);
+}
+
+/* turn_task */
+static void on_go_on(struct turn_task *task) {
+    restore_until(container_of(task, struct restoring, go_on),
+                  uv_hrtime() + (uint64_t)SLICE_MS * 1000000);
+}
+
+void conn_restore_all(struct conn_shared *shared, struct slice file, struct unpack sockets,
+                      struct unpack in, void (*done)(uint32_t number, bool ok)) {
+    the_rest = (struct restoring){.shared = shared,
+                                  .file = file,
+                                  .sockets = sockets,
+                                  .in = in,
+                                  .is_closed = close_all_on_exec(),
+                                  .done = done};
+    the_rest.number = (uint32_t)unpack_up_to(&the_rest.sockets, UINT32_MAX);
+    turn_task_init(&the_rest.go_on, on_go_on);
+    on_go_on(&the_rest.go_on);
+}
+
+void conn_restore_rest(void) {
+    if (!the_rest.shared)
+        return;
+    turn_cancel(&the_rest.go_on);
+    restore_until(&the_rest, UINT64_MAX);
 }
 
 uint32_t conn_drop_all(struct unpack *sockets) {

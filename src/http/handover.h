@@ -8,6 +8,8 @@
  *              still being sent
  *   saved      nothing is sent any more; exec(2) follows
  *
+ * Those that wait for an update are saved last, so that the others can go on before them.
+ *
  * A request that came in part is saved as bytes that bring a fresh parser to where it was, whatever
  * version of it that is. Replies are saved once, however many connections have yet to send them.
  */
@@ -29,11 +31,17 @@ void conn_save_sockets(struct conn_shared *shared, struct pack *out);
 /* Writes the rest: of the same, in the same order. */
 void conn_save_all(struct conn_shared *shared, struct pack *out);
 
-/* Goes on with one of them after the other, all that is in `in`. `file` begins where the first
- * process began to write; `sockets` are what conn_save_sockets() wrote. Returns how many there
- * are. What makes no sense closes the connection. */
-uint32_t conn_restore_all(struct conn_shared *shared, struct slice file, struct unpack *sockets,
-                          struct unpack *in);
+/*
+ * Goes on with them: with some at once, with the others in the next turns of the loop, those that
+ * wait for an update last. `file` begins where the first program began to write; `sockets` are what
+ * conn_save_sockets() wrote, and `in` what conn_save_all() did. Calls done() with their number when
+ * all are there, and the file is needed no more; `ok` if all of it made sense. A connection that
+ * does not is closed.
+ */
+void conn_restore_all(struct conn_shared *shared, struct slice file, struct unpack sockets,
+                      struct unpack in, void (*done)(uint32_t number, bool ok));
+/* With all that are left. Harmless when there are none. */
+void conn_restore_rest(void);
 
 /* Closes the connections: their requests cannot be read. Returns how many there were. */
 uint32_t conn_drop_all(struct unpack *sockets);

@@ -215,6 +215,8 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll);
 struct poll_place {
     uint16_t channel_len;
     uint8_t consumer_len; /* 0: it has none */
+    bool is_known;        /* what the channel is at, as nobody but this process writes: */
+    uint64_t total, epoch;
     char channel[CHANNEL_NAME_MAX_BYTES];
     char consumer[CONSUMER_NAME_MAX_BYTES];
 };
