@@ -57,7 +57,7 @@ def parse_address(text):
 class Server:
     """`longline serve` in its own directory, on a free port."""
 
-    def __init__(self, directory: Path, flags=(), descriptors=None, binary=BINARY, **settings):
+    def __init__(self, directory: Path, flags=(), descriptors=None, binary=BINARY, pass_on=None, **settings):
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
         self.data_path = Path(settings.get("DATA_PATH") or directory / "longline.db")
@@ -70,6 +70,7 @@ class Server:
         self.flags = list(flags)
         self.descriptors = descriptors
         self.binary = binary
+        self.pass_on = pass_on  # sockets, as systemd does
         self.log_path = directory / "stderr.log"
         self.stdout = subprocess.DEVNULL
         self.channels = set()
@@ -91,7 +92,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=self.stdout,
                 stderr=log,
-                preexec_fn=self._limit_descriptors if self.descriptors else None,
+                preexec_fn=self._prepare if self.descriptors or self.pass_on else None,
             )
 
     def start(self):
@@ -114,8 +115,12 @@ class Server:
         self.settings["LISTEN"] = ",".join(self.addresses)
         return self
 
-    def _limit_descriptors(self):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+    def _prepare(self):
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+        if self.pass_on:  # LISTEN_PID is not known before, so the program is started from here
+            settings = {**environment(self.settings), **self.pass_on()}
+            os.execve(self.binary, [self.binary, "serve", *self.flags], settings)
 
     def send_signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
