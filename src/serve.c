@@ -73,6 +73,11 @@ static void on_stopped_for_upgrade(void) {
     store_close(app.store, on_closed_for_upgrade, &app.store);
 }
 
+/* upgrade_parts.settle_store */
+static void settle_store(void (*settled)(void)) {
+    store_settle(app.store, settled);
+}
+
 /* upgrade_parts.close_store */
 static void close_store(void (*closed)(void)) {
     app.closed = closed;
@@ -138,13 +143,8 @@ static void on_listening(void) {
         log_warn("setting without effect", "setting", "LISTEN", "needs", "no LISTEN_FDS", NULL);
 }
 
-/* Builds the parts from the store upwards; false on failure, with one line in `error`. */
-static bool start(uv_loop_t *loop, char *error, size_t error_size) {
-    const struct config *config = &app.config;
-    server_raise_limits();
-    app.store = open_store(loop, config, error, error_size);
-    if (!app.store)
-        return false;
+/* What answers requests; false when memory is out. */
+static bool make_api(uv_loop_t *loop, const struct config *config) {
     api = (struct api){
         .inbox = make_inbox(loop, config),
         .store = app.store,
@@ -160,6 +160,11 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     if (config->rate_limit_limit)
         api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
                                   (uint64_t)config->rate_limit_frame * 1000);
+    return api.inbox && (api.limiter || !config->rate_limit_limit);
+}
+
+/* What requests come by; false when memory is out. */
+static bool make_connections(uv_loop_t *loop, const struct config *config) {
     budget_init(buffer_bytes(config));
     app.connections = (struct conn_shared){
         .handler = &api_handler,
@@ -168,19 +173,33 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         .body_max_bytes = (uint32_t)config->max_body,
         .uses_io_uring = config->io_uring,
     };
-    if (!api.inbox || (config->rate_limit_limit && !api.limiter) ||
-        !conn_shared_init(&app.connections, loop)) {
+    return conn_shared_init(&app.connections, loop);
+}
+
+static void prepare_upgrades(uv_loop_t *loop, const struct config *config) {
+    const char *refusal = config->data_provider == PROVIDER_MEMORY
+                              ? "DATA_PROVIDER=memory would lose all updates"
+                              : NULL;
+    upgrade_init(&(struct upgrade_parts){.loop = loop,
+                                         .connections = &app.connections,
+                                         .refusal = refusal,
+                                         .settle_store = settle_store,
+                                         .close_store = close_store});
+}
+
+/* Builds the parts from the store upwards; false on failure, with one line in `error`. */
+static bool start(uv_loop_t *loop, char *error, size_t error_size) {
+    const struct config *config = &app.config;
+    server_raise_limits();
+    app.store = open_store(loop, config, error, error_size);
+    if (!app.store)
+        return false;
+    bool ok = make_api(loop, config);
+    if (!make_connections(loop, config) || !ok) {
         snprintf(error, error_size, OUT_OF_MEMORY);
         return false;
     }
-    upgrade_init(&(struct upgrade_parts){
-        .loop = loop,
-        .connections = &app.connections,
-        .refusal = config->data_provider == PROVIDER_MEMORY
-                       ? "DATA_PROVIDER=memory would lose all updates"
-                       : NULL,
-        .close_store = close_store,
-    });
+    prepare_upgrades(loop, config);
     if (app.state_fd < 0)
         wait_for_store(loop);
     struct server_options options = {

@@ -28,7 +28,7 @@ struct beginning {
 
 static const char magic[8] = {'l', 'o', 'n', 'g', 'l', 'i', 'n', 'e'};
 
-static enum step { SERVING, CHECKING, HELD, CLOSING } step;
+static enum step { SERVING, CHECKING, SETTLING, HELD, CLOSING } step;
 static struct upgrade_parts parts;
 static struct pack out;
 static struct upgrade_times times;
@@ -119,10 +119,12 @@ static void on_quiet(bool is_quiet) {
     parts.close_store(on_store_closed);
 }
 
-static void on_checked(const char *error) {
-    int fd = error ? -1 : successor_make_state();
+static void on_settled(void) {
+    if (step != SETTLING)
+        return;
+    int fd = successor_make_state();
     if (fd < 0) {
-        refuse(error ? error : strerror(errno));
+        refuse(strerror(errno));
         return;
     }
     memset(&out, 0, sizeof out);
@@ -130,6 +132,15 @@ static void on_checked(const char *error) {
     step = HELD;
     times.held_ns = uv_hrtime();
     server_hold(on_quiet);
+}
+
+static void on_checked(const char *error) {
+    if (error) {
+        refuse(error);
+        return;
+    }
+    step = SETTLING;
+    parts.settle_store(on_settled);
 }
 
 void upgrade_begin(void) {

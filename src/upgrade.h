@@ -3,7 +3,8 @@
  * connections and the requests that wait go on (docs/upgrade.md).
  *
  *   serving → checking   the program is run as a child: would it start? It serves meanwhile
- *   checking → held      nothing more is accepted or read; what is under way is answered
+ *   checking → settling  the store writes what it can, so that closing it takes less time
+ *   settling → held      nothing more is accepted or read; what is under way is answered
  *   held → closing       the requests that wait are saved, and the store is closed
  *   closing → exec(2)    sockets and connections are saved; the program takes them over
  *
@@ -24,7 +25,8 @@
 struct upgrade_parts {
     uv_loop_t *loop;
     struct conn_shared *connections;
-    const char *refusal; /* why there can be no upgrade; NULL: there can */
+    const char *refusal;                         /* why there can be no upgrade; NULL: there can */
+    void (*settle_store)(void (*settled)(void)); /* makes closing quick */
     void (*close_store)(void (*closed)(void));
 };
 

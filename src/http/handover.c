@@ -400,8 +400,8 @@ static void restore(struct restoring *restoring, int fd) {
         go_on(conn, (enum conn_state)state, exchange, due_ms, flags & FLAG_PARTIAL, is_closing);
 }
 
-/* Lets no descriptor pass the next exec(2) but the standard ones: with one call for all of them. False
- * where the kernel cannot do that. */
+/* Lets no descriptor pass the next exec(2) but the standard ones, with one call for all of them.
+ * False where the kernel cannot do that. */
 static bool close_all_on_exec(void) {
     enum { CLOSE_ON_EXEC = 4 }; /* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
     return syscall(SYS_close_range, STDERR_FILENO + 1, UINT32_MAX, CLOSE_ON_EXEC) == 0;

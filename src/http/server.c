@@ -128,8 +128,9 @@ static void look_whether_quiet(struct server *server) {
     quiet(is_quiet);
 }
 
-/* When the sockets have been looked at. What comes about at the end of the turn is seen in the next,
- * which the timer lets begin: whoever is told that it is quiet must find a turn that has not ended. */
+/* When the sockets have been looked at. What comes about at the end of the turn is seen in the
+ * next, which the timer lets begin: whoever is told that it is quiet must find a turn that has not
+ * ended. */
 static void on_hold_look(uv_check_t *check) {
     look_whether_quiet(container_of(check, struct server, hold_look));
 }

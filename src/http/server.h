@@ -27,8 +27,8 @@ struct server_options {
     void (*on_upgrade)(void);   /* SIGUSR2 */
 };
 
-/* Blocks the signals that it hears, in this thread, or lets them come: those that came meanwhile come
- * then. */
+/* Blocks the signals that it hears, in this thread; or lets them come, with those that came
+ * meanwhile. */
 void server_block_signals(bool are_blocked);
 
 /* Raises the soft limit on descriptors to the hard one. */

@@ -325,8 +325,8 @@ void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *p
     inbox_cancel(inbox, poll);
 }
 
-/* The channel need not be read to know what it is at. Should that be wrong all the same, the next push
- * tells. */
+/* The channel need not be read to know what it is at. Should that be wrong all the same, the next
+ * push tells. */
 static void recall(struct inbox *inbox, struct slice name, const struct poll_place *place) {
     struct channel *channel = cache_get(inbox, hash_of(name), name);
     if (!channel || channel->is_loaded || channel->is_loading)

@@ -1,11 +1,11 @@
 /*
  * The program that this process becomes at an upgrade: the file that it was started as, whatever is
- * there by then. It gets the same arguments and environment, and one thing more, LONGLINE_HANDOVER:
+ * there by then. It gets the same arguments and environment, and LONGLINE_HANDOVER, which says
  * where it finds what is handed over.
  *
  * Before anything is given up, the program is run once as a child that only says whether it would
- * start (`serve --check-upgrade`). One that passes that, and does not start all the same, goes back:
- * it becomes the program that it was before, with the same state.
+ * start (`serve --check-upgrade`). One that passes that and then does not start goes back: it
+ * becomes the program that was there before, with the same state.
  */
 #pragma once
 

@@ -99,8 +99,9 @@ static void assert_same(const struct outcome *whole, struct outcome *cut, const 
     buf_deinit(&cut->said);
 }
 
-/* What brings a fresh request to where one is that has read `input` up to `at`, byte by byte if `step`
- * is 1, and the rest of `input` behind it. Nothing, if it is no request that came in part. */
+/* What brings a fresh request to where one is that has read `input` up to `at`, byte by byte if
+ * `step` is 1, and the rest of `input` behind it. Nothing, if it is no request that came in part.
+ */
 static struct buf remake(struct slice input, size_t at, size_t step, uint32_t body_max) {
     struct request *request = malloc(sizeof *request);
     request_init(request, body_max);
