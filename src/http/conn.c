@@ -553,6 +553,7 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
         return false;
     list_init(&shared->resuming);
     list_init(&shared->held);
+    list_init(&shared->sendings);
     turn_task_init(&shared->release, on_release);
     turn_task_init(&shared->resume, on_resume);
     wheel_init(&shared->wheel, loop, on_due);

@@ -102,6 +102,7 @@ struct conn_shared {
     char *read_buffer;             /* CONN_READ_BYTES */
     struct list resuming;          /* connections with requests to be served, by turns */
     struct turn_task resume;       /* serves some of them */
+    struct list sendings;          /* what libuv sends, oldest first; of all connections */
     struct list held;              /* connections that were read in this turn, and have more */
     struct turn_task release;      /* lets them read again */
 };

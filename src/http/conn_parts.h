@@ -19,8 +19,6 @@ enum conn_state {
     CONN_CLOSED,
 };
 
-struct sending;
-
 struct conn {
     union {
         uv_handle_t handle;
@@ -40,20 +38,20 @@ struct conn {
     uint32_t read_turn;      /* the turn in which it was read */
     uint16_t queued;         /* while the sender has the reply: its handle, else 0 */
     uint8_t state;
-    bool is_running; /* run() is at work: a reply must not start it again */
-    bool is_ahead;   /* run() has bytes of the next request */
-    bool is_paused;  /* does not read */
-    bool is_eof;     /* the client sends nothing more */
-    bool is_told;    /* 100 Continue, for the request that has come in part */
-    uint8_t stalls;  /* of a stream: deadlines in a row at which nothing more was taken */
+    bool is_running : 1; /* run() is at work: a reply must not start it again */
+    bool is_ahead : 1;   /* run() has bytes of the next request */
+    bool is_paused : 1;  /* does not read */
+    bool is_eof : 1;     /* the client sends nothing more */
+    bool is_told : 1;    /* 100 Continue, for the request that has come in part */
+    uint8_t stalls;      /* of a stream: deadlines in a row at which nothing more was taken */
     struct peer peer;
-    struct sending *last_sending; /* the newest of what libuv sends; its `next` is the oldest */
 };
 
 /* A write that the socket did not take at once. */
 struct sending {
     uv_write_t write;
-    struct sending *next; /* of its connection's */
+    struct list link;     /* in shared->sendings */
+    struct sending *next; /* of its connection's, when they are saved */
     struct reply *reply;
     uint32_t rest_bytes; /* of the reply: its end */
     uint32_t part_bytes; /* of a part: what it counts in parts_unsent; else 0 */

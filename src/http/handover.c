@@ -19,6 +19,7 @@ struct place {
 /* What exchange.state holds of a connection that was taken out. */
 struct taken {
     struct place exchange, in;
+    struct sending *sendings; /* when it is saved: the last of them, whose `next` is the first */
     uint64_t due_ms;
     uint8_t state; /* enum conn_state, of one that is CONN_SAVED now */
     bool is_partial;
@@ -197,9 +198,9 @@ static void save_reply(struct saving *saving, struct reply *reply) {
 }
 
 /* What the socket has not taken: the end of what libuv was given. */
-static void save_unsent(struct saving *saving, const struct conn *conn) {
+static void save_unsent(struct saving *saving, struct conn *conn) {
     size_t sent = 0, unsent = uv_stream_get_write_queue_size(&conn->stream), writes = 0;
-    const struct sending *last = conn->last_sending;
+    const struct sending *last = taken_of(conn)->sendings;
     for (const struct sending *next = last; last && (next = next->next);) {
         sent += next->rest_bytes;
         writes++;
@@ -255,7 +256,23 @@ static void save_patient(struct conn *conn, void *saving) {
         save(conn, saving);
 }
 
+/* Lets each connection know what libuv sends for it. */
+static void gather_sendings(struct conn_shared *shared) {
+    for (struct list *link = shared->sendings.next; link != &shared->sendings; link = link->next) {
+        struct sending *sending = container_of(link, struct sending, link);
+        struct conn *conn = container_of(sending->write.handle, struct conn, stream);
+        if (conn->state == CONN_CLOSED)
+            continue;
+        struct sending *last = taken_of(conn)->sendings;
+        sending->next = last ? last->next : sending;
+        if (last)
+            last->next = sending;
+        taken_of(conn)->sendings = sending;
+    }
+}
+
 void conn_save_all(struct conn_shared *shared, struct pack *out) {
+    gather_sendings(shared);
     struct saving saving = {.out = out};
     walk(shared, save_hasty, &saving);
     walk(shared, save_patient, &saving);
@@ -320,8 +337,9 @@ static struct reply *read_reply(struct restoring *restoring) {
 }
 
 /* Sends what was unsent, and sets `*close` if the connection ends with that. `conn` may be NULL:
- * it is read over. */
-static void read_unsent(struct restoring *restoring, struct conn *conn, bool *close) {
+ * it is read over. Returns whether there was anything. */
+static bool read_unsent(struct restoring *restoring, struct conn *conn, bool *close) {
+    bool is_sending = false;
     for (uint64_t left = unpack_number(&restoring->in); left && !restoring->in.failed; left--) {
         struct reply *reply = read_reply(restoring);
         uint64_t from = unpack_number(&restoring->in);
@@ -331,8 +349,10 @@ static void read_unsent(struct restoring *restoring, struct conn *conn, bool *cl
             conn_close(conn);
         else if (from < reply->len)
             conn_send_rest(conn, reply_ref(reply), from);
+        is_sending |= reply && from < reply->len;
         *close |= reply && reply->close;
     }
+    return is_sending;
 }
 
 static void restore_exchange(struct conn *conn, struct slice saved, uint64_t due_ms) {
@@ -345,21 +365,30 @@ static void restore_exchange(struct conn *conn, struct slice saved, uint64_t due
     }
 }
 
+/* What is saved of a connection. */
+struct saved {
+    uint64_t state, flags, due_ms, stalls;
+    struct slice ip, in, exchange;
+    bool is_closing; /* with what it sends */
+    bool is_sending;
+};
+
 /* A connection goes on, as what it was. */
-static void go_on(struct conn *conn, enum conn_state state, struct slice exchange, uint64_t due_ms,
-                  bool is_partial, bool close) {
+static void go_on(struct conn *conn, const struct saved *saved) {
+    enum conn_state state = (enum conn_state)saved->state;
+    uint64_t due_ms = saved->due_ms;
     uint64_t now_ms = wheel_now_ms(), left_ms = due_ms > now_ms ? due_ms - now_ms : 1;
     if (state != CONN_READING)
         conn->state = (uint8_t)state;
     if (state == CONN_READING || state == CONN_LINGERING)
         conn_set_deadline(conn, left_ms);
     if (state == CONN_WAITING || state == CONN_STREAMING)
-        restore_exchange(conn, exchange, due_ms);
-    else if (state == CONN_SENDING && !conn->last_sending)
-        conn_reply_sent(conn, close);
+        restore_exchange(conn, saved->exchange, due_ms);
+    else if (state == CONN_SENDING && !saved->is_sending)
+        conn_reply_sent(conn, saved->is_closing);
     else if (state == CONN_SENDING)
         conn_watch_progress(conn);
-    else if (state == CONN_READING && is_partial) {
+    else if (state == CONN_READING && saved->flags & FLAG_PARTIAL) {
         conn_run(conn);
         if (conn->state == CONN_READING && conn->request)
             conn_set_deadline(conn, left_ms);
@@ -370,34 +399,41 @@ static void go_on(struct conn *conn, enum conn_state state, struct slice exchang
         conn_read_on(conn);
 }
 
+/* A connection as it was, but for what is unsent; NULL: it cannot be. */
+static struct conn *make_conn(struct restoring *restoring, int fd, const struct saved *saved) {
+    int error;
+    struct conn *conn = conn_open(restoring->shared, fd, saved->flags & FLAG_UNIX, &error);
+    if (!conn)
+        return NULL;
+    memcpy(conn->peer.ip, saved->ip.data, saved->ip.len);
+    conn->exchange.is_head = saved->flags & FLAG_HEAD;
+    conn->exchange.is_1_1 = saved->flags & FLAG_1_1;
+    conn->exchange.close = saved->flags & FLAG_CLOSE;
+    conn->exchange.is_waiting = saved->flags & FLAG_WAITING;
+    conn->is_told = saved->flags & FLAG_TOLD;
+    conn->is_paused = true;
+    conn->stalls = (uint8_t)saved->stalls;
+    if (saved->in.len && !inbuf_append(&conn->in, saved->in.data, saved->in.len))
+        conn_close(conn);
+    return conn;
+}
+
 static void restore(struct restoring *restoring, int fd) {
     struct unpack *in = &restoring->in;
-    uint64_t state = unpack_up_to(in, CONN_LINGERING), flags = unpack_up_to(in, FLAG_ALL);
-    uint64_t due_ms = unpack_number(in), stalls = unpack_up_to(in, UINT8_MAX);
-    struct slice ip = unpack_raw(in, sizeof(struct peer));
-    struct slice ahead = read_place(restoring), exchange = read_place(restoring);
-    int error = 0;
-    struct conn *conn = NULL;
+    struct saved saved = {.state = unpack_up_to(in, CONN_LINGERING)};
+    saved.flags = unpack_up_to(in, FLAG_ALL);
+    saved.due_ms = unpack_number(in);
+    saved.stalls = unpack_up_to(in, UINT8_MAX);
+    saved.ip = unpack_raw(in, sizeof(struct peer));
+    saved.in = read_place(restoring);
+    saved.exchange = read_place(restoring);
+    saved.is_closing = saved.flags & FLAG_CLOSE;
+    struct conn *conn = in->failed ? NULL : make_conn(restoring, fd, &saved);
     if (in->failed)
         close(fd);
-    else
-        conn = conn_open(restoring->shared, fd, flags & FLAG_UNIX, &error);
-    bool is_closing = flags & FLAG_CLOSE;
-    if (conn) {
-        memcpy(conn->peer.ip, ip.data, ip.len);
-        conn->exchange.is_head = flags & FLAG_HEAD;
-        conn->exchange.is_1_1 = flags & FLAG_1_1;
-        conn->exchange.close = is_closing;
-        conn->exchange.is_waiting = flags & FLAG_WAITING;
-        conn->is_told = flags & FLAG_TOLD;
-        conn->is_paused = true;
-        conn->stalls = (uint8_t)stalls;
-        if (ahead.len && !inbuf_append(&conn->in, ahead.data, ahead.len))
-            conn_close(conn);
-    }
-    read_unsent(restoring, conn, &is_closing);
+    saved.is_sending = read_unsent(restoring, conn, &saved.is_closing);
     if (conn && conn->state != CONN_CLOSED)
-        go_on(conn, (enum conn_state)state, exchange, due_ms, flags & FLAG_PARTIAL, is_closing);
+        go_on(conn, &saved);
 }
 
 /* Lets no descriptor pass the next exec(2) but the standard ones, with one call for all of them.

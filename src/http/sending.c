@@ -40,22 +40,6 @@ static void parts_sent(struct conn *conn) {
         shared_of(conn)->handler->sent(&conn->exchange);
 }
 
-static void add_sending(struct conn *conn, struct sending *sending) {
-    struct sending *last = conn->last_sending;
-    sending->next = last ? last->next : sending;
-    if (last)
-        last->next = sending;
-    conn->last_sending = sending;
-}
-
-/* libuv is done with them in their order. */
-static void drop_oldest(struct conn *conn, const struct sending *oldest) {
-    assert(conn->last_sending->next == oldest);
-    conn->last_sending->next = oldest->next;
-    if (conn->last_sending == oldest)
-        conn->last_sending = NULL;
-}
-
 static void on_written(uv_write_t *write, int status) {
     struct sending *sending = container_of(write, struct sending, write);
     struct conn *conn = container_of(write->handle, struct conn, stream);
@@ -63,7 +47,7 @@ static void on_written(uv_write_t *write, int status) {
     bool close = reply->close;
     uint32_t part_bytes = sending->part_bytes;
     size_t bytes = --reply->pending == 0 ? reply->len : 0;
-    drop_oldest(conn, sending);
+    list_remove(&sending->link);
     reply_unref(reply);
     free(sending);
     budget_give(bytes + sizeof *sending);
@@ -111,7 +95,7 @@ void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent) {
         conn_close(conn);
         return;
     }
-    add_sending(conn, sending);
+    list_append(&shared_of(conn)->sendings, &sending->link);
     conn->parts_unsent += sending->part_bytes;
 }
 
