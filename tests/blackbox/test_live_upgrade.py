@@ -5,6 +5,7 @@ Every test has connections at work when it happens: none is closed, no request i
 
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -12,12 +13,13 @@ import stat
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from http_client import Client, chunked, request_bytes
 from keys import new_keys
-from longline_server import BINARY, wait_until
+from longline_server import BINARY, environment, wait_until
 from streams import Stream
 from test_upgrade import write_old_file
 
@@ -536,6 +538,38 @@ def test_a_state_of_another_version_keeps_the_listening_sockets(replaceable):
     server.push(server.channel())
 
 
+def test_requests_that_do_not_end_keep_the_old_program(start, redis):
+    server = start(**redis.settings(REDIS_TIMEOUT=30_000), LOG_LEVEL="info")
+    channel = server.channel()
+    server.push(channel, '{"n":0}')
+    with poll(server, channel + "?ts=1&sleep=60") as waiting, server.client() as sender, server.client() as other:
+        server.wait_for_parked(1)
+        redis.freeze()
+        sender.send_request("POST", channel, '{"n":1}')
+        wait_until(lambda: server.metric("longline_buffer_bytes") > 0, "the push")
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "requests are under way that do not end" in server.log(), "the end", 30)
+        assert other.get("/-/health").status in (200, 503)
+        redis.thaw()
+        assert sender.read_reply().body == b"OK" and waiting.read_reply().updates == [{"n": 1}]
+        server.upgrade()
+        assert sender.get(channel + "?ts=1").updates == [{"n": 1}]
+
+
+def test_no_room_for_the_state_keeps_the_listening_sockets(start):
+    """Its file is larger than the process may write: connections are closed, none is refused."""
+    server = start()
+    channel = server.channel()
+    with server.client() as client:
+        client.send((HEAD % channel).encode() + b"Content-Length: 9000000\r\n\r\n" + b" " * 8_000_000)
+        wait_until(lambda: server.metric("longline_buffer_bytes") > 8_000_000, "the upload")
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+        server.upgrade()
+        assert client.read_to_end() == b""
+    assert "the connections cannot be handed over" in server.log()
+    server.push(channel)
+
+
 # --- And else ---------------------------------------------------------------------------------------
 
 
@@ -599,6 +633,28 @@ def test_what_the_server_counts_goes_on(start):
     assert after["longline_pushes_refused_total"] == before["longline_pushes_refused_total"] == 1
     told = server.get(f"{channel}/refused").json()["refused"]
     assert len(told) == 1 and told[0]["status"] == 400, told
+
+
+def test_process_1_of_a_container(tmp_path):
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a namespace of process ids")
+    settings = environment({"LISTEN": f"unix:{tmp_path}/socket", "DATA_PATH": tmp_path / "longline.db"})
+    with open(tmp_path / "log", "wb") as log, subprocess.Popen([*inside, BINARY, "serve"], env=settings, stderr=log) as outer:
+        try:
+            wait_until(lambda: b"listening" in (tmp_path / "log").read_bytes(), "the start")
+            pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+            assert b"NSpid:\t%d\t1\n" % pid in Path(f"/proc/{pid}/status").read_bytes()
+            with Client(f"{tmp_path}/socket") as client:
+                for n in range(2):
+                    assert client.post("/in-a-container", "{}").total == n + 1
+                    os.kill(pid, signal.SIGUSR2)
+                    wait_until(lambda: (tmp_path / "log").read_bytes().count(b"upgraded from=") == n + 1, "the upgrade")
+                assert client.get("/in-a-container").ts == 2
+            os.kill(pid, signal.SIGTERM)
+            assert outer.wait(15) == 0
+        finally:
+            outer.kill()
 
 
 def test_every_kind_of_listener_goes_on(start, tmp_path):
