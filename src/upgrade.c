@@ -3,6 +3,7 @@
 #include "api/refusals.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/turn.h"
 #include "http/handover.h"
 #include "http/server.h"
 #include "process/notify.h"
@@ -33,6 +34,7 @@ static struct upgrade_parts parts;
 static struct pack out;
 static struct upgrade_times times;
 static struct upgrade_state *taken_over;
+static struct turn_task become;
 
 void upgrade_init(const struct upgrade_parts *given) {
     parts = *given;
@@ -87,19 +89,22 @@ static bool save(void) {
     return write_header(&header) || save_sockets_only(&header);
 }
 
-/* The next program hears signals when it serves; until then they wait. */
-static void block_signals(void) {
-    server_block_signals(true);
+/* turn_task: the signals that came before they were blocked have been told. */
+static void on_turn_end(struct turn_task *task) {
+    assert(task == &become);
     if (server_late_signal())
         kill(getpid(), server_late_signal());
-}
-
-static void on_store_closed(void) {
-    times.closed_ns = uv_hrtime();
-    block_signals();
     if (save())
         successor_become(out.fd);
     exit(EXIT_FAILURE);
+}
+
+/* The next program hears signals when it serves; until then they wait. */
+static void on_store_closed(void) {
+    times.closed_ns = uv_hrtime();
+    server_block_signals(true);
+    turn_task_init(&become, on_turn_end);
+    turn_next(&become);
 }
 
 /* --- Its steps -------------------------------------------------------------------------------- */

@@ -69,26 +69,28 @@ static void walk(struct conn_shared *shared, void (*visit)(struct conn *conn, vo
 
 /* --- Holding ---------------------------------------------------------------------------------- */
 
-static void hold(struct conn *conn, void *shared) {
-    if (shared_of(conn) == shared)
-        uv_read_stop(&conn->stream);
+static void hold(uv_handle_t *handle, void *shared) {
+    if (handle->data == shared && !uv_is_closing(handle))
+        uv_read_stop((uv_stream_t *)handle);
 }
 
 void conn_hold_all(struct conn_shared *shared) {
     conn_restore_rest();
     shared->is_holding = true;
     sender_flush(shared->sender);
-    walk(shared, hold, shared);
+    uv_walk(shared->loop, hold, shared);
 }
 
-static void release(struct conn *conn, void *shared) {
-    if (shared_of(conn) == shared && !conn->is_paused && list_empty(&conn->held_link))
+static void release(uv_handle_t *handle, void *shared) {
+    struct conn *conn = container_of(handle, struct conn, handle);
+    if (handle->data == shared && !uv_is_closing(handle) && !conn->is_paused &&
+        list_empty(&conn->held_link))
         conn_read(conn);
 }
 
 void conn_release_all(struct conn_shared *shared) {
     shared->is_holding = false;
-    walk(shared, release, shared);
+    uv_walk(shared->loop, release, shared);
     if (!list_empty(&shared->resuming))
         turn_next(&shared->resume);
 }
