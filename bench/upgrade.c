@@ -8,9 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     BETWEEN_MS = 300, // two upgrades
+    EVERY_US = 1000,
     WINDOW_DEFAULT = 64,
 };
 
@@ -38,7 +40,7 @@ static uint64_t ask(struct second *second) {
     return now_ns() - began_ns;
 }
 
-// Asks all the time until the server has become another program, and BETWEEN_MS longer. Returns the
+// Asks again and again until the server has become another program, and BETWEEN_MS longer. Returns the
 // longest that an answer took.
 static uint64_t upgrade(struct second *second, pid_t pid) {
     long before = second->upgrades;
@@ -46,6 +48,7 @@ static uint64_t upgrade(struct second *second, pid_t pid) {
     if (kill(pid, SIGUSR2) != 0)
         die("SIGUSR2: %s", strerror(errno));
     while (!end_ns || now_ns() < end_ns) {
+        usleep(EVERY_US);
         uint64_t took_ns = ask(second);
         if (took_ns > longest_ns)
             longest_ns = took_ns;

@@ -25,7 +25,7 @@ struct taken {
     bool is_partial;
 };
 
-enum { SLICE_MS = 4 }; /* of a turn, for those that are restored */
+enum { SLICE_MS = 1 }; /* of a turn, for those that are restored */
 
 _Static_assert(sizeof(struct taken) <= EXCHANGE_STATE_BYTES, "it fits into the exchange");
 
