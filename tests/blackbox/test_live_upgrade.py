@@ -78,10 +78,11 @@ def test_a_poll_ends_at_its_own_time(serve):
     assert 3 < time.monotonic() - began < 6
 
 
-def test_what_a_filter_has_left_out_is_counted(serve):
+@pytest.mark.parametrize("name", ["", "&as=me"])
+def test_what_a_filter_has_left_out_is_counted_once(serve, name):
     server = serve()
     channel = server.channel()
-    with poll(server, channel + "?sleep=60&where=body.a:y") as client:
+    with poll(server, channel + "?sleep=60&where=body.a:y" + name) as client:
         server.wait_for_parked(1)
         for _ in range(3):
             server.push(channel, '{"a":"n"}')
