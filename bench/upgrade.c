@@ -40,8 +40,8 @@ static uint64_t ask(struct second *second) {
     return now_ns() - began_ns;
 }
 
-// Asks again and again until the server has become another program, and BETWEEN_MS longer. Returns the
-// longest that an answer took.
+// Asks again and again until the server has become another program, and BETWEEN_MS longer. Returns
+// the longest that an answer took.
 static uint64_t upgrade(struct second *second, pid_t pid) {
     long before = second->upgrades;
     uint64_t longest_ns = 0, end_ns = 0;
