@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 /* What is saved; a number in the file. */
-enum saved { SAVED_POLL, SAVED_STREAM, SAVED_MANY };
+enum saved { SAVED_POLL, SAVED_STREAM, SAVED_MANY, SAVED_LATE_STREAM };
 
 /* What is true of a poll; the order is that of the file. */
 enum flag {
@@ -26,7 +26,8 @@ enum flag {
     FLAG_ALL = 255,
 };
 
-/* A stream that goes on later: what was saved of it. */
+/* A stream that goes on later: what was saved of it, behind the number that says what it is. Until
+ * then its channel goes on without it, so what was known of that says nothing any more. */
 struct later {
     struct turn_task task;
     struct exchange *exchange;
@@ -82,6 +83,7 @@ static void save_poll(struct ask *ask, struct pack *out) {
 void handover_save(struct exchange *exchange, struct pack *out) {
     struct ask *ask = ask_of(exchange);
     if (ask->kind == ASK_STREAM_LATER) {
+        pack_number(out, SAVED_LATE_STREAM);
         pack_raw(out, ask->later->saved, ask->later->len);
         handover_cancel(exchange);
         return;
@@ -162,26 +164,24 @@ static void fail(struct exchange *exchange, enum http_error error) {
         reply_error(exchange, error);
 }
 
-static bool restore_poll(struct exchange *exchange, bool is_stream, struct unpack *in) {
+static bool restore_poll(struct exchange *exchange, enum saved kind, struct unpack *in) {
     struct ask *ask = ask_of(exchange);
     struct poll_place place;
-    enum http_error error = read_poll(ask, is_stream, in, &place);
+    enum http_error error = read_poll(ask, kind != SAVED_POLL, in, &place);
     if (in->failed) {
         ask->kind = ASK_NOTHING;
         return false;
     }
+    place.is_known &= kind != SAVED_LATE_STREAM;
     counters.streams += ask->has_begun;
     if (error || !inbox_put_back(api.inbox, &ask->poll, &place))
         fail(exchange, error ? error : ERROR_BUSY);
     return true;
 }
 
-static bool restore_now(struct exchange *exchange, struct slice saved) {
-    struct unpack in = unpack_of(saved);
-    uint64_t kind = unpack_up_to(&in, SAVED_MANY);
-    ask_of(exchange)->quota = (int32_t)unpack_signed(unpack_number(&in));
-    return kind == SAVED_MANY ? many_restore(exchange, &in)
-                              : restore_poll(exchange, kind == SAVED_STREAM, &in);
+static bool restore_now(struct exchange *exchange, enum saved kind, struct unpack *in) {
+    ask_of(exchange)->quota = (int32_t)unpack_signed(unpack_number(in));
+    return kind == SAVED_MANY ? many_restore(exchange, in) : restore_poll(exchange, kind, in);
 }
 
 /* --- Streams that go on later ----------------------------------------------------------------- */
@@ -198,7 +198,8 @@ static void on_turn_end(struct turn_task *task) {
     struct exchange *exchange = later->exchange;
     ask_of(exchange)->kind = ASK_NOTHING;
     uint8_t beats = ask_of(exchange)->beats;
-    if (!restore_now(exchange, (struct slice){later->saved, later->len}))
+    struct unpack in = unpack_of((struct slice){later->saved, later->len});
+    if (!restore_now(exchange, SAVED_LATE_STREAM, &in))
         exchange_end(exchange);
     else if (ask_of(exchange)->beats < beats)
         ask_of(exchange)->beats = beats;
@@ -219,8 +220,12 @@ static bool restore_later(struct exchange *exchange, struct slice saved) {
 }
 
 bool handover_restore(struct exchange *exchange, struct slice saved) {
-    return exchange_unsent(exchange) ? restore_later(exchange, saved)
-                                     : restore_now(exchange, saved);
+    struct unpack in = unpack_of(saved);
+    enum saved kind = unpack_up_to(&in, SAVED_LATE_STREAM) & 3;
+    if (!exchange_unsent(exchange))
+        return restore_now(exchange, kind, &in);
+    bool is_stream = kind == SAVED_STREAM || kind == SAVED_LATE_STREAM;
+    return is_stream && restore_later(exchange, (struct slice){in.at, (size_t)(in.end - in.at)});
 }
 
 void handover_sent(struct exchange *exchange) {

@@ -25,8 +25,10 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
         return;
     struct channel *channel =
         cache_get(inbox, append->hash, (struct slice){append->name, append->name_len});
-    if (!channel)
-        return; /* no memory, so nobody waits on it */
+    if (!channel) { /* no memory, so nobody waits on it */
+        inbox->has_forgotten = true;
+        return;
+    }
     cache_touch(inbox, channel);
     uint64_t before = append->updates[first]->ts - 1;
     if (channel->is_loaded && before != channel->total)
@@ -325,8 +327,8 @@ void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *p
     inbox_cancel(inbox, poll);
 }
 
-/* The channel need not be read to know what it is at. Should that be wrong all the same, the next
- * push tells. */
+/* The channel need not be read to know what it is at: a push since then would have left it in
+ * memory. Should that be wrong all the same, the next push tells. */
 static void recall(struct inbox *inbox, struct slice name, const struct poll_place *place) {
     struct channel *channel = cache_get(inbox, hash_of(name), name);
     if (!channel || channel->is_loaded || channel->is_loading)
@@ -344,7 +346,7 @@ bool inbox_put_back(struct inbox *inbox, struct poll *poll, const struct poll_pl
     poll_begin(poll);
     poll->skipped = skipped;
     poll->was_parked = was_parked;
-    if (place->is_known && !inbox->follow)
+    if (place->is_known && !inbox->follow && !inbox->has_forgotten)
         recall(inbox, channel, place);
     return consumer.len ? poll_as(inbox, channel, poll, consumer)
                         : inbox->mode->poll(inbox, hash_of(channel), channel, poll);

@@ -73,6 +73,7 @@ struct inbox {
     struct table views;     /* struct view: of all channels */
     struct table consumers; /* struct consumer: the same */
     struct keeper *keeper;  /* consumers.c's */
+    bool has_forgotten;     /* what a channel was at: a push may have come since a poll knew it */
     uint64_t purges;        /* inbox_purges() */
     struct purged {
         uint64_t hash, gone;

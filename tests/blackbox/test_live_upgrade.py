@@ -175,6 +175,27 @@ def test_a_stream_whose_client_reads_slowly(serve):
             assert next_update(stream) == {"n": n, "blob": blob}
 
 
+@pytest.mark.parametrize("then", ["another upgrade", "a full cache"])
+def test_a_slow_stream_sees_what_was_pushed_before_it_goes_on(serve, then):
+    """The channel has gone on without it, and is not in memory when it does."""
+    server = serve(CACHE_SIZE=1)
+    channel, other = server.channel(), server.channel()
+    blob = "x" * 200_000
+    with Stream(server, f"{channel}?ts=0&feed=lines", receive_buffer=4096) as stream:
+        server.wait_for_metric("longline_streams", 1)
+        for n in range(20):
+            server.push(channel, json.dumps({"n": n, "blob": blob}))
+        server.upgrade()
+        for n in range(20, 25):
+            server.push(channel, json.dumps({"n": n, "blob": ""}))
+        if then == "another upgrade":
+            server.upgrade()
+        else:
+            for _ in range(20):
+                server.push(other, json.dumps({"blob": blob}))
+        assert [next_update(stream)["n"] for _ in range(25)] == list(range(25))
+
+
 # --- Requests that came in part ---------------------------------------------------------------------
 
 LONG = b'{"text":"' + b"0123456789" * 5000 + b'"}'
