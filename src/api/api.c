@@ -497,6 +497,7 @@ const struct handler api_handler = {
     .expire = on_expire,
     .cancel = on_cancel,
     .refused = on_refused,
+    .is_quiet = handover_is_quiet,
     .can_save = handover_can_save,
     .save = handover_save,
     .restore = handover_restore,

@@ -37,6 +37,10 @@ struct later {
 
 /* --- Saving ----------------------------------------------------------------------------------- */
 
+bool handover_is_quiet(void) {
+    return !inbox_is_writing(api.inbox);
+}
+
 bool handover_can_save(const struct exchange *exchange) {
     const struct ask *ask = ask_of((struct exchange *)exchange);
     switch (ask->kind) {

@@ -15,7 +15,8 @@
 void handover_save_place(const struct poll_place *place, struct pack *out);
 void handover_read_place(struct unpack *in, struct poll_place *place);
 
-/* handler.can_save, .save and .restore */
+/* handler.is_quiet, .can_save, .save and .restore */
+bool handover_is_quiet(void);
 bool handover_can_save(const struct exchange *exchange);
 void handover_save(struct exchange *exchange, struct pack *out);
 bool handover_restore(struct exchange *exchange, struct slice saved);

@@ -70,6 +70,9 @@ struct handler {
      * target may be cut off, and its headers be missing; the target's method is known. */
     void (*refused)(const struct exchange *exchange, const struct request *request,
                     enum http_error error);
+    /* Whether nothing is under way that belongs to no exchange, and that what is saved may depend
+     * on. */
+    bool (*is_quiet)(void);
     /* Whether save() is possible now: the exchange waits for something that may take long. */
     bool (*can_save)(const struct exchange *exchange);
     /* Lets go of the exchange, and writes how it goes on. */

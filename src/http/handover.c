@@ -102,7 +102,7 @@ static void check_quiet(struct conn *conn, void *is_quiet) {
 }
 
 bool conn_all_quiet(struct conn_shared *shared) {
-    bool is_quiet = true;
+    bool is_quiet = shared->handler->is_quiet();
     walk(shared, check_quiet, &is_quiet);
     return is_quiet;
 }

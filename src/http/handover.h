@@ -3,7 +3,8 @@
  * the bytes that nobody has used up, and with the request that it has at the handler.
  *
  *   held       nothing is read, no request begins; what is under way goes on, until all is quiet:
- *              every exchange is answered, or waits for something that may take long
+ *              every exchange is answered, or waits for something that may take long, and what
+ *              those asked for whose clients have gone is done
  *   taken out  those that wait are saved, and the handler has let go of them; what is unsent is
  *              still being sent
  *   saved      nothing is sent any more; exec(2) follows

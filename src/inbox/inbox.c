@@ -137,6 +137,7 @@ static void free_append(struct store_append *append) {
 static void on_append(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_append *append = container_of(op, struct store_append, op);
+    inbox->writes--;
     if (!append->error) {
         for (uint32_t i = next_stored(append, 0); i < append->count;
              i = next_stored(append, i + 1)) {
@@ -181,6 +182,7 @@ struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struc
     append->deliveries = copy;
     append->only = update;
     append->updates = &append->only;
+    inbox->writes++;
     store_append(inbox->store, append);
     return append;
 }
@@ -198,6 +200,7 @@ struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
     }
     append->updates = updates;
     append->deliveries = deliveries;
+    inbox->writes++;
     store_append(inbox->store, append);
     return append;
 }
@@ -219,6 +222,7 @@ void inbox_note_purge(struct inbox *inbox, uint64_t hash, uint64_t gone) {
 static void on_purge(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_purge *purge = container_of(op, struct store_purge, op);
+    inbox->writes--;
     if (!purge->error) {
         struct channel *channel =
             cache_find(inbox, purge->hash, (struct slice){purge->name, purge->name_len});
@@ -243,6 +247,7 @@ struct store_purge *inbox_purge(struct inbox *inbox, struct slice channel, uint6
         .name_len = (uint16_t)channel.len,
     };
     memcpy(purge->name, channel.data, channel.len);
+    inbox->writes++;
     store_purge(inbox->store, purge);
     return purge;
 }
@@ -296,6 +301,10 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     }
     poll->state = POLL_IDLE;
     consumer_leave(inbox, poll);
+}
+
+bool inbox_is_writing(const struct inbox *inbox) {
+    return inbox->writes;
 }
 
 bool inbox_can_take_out(const struct inbox *inbox, const struct poll *poll) {

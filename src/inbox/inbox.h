@@ -221,6 +221,9 @@ struct poll_place {
     char consumer[CONSUMER_NAME_MAX_BYTES];
 };
 
+/* Whether anything that changes a channel is under way, also for somebody who has gone. Until it is
+ * over, what inbox_take_out() says of a poll may be wrong when the poll goes on. */
+bool inbox_is_writing(const struct inbox *inbox);
 /* Whether inbox_take_out() is possible: the poll waits for something that may take long. Any other
  * is answered soon. */
 bool inbox_can_take_out(const struct inbox *inbox, const struct poll *poll);

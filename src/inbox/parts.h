@@ -66,6 +66,7 @@ struct inbox {
     struct turn_task wake; /* answers some of these polls */
     uint32_t turn;         /* the turn of the loop in which this many more polls may be answered: */
     uint32_t answers_left;
+    uint32_t writes;          /* pushes, purges and what is to be forgotten, that are under way */
     uint32_t reads_abandoned; /* their polls were cancelled; those under way have it as the owner */
     struct update **picked;   /* room for the updates of one answer, */
     bool *wanted;             /* and for what a filter says of those of a page */

@@ -510,6 +510,44 @@ def test_a_program_older_than_the_data_file_changes_nothing(replaceable):
     server.upgrade()
 
 
+# Preloaded into a program, it lets the disk take its time.
+SLOW_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+static int slowly(const char *name, int fd) {
+    usleep(100000);
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
+}
+int fsync(int fd) { return slowly("fsync", fd); }
+int fdatasync(int fd) { return slowly("fdatasync", fd); }
+"""
+
+
+def preload(directory, source):
+    """The settings of a program with this library in it."""
+    library = directory / "preloaded.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=source, text=True, check=True)
+    return {"LD_PRELOAD": library, "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+
+def test_a_push_whose_client_has_gone_is_seen(start, tmp_path):
+    """It is stored while nobody waits for its reply, and a poll waits for it."""
+    server = start(**preload(tmp_path, SLOW_DISK))
+    channel = server.channel()
+    with poll(server, channel + "?ts=now&sleep=60&where=body.is:none"):
+        server.wait_for_parked(1)
+        server.send_signal(signal.SIGUSR2)
+        while not server.metric("longline_upgrades_total"):  # unanswered while it is held
+            with server.client() as client:
+                client.send_request("POST", channel, "{}")
+                server.get("/-/health")
+                client.abort()
+            for _ in range(20):
+                server.get("/-/health")
+        wait_until(lambda: server.get(channel + "?ts=now").ts == server.metric("longline_pushes_total") > 0, "the last push")
+
+
 # Preloaded into a program, it keeps that from locking its data file, but not the one behind it.
 FAILS = """
 #include <errno.h>
