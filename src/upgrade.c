@@ -230,10 +230,10 @@ static void log_upgraded(const struct upgrade_state *state, uint32_t connections
 }
 
 /* All of the file has been read. */
-static void on_restored(uint32_t connections, bool ok) {
+static void on_restored(uint32_t connections, uint32_t lost) {
     struct upgrade_state *state = taken_over;
-    if (!ok)
-        log_error("not all connections could be taken over", NULL);
+    if (lost)
+        log_error("not all connections could be taken over", "lost", log_number(lost).text, NULL);
     munmap((void *)state->file.data, state->file.len);
     log_upgraded(state, connections);
 }
@@ -245,7 +245,7 @@ void upgrade_finish(struct upgrade_state *state, int fd) {
     state->times.started_ns = uv_hrtime();
     if (!state->is_known) {
         log_warn("the connections could not be taken over", NULL);
-        on_restored(conn_drop_all(&state->sockets), true);
+        on_restored(conn_drop_all(&state->sockets), 0);
         return;
     }
     find_rest(state);

@@ -290,8 +290,9 @@ static struct restoring {
     struct reply **replies;
     uint32_t count, cap;   /* of `replies` */
     uint32_t number, next; /* connections; that comes next */
-    bool is_closed;        /* close_all_on_exec() */
-    void (*done)(uint32_t number, bool ok);
+    uint32_t lost;
+    bool is_closed; /* close_all_on_exec() */
+    void (*done)(uint32_t number, uint32_t lost);
     struct turn_task go_on;
 } the_rest;
 
@@ -415,9 +416,10 @@ static struct conn *make_conn(struct restoring *restoring, int fd, const struct 
     conn->is_told = saved->flags & FLAG_TOLD;
     conn->is_paused = true;
     conn->stalls = (uint8_t)saved->stalls;
-    if (saved->in.len && !inbuf_append(&conn->in, saved->in.data, saved->in.len))
-        conn_close(conn);
-    return conn;
+    if (!saved->in.len || inbuf_restore(&conn->in, saved->in.data, saved->in.len))
+        return conn;
+    conn_close(conn);
+    return NULL;
 }
 
 static void restore(struct restoring *restoring, int fd) {
@@ -433,6 +435,7 @@ static void restore(struct restoring *restoring, int fd) {
     struct conn *conn = in->failed ? NULL : make_conn(restoring, fd, &saved);
     if (in->failed)
         close(fd);
+    restoring->lost += !conn;
     saved.is_sending = read_unsent(restoring, conn, &saved.is_closing);
     if (conn && conn->state != CONN_CLOSED)
         go_on(conn, &saved);
@@ -451,14 +454,15 @@ static void finish(struct restoring *restoring) {
             reply_unref(restoring->replies[i]);
     free(restoring->replies);
     restoring->shared = NULL;
-    restoring->done(restoring->number, !restoring->in.failed && !restoring->sockets.failed &&
-                                           restoring->in.at == restoring->in.end);
+    restoring->done(restoring->number, restoring->lost + restoring->number - restoring->next);
 }
 
 static void restore_until(struct restoring *restoring, uint64_t end_ns) {
     while (restoring->next < restoring->number && !restoring->sockets.failed &&
            uv_hrtime() < end_ns) {
         int fd = (int)unpack_up_to(&restoring->sockets, INT32_MAX);
+        if (restoring->sockets.failed)
+            break;
         restoring->next++;
         if (restoring->is_closed || fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
             restore(restoring, fd);
@@ -476,7 +480,7 @@ static void on_go_on(struct turn_task *task) {
 }
 
 void conn_restore_all(struct conn_shared *shared, struct slice file, struct unpack sockets,
-                      struct unpack in, void (*done)(uint32_t number, bool ok)) {
+                      struct unpack in, void (*done)(uint32_t number, uint32_t lost)) {
     the_rest = (struct restoring){.shared = shared,
                                   .file = file,
                                   .sockets = sockets,

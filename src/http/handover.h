@@ -36,11 +36,11 @@ void conn_save_all(struct conn_shared *shared, struct pack *out);
  * Goes on with them: with some at once, with the others in the next turns of the loop, those that
  * wait for an update last. `file` begins where the first program began to write; `sockets` are what
  * conn_save_sockets() wrote, and `in` what conn_save_all() did. Calls done() with their number when
- * all are there, and the file is needed no more; `ok` if all of it made sense. A connection that
- * does not is closed.
+ * all are there, and the file is needed no more; `lost` of them had to be closed, as memory was out
+ * or what was saved made no sense.
  */
 void conn_restore_all(struct conn_shared *shared, struct slice file, struct unpack sockets,
-                      struct unpack in, void (*done)(uint32_t number, bool ok));
+                      struct unpack in, void (*done)(uint32_t number, uint32_t lost));
 /* With all that are left. Harmless when there are none. */
 void conn_restore_rest(void);
 
