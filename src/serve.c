@@ -176,13 +176,27 @@ static bool make_connections(uv_loop_t *loop, const struct config *config) {
     return conn_shared_init(&app.connections, loop);
 }
 
-static void prepare_upgrades(uv_loop_t *loop, const struct config *config) {
-    const char *refusal = config->data_provider == PROVIDER_MEMORY
-                              ? "DATA_PROVIDER=memory would lose all updates"
-                              : NULL;
+/* upgrade_parts.refusal. A data file that cannot be written could not be closed and opened either.
+ */
+static const char *upgrade_refusal(void) {
+    static char text[256];
+    struct buf line = {0};
+    if (app.config.data_provider == PROVIDER_MEMORY)
+        return "DATA_PROVIDER=memory would lose all updates";
+    if (store_is_shared(app.store) || store_health(app.store, &line) == STORE_OK) {
+        buf_deinit(&line);
+        return NULL;
+    }
+    snprintf(text, sizeof text, "the data file cannot be written: %.*s", (int)line.len,
+             line.len ? line.data : "");
+    buf_deinit(&line);
+    return text;
+}
+
+static void prepare_upgrades(uv_loop_t *loop) {
     upgrade_init(&(struct upgrade_parts){.loop = loop,
                                          .connections = &app.connections,
-                                         .refusal = refusal,
+                                         .refusal = upgrade_refusal,
                                          .settle_store = settle_store,
                                          .close_store = close_store});
 }
@@ -199,7 +213,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
         snprintf(error, error_size, OUT_OF_MEMORY);
         return false;
     }
-    prepare_upgrades(loop, config);
+    prepare_upgrades(loop);
     if (app.state_fd < 0)
         wait_for_store(loop);
     struct server_options options = {

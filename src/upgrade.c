@@ -127,9 +127,10 @@ static void on_quiet(bool is_quiet) {
 static void on_settled(void) {
     if (step != SETTLING)
         return;
-    int fd = successor_make_state();
+    const char *refusal = parts.refusal();
+    int fd = refusal ? -1 : successor_make_state();
     if (fd < 0) {
-        refuse(strerror(errno));
+        refuse(refusal ? refusal : strerror(errno));
         return;
     }
     memset(&out, 0, sizeof out);
@@ -155,8 +156,9 @@ void upgrade_begin(void) {
     }
     notify_reloading();
     log_info("upgrade begins", "path", successor_path(), NULL);
-    if (parts.refusal) {
-        refuse(parts.refusal);
+    const char *refusal = parts.refusal();
+    if (refusal) {
+        refuse(refusal);
         return;
     }
     step = CHECKING;

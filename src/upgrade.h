@@ -25,7 +25,7 @@
 struct upgrade_parts {
     uv_loop_t *loop;
     struct conn_shared *connections;
-    const char *refusal;                         /* why there can be no upgrade; NULL: there can */
+    const char *(*refusal)(void); /* why there can be no upgrade now; NULL: there can */
     void (*settle_store)(void (*settled)(void)); /* makes closing quick */
     void (*close_store)(void (*closed)(void));
 };

@@ -164,6 +164,27 @@ def test_memory_refuses(start):
     assert server.get(channel).updates == [{"n": 1}]
 
 
+def test_a_store_in_trouble_refuses(start):
+    """Closed, its file could not be opened again."""
+    server = start(LOG_LEVEL="info")
+    channel = server.channel()
+    for n in range(60):
+        server.push(channel, json.dumps({"n": n, "blob": "x" * 10_000}))
+    with poll(server, channel + "?ts=60&sleep=60") as client:
+        server.wait_for_parked(1)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))
+        assert server.post(channel, json.dumps({"blob": "x" * 50_000})).status == 503
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgrade failed" in server.log(), "the refusal")
+        assert "the data file cannot be written: " in server.log()
+        assert server.get(channel + "?ts=59").updates[0]["n"] == 59 and server.metric("longline_polls_parked") == 1
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_until(lambda: server.post(channel, '{"n":60}').status == 200, "the room")
+        assert client.read_reply().updates == [{"n": 60}]
+    server.upgrade()
+    assert server.get(channel + "?ts=60").updates == [{"n": 60}]
+
+
 def test_a_state_of_another_version_keeps_the_listening_sockets(replaceable):
     """Its connections are closed, none is refused."""
     server = replaceable
