@@ -6,7 +6,8 @@
 
 #include <uv.h>
 
-/* Sends lines such as `READY=1`, with line breaks between them. */
+/* Sends lines such as `READY=1`, with line breaks between them. Nobody waits for a socket that is
+ * full as nobody reads it: then they are lost. */
 void notify(const char *state);
 
 /* What it is doing, as STATUS=, with `state` in front. */

@@ -58,6 +58,23 @@ def test_a_socket_that_nobody_reads_does_not_matter(start, name):
     server.push(server.channel())
 
 
+def test_a_socket_that_is_full_holds_nothing_up(start, tmp_path):
+    with Notifications(tmp_path) as notifications:
+        server = start(**notifications.settings, WATCHDOG_USEC=2_000)
+        notifications.until(READY="1")
+        is_full, sender = False, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sender.setblocking(False)
+        while not is_full:
+            try:
+                sender.sendto(b"STATUS=full", notifications.settings["NOTIFY_SOCKET"])
+            except BlockingIOError:
+                is_full = True
+        for _ in range(2):
+            server.upgrade()
+            assert server.get("/-/health").status == 200
+        sender.close()
+
+
 # --- The watchdog -----------------------------------------------------------------------------------
 
 
