@@ -329,8 +329,9 @@ void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *p
     place->epoch = place->is_known ? channel->epoch : 0;
     place->channel_len = (uint16_t)name.len;
     memcpy(place->channel, name.data, name.len);
-    place->consumer_len = poll->is_named ? poll->consumer->name_len : 0;
-    if (poll->is_named)
+    bool has_consumer = poll->is_named && !poll->consumer->is_gone;
+    place->consumer_len = has_consumer ? poll->consumer->name_len : 0;
+    if (has_consumer)
         memcpy(place->consumer, poll->consumer->name, place->consumer_len);
     poll->has_position |= poll->state == POLL_PARKED || poll->state == POLL_HELD;
     inbox_cancel(inbox, poll);

@@ -133,6 +133,21 @@ def test_consumers_keep_what_they_have_confirmed(serve):
     assert server.get(f"{channel}?as=me").updates == [{"n": 3}]
 
 
+def test_a_forgotten_consumer_stays_forgotten(serve):
+    server = serve()
+    channel = server.channel()
+    server.push(channel, '{"n":0}')
+    with poll(server, f"{channel}?as=me&ts=1&sleep=60") as waiting:
+        server.wait_for_parked(1)
+        assert server.request("DELETE", f"{channel}?as=me").status == 200
+        server.upgrade()
+        server.wait_for_parked(1)
+        assert server.get(f"{channel}/consumers").json()["consumers"] == []
+        server.push(channel, '{"n":1}')
+        assert waiting.read_reply().updates == [{"n": 1}]
+    assert server.get(f"{channel}/consumers").json()["consumers"] == []
+
+
 def test_the_epoch_stays(serve):
     server = serve()
     channel = server.channel()
