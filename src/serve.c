@@ -39,6 +39,7 @@ static struct {
     int state_fd;                              /* what another program handed over; -1: nothing */
     struct upgrade_state state;
     void (*closed)(void); /* upgrade_parts.close_store() */
+    char error[512];      /* why it does not start */
 } app = {.state_fd = -1};
 
 static void on_store_closed(void *context) {
@@ -237,6 +238,7 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
 static int complain(int status, const char *error) {
     bool is_out_of_memory = strcmp(error, OUT_OF_MEMORY) == 0;
     fprintf(stderr, "longline: %s\n", error);
+    snprintf(app.error, sizeof app.error, "%s", error);
     return is_out_of_memory ? EXIT_CANNOT_START : status;
 }
 
@@ -297,7 +299,10 @@ static int serve(uv_loop_t *loop) {
     if (app.state_fd >= 0)
         upgrade_finish(&app.state, app.state_fd);
     successor_settle();
-    notify("READY=1\nSTATUS=");
+    if (successor_failure())
+        notify_status("READY=1", "Upgrade failed: %s", successor_failure());
+    else
+        notify("READY=1\nSTATUS=");
     notify_watchdog_start(loop);
     server_block_signals(false);
     uv_run(loop, UV_RUN_DEFAULT);
@@ -340,6 +345,6 @@ int serve_run(int argc, char **argv) {
     successor_init(argc, argv, &app.state_fd);
     int status = start_and_serve(argc - 2, argv + 2);
     if (status != EXIT_SUCCESS && app.state_fd >= 0)
-        successor_go_back(app.state_fd);
+        successor_go_back(app.state_fd, app.error);
     return status;
 }

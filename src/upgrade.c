@@ -107,12 +107,17 @@ static void on_store_closed(void) {
     turn_next(&become);
 }
 
+static void give_up_state(void) {
+    close(out.fd);
+    successor_close_present();
+}
+
 /* --- Its steps -------------------------------------------------------------------------------- */
 
 static void on_quiet(bool is_quiet) {
     if (!is_quiet) {
         server_release();
-        close(out.fd);
+        give_up_state();
         refuse("requests are under way that do not end");
         return;
     }
@@ -128,9 +133,12 @@ static void on_settled(void) {
     if (step != SETTLING)
         return;
     const char *refusal = parts.refusal();
+    if (!refusal && !successor_open_present())
+        refusal = "/proc/self/exe cannot be opened, so there would be no way back";
     int fd = refusal ? -1 : successor_make_state();
     if (fd < 0) {
         refuse(refusal ? refusal : strerror(errno));
+        successor_close_present();
         return;
     }
     memset(&out, 0, sizeof out);
@@ -169,7 +177,7 @@ void upgrade_cancel(void) {
     if (step == CHECKING)
         successor_cancel();
     else if (step == HELD)
-        close(out.fd);
+        give_up_state();
     step = SERVING;
 }
 
@@ -220,9 +228,12 @@ static struct log_text ms_between(uint64_t from_ns, uint64_t to_ns) {
 
 static void log_upgraded(const struct upgrade_state *state, uint32_t connections) {
     const struct upgrade_times *at = &state->times;
-    if (successor_came_back())
+    if (successor_failure()) {
         log_error("upgrade failed: the old version goes on", "path", successor_path(), "error",
-                  "the new one did not start", NULL);
+                  successor_failure(), "connections", log_number(connections).text, "pause_ms",
+                  ms_between(at->held_ns, at->started_ns).text, NULL);
+        return;
+    }
     log_info("upgraded", "from", state->from, "version", LONGLINE_VERSION, "connections",
              log_number(connections).text, "pause_ms", ms_between(at->held_ns, at->started_ns).text,
              "answering_ms", ms_between(at->held_ns, at->quiet_ns).text, "closing_ms",
@@ -243,7 +254,7 @@ static void on_restored(uint32_t connections, uint32_t lost) {
 void upgrade_finish(struct upgrade_state *state, int fd) {
     taken_over = state;
     close(fd);
-    counters.upgrades++;
+    counters.upgrades += !successor_failure();
     state->times.started_ns = uv_hrtime();
     if (!state->is_known) {
         log_warn("the connections could not be taken over", NULL);

@@ -13,12 +13,11 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define HANDOVER "LONGLINE_HANDOVER" /* "STATE OLD PATH": two descriptors, and successor_path() */
+/* "STATE OLD PATH": two descriptors, and successor_path(). OLD is -1 where there is no way back. */
+#define HANDOVER "LONGLINE_HANDOVER"
+#define FAILURE "LONGLINE_UPGRADE_FAILURE" /* successor_failure() */
 
 enum { OUTPUT_MAX_BYTES = 256, ARGUMENTS_MAX = 256 };
-
-/* Instead of OLD: why the program is here once more. The log has said it already, or has to. */
-enum { CAME_BACK = -1, NEVER_LEFT = -2 };
 
 extern char **environ;
 
@@ -26,9 +25,10 @@ static struct {
     int argc;
     char **argv;
     char path[PATH_MAX];
-    bool came_back;
+    char failure[2 * OUTPUT_MAX_BYTES];
     int previous; /* the program that was there before; -1: there was none, or it is settled */
-} self = {.previous = -1};
+    int present;  /* the one that runs; -1: not open */
+} self = {.previous = -1, .present = -1};
 
 static struct check {
     uv_process_t process;
@@ -56,7 +56,7 @@ static void find_path(void) {
 }
 
 void successor_init(int argc, char **argv, int *state) {
-    const char *handover = getenv(HANDOVER);
+    const char *handover = getenv(HANDOVER), *failure = getenv(FAILURE);
     int path_at = 0;
     self.argc = argc;
     self.argv = argv;
@@ -66,16 +66,17 @@ void successor_init(int argc, char **argv, int *state) {
         fcntl(*state, F_SETFD, FD_CLOEXEC);
         if (self.previous >= 0)
             fcntl(self.previous, F_SETFD, FD_CLOEXEC);
-        self.came_back = self.previous == CAME_BACK;
+        snprintf(self.failure, sizeof self.failure, "%s", failure ? failure : "");
         prctl(PR_SET_NAME, "longline"); /* started by a descriptor, it would have a number */
     } else {
         find_path();
     }
     unsetenv(HANDOVER);
+    unsetenv(FAILURE);
 }
 
-bool successor_came_back(void) {
-    return self.came_back;
+const char *successor_failure(void) {
+    return *self.failure ? self.failure : NULL;
 }
 
 const char *successor_path(void) {
@@ -239,26 +240,37 @@ static bool tell(int state, int previous) {
     return setenv(HANDOVER, text, 1) == 0;
 }
 
-static void go_back(int state, int previous, int why) {
+static void go_back(int state, int previous, const char *failure) {
     if (previous < 0)
         return;
     fcntl(previous, F_SETFD, FD_CLOEXEC);
-    if (tell(state, why))
+    if (tell(state, -1) && setenv(FAILURE, failure, 1) == 0)
         execveat(previous, "", self.argv, environ, AT_EMPTY_PATH);
-    log_error("the old version cannot be started", "error", strerror(errno), NULL);
+    log_error("upgrade failed: the old version cannot be started either", "path", self.path,
+              "failure", failure, "error", strerror(errno), NULL);
+}
+
+bool successor_open_present(void) {
+    self.present = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    return self.present >= 0;
+}
+
+void successor_close_present(void) {
+    if (self.present >= 0)
+        close(self.present);
+    self.present = -1;
 }
 
 void successor_become(int state) {
-    int present = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    if (tell(state, present))
+    if (tell(state, self.present))
         execve(self.path, self.argv, environ);
-    log_error("upgrade failed: the old version goes on", "path", self.path, "error",
-              strerror(errno), NULL);
-    go_back(state, present, NEVER_LEFT);
+    go_back(state, self.present, strerror(errno));
 }
 
-void successor_go_back(int state) {
-    go_back(state, self.previous, CAME_BACK);
+void successor_go_back(int state, const char *failure) {
+    char text[sizeof self.failure];
+    snprintf(text, sizeof text, "the new one did not start: %s", failure);
+    go_back(state, self.previous, text);
 }
 
 void successor_settle(void) {

@@ -21,8 +21,9 @@ enum { SUCCESSOR_CHECK_MS = 10000 };
  * descriptor of what that left, else -1. */
 void successor_init(int argc, char **argv, int *state);
 
-/* Whether the program that should have replaced this one did not start. */
-bool successor_came_back(void);
+/* Why the program that should have replaced this one did not start; NULL: there was none, or this is
+ * it. */
+const char *successor_failure(void);
 
 /* The file; "" when it is not known. */
 const char *successor_path(void);
@@ -36,13 +37,18 @@ void successor_cancel(void);
 /* A file without a name, for what is handed over; -1 on failure, with errno. */
 int successor_make_state(void);
 
+/* Makes sure of the way back, while there is time: false if the present program cannot be opened.
+ * successor_become() must follow, or successor_close_present(). */
+bool successor_open_present(void);
+void successor_close_present(void);
+
 /* Becomes the program, with what stands in `state`. Where that fails, becomes the present one once
- * more, having written why to the log. Returns only when that fails too. */
+ * more, which finds why in successor_failure(). Returns only when that fails too. */
 void successor_become(int state);
 
-/* After a start that failed: becomes the program that was there before. Returns when there is
- * none, or it cannot. */
-void successor_go_back(int state);
+/* After a start that failed: becomes the program that was there before, which gets told of it.
+ * Returns when there is none, or it cannot. */
+void successor_go_back(int state, const char *failure);
 
 /* The start went well: there is no way back from here. */
 void successor_settle(void);

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from http_client import request_bytes
-from longline_server import BINARY, wait_until
+from http_client import Client
+from longline_server import BINARY, environment, wait_until
 from streams import Stream
 from test_live_upgrade import HEAD, next_update, poll
 from test_upgrade import write_old_file
@@ -148,12 +148,32 @@ def test_a_program_that_fails_after_its_check_gives_back(replaceable, tmp_path):
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     server.replace(f'''if {IS_CHECK}; then exec $LONGLINE "$@"; fi
         ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD={library} exec $LONGLINE "$@" ''')
-    refused(server, "did not start")
-    assert "is in use by another longline process" in server.log()
+    refused(server, "did not start: ", "is in use by another longline process")
     server.replace(f'if {IS_CHECK}; then rm "$0"; exec $LONGLINE "$@"; fi')
     refused(server, "No such file")
+    assert server.upgraded() == server.metric("longline_upgrades_total") == 0
     os.symlink(BINARY, server.binary)
     server.upgrade()
+    assert server.metric("longline_upgrades_total") == 1
+
+
+def test_without_a_way_back_it_refuses(tmp_path):
+    inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount anything")
+    settings = environment({"LISTEN": f"unix:{tmp_path}/socket", "DATA_PATH": tmp_path / "longline.db"})
+    log = tmp_path / "log"
+    with open(log, "wb") as file, subprocess.Popen([*inside, BINARY, "serve"], env=settings, stderr=file) as process:
+        try:
+            wait_until(lambda: b"listening" in log.read_bytes(), "the start")
+            process.send_signal(signal.SIGUSR2)
+            wait_until(lambda: b"/proc/self/exe cannot be opened" in log.read_bytes(), "the refusal")
+            with Client(f"{tmp_path}/socket") as client:
+                assert client.post("/without-proc", "{}").total == 1
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
 
 
 def test_memory_refuses(start):

@@ -52,6 +52,25 @@ def test_an_upgrade_that_fails_says_why(start, tmp_path):
         assert notifications.until(READY="1")["STATUS"] == "Upgrade failed: it exits with 3: no such library"
 
 
+def test_an_upgrade_that_comes_back_says_why(start, tmp_path):
+    """The program is gone when the check of it is over."""
+    with Notifications(tmp_path) as notifications:
+        path = tmp_path / "longline"
+        os.symlink(BINARY, path)
+        server = start(binary=path, **notifications.settings)
+        notifications.until(READY="1")
+        path.unlink()
+        path.write_text(f'#!/bin/sh\nrm "$0"; exec {BINARY} "$@"\n')
+        path.chmod(0o755)
+        server.send_signal(signal.SIGUSR2)
+        notifications.until(RELOADING="1")
+        assert notifications.until(READY="1")["STATUS"] == "Upgrade failed: No such file or directory"
+        os.symlink(BINARY, path)
+        server.send_signal(signal.SIGUSR2)
+        notifications.until(RELOADING="1")
+        assert notifications.until(READY="1")["STATUS"] == ""
+
+
 @pytest.mark.parametrize("name", ["", "relative", "/no/such/socket", "@", "@" + "x" * 300])
 def test_a_socket_that_nobody_reads_does_not_matter(start, name):
     server = start(NOTIFY_SOCKET=name)
