@@ -98,6 +98,7 @@ struct conn_shared {
     bool is_draining;
     bool is_holding;                  /* nothing more is read, and no request begun (handover.h) */
     uint64_t open;                    /* connections */
+    uint64_t to_come;                 /* more that are open, and not restored yet */
     void (*on_closed)(void *context); /* after each connection that is gone */
     void *on_closed_context;
     struct sender *sender;         /* NULL: each connection writes by itself */

@@ -453,6 +453,8 @@ static void finish(struct restoring *restoring) {
         if (restoring->replies[i])
             reply_unref(restoring->replies[i]);
     free(restoring->replies);
+    restoring->shared->to_come = 0;
+    restoring->shared->on_closed(restoring->shared->on_closed_context); /* of those that are lost */
     restoring->shared = NULL;
     restoring->done(restoring->number, restoring->lost + restoring->number - restoring->next);
 }
@@ -464,6 +466,7 @@ static void restore_until(struct restoring *restoring, uint64_t end_ns) {
         if (restoring->sockets.failed)
             break;
         restoring->next++;
+        restoring->shared->to_come--;
         if (restoring->is_closed || fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
             restore(restoring, fd);
     }
@@ -488,6 +491,7 @@ void conn_restore_all(struct conn_shared *shared, struct slice file, struct unpa
                                   .is_closed = close_all_on_exec(),
                                   .done = done};
     the_rest.number = (uint32_t)unpack_up_to(&the_rest.sockets, UINT32_MAX);
+    shared->to_come = the_rest.number;
     turn_task_init(&the_rest.go_on, on_go_on);
     on_go_on(&the_rest.go_on);
 }

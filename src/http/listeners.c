@@ -35,7 +35,8 @@ static void look_away(struct listeners *listeners) {
 }
 
 static bool has_room(const struct listeners *listeners) {
-    return listeners->connections->open < listeners->max_connections;
+    const struct conn_shared *connections = listeners->connections;
+    return connections->open + connections->to_come < listeners->max_connections;
 }
 
 /* Whether it is time for another line in the log; then notes that it is written. */

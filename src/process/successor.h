@@ -21,8 +21,8 @@ enum { SUCCESSOR_CHECK_MS = 10000 };
  * descriptor of what that left, else -1. */
 void successor_init(int argc, char **argv, int *state);
 
-/* Why the program that should have replaced this one did not start; NULL: there was none, or this is
- * it. */
+/* Why the program that should have replaced this one did not start; NULL: there was none, or this
+ * is it. */
 const char *successor_failure(void);
 
 /* The file; "" when it is not known. */

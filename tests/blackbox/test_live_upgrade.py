@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import signal
-import sqlite3
+import socket
 import subprocess
 import threading
 import time
@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from http_client import Client, chunked, request_bytes
+from http_client import Client, chunked, connect, request_bytes
 from keys import new_keys
 from longline_server import BINARY, environment, wait_until
 from streams import Stream
-from test_upgrade import write_old_file
 
 UPGRADES = int(os.environ.get("UPGRADES", 3))
 
@@ -543,6 +542,32 @@ def test_every_kind_of_listener_goes_on(start, tmp_path):
                 assert other.get("/-/health").status == 200
     server.stop()
     assert not os.path.exists(addresses[2])
+
+
+def test_no_more_connections_than_are_allowed(start):
+    """Also while those that were open are taken over, a slice a turn."""
+    most = 2000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * most), hard), hard))
+    server = start(MAX_CONNECTIONS=most, LOG_LEVEL="info")
+    channel = server.channel()
+    asked = request_bytes("GET", channel + "?sleep=60")
+    clients = [connect(server.address) for _ in range(most - 1)]
+    for client in clients:
+        client.sendall(asked)
+    server.wait_for_parked(most - 1)
+    others = []
+    for _ in range(500):
+        other = socket.socket()
+        other.setblocking(False)
+        other.connect_ex(server.address)
+        others.append(other)
+    before = server.descriptor_count()
+    server.upgrade()
+    server.wait_for_parked(most - 1)
+    assert server.descriptor_count() <= before and server.metric("longline_connections") <= most
+    for client in clients + others:
+        client.close()
 
 
 def test_nothing_is_left_open(serve):
