@@ -217,6 +217,8 @@ static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     prepare_upgrades(loop);
     if (app.state_fd < 0)
         wait_for_store(loop);
+    else /* requests wait for it, as they do when it goes away for a moment */
+        api.store_due_ms = wheel_now_ms() + (uint64_t)config->redis_timeout;
     struct server_options options = {
         .listen = config->listen,
         .sockets = app.sockets,

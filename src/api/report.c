@@ -4,6 +4,7 @@
 #include "api/replies.h"
 #include "base/counters.h"
 #include "base/json.h"
+#include "base/wheel.h"
 #include "http/budget.h"
 #include "version.h"
 
@@ -140,6 +141,8 @@ void report_health(struct exchange *exchange) {
     struct buf body = {0};
     struct buf line = {0};
     enum store_error error = store_health(api.store, &line);
+    if (error == STORE_AWAY && wheel_now_ms() < api.store_due_ms)
+        error = STORE_OK;
     bool is_ok = error == STORE_OK && !api.is_draining;
     const char *status = api.is_draining         ? "draining"
                          : error == STORE_OK     ? "serving"

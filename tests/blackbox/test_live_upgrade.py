@@ -530,6 +530,18 @@ def test_process_1_of_a_container(tmp_path):
             outer.kill()
 
 
+def test_a_redis_that_is_connected_anew_counts_as_there(start, redis):
+    """For REDIS_TIMEOUT."""
+    server = start(**redis.settings(REDIS_TIMEOUT=2000))
+    server.push(server.channel())
+    redis.freeze()
+    server.upgrade()
+    assert server.get("/-/health").status == 200
+    wait_until(lambda: server.get("/-/health").status == 503, "the end of it")
+    redis.thaw()
+    wait_until(lambda: server.get("/-/health").status == 200, "the Redis")
+
+
 def test_every_kind_of_listener_goes_on(start, tmp_path):
     server = start(LISTEN=f"127.0.0.1:0,[::1]:0,unix:{tmp_path}/socket")
     addresses = [("127.0.0.1", server.port), ("::1", int(server.addresses[1].rsplit(":", 1)[1])), f"{tmp_path}/socket"]
