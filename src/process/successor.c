@@ -47,7 +47,10 @@ static void find_path(void) {
     if (!name)
         return;
     int len = 0;
-    if (*name == '/')
+    bool is_descriptor = strncmp(name, "/dev/fd/", 8) == 0 || strncmp(name, "/proc/", 6) == 0;
+    if (is_descriptor) /* fexecve(3): it may stand for anything, or nothing, by then */
+        len = (int)readlink("/proc/self/exe", self.path, sizeof self.path - 1);
+    else if (*name == '/')
         len = snprintf(self.path, sizeof self.path, "%s", name);
     else if (getcwd(folder, sizeof folder))
         len = snprintf(self.path, sizeof self.path, "%s/%s", folder, name);

@@ -6,6 +6,7 @@ Every test has connections at work when it happens: none is closed, no request i
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -540,6 +541,25 @@ def test_a_redis_that_is_connected_anew_counts_as_there(start, redis):
     wait_until(lambda: server.get("/-/health").status == 503, "the end of it")
     redis.thaw()
     wait_until(lambda: server.get("/-/health").status == 200, "the Redis")
+
+
+def test_a_program_that_was_started_by_a_descriptor(tmp_path):
+    program, log = tmp_path / "longline", tmp_path / "log"
+    shutil.copy(BINARY, program)
+    settings = environment({"LISTEN": "127.0.0.1:0", "DATA_PATH": tmp_path / "longline.db"})
+    fd = os.open(program, os.O_RDONLY)
+    with open(log, "wb") as file, subprocess.Popen(["longline", "serve"], executable=f"/proc/self/fd/{fd}", pass_fds=[fd], env=settings, stderr=file) as process:
+        os.close(fd)
+        try:
+            wait_until(lambda: b"listening" in log.read_bytes(), "the start")
+            for n in range(2):
+                process.send_signal(signal.SIGUSR2)
+                wait_until(lambda: log.read_bytes().count(b"upgraded from=") == n + 1, "the upgrade")
+            assert b"upgrade begins path=%s\n" % os.fsencode(program) in log.read_bytes()
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
 
 
 def test_every_kind_of_listener_goes_on(start, tmp_path):
