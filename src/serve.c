@@ -101,6 +101,7 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
         .max_bytes = (uint64_t)config->data_max_bytes,
         .wall_ms = clock_wall_ms,
         .steady_ms = clock_steady_ms,
+        .at_work = notify_at_work,
     };
     return config->data_provider == PROVIDER_REDIS
                ? store_redis_open(loop, &options, &app.redis, error, error_size)

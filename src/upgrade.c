@@ -94,6 +94,7 @@ static void on_turn_end(struct turn_task *task) {
     assert(task == &become);
     if (server_late_signal())
         kill(getpid(), server_late_signal());
+    notify_at_work(); /* the next program's loop says it again when it runs */
     if (save())
         successor_become(out.fd);
     exit(EXIT_FAILURE);

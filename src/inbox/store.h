@@ -232,6 +232,7 @@ struct store_options {
     int64_t ttl_ms;
     uint64_t max_bytes;                           /* 0: none */
     int64_t (*wall_ms)(void), (*steady_ms)(void); /* base/clock.h; tests move them */
+    void (*at_work)(void); /* opening takes long, and gets on; NULL: nobody wants to know */
 };
 
 struct store;

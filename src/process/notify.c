@@ -59,6 +59,10 @@ void notify_reloading(void) {
     notify(text);
 }
 
+void notify_at_work(void) {
+    notify("WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000");
+}
+
 /* --- The watchdog ----------------------------------------------------------------------------- */
 
 /* How long it may be silent, in microseconds; 0: for ever. */

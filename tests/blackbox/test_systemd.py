@@ -11,6 +11,7 @@ import pytest
 from http_client import Client, Closed
 from longline_server import BINARY, Server, parse_address, wait_until
 from systemd import Notifications, is_monotonic_now, listening, passing
+from test_upgrade import write_old_file
 
 # --- Type=notify ------------------------------------------------------------------------------------
 
@@ -107,6 +108,27 @@ def test_the_watchdog_is_fed(start, tmp_path):
         notifications.until(RELOADING="1")
         notifications.until(READY="1")
         notifications.until(WATCHDOG="1")
+
+
+def test_a_data_file_that_is_upgraded_feeds_it(start, tmp_path):
+    old = tmp_path / "old.db"
+    write_old_file(old, [b"channel"], 5000, int(time.time() * 1000) - 60_000)
+    with Notifications(tmp_path) as notifications:
+        start(**notifications.settings, DATA_PATH=old)
+        seen = []
+        while "READY" not in (message := notifications.next()):
+            seen.append(message)
+        assert len(seen) >= 5 and seen[0] == {"WATCHDOG": "1", "EXTEND_TIMEOUT_USEC": "60000000"}, seen
+
+
+def test_the_pause_begins_with_a_report(start, tmp_path):
+    with Notifications(tmp_path) as notifications:
+        server = start(**notifications.settings)
+        notifications.until(READY="1")
+        server.send_signal(signal.SIGUSR2)
+        notifications.until(RELOADING="1")
+        assert notifications.next()["WATCHDOG"] == "1"
+        notifications.until(READY="1")
 
 
 def test_a_loop_that_hangs_does_not_feed_it(start, tmp_path):
