@@ -243,13 +243,10 @@ static int take_over(struct listeners *listeners, int fd, char *unix_path, bool 
         error = uv_poll_init(listeners->loop, &listener->poll, fd);
     if (!error)
         error = uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
-    if (error) {
-        close(fd);
+    if (error)
         free(unix_path);
-        return error;
-    }
-    listeners->count++;
-    return 0;
+    listeners->count += !error;
+    return error;
 }
 
 int listeners_adopt(struct listeners *listeners, int fd) {
@@ -260,10 +257,8 @@ int listeners_adopt(struct listeners *listeners, int fd) {
         if (!*address.sun_path)
             *address.sun_path = '@'; /* an abstract name */
         path = strndup(address.sun_path, sizeof address.sun_path);
-        if (!path) {
-            close(fd);
+        if (!path)
             return UV_ENOMEM;
-        }
     }
     return take_over(listeners, fd, path, false);
 }
@@ -286,13 +281,16 @@ bool listeners_restore(struct listeners *listeners, struct unpack *in, char *why
         int fd = (int)unpack_up_to(in, INT32_MAX);
         bool owns_path = unpack_up_to(in, 1);
         struct slice path = unpack_bytes(in);
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
         char *copy = path.len ? strndup(path.data, path.len) : NULL;
         error = path.len && !copy ? UV_ENOMEM : take_over(listeners, fd, copy, owns_path);
     }
-    if (error || in->failed || !count)
+    if (error || in->failed || !count) {
         snprintf(why, why_size, "%s", error ? uv_strerror(error) : "they make no sense");
-    return !error && !in->failed && count;
+        return false;
+    }
+    for (int i = 0; i < listeners->count; i++)
+        fcntl(listeners->list[i].fd, F_SETFD, FD_CLOEXEC);
+    return true;
 }
 
 /* --- Closing ---------------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_sh
 bool listeners_add(struct listeners *listeners, struct slice address, char *why, size_t why_size);
 
 /* Takes over a listening socket that somebody else has opened, which passes over. 0, or libuv's
- * error; then it is closed. */
+ * error. */
 int listeners_adopt(struct listeners *listeners, int fd);
 
 /* Accepts nobody: they wait in the kernel; and goes on. */

@@ -255,7 +255,8 @@ bool server_start(uv_loop_t *loop, const struct server_options *options, char *e
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not the end */
     init_handles(server);
     if (!listen_on_all(server, error, error_size)) {
-        listeners_close(&server->listeners);
+        if (!options->saved) /* else the program that they came from gets them back */
+            listeners_close(&server->listeners);
         return false;
     }
     options->on_listening();

@@ -27,7 +27,7 @@ def replaceable(start, tmp_path):
     """A server whose program is a file of its own, and a function that replaces that."""
     path = tmp_path / "longline"
     os.symlink(BINARY, path)
-    server = start(binary=path)
+    server = start(binary=path, LISTEN=f"127.0.0.1:0,unix:{tmp_path}/socket")
 
     def replace(script, mode=0o755):
         """By a shell script, in which $LONGLINE is the present program."""
@@ -138,17 +138,42 @@ FAILS = """
 __attribute__((constructor)) static void forget(void) { unsetenv("LD_PRELOAD"); }
 int flock(int fd, int operation) { errno = EWOULDBLOCK; return fd < 0 || operation ? -1 : -1; }
 """
+# The same for the last of its listening sockets, when it has taken over all others.
+FAILS_LATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+__attribute__((constructor)) static void forget(void) { unsetenv("LD_PRELOAD"); }
+int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) {
+    int is_listening = 0, domain = 0;
+    socklen_t len = sizeof(int);
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len);
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    if (!is_listening || domain != AF_UNIX)
+        return ((int (*)(int, int, int, struct epoll_event *))dlsym(RTLD_NEXT, "epoll_ctl"))(epoll, operation, fd, event);
+    errno = EPERM;
+    return -1;
+}
+"""
+
+
+def fails_with(library):
+    return f'''if {IS_CHECK}; then exec $LONGLINE "$@"; fi
+        ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD={library} exec $LONGLINE "$@" '''
 
 
 def test_a_program_that_fails_after_its_check_gives_back(replaceable, tmp_path):
     """It has the sockets already when it finds that it cannot start."""
     server = replaceable
-    source, library = tmp_path / "fails.c", tmp_path / "fails.so"
-    source.write_text(FAILS)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    server.replace(f'''if {IS_CHECK}; then exec $LONGLINE "$@"; fi
-        ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD={library} exec $LONGLINE "$@" ''')
+    server.replace(fails_with(preload(tmp_path, FAILS)["LD_PRELOAD"]))
     refused(server, "did not start: ", "is in use by another longline process")
+    server.replace(fails_with(preload(tmp_path, FAILS_LATE)["LD_PRELOAD"]))
+    refused(server, "did not start: ", "cannot take over the listening sockets: operation not permitted")
+    with Client(f"{tmp_path}/socket") as client, server.client() as other:
+        assert client.get("/-/health").status == other.get("/-/health").status == 200
     server.replace(f'if {IS_CHECK}; then rm "$0"; exec $LONGLINE "$@"; fi')
     refused(server, "No such file")
     assert server.upgraded() == server.metric("longline_upgrades_total") == 0
