@@ -9,6 +9,9 @@
 
 #include "http/conn.h"
 
+/* What conn->unsent is between a stream's first unsent part and the next look. */
+#define UNSENT_UNKNOWN UINT32_MAX
+
 enum conn_state {
     CONN_READING,
     CONN_WAITING,
@@ -33,7 +36,7 @@ struct conn {
     struct request *request; /* a request that has come in part */
     struct inbuf in;         /* its bytes, or those of pipelined requests */
     uint32_t fed;            /* bytes of `in` that the parser has seen */
-    uint32_t unsent;         /* while sending: what was left at the last look */
+    uint32_t unsent;         /* while sending: what was left at the last look, or UNSENT_UNKNOWN */
     uint32_t parts_unsent;   /* bytes of a stream's parts that the socket did not take yet */
     uint32_t read_turn;      /* the turn in which it was read */
     uint16_t queued;         /* while the sender has the reply: its handle, else 0 */

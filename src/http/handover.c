@@ -352,6 +352,7 @@ static bool read_unsent(struct restoring *restoring, struct conn *conn, bool *cl
             conn_close(conn);
         else if (from < reply->len)
             conn_send_rest(conn, reply_ref(reply), from);
+        conn->unsent = UNSENT_UNKNOWN; /* so that the next look finds no stall */
         is_sending |= reply && from < reply->len;
         *close |= reply && reply->close;
     }

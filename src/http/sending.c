@@ -6,9 +6,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* What conn->unsent is between a stream's first unsent part and the next look. */
-#define UNSENT_UNKNOWN UINT32_MAX
-
 _Static_assert(sizeof(struct sending) <= CONN_SENDING_MAX_BYTES, "what is kept with a reply");
 
 /* --- Sending ---------------------------------------------------------------------------------- */

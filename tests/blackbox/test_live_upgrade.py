@@ -19,7 +19,7 @@ import pytest
 from http_client import Client, chunked, connect, request_bytes
 from keys import new_keys
 from longline_server import BINARY, environment, wait_until
-from streams import Stream
+from streams import BEAT_S, MonotonicClock, Stream, build_shim
 
 UPGRADES = int(os.environ.get("UPGRADES", 3))
 
@@ -209,6 +209,27 @@ def test_a_slow_stream_sees_what_was_pushed_before_it_goes_on(serve, then):
             for _ in range(20):
                 server.push(other, json.dumps({"blob": blob}))
         assert [next_update(stream)["n"] for _ in range(25)] == list(range(25))
+
+
+def test_a_slow_stream_that_moves_is_not_cut(start, tmp_path):
+    """What a new program finds unsent is no stall."""
+    clock = MonotonicClock(tmp_path, build_shim(tmp_path))
+    server = start(**clock.settings)
+    channel = server.channel()
+    body = json.dumps("x" * 50_000)
+    with Stream(server, f"{channel}?ts=0&feed=lines", receive_buffer=4096) as stream:
+        server.wait_for_metric("longline_streams", 1)
+        pushed = 0
+        while server.metric("longline_buffer_bytes") < 600_000:
+            pushed += 1
+            server.push(channel, body)
+        for _ in range(6):
+            next_update(stream)
+            server.upgrade()
+            clock.forward(server, BEAT_S)
+            assert server.metric("longline_buffer_bytes") > 0 and server.metric("longline_streams_cut_total") == 0
+        for _ in range(6, pushed):
+            next_update(stream)
 
 
 # --- Requests that came in part ---------------------------------------------------------------------
