@@ -194,6 +194,7 @@ static void free_later(struct ask *ask) {
     turn_cancel(&ask->later->task);
     free(ask->later);
     ask->kind = ASK_NOTHING;
+    counters.streams--;
 }
 
 /* turn_task */
@@ -201,6 +202,7 @@ static void on_turn_end(struct turn_task *task) {
     struct later *later = container_of(task, struct later, task);
     struct exchange *exchange = later->exchange;
     ask_of(exchange)->kind = ASK_NOTHING;
+    counters.streams--; /* restore_now() counts it */
     uint8_t beats = ask_of(exchange)->beats;
     struct unpack in = unpack_of((struct slice){later->saved, later->len});
     if (!restore_now(exchange, SAVED_LATE_STREAM, &in))
@@ -220,6 +222,7 @@ static bool restore_later(struct exchange *exchange, struct slice saved) {
     memcpy(later->saved, saved.data, saved.len);
     ask->later = later;
     ask->kind = ASK_STREAM_LATER;
+    counters.streams++;
     return true;
 }
 

@@ -228,8 +228,11 @@ def test_a_slow_stream_that_moves_is_not_cut(start, tmp_path):
             server.upgrade()
             clock.forward(server, BEAT_S)
             assert server.metric("longline_buffer_bytes") > 0 and server.metric("longline_streams_cut_total") == 0
+            assert server.metric("longline_streams") == 1
         for _ in range(6, pushed):
             next_update(stream)
+        assert server.metric("longline_streams") == 1
+    server.wait_for_metric("longline_streams", 0)
 
 
 # --- Requests that came in part ---------------------------------------------------------------------
