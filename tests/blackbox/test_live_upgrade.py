@@ -495,14 +495,13 @@ def test_under_load(serve):
 # --- And else ---------------------------------------------------------------------------------------
 
 
-def test_a_stop_right_behind_an_upgrade_stops(serve):
-    """Whenever it comes: it waits for the next program."""
-    for delay_s in (0, 0.02, 0.04, 0.06, 0.08):
-        server = serve()
-        server.push(server.channel())
-        server.send_signal(signal.SIGUSR2)
-        time.sleep(delay_s)
-        server.stop()
+@pytest.mark.parametrize("moment", ["", "upgrade begins", "upgraded from="])
+def test_a_stop_right_behind_an_upgrade_stops(serve, moment):
+    server = serve(LOG_LEVEL="info")
+    server.push(server.channel())
+    server.send_signal(signal.SIGUSR2)
+    wait_until(lambda: moment in server.log(), "the moment")
+    server.stop()
 
 
 def test_signals_on_top_of_each_other(serve):

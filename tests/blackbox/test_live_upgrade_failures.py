@@ -6,6 +6,7 @@ import resource
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 
 import pytest
@@ -302,3 +303,36 @@ def test_a_stop_while_it_is_checked_stops(replaceable, number):
         wait_until(lambda: "upgrade begins" in replaceable.log(), "the check")
         replaceable.stop(number)
         assert client.read_reply().status == 200
+
+
+# A shell would let the signals come.
+WAITS = """
+import os, sys, time
+_, folder, *program = sys.argv
+open(folder + "/begun", "w").close()
+while not os.path.exists(folder + "/go"):
+    time.sleep(0.01)
+os.execv(program[0], program)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_between_two_programs_waits_for_the_next(replaceable, tmp_path, number):
+    replaceable.replace(f"""if {IS_CHECK}; then exec $LONGLINE "$@"; fi
+        exec {sys.executable} -c '{WAITS}' {tmp_path} $LONGLINE "$@" """)
+    replaceable.send_signal(signal.SIGUSR2)
+    wait_until((tmp_path / "begun").exists, "the next program")
+    replaceable.send_signal(number)
+    (tmp_path / "go").touch()
+    assert replaceable.wait_for_exit() == 0
+
+
+def test_the_environment_keeps_nothing_of_it(replaceable, tmp_path):
+    """Neither of an upgrade, nor of one that came back."""
+    replaceable.upgrade()
+    replaceable.replace(f'if {IS_CHECK}; then rm "$0"; exec $LONGLINE "$@"; fi')
+    refused(replaceable, "No such file")
+    replaceable.replace(f"""if {IS_CHECK}; then env >{tmp_path}/environment; fi; exec $LONGLINE "$@" """)
+    replaceable.upgrade()
+    found = (tmp_path / "environment").read_text()
+    assert "DATA_PATH=" in found and "LONGLINE_HANDOVER" not in found and "LONGLINE_UPGRADE" not in found, found
