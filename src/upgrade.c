@@ -35,9 +35,14 @@ static struct pack out;
 static struct upgrade_times times;
 static struct upgrade_state *taken_over;
 static struct turn_task become;
+static uv_timer_t patience; /* while it settles */
+
+enum { SETTLE_MS = 10000 };
 
 void upgrade_init(const struct upgrade_parts *given) {
     parts = *given;
+    uv_timer_init(parts.loop, &patience);
+    uv_unref((uv_handle_t *)&patience);
 }
 
 static void refuse(const char *reason) {
@@ -130,9 +135,15 @@ static void on_quiet(bool is_quiet) {
     parts.close_store(on_store_closed);
 }
 
+static void on_unsettled(uv_timer_t *timer) {
+    (void)timer;
+    refuse("the store does not get on: its disk is too slow, or too busy");
+}
+
 static void on_settled(void) {
     if (step != SETTLING)
         return;
+    uv_timer_stop(&patience);
     const char *refusal = parts.refusal();
     if (!refusal && !successor_open_present())
         refusal = "/proc/self/exe cannot be opened, so there would be no way back";
@@ -155,6 +166,7 @@ static void on_checked(const char *error) {
         return;
     }
     step = SETTLING;
+    uv_timer_start(&patience, on_unsettled, SETTLE_MS, 0);
     parts.settle_store(on_settled);
 }
 
@@ -179,6 +191,7 @@ void upgrade_cancel(void) {
         successor_cancel();
     else if (step == HELD)
         give_up_state();
+    uv_timer_stop(&patience);
     step = SERVING;
 }
 

@@ -202,6 +202,40 @@ def test_without_a_way_back_it_refuses(tmp_path):
             process.kill()
 
 
+# Preloaded into a program, the disk answers nothing as long as that file is there.
+STUCK_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int when_it_gets_on(const char *name, int fd) {
+    while (access(getenv("STUCK"), F_OK) == 0)
+        usleep(10000);
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
+}
+int fsync(int fd) { return when_it_gets_on("fsync", fd); }
+int fdatasync(int fd) { return when_it_gets_on("fdatasync", fd); }
+"""
+
+
+def test_a_store_that_does_not_get_on_refuses(start, tmp_path):
+    stuck = tmp_path / "stuck"
+    server = start(**preload(tmp_path, STUCK_DISK), STUCK=stuck)
+    channel = server.channel()
+    server.push(channel, '{"n":0}')
+    with poll(server, channel + "?ts=1&sleep=60") as waiting, server.client() as sender:
+        server.wait_for_parked(1)
+        stuck.touch()
+        sender.send_request("POST", channel, '{"n":1}')
+        wait_until(lambda: server.metric("longline_buffer_bytes") > 0, "the push")
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "the store does not get on" in server.log(), "the refusal", 30)
+        assert server.get("/-/health").status == 200
+        stuck.unlink()
+        assert sender.read_reply().body == b"OK" and waiting.read_reply().updates == [{"n": 1}]
+    server.upgrade()
+
+
 def test_memory_refuses(start):
     server = start(DATA_PROVIDER="memory")
     channel = server.channel()
