@@ -136,7 +136,7 @@ static void on_quiet(bool is_quiet) {
 }
 
 static void on_unsettled(uv_timer_t *timer) {
-    (void)timer;
+    assert(timer == &patience);
     refuse("the store does not get on: its disk is too slow, or too busy");
 }
 
