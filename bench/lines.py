@@ -360,6 +360,16 @@ def expire(bench, start):
         return bench.polls(server, "expire", polls=bench.options.polls)
 
 
+@line("upgrade", "a second client's longest wait while the server becomes another program, beside 15,000 parked polls",
+      (LonglineSqlite,), rounds=1, quick_rounds=1, shows=("pause_p50_us", "pause_p99_us", "wake_p99_us"), rows=[
+          bounded(100000, "SIGUSR2 beside {polls} parked polls: p99 of the longest wait of a second client",
+                  "pause_p99_us", MILLISECONDS, LonglineSqlite),
+      ])
+def upgrade(bench, start):
+    with start() as server:
+        return bench.polls(server, "upgrade", polls=bench.options.polls, rounds=10 if bench.options.quick else 100)
+
+
 # --- very many channels ---
 
 

@@ -4,6 +4,7 @@
 #include "api/replies.h"
 #include "base/counters.h"
 #include "base/json.h"
+#include "base/wheel.h"
 #include "http/budget.h"
 #include "version.h"
 
@@ -50,6 +51,8 @@ static void write_process(struct buf *out) {
     write_gauge(out, "process_resident_memory_bytes", "Resident memory.", resident);
     write_value(out, "process_cpu_seconds_total", "counter", "User and system CPU time.", cpu);
     write_gauge(out, "process_start_time_seconds", "Start, since the epoch.", (uint64_t)started_at);
+    write_counter(out, "longline_upgrades_total", "Times that the process became another program.",
+                  counters.upgrades);
     write_value(out, "longline_uptime_seconds", "gauge", "Time since the start.",
                 (double)(uv_hrtime() - started_ns) / 1e9);
 }
@@ -138,6 +141,8 @@ void report_health(struct exchange *exchange) {
     struct buf body = {0};
     struct buf line = {0};
     enum store_error error = store_health(api.store, &line);
+    if (error == STORE_AWAY && wheel_now_ms() < api.store_due_ms)
+        error = STORE_OK;
     bool is_ok = error == STORE_OK && !api.is_draining;
     const char *status = api.is_draining         ? "draining"
                          : error == STORE_OK     ? "serving"

@@ -17,9 +17,11 @@ const struct command_told commands_told[COMMANDS] = {
         {.name = "serve",
          .brief = "serve until SIGTERM or SIGINT",
          .usage = "[--SETTING VALUE]...",
-         .about = "Serves until SIGTERM or SIGINT; then it finishes pushes, answers the polls that "
-                  "wait, and ends within 5 seconds. Every setting is an environment variable and a "
-                  "flag; the flag wins. An empty variable counts as not set.",
+         .about =
+             "Serves until SIGTERM or SIGINT; then it finishes pushes, answers the polls that "
+             "wait, and ends within 5 seconds. SIGUSR2 makes it the program that is at its path "
+             "now, without downtime. Every setting is an environment variable and a "
+             "flag; the flag wins. An empty variable counts as not set.",
          .has_settings = true,
          .codes = {{0, "stopped by a signal"},
                    {1, "it cannot start: the data file is in use, damaged or not longline's, an "

@@ -70,6 +70,16 @@ struct handler {
      * target may be cut off, and its headers be missing; the target's method is known. */
     void (*refused)(const struct exchange *exchange, const struct request *request,
                     enum http_error error);
+    /* Whether nothing is under way that belongs to no exchange, and that what is saved may depend
+     * on. */
+    bool (*is_quiet)(void);
+    /* Whether save() is possible now: the exchange waits for something that may take long. */
+    bool (*can_save)(const struct exchange *exchange);
+    /* Lets go of the exchange, and writes how it goes on. */
+    void (*save)(struct exchange *exchange, struct pack *out);
+    /* Goes on with an exchange that was saved, perhaps by another process; of a stream that has
+     * begun, parts may be unsent. False: it cannot, and has let go of it. */
+    bool (*restore)(struct exchange *exchange, struct slice saved);
     /* A part that exchange_part() did not send at once is with the socket, or all that was unsent
      * is. May end the exchange, but must not send a part. */
     void (*sent)(struct exchange *exchange);
@@ -86,7 +96,9 @@ struct conn_shared {
     uint32_t body_max_bytes;
     bool uses_io_uring; /* where the kernel offers it */
     bool is_draining;
+    bool is_holding;                  /* nothing more is read, and no request begun (handover.h) */
     uint64_t open;                    /* connections */
+    uint64_t to_come;                 /* more that are open, and not restored yet */
     void (*on_closed)(void *context); /* after each connection that is gone */
     void *on_closed_context;
     struct sender *sender;         /* NULL: each connection writes by itself */
@@ -94,6 +106,7 @@ struct conn_shared {
     char *read_buffer;             /* CONN_READ_BYTES */
     struct list resuming;          /* connections with requests to be served, by turns */
     struct turn_task resume;       /* serves some of them */
+    struct list sendings;          /* what libuv sends, oldest first; of all connections */
     struct list held;              /* connections that were read in this turn, and have more */
     struct turn_task release;      /* lets them read again */
 };

@@ -3,10 +3,14 @@
  *
  *   conn.c     its life: accept, read, parse, deadlines, close
  *   sending.c  what it sends: replies, and streams in parts
+ *   handover.c  all of that for another process, and from it
  */
 #pragma once
 
 #include "http/conn.h"
+
+/* What conn->unsent is between a stream's first unsent part and the next look. */
+#define UNSENT_UNKNOWN UINT32_MAX
 
 enum conn_state {
     CONN_READING,
@@ -14,6 +18,7 @@ enum conn_state {
     CONN_STREAMING,
     CONN_SENDING,
     CONN_LINGERING,
+    CONN_SAVED, /* it is handed over */
     CONN_CLOSED,
 };
 
@@ -31,17 +36,28 @@ struct conn {
     struct request *request; /* a request that has come in part */
     struct inbuf in;         /* its bytes, or those of pipelined requests */
     uint32_t fed;            /* bytes of `in` that the parser has seen */
-    uint32_t unsent;         /* while sending: what was left at the last look */
+    uint32_t unsent;         /* while sending: what was left at the last look, or UNSENT_UNKNOWN */
     uint32_t parts_unsent;   /* bytes of a stream's parts that the socket did not take yet */
     uint32_t read_turn;      /* the turn in which it was read */
     uint16_t queued;         /* while the sender has the reply: its handle, else 0 */
     uint8_t state;
-    bool is_running; /* run() is at work: a reply must not start it again */
-    bool is_ahead;   /* run() has bytes of the next request */
-    bool is_paused;  /* does not read */
-    bool is_eof;     /* the client sends nothing more */
-    uint8_t stalls;  /* of a stream: deadlines in a row at which nothing more was taken */
+    bool is_running : 1; /* run() is at work: a reply must not start it again */
+    bool is_ahead : 1;   /* run() has bytes of the next request */
+    bool is_paused : 1;  /* does not read */
+    bool is_eof : 1;     /* the client sends nothing more */
+    bool is_told : 1;    /* 100 Continue, for the request that has come in part */
+    uint8_t stalls;      /* of a stream: deadlines in a row at which nothing more was taken */
     struct peer peer;
+};
+
+/* A write that the socket did not take at once. */
+struct sending {
+    uv_write_t write;
+    struct list link;     /* in shared->sendings */
+    struct sending *next; /* of its connection's, when they are saved */
+    struct reply *reply;
+    uint32_t rest_bytes; /* of the reply: its end */
+    uint32_t part_bytes; /* of a part: what it counts in parts_unsent; else 0 */
 };
 
 static inline struct conn *conn_of(struct exchange *exchange) {
@@ -63,9 +79,24 @@ void conn_set_deadline(struct conn *conn, uint64_t after_ms);
 void conn_stop_waiting(struct conn *conn);
 /* Its next requests are served when it is its turn. */
 void conn_resume_later(struct conn *conn);
+/* Reads, unless it must not now. */
+void conn_read(struct conn *conn);
+/* A connection whose socket is `fd`, which passes over to it: it does not read yet, and has no
+ * deadline. NULL, and `*error` set, on failure. */
+struct conn *conn_open(struct conn_shared *shared, int fd, bool is_unix, int *error);
+/* Reads again after a pause. */
+void conn_read_on(struct conn *conn);
+/* Goes on with what is kept in `in`. */
+void conn_run(struct conn *conn);
 
 /* --- sending.c -------------------------------------------------------------------------------- */
 
+/* The reply is out. */
+void conn_reply_sent(struct conn *conn, bool close);
+/* Lets libuv send the reply from `sent` on. */
+void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent);
+/* The rest of a reply must get on, or the connection closes. */
+void conn_watch_progress(struct conn *conn);
 /* sender_done */
 void conn_queue_sent(void *owner, struct reply *reply, int sent);
 /* Closes a stream whose client is too slow. */

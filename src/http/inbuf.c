@@ -40,6 +40,17 @@ bool inbuf_keep(struct inbuf *in, const char *data, size_t len) {
     return true;
 }
 
+bool inbuf_restore(struct inbuf *in, const char *data, size_t len) {
+    assert(!in->data);
+    in->data = malloc(len);
+    if (!in->data)
+        return false;
+    budget_take(len);
+    memcpy(in->data, data, len);
+    in->cap = in->len = (uint32_t)len;
+    return true;
+}
+
 bool inbuf_append(struct inbuf *in, const char *data, size_t len) {
     size_t cap = in->cap ? in->cap : START_BYTES;
     while (cap < in->len + len)

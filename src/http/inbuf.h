@@ -23,5 +23,9 @@ bool inbuf_reserve(struct inbuf *in, size_t cap);
 /* Keeps `len` bytes of `data`, which may be a part of it, as the whole; false as above. */
 bool inbuf_keep(struct inbuf *in, const char *data, size_t len);
 
+/* Fills an empty one, whatever is left of BUFFER_SIZE: another process has counted these bytes
+ * before. False when memory is out. */
+bool inbuf_restore(struct inbuf *in, const char *data, size_t len);
+
 /* Keeps bytes behind those that are there already; false as above. */
 bool inbuf_append(struct inbuf *in, const char *data, size_t len);

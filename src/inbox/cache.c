@@ -31,6 +31,7 @@ void cache_touch(struct inbox *inbox, struct channel *channel) {
 void cache_forget(struct inbox *inbox, struct channel *channel) {
     if (inbox->mode->forgotten)
         inbox->mode->forgotten(inbox, channel);
+    inbox->has_forgotten |= channel->is_loaded;
     views_free(inbox, channel);
     consumers_free(inbox, channel);
     table_remove(&inbox->channels, &channel->node);

@@ -277,6 +277,7 @@ bool inbox_forget_consumer(struct inbox *inbox, struct slice name, struct slice 
         consumer_drop(inbox, consumer);
     poll->state = POLL_FORGETTING;
     poll->forgetting = cursors;
+    inbox->writes++;
     operation_start(inbox, channel, cursors);
     return true;
 }
@@ -294,6 +295,7 @@ static void on_done(struct store_op *op) {
         saved(inbox, channel->consumers, cursors);
     else
         forgotten(inbox, channel, cursors);
+    inbox->writes -= cursors->action == CURSORS_FORGET && !is_save;
     free(cursors->list);
     free(cursors);
     cache_unpin(inbox, channel);

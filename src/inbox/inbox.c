@@ -25,8 +25,10 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
         return;
     struct channel *channel =
         cache_get(inbox, append->hash, (struct slice){append->name, append->name_len});
-    if (!channel)
-        return; /* no memory, so nobody waits on it */
+    if (!channel) { /* no memory, so nobody waits on it */
+        inbox->has_forgotten = true;
+        return;
+    }
     cache_touch(inbox, channel);
     uint64_t before = append->updates[first]->ts - 1;
     if (channel->is_loaded && before != channel->total)
@@ -135,6 +137,7 @@ static void free_append(struct store_append *append) {
 static void on_append(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_append *append = container_of(op, struct store_append, op);
+    inbox->writes--;
     if (!append->error) {
         for (uint32_t i = next_stored(append, 0); i < append->count;
              i = next_stored(append, i + 1)) {
@@ -179,6 +182,7 @@ struct store_append *inbox_push(struct inbox *inbox, struct slice channel, struc
     append->deliveries = copy;
     append->only = update;
     append->updates = &append->only;
+    inbox->writes++;
     store_append(inbox->store, append);
     return append;
 }
@@ -196,6 +200,7 @@ struct store_append *inbox_push_batch(struct inbox *inbox, struct slice channel,
     }
     append->updates = updates;
     append->deliveries = deliveries;
+    inbox->writes++;
     store_append(inbox->store, append);
     return append;
 }
@@ -217,6 +222,7 @@ void inbox_note_purge(struct inbox *inbox, uint64_t hash, uint64_t gone) {
 static void on_purge(struct store_op *op) {
     struct inbox *inbox = op->context;
     struct store_purge *purge = container_of(op, struct store_purge, op);
+    inbox->writes--;
     if (!purge->error) {
         struct channel *channel =
             cache_find(inbox, purge->hash, (struct slice){purge->name, purge->name_len});
@@ -241,6 +247,7 @@ struct store_purge *inbox_purge(struct inbox *inbox, struct slice channel, uint6
         .name_len = (uint16_t)channel.len,
     };
     memcpy(purge->name, channel.data, channel.len);
+    inbox->writes++;
     store_purge(inbox->store, purge);
     return purge;
 }
@@ -294,6 +301,65 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     }
     poll->state = POLL_IDLE;
     consumer_leave(inbox, poll);
+}
+
+bool inbox_is_writing(const struct inbox *inbox) {
+    return inbox->writes;
+}
+
+bool inbox_can_take_out(const struct inbox *inbox, const struct poll *poll) {
+    bool is_with_store = poll->state == POLL_LOADING || poll->state == POLL_READING;
+    return poll->state == POLL_PARKED || poll->state == POLL_HELD ||
+           (inbox->follow && is_with_store);
+}
+
+/* NULL: it is being read for the poll. */
+static const struct channel *channel_of(const struct poll *poll) {
+    return poll->state == POLL_READING                  ? NULL
+           : poll->state == POLL_PARKED && poll->filter ? poll->view->channel
+                                                        : poll->channel;
+}
+
+void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *place) {
+    const struct channel *channel = channel_of(poll);
+    struct slice name = channel ? (struct slice){channel->name, channel->name_len}
+                                : (struct slice){poll->read->name, poll->read->name_len};
+    place->is_known = channel && channel->is_loaded && !inbox->follow;
+    place->total = place->is_known ? channel->total : 0;
+    place->epoch = place->is_known ? channel->epoch : 0;
+    place->channel_len = (uint16_t)name.len;
+    memcpy(place->channel, name.data, name.len);
+    bool has_consumer = poll->is_named && !poll->consumer->is_gone;
+    place->consumer_len = has_consumer ? poll->consumer->name_len : 0;
+    if (has_consumer)
+        memcpy(place->consumer, poll->consumer->name, place->consumer_len);
+    poll->has_position |= poll->state == POLL_PARKED || poll->state == POLL_HELD;
+    inbox_cancel(inbox, poll);
+}
+
+/* The channel need not be read to know what it is at: a push since then would have left it in
+ * memory. Should that be wrong all the same, the next push tells. */
+static void recall(struct inbox *inbox, struct slice name, const struct poll_place *place) {
+    struct channel *channel = cache_get(inbox, hash_of(name), name);
+    if (!channel || channel->is_loaded || channel->is_loading)
+        return;
+    channel->is_loaded = true;
+    channel->total = place->total;
+    channel->epoch = place->epoch;
+}
+
+bool inbox_put_back(struct inbox *inbox, struct poll *poll, const struct poll_place *place) {
+    struct slice channel = {place->channel, place->channel_len};
+    struct slice consumer = {place->consumer, place->consumer_len};
+    uint32_t skipped = poll->skipped;
+    bool was_parked = poll->was_parked;
+    poll_begin(poll);
+    poll->skipped = skipped;
+    poll->was_parked = was_parked;
+    if (place->is_known && !inbox->follow && !inbox->has_forgotten)
+        recall(inbox, channel, place);
+    return consumer.len ? poll_as(inbox, channel, poll, consumer)
+                        : inbox->mode->poll(inbox, hash_of(channel), channel, poll);
 }
 
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {

@@ -66,6 +66,7 @@ struct inbox {
     struct turn_task wake; /* answers some of these polls */
     uint32_t turn;         /* the turn of the loop in which this many more polls may be answered: */
     uint32_t answers_left;
+    uint32_t writes;          /* pushes, purges and what is to be forgotten, that are under way */
     uint32_t reads_abandoned; /* their polls were cancelled; those under way have it as the owner */
     struct update **picked;   /* room for the updates of one answer, */
     bool *wanted;             /* and for what a filter says of those of a page */
@@ -73,6 +74,7 @@ struct inbox {
     struct table views;     /* struct view: of all channels */
     struct table consumers; /* struct consumer: the same */
     struct keeper *keeper;  /* consumers.c's */
+    bool has_forgotten;     /* what a channel was at: a push may have come since a poll knew it */
     uint64_t purges;        /* inbox_purges() */
     struct purged {
         uint64_t hash, gone;
@@ -148,6 +150,8 @@ void poll_skip(struct poll *poll, uint64_t count);
 
 /* A poll begins: sets what is the inbox's of it. */
 void poll_begin(struct poll *poll);
+/* inbox_poll_as() of a poll that has begun. */
+bool poll_as(struct inbox *inbox, struct slice channel, struct poll *poll, struct slice consumer);
 /* Ends it; a stream's poll is held. `channel` may be NULL with an error, or without a stream. */
 void poll_finish(struct inbox *inbox, struct channel *channel, struct poll *poll,
                  struct answer *answer);

@@ -232,6 +232,7 @@ struct store_options {
     int64_t ttl_ms;
     uint64_t max_bytes;                           /* 0: none */
     int64_t (*wall_ms)(void), (*steady_ms)(void); /* base/clock.h; tests move them */
+    void (*at_work)(void); /* opening takes long, and gets on; NULL: nobody wants to know */
 };
 
 struct store;
@@ -245,6 +246,7 @@ struct store_ops {
     int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
     enum store_error (*health)(struct store *store, struct buf *line);
+    void (*settle)(struct store *store, void (*settled)(void)); /* NULL: there is nothing to do */
     /* Of a shared store; else NULL. */
     void (*listen)(struct store *store, const struct store_events *events);
     void (*watch)(struct store *store, struct store_watch *watch);
@@ -285,6 +287,15 @@ static inline int64_t store_now_ms(const struct store *store) {
  * loop. No operation may be started after this. */
 static inline void store_close(struct store *store, void (*closed)(void *context), void *context) {
     store->ops->close(store, closed, context);
+}
+
+/* Does now, beside its operations, what closing would have to do, so that that takes less time, and
+ * calls `settled` on the loop, now or later; not once it is being closed. One at a time. */
+static inline void store_settle(struct store *store, void (*settled)(void)) {
+    if (store->ops->settle)
+        store->ops->settle(store, settled);
+    else
+        settled();
 }
 
 static inline bool store_is_shared(const struct store *store) {

@@ -11,6 +11,7 @@
 #include "base/turn.h"
 #include "sqlite/data_lock.h"
 #include "sqlite/data_stamp.h"
+#include "sqlite/log_file.h"
 #include "sqlite/update_log.h"
 
 #include <inttypes.h>
@@ -49,6 +50,7 @@ struct sqlite_store {
     int open_handles;
     void (*closed)(void *context);
     void *closed_context;
+    void (*settled)(void);
 
     /* Under the lock. */
     uv_mutex_t mutex;
@@ -57,6 +59,7 @@ struct sqlite_store {
     struct list done;  /* to be answered, in the order in which they were done */
     size_t done_bytes; /* of the updates read in them: then reads wait for the loop */
     bool is_waiting, stop;
+    bool is_settling, is_settled;
     struct store_stats stats;
 };
 
@@ -77,6 +80,8 @@ static bool must_wait(const struct sqlite_store *store, const struct work *work)
     if (!list_empty(&work->appends) || !list_empty(&store->appends) ||
         !list_empty(&work->cursors) || !list_empty(&store->cursors) || !list_empty(&work->purges) ||
         !list_empty(&store->purges))
+        return false;
+    if (store->is_settling)
         return false;
     bool is_full = store->done_bytes >= READ_TURN_BYTES;
     bool has_reads = !list_empty(&work->reads) || !list_empty(&store->reads);
@@ -229,6 +234,20 @@ static void do_commits(struct sqlite_store *store, struct work *work, struct lis
     update_log_purge_some(store->log);
 }
 
+/* Does a slice of what closing would have to do, if somebody waits for that. */
+static void settle_some(struct sqlite_store *store) {
+    uv_mutex_lock(&store->mutex);
+    bool is_settling = store->is_settling;
+    uv_mutex_unlock(&store->mutex);
+    if (!is_settling || update_log_settle(store->log))
+        return;
+    uv_mutex_lock(&store->mutex);
+    store->is_settling = false;
+    store->is_settled = true;
+    uv_mutex_unlock(&store->mutex);
+    uv_async_send(&store->async);
+}
+
 static void init_work(struct work *work) {
     list_init(&work->reads);
     list_init(&work->cursors);
@@ -258,6 +277,7 @@ static void run_store(void *context) {
         }
         if (has_commits)
             do_commits(store, &work, &batch, &stats);
+        settle_some(store);
         is_busy = false;
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
         if (!had_work || is_due) {
@@ -416,9 +436,33 @@ static void answer_all(struct sqlite_store *store) {
     answer(&store->answers, UINT32_MAX);
 }
 
+static void settle(struct store *base, void (*settled)(void)) {
+    struct sqlite_store *store = store_of(base);
+    if (!store->has_thread) {
+        settled();
+        return;
+    }
+    store->settled = settled;
+    uv_mutex_lock(&store->mutex);
+    store->is_settling = true;
+    if (store->is_waiting)
+        uv_cond_signal(&store->wake);
+    uv_mutex_unlock(&store->mutex);
+}
+
+static void tell_settled(struct sqlite_store *store) {
+    uv_mutex_lock(&store->mutex);
+    bool is_settled = store->is_settled;
+    store->is_settled = false;
+    uv_mutex_unlock(&store->mutex);
+    if (is_settled)
+        store->settled();
+}
+
 static void on_async(uv_async_t *async) {
     struct sqlite_store *store = container_of(async, struct sqlite_store, async);
     if (!store->closed) {
+        tell_settled(store);
         if (!turn_is_due(&store->go_on))
             answer_some(store);
         return;
@@ -527,6 +571,7 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
                                          .stats = get_stats,
                                          .now_ms = get_now_ms,
                                          .health = get_health,
+                                         .settle = settle,
                                          .close = close_store};
     struct sqlite_store *store = calloc(1, sizeof *store);
     if (!store) {
@@ -552,4 +597,11 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     snprintf(error, error_size, "out of memory for a second thread");
     close_log(store);
     return NULL;
+}
+
+bool store_sqlite_knows(const char *path, char *error, size_t error_size) {
+    struct log_file file;
+    bool ok = log_file_open_to_read(&file, path, false, error, error_size);
+    log_file_close(&file);
+    return ok;
 }

@@ -611,6 +611,15 @@ static void write_checkpoint(struct update_log *log) {
     }
 }
 
+bool update_log_settle(struct update_log *log) {
+    if (!log->checkpoint.is_open && log->entries.dirty_count > IDLE_ROWS)
+        checkpoint_open(&log->checkpoint);
+    if (log->checkpoint.is_open && update_log_maintain(log, false))
+        return true;
+    wal_copy(&log->wal, look_at_clock(log).steady_ms);
+    return false;
+}
+
 /* What a start reads, mends and prepares. False with one line in `error` on failure. */
 static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t error_size) {
     const struct store_options *options = &log->options;

@@ -54,6 +54,9 @@ bool update_log_purge_some(struct update_log *log);
 /* Does one operation on the cursors of a channel's consumers. */
 void update_log_cursors(struct update_log *log, struct store_cursors *cursors);
 
+/* Does a slice of what update_log_close() would have to do; true while there is more. */
+bool update_log_settle(struct update_log *log);
+
 /* Does a slice of maintenance; true while there is more to do at once. `is_idle`: there is nothing
  * else to do, so be thorough. */
 bool update_log_maintain(struct update_log *log, bool is_idle);

@@ -17,6 +17,7 @@ enum {
 
 struct upgrade {
     struct log_file *file;
+    const struct store_options *options;
     sqlite3_stmt *next, *move, *delete;
     int64_t last_at, last_born; /* of the row that moved last; 0: none has */
     int64_t wal_bytes;
@@ -63,7 +64,10 @@ static void tell(struct upgrade *upgrade) {
              log_number((uint64_t)upgrade->rows).text, NULL);
 }
 
+/* `bytes` more are written. */
 static void bound_wal(struct upgrade *upgrade, int64_t bytes) {
+    if (upgrade->options->at_work)
+        upgrade->options->at_work();
     upgrade->wal_bytes += bytes;
     if (upgrade->wal_bytes < WAL_BYTES)
         return;
@@ -160,7 +164,7 @@ static bool change_tables(struct log_file *file) {
 
 bool upgrade_file(struct log_file *file, const struct store_options *options, char *error,
                   size_t error_size) {
-    struct upgrade upgrade = {.file = file};
+    struct upgrade upgrade = {.file = file, .options = options};
     int64_t is_under_way = 0;
     bool ok = (file->version != 1 || change_tables(file)) &&
               log_file_query(file, "SELECT count(*) FROM sqlite_schema WHERE name = 'update_log_1'",

@@ -57,7 +57,7 @@ def parse_address(text):
 class Server:
     """`longline serve` in its own directory, on a free port."""
 
-    def __init__(self, directory: Path, flags=(), descriptors=None, **settings):
+    def __init__(self, directory: Path, flags=(), descriptors=None, binary=BINARY, pass_on=None, **settings):
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
         self.data_path = Path(settings.get("DATA_PATH") or directory / "longline.db")
@@ -69,6 +69,8 @@ class Server:
         }
         self.flags = list(flags)
         self.descriptors = descriptors
+        self.binary = binary
+        self.pass_on = pass_on  # sockets, as systemd does
         self.log_path = directory / "stderr.log"
         self.stdout = subprocess.DEVNULL
         self.channels = set()
@@ -84,13 +86,13 @@ class Server:
         assert self.process is None
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", *self.flags],
+                [self.binary, "serve", *self.flags],
                 cwd=self.directory,
                 env=environment(self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=self.stdout,
                 stderr=log,
-                preexec_fn=self._limit_descriptors if self.descriptors else None,
+                preexec_fn=self._prepare if self.descriptors or self.pass_on else None,
             )
 
     def start(self):
@@ -113,11 +115,33 @@ class Server:
         self.settings["LISTEN"] = ",".join(self.addresses)
         return self
 
-    def _limit_descriptors(self):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+    def _prepare(self):
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+        if self.pass_on:  # LISTEN_PID is not known before, so the program is started from here
+            settings = {**environment(self.settings), **self.pass_on()}
+            os.execve(self.binary, [self.binary, "serve", *self.flags], settings)
 
     def send_signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
+
+    def upgraded(self):
+        """How often it has become another program."""
+        return self.log().count(" upgraded from=")
+
+    def begin_upgrade(self):
+        """Sends SIGUSR2. Returns what waits until it is the other program."""
+        before = self.upgraded()
+        self.send_signal(signal.SIGUSR2)
+
+        def is_done():
+            assert self.process.poll() is None, f"it died: {self.process.returncode}\n{self.log_tail()}"
+            return self.upgraded() > before
+
+        return lambda: wait_until(is_done, "the upgrade")
+
+    def upgrade(self):
+        self.begin_upgrade()()
 
     def wait_for_exit(self, timeout_s=STOP_S):
         """Waits for the process to end and returns its exit code."""

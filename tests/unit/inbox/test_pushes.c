@@ -24,8 +24,11 @@ static void test_push(void **state) {
     fake_answer_append(STORE_OK);
     run_wakes();
     check_answer(waiter, 2, 2, 2, 0);
+    assert_false(inbox_is_writing(inbox));
     inbox_cancel_push(push("a"));
+    assert_true(inbox_is_writing(inbox));
     fake_answer_append(STORE_OK);
+    assert_false(inbox_is_writing(inbox));
     assert_int_equal(pushes_without_owner, 1);
     check_answer(ask(0, "a", 2), 3, 3, 3, 0);
 }

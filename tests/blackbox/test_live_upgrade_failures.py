@@ -1,0 +1,372 @@
+"""SIGUSR2 where something goes wrong: the server serves on, whichever program that is, and says why."""
+
+import json
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from http_client import Client
+from longline_server import BINARY, environment, wait_until
+from streams import Stream
+from test_live_upgrade import HEAD, next_update, poll
+from test_upgrade import write_old_file
+
+pytestmark = pytest.mark.providers("sqlite", "redis")
+
+
+# --- What does not start ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replaceable(start, tmp_path):
+    """A server whose program is a file of its own, and a function that replaces that."""
+    path = tmp_path / "longline"
+    os.symlink(BINARY, path)
+    server = start(binary=path, LISTEN=f"127.0.0.1:0,unix:{tmp_path}/socket")
+
+    def replace(script, mode=0o755):
+        """By a shell script, in which $LONGLINE is the present program."""
+        new = tmp_path / "new"
+        new.write_text(f"#!/bin/sh\nLONGLINE={BINARY}\n{script}\n")
+        new.chmod(mode)
+        os.rename(new, path)
+
+    server.replace = replace
+    return server
+
+
+IS_CHECK = '[ "$2" = --check-upgrade ]'
+
+
+def refused(server, *reasons):
+    """Sends SIGUSR2, which must come to nothing; a poll and a stream do not notice."""
+    channel = server.channel()
+    with poll(server, channel + "?sleep=60") as client, Stream(server, channel + "?feed=sse") as stream:
+        before = server.log().count("upgrade failed")
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: server.log().count("upgrade failed") > before, "the refusal")
+        server.push(channel, '{"n":1}')
+        assert client.read_reply().updates == [{"n": 1}] and next_update(stream) == {"n": 1}
+    line = server.log().split("upgrade failed")[-1].splitlines()[0]
+    for reason in reasons:
+        assert reason in line, line
+
+
+def test_a_program_that_does_not_start_changes_nothing(replaceable):
+    server = replaceable
+    server.replace("echo cannot find my library >&2; exit 127")
+    refused(server, "it exits with 127", "cannot find my library")
+    server.replace("exit 0")
+    refused(server, "it is not longline")
+    server.replace("kill -9 $$")
+    refused(server, "signal 9")
+    server.replace("", mode=0o644)
+    refused(server, "permission denied")
+    server.replace('exec $LONGLINE serve --no-such-setting 1')
+    refused(server, "unknown flag")
+    server.replace('shift 3; exec $LONGLINE serve --check-upgrade 0 "$@"')
+    refused(server, "so different")
+    os.unlink(server.binary)
+    refused(server, "no such file")
+    os.symlink(BINARY, server.binary)
+    server.upgrade()
+
+
+def test_a_program_that_hangs_changes_nothing(replaceable):
+    replaceable.replace("sleep 1000")
+    refused(replaceable, "did not answer within 10 s")
+
+
+def test_a_program_older_than_the_data_file_changes_nothing(replaceable):
+    server = replaceable
+    server.push(server.channel())
+    with sqlite3.connect(server.data_path) as database:
+        database.execute("PRAGMA user_version = 77")
+    refused(server, "schema version 77")
+    with sqlite3.connect(server.data_path) as database:
+        database.execute("PRAGMA user_version = 2")
+    server.upgrade()
+
+
+# Preloaded into a program, it lets the disk take its time.
+SLOW_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+static int slowly(const char *name, int fd) {
+    usleep(100000);
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
+}
+int fsync(int fd) { return slowly("fsync", fd); }
+int fdatasync(int fd) { return slowly("fdatasync", fd); }
+"""
+
+
+def preload(directory, source):
+    """The settings of a program with this library in it."""
+    library = directory / "preloaded.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=source, text=True, check=True)
+    return {"LD_PRELOAD": library, "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+
+def test_a_push_whose_client_has_gone_is_seen(start, tmp_path):
+    """It is stored while nobody waits for its reply, and a poll waits for it."""
+    server = start(**preload(tmp_path, SLOW_DISK))
+    channel = server.channel()
+    with poll(server, channel + "?ts=now&sleep=60&where=body.is:none"):
+        server.wait_for_parked(1)
+        server.send_signal(signal.SIGUSR2)
+        while not server.metric("longline_upgrades_total"):  # unanswered while it is held
+            with server.client() as client:
+                client.send_request("POST", channel, "{}")
+                server.get("/-/health")
+                client.abort()
+            for _ in range(20):
+                server.get("/-/health")
+        wait_until(lambda: server.get(channel + "?ts=now").ts == server.metric("longline_pushes_total") > 0, "the last push")
+
+
+# Preloaded into a program, it keeps that from locking its data file, but not the one behind it.
+FAILS = """
+#include <errno.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void forget(void) { unsetenv("LD_PRELOAD"); }
+int flock(int fd, int operation) { errno = EWOULDBLOCK; return fd < 0 || operation ? -1 : -1; }
+"""
+# The same for the last of its listening sockets, when it has taken over all others.
+FAILS_LATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+__attribute__((constructor)) static void forget(void) { unsetenv("LD_PRELOAD"); }
+int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) {
+    int is_listening = 0, domain = 0;
+    socklen_t len = sizeof(int);
+    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len);
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    if (!is_listening || domain != AF_UNIX)
+        return ((int (*)(int, int, int, struct epoll_event *))dlsym(RTLD_NEXT, "epoll_ctl"))(epoll, operation, fd, event);
+    errno = EPERM;
+    return -1;
+}
+"""
+
+
+def fails_with(library):
+    return f'''if {IS_CHECK}; then exec $LONGLINE "$@"; fi
+        ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD={library} exec $LONGLINE "$@" '''
+
+
+def test_a_program_that_fails_after_its_check_gives_back(replaceable, tmp_path):
+    """It has the sockets already when it finds that it cannot start."""
+    server = replaceable
+    server.replace(fails_with(preload(tmp_path, FAILS)["LD_PRELOAD"]))
+    refused(server, "did not start: ", "is in use by another longline process")
+    server.replace(fails_with(preload(tmp_path, FAILS_LATE)["LD_PRELOAD"]))
+    refused(server, "did not start: ", "cannot take over the listening sockets: operation not permitted")
+    with Client(f"{tmp_path}/socket") as client, server.client() as other:
+        assert client.get("/-/health").status == other.get("/-/health").status == 200
+    server.replace(f'if {IS_CHECK}; then rm "$0"; exec $LONGLINE "$@"; fi')
+    refused(server, "No such file")
+    assert server.upgraded() == server.metric("longline_upgrades_total") == 0
+    os.symlink(BINARY, server.binary)
+    server.upgrade()
+    assert server.metric("longline_upgrades_total") == 1
+
+
+def test_without_a_way_back_it_refuses(tmp_path):
+    inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount anything")
+    settings = environment({"LISTEN": f"unix:{tmp_path}/socket", "DATA_PATH": tmp_path / "longline.db"})
+    log = tmp_path / "log"
+    with open(log, "wb") as file, subprocess.Popen([*inside, BINARY, "serve"], env=settings, stderr=file) as process:
+        try:
+            wait_until(lambda: b"listening" in log.read_bytes(), "the start")
+            process.send_signal(signal.SIGUSR2)
+            wait_until(lambda: b"/proc/self/exe cannot be opened" in log.read_bytes(), "the refusal")
+            with Client(f"{tmp_path}/socket") as client:
+                assert client.post("/without-proc", "{}").total == 1
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+
+
+# Preloaded into a program, the disk answers nothing as long as that file is there.
+STUCK_DISK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int when_it_gets_on(const char *name, int fd) {
+    while (access(getenv("STUCK"), F_OK) == 0)
+        usleep(10000);
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
+}
+int fsync(int fd) { return when_it_gets_on("fsync", fd); }
+int fdatasync(int fd) { return when_it_gets_on("fdatasync", fd); }
+"""
+
+
+def test_a_store_that_does_not_get_on_refuses(start, tmp_path):
+    stuck = tmp_path / "stuck"
+    server = start(**preload(tmp_path, STUCK_DISK), STUCK=stuck)
+    channel = server.channel()
+    server.push(channel, '{"n":0}')
+    with poll(server, channel + "?ts=1&sleep=60") as waiting, server.client() as sender:
+        server.wait_for_parked(1)
+        stuck.touch()
+        sender.send_request("POST", channel, '{"n":1}')
+        wait_until(lambda: server.metric("longline_buffer_bytes") > 0, "the push")
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "the store does not get on" in server.log(), "the refusal", 30)
+        assert server.get("/-/health").status == 200
+        stuck.unlink()
+        assert sender.read_reply().body == b"OK" and waiting.read_reply().updates == [{"n": 1}]
+    server.upgrade()
+
+
+def test_memory_refuses(start):
+    server = start(DATA_PROVIDER="memory")
+    channel = server.channel()
+    server.push(channel, '{"n":1}')
+    refused(server, "DATA_PROVIDER=memory")
+    assert server.get(channel).updates == [{"n": 1}]
+
+
+def test_a_store_in_trouble_refuses(start):
+    """Closed, its file could not be opened again."""
+    server = start(LOG_LEVEL="info")
+    channel = server.channel()
+    for n in range(60):
+        server.push(channel, json.dumps({"n": n, "blob": "x" * 10_000}))
+    with poll(server, channel + "?ts=60&sleep=60") as client:
+        server.wait_for_parked(1)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))
+        assert server.post(channel, json.dumps({"blob": "x" * 50_000})).status == 503
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgrade failed" in server.log(), "the refusal")
+        assert "the data file cannot be written: " in server.log()
+        assert server.get(channel + "?ts=59").updates[0]["n"] == 59 and server.metric("longline_polls_parked") == 1
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_until(lambda: server.post(channel, '{"n":60}').status == 200, "the room")
+        assert client.read_reply().updates == [{"n": 60}]
+    server.upgrade()
+    assert server.get(channel + "?ts=60").updates == [{"n": 60}]
+
+
+def test_a_state_of_another_version_keeps_the_listening_sockets(replaceable):
+    """Its connections are closed, none is refused."""
+    server = replaceable
+    server.replace(f"""if {IS_CHECK}; then exec $LONGLINE "$@"; fi
+        printf 9 | dd of=/proc/self/fd/${{LONGLINE_HANDOVER%% *}} bs=1 seek=8 conv=notrunc 2>/dev/null
+        exec $LONGLINE "$@" """)
+    with server.client() as idle, poll(server, server.channel() + "?sleep=60") as waiting:
+        idle.get("/-/health")
+        server.wait_for_parked(1)
+        server.upgrade()
+        assert (idle.read_to_end(), waiting.read_to_end()) == (b"", b"")
+    assert "the connections could not be taken over" in server.log()
+    server.push(server.channel())
+
+
+def test_requests_that_do_not_end_keep_the_old_program(start, redis):
+    server = start(**redis.settings(REDIS_TIMEOUT=30_000), LOG_LEVEL="info")
+    channel = server.channel()
+    server.push(channel, '{"n":0}')
+    with poll(server, channel + "?ts=1&sleep=60") as waiting, server.client() as sender, server.client() as other:
+        server.wait_for_parked(1)
+        redis.freeze()
+        sender.send_request("POST", channel, '{"n":1}')
+        wait_until(lambda: server.metric("longline_buffer_bytes") > 0, "the push")
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "requests are under way that do not end" in server.log(), "the end", 30)
+        assert other.get("/-/health").status in (200, 503)
+        redis.thaw()
+        assert sender.read_reply().body == b"OK" and waiting.read_reply().updates == [{"n": 1}]
+        server.upgrade()
+        assert sender.get(channel + "?ts=1").updates == [{"n": 1}]
+
+
+def test_no_room_for_the_state_keeps_the_listening_sockets(start):
+    """Its file is larger than the process may write: connections are closed, none is refused."""
+    server = start()
+    channel = server.channel()
+    with server.client() as client:
+        client.send((HEAD % channel).encode() + b"Content-Length: 9000000\r\n\r\n" + b" " * 8_000_000)
+        wait_until(lambda: server.metric("longline_buffer_bytes") > 8_000_000, "the upload")
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+        server.upgrade()
+        assert client.read_to_end() == b""
+    assert "the connections cannot be handed over" in server.log()
+    server.push(channel)
+
+
+# --- What stands in the way -------------------------------------------------------------------------
+
+
+def test_an_older_data_file_is_upgraded_on_the_way(replaceable):
+    server = replaceable
+    name = server.channel()[1:]
+    old = server.directory / "old.db"
+    write_old_file(old, [name.encode()], 50, int(time.time() * 1000) - 60_000)
+    server.replace(f"""if {IS_CHECK}; then exec $LONGLINE "$@"; fi
+        rm -f {server.data_path}*; cp {old} {server.data_path}; exec $LONGLINE "$@" """)
+    with server.client() as client:
+        client.get("/-/health")
+        server.upgrade()
+        assert client.get(f"/{name}?ts=49").updates[0]["n"] == 50
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_it_is_checked_stops(replaceable, number):
+    replaceable.replace("sleep 1000")
+    with poll(replaceable, replaceable.channel() + "?sleep=60") as client:
+        replaceable.wait_for_parked(1)
+        replaceable.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgrade begins" in replaceable.log(), "the check")
+        replaceable.stop(number)
+        assert client.read_reply().status == 200
+
+
+# A shell would let the signals come.
+WAITS = """
+import os, sys, time
+_, folder, *program = sys.argv
+open(folder + "/begun", "w").close()
+while not os.path.exists(folder + "/go"):
+    time.sleep(0.01)
+os.execv(program[0], program)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_between_two_programs_waits_for_the_next(replaceable, tmp_path, number):
+    replaceable.replace(f"""if {IS_CHECK}; then exec $LONGLINE "$@"; fi
+        exec {sys.executable} -c '{WAITS}' {tmp_path} $LONGLINE "$@" """)
+    replaceable.send_signal(signal.SIGUSR2)
+    wait_until((tmp_path / "begun").exists, "the next program")
+    replaceable.send_signal(number)
+    (tmp_path / "go").touch()
+    assert replaceable.wait_for_exit() == 0
+
+
+def test_the_environment_keeps_nothing_of_it(replaceable, tmp_path):
+    """Neither of an upgrade, nor of one that came back."""
+    replaceable.upgrade()
+    replaceable.replace(f'if {IS_CHECK}; then rm "$0"; exec $LONGLINE "$@"; fi')
+    refused(replaceable, "No such file")
+    replaceable.replace(f"""if {IS_CHECK}; then env >{tmp_path}/environment; fi; exec $LONGLINE "$@" """)
+    replaceable.upgrade()
+    found = (tmp_path / "environment").read_text()
+    assert "DATA_PATH=" in found and "LONGLINE_HANDOVER" not in found and "LONGLINE_UPGRADE" not in found, found
