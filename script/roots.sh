@@ -89,13 +89,15 @@ in_box() {
     return "$status"
 }
 
+exec 3>&2 # where a failure is said, wherever it happens
+
 # The steps of a proof, on standard output; what they run says it in $work/log, which a failure shows.
 step() { printf '%s %s\n' "$(date -u +%H:%M:%S)" "$*"; }
 
 fail() {
     trap - ERR
-    printf 'FAILED: %s\n' "$*" >&2
-    tail -n 40 "$work/log" >&2 || true
+    printf 'FAILED: %s\n' "$*" >&3
+    tail -n 40 "$work/log" >&3 || true
     exit 1
 }
 
