@@ -1,13 +1,14 @@
 """What docs/operations.md says about the data file of a running server, its commands run as is."""
 
 import json
+import os
 import re
 import subprocess
 import threading
 
 import pytest
 
-from longline_server import REPOSITORY, wait_until
+from longline_server import BINARY, REPOSITORY, wait_until
 
 OPERATIONS = (REPOSITORY / "docs/operations.md").read_text()
 
@@ -22,7 +23,9 @@ def commands(section, language):
 
 
 def shell(server, script):
-    done = subprocess.run(["bash", "-euc", script], cwd=server.directory, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}", "DATA_PATH": "longline.db"}
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
