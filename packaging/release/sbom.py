@@ -18,6 +18,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import urllib.parse
 
 # What SPDX calls the licence of the code that we link in; Debian's copyright files have no such names. A library that
 # is new here must be added by hand.
@@ -79,7 +80,7 @@ def described(package, version, source, architecture):
             {
                 "referenceCategory": "PACKAGE-MANAGER",
                 "referenceType": "purl",
-                "referenceLocator": f"pkg:deb/debian/{package}@{version.replace('+', '%2B')}"
+                "referenceLocator": f"pkg:deb/debian/{package}@{urllib.parse.quote(version, safe='')}"
                 f"?arch={architecture}&upstream={source}",
             }
         ],
