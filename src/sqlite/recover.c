@@ -132,7 +132,7 @@ static bool mend(struct log_file *file, bool can_read_index, const struct store_
     if (ok && unknown) {
         snprintf(error, error_size,
                  "%s is damaged: the rows of %lld channels, of which the log has no update any"
-                 " more; restore a backup, or see \"A damaged file\" in the operations guide",
+                 " more; restore a backup, or see \"A damaged file\" in docs/data.md",
                  log_file_path(options), (long long)unknown);
         return false;
     }

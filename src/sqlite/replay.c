@@ -25,7 +25,7 @@ static bool refuse(struct replay *replay, int64_t seq, const char *why) {
         snprintf(
             replay->error, replay->error_size,
             "%s is damaged: %s (update_log.seq %lld); restore a backup, or see \"A damaged file\""
-            " in the operations guide",
+            " in docs/data.md",
             log_file_path(replay->options), why, (long long)seq);
     return false;
 }

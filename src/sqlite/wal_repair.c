@@ -415,7 +415,7 @@ enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, char
     if (state == WAL_DAMAGED)
         snprintf(error, error_size,
                  "%s is damaged (%s), with acknowledged updates behind it; restore a backup, or see"
-                 " \"A damaged file\" in the operations guide",
+                 " \"A damaged file\" in docs/data.md",
                  wal_path, why);
     else if (state == WAL_FAILED)
         snprintf(error, error_size, "%s cannot be mended: %s", wal_path, why);

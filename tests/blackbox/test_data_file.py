@@ -1,4 +1,4 @@
-"""What docs/operations.md says about the data file of a running server, its commands run as is."""
+"""What docs/ says about the data file of a running server, its commands run as is."""
 
 import json
 import os
@@ -10,16 +10,12 @@ import pytest
 
 from longline_server import BINARY, REPOSITORY, wait_until
 
-OPERATIONS = (REPOSITORY / "docs/operations.md").read_text()
+def commands(page, language):
+    """The blocks of this language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / page).read_text("utf-8"), re.M | re.S)
 
 
-def commands(section, language):
-    """The blocks of this language in a section of the document."""
-    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", OPERATIONS, re.M | re.S)[1]
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
-
-
-*BACKUPS, RESTORE = commands("Backup", "sh")
+*BACKUPS, RESTORE = commands("docs/backup.md", "sh")
 
 
 def shell(server, script):
@@ -83,7 +79,7 @@ def test_looking_into_the_data(start):
     server.push(channel, '{"action":"opened"}', {"X-GitHub-Event": "issues"})
     for app in ("mybot", "mybot", "twilio"):
         server.push(f"{channel}?appname={app}")
-    newest, largest, by_app = (sql.replace("SECRET", channel[1:]) for sql in commands("Looking into the data", "sql"))
+    newest, largest, by_app = (sql.replace("SECRET", channel[1:]) for sql in commands("docs/data.md", "sql"))
 
     def rows(sql):
         done = shell(server, f"sqlite3 -readonly -json longline.db <<'SQL'\n{sql}\nSQL\n")
@@ -114,7 +110,7 @@ def test_the_disk_that_an_update_takes(start):
     for _ in range(50):
         for channel in channels:
             server.push(channel, body, headers)
-    figure = int(re.search(r"188 bytes with four headers takes some (\d+) bytes", OPERATIONS)[1])
+    figure = int(re.search(r"188 bytes with four headers takes some (\d+) bytes", (REPOSITORY / "docs/sizing.md").read_text("utf-8"))[1])
     server.wait_for_metric("longline_store_updates", 1000)
 
     def grown():

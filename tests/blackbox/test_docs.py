@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from longline_server import REPOSITORY
+from longline_server import PATIENCE_S, REPOSITORY
 
 LIST = ["git", "ls-files", "*.md"]
 FILES = subprocess.check_output(LIST, cwd=REPOSITORY, text=True).split()
@@ -19,8 +19,9 @@ ENDS = re.compile(r"[.!?:][)\"*]*$")
 
 
 def prose(path):
-    """The text of a file. Its blocks of code are emptied, so that lines keep their numbers."""
-    return FENCE.sub(lambda block: "\n" * block[0].count("\n"), (REPOSITORY / path).read_text("utf-8"))
+    """The text of a file. Its blocks of code and its comments are emptied, so that lines keep their numbers."""
+    text = FENCE.sub(lambda block: "\n" * block[0].count("\n"), (REPOSITORY / path).read_text("utf-8"))
+    return re.sub(r"<!-- .*? -->", "", text)
 
 
 def anchor(heading):
@@ -59,9 +60,32 @@ def broken_lines(text):
         before = words
 
 
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", [*FILES, "llms.txt"])
 def test_every_link_of_a_document_works(path):
     assert not list(broken_links(path))
+
+
+def test_every_page_is_in_the_list_of_pages():
+    pages = {path for path in FILES if re.fullmatch(r"docs/[\w-]+\.md", path)} - {"docs/README.md"}
+    told = {"docs/" + link for link in LINK.findall(prose("docs/README.md"))}
+    assert pages - told == set()
+
+
+def test_llms_txt_has_the_form_that_its_readers_expect():
+    """A name, a summary, what matters, then lists of links: https://llmstxt.org."""
+    name, summary, *rest = (REPOSITORY / "llms.txt").read_text("utf-8").split("\n\n")
+    assert re.fullmatch(r"# \S+", name) and summary.startswith("> ")
+    sections = [part for part in rest if part.startswith("## ")]
+    lists = rest[rest.index(sections[0]) + 1 :: 2]
+    assert len(sections) == len(lists) == 3
+    for line in "\n".join(lists).strip().splitlines():
+        assert re.fullmatch(r"- \[[^]]+\]\([^)]+\): .+", line)
+
+
+def test_the_recording_is_what_a_server_answers(tmp_path):
+    picture = tmp_path / "picture.svg"
+    subprocess.run([REPOSITORY / "script/recording", picture], check=True, timeout=PATIENCE_S)
+    assert picture.read_text("utf-8") == (REPOSITORY / "docs/pictures/push-and-poll.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -188,10 +188,9 @@ def test_a_file_that_is_gone(serve, end):
     assert server.get(f"{channel}?ts=0&epoch={new}").updates == [{"life": 2}] * 5
 
 
-def commands(section, index):
-    """A block of shell commands of docs/operations.md."""
-    text = (REPOSITORY / "docs/operations.md").read_text("utf-8")
-    text = text[text.index(f"\n## {section}\n") :]
+def commands(index):
+    """A block of shell commands of docs/backup.md."""
+    text = (REPOSITORY / "docs/backup.md").read_text("utf-8")
     return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[index]
 
 
@@ -208,11 +207,11 @@ def test_a_backup_that_is_restored(serve, backup, end):
     channel, other = server.channel(), server.channel()
     fill(server, channel, 5)
     fill(server, other, 2)
-    run(server, commands("Backup", backup))
+    run(server, commands(backup))
     fill(server, channel, 4)
     epoch, same = epoch_of(server, channel), epoch_of(server, other)
     getattr(server, end)()
-    run(server, commands("Backup", 2))
+    run(server, commands(2))
     server.start()
     fill(server, channel, 7, life=2)
     new = epoch_of(server, channel)

@@ -2,13 +2,11 @@
 
 import os
 import re
-import shlex
 import subprocess
-from urllib.parse import quote
 
 import pytest
 
-from keys import new_keys
+from keys import after, new_keys
 from longline_server import REPOSITORY
 
 pytestmark = pytest.mark.providers("sqlite")  # test_by_hand.py runs on every store
@@ -82,12 +80,6 @@ def test_what_the_protocol_says_of_a_filter(module_server, filtered, example):
     assert ", ".join(str(update["n"]) for update in reply.updates) == example["brings"]
 
 
-def test_the_example_of_curl_and_a_filter(module_server, filtered):
-    text = (REPOSITORY / "docs/protocol.md").read_text("utf-8")
-    condition, reply = re.search(r"--data-urlencode 'where=(.*)'\n(.*)\n", text).groups()
-    assert module_server.get(f"{filtered}?ts=0&where={quote(condition, safe='')}").text == reply
-
-
 @pytest.fixture(scope="module")
 def three(module_server):
     channel = module_server.channel()
@@ -103,41 +95,14 @@ def test_what_the_protocol_says_of_a_poll(module_server, three, example):
     assert module_server.get(f"{channel}?{query}").text == reply
 
 
-# --- Consoles ---
-
-COMMAND = re.compile(r"\$ curl (?:-X (?P<method>\w+) )?(?P<url>\S+)$")
-VARIES = re.compile(r'"at":\d+')
+# --- Keys ---
 
 
-def consoles(section):
-    """The commands of a section's consoles that are one curl, each with the reply's body."""
-    text = (REPOSITORY / "docs/protocol.md").read_text("utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    for console in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        lines = console.splitlines()
-        assert len(lines) % 2 == 0, console
-        for command, body in zip(lines[::2], lines[1::2], strict=True):
-            found = COMMAND.match(command)
-            assert found, command
-            (url,) = shlex.split(found["url"])
-            yield found["method"] or "GET", url.removeprefix("$URL"), body
-
-
-def test_what_the_protocol_says_of_consumers(server, channel):
-    for n in range(1, 4):
-        server.push(channel, '{"n":%d}' % n)
-    examples = list(consoles("Consumers"))
-    assert len(examples) == 9
-    for method, behind, body in examples:
-        assert VARIES.sub("", server.request(method, channel + behind).text) == VARIES.sub("", body), (method, behind)
-
-
-def test_what_the_protocol_says_of_keys(server):
-    (first, *_) = vectors = list(examples("r_", "v_", "w_"))
-    server.push("/" + first["w_"], '{"n":1}')
-    told = list(consoles("Keys"))
-    assert (len(vectors), len(told)) == (3, 4)
-    for method, url, body in told:
-        assert server.request(method, url.removeprefix("http://localhost:3000")).text == body, (method, url)
+def test_the_keys_of_the_protocol_follow_from_each_other():
+    vectors = list(examples("r_", "v_", "w_"))
+    assert len(vectors) == 3
+    for row in vectors:
+        assert (row["v_"], row["w_"]) == (after(row["r_"]), after(row["v_"]))
 
 
 def test_what_each_kind_of_key_may_do(server, channel):

@@ -13,7 +13,7 @@ from redis_server import HOST, NO_ACCESS, UNREACHABLE, free_port
 from test_redis import P, all_names, away, check_serves, healthy, push_when_it_can
 
 MIB = 1 << 20
-OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+PAGE = Path(__file__).parents[2] / "docs/redis.md"
 
 
 def in_database(redis, number):
@@ -131,8 +131,8 @@ def test_a_user_who_may_not_write_is_said(locked_redis, start, rule):
 
 
 def documented_rights(*more):
-    """What docs/operations.md says that a user needs, as words of ACL SETUSER; `more` are the cases that it names."""
-    rows = re.findall(r"^\| (always|in a cluster|with `REDIS_WAIT`) \| `(.*)` \|$", OPERATIONS.read_text(), re.M)
+    """What docs/redis.md says that a user needs, as words of ACL SETUSER; `more` are the cases that it names."""
+    rows = re.findall(r"^\| (always|in a cluster|with `REDIS_WAIT`) \| `(.*)` \|$", PAGE.read_text(), re.M)
     words = " ".join(rights for case, rights in rows if case in ("always", *more)).split()
     return [word.replace("{prefix}", P).replace("\\|", "|") for word in words]
 

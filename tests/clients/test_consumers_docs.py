@@ -1,4 +1,4 @@
-"""The programs of docs/consumers.md, and README.md's loop, as they stand there: each can be left running."""
+"""The programs of docs/consumers.md, and the short loop of docs/start.md, as they stand there: each can be left running."""
 
 import ast
 import concurrent.futures
@@ -28,16 +28,16 @@ LANGUAGES = {
     "PHP": ("consumer.php", ["php"]),
     "Ruby": ("consumer.rb", ["ruby"]),
 }
-README = "README"
+SHORT = "the short loop"
 PATIENCE_S = 60
 
 
 def source_of(language):
-    """The program under the language's heading; README.md's is its first block of Python."""
-    text = (REPOSITORY / ("README.md" if language == README else "docs/consumers.md")).read_text("utf-8")
-    if language != README:
+    """The program under the language's heading; the short loop stands in docs/start.md."""
+    text = (REPOSITORY / ("docs/start.md" if language == SHORT else "docs/consumers.md")).read_text("utf-8")
+    if language != SHORT:
         [text] = re.findall(rf"^## {re.escape(language)}$(.*?)(?=^## |\Z)", text, re.M | re.S)
-    return re.search(r"^```\w+\n(.*?)^```$", text[text.index("In Python, with nothing") if language == README else 0 :], re.M | re.S)[1]
+    return re.search(r"^```\w+\n(.*?)^```$", text[text.index("In Python, with nothing") if language == SHORT else 0 :], re.M | re.S)[1]
 
 
 BUILDING = threading.Lock()
@@ -73,13 +73,13 @@ class Consumer:
 
     def start(self, url):
         self.heard.append([])
-        arguments = [url] if self.language == README else [url, self.place]
+        arguments = [url] if self.language == SHORT else [url, self.place]
         self.run = Program(self.directory / f"run-{len(self.heard)}", [*self.command, *arguments])
 
     @property
     def updates(self):
         """What it has handled since it was started."""
-        read = ast.literal_eval if self.language == README else json.loads
+        read = ast.literal_eval if self.language == SHORT else json.loads
         # Python's own limit is 4300 digits.
         self.heard[-1] = [read(re.sub(r"\d{4000,}", "0", line)) for line in self.run.lines]
         return self.heard[-1]
@@ -105,7 +105,7 @@ class Workshop:
         self._stack = contextlib.ExitStack()
 
     def consumer(self, language, url, replace=("", "")):
-        needed = LANGUAGES[language][1][0] if language != README else PYTHON
+        needed = LANGUAGES[language][1][0] if language != SHORT else PYTHON
         if not shutil.which(needed):
             pytest.skip(f"skipped: {needed} is not installed")
         consumer = Consumer(self.directory / f"consumer-{next(self._numbers)}", language, replace)
@@ -164,18 +164,18 @@ def start_consumer(workshop):
 
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
-every_loop = pytest.mark.parametrize("language", [*LANGUAGES, README])
+every_loop = pytest.mark.parametrize("language", [*LANGUAGES, SHORT])
 
 
 def bad_day(language):
     """A mood: everything that a proxy can do, in a random order, with a poll that passes after each."""
     deck = [("cut", 0.65, how) for how in CUTS]
-    # README's short loop follows redirects.
-    deck += [("say", what) for what in PASSING if language != README or b" 302 " not in what]
+    # The short loop follows redirects.
+    deck += [("say", what) for what in PASSING if language != SHORT or b" 302 " not in what]
     deck += [("half",), ("say", reply_bytes(refusal(429, Retry_After="1")["reply"])), ("say", reply_bytes(refusal(503)["reply"]))]
     random.Random(language).shuffle(deck)
-    # README's short loop pauses for seconds.
-    deck = [each for card in deck[:: 2 if language == README else 1] for each in (card, ("cut", 3, b""))]
+    # The short loop pauses for seconds.
+    deck = [each for card in deck[:: 2 if language == SHORT else 1] for each in (card, ("cut", 3, b""))]
     mood = lambda number: deck[number] if number < len(deck) else ("cut", 3, b"")
     mood.cards = len(deck)
     return mood
@@ -279,8 +279,8 @@ def hear_after_a_second(workshop, language):
     cuts = itertools.cycle(CUTS)
 
     def mood(number):
-        # A failure between cuts is the first in a row. (README's short loop pauses for seconds after any.)
-        return ("say", b"") if number % 2 and language != README else ("cut", 1, next(cuts))
+        # A failure between cuts is the first in a row. (The short loop pauses for seconds after any.)
+        return ("say", b"") if number % 2 and language != SHORT else ("cut", 1, next(cuts))
 
     hear_at_once(workshop, language, mood, len(CUTS))
 
@@ -288,7 +288,7 @@ def hear_after_a_second(workshop, language):
 def hear_after_two_seconds(workshop, language):
     cuts = itertools.cycle(CUTS)
     proxy, told = hear_at_once(workshop, language, lambda _: ("cut", 2, next(cuts)), 3)
-    if language != README:
+    if language != SHORT:
         # Most polls lasted their whole time: this is no outage.
         assert told.count("again in") <= proxy.cuts // 2, told
 
