@@ -101,7 +101,8 @@ static bool copy_pages(struct backup *backup) {
         SQLITE_OK)
         return fail_sqlite(backup, sqlite3_errcode(backup->copy));
     /* It is ours alone, and synced as a whole. */
-    sqlite3_exec(backup->copy, "PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF", NULL, NULL, NULL);
+    sqlite3_exec(backup->copy, "PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF", NULL, NULL,
+                 NULL);
     sqlite3_backup *job = sqlite3_backup_init(backup->copy, "main", backup->file.db, "main");
     if (!job)
         return fail_sqlite(backup, sqlite3_errcode(backup->copy));

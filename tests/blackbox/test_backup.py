@@ -1,6 +1,7 @@
 """`longline backup`: a copy of one moment beside a running server, and what a restored one tells consumers."""
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -163,3 +164,15 @@ def test_one_that_is_stopped_leaves_nothing(start, folder, end):
     process.send_signal(end)
     process.communicate(timeout=60)
     assert (process.returncode, names(folder)) == (-end, [])
+
+
+def test_progress_on_a_terminal(start, folder):
+    server = start()
+    fill(server, server.channel(), 1)
+    ours, theirs = pty.openpty()
+    settings = environment({"DATA_PATH": server.data_path})
+    done = subprocess.run([BINARY, "backup", folder / "copy.db"], env=settings, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert done.returncode == DONE and said == "\r100% copied; checking it\r\n"

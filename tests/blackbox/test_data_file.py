@@ -8,11 +8,12 @@ import threading
 
 import pytest
 
+from doc_blocks import blocks
 from longline_server import BINARY, REPOSITORY, wait_until
 
 def commands(page, language):
-    """The blocks of this language on a page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / page).read_text("utf-8"), re.M | re.S)
+    """The blocks of this language on a page, but for those that cannot run here."""
+    return [block.text for block in blocks(page) if block.language == language and "not run" not in block.says]
 
 
 *BACKUPS, RESTORE = commands("docs/backup.md", "sh")
