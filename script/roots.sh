@@ -39,6 +39,7 @@ make_root() {
         debootstrap --variant=minbase "$1" "$2" "$(mirror "" http://deb.debian.org/debian)"
         [ -z "$kept" ] || { tar -C "$2" -cf "$kept.part" . && mv "$kept.part" "$kept"; }
     fi
+    chmod 755 "$2" # or nobody but root can use it
     sources "$1" >"$2/etc/apt/sources.list"
     copy_network "$2"
 }
