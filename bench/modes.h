@@ -15,5 +15,6 @@ void run_write(struct options *options);
 void run_fsync(struct options *options);
 void run_pipeline(struct options *options);
 void run_expire(struct options *options);
+void run_upgrade(struct options *options);
 
 #endif

@@ -25,6 +25,9 @@ static const struct mode {
      run_write},
     {"pipeline", "what a second client waits beside one that pipelines without end", run_pipeline},
     {"expire", "what a second client waits when --polls polls end in one moment", run_expire},
+    {"upgrade",
+     "what a second client waits when the server becomes another program, --rounds times",
+     run_upgrade},
     {"fsync", "4 KiB and fdatasync in the file --path, --rounds times", run_fsync},
 };
 

@@ -2,6 +2,7 @@
 #include "api/access.h"
 #include "api/batch.h"
 #include "api/consumers.h"
+#include "api/handover.h"
 #include "api/handshake.h"
 #include "api/large_push.h"
 #include "api/many.h"
@@ -456,6 +457,7 @@ static void on_cancel(struct exchange *exchange) {
     case ASK_LARGE_PAGE: large_page_cancel(exchange); return;
     case ASK_STREAM:
     case ASK_STREAM_PAGE: stream_cancel(exchange); return;
+    case ASK_STREAM_LATER: handover_cancel(exchange); return;
     case ASK_MANY: many_cancel(ask->many); return;
     case ASK_PURGE:
         inbox_cancel_purge(ask->purge);
@@ -479,7 +481,25 @@ static void on_expire(struct exchange *exchange) {
         poll_expire(exchange);
     else if (ask->kind == ASK_STREAM || ask->kind == ASK_STREAM_PAGE)
         stream_expire(exchange);
+    else if (ask->kind == ASK_STREAM_LATER)
+        handover_expire(exchange);
 }
 
-const struct handler api_handler = {on_request, on_expire, on_cancel, on_refused, stream_sent};
+static void on_sent(struct exchange *exchange) {
+    if (ask_of(exchange)->kind == ASK_STREAM_LATER)
+        handover_sent(exchange);
+    else
+        stream_sent(exchange);
+}
+
+const struct handler api_handler = {
+    .request = on_request,
+    .expire = on_expire,
+    .cancel = on_cancel,
+    .refused = on_refused,
+    .can_save = handover_can_save,
+    .save = handover_save,
+    .restore = handover_restore,
+    .sent = on_sent,
+};
 const struct inbox_events api_inbox_events = {poll_done, poll_answer_end, push_done, purge_done};

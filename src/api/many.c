@@ -1,5 +1,6 @@
 #include "api/many.h"
 #include "api/api.h"
+#include "api/handover.h"
 #include "api/make_update.h"
 #include "api/many_body.h"
 #include "api/page.h"
@@ -522,4 +523,109 @@ void many_handle(struct exchange *exchange, const struct request *request, struc
     poll_query_deinit(&asked);
     if (error)
         reply_error(exchange, error);
+}
+
+/* --- Handing over ----------------------------------------------------------------------------- */
+
+bool many_can_save(const struct many *many) {
+    if (many->is_writing || many->is_over || many->is_expired || many->error ||
+        turn_is_due(&many->settle))
+        return false;
+    for (uint32_t i = 0; i < many->count; i++)
+        if (many->members[i].poll.state != POLL_IDLE &&
+            !inbox_can_take_out(api.inbox, &many->members[i].poll))
+            return false;
+    return true;
+}
+
+/* One whose store has failed asks again from the beginning. */
+static void save_member(struct member *member, struct pack *out) {
+    struct poll *poll = &member->poll;
+    struct poll_place place = {.channel_len = (uint16_t)member->name.len};
+    memcpy(place.channel, member->name.data, member->name.len);
+    if (poll->state == POLL_IDLE) {
+        poll->ts = member->asked_ts;
+        poll->epoch = member->asked_epoch;
+    } else {
+        inbox_take_out(api.inbox, poll, &place);
+    }
+    pack_bytes(out, member->key);
+    handover_save_place(&place, out);
+    pack_number(out, pack_signed(member->asked_ts));
+    pack_number(out, member->asked_epoch);
+    pack_number(out, pack_signed(poll->ts));
+    pack_number(out, poll->epoch);
+    pack_number(out, poll->wants_epoch);
+    pack_number(out, poll->skipped);
+}
+
+void many_save(struct many *many, struct pack *out) {
+    pack_number(out, many->is_full);
+    pack_number(out, many->members[0].poll.limit);
+    pack_bytes(out, many->filter ? filter_text(many->filter) : SLICE(""));
+    pack_number(out, many->count);
+    for (struct member *member = many->members; member < end_of(many); member++)
+        save_member(member, out);
+    detach(many);
+    free_many(many);
+}
+
+/* What is saved of a channel beside what a body says of it. */
+struct member_progress {
+    struct poll_place place;
+    int64_t ts;
+    uint64_t epoch;
+    uint32_t skipped;
+};
+
+static void read_member(struct unpack *in, struct many_channel *channel,
+                        struct member_progress *progress) {
+    channel->key = unpack_bytes(in);
+    handover_read_place(in, &progress->place);
+    channel->name = (struct slice){progress->place.channel, progress->place.channel_len};
+    channel->position = unpack_signed(unpack_number(in));
+    channel->epoch = unpack_number(in);
+    progress->ts = unpack_signed(unpack_number(in));
+    progress->epoch = unpack_number(in);
+    channel->has_epoch = unpack_up_to(in, 1);
+    progress->skipped = (uint32_t)unpack_up_to(in, UINT32_MAX);
+}
+
+static bool put_back(struct member *member, const struct member_progress *progress) {
+    struct poll *poll = &member->poll;
+    poll->ts = progress->ts;
+    poll->epoch = progress->epoch;
+    poll->skipped = progress->skipped;
+    poll->was_parked = true;
+    return inbox_put_back(api.inbox, poll, &progress->place);
+}
+
+bool many_restore(struct exchange *exchange, struct unpack *in) {
+    struct many_body body = {.count = 0};
+    struct member_progress progress[MANY_CHANNELS_MAX];
+    struct poll_query asked = {.is_full = unpack_up_to(in, 1)};
+    asked.limit = (uint32_t)unpack_up_to(in, READ_MAX_UPDATES);
+    struct slice where = unpack_bytes(in);
+    body.count = (uint32_t)unpack_up_to(in, MANY_CHANNELS_MAX);
+    for (uint32_t i = 0; i < body.count; i++)
+        read_member(in, &body.channels[i], &progress[i]);
+    if (in->failed || !body.count || !asked.limit)
+        return false;
+    struct buf text = {.data = (char *)where.data, .len = where.len, .is_borrowed = true};
+    struct many *many = many_new(&body, &asked);
+    enum http_error error = many ? poll_filter(&text, &many->filter) : ERROR_BUSY;
+    if (many) {
+        ask_of(exchange)->kind = ASK_MANY;
+        ask_of(exchange)->many = many;
+        many->exchange = exchange;
+        set_members(many, &body, &asked);
+    }
+    for (uint32_t i = 0; i < body.count && !error; i++)
+        if (!put_back(&many->members[i], &progress[i]))
+            error = ERROR_BUSY;
+    if (error && many)
+        fail(many, error);
+    else if (error)
+        reply_error(exchange, error);
+    return true;
 }

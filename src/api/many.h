@@ -15,6 +15,7 @@
 #pragma once
 
 #include "api/replies.h"
+#include "base/pack.h"
 #include "http/conn.h"
 #include "inbox/inbox.h"
 
@@ -32,6 +33,11 @@ void many_handle(struct exchange *exchange, const struct request *request, struc
 
 /* Its time is over, or the server is stopping. */
 void many_expire(struct many *many);
+
+/* handler.can_save, .save and .restore */
+bool many_can_save(const struct many *many);
+void many_save(struct many *many, struct pack *out);
+bool many_restore(struct exchange *exchange, struct unpack *in);
 
 /* Its client has hung up. */
 void many_cancel(struct many *many);

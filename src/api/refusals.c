@@ -186,14 +186,11 @@ static struct record *new_record(const struct refusal *refusal) {
     return record;
 }
 
-static void keep(const struct refusal *refusal) {
-    struct record *record = new_record(refusal);
-    if (!record)
-        return;
-    drop_old();
-    struct place *place = find_place(refusal->channel);
+/* Keeps it, or frees it. */
+static void keep_record(struct slice channel, struct record *record) {
+    struct place *place = find_place(channel);
     if (!place)
-        place = new_place(refusal->channel, record->from);
+        place = new_place(channel, record->from);
     if (!place) {
         free(record);
         return;
@@ -204,6 +201,13 @@ static void keep(const struct refusal *refusal) {
     place->count++;
     list_remove(&place->link);
     list_append(&places, &place->link);
+}
+
+static void keep(const struct refusal *refusal) {
+    struct record *record = new_record(refusal);
+    drop_old();
+    if (record)
+        keep_record(refusal->channel, record);
 }
 
 static void write_text(struct buf *out, const char *name, struct slice text) {
@@ -261,4 +265,77 @@ void refusals_write(struct buf *out, const char *name) {
     for (int i = 1; i < REASONS; i++)
         if (counts[i])
             buf_printf(out, "%s{reason=\"%s\"} %" PRIu64 "\n", name, reason_of(i).text, counts[i]);
+}
+
+/* --- Handing over ----------------------------------------------------------------------------- */
+
+/* The error of this name; none when there is no such error. */
+static enum http_error error_of(struct slice name) {
+    for (int i = 1; i < REASONS; i++)
+        if (slice_equal(slice_of(names[i]), name))
+            return (enum http_error)i;
+    return HTTP_NO_ERROR;
+}
+
+static void save_place(const struct place *place, struct pack *out) {
+    pack_bytes(out, (struct slice){place->name, place->name_len});
+    pack_number(out, place->count);
+    for (const struct list *link = place->records.next; link != &place->records;
+         link = link->next) {
+        const struct record *record = container_of(link, struct record, link);
+        pack_bytes(out, slice_of(names[record->error]));
+        pack_number(out, pack_signed(record->at_ms));
+        pack_number(out, record->noted_ms);
+        pack_number(out, record->line);
+        pack_number(out, pack_signed(record->body_bytes));
+        pack_bytes(out, slice_of(record->method));
+        pack_bytes(out, slice_of(record->from));
+        pack_bytes(out, (struct slice){record->path, record->path_len});
+    }
+}
+
+void refusals_save(struct pack *out) {
+    pack_number(out, REASONS);
+    for (int i = 0; i < REASONS; i++) {
+        pack_bytes(out, slice_of(names[i] ? names[i] : ""));
+        pack_number(out, counts[i]);
+    }
+    drop_old();
+    pack_number(out, table.count);
+    for (struct list *link = places.next; link != &places; link = link->next)
+        save_place(container_of(link, struct place, link), out);
+}
+
+/* Its record; NULL when the error is not known here, or memory is out. */
+static struct record *read_record(struct unpack *in) {
+    struct refusal refusal = {.error = error_of(unpack_bytes(in))};
+    int64_t at_ms = unpack_signed(unpack_number(in));
+    uint64_t noted_ms = unpack_number(in);
+    refusal.line = unpack_number(in);
+    refusal.body_bytes = unpack_signed(unpack_number(in));
+    refusal.origin.method = unpack_bytes(in);
+    refusal.origin.from = unpack_bytes(in);
+    refusal.origin.path = unpack_bytes(in);
+    struct record *record = refusal.error && !in->failed ? new_record(&refusal) : NULL;
+    if (record) {
+        record->at_ms = at_ms;
+        record->noted_ms = noted_ms;
+    }
+    return record;
+}
+
+void refusals_restore(struct unpack *in) {
+    for (uint64_t left = unpack_number(in); left && !in->failed; left--) {
+        enum http_error error = error_of(unpack_bytes(in));
+        uint64_t count = unpack_number(in);
+        counts[error] += error ? count : 0;
+    }
+    for (uint64_t left = unpack_up_to(in, REFUSALS_CHANNELS); left && !in->failed; left--) {
+        struct slice channel = unpack_bytes(in);
+        for (uint64_t of_it = unpack_number(in); of_it && !in->failed; of_it--) {
+            struct record *record = read_record(in);
+            if (record)
+                keep_record(channel, record);
+        }
+    }
 }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/pack.h"
 #include "base/slice.h"
 #include "http/status.h"
 #include "inbox/update.h"
@@ -41,6 +42,11 @@ void refusals_write_channel(struct buf *out, struct slice channel);
 
 /* Forgets the refused pushes of a channel. */
 void refusals_forget_channel(struct slice channel);
+
+/* Writes what is kept, and the counters; goes on with them in another program, whose errors may be
+ * others: those that it does not know are left out. */
+void refusals_save(struct pack *out);
+void refusals_restore(struct unpack *in);
 
 /* Writes the counters, one line for each reason that has occurred: ` name{reason="json"} 3`. */
 void refusals_write(struct buf *out, const char *name);

@@ -18,8 +18,9 @@ enum ask_kind {
     ASK_FORGET,     /* ... one of them */
     ASK_LARGE_PAGE, /* the poll is answered, its page is being written */
     ASK_STREAM,
-    ASK_STREAM_PAGE, /* the same of a stream */
-    ASK_MANY,        /* a poll of many channels */
+    ASK_STREAM_PAGE,  /* the same of a stream */
+    ASK_STREAM_LATER, /* it was handed over, and goes on when all is sent (handover.h) */
+    ASK_MANY,         /* a poll of many channels */
     ASK_PURGE,
     ASK_PUSH,
     ASK_BATCH,      /* a push whose updates are being made, */
@@ -30,6 +31,7 @@ enum ask_kind {
 struct ask {
     union {
         struct poll poll; /* to ASK_STREAM_PAGE; while a page is written, that uses its link */
+        struct later *later;
         struct many *many;
         struct store_purge *purge;
         struct { /* from ASK_PUSH on */

@@ -50,6 +50,8 @@ static void write_process(struct buf *out) {
     write_gauge(out, "process_resident_memory_bytes", "Resident memory.", resident);
     write_value(out, "process_cpu_seconds_total", "counter", "User and system CPU time.", cpu);
     write_gauge(out, "process_start_time_seconds", "Start, since the epoch.", (uint64_t)started_at);
+    write_counter(out, "longline_upgrades_total", "Times that the process became another program.",
+                  counters.upgrades);
     write_value(out, "longline_uptime_seconds", "gauge", "Time since the start.",
                 (double)(uv_hrtime() - started_ns) / 1e9);
 }

@@ -282,6 +282,11 @@ static const char *needs(const struct config *config, const struct setting *sett
     }
 }
 
+/* LISTEN is the first setting. */
+bool config_is_listen_given(const struct config *config) {
+    return config->given & 1;
+}
+
 bool config_next_idle(const struct config *config, size_t *at, struct idle_setting *idle) {
     while (*at < SETTING_COUNT) {
         size_t i = (*at)++;
@@ -291,10 +296,10 @@ bool config_next_idle(const struct config *config, size_t *at, struct idle_setti
         if (idle->needs)
             return true;
     }
-    /* Where other servers are told their port. LISTEN is the first setting. */
+    /* Where other servers are told their port. */
     const char *port = getenv("PORT");
     *idle = (struct idle_setting){"PORT", "LISTEN=:PORT"};
-    return (*at)++ == SETTING_COUNT && port && *port && !(config->given & 1);
+    return (*at)++ == SETTING_COUNT && port && *port && !config_is_listen_given(config);
 }
 
 bool config_next(size_t *at, struct setting_told *told) {

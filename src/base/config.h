@@ -63,6 +63,9 @@ struct config {
  */
 bool config_load(struct config *config, int argc, char **argv, char *error, size_t error_size);
 
+/* Whether LISTEN was given. */
+bool config_is_listen_given(const struct config *config);
+
 /* A setting that was given and has no effect beside the others. */
 struct idle_setting {
     const char *env, *needs; /* what would give it one, as NAME=value */

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/pack.h"
 #include <stdint.h>
 
 enum { COUNTERS_STATUSES_MAX = 32 };
@@ -18,7 +19,12 @@ struct counters {
     uint64_t channels_resident, cache_bytes;
     uint64_t rate_limited;
     uint64_t purges;
+    uint64_t upgrades;     /* into another program, so far */
     uint64_t filter_looks; /* at an update, to find out whether a filter wants it */
 };
 
 extern struct counters counters;
+
+/* Writes those that only grow, and goes on with them in another process. */
+void counters_save(struct pack *out);
+void counters_restore(struct unpack *in);

@@ -152,6 +152,14 @@ void wheel_unshare(struct wheel *wheel, const struct wheel_node *node) {
         share->count--;
 }
 
+uint64_t wheel_due_ms(const struct wheel *wheel, const struct wheel_node *node) {
+    if (list_empty(&node->link))
+        return 0;
+    uint64_t tick = (uv_hrtime() / 1000000 - wheel->epoch_ms) / WHEEL_TICK_MS;
+    int64_t ticks = (int64_t)tick + (int32_t)(node->due_tick - (uint32_t)tick);
+    return ticks > 0 ? wheel->epoch_ms + (uint64_t)ticks * WHEEL_TICK_MS : 1;
+}
+
 void wheel_clear(struct wheel *wheel, struct wheel_node *node) {
     if (list_empty(&node->link))
         return;

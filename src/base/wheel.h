@@ -62,6 +62,8 @@ void wheel_share(struct wheel *wheel, struct wheel_node *node, uint64_t due_ms,
                  uint64_t earlier_ms);
 /* The node counts no more; its deadline stays. */
 void wheel_unshare(struct wheel *wheel, const struct wheel_node *node);
+/* When the deadline of `node` is, in milliseconds of wheel_now_ms(); 0: it has none. */
+uint64_t wheel_due_ms(const struct wheel *wheel, const struct wheel_node *node);
 /* Takes `node` out; harmless when it is not in the wheel. */
 void wheel_clear(struct wheel *wheel, struct wheel_node *node);
 

@@ -1,6 +1,8 @@
 #include "base/worker.h"
 #include "base/turn.h"
 
+#include <signal.h>
+
 static struct worker {
     uv_mutex_t mutex; /* guards the lists and is_stopping */
     uv_cond_t wake;
@@ -91,12 +93,22 @@ int worker_init(uv_loop_t *loop) {
     return 0;
 }
 
+/* A signal must reach the loop's thread, also where that does not want it just now. */
+static bool start_thread(struct worker *worker) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool ok = uv_thread_create(&worker->thread, run_thread, worker) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return ok;
+}
+
 void worker_submit(struct work *work) {
     struct worker *worker = &the_worker;
     if (!worker->unfinished++) {
         uv_ref((uv_handle_t *)&worker->async);
         if (!worker->has_thread)
-            worker->has_thread = uv_thread_create(&worker->thread, run_thread, worker) == 0;
+            worker->has_thread = start_thread(worker);
     }
     uv_mutex_lock(&worker->mutex);
     list_append(&worker->waiting, &work->link);

@@ -24,6 +24,11 @@ static void free_in(struct conn *conn) {
     conn->fed = 0;
 }
 
+void conn_read(struct conn *conn) {
+    if (!shared_of(conn)->is_holding)
+        uv_read_start(&conn->stream, on_alloc, on_read);
+}
+
 static void stop_reading(struct conn *conn) {
     uv_read_stop(&conn->stream);
     conn->is_paused = true;
@@ -46,7 +51,7 @@ static void on_release(struct turn_task *task) {
     for (struct list *link; (link = list_shift(&shared->held));) {
         struct conn *conn = container_of(link, struct conn, held_link);
         if (!conn->is_paused)
-            uv_read_start(&conn->stream, on_alloc, on_read);
+            conn_read(conn);
     }
 }
 
@@ -64,6 +69,7 @@ static void free_request(struct conn *conn) {
         budget_give(sizeof *conn->request);
     free(conn->request);
     conn->request = NULL;
+    conn->is_told = false;
 }
 
 /* --- The end ---------------------------------------------------------------------------------- */
@@ -106,7 +112,6 @@ void conn_set_deadline(struct conn *conn, uint64_t after_ms) {
     wheel_set(&shared_of(conn)->wheel, &conn->deadline, wheel_now_ms() + after_ms);
 }
 
-/* Its next requests are served when it is its turn. */
 void conn_resume_later(struct conn *conn) {
     struct conn_shared *shared = shared_of(conn);
     if (list_empty(&conn->resume_link))
@@ -114,14 +119,12 @@ void conn_resume_later(struct conn *conn) {
     turn_next(&shared->resume);
 }
 
-/* Reads again after a pause. */
-static void read_on(struct conn *conn) {
+void conn_read_on(struct conn *conn) {
     if (conn->is_paused && list_empty(&conn->held_link))
-        uv_read_start(&conn->stream, on_alloc, on_read);
+        conn_read(conn);
     conn->is_paused = false;
 }
 
-/* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
 void conn_linger(struct conn *conn, uint64_t for_ms) {
     conn->state = CONN_LINGERING;
     free_in(conn);
@@ -131,7 +134,7 @@ void conn_linger(struct conn *conn, uint64_t for_ms) {
         conn_close(conn);
         return;
     }
-    read_on(conn);
+    conn_read_on(conn);
     conn_set_deadline(conn, for_ms);
 }
 
@@ -229,8 +232,9 @@ static void keep_partial(struct conn *conn, struct request *request, char *data,
     conn->fed = (uint32_t)used;
     if (request->expects_continue) {
         request->expects_continue = false;
-        if (!request->body.len)
+        if (!request->body.len && !conn->is_told)
             send_continue(conn);
+        conn->is_told = true;
     }
 }
 
@@ -315,7 +319,11 @@ static void run(struct conn *conn, char *data, size_t len) {
     else if (is_reading && conn->is_eof)
         conn_close(conn);
     if (conn->state != CONN_CLOSED && (is_partial || conn->in.len < CONN_AHEAD_MAX_BYTES))
-        read_on(conn);
+        conn_read_on(conn);
+}
+
+void conn_run(struct conn *conn) {
+    run(conn, conn->in.data, conn->in.len);
 }
 
 /* turn_task: serves connections that have more, in their order. That has a time of its own, however
@@ -323,6 +331,8 @@ static void run(struct conn *conn, char *data, size_t len) {
 static void on_resume(struct turn_task *task) {
     struct conn_shared *shared = container_of(task, struct conn_shared, resume);
     struct list waiting, *link;
+    if (shared->is_holding)
+        return;
     list_init(&waiting);
     sender_flush(shared->sender); /* the replies to the others */
     list_splice(&waiting, &shared->resuming);
@@ -444,10 +454,37 @@ static void on_due(struct wheel_node *node) {
         break;
     }
     case CONN_LINGERING: conn_close(conn); break;
+    case CONN_SAVED: break;
     }
 }
 
 /* --- All connections -------------------------------------------------------------------------- */
+
+/* The rest of conn_open(), with the connection's memory, which it frees on failure. */
+static int open_socket(struct conn_shared *shared, struct conn *conn, int fd, bool is_unix) {
+    if (!loop_memory_reserve(shared->loop, fd)) {
+        close(fd);
+        free(conn);
+        return UV_ENOMEM;
+    }
+    conn->handle.data = shared;
+    wheel_node_init(&conn->deadline);
+    list_init(&conn->resume_link);
+    list_init(&conn->held_link);
+    shared->open++;
+    int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
+    if (error)
+        conn_close(conn);
+    return error;
+}
+
+struct conn *conn_open(struct conn_shared *shared, int fd, bool is_unix, int *error) {
+    struct conn *conn = calloc(1, sizeof *conn);
+    *error = conn ? open_socket(shared, conn, fd, is_unix) : UV_ENOMEM;
+    if (!conn)
+        close(fd);
+    return *error ? NULL : conn;
+}
 
 int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
     struct conn *conn = calloc(1, sizeof *conn); /* first, so that without it nobody is lost */
@@ -459,21 +496,13 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
         free(conn);
         return error;
     }
-    if (!loop_memory_reserve(shared->loop, fd)) {
-        close(fd);
-        free(conn);
-        return UV_ENOMEM;
-    }
-    conn->handle.data = shared;
-    wheel_node_init(&conn->deadline);
-    list_init(&conn->resume_link);
-    list_init(&conn->held_link);
-    shared->open++;
+    int error = open_socket(shared, conn, fd, is_unix);
+    if (error)
+        return error;
     counters.connections_accepted++;
-    int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
+    socket_set_up(&conn->handle);
     conn->peer = socket_peer(&conn->handle);
-    if (!error)
-        error = uv_read_start(&conn->stream, on_alloc, on_read);
+    error = uv_read_start(&conn->stream, on_alloc, on_read);
     if (error) {
         conn_close(conn);
         return error;

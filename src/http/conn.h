@@ -70,6 +70,13 @@ struct handler {
      * target may be cut off, and its headers be missing; the target's method is known. */
     void (*refused)(const struct exchange *exchange, const struct request *request,
                     enum http_error error);
+    /* Whether save() is possible now: the exchange waits for something that may take long. */
+    bool (*can_save)(const struct exchange *exchange);
+    /* Lets go of the exchange, and writes how it goes on. */
+    void (*save)(struct exchange *exchange, struct pack *out);
+    /* Goes on with an exchange that was saved, perhaps by another process; of a stream that has
+     * begun, parts may be unsent. False: it cannot, and has let go of it. */
+    bool (*restore)(struct exchange *exchange, struct slice saved);
     /* A part that exchange_part() did not send at once is with the socket, or all that was unsent
      * is. May end the exchange, but must not send a part. */
     void (*sent)(struct exchange *exchange);
@@ -86,6 +93,7 @@ struct conn_shared {
     uint32_t body_max_bytes;
     bool uses_io_uring; /* where the kernel offers it */
     bool is_draining;
+    bool is_holding;                  /* nothing more is read, and no request begun (handover.h) */
     uint64_t open;                    /* connections */
     void (*on_closed)(void *context); /* after each connection that is gone */
     void *on_closed_context;

@@ -3,6 +3,7 @@
  *
  *   conn.c     its life: accept, read, parse, deadlines, close
  *   sending.c  what it sends: replies, and streams in parts
+ *   handover.c  all of that for another process, and from it
  */
 #pragma once
 
@@ -14,8 +15,11 @@ enum conn_state {
     CONN_STREAMING,
     CONN_SENDING,
     CONN_LINGERING,
+    CONN_SAVED, /* it is handed over */
     CONN_CLOSED,
 };
+
+struct sending;
 
 struct conn {
     union {
@@ -40,8 +44,19 @@ struct conn {
     bool is_ahead;   /* run() has bytes of the next request */
     bool is_paused;  /* does not read */
     bool is_eof;     /* the client sends nothing more */
+    bool is_told;    /* 100 Continue, for the request that has come in part */
     uint8_t stalls;  /* of a stream: deadlines in a row at which nothing more was taken */
     struct peer peer;
+    struct sending *last_sending; /* the newest of what libuv sends; its `next` is the oldest */
+};
+
+/* A write that the socket did not take at once. */
+struct sending {
+    uv_write_t write;
+    struct sending *next; /* of its connection's */
+    struct reply *reply;
+    uint32_t rest_bytes; /* of the reply: its end */
+    uint32_t part_bytes; /* of a part: what it counts in parts_unsent; else 0 */
 };
 
 static inline struct conn *conn_of(struct exchange *exchange) {
@@ -63,9 +78,24 @@ void conn_set_deadline(struct conn *conn, uint64_t after_ms);
 void conn_stop_waiting(struct conn *conn);
 /* Its next requests are served when it is its turn. */
 void conn_resume_later(struct conn *conn);
+/* Reads, unless it must not now. */
+void conn_read(struct conn *conn);
+/* A connection whose socket is `fd`, which passes over to it: it does not read yet, and has no
+ * deadline. NULL, and `*error` set, on failure. */
+struct conn *conn_open(struct conn_shared *shared, int fd, bool is_unix, int *error);
+/* Reads again after a pause. */
+void conn_read_on(struct conn *conn);
+/* Goes on with what is kept in `in`. */
+void conn_run(struct conn *conn);
 
 /* --- sending.c -------------------------------------------------------------------------------- */
 
+/* The reply is out. */
+void conn_reply_sent(struct conn *conn, bool close);
+/* Lets libuv send the reply from `sent` on. */
+void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent);
+/* The rest of a reply must get on, or the connection closes. */
+void conn_watch_progress(struct conn *conn);
 /* sender_done */
 void conn_queue_sent(void *owner, struct reply *reply, int sent);
 /* Closes a stream whose client is too slow. */

@@ -61,6 +61,19 @@ static void make_room(struct limiter *limiter, uint64_t now_ms) {
     }
 }
 
+/* NULL when memory is out. */
+static struct client *add(struct limiter *limiter, const uint8_t key[16], uint64_t now_ms) {
+    struct client *client = malloc(sizeof *client);
+    if (!client)
+        return NULL;
+    uint64_t hash = hash_of((struct slice){(const char *)key, 16});
+    *client = (struct client){.node.hash = hash, .window_start_ms = now_ms};
+    memcpy(client->ip, key, sizeof client->ip);
+    table_insert(&limiter->table, &client->node);
+    list_append(&limiter->clients, &client->link);
+    return client;
+}
+
 static struct client *find(struct limiter *limiter, const uint8_t ip[16], uint64_t now_ms) {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     uint8_t key[16];
@@ -70,16 +83,30 @@ static struct client *find(struct limiter *limiter, const uint8_t ip[16], uint64
     make_room(limiter, now_ms);
     uint64_t hash = hash_of((struct slice){(const char *)key, sizeof key});
     struct table_node *node = table_find(&limiter->table, hash, client_equal, key, sizeof key);
-    if (node)
-        return container_of(node, struct client, node);
-    struct client *client = malloc(sizeof *client);
-    if (!client)
-        return NULL;
-    *client = (struct client){.node.hash = hash, .window_start_ms = now_ms};
-    memcpy(client->ip, key, sizeof key);
-    table_insert(&limiter->table, &client->node);
-    list_append(&limiter->clients, &client->link);
-    return client;
+    return node ? container_of(node, struct client, node) : add(limiter, key, now_ms);
+}
+
+void limiter_save(const struct limiter *limiter, struct pack *out) {
+    const struct list *clients = limiter ? &limiter->clients : NULL;
+    pack_number(out, limiter ? limiter->table.count : 0);
+    for (const struct list *link = clients ? clients->next : NULL; link != clients;
+         link = link->next) {
+        const struct client *client = container_of(link, struct client, link);
+        pack_raw(out, client->ip, sizeof client->ip);
+        pack_number(out, client->window_start_ms);
+        pack_number(out, client->used);
+    }
+}
+
+void limiter_restore(struct limiter *limiter, struct unpack *in) {
+    for (uint64_t left = unpack_up_to(in, LIMITER_MAX_CLIENTS); left && !in->failed; left--) {
+        struct slice ip = unpack_raw(in, 16);
+        uint64_t start_ms = unpack_number(in), used = unpack_number(in);
+        struct client *client =
+            limiter && !in->failed ? add(limiter, (const uint8_t *)ip.data, start_ms) : NULL;
+        if (client)
+            client->used = used < limiter->limit ? used : limiter->limit;
+    }
 }
 
 uint64_t limiter_limit(const struct limiter *limiter) {

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "base/pack.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,6 +22,11 @@ struct limiter_verdict {
 /* NULL when memory is out. */
 struct limiter *limiter_new(uint64_t limit, uint64_t frame_ms);
 void limiter_free(struct limiter *limiter);
+
+/* Writes what it remembers, and goes on with that in another process: its monotonic clock is the
+ * same. A limiter that is NULL has nothing, and forgets what it reads. */
+void limiter_save(const struct limiter *limiter, struct pack *out);
+void limiter_restore(struct limiter *limiter, struct unpack *in);
 
 uint64_t limiter_limit(const struct limiter *limiter);
 

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@ enum {
 static void on_waiting(uv_poll_t *poll, int status, int events);
 
 static void listen_again(struct listeners *listeners) {
+    if (listeners->is_held)
+        return;
     for (int i = 0; i < listeners->count; i++)
         uv_poll_start(&listeners->list[i].poll, UV_READABLE, on_waiting);
 }
@@ -124,6 +127,7 @@ static int bind_and_listen(struct listener *listener, const struct sockaddr_stor
     if (is_unix) {
         const char *path = ((const struct sockaddr_un *)address)->sun_path;
         listener->unix_path = strdup(path);
+        listener->owns_path = true;
         if (!listener->unix_path || chmod(path, 0666) != 0)
             return listener->unix_path ? -errno : -ENOMEM;
     }
@@ -215,6 +219,81 @@ void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_sh
     uv_timer_init(loop, &listeners->resume);
 }
 
+/* --- Taking over ------------------------------------------------------------------------------ */
+
+void listeners_hold(struct listeners *listeners) {
+    listeners->is_held = true;
+    look_away(listeners);
+}
+
+void listeners_release(struct listeners *listeners) {
+    listeners->is_held = false;
+    if (!listeners->is_full && !uv_is_active((uv_handle_t *)&listeners->resume))
+        listen_again(listeners);
+}
+
+/* Listens on a socket that listens already; `unix_path` is the listener's, NULL for TCP. */
+static int take_over(struct listeners *listeners, int fd, char *unix_path, bool owns_path) {
+    struct listener *listener = &listeners->list[listeners->count];
+    *listener = (struct listener){
+        .all = listeners, .fd = fd, .unix_path = unix_path, .owns_path = owns_path};
+    int error = listeners->count == LISTENERS_MAX ? UV_E2BIG : 0;
+    if (!error)
+        error = uv_poll_init(listeners->loop, &listener->poll, fd);
+    if (!error)
+        error = uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
+    if (error) {
+        close(fd);
+        free(unix_path);
+        return error;
+    }
+    listeners->count++;
+    return 0;
+}
+
+int listeners_adopt(struct listeners *listeners, int fd) {
+    struct sockaddr_un address = {0};
+    socklen_t len = sizeof address;
+    char *path = NULL;
+    if (getsockname(fd, (struct sockaddr *)&address, &len) == 0 && address.sun_family == AF_UNIX) {
+        if (!*address.sun_path)
+            *address.sun_path = '@'; /* an abstract name */
+        path = strndup(address.sun_path, sizeof address.sun_path);
+        if (!path) {
+            close(fd);
+            return UV_ENOMEM;
+        }
+    }
+    return take_over(listeners, fd, path, false);
+}
+
+void listeners_save(const struct listeners *listeners, struct pack *out) {
+    pack_number(out, (uint64_t)listeners->count);
+    for (int i = 0; i < listeners->count; i++) {
+        const struct listener *listener = &listeners->list[i];
+        fcntl(listener->fd, F_SETFD, 0);
+        pack_number(out, (uint64_t)listener->fd);
+        pack_number(out, listener->owns_path);
+        pack_bytes(out, slice_of(listener->unix_path ? listener->unix_path : ""));
+    }
+}
+
+bool listeners_restore(struct listeners *listeners, struct unpack *in, char *why, size_t why_size) {
+    uint64_t count = unpack_up_to(in, LISTENERS_MAX);
+    int error = 0;
+    for (uint64_t i = 0; i < count && !error && !in->failed; i++) {
+        int fd = (int)unpack_up_to(in, INT32_MAX);
+        bool owns_path = unpack_up_to(in, 1);
+        struct slice path = unpack_bytes(in);
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        char *copy = path.len ? strndup(path.data, path.len) : NULL;
+        error = path.len && !copy ? UV_ENOMEM : take_over(listeners, fd, copy, owns_path);
+    }
+    if (error || in->failed || !count)
+        snprintf(why, why_size, "%s", error ? uv_strerror(error) : "they make no sense");
+    return !error && !in->failed && count;
+}
+
 /* --- Closing ---------------------------------------------------------------------------------- */
 
 void listeners_close(struct listeners *listeners) {
@@ -222,7 +301,7 @@ void listeners_close(struct listeners *listeners) {
         struct listener *listener = &listeners->list[i];
         uv_close((uv_handle_t *)&listener->poll, NULL);
         close(listener->fd);
-        if (listener->unix_path)
+        if (listener->unix_path && listener->owns_path)
             unlink(listener->unix_path);
         free(listener->unix_path);
     }

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "base/pack.h"
 #include "base/slice.h"
 #include "http/conn.h"
 
@@ -26,6 +27,7 @@ struct listener {
     struct listeners *all;
     int fd;
     char *unix_path; /* NULL for TCP */
+    bool owns_path;  /* the file is removed at the end; not if the socket was given to us */
 };
 
 struct listeners {
@@ -34,7 +36,7 @@ struct listeners {
     uint64_t max_connections;
     struct listener list[LISTENERS_MAX];
     int count;
-    bool is_full;
+    bool is_full, is_held;
     uv_timer_t resume;
     uint64_t pause_ms;                      /* 0: the last accept() went well */
     uint64_t failure_told_ms, full_told_ms; /* when the log said it last; 0: never */
@@ -45,6 +47,18 @@ void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_sh
 
 /* Listens on one address (base/address.h). On failure it writes what is wrong to `why`. */
 bool listeners_add(struct listeners *listeners, struct slice address, char *why, size_t why_size);
+
+/* Takes over a listening socket that somebody else has opened, which passes over. 0, or libuv's
+ * error; then it is closed. */
+int listeners_adopt(struct listeners *listeners, int fd);
+
+/* Accepts nobody: they wait in the kernel; and goes on. */
+void listeners_hold(struct listeners *listeners);
+void listeners_release(struct listeners *listeners);
+
+/* Writes what they are, and lets the sockets pass exec(2); takes them over in another program. */
+void listeners_save(const struct listeners *listeners, struct pack *out);
+bool listeners_restore(struct listeners *listeners, struct unpack *in, char *why, size_t why_size);
 
 /* Logs where they listen. */
 void listeners_log(const struct listeners *listeners);

@@ -22,7 +22,8 @@ struct reply {
     uint32_t pending; /* connections that have not sent all of it */
     uint8_t status;   /* enum http_status */
     bool close;
-    bool is_part; /* of a stream */
+    bool is_part;   /* of a stream */
+    uint32_t saved; /* its number among those that are handed over (handover.h); 0: it has none */
     size_t len;
     char data[];
 };

@@ -1,6 +1,8 @@
 #include "http/request.h"
 
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 static struct request *request_of(llhttp_t *parser) {
     return parser->data;
@@ -208,6 +210,7 @@ static int on_headers_complete(llhttp_t *parser) {
 
 static int on_chunk_complete(llhttp_t *parser) {
     struct request *request = request_of(parser);
+    request->is_in_chunk = false;
     if (request->is_in_trailers)
         return 0;
     chunk_line_begin(&request->chunk_line);
@@ -218,6 +221,7 @@ static int on_chunk_complete(llhttp_t *parser) {
 static int on_chunk_header(llhttp_t *parser) {
     struct request *request = request_of(parser);
     request->is_in_trailers = parser->content_length == 0;
+    request->is_in_chunk = !request->is_in_trailers;
     bool fits = parser->content_length <= request->body_max_bytes - request->body.len;
     return fits ? 0 : fail(request, ERROR_BODY_SIZE);
 }
@@ -231,6 +235,7 @@ static int on_body(llhttp_t *parser, const char *at, size_t len) {
     if (request->body.len && at != end)
         memmove(end, at, len);
     extend(request, &request->body, at, len);
+    request->data_end = (size_t)(at + len - request->base);
     return 0;
 }
 
@@ -392,6 +397,7 @@ enum request_progress request_feed(struct request *request, char *base, size_t f
                                    size_t *used) {
     request->base = base;
     request->fed_len = to;
+    request->data_end = from;
     if (!request->target.len && !is_start_sound(base, to))
         return refuse(request, ERROR_MALFORMED_REQUEST);
     uint32_t body_len = request->body.len;
@@ -414,6 +420,72 @@ enum request_progress request_feed(struct request *request, char *base, size_t f
         *used = request->body.len ? request->body.at + request->body.len : request->head_len;
     return REQUEST_PARTIAL;
 }
+
+/* --- Once more -------------------------------------------------------------------------------- */
+
+/* The line of a chunk as far as it has come; what its extensions say does not matter. */
+static void remake_chunk_line(const struct request *request, struct pack *out) {
+    static const char *const extensions[] = {
+        [CHUNK_LINE_NONE] = "\r",         [CHUNK_LINE_SIZE_END] = " ",
+        [CHUNK_LINE_NAME_START] = ";",    [CHUNK_LINE_NAME] = ";a",
+        [CHUNK_LINE_NAME_END] = ";a ",    [CHUNK_LINE_VALUE_START] = ";a=",
+        [CHUNK_LINE_VALUE] = ";a=b",      [CHUNK_LINE_QUOTED] = ";a=\"",
+        [CHUNK_LINE_ESCAPED] = ";a=\"\\", [CHUNK_LINE_QUOTED_END] = ";a=\"\"",
+    };
+    if (!request->chunk_line.has_size)
+        return;
+    char line[32];
+    const char *rest = extensions[request->chunk_line.state];
+    int len = snprintf(line, sizeof line, "%" PRIx64 "%s", request->parser.content_length,
+                       rest ? rest : "");
+    pack_raw(out, line, (size_t)len);
+}
+
+/* The start of the line that the byte `at` is in; there must be one before it. */
+static const char *line_start(const char *base, size_t at) {
+    return (const char *)memrchr(base, '\n', at) + 1;
+}
+
+/* The trailer as far as it has come, or what stands behind the last one; those before it are
+ * checked. */
+static void remake_trailer(const struct request *request, struct pack *out) {
+    const struct header *trailer = &request->trailer;
+    size_t begun = trailer->name.len    ? trailer->name.at
+                   : trailer->value.len ? trailer->value.at /* it has no name: it will be refused */
+                                        : request->fed_len;
+    const char *from = line_start(request->base, begun);
+    const char *before = line_start(request->base, (size_t)(from - request->base - 1));
+    if (*before == ':') /* nor has that one */
+        from = before;
+    pack_raw(out, "0\r\n", 3);
+    pack_raw(out, from, (size_t)(request->base + request->fed_len - from));
+}
+
+void request_remake(const struct request *request, struct pack *out) {
+    bool is_chunked = request->head_complete && request->parser.flags & F_CHUNKED;
+    if (!is_chunked) {
+        pack_raw(out, request->base, request->fed_len);
+        return;
+    }
+    uint64_t left = request->is_in_chunk ? request->parser.content_length : 0;
+    char line[32];
+    pack_raw(out, request->base, request->head_len);
+    if (request->body.len + left) {
+        int len = snprintf(line, sizeof line, "%" PRIx64 "\r\n", request->body.len + left);
+        pack_raw(out, line, (size_t)len);
+        pack_raw(out, request->base + request->body.at, request->body.len);
+    }
+    if (!request->is_in_chunk && request->body.len)
+        pack_raw(out, "\r\n", 2);
+    if (request->is_in_trailers)
+        remake_trailer(request, out);
+    else if (!request->is_in_chunk)
+        remake_chunk_line(request, out);
+    else if (!left && request->data_end < request->fed_len)
+        pack_raw(out, "\r", 1);
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 
 size_t request_content_length(const struct request *request) {
     bool is_chunked = request->parser.flags & F_CHUNKED;

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/pack.h"
 #include "base/slice.h"
 #include "http/chunk_line.h"
 #include "http/status.h"
@@ -65,6 +66,8 @@ struct request {
     uint32_t trailer_count;
     struct header trailer; /* behind a chunked body: checked, not kept */
     struct chunk_line chunk_line;
+    bool is_in_chunk;     /* behind its line, and before the end of the line behind its data */
+    size_t data_end;      /* of what was fed last: the bytes up to here were data, or came before */
     size_t framing_bytes; /* of a chunked body: all that is not data */
     struct header headers[REQUEST_HEADERS_MAX];
 };
@@ -79,6 +82,12 @@ void request_init(struct request *request, uint32_t body_max_bytes);
  */
 enum request_progress request_feed(struct request *request, char *base, size_t from, size_t to,
                                    size_t *used);
+
+/*
+ * Writes bytes that bring a fresh request to where this one is, which has come in part: what is
+ * kept of a chunked body is joined, so it becomes one chunk. Others are the bytes that were fed.
+ */
+void request_remake(const struct request *request, struct pack *out);
 
 /*
  * How large a buffer a request needs of which `used` bytes have come. Twice that, so that a length

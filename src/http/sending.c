@@ -6,13 +6,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* A write that the socket did not take at once. */
-struct sending {
-    uv_write_t write;
-    struct reply *reply;
-    uint32_t part_bytes; /* of a part: what it counts in parts_unsent; else 0 */
-};
-
 /* What conn->unsent is between a stream's first unsent part and the next look. */
 #define UNSENT_UNKNOWN UINT32_MAX
 
@@ -20,8 +13,8 @@ _Static_assert(sizeof(struct sending) <= CONN_SENDING_MAX_BYTES, "what is kept w
 
 /* --- Sending ---------------------------------------------------------------------------------- */
 
-/* The reply is out: the next request, if there is one. */
-static void reply_sent(struct conn *conn, bool close) {
+/* The next request, if there is one. */
+void conn_reply_sent(struct conn *conn, bool close) {
     struct conn_shared *shared = shared_of(conn);
     if (close || conn->exchange.close) {
         conn_linger(conn, CONN_LINGER_MS);
@@ -42,9 +35,25 @@ static void parts_sent(struct conn *conn) {
     if (conn->parts_unsent)
         return;
     if (conn->state == CONN_SENDING)
-        reply_sent(conn, false);
+        conn_reply_sent(conn, false);
     else if (conn->state == CONN_STREAMING)
         shared_of(conn)->handler->sent(&conn->exchange);
+}
+
+static void add_sending(struct conn *conn, struct sending *sending) {
+    struct sending *last = conn->last_sending;
+    sending->next = last ? last->next : sending;
+    if (last)
+        last->next = sending;
+    conn->last_sending = sending;
+}
+
+/* libuv is done with them in their order. */
+static void drop_oldest(struct conn *conn, const struct sending *oldest) {
+    assert(conn->last_sending->next == oldest);
+    conn->last_sending->next = oldest->next;
+    if (conn->last_sending == oldest)
+        conn->last_sending = NULL;
 }
 
 static void on_written(uv_write_t *write, int status) {
@@ -54,6 +63,7 @@ static void on_written(uv_write_t *write, int status) {
     bool close = reply->close;
     uint32_t part_bytes = sending->part_bytes;
     size_t bytes = --reply->pending == 0 ? reply->len : 0;
+    drop_oldest(conn, sending);
     reply_unref(reply);
     free(sending);
     budget_give(bytes + sizeof *sending);
@@ -65,7 +75,7 @@ static void on_written(uv_write_t *write, int status) {
     else if (part_bytes)
         parts_sent(conn);
     else
-        reply_sent(conn, close);
+        conn_reply_sent(conn, close);
 }
 
 void conn_cut(struct conn *conn) {
@@ -75,7 +85,7 @@ void conn_cut(struct conn *conn) {
 
 /* Lets libuv send what the socket did not take, and counts it. The client reads too slowly: where
  * there is no room to keep the rest for it, it loses the connection. */
-static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
+void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     size_t bytes = sizeof(struct sending) + (reply->pending ? 0 : reply->len);
     struct sending *sending = budget_has_for_one(bytes) ? malloc(sizeof *sending) : NULL;
     if (!sending) {
@@ -89,6 +99,7 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     }
     uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
     sending->reply = reply;
+    sending->rest_bytes = (uint32_t)rest.len;
     sending->part_bytes = reply->is_part ? (uint32_t)(rest.len + sizeof *sending) : 0;
     reply->pending++;
     budget_take(bytes);
@@ -100,11 +111,11 @@ static void send_rest(struct conn *conn, struct reply *reply, size_t sent) {
         conn_close(conn);
         return;
     }
+    add_sending(conn, sending);
     conn->parts_unsent += sending->part_bytes;
 }
 
-/* The rest of a reply must get on, or the connection closes. */
-static void watch_progress(struct conn *conn) {
+void conn_watch_progress(struct conn *conn) {
     if (conn->state == CONN_CLOSED)
         return;
     conn->unsent = socket_unsent_bytes(&conn->stream);
@@ -117,10 +128,10 @@ static void reply_taken(struct conn *conn, struct reply *reply, int sent) {
     if (sent >= 0 && (size_t)sent == reply->len) {
         bool close = reply->close;
         reply_unref(reply);
-        reply_sent(conn, close);
+        conn_reply_sent(conn, close);
     } else if (sent >= 0 || sent == UV_EAGAIN) {
-        send_rest(conn, reply, sent > 0 ? (size_t)sent : 0);
-        watch_progress(conn);
+        conn_send_rest(conn, reply, sent > 0 ? (size_t)sent : 0);
+        conn_watch_progress(conn);
     } else {
         reply_unref(reply);
         conn_close(conn);
@@ -138,7 +149,7 @@ static void part_taken(struct conn *conn, struct reply *part, int sent) {
     } else {
         bool is_unknown = !conn->parts_unsent || conn->unsent == UNSENT_UNKNOWN;
         size_t rest = part->len - taken;
-        send_rest(conn, part, taken);
+        conn_send_rest(conn, part, taken);
         conn->unsent = is_unknown ? UNSENT_UNKNOWN : conn->unsent + (uint32_t)rest;
     }
 }
@@ -250,7 +261,7 @@ void exchange_end(struct exchange *exchange) {
     if (is_cut)
         conn_close(conn);
     else if (conn->state == CONN_SENDING && conn->parts_unsent)
-        watch_progress(conn);
+        conn_watch_progress(conn);
     else if (conn->state == CONN_SENDING)
-        reply_sent(conn, false);
+        conn_reply_sent(conn, false);
 }

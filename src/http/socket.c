@@ -27,9 +27,12 @@ int socket_open(uv_loop_t *loop, uv_handle_t *handle, int fd, bool is_unix) {
     uv_os_fd_t taken;
     if (error && uv_fileno(handle, &taken) != 0)
         close(fd);
-    if (!error && !is_unix)
-        uv_tcp_nodelay((uv_tcp_t *)handle, 1);
     return error;
+}
+
+void socket_set_up(uv_handle_t *handle) {
+    if (handle->type == UV_TCP)
+        uv_tcp_nodelay((uv_tcp_t *)handle, 1);
 }
 
 struct peer socket_peer(const uv_handle_t *handle) {

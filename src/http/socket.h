@@ -19,6 +19,8 @@ int socket_accept(int listener);
 /* Makes `handle`, with room for a uv_tcp_t or a uv_pipe_t, the connection on `fd`, which passes
  * over to it. 0, or libuv's error; then `fd` is closed, or will be with the handle. */
 int socket_open(uv_loop_t *loop, uv_handle_t *handle, int fd, bool is_unix);
+/* Sends small replies at once. For one that was accepted. */
+void socket_set_up(uv_handle_t *handle);
 
 struct peer socket_peer(const uv_handle_t *handle);
 

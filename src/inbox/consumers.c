@@ -292,9 +292,8 @@ static bool go_on_when_loaded(struct inbox *inbox, struct consumers *consumers, 
     return true;
 }
 
-bool inbox_poll_as(struct inbox *inbox, struct slice name, struct poll *poll,
-                   struct slice consumer_name) {
-    poll_begin(poll);
+bool poll_as(struct inbox *inbox, struct slice name, struct poll *poll,
+             struct slice consumer_name) {
     struct channel *channel = cache_get(inbox, hash_of(name), name);
     struct consumers *consumers = channel ? get(channel) : NULL;
     if (!consumers)
@@ -312,6 +311,12 @@ bool inbox_poll_as(struct inbox *inbox, struct slice name, struct poll *poll,
     if (!ok)
         consumer_leave(inbox, poll);
     return ok;
+}
+
+bool inbox_poll_as(struct inbox *inbox, struct slice channel, struct poll *poll,
+                   struct slice consumer) {
+    poll_begin(poll);
+    return poll_as(inbox, channel, poll, consumer);
 }
 
 void consumers_release(struct inbox *inbox, struct consumers *consumers) {

@@ -190,6 +190,10 @@ struct filter *filter_ref(struct filter *filter) {
     return filter;
 }
 
+struct slice filter_text(const struct filter *filter) {
+    return (struct slice){filter->text, filter->text_len};
+}
+
 void filter_unref(struct filters *filters, struct filter *filter) {
     if (--filter->refs)
         return;

@@ -52,6 +52,9 @@ enum filter_error filters_get(struct filters *filters, struct slice text, struct
 struct filter *filter_ref(struct filter *filter);
 void filter_unref(struct filters *filters, struct filter *filter);
 
+/* The text that it was made of. */
+struct slice filter_text(const struct filter *filter);
+
 /* Whether the update is wanted. An update that cannot be looked at for want of memory is. Any
  * thread. */
 bool filter_matches(const struct filter *filter, const struct update *update);

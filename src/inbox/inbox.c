@@ -296,6 +296,60 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll) {
     consumer_leave(inbox, poll);
 }
 
+bool inbox_can_take_out(const struct inbox *inbox, const struct poll *poll) {
+    bool is_with_store = poll->state == POLL_LOADING || poll->state == POLL_READING;
+    return poll->state == POLL_PARKED || poll->state == POLL_HELD ||
+           (inbox->follow && is_with_store);
+}
+
+/* NULL: it is being read for the poll. */
+static const struct channel *channel_of(const struct poll *poll) {
+    return poll->state == POLL_READING                  ? NULL
+           : poll->state == POLL_PARKED && poll->filter ? poll->view->channel
+                                                        : poll->channel;
+}
+
+void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *place) {
+    const struct channel *channel = channel_of(poll);
+    struct slice name = channel ? (struct slice){channel->name, channel->name_len}
+                                : (struct slice){poll->read->name, poll->read->name_len};
+    place->is_known = channel && channel->is_loaded && !inbox->follow;
+    place->total = place->is_known ? channel->total : 0;
+    place->epoch = place->is_known ? channel->epoch : 0;
+    place->channel_len = (uint16_t)name.len;
+    memcpy(place->channel, name.data, name.len);
+    place->consumer_len = poll->is_named ? poll->consumer->name_len : 0;
+    if (poll->is_named)
+        memcpy(place->consumer, poll->consumer->name, place->consumer_len);
+    poll->has_position |= poll->state == POLL_PARKED || poll->state == POLL_HELD;
+    inbox_cancel(inbox, poll);
+}
+
+/* The channel need not be read to know what it is at. Should that be wrong all the same, the next push
+ * tells. */
+static void recall(struct inbox *inbox, struct slice name, const struct poll_place *place) {
+    struct channel *channel = cache_get(inbox, hash_of(name), name);
+    if (!channel || channel->is_loaded || channel->is_loading)
+        return;
+    channel->is_loaded = true;
+    channel->total = place->total;
+    channel->epoch = place->epoch;
+}
+
+bool inbox_put_back(struct inbox *inbox, struct poll *poll, const struct poll_place *place) {
+    struct slice channel = {place->channel, place->channel_len};
+    struct slice consumer = {place->consumer, place->consumer_len};
+    uint32_t skipped = poll->skipped;
+    bool was_parked = poll->was_parked;
+    poll_begin(poll);
+    poll->skipped = skipped;
+    poll->was_parked = was_parked;
+    if (place->is_known && !inbox->follow)
+        recall(inbox, channel, place);
+    return consumer.len ? poll_as(inbox, channel, poll, consumer)
+                        : inbox->mode->poll(inbox, hash_of(channel), channel, poll);
+}
+
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {
     struct channel *channel = poll->filter ? poll->view->channel : poll->channel;
     poll_unpark(inbox, poll);

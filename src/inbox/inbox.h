@@ -223,6 +223,26 @@ bool inbox_is_behind(const struct poll *poll);
 /* Forgets a poll that is under way; poll_done() will not be called. Harmless on an idle poll. */
 void inbox_cancel(struct inbox *inbox, struct poll *poll);
 
+/* What a poll asks about, for whoever goes on with it. */
+struct poll_place {
+    uint16_t channel_len;
+    uint8_t consumer_len; /* 0: it has none */
+    bool is_known;        /* what the channel is at, as nobody but this process writes: */
+    uint64_t total, epoch;
+    char channel[CHANNEL_NAME_MAX_BYTES];
+    char consumer[CONSUMER_NAME_MAX_BYTES];
+};
+
+/* Whether inbox_take_out() is possible: the poll waits for something that may take long. Any other
+ * is answered soon. */
+bool inbox_can_take_out(const struct inbox *inbox, const struct poll *poll);
+/* Forgets the poll as inbox_cancel() does. `place`, and what the poll holds for its caller, with
+ * `skipped` and `was_parked`, say how it goes on. */
+void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *place);
+/* Lets a poll that was taken out, here or by another process, go on: as inbox_poll() and
+ * inbox_poll_as() do. A stream's poll may wait. */
+bool inbox_put_back(struct inbox *inbox, struct poll *poll, const struct poll_place *place);
+
 /*
  * The time of a parked poll is up: answers it without updates. With `may_look`, a shared store is
  * read one last time if news could be late.

@@ -11,6 +11,7 @@
 #include "base/turn.h"
 #include "sqlite/data_lock.h"
 #include "sqlite/data_stamp.h"
+#include "sqlite/log_file.h"
 #include "sqlite/update_log.h"
 
 #include <inttypes.h>
@@ -552,4 +553,11 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
     snprintf(error, error_size, "out of memory for a second thread");
     close_log(store);
     return NULL;
+}
+
+bool store_sqlite_knows(const char *path, char *error, size_t error_size) {
+    struct log_file file;
+    bool ok = log_file_open_to_read(&file, path, false, error, error_size);
+    log_file_close(&file);
+    return ok;
 }

@@ -11,3 +11,7 @@
  * `error`. After turn_init(). */
 struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *options, char *error,
                                 size_t error_size);
+
+/* Whether store_sqlite_open() would know the file `path`, which another process may be using. False,
+ * with one line in `error`, if not. */
+bool store_sqlite_knows(const char *path, char *error, size_t error_size);

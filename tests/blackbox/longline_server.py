@@ -57,7 +57,7 @@ def parse_address(text):
 class Server:
     """`longline serve` in its own directory, on a free port."""
 
-    def __init__(self, directory: Path, flags=(), descriptors=None, **settings):
+    def __init__(self, directory: Path, flags=(), descriptors=None, binary=BINARY, **settings):
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
         self.data_path = Path(settings.get("DATA_PATH") or directory / "longline.db")
@@ -69,6 +69,7 @@ class Server:
         }
         self.flags = list(flags)
         self.descriptors = descriptors
+        self.binary = binary
         self.log_path = directory / "stderr.log"
         self.stdout = subprocess.DEVNULL
         self.channels = set()
@@ -84,7 +85,7 @@ class Server:
         assert self.process is None
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", *self.flags],
+                [self.binary, "serve", *self.flags],
                 cwd=self.directory,
                 env=environment(self.settings),
                 stdin=subprocess.DEVNULL,
@@ -118,6 +119,24 @@ class Server:
 
     def send_signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
+
+    def upgraded(self):
+        """How often it has become another program."""
+        return self.log().count(" upgraded from=")
+
+    def begin_upgrade(self):
+        """Sends SIGUSR2. Returns what waits until it is the other program."""
+        before = self.upgraded()
+        self.send_signal(signal.SIGUSR2)
+
+        def is_done():
+            assert self.process.poll() is None, f"it died: {self.process.returncode}\n{self.log_tail()}"
+            return self.upgraded() > before
+
+        return lambda: wait_until(is_done, "the upgrade")
+
+    def upgrade(self):
+        self.begin_upgrade()()
 
     def wait_for_exit(self, timeout_s=STOP_S):
         """Waits for the process to end and returns its exit code."""

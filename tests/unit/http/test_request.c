@@ -4,6 +4,7 @@
  * longer than what it holds.
  */
 #include "base/buf.h"
+#include "base/pack.h"
 #include "http/request.h"
 #include "support.h"
 
@@ -98,6 +99,46 @@ static void assert_same(const struct outcome *whole, struct outcome *cut, const 
     buf_deinit(&cut->said);
 }
 
+/* What brings a fresh request to where one is that has read `input` up to `at`, byte by byte if `step`
+ * is 1, and the rest of `input` behind it. Nothing, if it is no request that came in part. */
+static struct buf remake(struct slice input, size_t at, size_t step, uint32_t body_max) {
+    struct request *request = malloc(sizeof *request);
+    request_init(request, body_max);
+    char *buffer = malloc(input.len);
+    enum request_progress progress = REQUEST_PARTIAL;
+    size_t kept = 0;
+    for (size_t start = 0; start < at && progress == REQUEST_PARTIAL; start += step) {
+        size_t piece = at - start < step ? at - start : step;
+        memcpy(buffer + kept, input.data + start, piece);
+        progress = request_feed(request, buffer, kept, kept + piece, &kept);
+    }
+    struct buf remade = {0};
+    if (progress == REQUEST_PARTIAL) {
+        struct pack out = {.fd = memfd_create("remade", 0)};
+        request_remake(request, &out);
+        assert_true(pack_finish(&out));
+        buf_reserve(&remade, pack_at(&out));
+        remade.len = pack_at(&out);
+        assert_int_equal(pread(out.fd, remade.data, remade.len, 0), remade.len);
+        close(out.fd);
+        buf_append(&remade, input.data + at, input.len - at);
+    }
+    free(buffer);
+    free(request);
+    return remade;
+}
+
+static void check_remade(const struct outcome *whole, struct slice input, size_t at, size_t step,
+                         uint32_t body_max) {
+    struct buf remade = remake(input, at, step, body_max);
+    if (remade.len) {
+        struct outcome again =
+            feed((struct slice){remade.data, remade.len}, (size_t[]){remade.len}, body_max);
+        assert_same(whole, &again, step == 1 ? "byte by byte, remade at" : "remade at", at);
+    }
+    buf_deinit(&remade);
+}
+
 /* Reads `input` in all the ways; the result is the same in each. buf_deinit() what it says. */
 static struct outcome read_all_ways(struct slice input, uint32_t body_max) {
     struct outcome whole = feed(input, (size_t[]){input.len}, body_max);
@@ -105,6 +146,9 @@ static struct outcome read_all_ways(struct slice input, uint32_t body_max) {
     for (size_t at = 1; at < input.len; at += step) {
         struct outcome cut = feed(input, (size_t[]){at, input.len}, body_max);
         assert_same(&whole, &cut, "cut at", at);
+        check_remade(&whole, input, at, at, body_max);
+        if (input.len < 1000)
+            check_remade(&whole, input, at, 1, body_max);
     }
     if (input.len < 20000) {
         size_t *every = malloc(input.len * sizeof *every);
@@ -495,6 +539,8 @@ static void test_bad(void **state) {
     check_bad(CHUNKED "1\r\na\r\n0\r\nContent-Length: 1\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\na\r\n0\r\nX: a\r\n b\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "1\r\na\r\n0\r\n: a\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\n:\r\n\r\n", ERROR_MALFORMED_REQUEST);
+    check_bad(CHUNKED "1\r\na\r\n0\r\nA: b\r\n:c\r\n\r\n", ERROR_MALFORMED_REQUEST);
     check_bad(CHUNKED "fffffffffffffffff\r\n", ERROR_MALFORMED_REQUEST);
 }
 

@@ -1,0 +1,91 @@
+#include "process/notify.h"
+#include "base/slice.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+static uv_timer_t watchdog;
+static uint64_t every_ms;
+
+/* The address of NOTIFY_SOCKET; its length is 0 when there is none. */
+static socklen_t find_socket(struct sockaddr_un *address) {
+    const char *path = getenv("NOTIFY_SOCKET");
+    size_t len = path ? strlen(path) : 0;
+    if (len < 2 || (*path != '/' && *path != '@') || len >= sizeof address->sun_path)
+        return 0;
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(address->sun_path, path, len);
+    if (*path == '@')
+        address->sun_path[0] = '\0'; /* an abstract name has no end but its length */
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (*path == '/'));
+}
+
+void notify(const char *state) {
+    struct sockaddr_un address;
+    socklen_t len = find_socket(&address);
+    int fd = len ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+    if (fd < 0)
+        return;
+    sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, len);
+    close(fd);
+}
+
+void notify_status(const char *state, const char *format, ...) {
+    char status[512], text[640];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(status, sizeof status, format, args);
+    va_end(args);
+    for (char *at = status; *at; at++)
+        if (*at == '\n')
+            *at = ' ';
+    snprintf(text, sizeof text, "%s%sSTATUS=%s", state, *state ? "\n" : "", status);
+    notify(text);
+}
+
+void notify_reloading(void) {
+    struct timespec now;
+    char text[96];
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, us);
+    notify(text);
+}
+
+/* --- The watchdog ----------------------------------------------------------------------------- */
+
+/* How long it may be silent, in microseconds; 0: for ever. */
+static uint64_t allowed_us(void) {
+    const char *us = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    uint64_t number = 0, owner = 0;
+    if (!us || !slice_number(slice_of(us), UINT64_MAX, &number))
+        return 0;
+    bool is_ours = !pid || !*pid ||
+                   (slice_number(slice_of(pid), INT32_MAX, &owner) && owner == (uint64_t)getpid());
+    return is_ours ? number : 0;
+}
+
+static void on_watchdog(uv_timer_t *timer) {
+    notify("WATCHDOG=1");
+    uv_timer_start(timer, on_watchdog, every_ms, 0);
+}
+
+void notify_watchdog_start(uv_loop_t *loop) {
+    uint64_t us = getenv("NOTIFY_SOCKET") ? allowed_us() : 0;
+    every_ms = us / 2000 ? us / 2000 : 1;
+    uv_timer_init(loop, &watchdog);
+    uv_unref((uv_handle_t *)&watchdog);
+    if (us)
+        uv_timer_start(&watchdog, on_watchdog, 0, 0);
+}
+
+void notify_watchdog_stop(void) {
+    uv_close((uv_handle_t *)&watchdog, NULL);
+}

@@ -1,0 +1,48 @@
+/*
+ * The program that this process becomes at an upgrade: the file that it was started as, whatever is
+ * there by then. It gets the same arguments and environment, and one thing more, LONGLINE_HANDOVER:
+ * where it finds what is handed over.
+ *
+ * Before anything is given up, the program is run once as a child that only says whether it would
+ * start (`serve --check-upgrade`). One that passes that, and does not start all the same, goes back:
+ * it becomes the program that it was before, with the same state.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <uv.h>
+
+enum { SUCCESSOR_CHECK_MS = 10000 };
+
+#define SUCCESSOR_CHECK_FLAG "--check-upgrade"
+
+/* Notes how the process was started. If it took over from another program, `*state` gets the
+ * descriptor of what that left, else -1. */
+void successor_init(int argc, char **argv, int *state);
+
+/* Whether the program that should have replaced this one did not start. */
+bool successor_came_back(void);
+
+/* The file; "" when it is not known. */
+const char *successor_path(void);
+
+/* Runs the check, with `version` behind its flag. `done` gets NULL, or one line that says what is
+ * wrong; it is called in a later turn of the loop. */
+void successor_check(uv_loop_t *loop, const char *version, void (*done)(const char *error));
+/* It matters no more; done() is not called. Harmless when none is under way. */
+void successor_cancel(void);
+
+/* A file without a name, for what is handed over; -1 on failure, with errno. */
+int successor_make_state(void);
+
+/* Becomes the program, with what stands in `state`. Where that fails, becomes the present one once
+ * more, having written why to the log. Returns only when that fails too. */
+void successor_become(int state);
+
+/* After a start that failed: becomes the program that was there before. Returns when there is
+ * none, or it cannot. */
+void successor_go_back(int state);
+
+/* The start went well: there is no way back from here. */
+void successor_settle(void);

@@ -1,0 +1,312 @@
+#include "serve.h"
+#include "api/api.h"
+#include "api/body.h"
+#include "api/report.h"
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/log.h"
+#include "base/loop_memory.h"
+#include "base/turn.h"
+#include "base/worker.h"
+#include "http/budget.h"
+#include "http/server.h"
+#include "process/activation.h"
+#include "process/notify.h"
+#include "process/successor.h"
+#include "redis/options.h"
+#include "redis/store.h"
+#include "sqlite/store.h"
+#include "upgrade.h"
+#include "version.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { OWN_BYTES = 12 << 20 };
+
+#define OUT_OF_MEMORY "out of memory" /* as every room says it */
+
+static struct {
+    struct config config;
+    struct conn_shared connections;
+    struct redis_options redis;
+    struct store *store;
+    bool is_serving;
+    int sockets[ACTIVATION_MAX], socket_count; /* that listen already */
+    int state_fd;                              /* what another program handed over; -1: nothing */
+    struct upgrade_state state;
+    void (*closed)(void); /* upgrade_parts.close_store() */
+} app = {.state_fd = -1};
+
+static void on_store_closed(void *context) {
+    struct store **store = context;
+    *store = NULL;
+    if (app.is_serving)
+        log_info("stopped", NULL);
+}
+
+static void on_drain(void) {
+    upgrade_cancel();
+    notify("STOPPING=1");
+    api.is_draining = true;
+}
+
+static void on_inbox_stopped(void) {
+    store_close(app.store, on_store_closed, &app.store);
+}
+
+static void on_drained(void) {
+    conn_shared_deinit(&app.connections);
+    inbox_stop(api.inbox, on_inbox_stopped);
+}
+
+static void on_closed_for_upgrade(void *context) {
+    struct store **store = context;
+    *store = NULL;
+    app.closed();
+}
+
+static void on_stopped_for_upgrade(void) {
+    store_close(app.store, on_closed_for_upgrade, &app.store);
+}
+
+/* upgrade_parts.close_store */
+static void close_store(void (*closed)(void)) {
+    app.closed = closed;
+    inbox_stop(api.inbox, on_stopped_for_upgrade);
+}
+
+static const char *provider_name(void) {
+    static const char *const names[] = {
+        [PROVIDER_SQLITE] = "sqlite", [PROVIDER_MEMORY] = "memory", [PROVIDER_REDIS] = "redis"};
+    return names[app.config.data_provider];
+}
+
+static struct store *open_store(uv_loop_t *loop, const struct config *config, char *error,
+                                size_t error_size) {
+    struct store_options options = {
+        .path = config->data_provider == PROVIDER_SQLITE ? config->data_path : NULL,
+        .sync = config->sync,
+        .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
+        .ttl_ms = config->data_ttl * 1000,
+        .max_bytes = (uint64_t)config->data_max_bytes,
+        .wall_ms = clock_wall_ms,
+        .steady_ms = clock_steady_ms,
+    };
+    return config->data_provider == PROVIDER_REDIS
+               ? store_redis_open(loop, &options, &app.redis, error, error_size)
+               : store_sqlite_open(loop, &options, error, error_size);
+}
+
+/* Gives a Redis the time of one operation to be there; without it longline serves all the same. */
+static void wait_for_store(uv_loop_t *loop) {
+    uint64_t end_ms = uv_now(loop) + (uint64_t)app.config.redis_timeout;
+    while (store_is_shared(app.store) && store_health(app.store, NULL) != STORE_OK &&
+           uv_now(loop) < end_ms)
+        uv_run(loop, UV_RUN_ONCE);
+}
+
+/* BUFFER_SIZE without its share for the program itself and what is on its way from the store. */
+static uint64_t buffer_bytes(const struct config *config) {
+    uint64_t bytes = (uint64_t)config->buffer_size << 20, share = bytes / 16 * 3;
+    return bytes - (share < OWN_BYTES ? share : OWN_BYTES);
+}
+
+static struct inbox *make_inbox(uv_loop_t *loop, const struct config *config) {
+    struct inbox_options options = {
+        .channel_max_updates = (uint64_t)config->channel_storage_maxsize,
+        .ttl_ms = config->data_ttl * 1000,
+        .cache_max_bytes = (uint64_t)config->cache_size << 20,
+        .load_max_ms = (uint64_t)config->redis_timeout,
+    };
+    return inbox_new(loop, app.store, &options, &api_inbox_events);
+}
+
+/* A start that fails is one line, so this one comes when nothing can fail any more. */
+static void on_listening(void) {
+    struct idle_setting idle;
+    app.is_serving = true;
+    if (app.state_fd >= 0)
+        return;
+    log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
+    for (size_t at = 0; config_next_idle(&app.config, &at, &idle);)
+        log_warn("setting without effect", "setting", idle.env, "needs", idle.needs, NULL);
+    if (app.socket_count && config_is_listen_given(&app.config))
+        log_warn("setting without effect", "setting", "LISTEN", "needs", "no LISTEN_FDS", NULL);
+}
+
+/* Builds the parts from the store upwards; false on failure, with one line in `error`. */
+static bool start(uv_loop_t *loop, char *error, size_t error_size) {
+    const struct config *config = &app.config;
+    server_raise_limits();
+    app.store = open_store(loop, config, error, error_size);
+    if (!app.store)
+        return false;
+    api = (struct api){
+        .inbox = make_inbox(loop, config),
+        .store = app.store,
+        .connections = &app.connections,
+        .trust = api.trust,
+        .provider = provider_name(),
+        .capture_headers = config->capture_headers,
+        .may_purge = config->purge,
+        .keep_updates = (uint64_t)config->channel_storage_maxsize,
+        .keep_seconds = (uint64_t)config->data_ttl,
+        .poll_max_ms = (uint64_t)config->poll_max * 1000,
+    };
+    if (config->rate_limit_limit)
+        api.limiter = limiter_new((uint64_t)config->rate_limit_limit,
+                                  (uint64_t)config->rate_limit_frame * 1000);
+    budget_init(buffer_bytes(config));
+    app.connections = (struct conn_shared){
+        .handler = &api_handler,
+        .request_timeout_ms = (uint64_t)config->request_timeout * 1000,
+        .idle_timeout_ms = (uint64_t)config->idle_timeout * 1000,
+        .body_max_bytes = (uint32_t)config->max_body,
+        .uses_io_uring = config->io_uring,
+    };
+    if (!api.inbox || (config->rate_limit_limit && !api.limiter) ||
+        !conn_shared_init(&app.connections, loop)) {
+        snprintf(error, error_size, OUT_OF_MEMORY);
+        return false;
+    }
+    upgrade_init(&(struct upgrade_parts){
+        .loop = loop,
+        .connections = &app.connections,
+        .refusal = config->data_provider == PROVIDER_MEMORY
+                       ? "DATA_PROVIDER=memory would lose all updates"
+                       : NULL,
+        .close_store = close_store,
+    });
+    if (app.state_fd < 0)
+        wait_for_store(loop);
+    struct server_options options = {
+        .listen = config->listen,
+        .sockets = app.sockets,
+        .socket_count = app.socket_count,
+        .saved = app.state_fd >= 0 ? &app.state.sockets : NULL,
+        .max_connections = (uint64_t)config->max_connections,
+        .spare_descriptors =
+            config->data_provider == PROVIDER_REDIS ? store_redis_descriptors(&app.redis) : 0,
+        .connections = &app.connections,
+        .on_listening = on_listening,
+        .on_drain = on_drain,
+        .on_drained = on_drained,
+        .on_upgrade = upgrade_begin,
+    };
+    return server_start(loop, &options, error, error_size);
+}
+
+/* A lack of memory is nobody's mistake in the settings. */
+static int complain(int status, const char *error) {
+    bool is_out_of_memory = strcmp(error, OUT_OF_MEMORY) == 0;
+    fprintf(stderr, "longline: %s\n", error);
+    return is_out_of_memory ? EXIT_CANNOT_START : status;
+}
+
+/* After a start that failed. The store ends as it always does: to the next start, it must not look
+ * as if this one had crashed. */
+static int give_up(uv_loop_t *loop, const char *error) {
+    int status = complain(EXIT_CANNOT_START, error);
+    if (app.store && api.inbox)
+        inbox_stop(api.inbox, on_inbox_stopped);
+    else if (app.store)
+        on_inbox_stopped();
+    while (app.store)
+        uv_run(loop, UV_RUN_ONCE);
+    return status;
+}
+
+/* Reads the settings, and what can be said of them without a loop. */
+static bool load_settings(int argc, char **argv, char *error, size_t error_size) {
+    if (!config_load(&app.config, argc, argv, error, error_size))
+        return false;
+    if (app.config.max_body > (app.config.buffer_size << 20) / 4) {
+        snprintf(error, error_size, "BUFFER_SIZE must be at least four times MAX_BODY");
+        return false;
+    }
+    if (app.config.data_provider == PROVIDER_REDIS &&
+        !redis_options_init(&app.redis, &app.config, error, error_size))
+        return false;
+    api.trust = proxy_trust_new(app.config.trust_proxy, error, error_size);
+    return api.trust && server_check_listen(app.config.listen, error, error_size);
+}
+
+/* Whether this program would take over from the one that asks, which runs: it changes nothing. */
+static int check_upgrade(const char *version, int argc, char **argv) {
+    char error[512] = "";
+    bool ok = load_settings(argc, argv, error, sizeof error);
+    if (ok && strcmp(version, UPGRADE_STATE_VERSION) != 0) {
+        snprintf(error, sizeof error, "it cannot take over from a version so different");
+        ok = false;
+    }
+    if (ok && app.config.data_provider == PROVIDER_SQLITE)
+        ok = store_sqlite_knows(app.config.data_path, error, sizeof error);
+    if (!ok)
+        return complain(EXIT_CANNOT_START, error);
+    puts("longline " LONGLINE_VERSION " would start");
+    return EXIT_SUCCESS;
+}
+
+/* Where the sockets come from, if not from LISTEN. */
+static bool find_sockets(char *error, size_t error_size) {
+    if (app.state_fd >= 0)
+        return upgrade_open(&app.state, app.state_fd, error, error_size);
+    return activation_take(app.sockets, &app.socket_count, error, error_size);
+}
+
+/* Runs it until it has stopped. */
+static int serve(uv_loop_t *loop) {
+    loop_memory_started();
+    if (app.state_fd >= 0)
+        upgrade_finish(&app.state, app.state_fd);
+    successor_settle();
+    notify("READY=1\nSTATUS=");
+    notify_watchdog_start(loop);
+    server_block_signals(false);
+    uv_run(loop, UV_RUN_DEFAULT);
+    inbox_free(api.inbox);
+    limiter_free(api.limiter);
+    proxy_trust_free(api.trust);
+    redis_options_deinit(&app.redis);
+    notify_watchdog_stop();
+    worker_deinit();
+    turn_deinit();
+    uv_run(loop, UV_RUN_DEFAULT);
+    uv_loop_close(loop);
+    return EXIT_SUCCESS;
+}
+
+static int start_and_serve(int argc, char **argv) {
+    char error[512] = "";
+    if (!load_settings(argc, argv, error, sizeof error) || !find_sockets(error, sizeof error))
+        return complain(EXIT_USAGE, error);
+    umask(077); /* the data file holds secrets */
+    signal(SIGPIPE, SIG_IGN);
+    log_init(app.config.log_level, app.config.log_json);
+    report_init();
+    body_is_json_strict = app.config.strict_json;
+    loop_memory_init();
+    uv_loop_t *loop = uv_default_loop();
+    if (!loop)
+        return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
+    turn_init(loop);
+    if (worker_init(loop) != 0)
+        return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);
+    return start(loop, error, sizeof error) ? serve(loop) : give_up(loop, error);
+}
+
+int serve_run(int argc, char **argv) {
+    if (argc > 3 && strcmp(argv[2], SUCCESSOR_CHECK_FLAG) == 0)
+        return check_upgrade(argv[3], argc - 4, argv + 4);
+    /* Until the loop hears them they wait: process 1 of a container would not get them at all. */
+    server_block_signals(true);
+    successor_init(argc, argv, &app.state_fd);
+    int status = start_and_serve(argc - 2, argv + 2);
+    if (status != EXIT_SUCCESS && app.state_fd >= 0)
+        successor_go_back(app.state_fd);
+    return status;
+}
