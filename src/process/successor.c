@@ -11,6 +11,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HANDOVER "LONGLINE_HANDOVER" /* "STATE OLD PATH": two descriptors, and successor_path() */
@@ -244,7 +245,7 @@ static void go_back(int state, int previous, int why) {
         return;
     fcntl(previous, F_SETFD, FD_CLOEXEC);
     if (tell(state, why))
-        execveat(previous, "", self.argv, environ, AT_EMPTY_PATH);
+        syscall(SYS_execveat, previous, "", self.argv, environ, AT_EMPTY_PATH);
     log_error("the old version cannot be started", "error", strerror(errno), NULL);
 }
 
