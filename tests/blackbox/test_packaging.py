@@ -167,6 +167,15 @@ def test_workflows_run_scripts_that_are_there():
         assert scripts and all((REPOSITORY / "script" / name).is_file() for name in scripts), scripts
 
 
+def test_the_image_is_built_with_all_that_meson_asks_for():
+    """What .dockerignore leaves out is not there for the Dockerfile."""
+    kept = re.findall(r"^!(.*)$", (REPOSITORY / ".dockerignore").read_text("utf-8"), re.M)
+    assert all((REPOSITORY / path).exists() for path in kept)
+    folders = set(re.findall(r"subdir\('(.*)'\)", (REPOSITORY / "meson.build").read_text("utf-8"))) - {"tests/fuzz"}
+    for folder in folders:
+        assert any(f"{folder}/meson.build/".startswith(f"{path}/") for path in kept), folder
+
+
 def test_there_is_one_version():
     version = re.search(r"^ *version: '(.*)'", (REPOSITORY / "meson.build").read_text("utf-8"), re.M)[1]
     assert run("script/version") == run("script/version", version) == (0, f"{version}\n")
