@@ -15,6 +15,7 @@
 #include "cli/tail.h"
 #include "http/server.h"
 #include "serve.h"
+#include "sqlite/backup.h"
 #include "sqlite/check.h"
 #include "version.h"
 
@@ -75,6 +76,23 @@ static int check(int argc, char **argv) {
                                      : EXIT_USAGE;
 }
 
+static int backup(int argc, char **argv) {
+    char error[512];
+    struct config config;
+    if (wants_help(COMMAND_BACKUP, argc, argv))
+        return EXIT_SUCCESS;
+    if (!argc || strncmp(argv[0], "--", 2) == 0)
+        return complain(EXIT_USAGE, "usage: longline backup FILE [--SETTING VALUE]...");
+    if (!config_load(&config, argc - 1, argv + 1, error, sizeof error))
+        return complain(EXIT_USAGE, error);
+    if (config.data_provider != PROVIDER_SQLITE)
+        return complain(EXIT_USAGE, "the data is not in a file: DATA_PROVIDER is not sqlite");
+    log_init(LOG_LEVEL_ERROR, false);
+    enum backup_result result = backup_file(config.data_path, argv[0], stdout, stderr,
+                                            isatty(STDERR_FILENO) ? stderr : NULL);
+    return result == BACKUP_DONE ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 /* The commands that need nothing of a server's parts. */
 static const struct {
     const char *name;
@@ -120,6 +138,8 @@ int main(int argc, char **argv) {
         return ask_health(argc - 2, argv + 2);
     if (strcmp(command, "check") == 0)
         return check(argc - 2, argv + 2);
+    if (strcmp(command, "backup") == 0)
+        return backup(argc - 2, argv + 2);
     for (size_t i = 0; i < sizeof clients / sizeof *clients; i++)
         if (strcmp(command, clients[i].name) == 0)
             return run_client(i, argc - 2, argv + 2);

@@ -124,6 +124,21 @@ static void write_inbox(struct buf *out) {
                 "Memory of channels and recent updates; see CACHE_SIZE.", counters.cache_bytes);
 }
 
+static void write_consumers(struct buf *out) {
+    struct inbox_lags lags;
+    inbox_lags(api.inbox, &lags);
+    write_gauge(out, "longline_consumers", "Named consumers in memory.", lags.consumers);
+    write_gauge(out, "longline_consumers_behind", "Those that have not confirmed everything.",
+                lags.behind);
+    write_gauge(out, "longline_consumers_lag", "Updates that they have not confirmed, in all.",
+                lags.updates);
+    write_gauge(out, "longline_consumers_lag_max", "The same, of the one furthest behind.",
+                lags.most);
+    write_value(out, "longline_consumers_oldest_unread_seconds", "gauge",
+                "Age of the oldest update that one of them has not confirmed; at least so much.",
+                (double)lags.oldest_ms / 1e3);
+}
+
 void report_metrics(struct exchange *exchange) {
     struct buf body = {0};
     struct store_stats stats;
@@ -132,6 +147,7 @@ void report_metrics(struct exchange *exchange) {
     buf_puts(&body, "longline_build_info{version=\"" LONGLINE_VERSION "\"} 1\n");
     write_http(&body);
     write_inbox(&body);
+    write_consumers(&body);
     write_store(&body, &stats);
     write_process(&body);
     reply_buf(exchange, HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", &body);

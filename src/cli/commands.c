@@ -60,6 +60,21 @@ const struct command_told commands_told[COMMANDS] = {
          .codes = {{0, "the file is whole"},
                    {1, "it is damaged"},
                    {2, "it cannot be read, or a mistake in the command line"}}},
+    [COMMAND_BACKUP] =
+        {.name = "backup",
+         .brief = "copy the data file, while the server runs",
+         .usage = "FILE [--SETTING VALUE]...",
+         .about =
+             "Writes a copy of the data file (DATA_PATH) into FILE, which must not be there yet: "
+             "of one moment, complete, checked as `longline check` does, and synced before it has "
+             "its name. The server may be running. The settings are those of `longline serve`. To "
+             "restore, stop the server and put FILE in the place of the data file; its readers "
+             "are told by a new epoch.",
+         .has_settings = true,
+         .needs_word = true,
+         .codes = {{0, "FILE is there"},
+                   {1, "the data file is damaged, or FILE cannot be written"},
+                   {2, "a mistake in the command line or a setting; the data is not in a file"}}},
     [COMMAND_SEND] =
         {.name = "send",
          .brief = "send an update, and print its id",

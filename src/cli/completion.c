@@ -37,6 +37,10 @@ static enum values values_of(const char *value) {
                                    : ANY;
 }
 
+static bool takes_file(enum command command) {
+    return strncmp(commands_told[command].usage, "FILE", 4) == 0;
+}
+
 /* Prints "a b" for "a|b". */
 static void print_words(const char *words) {
     for (; *words; words++)
@@ -128,7 +132,7 @@ static void print_bash_command(enum command command) {
     for (struct flags flags = {.command = command}; flags_next(&flags, &told);)
         printf("--%s%s", told.name, told.value ? "= " : " ");
     fputs("'\n                    else\n                        ", stdout);
-    if (command == COMMAND_CHECK) {
+    if (takes_file(command)) {
         fputs("kind=files", stdout);
     } else {
         fputs("words='", stdout);
@@ -191,7 +195,7 @@ static void print_zsh_command(enum command command) {
             print_zsh_form(&told, form, "+");
     }
     static const char more[] = " \\\n                ";
-    if (command == COMMAND_CHECK) {
+    if (takes_file(command)) {
         printf("%s'1:file:_files'", more);
     } else if (command == COMMAND_EXEC) {
         printf("%s'*:argument:_longline_command'", more);
@@ -260,7 +264,7 @@ static const char fish_head[] =
     "    and __fish_complete_path (string sub -s 2 -- $word) | string replace -r '^' @\n"
     "end\n"
     "complete -c longline -f\n"
-    "complete -c longline -n '__longline_is check' -F\n"
+    "complete -c longline -n '__longline_is check backup' -F\n"
     "complete -c longline -n __longline_runs -F -a '(__fish_complete_command)'\n";
 
 #define FISH_FIRST "complete -c longline -n 'test (count (commandline -opc)) -eq 1' "

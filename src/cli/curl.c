@@ -21,7 +21,7 @@ bool curl_load(const char **error) {
     static bool is_loaded;
     void *library = is_loaded ? NULL : dlopen(LIBRARY, RTLD_NOW);
     if (!is_loaded && !library) {
-        *error = "this command needs libcurl: install libcurl4";
+        *error = "this command needs libcurl: install libcurl (Debian and Ubuntu: libcurl4)";
         return false;
     }
     for (size_t i = 0; !is_loaded && i < sizeof functions / sizeof *functions; i++) {

@@ -19,8 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -190,7 +190,7 @@ enum ending { ENDED_BY_ITSELF, ENDED_LATE, ENDED_BY_STOP };
  * that it started. */
 static enum ending finish(const struct exec *exec, pid_t pid, int *status) {
     enum ending ending = ENDED_BY_ITSELF;
-    int pid_fd = pidfd_open(pid, 0);
+    int pid_fd = (int)syscall(SYS_pidfd_open, pid, 0); /* glibc has a function since 2.36 */
     if (pid_fd >= 0 &&
         !wait_for(pid_fd, exec->timeout_ms ? exec->timeout_ms : INT64_MAX / 2, true)) {
         ending = stop_is_asked() ? ENDED_BY_STOP : ENDED_LATE;

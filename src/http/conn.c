@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 _Static_assert((int)HTTP_STATUS_COUNT < COUNTERS_STATUSES_MAX, "each status is counted");
 

@@ -446,7 +446,7 @@ static void restore(struct restoring *restoring, int fd) {
  * False where the kernel cannot do that. */
 static bool close_all_on_exec(void) {
     enum { CLOSE_ON_EXEC = 4 }; /* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
-    return syscall(SYS_close_range, STDERR_FILENO + 1, UINT32_MAX, CLOSE_ON_EXEC) == 0;
+    return syscall(__NR_close_range, STDERR_FILENO + 1, UINT32_MAX, CLOSE_ON_EXEC) == 0;
 }
 
 static void finish(struct restoring *restoring) {

@@ -192,6 +192,8 @@ void consumer_answered(struct inbox *inbox, struct poll *poll, const struct answ
     if (!poll->is_named || answer->error)
         return;
     struct consumer *consumer = poll->consumer;
+    if (!consumer->is_gone)
+        consumer->consumers->total = answer->total;
     if (answer->reset && consumer->ts > answer->ts) { /* it is from another life of the channel */
         consumer->ts = answer->ts;
         consumer->was_reset = consumer->is_lowered = true;
@@ -361,4 +363,47 @@ bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct s
     }
     qsort(out->list, out->count, sizeof *out->list, by_name);
     return true;
+}
+
+/* --- Lags ------------------------------------------------------------------------------------- */
+
+/* The oldest update behind `ts` that is in memory; NULL when none is. */
+static const struct update *oldest_behind(const struct channel *channel, uint64_t ts) {
+    uint64_t before = channel->total - channel->recent_count;
+    uint64_t index = ts > before ? ts - before : 0;
+    return index < channel->recent_count ? channel_recent(channel, (uint32_t)index) : NULL;
+}
+
+/* `total` is the channel's; a channel of a shared store that nobody waits for does not have it. */
+static void add_lag(struct inbox_lags *lags, const struct channel *channel, uint64_t total,
+                    uint64_t ts, int64_t now_ms) {
+    lags->consumers++;
+    if (ts >= total)
+        return;
+    uint64_t lag = total - ts;
+    lags->behind++;
+    lags->updates += lag;
+    if (lag > lags->most)
+        lags->most = lag;
+    const struct update *oldest = channel->is_loaded ? oldest_behind(channel, ts) : NULL;
+    if (oldest && now_ms - oldest->born_ms > lags->oldest_ms)
+        lags->oldest_ms = now_ms - oldest->born_ms;
+}
+
+void inbox_lags(const struct inbox *inbox, struct inbox_lags *lags) {
+    *lags = (struct inbox_lags){.consumers = 0};
+    int64_t now_ms = store_now_ms(inbox->store);
+    for (const struct list *at = inbox->by_use.next; at != &inbox->by_use; at = at->next) {
+        const struct channel *channel = container_of(at, struct channel, use_link);
+        const struct consumers *consumers = channel->consumers;
+        if (!consumers)
+            continue;
+        uint64_t total = channel->is_loaded ? channel->total : consumers->total;
+        for (const struct list *link = consumers->all.next; link != &consumers->all;
+             link = link->next) {
+            const struct consumer *consumer = container_of(link, struct consumer, link);
+            if (consumer->used_ms && !is_expired(inbox, consumer))
+                add_lag(lags, channel, total, consumer->ts, now_ms);
+        }
+    }
 }

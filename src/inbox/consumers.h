@@ -23,6 +23,7 @@ struct consumers {
     struct list all;          /* struct consumer */
     struct list waiting;      /* polls, until the list is loaded */
     struct list unsaved_link; /* in keeper->unsaved: holds the channel */
+    uint64_t total;           /* the channel's newest ts that one of them was told */
     uint32_t count;
     bool is_loaded, is_loading;
 };

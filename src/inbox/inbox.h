@@ -193,6 +193,18 @@ bool inbox_poll_consumers(struct inbox *inbox, struct slice channel, struct poll
  * is out. */
 bool inbox_list_consumers(struct inbox *inbox, const struct poll *poll, struct store_cursors *out);
 
+/*
+ * How far behind the consumers in memory are: those of the channels that are there, if one of the
+ * channel's has polled since it is. Looks at every channel in memory.
+ */
+struct inbox_lags {
+    uint64_t consumers, behind; /* all, and those that have not confirmed everything */
+    uint64_t updates, most;     /* not confirmed: by all together, and by one */
+    int64_t oldest_ms;          /* the age of the oldest of them; at least so much, if it is not in
+                                   memory */
+};
+void inbox_lags(const struct inbox *inbox, struct inbox_lags *lags);
+
 /* Forgets a consumer; the poll, of which nothing need be set, gets an empty answer then. False when
  * memory is out. */
 bool inbox_forget_consumer(struct inbox *inbox, struct slice channel, struct slice consumer,

@@ -11,6 +11,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* "STATE OLD PATH": two descriptors, and successor_path(). OLD is -1 where there is no way back. */
@@ -248,7 +249,7 @@ static void go_back(int state, int previous, const char *failure) {
         return;
     fcntl(previous, F_SETFD, FD_CLOEXEC);
     if (tell(state, -1) && setenv(FAILURE, failure, 1) == 0)
-        execveat(previous, "", self.argv, environ, AT_EMPTY_PATH);
+        syscall(SYS_execveat, previous, "", self.argv, environ, AT_EMPTY_PATH);
     log_error("upgrade failed: the old version cannot be started either", "path", self.path,
               "failure", failure, "error", strerror(errno), NULL);
 }

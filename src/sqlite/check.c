@@ -7,10 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -20,7 +17,7 @@ enum {
 
 struct check {
     struct log_file file;
-    const char *path;
+    const char *path, *name; /* name: what it is called */
     FILE *out, *progress;
     int64_t damaged; /* rows, and whatever else is wrong */
 };
@@ -171,15 +168,6 @@ static bool check_wal(struct check *check) {
     return false;
 }
 
-static bool has_wal(const struct check *check) {
-    char real_path[PATH_MAX], path[PATH_MAX + 8];
-    struct stat status;
-    if (!realpath(check->path, real_path))
-        return false;
-    snprintf(path, sizeof path, "%s-wal", real_path);
-    return stat(path, &status) == 0 && status.st_size > 0;
-}
-
 /* --- The whole -------------------------------------------------------------------------------- */
 
 /* Whether its rows have seals. */
@@ -200,15 +188,15 @@ static enum check_result check_open_file(struct check *check) {
     if (has_seals(check))
         check_rows(check);
     if (!check->damaged)
-        fprintf(check->out, "%s is whole\n", check->path);
+        fprintf(check->out, "%s is whole\n", check->name);
     else
-        fprintf(check->out, "%s is damaged: %" PRId64 " findings\n", check->path, check->damaged);
+        fprintf(check->out, "%s is damaged: %" PRId64 " findings\n", check->name, check->damaged);
     return check->damaged ? CHECK_DAMAGED : CHECK_WHOLE;
 }
 
 static enum check_result look(struct check *check, bool is_in_use) {
     char error[512] = "";
-    bool is_alone = !is_in_use && !has_wal(check);
+    bool is_alone = !is_in_use && !data_has_wal(check->path);
     if (!is_in_use && !check_wal(check))
         return CHECK_DAMAGED;
     if (log_file_open_to_read(&check->file, check->path, is_alone, error, sizeof error))
@@ -218,7 +206,11 @@ static enum check_result look(struct check *check, bool is_in_use) {
 }
 
 enum check_result check_file(const char *path, FILE *out, FILE *progress) {
-    struct check check = {.path = path, .out = out, .progress = progress};
+    return check_file_as(path, path, out, progress);
+}
+
+enum check_result check_file_as(const char *path, const char *name, FILE *out, FILE *progress) {
+    struct check check = {.path = path, .name = name, .out = out, .progress = progress};
     if (access(path, R_OK) != 0) {
         fprintf(out, "%s cannot be read: %s\n", path, strerror(errno));
         return CHECK_FAILED;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Opens `path` for reading and writing, or creates it. -1 on failure, with one line in `error`. */
@@ -72,4 +73,17 @@ bool data_is_locked(const char *path) {
     bool is_locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
     close(fd);
     return is_locked;
+}
+
+bool data_has_wal(const char *path) {
+    char real_path[PATH_MAX], wal_path[PATH_MAX + 8];
+    struct stat status;
+    if (!realpath(path, real_path))
+        return true;
+    snprintf(wal_path, sizeof wal_path, "%s-wal", real_path);
+    return stat(wal_path, &status) == 0 ? status.st_size > 0 : errno != ENOENT;
+}
+
+bool data_is_alone(const char *path) {
+    return !data_is_locked(path) && !data_has_wal(path);
 }

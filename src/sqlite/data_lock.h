@@ -15,3 +15,9 @@ int data_lock(const char *path, char *error, size_t error_size);
 
 /* Whether a process holds the lock. Makes no file. */
 bool data_is_locked(const char *path);
+
+/* Whether a write-ahead log stands beside the data file, or cannot be ruled out. */
+bool data_has_wal(const char *path);
+
+/* Whether nobody uses the data file, and all of it is in the file itself. */
+bool data_is_alone(const char *path);

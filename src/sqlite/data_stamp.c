@@ -1,11 +1,9 @@
 #include "sqlite/data_stamp.h"
+#include "sqlite/data_lock.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,19 +14,10 @@ static long long nanoseconds(struct timespec time) {
     return (long long)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-static bool has_wal(const char *path) {
-    char real_path[PATH_MAX], wal_path[PATH_MAX + 8];
-    struct stat status;
-    if (!realpath(path, real_path))
-        return true;
-    snprintf(wal_path, sizeof wal_path, "%s-wal", real_path);
-    return stat(wal_path, &status) == 0 ? status.st_size > 0 : errno != ENOENT;
-}
-
 /* Its length; 0 when there can be none. */
 static size_t write_stamp(char stamp[STAMP_BYTES], const char *path) {
     struct stat file;
-    if (has_wal(path) || stat(path, &file) != 0)
+    if (data_has_wal(path) || stat(path, &file) != 0)
         return 0;
     return (size_t)snprintf(stamp, STAMP_BYTES,
                             "closed: inode %llu size %lld mtime %lld ctime %lld\n",

@@ -12,7 +12,7 @@ import pytest
 from commands import is_refused, run
 from longline_server import BINARY, PATIENCE_S
 
-COMMANDS = {"send", "tail", "forward", "exec", "doctor", "serve", "health", "new", "check", "completion", "help"}
+COMMANDS = {"send", "tail", "forward", "exec", "doctor", "serve", "health", "new", "check", "backup", "completion", "help"}
 LINES = [
     ("longline ", COMMANDS),
     ("longline fo", {"forward"}),

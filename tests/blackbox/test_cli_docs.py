@@ -9,7 +9,7 @@ import pytest
 from commands import is_refused, run
 from longline_server import BINARY, REPOSITORY
 
-COMMANDS = ("serve", "health", "new", "check", "send", "tail", "forward", "exec", "doctor", "completion", "help")
+COMMANDS = ("serve", "health", "new", "check", "backup", "send", "tail", "forward", "exec", "doctor", "completion", "help")
 CLIENTS = ("send", "tail", "forward", "exec", "doctor")
 PAGE = (REPOSITORY / "docs/cli.md").read_text("utf-8")
 INSTALLED = {

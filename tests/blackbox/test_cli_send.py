@@ -179,7 +179,7 @@ def test_without_libcurl(server, tmp_path):
     source.write_text(NO_CURL)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     missing = {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
-    assert "install libcurl4" in is_refused(run("send", "http://h/x", "a=1", **missing), UNAVAILABLE)
+    assert "install libcurl (Debian and Ubuntu: libcurl4)" in is_refused(run("send", "http://h/x", "a=1", **missing), UNAVAILABLE)
     assert run("send", "--help", **missing).returncode == 0
     with open(f"/proc/{server.process.pid}/maps") as maps:
         assert "libcurl" not in maps.read()

@@ -1,24 +1,28 @@
 """What docs/ says about the data file of a running server, its commands run as is."""
 
 import json
+import os
 import re
 import subprocess
 import threading
 
 import pytest
 
-from longline_server import REPOSITORY, wait_until
+from doc_blocks import blocks
+from longline_server import BINARY, REPOSITORY, wait_until
 
 def commands(page, language):
-    """The blocks of this language on a page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (REPOSITORY / page).read_text("utf-8"), re.M | re.S)
+    """The blocks of this language on a page, but for those that cannot run here."""
+    return [block.text for block in blocks(page) if block.language == language and "not run" not in block.says]
 
 
 *BACKUPS, RESTORE = commands("docs/backup.md", "sh")
 
 
 def shell(server, script):
-    done = subprocess.run(["bash", "-euc", script], cwd=server.directory, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}", "DATA_PATH": "longline.db"}
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 

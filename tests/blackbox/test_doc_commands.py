@@ -132,7 +132,9 @@ def test_those_that_cannot_run_here_are_counted():
     assert Counter(block.path for block in ALL if "not run" in block.says) == {
         "README.md": 1,
         "clients/python/README.md": 1,
+        "docs/backup.md": 1,
         "docs/docker.md": 5,
+        "docs/install.md": 5,
         "docs/benchmarks.md": 1,
         "docs/proxies.md": 2,
         "docs/redis.md": 1,
