@@ -88,9 +88,9 @@ static int backup(int argc, char **argv) {
     if (config.data_provider != PROVIDER_SQLITE)
         return complain(EXIT_USAGE, "the data is not in a file: DATA_PROVIDER is not sqlite");
     log_init(LOG_LEVEL_ERROR, false);
-    enum backup_result result = backup_file(config.data_path, argv[0], stdout, stderr,
-                                            isatty(STDERR_FILENO) ? stderr : NULL);
-    return result == BACKUP_DONE ? EXIT_SUCCESS : EXIT_FAILURE;
+    bool is_done = backup_file(config.data_path, argv[0], stdout, stderr,
+                               isatty(STDERR_FILENO) ? stderr : NULL);
+    return is_done ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* The commands that need nothing of a server's parts. */

@@ -2,6 +2,7 @@
 #include "sqlite/check.h"
 #include "sqlite/data_lock.h"
 #include "sqlite/log_file.h"
+#include "sqlite/wal_repair.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,8 @@ struct backup {
     const char *from, *to;
     FILE *errors, *progress;
     struct log_file file;
+    bool is_alone;      /* no lock and no write-ahead log keeps a server off */
+    struct stat before; /* of `from` */
     sqlite3 *copy;
 };
 
@@ -72,13 +75,30 @@ static bool make_part(struct backup *backup) {
     return true;
 }
 
+/* Of a killed server's write-ahead log, SQLite leaves out all behind a flipped bit. */
+static bool has_whole_wal(struct backup *backup) {
+    char error[512] = "";
+    enum wal_state state = data_is_locked(backup->from)
+                               ? WAL_WHOLE
+                               : wal_repair(backup->from, false, true, error, sizeof error);
+    if (state == WAL_WHOLE)
+        return true;
+    return fail(backup, backup->from,
+                state == WAL_REPAIRED
+                    ? "a bit of the write-ahead log is wrong; the next start of longline mends it"
+                    : error);
+}
+
 /* A server that writes would make a copy without a transaction begin anew, each time. */
 static bool open_source(struct backup *backup) {
     char error[512];
     int64_t row;
-    if (access(backup->from, R_OK) != 0)
+    if (access(backup->from, R_OK) != 0 || stat(backup->from, &backup->before) != 0)
         return fail(backup, backup->from, strerror(errno));
-    if (!log_file_open_to_read(&backup->file, backup->from, data_is_alone(backup->from), error,
+    if (!has_whole_wal(backup))
+        return false;
+    backup->is_alone = data_is_alone(backup->from);
+    if (!log_file_open_to_read(&backup->file, backup->from, backup->is_alone, error,
                                sizeof error)) {
         fprintf(backup->errors, "longline: %s\n", error);
         return false;
@@ -87,6 +107,18 @@ static bool open_source(struct backup *backup) {
         !log_file_query(&backup->file, "SELECT count(*) FROM sqlite_schema", 0, 0, &row))
         return fail(backup, backup->from, sqlite3_errmsg(backup->file.db));
     return true;
+}
+
+/* Whether all pages are of one moment: a file that nobody used is read without SQLite's locks. */
+static bool is_of_one_moment(struct backup *backup) {
+    const struct stat *before = &backup->before;
+    struct stat after;
+    if (!backup->is_alone || (data_is_alone(backup->from) && stat(backup->from, &after) == 0 &&
+                              after.st_ino == before->st_ino && after.st_size == before->st_size &&
+                              after.st_mtim.tv_sec == before->st_mtim.tv_sec &&
+                              after.st_mtim.tv_nsec == before->st_mtim.tv_nsec))
+        return true;
+    return fail(backup, backup->from, "a server was started meanwhile: run it again");
 }
 
 static void tell(struct backup *backup, sqlite3_backup *job) {
@@ -119,27 +151,6 @@ static bool copy_pages(struct backup *backup) {
 
 /* --- What becomes of the copy ----------------------------------------------------------------- */
 
-/* Where it is whole, says so on `out`: in the words of `longline check`. */
-static enum backup_result check_copy(struct backup *backup, FILE *out) {
-    char *said = NULL;
-    size_t len;
-    FILE *text = open_memstream(&said, &len);
-    if (!text) {
-        fail(backup, backup->to, strerror(errno));
-        return BACKUP_FAILED;
-    }
-    enum check_result result = check_file_as(part, backup->to, text, backup->progress);
-    fclose(text);
-    fputs(said, result == CHECK_WHOLE ? out : backup->errors);
-    free(said);
-    if (result != CHECK_WHOLE)
-        fputs("longline: no backup was made; `longline check` says more of the data file\n",
-              backup->errors);
-    return result == CHECK_WHOLE     ? BACKUP_DONE
-           : result == CHECK_DAMAGED ? BACKUP_DAMAGED
-                                     : BACKUP_FAILED;
-}
-
 static bool sync_path(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     bool ok = fd >= 0 && fsync(fd) == 0;
@@ -155,7 +166,7 @@ static bool give_name(const char *to) {
     return errno == EINVAL && link(part, to) == 0 && unlink(part) == 0;
 }
 
-static bool finish(struct backup *backup) {
+static bool publish(struct backup *backup) {
     char folder[PATH_MAX];
     snprintf(folder, sizeof folder, "%s", backup->to);
     if (!sync_path(part) || !give_name(backup->to))
@@ -164,16 +175,33 @@ static bool finish(struct backup *backup) {
     return sync_path(dirname(folder)) || fail(backup, backup->to, strerror(errno));
 }
 
-enum backup_result backup_file(const char *from, const char *to, FILE *out, FILE *errors,
-                               FILE *progress) {
+/* Gives a whole copy its name, and then says so on `out`: in the words of `longline check`. */
+static bool finish(struct backup *backup, FILE *out) {
+    char *said = NULL;
+    size_t len;
+    FILE *text = open_memstream(&said, &len);
+    if (!text)
+        return fail(backup, backup->to, strerror(errno));
+    bool is_whole = check_file_as(part, backup->to, text, backup->progress) == CHECK_WHOLE;
+    fclose(text);
+    bool is_done = is_whole && publish(backup);
+    if (is_done || !is_whole)
+        fputs(said, is_done ? out : backup->errors);
+    free(said);
+    if (!is_whole)
+        fputs("longline: no backup was made; `longline check` says more of the data file\n",
+              backup->errors);
+    return is_done;
+}
+
+bool backup_file(const char *from, const char *to, FILE *out, FILE *errors, FILE *progress) {
     struct backup backup = {.from = from, .to = to, .errors = errors, .progress = progress};
-    bool is_copied = open_source(&backup) && make_part(&backup) && copy_pages(&backup);
+    bool is_copied = open_source(&backup) && make_part(&backup) && copy_pages(&backup) &&
+                     is_of_one_moment(&backup);
     sqlite3_close(backup.copy);
     log_file_close(&backup.file);
-    enum backup_result result = is_copied ? check_copy(&backup, out) : BACKUP_FAILED;
-    if (result == BACKUP_DONE && !finish(&backup))
-        result = BACKUP_FAILED;
+    bool is_done = is_copied && finish(&backup, out);
     if (*part)
         unlink(part);
-    return result;
+    return is_done;
 }

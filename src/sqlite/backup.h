@@ -7,16 +7,10 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdio.h>
-
-enum backup_result {
-    BACKUP_DONE,
-    BACKUP_DAMAGED, /* what was copied is not whole */
-    BACKUP_FAILED,
-};
 
 /* Copies the data file `from` to the new file `to`. Says on `out` what it holds, on `errors` what
  * went wrong, and on `progress`, if not NULL, how far it is. Unless it is done, nothing is left,
  * not even after SIGINT, SIGTERM or SIGHUP, which end the process. */
-enum backup_result backup_file(const char *from, const char *to, FILE *out, FILE *errors,
-                               FILE *progress);
+bool backup_file(const char *from, const char *to, FILE *out, FILE *errors, FILE *progress);

@@ -5,6 +5,7 @@ import pty
 import shutil
 import signal
 import subprocess
+import termios
 
 import pytest
 
@@ -139,6 +140,46 @@ def test_a_damaged_file_makes_no_backup(start, folder):
     assert (code, out) == (FAILED, "") and "damaged: the content of an update, update_log.seq 1\n" in errors
     assert names(folder) == []
     server.data_path.write_bytes(data)
+
+
+def test_a_flipped_bit_of_a_write_ahead_log_makes_no_backup(start, folder):
+    """SQLite would leave out what stands behind it, and the copy would be whole."""
+    server = start()
+    channel = server.channel()
+    fill(server, channel, 3)
+    server.kill9()
+    log = server.data_path.with_name(server.data_path.name + "-wal")
+    kept = log.read_bytes()
+    log.write_bytes(kept[:5000] + bytes([kept[5000] ^ 1]) + kept[5001:])
+    code, out, errors = backup(server, folder / "copy.db")
+    assert (code, out) == (FAILED, "") and "write-ahead log" in errors and names(folder) == []
+    server.may_be_damaged = True
+    server.start()  # which mends it
+    assert backup(server, folder / "copy.db")[1].startswith("3 updates ")
+
+
+@pytest.mark.parametrize("does_stop", [False, True], ids=["runs", "has stopped again"])
+def test_a_server_that_starts_meanwhile(start, folder, does_stop):
+    """The file of a stopped server is read without locks, so its pages may be of two moments."""
+    server = start()
+    fill(server, server.channel(), 3)
+    server.stop()
+    ours, theirs = pty.openpty()
+    termios.tcflow(theirs, termios.TCOOFF)  # so that it waits where it tells how much is copied
+    command = [BINARY, "backup", folder / "copy.db"]
+    settings = environment({"DATA_PATH": server.data_path})
+    with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        wait_until(lambda: names(folder), "the unfinished copy")
+        server.start()
+        fill(server, server.channel(), 1)
+        if does_stop:
+            server.stop()
+        termios.tcflow(theirs, termios.TCOON)
+        os.close(theirs)
+        out = process.communicate(timeout=60)[0]
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert (process.returncode, out, names(folder)) == (FAILED, "", []) and "a server was started meanwhile" in said
 
 
 def test_a_full_disk_leaves_nothing(start, small_disk):  # noqa: F811
