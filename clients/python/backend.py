@@ -4,6 +4,7 @@ A wheel is a zip of the files to install, and of what pip wants to know about th
 """
 
 import base64
+import gzip
 import hashlib
 import io
 import re
@@ -30,7 +31,8 @@ def build_sdist(folder: str, settings: Optional[dict] = None) -> str:
     root = f"longline-{project('version')}"
     sources = {name: (HERE / name).read_bytes() for name in SOURCE_FILES}
     sources.update({f"src/{name}": data for name, data in modules().items()}, **{"PKG-INFO": core_metadata()})
-    with tarfile.open(Path(folder) / f"{root}.tar.gz", "w:gz") as archive:
+    zipped = gzip.GzipFile(Path(folder) / f"{root}.tar.gz", "wb", mtime=0)  # of no time, as the wheel
+    with zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
         for name, data in sources.items():
             info = tarfile.TarInfo(f"{root}/{name}")
             info.size = len(data)

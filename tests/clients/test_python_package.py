@@ -47,6 +47,14 @@ def test_the_wheel_has_the_modules_and_a_true_record(backend, tmp_path):
     assert "\nName: longline\nVersion: 0.1.0\n" in metadata and "\nRequires-Python: >=3.9\n" in metadata
 
 
+def test_the_same_files_make_the_same_archives(backend, tmp_path, monkeypatch):
+    built = set()
+    for now in (1e9, 2e9):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        built.add(tuple((tmp_path / build(str(tmp_path))).read_bytes() for build in (backend.build_wheel, backend.build_sdist)))
+    assert len(built) == 1
+
+
 def test_a_wheel_can_be_built_from_the_source_archive(backend, tmp_path):
     with tarfile.open(tmp_path / backend.build_sdist(str(tmp_path))) as archive:
         archive.extractall(tmp_path)
