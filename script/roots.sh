@@ -119,7 +119,7 @@ ask() { nsenter --target "$server" --net curl -sS --max-time 30 "$@" 2>>"$work/l
 
 # A push and a poll of a new server; then SIGTERM, which must end it well.
 prove_served() {
-    local answer status=0
+    local answer
     answer=$(ask -d '{"hello":"world"}' http://localhost:3000/proof)
     [ "$answer" = OK ] || fail "a push: $answer"
     answer=$(ask http://localhost:3000/proof)
