@@ -105,11 +105,6 @@ def test_a_merge_has_left_no_marks(path):
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_merge_has_left_no_marks(path):
-    assert not re.search(r"^(<{7}|={7}$|>{7})", (REPOSITORY / path).read_text("utf-8"), re.M)
-
-
-@pytest.mark.parametrize("path", FILES)
 def test_a_document_has_one_sentence_per_line(path):
     assert not list(broken_lines(prose(path)))
 
