@@ -112,7 +112,7 @@ def is_as_shown(said, shown):
 
 PREPARED = """
 set -a
-fresh() { URL=$(longline new "$SERVER"); }
+fresh() { URL=$("$HOME/build/longline" new "$SERVER"); }
 push() { local n; for n; do curl -o /dev/null -d "{\\"n\\":$n}" "$URL"; done; }
 set -o pipefail
 fresh
@@ -120,21 +120,20 @@ fresh
 
 
 class Session:
-    """A reader's shell, in a directory of its own. `server` says where it listens; `target` is localhost:8080."""
+    """A reader's shell, in a directory that looks like a clone. `server` says where it listens; `target` is localhost:8080.
+    Unless longline `is_installed`, there is build/longline only, as for who has just built it."""
 
-    def __init__(self, directory: Path, port, target_port=None):
+    def __init__(self, directory: Path, port, target_port=None, is_installed=True):
         self.directory, self.port, self.target_port = directory, port, target_port
         self.kept = {}
         self.number = 0
         self._prepare()
         environment = {
-            "PATH": f"{directory}/bin:/usr/sbin:/usr/bin:/bin",
+            "PATH": f"{directory}/bin:/usr/sbin:/usr/bin:/bin" if is_installed else "/usr/sbin:/usr/bin:/bin",
             "HOME": str(directory),
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
-            "PYTHONPATH": f"{REPOSITORY}/clients/python/src",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "LUA_PATH": f"{REPOSITORY}/clients/lua/?.lua;;",
             "LISTEN": f"127.0.0.1:{port}",
             "SERVER": f"http://127.0.0.1:{port}",
         }
@@ -151,8 +150,6 @@ class Session:
         for name in ("bin", "build"):
             (self.directory / name).mkdir()
             (self.directory / name / "longline").symlink_to(BINARY)
-        (self.directory / "node_modules").mkdir()
-        (self.directory / "node_modules/longline").symlink_to(REPOSITORY / "clients/js")
         (self.directory / "longline").symlink_to(REPOSITORY)
         for name in ("clients", "examples", "packaging"):
             (self.directory / name).symlink_to(REPOSITORY / name)
