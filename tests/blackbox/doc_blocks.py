@@ -74,6 +74,20 @@ def blocks(path):
         yield Block(path, text[: fence.start()].count("\n") + 1, language, "".join(lines), says)
 
 
+def scripts(path, language="sh"):
+    """The blocks of this language on a page that can run here, each as a whole."""
+    return [block.text for block in blocks(path) if block.language == language and "not run" not in block.says]
+
+
+def run_script(server, script):
+    """Runs one beside a server, with its program and its data file; returns what it prints."""
+    environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}", "DATA_PATH": "longline.db"}
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
 def commands(text, prompt=""):
     """The commands of a block, each with what it prints. Without a prompt, each line is a command."""
     found = []
