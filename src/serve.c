@@ -266,8 +266,8 @@ static bool load_settings(int argc, char **argv, char *error, size_t error_size)
         snprintf(error, error_size, "BUFFER_SIZE must be at least four times MAX_BODY");
         return false;
     }
-    if (app.config.data_provider == PROVIDER_REDIS &&
-        !redis_options_init(&app.redis, &app.config, error, error_size))
+    /* Whatever the provider is: a mistake must not wait for the day on which it changes. */
+    if (!redis_options_init(&app.redis, &app.config, error, error_size))
         return false;
     api.trust = proxy_trust_new(app.config.trust_proxy, error, error_size);
     return api.trust && server_check_listen(app.config.listen, error, error_size);

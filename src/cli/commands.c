@@ -20,8 +20,9 @@ const struct command_told commands_told[COMMANDS] = {
          .about =
              "Serves until SIGTERM or SIGINT; then it finishes pushes, answers the polls that "
              "wait, and ends within 5 seconds. SIGUSR2 makes it the program that is at its path "
-             "now, without downtime. Every setting is an environment variable and a "
-             "flag; the flag wins. An empty variable counts as not set.",
+             "now, without downtime. Sockets that systemd passes (LISTEN_FDS) take the place of "
+             "LISTEN. Every setting is an environment variable and a flag; the flag wins. An empty "
+             "variable counts as not set.",
          .has_settings = true,
          .codes = {{0, "stopped by a signal"},
                    {1, "it cannot start: the data file is in use, damaged or not longline's, an "

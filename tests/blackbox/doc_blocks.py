@@ -74,6 +74,20 @@ def blocks(path):
         yield Block(path, text[: fence.start()].count("\n") + 1, language, "".join(lines), says)
 
 
+def scripts(path, language="sh"):
+    """The blocks of this language on a page that can run here, each as a whole."""
+    return [block.text for block in blocks(path) if block.language == language and "not run" not in block.says]
+
+
+def run_script(server, script):
+    """Runs one beside a server, with its program and its data file; returns what it prints."""
+    environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}", "DATA_PATH": "longline.db"}
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
 def commands(text, prompt=""):
     """The commands of a block, each with what it prints. Without a prompt, each line is a command."""
     found = []
@@ -112,7 +126,7 @@ def is_as_shown(said, shown):
 
 PREPARED = """
 set -a
-fresh() { URL=$(longline new "$SERVER"); }
+fresh() { URL=$("$HOME/build/longline" new "$SERVER"); }
 push() { local n; for n; do curl -o /dev/null -d "{\\"n\\":$n}" "$URL"; done; }
 set -o pipefail
 fresh
@@ -120,21 +134,20 @@ fresh
 
 
 class Session:
-    """A reader's shell, in a directory of its own. `server` says where it listens; `target` is localhost:8080."""
+    """A reader's shell, in a directory that looks like a clone. `server` says where it listens; `target` is localhost:8080.
+    Unless longline `is_installed`, there is build/longline only, as for who has just built it."""
 
-    def __init__(self, directory: Path, port, target_port=None):
+    def __init__(self, directory: Path, port, target_port=None, is_installed=True):
         self.directory, self.port, self.target_port = directory, port, target_port
         self.kept = {}
         self.number = 0
         self._prepare()
         environment = {
-            "PATH": f"{directory}/bin:/usr/sbin:/usr/bin:/bin",
+            "PATH": f"{directory}/bin:/usr/sbin:/usr/bin:/bin" if is_installed else "/usr/sbin:/usr/bin:/bin",
             "HOME": str(directory),
             "LC_ALL": "C.UTF-8",
             "TERM": "dumb",
-            "PYTHONPATH": f"{REPOSITORY}/clients/python/src",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "LUA_PATH": f"{REPOSITORY}/clients/lua/?.lua;;",
             "LISTEN": f"127.0.0.1:{port}",
             "SERVER": f"http://127.0.0.1:{port}",
         }
@@ -151,8 +164,6 @@ class Session:
         for name in ("bin", "build"):
             (self.directory / name).mkdir()
             (self.directory / name / "longline").symlink_to(BINARY)
-        (self.directory / "node_modules").mkdir()
-        (self.directory / "node_modules/longline").symlink_to(REPOSITORY / "clients/js")
         (self.directory / "longline").symlink_to(REPOSITORY)
         for name in ("clients", "examples", "packaging"):
             (self.directory / name).symlink_to(REPOSITORY / name)

@@ -282,14 +282,18 @@ BAD_REDIS_SETTINGS = [
     ("REDIS_WAIT", "2"),
     ("REDIS_WAIT", "two:100"),
     ("REDIS_WAIT", "1:-100"),
+    ("REDIS_USER", "app"),  # with which password?
+    ("REDIS_HOST", "h" * 256),
+    ("REDIS_PREFIX", "p" * 1001),
     ("REDIS_TIMEOUT", "soon"),
     ("REDIS_TIMEOUT", "-1"),
 ]
 
 
+@pytest.mark.parametrize("data_provider", ["redis", "sqlite", "memory"])
 @pytest.mark.parametrize("setting,value", BAD_REDIS_SETTINGS)
-def test_a_bad_setting_of_redis_stops_the_start_with_one_line_that_names_it(setting, value):
-    safe = {"LISTEN": "127.0.0.1:0", "DATA_PROVIDER": "redis"}
+def test_a_bad_setting_of_redis_stops_the_start_with_one_line_that_names_it(setting, value, data_provider, tmp_path):
+    safe = {"LISTEN": "127.0.0.1:0", "DATA_PROVIDER": data_provider, "DATA_PATH": str(tmp_path / "x.db")}
     for line in (is_refused(run("serve", **{**safe, setting: value})), is_refused(run("serve", f"{flag_of(setting)}={value}", **safe))):
         assert setting in line or flag_of(setting) in line
 

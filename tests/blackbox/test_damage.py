@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from damage import Files, fill, judge_all
+from doc_blocks import run_script, scripts
 from longline_server import BINARY
-from test_data_file import commands
 
 FLIPS = int(os.environ.get("FLIPS", 12))
 SEED = os.environ.get("SEED") or secrets.token_hex(4)
@@ -92,8 +92,8 @@ def test_what_can_be_read_moves_to_a_new_file(closed):
     closed.flip("", (len(closed.kept[""]) - page + 2) * 8)
     assert closed.judge() == "takes no pushes"
     assert check(closed.path())[0] == 1
-    (script,) = [block for block in commands("docs/data.md", "sh") if ".dump" in block]
-    subprocess.run(["bash", "-euc", script], cwd=closed.server.directory, check=True, timeout=60)
+    (script,) = [block for block in scripts("docs/data.md") if ".dump" in block]
+    run_script(closed.server, script)
     assert check(closed.path())[0] == 0
     assert closed.judge() == "same"
 

@@ -1,30 +1,15 @@
 """What docs/ says about the data file of a running server, its commands run as is."""
 
 import json
-import os
 import re
-import subprocess
 import threading
 
 import pytest
 
-from doc_blocks import blocks
-from longline_server import BINARY, REPOSITORY, wait_until
+from doc_blocks import run_script, scripts
+from longline_server import REPOSITORY, wait_until
 
-def commands(page, language):
-    """The blocks of this language on a page, but for those that cannot run here."""
-    return [block.text for block in blocks(page) if block.language == language and "not run" not in block.says]
-
-
-*BACKUPS, RESTORE = commands("docs/backup.md", "sh")
-
-
-def shell(server, script):
-    environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}", "DATA_PATH": "longline.db"}
-    command = ["bash", "-euc", script]
-    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
+*BACKUPS, RESTORE = scripts("docs/backup.md")
 
 
 class Pusher:
@@ -57,14 +42,14 @@ def test_a_backup_of_a_live_server_and_its_restore(start, backup):
     with Pusher(server, channel) as pusher:
         wait_until(lambda: pusher.acknowledged > 1500, "a backlog")
         before = pusher.acknowledged
-        shell(server, backup)
+        run_script(server, backup)
         wait_until(lambda: pusher.acknowledged > before + 100, "pushes during the backup and after it")
     newest = pusher.acknowledged
     assert (server.directory / "copy.db").stat().st_mode & 0o077 == 0, "it holds secrets"
 
     # The write-ahead log stays behind, as after a crash. It must not get into the restored data.
     server.kill9()
-    shell(server, RESTORE)
+    run_script(server, RESTORE)
     server.start()
     kept = [update["n"] for _, update in server.read_all(channel)]
     assert kept == list(range(1, len(kept) + 1)), "of one moment, and in order"
@@ -80,10 +65,10 @@ def test_looking_into_the_data(start):
     server.push(channel, '{"action":"opened"}', {"X-GitHub-Event": "issues"})
     for app in ("mybot", "mybot", "twilio"):
         server.push(f"{channel}?appname={app}")
-    newest, largest, by_app = (sql.replace("SECRET", channel[1:]) for sql in commands("docs/data.md", "sql"))
+    newest, largest, by_app = (sql.replace("SECRET", channel[1:]) for sql in scripts("docs/data.md", "sql"))
 
     def rows(sql):
-        done = shell(server, f"sqlite3 -readonly -json longline.db <<'SQL'\n{sql}\nSQL\n")
+        done = run_script(server, f"sqlite3 -readonly -json longline.db <<'SQL'\n{sql}\nSQL\n")
         return json.loads(done or "[]")
 
     # The next checkpoint writes the channel's row.

@@ -66,6 +66,27 @@ def test_every_link_of_a_document_works(path):
     assert not list(broken_links(path))
 
 
+def missing_places(text):
+    """What a page names as `function()` in `file.c`, or as `room/file.c`, that is not there."""
+    for function, file in re.findall(r"`(\w+)\(\)` in `([\w/]+\.c)`", text):
+        source = REPOSITORY / "src" / file
+        if not source.exists() or not re.search(rf"\b{function}\(", source.read_text("utf-8")):
+            yield function
+    for file in re.findall(r"`((?:base|http|inbox|api|sqlite|redis|cli|process)/\w+\.[ch])`", text):
+        if not (REPOSITORY / "src" / file).exists():
+            yield file
+
+
+@pytest.mark.parametrize("path", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_what_a_page_says_of_the_sources_is_there(path):
+    assert not list(missing_places(prose(path)))
+
+
+def test_a_place_that_is_not_there_is_noticed():
+    text = "`open_store()` in `serve.c`, `open_store()` in `main.c`, `cli/new.c`, `cli/old.c`"
+    assert list(missing_places(text)) == ["open_store", "cli/old.c"]
+
+
 def test_every_page_is_in_the_list_of_pages():
     pages = {path for path in FILES if re.fullmatch(r"docs/[\w-]+\.md", path)} - {"docs/README.md"}
     told = {"docs/" + link for link in LINK.findall(prose("docs/README.md"))}
@@ -97,11 +118,6 @@ def test_the_recording_is_what_a_server_answers(tmp_path):
     picture = tmp_path / "picture.svg"
     subprocess.run([REPOSITORY / "script/recording", picture], check=True, timeout=PATIENCE_S)
     assert picture.read_text("utf-8") == (REPOSITORY / "docs/pictures/push-and-poll.svg").read_text("utf-8")
-
-
-@pytest.mark.parametrize("path", FILES)
-def test_a_merge_has_left_no_marks(path):
-    assert not re.search(r"^(<{7}|={7}$|>{7})", (REPOSITORY / path).read_text("utf-8"), re.M)
 
 
 @pytest.mark.parametrize("path", FILES)

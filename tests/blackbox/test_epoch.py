@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import subprocess
 
 import pytest
 
-from longline_server import REPOSITORY, wait_until
+from doc_blocks import run_script, scripts
+from longline_server import wait_until
 
 EPOCH = re.compile(r"^[0-9a-f]{16}$")
 
@@ -188,18 +188,11 @@ def test_a_file_that_is_gone(serve, end):
     assert server.get(f"{channel}?ts=0&epoch={new}").updates == [{"life": 2}] * 5
 
 
-def commands(index):
-    """A block of shell commands of docs/backup.md."""
-    text = (REPOSITORY / "docs/backup.md").read_text("utf-8")
-    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[index]
-
-
-def run(server, script):
-    subprocess.run(["sh", "-ec", script], cwd=server.directory, check=True, timeout=60)
+*BACKUPS, RESTORE = scripts("docs/backup.md")
 
 
 @pytest.mark.providers("sqlite")
-@pytest.mark.parametrize("backup", [0, 1], ids=["backup", "vacuum"])
+@pytest.mark.parametrize("backup", BACKUPS, ids=["backup", "vacuum"])
 @pytest.mark.parametrize("end", ["stop", "kill9"])
 def test_a_backup_that_is_restored(serve, backup, end):
     """Consumers go on where what they saw and what is there part, also when the counter has passed their ts."""
@@ -207,11 +200,11 @@ def test_a_backup_that_is_restored(serve, backup, end):
     channel, other = server.channel(), server.channel()
     fill(server, channel, 5)
     fill(server, other, 2)
-    run(server, commands(backup))
+    run_script(server, backup)
     fill(server, channel, 4)
     epoch, same = epoch_of(server, channel), epoch_of(server, other)
     getattr(server, end)()
-    run(server, commands(2))
+    run_script(server, RESTORE)
     server.start()
     fill(server, channel, 7, life=2)
     new = epoch_of(server, channel)

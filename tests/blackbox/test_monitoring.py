@@ -12,6 +12,7 @@ from longline_server import REPOSITORY, wait_until
 DASHBOARD = REPOSITORY / "packaging/grafana/longline.json"
 RULES = REPOSITORY / "packaging/prometheus/alerts.yml"
 RULE_TESTS = REPOSITORY / "packaging/prometheus/alerts_test.yml"
+PAGE = (REPOSITORY / "docs/monitoring.md").read_text("utf-8")
 NAME = re.compile(r"\b(?:longline|process)_[a-z_]+")
 
 
@@ -22,6 +23,19 @@ def exported(server):
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M):
         names.update({name + end: kind for end in (("_sum", "_count") if kind == "summary" else ("",))})
     return names
+
+
+def test_every_metric_has_its_line_in_the_docs(server):
+    told = set(re.findall(r"`((?:longline|process)_[a-z_]+?)(?:_sum)?(?:\{[^`]*)?`", PAGE))
+    there = {re.sub(r"_(sum|count)$", "", name) if kind == "summary" else name for name, kind in exported(server).items()}
+    assert there and not there - told, "they are missing in docs/monitoring.md"
+
+
+def test_every_event_of_the_log_has_its_line_in_the_docs():
+    sources = [file.read_text("utf-8") for file in (REPOSITORY / "src").rglob("*.c")]
+    events = {event for text in sources for event in re.findall(r'\blog_(?:debug|info|warn|error)\(\s*"([^"]+)"', text)}
+    assert len(events) > 40
+    assert not {event for event in events if f"`{event}`" not in PAGE}, "they are missing in docs/monitoring.md"
 
 
 def expressions(value):
