@@ -32,6 +32,7 @@ static const char magic[8] = {'l', 'o', 'n', 'g', 'l', 'i', 'n', 'e'};
 static enum step { SERVING, CHECKING, SETTLING, HELD, CLOSING } step;
 static struct upgrade_parts parts;
 static struct pack out;
+static struct buf left; /* upgrade_parts.leave_store() */
 static struct upgrade_times times;
 static struct upgrade_state *taken_over;
 static struct turn_task become;
@@ -61,6 +62,7 @@ static void save_sockets(struct beginning *header) {
     pack_number(&out, times.quiet_ns);
     pack_number(&out, times.closed_ns);
     pack_bytes(&out, SLICE(LONGLINE_VERSION));
+    pack_bytes(&out, (struct slice){left.data, left.len});
     server_save(&out);
     conn_save_sockets(parts.connections, &out);
 }
@@ -132,7 +134,7 @@ static void on_quiet(bool is_quiet) {
     struct beginning header = {.version = ""};
     pack_raw(&out, &header, sizeof header);
     server_take_out(&out);
-    parts.close_store(on_store_closed);
+    parts.leave_store(&left, on_store_closed);
 }
 
 static void on_unsettled(uv_timer_t *timer) {
@@ -220,6 +222,7 @@ bool upgrade_open(struct upgrade_state *state, int fd, char *error, size_t error
         state->times.closed_ns = unpack_number(&state->sockets);
         struct slice from = unpack_bytes(&state->sockets);
         snprintf(state->from, sizeof state->from, "%.*s", (int)from.len, from.data);
+        state->left = unpack_bytes(&state->sockets);
         state->is_known =
             strncmp(header.version, UPGRADE_STATE_VERSION, sizeof header.version) == 0;
         ok = !state->sockets.failed;
