@@ -91,8 +91,8 @@ static void on_signal(uv_signal_t *handle, int number) {
     }
     log_info("stopping", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", "connections",
              log_number(connections->open).text, NULL);
+    conn_restore_rest(); /* before it can be drained */
     server->is_draining = true;
-    conn_restore_rest();
     if (connections->is_holding)
         server_release();
     listeners_close(&server->listeners);

@@ -1,7 +1,6 @@
 /*
- * Stamps: what the files of the database were (their inodes, sizes and times). If a stamp still fits
- * at the next start, nobody has touched them in between; it fits no file that was put in their
- * place.
+ * Stamps: what the files of the database were (their inodes, sizes and times). If one still fits at
+ * the next start, nobody has touched them in between; it fits no file that was put in their place.
  *
  * That of a clean close is written into the lock file. A start takes it away before anything is
  * stored. So there is none after a crash, and none in a copy of a directory whose server was
