@@ -27,9 +27,7 @@ static int64_t at_most_a_quarter(int64_t bound, int64_t max_bytes) {
 }
 
 bool wal_init(struct wal *wal, struct log_file *file, const struct store_options *options) {
-    *wal = (struct wal){.file = file,
-                        .options = options,
-                        .is_unsynced = options->path}; /* what was left may not be synced yet */
+    *wal = (struct wal){.file = file, .options = options};
     sqlite3_wal_hook(file->db, on_commit, wal);
     char limit[64];
     snprintf(limit, sizeof limit, "PRAGMA journal_size_limit = %lld",
