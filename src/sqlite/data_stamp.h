@@ -6,8 +6,8 @@
  * stored. So there is none after a crash, and none in a copy of a directory whose server was
  * running.
  *
- * That of an upgrade goes from one program to the next in memory: no power cut leaves it, and nothing
- * waits for the disk.
+ * That of an upgrade goes from one program to the next in memory: a power cut does not leave it,
+ * and nothing waits for the disk.
  */
 #pragma once
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -316,16 +317,28 @@ def test_no_room_for_the_state_keeps_the_listening_sockets(start):
 
 
 def test_an_older_data_file_is_upgraded_on_the_way(replaceable):
+    """As an older program would leave it: the newest update is in the write-ahead log."""
     server = replaceable
     name = server.channel()[1:]
-    old = server.directory / "old.db"
+    old, kept = server.directory / "old.db", server.directory / "kept.db"
     write_old_file(old, [name.encode()], 50, int(time.time() * 1000) - 60_000)
+    database = sqlite3.connect(old)
+    seq, channel, ts, _, mark, at = database.execute("SELECT seq, channel, ts, prev, skip, at FROM update_log ORDER BY seq DESC").fetchone()
+    row = (seq + 1, channel, ts + 1, seq, mark, at, len('{"n":51}'), '{"n":51}')
+    database.execute("INSERT INTO update_log VALUES (?,?,?,?,?,?,?,NULL,?,NULL,'POST','',NULL)", row)
+    database.commit()
+    for end in ("", "-wal"):
+        shutil.copy(f"{old}{end}", f"{kept}{end}")
+    database.close()
     server.replace(f"""if {IS_CHECK}; then exec $LONGLINE "$@"; fi
-        rm -f {server.data_path}*; cp {old} {server.data_path}; exec $LONGLINE "$@" """)
+        rm -f {server.data_path}*; cp {kept} {server.data_path}; cp {kept}-wal {server.data_path}-wal
+        exec $LONGLINE "$@" """)
     with server.client() as client:
         client.get("/-/health")
-        server.upgrade()
-        assert client.get(f"/{name}?ts=49").updates[0]["n"] == 50
+        for _ in range(2):  # the second time, it is the new program that leaves it
+            server.upgrade()
+            server.replace('exec $LONGLINE "$@"')
+            assert [update["n"] for update in client.get(f"/{name}?ts=49").updates] == [50, 51]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
