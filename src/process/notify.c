@@ -47,10 +47,10 @@ static bool send_now(const char *state) {
 }
 
 static void on_again(uv_timer_t *timer) {
-    if (send_now(unsent))
-        *unsent = '\0';
-    else
+    if (*unsent && !send_now(unsent))
         uv_timer_start(timer, on_again, AGAIN_MS, 0);
+    else
+        *unsent = '\0';
 }
 
 void notify(const char *state) {
