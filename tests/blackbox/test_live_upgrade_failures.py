@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -15,7 +16,8 @@ import pytest
 from http_client import Client
 from longline_server import BINARY, environment, wait_until
 from streams import Stream
-from test_live_upgrade import HEAD, next_update, poll
+from test_durability import KEEP_ALL, SEED, Writers, check_channel
+from test_live_upgrade import HEAD, UPGRADES, next_update, poll
 from test_upgrade import write_old_file
 
 pytestmark = pytest.mark.providers("sqlite", "redis")
@@ -339,6 +341,18 @@ def test_an_older_data_file_is_upgraded_on_the_way(replaceable):
             server.upgrade()
             server.replace('exec $LONGLINE "$@"')
             assert [update["n"] for update in client.get(f"/{name}?ts=49").updates] == [50, 51]
+
+
+def test_a_kill_at_any_moment_of_it_loses_nothing(start):
+    rng = random.Random(SEED)
+    server = start(**KEEP_ALL)
+    for _ in range(2 * UPGRADES):
+        channels = [server.channel() for _ in range(8)]
+        writers = Writers(server, channels, rng, 16)
+        writers.run_until_killed(0.1 + 0.4 * rng.random(), upgrade_after_s=0.1)
+        server.start()
+        for channel, acknowledged in writers.acknowledged.items():
+            check_channel(server, channel, acknowledged)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
