@@ -48,6 +48,7 @@ void upgrade_init(const struct upgrade_parts *given) {
 
 static void refuse(const char *reason) {
     step = SERVING;
+    successor_close_present();
     log_error("upgrade failed: the old version goes on", "path", successor_path(), "error", reason,
               NULL);
     notify_status("READY=1", "Upgrade failed: %s", reason);
@@ -115,17 +116,12 @@ static void on_store_closed(void) {
     turn_next(&become);
 }
 
-static void give_up_state(void) {
-    close(out.fd);
-    successor_close_present();
-}
-
 /* --- Its steps -------------------------------------------------------------------------------- */
 
 static void on_quiet(bool is_quiet) {
     if (!is_quiet) {
         server_release();
-        give_up_state();
+        close(out.fd);
         refuse("requests are under way that do not end");
         return;
     }
@@ -147,12 +143,9 @@ static void on_settled(void) {
         return;
     uv_timer_stop(&patience);
     const char *refusal = parts.refusal();
-    if (!refusal && !successor_open_present())
-        refusal = "/proc/self/exe cannot be opened, so there would be no way back";
     int fd = refusal ? -1 : successor_make_state();
     if (fd < 0) {
         refuse(refusal ? refusal : strerror(errno));
-        successor_close_present();
         return;
     }
     memset(&out, 0, sizeof out);
@@ -180,6 +173,8 @@ void upgrade_begin(void) {
     notify_reloading();
     log_info("upgrade begins", "path", successor_path(), NULL);
     const char *refusal = parts.refusal();
+    if (!refusal && !successor_open_present())
+        refusal = "/proc/self/exe cannot be opened, so there would be no way back";
     if (refusal) {
         refuse(refusal);
         return;
@@ -192,7 +187,8 @@ void upgrade_cancel(void) {
     if (step == CHECKING)
         successor_cancel();
     else if (step == HELD)
-        give_up_state();
+        close(out.fd);
+    successor_close_present();
     uv_timer_stop(&patience);
     step = SERVING;
 }
