@@ -53,6 +53,7 @@ static void check_drained(struct server *server) {
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
     uv_close((uv_handle_t *)&server->upgrade, NULL);
+    signal(SIGUSR2, SIG_IGN); /* else it would end the process now, before its store is closed */
     uv_close((uv_handle_t *)&server->hold_timer, NULL);
     uv_close((uv_handle_t *)&server->hold_look, NULL);
     server->options.on_drained();

@@ -366,6 +366,16 @@ def test_a_stop_while_it_is_checked_stops(replaceable, number):
         assert client.read_reply().status == 200
 
 
+def test_an_upgrade_behind_a_stop_changes_nothing(start, tmp_path):
+    server = start(**preload(tmp_path, SLOW_DISK))
+    server.push(server.channel())
+    server.send_signal(signal.SIGTERM)
+    while server.process.poll() is None:  # also while the store is being closed
+        server.send_signal(signal.SIGUSR2)
+        time.sleep(0.005)
+    assert server.wait_for_exit() == 0
+
+
 # A shell would let the signals come.
 WAITS = """
 import os, sys, time
