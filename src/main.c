@@ -14,12 +14,14 @@
 #include "cli/send.h"
 #include "cli/tail.h"
 #include "http/server.h"
+#include "process/successor.h"
 #include "serve.h"
 #include "sqlite/backup.h"
 #include "sqlite/check.h"
 #include "version.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,7 +128,15 @@ static void keep_standard_files(void) {
         close(fd);
 }
 
+/* Only a server has a use for it. Whoever sends it to everything that is called longline ends
+ * nothing. One that takes over (process/successor.h) may find one that waits for it. */
+static void ignore_upgrades(void) {
+    if (!getenv(SUCCESSOR_HANDOVER))
+        signal(SIGUSR2, SIG_IGN);
+}
+
 int main(int argc, char **argv) {
+    ignore_upgrades();
     keep_standard_files();
     const char *command = argc > 1 ? argv[1] : "";
     if (sodium_init() < 0)

@@ -38,7 +38,8 @@ static struct {
     int sockets[ACTIVATION_MAX], socket_count; /* that listen already */
     int state_fd;                              /* what another program handed over; -1: nothing */
     struct upgrade_state state;
-    void (*closed)(void); /* upgrade_parts.close_store() */
+    struct buf *left;     /* upgrade_parts.leave_store() */
+    void (*closed)(void); /* the same */
     char error[512];      /* why it does not start */
 } app = {.state_fd = -1};
 
@@ -71,7 +72,7 @@ static void on_closed_for_upgrade(void *context) {
 }
 
 static void on_stopped_for_upgrade(void) {
-    store_close(app.store, on_closed_for_upgrade, &app.store);
+    store_leave(app.store, app.left, on_closed_for_upgrade, &app.store);
 }
 
 /* upgrade_parts.settle_store */
@@ -79,8 +80,9 @@ static void settle_store(void (*settled)(void)) {
     store_settle(app.store, settled);
 }
 
-/* upgrade_parts.close_store */
-static void close_store(void (*closed)(void)) {
+/* upgrade_parts.leave_store */
+static void leave_store(struct buf *left, void (*closed)(void)) {
+    app.left = left;
     app.closed = closed;
     inbox_stop(api.inbox, on_stopped_for_upgrade);
 }
@@ -102,6 +104,7 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
         .wall_ms = clock_wall_ms,
         .steady_ms = clock_steady_ms,
         .at_work = notify_at_work,
+        .left = app.state.left,
     };
     return config->data_provider == PROVIDER_REDIS
                ? store_redis_open(loop, &options, &app.redis, error, error_size)
@@ -200,7 +203,7 @@ static void prepare_upgrades(uv_loop_t *loop) {
                                          .connections = &app.connections,
                                          .refusal = upgrade_refusal,
                                          .settle_store = settle_store,
-                                         .close_store = close_store});
+                                         .leave_store = leave_store});
 }
 
 /* Builds the parts from the store upwards; false on failure, with one line in `error`. */

@@ -32,6 +32,7 @@ static const char magic[8] = {'l', 'o', 'n', 'g', 'l', 'i', 'n', 'e'};
 static enum step { SERVING, CHECKING, SETTLING, HELD, CLOSING } step;
 static struct upgrade_parts parts;
 static struct pack out;
+static struct buf left; /* upgrade_parts.leave_store() */
 static struct upgrade_times times;
 static struct upgrade_state *taken_over;
 static struct turn_task become;
@@ -47,6 +48,7 @@ void upgrade_init(const struct upgrade_parts *given) {
 
 static void refuse(const char *reason) {
     step = SERVING;
+    successor_close_present();
     log_error("upgrade failed: the old version goes on", "path", successor_path(), "error", reason,
               NULL);
     notify_status("READY=1", "Upgrade failed: %s", reason);
@@ -61,6 +63,7 @@ static void save_sockets(struct beginning *header) {
     pack_number(&out, times.quiet_ns);
     pack_number(&out, times.closed_ns);
     pack_bytes(&out, SLICE(LONGLINE_VERSION));
+    pack_bytes(&out, (struct slice){left.data, left.len});
     server_save(&out);
     conn_save_sockets(parts.connections, &out);
 }
@@ -113,17 +116,12 @@ static void on_store_closed(void) {
     turn_next(&become);
 }
 
-static void give_up_state(void) {
-    close(out.fd);
-    successor_close_present();
-}
-
 /* --- Its steps -------------------------------------------------------------------------------- */
 
 static void on_quiet(bool is_quiet) {
     if (!is_quiet) {
         server_release();
-        give_up_state();
+        close(out.fd);
         refuse("requests are under way that do not end");
         return;
     }
@@ -132,7 +130,7 @@ static void on_quiet(bool is_quiet) {
     struct beginning header = {.version = ""};
     pack_raw(&out, &header, sizeof header);
     server_take_out(&out);
-    parts.close_store(on_store_closed);
+    parts.leave_store(&left, on_store_closed);
 }
 
 static void on_unsettled(uv_timer_t *timer) {
@@ -145,12 +143,9 @@ static void on_settled(void) {
         return;
     uv_timer_stop(&patience);
     const char *refusal = parts.refusal();
-    if (!refusal && !successor_open_present())
-        refusal = "/proc/self/exe cannot be opened, so there would be no way back";
     int fd = refusal ? -1 : successor_make_state();
     if (fd < 0) {
         refuse(refusal ? refusal : strerror(errno));
-        successor_close_present();
         return;
     }
     memset(&out, 0, sizeof out);
@@ -178,6 +173,8 @@ void upgrade_begin(void) {
     notify_reloading();
     log_info("upgrade begins", "path", successor_path(), NULL);
     const char *refusal = parts.refusal();
+    if (!refusal && !successor_open_present())
+        refusal = "/proc/self/exe cannot be opened, so there would be no way back";
     if (refusal) {
         refuse(refusal);
         return;
@@ -190,7 +187,8 @@ void upgrade_cancel(void) {
     if (step == CHECKING)
         successor_cancel();
     else if (step == HELD)
-        give_up_state();
+        close(out.fd);
+    successor_close_present();
     uv_timer_stop(&patience);
     step = SERVING;
 }
@@ -220,6 +218,7 @@ bool upgrade_open(struct upgrade_state *state, int fd, char *error, size_t error
         state->times.closed_ns = unpack_number(&state->sockets);
         struct slice from = unpack_bytes(&state->sockets);
         snprintf(state->from, sizeof state->from, "%.*s", (int)from.len, from.data);
+        state->left = unpack_bytes(&state->sockets);
         state->is_known =
             strncmp(header.version, UPGRADE_STATE_VERSION, sizeof header.version) == 0;
         ok = !state->sockets.failed;

@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "base/buf.h"
 #include "base/pack.h"
 #include "http/conn.h"
 
@@ -27,7 +28,8 @@ struct upgrade_parts {
     struct conn_shared *connections;
     const char *(*refusal)(void); /* why there can be no upgrade now; NULL: there can */
     void (*settle_store)(void (*settled)(void)); /* makes closing quick */
-    void (*close_store)(void (*closed)(void));
+    /* `left` gets what the next program's store wants to hear (store_leave). */
+    void (*leave_store)(struct buf *left, void (*closed)(void));
 };
 
 void upgrade_init(const struct upgrade_parts *parts);
@@ -46,6 +48,7 @@ struct upgrade_times {
 /* What another program left. */
 struct upgrade_state {
     struct slice file;
+    struct slice left;     /* upgrade_parts.leave_store() */
     struct unpack sockets; /* server_options.saved; behind that, the connections' */
     struct unpack rest;
     bool is_known; /* the version of the rest */

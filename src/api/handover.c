@@ -64,6 +64,8 @@ static unsigned flags_of(const struct ask *ask) {
 void handover_save_place(const struct poll_place *place, struct pack *out) {
     pack_bytes(out, (struct slice){place->channel, place->channel_len});
     pack_bytes(out, (struct slice){place->consumer, place->consumer_len});
+    pack_number(out, place->is_gone);
+    pack_number(out, place->confirmed);
     pack_number(out, place->is_known);
     pack_number(out, place->total);
     pack_number(out, place->epoch);
@@ -115,6 +117,8 @@ void handover_read_place(struct unpack *in, struct poll_place *place) {
                   consumer.len > sizeof place->consumer;
     if (in->failed)
         return;
+    place->is_gone = unpack_up_to(in, 1);
+    place->confirmed = unpack_number(in);
     place->is_known = unpack_up_to(in, 1);
     place->total = unpack_number(in);
     place->epoch = unpack_number(in);

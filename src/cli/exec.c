@@ -140,6 +140,7 @@ __attribute__((noreturn)) static void become(char **command, char **environment,
     sigset_t none;
     sigemptyset(&none);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGUSR2, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* so that no other one runs beside it */

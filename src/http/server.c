@@ -53,6 +53,7 @@ static void check_drained(struct server *server) {
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
     uv_close((uv_handle_t *)&server->upgrade, NULL);
+    signal(SIGUSR2, SIG_IGN); /* else it would end the process now, before its store is closed */
     uv_close((uv_handle_t *)&server->hold_timer, NULL);
     uv_close((uv_handle_t *)&server->hold_look, NULL);
     server->options.on_drained();
@@ -91,8 +92,8 @@ static void on_signal(uv_signal_t *handle, int number) {
     }
     log_info("stopping", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", "connections",
              log_number(connections->open).text, NULL);
+    conn_restore_rest(); /* before it can be drained */
     server->is_draining = true;
-    conn_restore_rest();
     if (connections->is_holding)
         server_release();
     listeners_close(&server->listeners);

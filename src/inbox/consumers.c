@@ -313,6 +313,21 @@ bool poll_as(struct inbox *inbox, struct slice name, struct poll *poll,
     return ok;
 }
 
+bool poll_as_gone(struct inbox *inbox, struct slice name, struct poll *poll, uint64_t ts) {
+    struct consumer *consumer = malloc(sizeof *consumer);
+    if (!consumer)
+        return false;
+    *consumer = (struct consumer){.ts = ts, .polls = 1, .is_gone = true};
+    poll->consumer = consumer;
+    poll->is_named = true;
+    if (!poll->has_position)
+        poll->ts = (int64_t)ts;
+    bool ok = inbox->mode->poll(inbox, hash_of(name), name, poll);
+    if (!ok)
+        consumer_leave(inbox, poll);
+    return ok;
+}
+
 bool inbox_poll_as(struct inbox *inbox, struct slice channel, struct poll *poll,
                    struct slice consumer) {
     poll_begin(poll);

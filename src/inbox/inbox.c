@@ -330,6 +330,8 @@ void inbox_take_out(struct inbox *inbox, struct poll *poll, struct poll_place *p
     place->channel_len = (uint16_t)name.len;
     memcpy(place->channel, name.data, name.len);
     bool has_consumer = poll->is_named && !poll->consumer->is_gone;
+    place->is_gone = poll->is_named && !has_consumer;
+    place->confirmed = place->is_gone ? poll->consumer->ts : 0;
     place->consumer_len = has_consumer ? poll->consumer->name_len : 0;
     if (has_consumer)
         memcpy(place->consumer, poll->consumer->name, place->consumer_len);
@@ -358,8 +360,9 @@ bool inbox_put_back(struct inbox *inbox, struct poll *poll, const struct poll_pl
     poll->was_parked = was_parked;
     if (place->is_known && !inbox->follow && !inbox->has_forgotten)
         recall(inbox, channel, place);
-    return consumer.len ? poll_as(inbox, channel, poll, consumer)
-                        : inbox->mode->poll(inbox, hash_of(channel), channel, poll);
+    return consumer.len     ? poll_as(inbox, channel, poll, consumer)
+           : place->is_gone ? poll_as_gone(inbox, channel, poll, place->confirmed)
+                            : inbox->mode->poll(inbox, hash_of(channel), channel, poll);
 }
 
 void inbox_expire(struct inbox *inbox, struct poll *poll, bool may_look) {

@@ -226,8 +226,10 @@ void inbox_cancel(struct inbox *inbox, struct poll *poll);
 /* What a poll asks about, for whoever goes on with it. */
 struct poll_place {
     uint16_t channel_len;
-    uint8_t consumer_len; /* 0: it has none, or it was forgotten */
-    bool is_known;        /* what the channel is at, as nobody but this process writes: */
+    uint8_t consumer_len; /* 0: it has none, or it was forgotten: */
+    bool is_gone;
+    uint64_t confirmed; /* by one that was forgotten */
+    bool is_known;      /* what the channel is at, as nobody but this process writes: */
     uint64_t total, epoch;
     char channel[CHANNEL_NAME_MAX_BYTES];
     char consumer[CONSUMER_NAME_MAX_BYTES];

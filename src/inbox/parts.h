@@ -152,6 +152,8 @@ void poll_skip(struct poll *poll, uint64_t count);
 void poll_begin(struct poll *poll);
 /* inbox_poll_as() of a poll that has begun. */
 bool poll_as(struct inbox *inbox, struct slice channel, struct poll *poll, struct slice consumer);
+/* The same of one whose consumer was forgotten, which had confirmed `ts`. */
+bool poll_as_gone(struct inbox *inbox, struct slice channel, struct poll *poll, uint64_t ts);
 /* Ends it; a stream's poll is held. `channel` may be NULL with an error, or without a stream. */
 void poll_finish(struct inbox *inbox, struct channel *channel, struct poll *poll,
                  struct answer *answer);

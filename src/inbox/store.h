@@ -233,6 +233,7 @@ struct store_options {
     uint64_t max_bytes;                           /* 0: none */
     int64_t (*wall_ms)(void), (*steady_ms)(void); /* base/clock.h; tests move them */
     void (*at_work)(void); /* opening takes long, and gets on; NULL: nobody wants to know */
+    struct slice left;     /* what store_leave() said; empty: it was closed, or has crashed */
 };
 
 struct store;
@@ -245,6 +246,8 @@ struct store_ops {
     void (*stats)(struct store *store, struct store_stats *stats);
     int64_t (*now_ms)(const struct store *store);
     void (*close)(struct store *store, void (*closed)(void *context), void *context);
+    void (*leave)(struct store *store, struct buf *left, void (*closed)(void *context),
+                  void *context); /* NULL: closes */
     enum store_error (*health)(struct store *store, struct buf *line);
     void (*settle)(struct store *store, void (*settled)(void)); /* NULL: there is nothing to do */
     /* Of a shared store; else NULL. */
@@ -289,7 +292,18 @@ static inline void store_close(struct store *store, void (*closed)(void *context
     store->ops->close(store, closed, context);
 }
 
-/* Does now, beside its operations, what closing would have to do, so that that takes less time, and
+/* The same for a store that the next program opens at once: it is as durable as all that was
+ * answered must be, and what takes longer is left to that. `left` gets what it wants to hear of it:
+ * to a start that hears nothing, it is a store that has crashed. It must stay until `closed`. */
+static inline void store_leave(struct store *store, struct buf *left, void (*closed)(void *context),
+                               void *context) {
+    if (store->ops->leave)
+        store->ops->leave(store, left, closed, context);
+    else
+        store->ops->close(store, closed, context);
+}
+
+/* Does now, beside its operations, what leaving would have to do, so that that takes less time, and
  * calls `settled` on the loop, now or later; not once it is being closed. One at a time. */
 static inline void store_settle(struct store *store, void (*settled)(void)) {
     if (store->ops->settle)

@@ -1,6 +1,7 @@
 #include "process/notify.h"
 #include "base/slice.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,8 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static uv_timer_t watchdog;
+enum { AGAIN_MS = 100, TEXT_BYTES = 640 };
+
+static uv_timer_t watchdog, again;
 static uint64_t every_ms;
+static bool has_timers;
+static char unsent[TEXT_BYTES]; /* the newest that the socket had no room for; "": none */
 
 /* The address of NOTIFY_SOCKET; its length is 0 when there is none. */
 static socklen_t find_socket(struct sockaddr_un *address) {
@@ -27,18 +32,38 @@ static socklen_t find_socket(struct sockaddr_un *address) {
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (*path == '/'));
 }
 
-void notify(const char *state) {
+/* False when the socket has no room now. */
+static bool send_now(const char *state) {
     struct sockaddr_un address;
     socklen_t len = find_socket(&address);
     int fd = len ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
     if (fd < 0)
-        return;
-    sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address, len);
+        return true;
+    ssize_t sent = sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT,
+                          (struct sockaddr *)&address, len);
+    bool is_full = sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
     close(fd);
+    return !is_full;
+}
+
+static void on_again(uv_timer_t *timer) {
+    if (*unsent && !send_now(unsent))
+        uv_timer_start(timer, on_again, AGAIN_MS, 0);
+    else
+        *unsent = '\0';
+}
+
+void notify(const char *state) {
+    *unsent = '\0';
+    if (send_now(state))
+        return;
+    snprintf(unsent, sizeof unsent, "%s", state);
+    if (has_timers)
+        uv_timer_start(&again, on_again, AGAIN_MS, 0);
 }
 
 void notify_status(const char *state, const char *format, ...) {
-    char status[512], text[640];
+    char status[512], text[TEXT_BYTES];
     va_list args;
     va_start(args, format);
     vsnprintf(status, sizeof status, format, args);
@@ -60,7 +85,7 @@ void notify_reloading(void) {
 }
 
 void notify_at_work(void) {
-    notify("WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000");
+    send_now("WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000");
 }
 
 /* --- The watchdog ----------------------------------------------------------------------------- */
@@ -77,7 +102,7 @@ static uint64_t allowed_us(void) {
 }
 
 static void on_watchdog(uv_timer_t *timer) {
-    notify("WATCHDOG=1");
+    send_now("WATCHDOG=1");
     uv_timer_start(timer, on_watchdog, every_ms, 0);
 }
 
@@ -85,11 +110,18 @@ void notify_watchdog_start(uv_loop_t *loop) {
     uint64_t us = getenv("NOTIFY_SOCKET") ? allowed_us() : 0;
     every_ms = us / 2000 ? us / 2000 : 1;
     uv_timer_init(loop, &watchdog);
+    uv_timer_init(loop, &again);
     uv_unref((uv_handle_t *)&watchdog);
+    uv_unref((uv_handle_t *)&again);
+    has_timers = true;
+    if (*unsent)
+        uv_timer_start(&again, on_again, 0, 0);
     if (us)
         uv_timer_start(&watchdog, on_watchdog, 0, 0);
 }
 
 void notify_watchdog_stop(void) {
     uv_close((uv_handle_t *)&watchdog, NULL);
+    uv_close((uv_handle_t *)&again, NULL);
+    has_timers = false;
 }

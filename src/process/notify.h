@@ -6,8 +6,8 @@
 
 #include <uv.h>
 
-/* Sends lines such as `READY=1`, with line breaks between them. Nobody waits for a socket that is
- * full as nobody reads it: then they are lost. */
+/* Sends lines such as `READY=1`, with line breaks between them. Nothing waits for a socket that is
+ * full: once the watchdog runs, they are sent when there is room, if no others came since. */
 void notify(const char *state);
 
 /* What it is doing, as STATUS=, with `state` in front. */

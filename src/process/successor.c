@@ -14,8 +14,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* "STATE OLD PATH": two descriptors, and successor_path(). OLD is -1 where there is no way back. */
-#define HANDOVER "LONGLINE_HANDOVER"
 #define FAILURE "LONGLINE_UPGRADE_FAILURE" /* successor_failure() */
 
 enum { OUTPUT_MAX_BYTES = 256, ARGUMENTS_MAX = 256 };
@@ -60,7 +58,7 @@ static void find_path(void) {
 }
 
 void successor_init(int argc, char **argv, int *state) {
-    const char *handover = getenv(HANDOVER), *failure = getenv(FAILURE);
+    const char *handover = getenv(SUCCESSOR_HANDOVER), *failure = getenv(FAILURE);
     int path_at = 0;
     self.argc = argc;
     self.argv = argv;
@@ -75,7 +73,7 @@ void successor_init(int argc, char **argv, int *state) {
     } else {
         find_path();
     }
-    unsetenv(HANDOVER);
+    unsetenv(SUCCESSOR_HANDOVER);
     unsetenv(FAILURE);
 }
 
@@ -241,7 +239,7 @@ static bool tell(int state, int previous) {
     fcntl(state, F_SETFD, 0);
     if (previous >= 0)
         fcntl(previous, F_SETFD, 0);
-    return setenv(HANDOVER, text, 1) == 0;
+    return setenv(SUCCESSOR_HANDOVER, text, 1) == 0;
 }
 
 static void go_back(int state, int previous, const char *failure) {

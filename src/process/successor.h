@@ -1,7 +1,7 @@
 /*
  * The program that this process becomes at an upgrade: the file that it was started as, whatever is
- * there by then. It gets the same arguments and environment, and LONGLINE_HANDOVER, which says
- * where it finds what is handed over.
+ * there by then. It gets the same arguments and environment, and a variable that says where it
+ * finds what is handed over.
  *
  * Before anything is given up, the program is run once as a child that only says whether it would
  * start (`serve --check-upgrade`). One that passes that and then does not start goes back: it
@@ -16,6 +16,9 @@
 enum { SUCCESSOR_CHECK_MS = 10000 };
 
 #define SUCCESSOR_CHECK_FLAG "--check-upgrade"
+/* The variable: "STATE OLD PATH", two descriptors and successor_path(). OLD is -1 where there is no
+ * way back. */
+#define SUCCESSOR_HANDOVER "LONGLINE_HANDOVER"
 
 /* Notes how the process was started. If it took over from another program, `*state` gets the
  * descriptor of what that left, else -1. */

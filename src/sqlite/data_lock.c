@@ -75,13 +75,18 @@ bool data_is_locked(const char *path) {
     return is_locked;
 }
 
-bool data_has_wal(const char *path) {
+bool data_stat_wal(const char *path, struct stat *status) {
     char real_path[PATH_MAX], wal_path[PATH_MAX + 8];
-    struct stat status;
+    *status = (struct stat){0};
     if (!realpath(path, real_path))
-        return true;
+        return false;
     snprintf(wal_path, sizeof wal_path, "%s-wal", real_path);
-    return stat(wal_path, &status) == 0 ? status.st_size > 0 : errno != ENOENT;
+    return stat(wal_path, status) == 0 || errno == ENOENT;
+}
+
+bool data_has_wal(const char *path) {
+    struct stat status;
+    return !data_stat_wal(path, &status) || status.st_size > 0;
 }
 
 bool data_is_alone(const char *path) {

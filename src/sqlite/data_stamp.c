@@ -2,10 +2,7 @@
 #include "sqlite/data_lock.h"
 
 #include <fcntl.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { STAMP_BYTES = 160 };
@@ -14,15 +11,20 @@ static long long nanoseconds(struct timespec time) {
     return (long long)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
+static size_t describe(char stamp[STAMP_BYTES], const char *what, const struct stat *file) {
+    return (size_t)snprintf(stamp, STAMP_BYTES, "%s: inode %llu size %lld mtime %lld ctime %lld\n",
+                            what, (unsigned long long)file->st_ino, (long long)file->st_size,
+                            nanoseconds(file->st_mtim), nanoseconds(file->st_ctim));
+}
+
+/* --- Of a close ------------------------------------------------------------------------------- */
+
 /* Its length; 0 when there can be none. */
 static size_t write_stamp(char stamp[STAMP_BYTES], const char *path) {
     struct stat file;
     if (data_has_wal(path) || stat(path, &file) != 0)
         return 0;
-    return (size_t)snprintf(stamp, STAMP_BYTES,
-                            "closed: inode %llu size %lld mtime %lld ctime %lld\n",
-                            (unsigned long long)file.st_ino, (long long)file.st_size,
-                            nanoseconds(file.st_mtim), nanoseconds(file.st_ctim));
+    return describe(stamp, "closed", &file);
 }
 
 static bool sync_file(const char *path) {
@@ -48,4 +50,23 @@ bool data_stamp_take(int lock_fd, const char *path) {
     bool is_gone = ftruncate(lock_fd, 0) == 0 && fsync(lock_fd) == 0;
     return is_gone && len > 0 && write_stamp(now, path) == (size_t)len &&
            memcmp(stamp, now, (size_t)len) == 0;
+}
+
+/* --- Of an upgrade ---------------------------------------------------------------------------- */
+
+void data_stamp_tell(struct buf *stamp, const char *path) {
+    char text[STAMP_BYTES];
+    struct stat file, wal;
+    if (stat(path, &file) != 0 || !data_stat_wal(path, &wal))
+        return;
+    buf_append(stamp, text, describe(text, "left", &file));
+    buf_append(stamp, text, describe(text, "log", &wal));
+}
+
+bool data_stamp_fits(struct slice stamp, const char *path) {
+    struct buf now = {0};
+    data_stamp_tell(&now, path);
+    bool fits = now.len && slice_equal(stamp, (struct slice){now.data, now.len});
+    buf_deinit(&now);
+    return fits;
 }

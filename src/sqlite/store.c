@@ -51,6 +51,7 @@ struct sqlite_store {
     void (*closed)(void *context);
     void *closed_context;
     void (*settled)(void);
+    struct buf *left; /* it is left, not closed; else NULL */
 
     /* Under the lock. */
     uv_mutex_t mutex;
@@ -214,7 +215,10 @@ static size_t read_room(struct sqlite_store *store) {
 }
 
 static void close_log(struct sqlite_store *store) {
-    if (update_log_close(store->log) && store->lock_fd >= 0)
+    bool is_clean = update_log_close(store->log, store->left != NULL);
+    if (is_clean && store->left)
+        data_stamp_tell(store->left, store->path);
+    else if (is_clean && store->lock_fd >= 0)
         data_stamp_put(store->lock_fd, store->path);
     store->log = NULL;
 }
@@ -234,14 +238,16 @@ static void do_commits(struct sqlite_store *store, struct work *work, struct lis
     update_log_purge_some(store->log);
 }
 
-/* Does a slice of what closing would have to do, if somebody waits for that. */
-static void settle_some(struct sqlite_store *store) {
+/* Does a slice of what leaving would have to do, if somebody waits for that. */
+static void settle_some(struct sqlite_store *store, struct store_stats *stats) {
     uv_mutex_lock(&store->mutex);
     bool is_settling = store->is_settling;
     uv_mutex_unlock(&store->mutex);
     if (!is_settling || update_log_settle(store->log))
         return;
+    update_log_stats(store->log, stats); /* the trouble that it may have had */
     uv_mutex_lock(&store->mutex);
+    store->stats = *stats;
     store->is_settling = false;
     store->is_settled = true;
     uv_mutex_unlock(&store->mutex);
@@ -277,7 +283,7 @@ static void run_store(void *context) {
         }
         if (has_commits)
             do_commits(store, &work, &batch, &stats);
-        settle_some(store);
+        settle_some(store, &stats);
         is_busy = false;
         bool is_due = uv_hrtime() - maintained_at > (uint64_t)MAINTENANCE_MS * 1000000;
         if (!had_work || is_due) {
@@ -518,6 +524,13 @@ static void close_store(struct store *base, void (*closed)(void *context), void 
     close_handles(store);
 }
 
+static void leave_store(struct store *base, struct buf *left, void (*closed)(void *context),
+                        void *context) {
+    struct sqlite_store *store = store_of(base);
+    store->left = store->has_thread ? left : NULL;
+    close_store(base, closed, context);
+}
+
 /* --- Opening ---------------------------------------------------------------------------------- */
 
 static void init_lists(struct sqlite_store *store) {
@@ -554,7 +567,8 @@ static bool open_log(struct sqlite_store *store, const struct store_options *opt
         if (store->lock_fd < 0)
             return false;
         store->path = options->path;
-        goes_on = data_stamp_take(store->lock_fd, options->path);
+        bool was_left = data_stamp_fits(options->left, options->path);
+        goes_on = data_stamp_take(store->lock_fd, options->path) || was_left;
     }
     store->log = update_log_open(options, goes_on, error, error_size);
     if (!store->log && store->lock_fd >= 0)
@@ -572,7 +586,8 @@ struct store *store_sqlite_open(uv_loop_t *loop, const struct store_options *opt
                                          .now_ms = get_now_ms,
                                          .health = get_health,
                                          .settle = settle,
-                                         .close = close_store};
+                                         .close = close_store,
+                                         .leave = leave_store};
     struct sqlite_store *store = calloc(1, sizeof *store);
     if (!store) {
         snprintf(error, error_size, "out of memory");

@@ -1,87 +1,32 @@
 #include "sqlite/update_log.h"
-#include "sqlite/checkpoint.h"
-#include "sqlite/cursors.h"
-#include "sqlite/deliveries.h"
-#include "sqlite/entries.h"
-#include "sqlite/epochs.h"
-#include "sqlite/forget.h"
-#include "sqlite/log_clock.h"
-#include "sqlite/log_file.h"
 #include "sqlite/meta.h"
-#include "sqlite/purges.h"
-#include "sqlite/reader.h"
-#include "sqlite/recover.h"
-#include "sqlite/replay.h"
-#include "sqlite/rows.h"
-#include "sqlite/sweeper.h"
-#include "sqlite/upgrade.h"
-#include "sqlite/wal.h"
+#include "sqlite/update_log_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 enum {
-    NEW_ROWS_MAX = 128,    /* of an append, given to SQLite at once */
-    STEP_ROWS = 128,       /* of maintenance, between two looks at the time */
-    IDLE_ROWS = 1024,      /* of maintenance in a transaction of its own, at most */
     IDLE_SLICE_US = 2000,  /* and how long it may take */
     APPEND_SLICE_US = 500, /* the same within a transaction of appends */
     ROWS_AN_APPEND = 2,    /* of maintenance, however long they take: so it keeps up */
-    TIME_MS = 3600 * 1000, /* from one note of the time to the next */
     CURSORS_A_SLICE = 128, /* of consumers, written within a transaction */
     PURGE_SLICE_US = 2000, /* of purging: how long it may take */
 };
 
-struct update_log {
-    struct store_options options;
-    struct log_file file;
-    struct rows rows;
-    struct log_state state;
-    struct entries entries;
-    struct checkpoint checkpoint;
-    struct sweeper sweeper;
-    struct forget forget;
-    struct deliveries deliveries;
-    struct epochs epochs;
-    struct cursors cursors;
-    struct purges purges;
-    struct wal wal;
-    struct log_clock clock;
-    struct damage damage;
-    struct reader reader;
-    int64_t time_put_at;                   /* the steady clock */
-    struct new_row new_rows[NEW_ROWS_MAX]; /* of the open transaction, not yet with SQLite */
-    size_t new_count;
-};
-
 /* --- Time: nobody else in this room asks a clock ---------------------------------------------- */
 
-struct moment {
-    int64_t steady_ms; /* for what is due, and when */
-    int64_t wall_ms;
-    int64_t log_ms;    /* log_clock.h: for what ages */
-    int64_t cutoff_ms; /* updates born before are past the bound on age */
-};
-
-static struct moment look_at_clock(const struct update_log *log) {
+struct log_moment log_look_at_clock(const struct update_log *log) {
     int64_t log_ms = log_clock_now(&log->clock);
-    return (struct moment){.steady_ms = log->options.steady_ms(),
-                           .wall_ms = log->options.wall_ms(),
-                           .log_ms = log_ms,
-                           .cutoff_ms = log_ms - log->options.ttl_ms};
+    return (struct log_moment){.steady_ms = log->options.steady_ms(),
+                               .wall_ms = log->options.wall_ms(),
+                               .log_ms = log_ms,
+                               .cutoff_ms = log_ms - log->options.ttl_ms};
 }
 
 /* --- Transactions ----------------------------------------------------------------------------- */
 
-/* What undoes a transaction in memory; the entries undo themselves. */
-struct transaction {
-    struct log_state before;
-    struct checkpoint_slice written;
-    struct store_append *culprit; /* that cannot be stored, whatever becomes of the others */
-};
-
-static bool begin_as(struct update_log *log, struct transaction *t,
-                     bool (*begin_file)(struct log_file *file)) {
+bool log_begin_as(struct update_log *log, struct log_transaction *t,
+                  bool (*begin_file)(struct log_file *file)) {
     t->before = log->state;
     t->culprit = NULL;
     log->new_count = 0;
@@ -90,11 +35,11 @@ static bool begin_as(struct update_log *log, struct transaction *t,
     return begin_file(&log->file);
 }
 
-static bool begin(struct update_log *log, struct transaction *t) {
-    return begin_as(log, t, log_file_begin);
+static bool begin(struct update_log *log, struct log_transaction *t) {
+    return log_begin_as(log, t, log_file_begin);
 }
 
-static bool commit(struct update_log *log, struct transaction *t) {
+bool log_commit(struct update_log *log, struct log_transaction *t) {
     if (!log_file_commit(&log->file))
         return false;
     checkpoint_committed(&log->checkpoint, &t->written);
@@ -104,7 +49,7 @@ static bool commit(struct update_log *log, struct transaction *t) {
     return true;
 }
 
-static void roll_back(struct update_log *log, struct transaction *t, const char *doing) {
+void log_roll_back(struct update_log *log, struct log_transaction *t, const char *doing) {
     int code = sqlite3_errcode(log->file.db);
     if (!t->culprit)
         log->file.trouble = code == SQLITE_OK ? "out of memory" : sqlite3_errstr(code);
@@ -120,15 +65,7 @@ static void roll_back(struct update_log *log, struct transaction *t, const char 
 
 /* --- Maintenance ------------------------------------------------------------------------------ */
 
-/* How much is done in one transaction: at least `min_rows`, then until the time is up. What keeps
- * the log in order is done within append transactions as well, so that it keeps up with any load:
- * the more is appended, the more is done. */
-struct slice_bound {
-    size_t min_rows, max_rows;
-    uint64_t end_ns; /* uv_hrtime() */
-};
-
-static struct slice_bound bound_for_idle(void) {
+struct slice_bound slice_when_idle(void) {
     return (struct slice_bound){.max_rows = IDLE_ROWS,
                                 .end_ns = uv_hrtime() + (uint64_t)IDLE_SLICE_US * 1000};
 }
@@ -141,11 +78,11 @@ static struct slice_bound bound_for_appends(size_t appends, uint64_t began_ns) {
         .min_rows = appends * ROWS_AN_APPEND, .max_rows = SIZE_MAX, .end_ns = now + slice_ns};
 }
 
-static bool may_go_on(const struct slice_bound *bound, size_t rows) {
+bool slice_may_go_on(const struct slice_bound *bound, size_t rows) {
     return rows < bound->max_rows && (rows < bound->min_rows || uv_hrtime() < bound->end_ns);
 }
 
-static void open_checkpoint_if_due(struct update_log *log, struct moment moment, bool is_idle) {
+static void open_checkpoint_if_due(struct update_log *log, struct log_moment moment, bool is_idle) {
     if (!log->checkpoint.is_open &&
         (checkpoint_is_due(&log->checkpoint, moment.steady_ms) ||
          sweeper_needs_checkpoint(&log->sweeper, moment.cutoff_ms, is_idle) ||
@@ -155,38 +92,39 @@ static void open_checkpoint_if_due(struct update_log *log, struct moment moment,
 
 /* Whether the file should hear what time it is: what nobody has seen at the next start counts as a
  * day at most. While nothing can be written, it is also how we notice that it can again. */
-static bool is_time_due(const struct update_log *log, struct moment moment) {
+static bool is_time_due(const struct update_log *log, struct log_moment moment) {
     return log->file.trouble || moment.steady_ms - log->time_put_at >= TIME_MS;
 }
 
-static bool put_time(struct update_log *log, struct moment moment) {
+bool log_put_time(struct update_log *log, struct log_moment moment) {
     struct log_time time = log_clock_time(&log->clock);
     log->time_put_at = moment.steady_ms;
     return meta_put_time(&log->file, &time);
 }
 
 /* Whether there is anything to do within a transaction. */
-static bool is_maintenance_due(struct update_log *log, struct moment moment, bool is_idle) {
+static bool is_maintenance_due(struct update_log *log, struct log_moment moment, bool is_idle) {
     return log->checkpoint.is_open || is_time_due(log, moment) ||
            sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle) != SWEEP_NOTHING;
 }
 
 /* Does a slice of checkpoint and sweeping within the open transaction. */
-static bool maintain_within(struct update_log *log, struct transaction *t, struct moment moment,
-                            struct slice_bound bound, bool is_idle) {
+static bool maintain_within(struct update_log *log, struct log_transaction *t,
+                            struct log_moment moment, struct slice_bound bound, bool is_idle) {
     size_t rows = 0;
-    while (log->checkpoint.is_open && !t->written.is_last && (!rows || may_go_on(&bound, rows))) {
+    while (log->checkpoint.is_open && !t->written.is_last &&
+           (!rows || slice_may_go_on(&bound, rows))) {
         if (!checkpoint_write(&log->checkpoint, STEP_ROWS, &t->written))
             return false;
         rows += STEP_ROWS;
     }
-    if ((t->written.is_last || is_time_due(log, moment)) && !put_time(log, moment))
+    if ((t->written.is_last || is_time_due(log, moment)) && !log_put_time(log, moment))
         return false;
     if (cursors_may_ride(&log->cursors) && !cursors_write(&log->cursors, CURSORS_A_SLICE))
         return false;
     enum sweep sweep;
     bool is_moving = true; /* what is behind the checkpoint cannot be deleted yet */
-    for (rows = 0; is_moving && (!rows || may_go_on(&bound, rows)) &&
+    for (rows = 0; is_moving && (!rows || slice_may_go_on(&bound, rows)) &&
                    (sweep = sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle));
          rows += STEP_ROWS) {
         uint64_t swept = log->state.swept;
@@ -198,7 +136,7 @@ static bool maintain_within(struct update_log *log, struct transaction *t, struc
 }
 
 /* Writes cursors for which no append comes, or that wait for room. It costs no sync. */
-static bool write_cursors(struct update_log *log, size_t max) {
+bool log_write_cursors(struct update_log *log, size_t max) {
     bool was_unsynced = log->wal.is_unsynced;
     if (log_file_begin_lax(&log->file) && cursors_write(&log->cursors, max) &&
         log_file_commit(&log->file)) {
@@ -215,18 +153,18 @@ static bool write_cursors(struct update_log *log, size_t max) {
 /* Does a step of purging within a transaction. It costs no sync: what a crash undoes is done
  * again. */
 static bool purge_within(struct update_log *log, enum purge_step step, uint64_t end_ns) {
-    struct transaction t;
+    struct log_transaction t;
     int64_t deleted = 0;
     bool was_unsynced = log->wal.is_unsynced;
-    if (begin_as(log, &t, log_file_begin_lax) &&
+    if (log_begin_as(log, &t, log_file_begin_lax) &&
         (step == PURGE_END ? purges_end(&log->purges)
                            : purges_delete(&log->purges, end_ns, &deleted)) &&
-        commit(log, &t)) {
+        log_commit(log, &t)) {
         log->wal.is_unsynced = was_unsynced;
         sweeper_changed(&log->sweeper);
         return true;
     }
-    roll_back(log, &t, "purging");
+    log_roll_back(log, &t, "purging");
     return false;
 }
 
@@ -249,7 +187,7 @@ bool update_log_purge_some(struct update_log *log) {
 }
 
 bool update_log_maintain(struct update_log *log, bool is_idle) {
-    struct moment moment = look_at_clock(log);
+    struct log_moment moment = log_look_at_clock(log);
     log_clock_watch(&log->clock);
     forget_some(&log->forget, &log->state, moment.log_ms);
     deliveries_forget_some(&log->deliveries, moment.log_ms);
@@ -257,16 +195,16 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
     purges_tidy(&log->purges, moment.log_ms);
     open_checkpoint_if_due(log, moment, is_idle);
     if (is_maintenance_due(log, moment, is_idle)) {
-        struct transaction t;
-        if (!begin(log, &t) || !maintain_within(log, &t, moment, bound_for_idle(), is_idle) ||
-            !commit(log, &t)) {
-            roll_back(log, &t, "maintenance");
+        struct log_transaction t;
+        if (!begin(log, &t) || !maintain_within(log, &t, moment, slice_when_idle(), is_idle) ||
+            !log_commit(log, &t)) {
+            log_roll_back(log, &t, "maintenance");
             wal_maintain(&log->wal, moment.steady_ms);
             return false;
         }
     }
     bool has_cursors = cursors_are_due(&log->cursors, moment.steady_ms) &&
-                       write_cursors(log, IDLE_ROWS) &&
+                       log_write_cursors(log, IDLE_ROWS) &&
                        cursors_are_due(&log->cursors, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
     bool is_purging = is_idle && update_log_purge_some(log);
@@ -347,8 +285,8 @@ static bool append_row(struct update_log *log, struct channel_row *channel, stru
     return true;
 }
 
-static bool append_one(struct update_log *log, struct store_append *append, struct transaction *t,
-                       struct moment moment) {
+static bool append_one(struct update_log *log, struct store_append *append,
+                       struct log_transaction *t, struct log_moment moment) {
     struct entry *entry;
     struct slice name = append_name(append);
     if (!entries_find(&log->entries, append->hash, name, true, &entry)) {
@@ -374,8 +312,8 @@ static bool append_one(struct update_log *log, struct store_append *append, stru
     return true;
 }
 
-static bool try_append(struct update_log *log, struct list *batch, struct transaction *t,
-                       struct moment moment) {
+static bool try_append(struct update_log *log, struct list *batch, struct log_transaction *t,
+                       struct log_moment moment) {
     uint64_t began_ns = uv_hrtime();
     size_t count = 0;
     for (struct list *link = batch->next; link != batch; link = link->next) {
@@ -389,7 +327,7 @@ static bool try_append(struct update_log *log, struct list *batch, struct transa
     log->checkpoint.appends += (int64_t)count;
     bool ok = flush_rows(log) && epochs_save(&log->epochs) &&
               maintain_within(log, t, moment, bound_for_appends(count, began_ns), false) &&
-              commit(log, t);
+              log_commit(log, t);
     if (ok)
         epochs_committed(&log->epochs);
     return ok;
@@ -408,14 +346,14 @@ static int count_left_out(const struct update_log *log) {
 
 /* Whether a batch that failed can be stored without what was in its way: an append whose channel is
  * damaged, the sweeper, or cursors of consumers. */
-static bool can_try_again(struct update_log *log, const struct transaction *t, int left_out) {
+static bool can_try_again(struct update_log *log, const struct log_transaction *t, int left_out) {
     if (t->culprit)
         t->culprit->error = STORE_FAILED;
     return t->culprit || count_left_out(log) != left_out;
 }
 
-static bool append_batch(struct update_log *log, struct list *batch, struct moment moment) {
-    struct transaction t;
+static bool append_batch(struct update_log *log, struct list *batch, struct log_moment moment) {
+    struct log_transaction t;
     bool ok;
     int left_out;
     do {
@@ -424,14 +362,14 @@ static bool append_batch(struct update_log *log, struct list *batch, struct mome
         ok = begin(log, &t) && try_append(log, batch, &t, moment);
         if (ok)
             break;
-        roll_back(log, &t, "append");
+        log_roll_back(log, &t, "append");
         undo_appends(log, batch);
     } while (can_try_again(log, &t, left_out));
     return ok;
 }
 
 void update_log_append(struct update_log *log, struct list *batch) {
-    struct moment moment = look_at_clock(log);
+    struct log_moment moment = log_look_at_clock(log);
     for (struct list *link = batch->next; link != batch; link = link->next)
         append_of(link)->error = STORE_OK;
     bool ok = append_batch(log, batch, moment);
@@ -481,7 +419,7 @@ static bool read_channel(struct update_log *log, const struct reader_channel *ch
     if (read->is_reset)
         return true;
     if (channel->row->id)
-        return reader_read(&log->reader, channel, look_at_clock(log).cutoff_ms, read);
+        return reader_read(&log->reader, channel, log_look_at_clock(log).cutoff_ms, read);
     read->after = read->position > 0 ? (uint64_t)read->position : 0;
     return true;
 }
@@ -516,18 +454,18 @@ static bool put_floor(struct update_log *log, struct entry *entry, uint64_t upto
     struct reader_channel channel = channel_of(entry);
     struct purge_range range = {
         .channel = entry->now.id, .upto = upto, .last_seq = entry->now.head};
-    struct transaction t;
+    struct log_transaction t;
     if (!reader_find_seq(&log->reader, &channel, upto, entry_name(entry), &range.seq)) {
         log_file_note_error(&log->file, "purge");
         return false;
     }
     if (begin(log, &t) && rows_put_channel(&log->rows, entry_name(entry), &entry->now) &&
-        purges_add(&log->purges, &range) && commit(log, &t)) {
+        purges_add(&log->purges, &range) && log_commit(log, &t)) {
         log->purges.has_jobs = true;
         entry->floor = upto;
         return true;
     }
-    roll_back(log, &t, "purge");
+    log_roll_back(log, &t, "purge");
     wal_copy(&log->wal, log->options.steady_ms()); /* the disk may be full of it */
     return false;
 }
@@ -556,11 +494,11 @@ void update_log_purge(struct update_log *log, struct store_purge *purge) {
 /* --- Consumers -------------------------------------------------------------------------------- */
 
 static bool do_cursors(struct update_log *log, int64_t channel, struct store_cursors *cursors) {
-    struct moment moment = look_at_clock(log);
+    struct log_moment moment = log_look_at_clock(log);
     if (cursors_do(&log->cursors, channel, moment.steady_ms, moment.log_ms, cursors))
         return true;
     bool may_be_full = cursors->action != CURSORS_LOAD;
-    return may_be_full && write_cursors(log, IDLE_ROWS + cursors->count) &&
+    return may_be_full && log_write_cursors(log, IDLE_ROWS + cursors->count) &&
            cursors_do(&log->cursors, channel, moment.steady_ms, moment.log_ms, cursors);
 }
 
@@ -595,106 +533,4 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats) {
     stats->swept = log->state.swept;
     stats->damaged = log->damage.updates;
     stats->trouble = log->file.trouble ? log->file.trouble : log->file.sync_trouble;
-}
-
-/* --- Opening and closing ---------------------------------------------------------------------- */
-
-/* As far as there is room on the disk: opening replays what could not be written. */
-static void write_checkpoint(struct update_log *log) {
-    while (log->checkpoint.is_open || log->entries.dirty_count) {
-        if (!log->checkpoint.is_open)
-            checkpoint_open(&log->checkpoint);
-        uint64_t errors = log->file.errors;
-        update_log_maintain(log, false);
-        if (log->file.errors != errors)
-            break;
-    }
-}
-
-bool update_log_settle(struct update_log *log) {
-    if (!log->checkpoint.is_open && log->entries.dirty_count > IDLE_ROWS)
-        checkpoint_open(&log->checkpoint);
-    if (log->checkpoint.is_open && update_log_maintain(log, false))
-        return true;
-    wal_copy(&log->wal, look_at_clock(log).steady_ms);
-    return false;
-}
-
-/* What a start reads, mends and prepares. False with one line in `error` on failure. */
-static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t error_size) {
-    const struct store_options *options = &log->options;
-    int64_t channel_max = (int64_t)options->channel_max_updates;
-    struct log_time time;
-    if (!recover_channels(&log->file, options, error, error_size))
-        return false;
-    checkpoint_init(&log->checkpoint, &log->file, &log->entries, &log->state);
-    if (!rows_init(&log->rows, &log->file) ||
-        !sweeper_init(&log->sweeper, &log->file, &log->state, options) ||
-        !forget_init(&log->forget, &log->file, &log->entries, options->ttl_ms) ||
-        !deliveries_init(&log->deliveries, &log->file, options->max_bytes) ||
-        !cursors_init(&log->cursors, &log->file, options) ||
-        !wal_init(&log->wal, &log->file, options) ||
-        !purges_init(&log->purges, &log->file, &log->rows, &log->state, &log->wal)) {
-        log_file_explain(&log->file, options, "cannot be read", error, error_size);
-        return false;
-    }
-    if (!replay_log(&log->file, &log->entries, options, &log->state, &time, error, error_size))
-        return false;
-    if (!epochs_open(&log->epochs, &log->file, log->state.last_seq, goes_on)) {
-        log_file_explain(&log->file, options, "cannot be read", error, error_size);
-        return false;
-    }
-    log_clock_start(&log->clock, options, time);
-    log->time_put_at = options->steady_ms() - TIME_MS; /* the first transaction tells the file */
-    log->reader = (struct reader){.rows = &log->rows,
-                                  .damage = &log->damage,
-                                  .channel_max = channel_max,
-                                  .raised_seq = log->state.raised_seq};
-    return true;
-}
-
-static void free_log(struct update_log *log) {
-    log_file_close(&log->file);
-    entries_deinit(&log->entries);
-    epochs_deinit(&log->epochs);
-    cursors_deinit(&log->cursors);
-    purges_deinit(&log->purges);
-    damage_deinit(&log->damage);
-    free(log);
-}
-
-struct update_log *update_log_open(const struct store_options *options, bool goes_on, char *error,
-                                   size_t error_size) {
-    struct update_log *log = calloc(1, sizeof *log);
-    if (!log || !entries_init(&log->entries, &log->rows)) {
-        free(log);
-        snprintf(error, error_size, "out of memory");
-        return NULL;
-    }
-    log->options = *options;
-    if (log_file_open(&log->file, &log->options, error, error_size) &&
-        upgrade_file(&log->file, &log->options, error, error_size) &&
-        init_parts(log, goes_on, error, error_size)) {
-        write_checkpoint(log); /* or the next start would replay the same again, and more */
-        return log;
-    }
-    free_log(log);
-    return NULL;
-}
-
-int64_t update_log_now_ms(const struct update_log *log) {
-    return log_clock_now(&log->clock);
-}
-
-bool update_log_close(struct update_log *log) {
-    write_checkpoint(log);
-    if (log->cursors.waiting_since)
-        write_cursors(log, SIZE_MAX);
-    bool ok = log_file_begin(&log->file) && put_time(log, look_at_clock(log)) &&
-              log_file_commit(&log->file);
-    if (!ok)
-        log_file_roll_back(&log->file);
-    bool is_clean = ok && !log->file.trouble && !log->file.sync_trouble && !log->epochs.is_unsaved;
-    free_log(log);
-    return is_clean;
 }

@@ -54,7 +54,7 @@ bool update_log_purge_some(struct update_log *log);
 /* Does one operation on the cursors of a channel's consumers. */
 void update_log_cursors(struct update_log *log, struct store_cursors *cursors);
 
-/* Does a slice of what update_log_close() would have to do; true while there is more. */
+/* Does a slice of what leaving it would have to do; true while there is more. */
 bool update_log_settle(struct update_log *log);
 
 /* Does a slice of maintenance; true while there is more to do at once. `is_idle`: there is nothing
@@ -70,5 +70,7 @@ void update_log_stats(const struct update_log *log, struct store_stats *stats);
 /* The log's own clock, from any thread: updates age by it (log_clock.h). */
 int64_t update_log_now_ms(const struct update_log *log);
 
-/* Writes a checkpoint, closes and frees. True if all that it has answered for is in the file. */
-bool update_log_close(struct update_log *log);
+/* Writes a checkpoint, closes and frees. True if all that it has answered for is in the file.
+ * `is_left`: the next program opens it at once. Then nothing waits for the disk: all that was
+ * answered is durable already, and the rest stays in the write-ahead log. */
+bool update_log_close(struct update_log *log, bool is_left);

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
@@ -39,10 +40,12 @@ class Writers:
         wire.unanswered.append(self.next_n[writer])
         wire.send(request_bytes("POST", self.channel_of[writer], update))
 
-    def run_until_killed(self, after_s):
+    def run_until_killed(self, after_s, upgrade_after_s=None):
         with Swarm(self.server.address) as swarm:
             for writer in range(len(self.next_n)):
                 self.start(swarm, writer)
+            if upgrade_after_s is not None:
+                swarm.after(upgrade_after_s, lambda: self.server.send_signal(signal.SIGUSR2))
             swarm.after(after_s, self.server.kill9)
             # Replies that left the server before it died are still in the sockets. They count.
             swarm.run(lambda: self.open_wires == 0, 60, "the kill")

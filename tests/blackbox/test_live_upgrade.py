@@ -3,6 +3,7 @@
 Every test has connections at work when it happens: none is closed, no request is lost or done twice.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import Command
 from http_client import Client, chunked, connect, request_bytes
 from keys import new_keys
 from longline_server import BINARY, environment, wait_until
@@ -143,8 +145,10 @@ def test_a_forgotten_consumer_stays_forgotten(serve):
         server.upgrade()
         server.wait_for_parked(1)
         assert server.get(f"{channel}/consumers").json()["consumers"] == []
+        server.upgrade()
         server.push(channel, '{"n":1}')
-        assert waiting.read_reply().updates == [{"n": 1}]
+        reply = waiting.read_reply()
+        assert reply.updates == [{"n": 1}] and reply.json()["lag"] == 1
     assert server.get(f"{channel}/consumers").json()["consumers"] == []
 
 
@@ -428,6 +432,8 @@ class Load:
         seen, ts = self.seen.setdefault((channel, "poll", query), []), 0
         with self.server.client() as client:
             while not self.is_over(channel, seen):
+                if self.stopping.is_set():  # ten at a time, it would take minutes to catch up with 100 upgrades
+                    query = ""
                 reply = client.get(f"{channel}?ts={ts}&sleep=1{query}").json()
                 assert reply["ok"] and "missed" not in reply and "reset" not in reply, reply
                 assert reply["ts"] == ts + len(reply["updates"]), reply
@@ -564,6 +570,30 @@ def test_a_redis_that_is_connected_anew_counts_as_there(start, redis):
     wait_until(lambda: server.get("/-/health").status == 503, "the end of it")
     redis.thaw()
     wait_until(lambda: server.get("/-/health").status == 200, "the Redis")
+
+
+def test_the_commands_do_not_mind(serve, tmp_path):
+    """`pkill -USR2 longline` reaches them as well."""
+    server = serve()
+    channel = server.channel()
+    shows = ["sh", "-c", "cat; echo; kill -USR2 $$; echo alive"]
+    with contextlib.ExitStack() as stack:
+        commands = [
+            Command(tmp_path / "tail", "tail", server.url(channel)),
+            Command(tmp_path / "exec", "exec", server.url(channel), "--", *shows, XDG_STATE_HOME=str(tmp_path)),
+        ]
+        for command in commands:
+            stack.callback(command.kill)
+        server.wait_for_parked(2)
+        for command in commands:
+            command.process.send_signal(signal.SIGUSR2)
+        server.upgrade()
+        server.push(channel, '{"n":1}')
+        for command in commands:
+            command.wait_for(lambda lines: lines, "the update")
+            assert '"n":1' in command.lines[0] and command.is_alive
+        wait_until(lambda: "signal" in commands[1].stderr, "the end of what does mind")
+        assert "alive" not in commands[1].lines
 
 
 def test_a_program_that_was_started_by_a_descriptor(tmp_path):

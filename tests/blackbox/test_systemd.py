@@ -93,6 +93,7 @@ def test_a_socket_that_is_full_holds_nothing_up(start, tmp_path):
             server.upgrade()
             assert server.get("/-/health").status == 200
         sender.close()
+        wait_until(lambda: "READY" in notifications.next(), "what there was no room for")
 
 
 # --- The watchdog -----------------------------------------------------------------------------------

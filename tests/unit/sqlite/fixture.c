@@ -42,7 +42,12 @@ void open_log(void) {
 }
 
 void close_log(void) {
-    is_clean = update_log_close(the_log);
+    is_clean = update_log_close(the_log, false);
+    the_log = NULL;
+}
+
+void leave_log(void) {
+    is_clean = update_log_close(the_log, true);
     the_log = NULL;
 }
 
@@ -80,7 +85,7 @@ int set_up(void **state) {
 int tear_down(void **state) {
     (void)state;
     if (the_log)
-        update_log_close(the_log);
+        update_log_close(the_log, false);
     char command[128];
     snprintf(command, sizeof command, "rm -r %s", dir);
     return system(command);
@@ -272,7 +277,7 @@ void keep_backup(void) {
 }
 
 void restore_backup(void) {
-    update_log_close(the_log);
+    update_log_close(the_log, false);
     copy_data(backup_path(), path);
     is_clean = false;
     open_log();
@@ -291,7 +296,7 @@ void crash(void) {
     snprintf(copy, sizeof copy, "%s/crash-%d.db", dir, ++number);
     snprintf(wal, sizeof wal, "%s-wal", path);
     copy_data(path, copy);
-    update_log_close(the_log);
+    update_log_close(the_log, false);
     unlink(path);
     unlink(wal);
     memcpy(path, copy, sizeof path);

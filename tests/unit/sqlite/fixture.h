@@ -28,6 +28,8 @@ int tear_down(void **state);
 void open_log(void);
 void close_log(void);
 void reopen(void);
+/* As an upgrade does. */
+void leave_log(void);
 /* As if the process had been killed: goes on with a copy of the files as they are now. */
 void crash(void);
 /* A copy of the open log's files; and puts them back, between a close and an open. */

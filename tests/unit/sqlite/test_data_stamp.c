@@ -87,6 +87,30 @@ static void test_fits_no_copy(void **state) {
     assert_true(data_stamp_take(lock_fd, path));
 }
 
+/* That of an upgrade: of both files, and with no trace on the disk. */
+static void test_of_an_upgrade(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "touch data.db",  "touch data.db-wal", "echo more >> data.db-wal",
+        "rm data.db-wal", "rm data.db",
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        struct buf stamp = {0};
+        run("echo data > data.db; echo log > data.db-wal");
+        data_stamp_tell(&stamp, path);
+        struct slice text = {stamp.data, stamp.len};
+        assert_true(stamp.len && data_stamp_fits(text, path));
+        assert_true(data_stamp_fits(text, path));
+        assert_false(data_stamp_fits((struct slice){text.data, text.len - 1}, path));
+        assert_false(data_stamp_take(lock_fd, path));
+        usleep(20000);
+        run(commands[i]);
+        assert_false(data_stamp_fits(text, path));
+        buf_deinit(&stamp);
+    }
+    assert_false(data_stamp_fits(SLICE(""), path)); /* there is no file, so there is no stamp */
+}
+
 #define STAMP_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -94,6 +118,7 @@ int main(void) {
         STAMP_TEST(test_fits_once),
         STAMP_TEST(test_fits_no_other_file),
         STAMP_TEST(test_fits_no_copy),
+        STAMP_TEST(test_of_an_upgrade),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@ static void check_does_not_open(const char *reason) {
     char error[512] = "";
     struct update_log *log = update_log_open(&options, false, error, sizeof error);
     if (log)
-        update_log_close(log);
+        update_log_close(log, false);
     assert_null(log);
     if (!strstr(error, reason) || !strstr(error, path) || strchr(error, '\n'))
         fail_msg("\"%s\" does not say \"%s\"", error, reason);
