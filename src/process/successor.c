@@ -264,9 +264,11 @@ void successor_close_present(void) {
 }
 
 void successor_become(int state) {
+    char failure[OUTPUT_MAX_BYTES];
     if (tell(state, self.present))
         execve(self.path, self.argv, environ);
-    go_back(state, self.present, strerror(errno));
+    snprintf(failure, sizeof failure, "%s", strerror(errno));
+    go_back(state, self.present, failure);
 }
 
 void successor_go_back(int state, const char *failure) {

@@ -54,19 +54,22 @@ bool data_stamp_take(int lock_fd, const char *path) {
 
 /* --- Of an upgrade ---------------------------------------------------------------------------- */
 
-void data_stamp_tell(struct buf *stamp, const char *path) {
-    char text[STAMP_BYTES];
+/* Its length; 0 when there can be none. */
+static size_t write_left(char stamp[2 * STAMP_BYTES], const char *path) {
     struct stat file, wal;
     if (stat(path, &file) != 0 || !data_stat_wal(path, &wal))
-        return;
-    buf_append(stamp, text, describe(text, "left", &file));
-    buf_append(stamp, text, describe(text, "log", &wal));
+        return 0;
+    size_t len = describe(stamp, "left", &file);
+    return len + describe(stamp + len, "log", &wal);
+}
+
+void data_stamp_tell(struct buf *stamp, const char *path) {
+    char text[2 * STAMP_BYTES];
+    buf_append(stamp, text, write_left(text, path));
 }
 
 bool data_stamp_fits(struct slice stamp, const char *path) {
-    struct buf now = {0};
-    data_stamp_tell(&now, path);
-    bool fits = now.len && slice_equal(stamp, (struct slice){now.data, now.len});
-    buf_deinit(&now);
-    return fits;
+    char text[2 * STAMP_BYTES];
+    size_t len = write_left(text, path);
+    return len && slice_equal(stamp, (struct slice){text, len});
 }
