@@ -41,7 +41,7 @@ def finish(storm, servers, channel):
 def test_no_poll_misses_or_doubles_an_update_across_two_servers_on_redis(shared_redis, start):
     """Everyone publishes to and polls one of two servers that share a Redis."""
     prefix = f"races-{SEED}:"
-    servers = [start(LOG_LEVEL="info", **shared_redis.settings(REDIS_PREFIX=prefix)) for _ in range(2)]
+    servers = [start(LOG_LEVEL="info", **shared_redis.settings(REDIS_PREFIX=prefix, REDIS_TIMEOUT=5000)) for _ in range(2)]
     for server in servers:
         wait_until(lambda: server.get("/-/health").status == 200, "Redis to be there")
     channel = servers[0].channel()

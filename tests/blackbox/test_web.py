@@ -124,9 +124,8 @@ def test_the_etag_of_one_encoding_is_not_the_other_ones(server):
 def test_head_of_an_asset_is_get_without_the_body(server, path, accepted):
     get, head = (server.request(method, path, headers={"Accept-Encoding": accepted}) for method in ("GET", "HEAD"))
     assert (head.status, head.body) == (200, b"")
-    for reply in (get, head):
-        del reply.headers["date"]  # a second may have begun between the two
-    assert head.headers == get.headers
+    # a second may have begun between the two
+    assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
     assert int(head.headers["content-length"]) == len(get.body)
 
 
