@@ -513,7 +513,7 @@ def check_shared(one, other):
 
 
 def test_two_servers_share_cursors(shared_redis, start):
-    settings = shared_redis.settings(REDIS_PREFIX=f"{random.getrandbits(32):x}:")
+    settings = shared_redis.settings(REDIS_PREFIX=f"{random.getrandbits(32):x}:", REDIS_TIMEOUT=5000)
     one, other = start(**settings), start(**settings)
     check_shared(one, other)
     # Each of two processes under one name gets everything, wherever it asks.
