@@ -211,14 +211,14 @@ def on_terminal(url, text, *options, **environment):
 def test_a_terminal_gets_colours_and_lines(server):
     channel = server.channel()
     server.push(channel + "/v1?a=b", b'{"x":[1,{}],"y":"\xc2\x9b\x7f"}')
-    shown = on_terminal(server.url(channel), b"}\r\n")
+    shown = on_terminal(server.url(channel), b"\n}\r\n")
     connected, plain = re.sub(r"\x1b\[\d+m", "", shown).replace("\r", "").split("\n", 1)
     assert connected == "longline: connected"
     assert "\x1b[32m" in shown
     assert re.match(r"#1 \d\d:\d\d:\d\d POST /v1 \?a=b from 127\.0\.0\.1\n", plain), plain
     assert plain.split("\n", 1)[1] == '{\n  "x": [\n    1,\n    {}\n  ],\n  "y": "\\u009b\\u007f",\n  "a": "b"\n}\n'
     for no in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        assert "\x1b" not in on_terminal(server.url(channel), b"}\r\n", **no)
+        assert "\x1b" not in on_terminal(server.url(channel), b"\n}\r\n", **no)
 
 
 def test_json_on_a_terminal_is_escaped_and_the_same(server):
