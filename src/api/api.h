@@ -21,8 +21,7 @@ extern struct api {
     bool may_purge;
     uint64_t keep_updates, keep_seconds; /* of a channel, for health */
     uint64_t poll_max_ms;
-    uint64_t
-        store_due_ms; /* on the wheel's clock: until then, a store that is away is on its way */
+    uint64_t store_due_ms; /* wheel_now_ms() until which a store that is away is on its way */
     bool is_draining;
 } api;
 

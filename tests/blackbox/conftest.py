@@ -1,5 +1,6 @@
 """Fixtures: servers, the providers that they run on, and Redis servers."""
 
+import os
 import secrets
 import sys
 
@@ -82,6 +83,28 @@ def start(tmp_path):
     servers = Servers(tmp_path)
     yield servers.start
     servers.finish()
+
+
+@pytest.fixture
+def start_replaceable(start, tmp_path):
+    """Like start(), with a program that is a file of its own: server.replace(script) replaces that."""
+
+    def start_it(**settings):
+        path = tmp_path / "longline"
+        os.symlink(BINARY, path)
+        server = start(binary=path, **settings)
+
+        def replace(script, mode=0o755):
+            """By a shell script, in which $LONGLINE is the present program."""
+            new = tmp_path / "new"
+            new.write_text(f"#!/bin/sh\nLONGLINE={BINARY}\n{script}\n")
+            new.chmod(mode)
+            os.rename(new, path)
+
+        server.replace = replace
+        return server
+
+    return start_it
 
 
 @pytest.fixture

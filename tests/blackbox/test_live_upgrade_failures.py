@@ -27,21 +27,8 @@ pytestmark = pytest.mark.providers("sqlite", "redis")
 
 
 @pytest.fixture
-def replaceable(start, tmp_path):
-    """A server whose program is a file of its own, and a function that replaces that."""
-    path = tmp_path / "longline"
-    os.symlink(BINARY, path)
-    server = start(binary=path, LISTEN=f"127.0.0.1:0,unix:{tmp_path}/socket")
-
-    def replace(script, mode=0o755):
-        """By a shell script, in which $LONGLINE is the present program."""
-        new = tmp_path / "new"
-        new.write_text(f"#!/bin/sh\nLONGLINE={BINARY}\n{script}\n")
-        new.chmod(mode)
-        os.rename(new, path)
-
-    server.replace = replace
-    return server
+def replaceable(start_replaceable, tmp_path):
+    return start_replaceable(LISTEN=f"127.0.0.1:0,unix:{tmp_path}/socket")
 
 
 IS_CHECK = '[ "$2" = --check-upgrade ]'
@@ -97,18 +84,24 @@ def test_a_program_older_than_the_data_file_changes_nothing(replaceable):
     server.upgrade()
 
 
-# Preloaded into a program, it lets the disk take its time.
-SLOW_DISK = """
+def disk(waits):
+    """A library that makes a program wait so at each sync."""
+    return f"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <unistd.h>
-static int slowly(const char *name, int fd) {
-    usleep(100000);
+static int wait_and(const char *name, int fd) {{
+    {waits}
     return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
-}
-int fsync(int fd) { return slowly("fsync", fd); }
-int fdatasync(int fd) { return slowly("fdatasync", fd); }
+}}
+int fsync(int fd) {{ return wait_and("fsync", fd); }}
+int fdatasync(int fd) {{ return wait_and("fdatasync", fd); }}
 """
+
+
+SLOW_DISK = disk("usleep(100000);")
+STUCK_DISK = disk('while (access(getenv("STUCK"), F_OK) == 0) usleep(10000);')  # as long as that file is there
 
 
 def preload(directory, source):
@@ -203,22 +196,6 @@ def test_without_a_way_back_it_refuses(tmp_path):
             assert process.wait(15) == 0 or b"LeakSanitizer does not work" in log.read_bytes()
         finally:
             process.kill()
-
-
-# Preloaded into a program, the disk answers nothing as long as that file is there.
-STUCK_DISK = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <unistd.h>
-static int when_it_gets_on(const char *name, int fd) {
-    while (access(getenv("STUCK"), F_OK) == 0)
-        usleep(10000);
-    return ((int (*)(int))dlsym(RTLD_NEXT, name))(fd);
-}
-int fsync(int fd) { return when_it_gets_on("fsync", fd); }
-int fdatasync(int fd) { return when_it_gets_on("fdatasync", fd); }
-"""
 
 
 def test_a_store_that_does_not_get_on_refuses(start, tmp_path):

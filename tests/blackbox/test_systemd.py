@@ -39,34 +39,26 @@ def test_an_upgrade_is_a_reload(start, tmp_path):
             assert notifications.until(READY="1")["STATUS"] == ""
 
 
-def test_an_upgrade_that_fails_says_why(start, tmp_path):
+def test_an_upgrade_that_fails_says_why(start_replaceable, tmp_path):
     with Notifications(tmp_path) as notifications:
-        path = tmp_path / "longline"
-        os.symlink(BINARY, path)
-        server = start(binary=path, **notifications.settings)
+        server = start_replaceable(**notifications.settings)
         notifications.until(READY="1")
-        path.unlink()
-        path.write_text("#!/bin/sh\necho no such library; exit 3\n")
-        path.chmod(0o755)
+        server.replace("echo no such library; exit 3")
         server.send_signal(signal.SIGUSR2)
         notifications.until(RELOADING="1")
         assert notifications.until(READY="1")["STATUS"] == "Upgrade failed: it exits with 3: no such library"
 
 
-def test_an_upgrade_that_comes_back_says_why(start, tmp_path):
+def test_an_upgrade_that_comes_back_says_why(start_replaceable, tmp_path):
     """The program is gone when the check of it is over."""
     with Notifications(tmp_path) as notifications:
-        path = tmp_path / "longline"
-        os.symlink(BINARY, path)
-        server = start(binary=path, **notifications.settings)
+        server = start_replaceable(**notifications.settings)
         notifications.until(READY="1")
-        path.unlink()
-        path.write_text(f'#!/bin/sh\nrm "$0"; exec {BINARY} "$@"\n')
-        path.chmod(0o755)
+        server.replace('rm "$0"; exec $LONGLINE "$@"')
         server.send_signal(signal.SIGUSR2)
         notifications.until(RELOADING="1")
         assert notifications.until(READY="1")["STATUS"] == "Upgrade failed: No such file or directory"
-        os.symlink(BINARY, path)
+        os.symlink(BINARY, tmp_path / "longline")
         server.send_signal(signal.SIGUSR2)
         notifications.until(RELOADING="1")
         assert notifications.until(READY="1")["STATUS"] == ""
