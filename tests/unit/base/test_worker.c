@@ -4,6 +4,7 @@
 #include "support.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 
 enum { WORKS = 50 };
 
@@ -45,6 +46,9 @@ static bool is_on_loop(void) {
 static void run(struct work *work) {
     assert_ptr_equal(work, &works[run_count]);
     assert_int_equal(is_on_loop(), is_thread_refused);
+    sigset_t blocked; /* signals are the loop's */
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+    assert_int_equal(sigismember(&blocked, SIGTERM), !is_on_loop());
     run_count++;
 }
 
