@@ -144,7 +144,8 @@ static void on_listening(void) {
     log_info("starting", "version", LONGLINE_VERSION, "provider", provider_name(), NULL);
     for (size_t at = 0; config_next_idle(&app.config, &at, &idle);)
         log_warn("setting without effect", "setting", idle.env, "needs", idle.needs, NULL);
-    if (app.socket_count && config_is_listen_given(&app.config))
+    if (app.socket_count && config_is_listen_given(&app.config) &&
+        !server_listens_at(app.config.listen))
         log_warn("setting without effect", "setting", "LISTEN", "needs", "no LISTEN_FDS", NULL);
 }
 

@@ -184,7 +184,11 @@ bool link_write_target(const struct link_target *target, struct slice path, stru
     size_t len = strlen(target->path);
     bool has_path = path.len && !climbs(path);
     buf_reset(out, SIZE_MAX);
-    buf_append(out, target->path, has_path && len && target->path[len - 1] == '/' ? len - 1 : len);
+    bool ends_with_slash = len && target->path[len - 1] == '/';
+    bool begins_with_slash = has_path && *path.data == '/';
+    buf_append(out, target->path, ends_with_slash && begins_with_slash ? len - 1 : len);
+    if (has_path && !ends_with_slash && !begins_with_slash)
+        buf_putc(out, '/');
     if (has_path)
         buf_append(out, path.data, path.len);
     if (*target->query || query.len)

@@ -41,8 +41,8 @@ void link_target_deinit(struct link_target *target);
 
 /*
  * Writes the target of a request, as a C string: the target's path and query, with what a sender
- * added to those of the channel behind them. A path that would lead out of the target's, by `..` in
- * whatever disguise, is left out. False without memory.
+ * added to those of the channel behind them, and one slash between the paths. A path that would
+ * lead out of the target's, by `..` in whatever disguise, is left out. False without memory.
  */
 bool link_write_target(const struct link_target *target, struct slice path, struct slice query,
                        struct buf *out);

@@ -263,6 +263,46 @@ int listeners_adopt(struct listeners *listeners, int fd) {
     return take_over(listeners, fd, path, false);
 }
 
+/* The bytes of the address beside its port. */
+static struct slice ip_of(const struct sockaddr_storage *address) {
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
+    return address->ss_family == AF_INET6
+               ? (struct slice){(const char *)&v6->sin6_addr, sizeof v6->sin6_addr}
+               : (struct slice){(const char *)&v4->sin_addr, sizeof v4->sin_addr};
+}
+
+/* Whether who connects to `wanted` comes to a socket that is bound there. */
+static bool is_reached_at(const struct sockaddr_storage *bound,
+                          const struct sockaddr_storage *wanted) {
+    static const char any[16];
+    struct slice bound_ip = ip_of(bound), wanted_ip = ip_of(wanted);
+    if (bound->ss_family == AF_UNIX || wanted->ss_family == AF_UNIX)
+        return bound->ss_family == wanted->ss_family &&
+               strcmp(((const struct sockaddr_un *)bound)->sun_path,
+                      ((const struct sockaddr_un *)wanted)->sun_path) == 0;
+    if (((const struct sockaddr_in *)bound)->sin_port !=
+        ((const struct sockaddr_in *)wanted)->sin_port) /* IPv6 has it in the same place */
+        return false;
+    bool is_any = memcmp(bound_ip.data, any, bound_ip.len) == 0; /* [::] takes IPv4 as well */
+    return slice_equal(bound_ip, wanted_ip) || (is_any && bound_ip.len >= wanted_ip.len);
+}
+
+bool listeners_are_at(const struct listeners *listeners, struct slice text) {
+    struct sockaddr_storage wanted = {0};
+    socklen_t wanted_len;
+    bool is_at = false;
+    if (address_resolve(text, &wanted, &wanted_len))
+        return false;
+    for (int i = 0; i < listeners->count && !is_at; i++) {
+        struct sockaddr_storage bound = {0};
+        socklen_t len = sizeof bound;
+        is_at = getsockname(listeners->list[i].fd, (struct sockaddr *)&bound, &len) == 0 &&
+                is_reached_at(&bound, &wanted);
+    }
+    return is_at;
+}
+
 void listeners_save(const struct listeners *listeners, struct pack *out) {
     pack_number(out, (uint64_t)listeners->count);
     for (int i = 0; i < listeners->count; i++) {

@@ -52,6 +52,9 @@ bool listeners_add(struct listeners *listeners, struct slice address, char *why,
  * error. */
 int listeners_adopt(struct listeners *listeners, int fd);
 
+/* Whether one of them listens on that address. */
+bool listeners_are_at(const struct listeners *listeners, struct slice address);
+
 /* Accepts nobody: they wait in the kernel; and goes on. */
 void listeners_hold(struct listeners *listeners);
 void listeners_release(struct listeners *listeners);

@@ -185,6 +185,14 @@ bool server_check_listen(const char *listen, char *error, size_t error_size) {
     return true;
 }
 
+bool server_listens_at(const char *listen) {
+    struct slice rest = slice_of(listen), address;
+    while (slice_cut(&rest, ',', &address))
+        if (!listeners_are_at(&the_server.listeners, address))
+            return false;
+    return true;
+}
+
 /* Where there are few descriptors, the store may keep a quarter of them, and connections get half
  * at least. */
 static uint64_t connections_allowed(const struct server_options *options) {

@@ -37,6 +37,9 @@ void server_raise_limits(void);
 /* Whether `listen` is well-formed; else `error` holds one line. */
 bool server_check_listen(const char *listen, char *error, size_t error_size);
 
+/* Whether it listens on each address of `listen`, wherever its sockets come from. */
+bool server_listens_at(const char *listen);
+
 /* Accepts and reads nothing more, until server_release(). Calls quiet(true) when every request is
  * answered, or waits for something that may take long; quiet(false) when that takes more than
  * SERVER_HOLD_MS. A drain that begins meanwhile ends it; quiet() is not called then. */

@@ -9,9 +9,12 @@ enum {
     SLICE_CHANNELS = 16,
     SLICE_ROWS = 256, /* of a channel */
     PERIOD_MS = 3600 * 1000,
-    ROW_BYTES = 128,   /* in both trees, with the room that pages leave */
-    SHARE = 8,         /* of the bound on bytes */
-    PUSHED_OUT_MAX = 2 /* for one that comes, until there are no more than the bound */
+    ROW_BYTES = 128,    /* in both trees, with the room that pages leave */
+    SHARE = 8,          /* of the bound on bytes */
+    PUSHED_OUT_MAX = 2, /* for one that comes, until there are no more than the bound */
+    /* Who has most, of a few channels in turn: */
+    PUSHED_OUT_LOOKS = 4,
+    PUSHED_OUT_COUNT = 32 /* more ids than that are not counted */
 };
 
 static const char schema[] =
@@ -32,6 +35,9 @@ static bool prepare(struct deliveries *deliveries) {
                          "DELETE FROM delivery WHERE channel = ?1 AND ts <= ?2") &&
         log_file_prepare(file, &deliveries->find_channel,
                          "SELECT min(channel) FROM delivery WHERE channel >= ?1") &&
+        log_file_prepare(file, &deliveries->count_some,
+                         "SELECT count(*) FROM (SELECT 1 FROM delivery WHERE channel = ?1"
+                         " LIMIT ?2)") &&
         log_file_prepare(file, &deliveries->delete_old,
                          "DELETE FROM delivery WHERE channel = ?1 AND born < ?2 AND ts IN"
                          " (SELECT ts FROM delivery WHERE channel = ?1 ORDER BY ts LIMIT ?3)") &&
@@ -44,7 +50,8 @@ static bool prepare(struct deliveries *deliveries) {
 static void unprepare(struct deliveries *deliveries) {
     sqlite3_stmt **statements[] = {&deliveries->find,          &deliveries->put,
                                    &deliveries->delete_excess, &deliveries->find_channel,
-                                   &deliveries->delete_old,    &deliveries->delete_first};
+                                   &deliveries->count_some,    &deliveries->delete_old,
+                                   &deliveries->delete_first};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -113,16 +120,41 @@ static bool find_next_channel(struct deliveries *deliveries, int64_t from, int64
     return sql_get(deliveries->find_channel, channel);
 }
 
-/* Pushes out the oldest id of the channel whose turn it is. */
-static bool push_one_out(struct deliveries *deliveries) {
+static bool count_some(struct deliveries *deliveries, int64_t channel, int64_t *count) {
+    sqlite3_bind_int64(deliveries->count_some, 1, channel);
+    sqlite3_bind_int64(deliveries->count_some, 2, PUSHED_OUT_COUNT);
+    return sql_get(deliveries->count_some, count);
+}
+
+/* Of `own` and those whose turn it is, finds the channel that has most ids; among equals it is
+ * another, unless they have too many to count. */
+static bool find_loudest(struct deliveries *deliveries, int64_t own, int64_t *channel) {
+    int64_t most, count, next = deliveries->next_to_push_out;
+    *channel = own;
+    if (!count_some(deliveries, own, &most))
+        return false;
+    for (int i = 0; i < PUSHED_OUT_LOOKS && most < PUSHED_OUT_COUNT; i++) {
+        if (!find_next_channel(deliveries, next, &next) ||
+            (!next && !find_next_channel(deliveries, 0, &next)) ||
+            !count_some(deliveries, next, &count))
+            return false;
+        if (count >= most && next != own) {
+            most = count;
+            *channel = next;
+        }
+        deliveries->next_to_push_out = ++next;
+    }
+    return true;
+}
+
+/* Pushes out the oldest id of the channel, or of another that has at least as many. */
+static bool push_one_out(struct deliveries *deliveries, int64_t own) {
     int64_t channel;
-    if (!find_next_channel(deliveries, deliveries->next_to_push_out, &channel) ||
-        (!channel && !find_next_channel(deliveries, 0, &channel)))
+    if (!find_loudest(deliveries, own, &channel))
         return false;
     sqlite3_bind_int64(deliveries->delete_first, 1, channel);
     if (!sql_run(deliveries->delete_first))
         return false;
-    deliveries->next_to_push_out = channel + 1;
     deliveries->rows -= sqlite3_changes(deliveries->file->db);
     return true;
 }
@@ -161,7 +193,7 @@ static bool note(struct deliveries *deliveries, int64_t channel, int64_t ts, int
         return false;
     deliveries->rows += !has_row;
     for (int i = 0; i < PUSHED_OUT_MAX && deliveries->rows > deliveries->max_rows; i++)
-        if (!push_one_out(deliveries))
+        if (!push_one_out(deliveries, channel))
             return false;
     return true;
 }

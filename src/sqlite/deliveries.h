@@ -9,7 +9,8 @@
  * channel, whether the update itself is still kept or not.
  *
  * With a bound on the bytes of the file, ids take an eighth of them at most: beyond it, each that
- * comes pushes out the oldest of a channel, one channel after the other.
+ * comes pushes out the oldest of its own channel, or of one that has as many: a loud channel pushes
+ * out nothing of a quiet one.
  *
  * Where the table is damaged, ids are no longer looked at: updates are stored all the same.
  */
@@ -20,7 +21,8 @@
 
 struct deliveries {
     struct log_file *file;
-    sqlite3_stmt *find, *put, *delete_excess, *find_channel, *delete_old, *delete_first;
+    sqlite3_stmt *find, *put, *delete_excess, *find_channel, *count_some, *delete_old,
+        *delete_first;
     int64_t max_rows;          /* INT64_MAX: no bound, and `rows` means nothing */
     int64_t rows, rows_before; /* now, and when the transaction began */
     int64_t next_to_push_out;  /* the channel */

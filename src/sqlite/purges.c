@@ -9,6 +9,7 @@ enum {
     REST_MS = 100,  /* between two wipes, at least; and as long as the first took */
     STEP_ROWS = 16, /* between two looks at the time */
     TIDY_MS = 3600 * 1000,
+    TIDY_CHANNELS = 4096, /* in one transaction */
 };
 
 static const char schema[] =
@@ -49,16 +50,20 @@ static bool prepare(struct purges *purges) {
         log_file_prepare(file, &purges->end_jobs,
                          "DELETE FROM purge_job WHERE id <= ?1 AND seq = 0") &&
         log_file_prepare(file, &purges->delete_row, "DELETE FROM update_log WHERE seq = ?1") &&
+        log_file_prepare(file, &purges->find_floors,
+                         "SELECT max(channel) FROM (SELECT channel FROM purge WHERE channel > ?1"
+                         " ORDER BY channel LIMIT ?2)") &&
         log_file_prepare(file, &purges->delete_floors,
-                         "DELETE FROM purge WHERE seq < (SELECT min(seq) FROM update_log)"
-                         " AND channel NOT IN (SELECT channel FROM purge_job)");
+                         "DELETE FROM purge WHERE channel > ?1 AND channel <= ?2"
+                         " AND seq < (SELECT min(seq) FROM update_log)");
     return purges->is_prepared;
 }
 
 static void unprepare(struct purges *purges) {
-    sqlite3_stmt **statements[] = {&purges->put_floor,  &purges->put_job,      &purges->next_job,
-                                   &purges->last_job,   &purges->move_job,     &purges->end_jobs,
-                                   &purges->delete_row, &purges->delete_floors};
+    sqlite3_stmt **statements[] = {
+        &purges->put_floor,  &purges->put_job,     &purges->next_job,
+        &purges->last_job,   &purges->move_job,    &purges->end_jobs,
+        &purges->delete_row, &purges->find_floors, &purges->delete_floors};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         sqlite3_finalize(*statements[i]);
         *statements[i] = NULL;
@@ -289,10 +294,27 @@ void purges_failed(struct purges *purges, int64_t now_ms) {
     purges->wait_until = now_ms + RETRY_MS;
 }
 
+/* Removes the floors of the next channels, and moves on. */
+static bool tidy_next(struct purges *purges) {
+    int64_t last;
+    sqlite3_bind_int64(purges->find_floors, 1, purges->tidied_channel);
+    sqlite3_bind_int64(purges->find_floors, 2, TIDY_CHANNELS);
+    if (!sql_get(purges->find_floors, &last))
+        return false;
+    sqlite3_bind_int64(purges->delete_floors, 1, purges->tidied_channel);
+    sqlite3_bind_int64(purges->delete_floors, 2, last);
+    purges->tidied_channel = last;
+    return !last || sql_run(purges->delete_floors);
+}
+
 void purges_tidy(struct purges *purges, int64_t log_ms) {
-    if (!purges->is_made || log_ms - purges->tidied_at < TIDY_MS)
+    if (!purges->is_made || purges->has_jobs ||
+        (!purges->tidied_channel && log_ms - purges->tidied_at < TIDY_MS))
         return;
-    purges->tidied_at = log_ms;
-    if (!sql_run(purges->delete_floors))
-        log_file_note_error(purges->file, "forgetting old purges");
+    if (!purges->tidied_channel)
+        purges->tidied_at = log_ms;
+    if (tidy_next(purges))
+        return;
+    purges->tidied_channel = 0;
+    log_file_note_error(purges->file, "forgetting old purges");
 }

@@ -25,14 +25,15 @@ struct purges {
     struct log_state *state;
     struct wipe wipe;
     sqlite3_stmt *put_floor, *put_job, *next_job, *last_job, *move_job, *end_jobs, *delete_row,
-        *delete_floors;
+        *find_floors, *delete_floors;
     bool is_made, is_prepared; /* the tables: in the file; in this transaction at least */
     bool has_jobs;             /* perhaps */
     bool is_unreadable;        /* the jobs cannot be read, and that was logged */
     int64_t wiped_id;          /* jobs up to this one are done with once the wipe is */
     int64_t wait_until;        /* by the steady clock: then the next slice */
     int64_t rest_until;        /* the same: the next wipe; others delete meanwhile */
-    int64_t tidied_at;         /* floors, by the log's clock */
+    int64_t tidied_at;         /* when floors were last begun to be tidied, by the log's clock */
+    int64_t tidied_channel;    /* how far that has got; 0: it is not under way */
 };
 
 /* All that is passed in must stay. False on failure. */
@@ -75,6 +76,6 @@ void purges_ended(struct purges *purges, int64_t now_ms);
 /* A step has failed: the next is tried a moment later. */
 void purges_failed(struct purges *purges, int64_t now_ms);
 
-/* Removes the floors that are below all rows of the log, once an hour, in a transaction of its
- * own. */
+/* Once an hour, when no job is left, removes the floors that are below all rows of the log: each
+ * call those of some channels, in a transaction of its own. */
 void purges_tidy(struct purges *purges, int64_t log_ms);

@@ -2,13 +2,25 @@
 
 Whatever is flipped, a server either refuses to start, with a line that names the file, or: what it delivers is what was pushed;
 consumers get past whatever is missing, and are told how much that is; no id is given twice; and somebody is told.
+What is purged stays unread, a named consumer goes on where it was or begins anew, a delivery id means its own update or none.
 """
 
+import gzip
 import sqlite3
 
 CHANNELS = 3
 UPDATES = 30
+CONFIRMED = 15  # by the consumer "bot" of each channel
+PURGED = 5  # of the last channel, the first
 SUFFIXES = ("", "-wal")
+
+
+def purge(server, channel, upto):
+    assert server.request("DELETE", f"{channel}?upto={upto}").json()["gone"] == upto
+
+
+def delivery(n):
+    return {"X-GitHub-Delivery": f"id-{n}"}
 
 
 def fill(server):
@@ -19,7 +31,16 @@ def fill(server):
             size = (20, 200, 3000, 20000)[(n + index) % 4]
             query = f"?app=bot{index}" if n % 3 == 0 else ""
             body = '{"n":%d,"x":"%s"}' % (n, "x" * size)
-            assert server.push(channel + query, body, {"X-Number": str(n)}) == n
+            headers = {"X-Number": str(n), **(delivery(n) if n % 2 else {})}
+            if n % 5 == 0:
+                body, headers = gzip.compress(body.encode()), {**headers, "Content-Encoding": "gzip"}
+            assert server.push(channel + query, body, headers) == n
+        if n == PURGED * 2:
+            purge(server, channels[-1], PURGED)
+            server.upgrade()
+        if n == CONFIRMED:
+            for channel in channels:
+                assert server.get(f"{channel}?as=bot&ts={n}&limit=1").status == 200
     return {channel: read(server, channel)[0] for channel in channels}
 
 
@@ -65,9 +86,11 @@ class Files:
     def flip_column(self, table, column, chance):
         """Flips a bit of a value, as if it had been written so; what was flipped."""
         with sqlite3.connect(self.path()) as database:
-            key = "key" if table == "meta" else "rowid"
-            rows = database.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
-            row, value = chance.choice(rows)
+            keys = [name for _, name, *_, place in database.execute(f"PRAGMA table_info({table})") if place]
+            rows = database.execute(f"SELECT {column}, {', '.join(keys)} FROM {table} WHERE {column} IS NOT NULL").fetchall()
+            if not rows:
+                return None
+            value, *row = chance.choice(rows)
             bit = chance.randrange(63 if isinstance(value, int) else 8 * len(value) or 1)
             if isinstance(value, int):
                 # Mostly a bit that is near the value.
@@ -77,9 +100,9 @@ class Files:
                 content = bytearray(value if isinstance(value, bytes) else value.encode("latin-1"))
                 content[bit // 8 : bit // 8 + 1] = bytes([content[bit // 8] ^ 1 << bit % 8]) if content else b"\1"
                 flipped = bytes(content)
-            cast = "" if isinstance(flipped, int) or isinstance(value, bytes) else "CAST(?1 AS TEXT)"
+            cast = "" if isinstance(flipped, int) or isinstance(value, bytes) else "CAST(? AS TEXT)"
             try:
-                database.execute(f"UPDATE {table} SET {column} = {cast or '?1'} WHERE {key} = ?2", (flipped, row))
+                database.execute(f"UPDATE {table} SET {column} = {cast or '?'} WHERE {' AND '.join(f'{key} = ?' for key in keys)}", (flipped, *row))
             except sqlite3.IntegrityError:
                 return None
         database.close()
@@ -114,15 +137,25 @@ class Files:
 
     def takes_pushes(self):
         """Whether it stores, with the right ids. If the page that comes next is damaged it cannot, and says so."""
-        for channel, expected in self.expected.items():
+        for channel in self.expected:
             reply = self.server.post(channel, "{}")
             if reply.status == 503:
                 health = self.server.get("/-/health")
                 assert (health.status, health.json()["store"]) == (503, "database disk image is malformed")
                 return False
-            assert reply.total == len(expected) + 1, "an id was given twice, or skipped"
-            assert self.server.get(f"{channel}?ts={len(expected)}").updates == [{}]
+            assert reply.total == UPDATES + 1, "an id was given twice, or skipped"
+            assert self.server.get(f"{channel}?ts={UPDATES}").updates == [{}]
         return True
+
+    def judge_names(self):
+        """Consumers, and deliveries that come again."""
+        for channel in self.expected:
+            page = self.server.get(f"{channel}?as=bot&limit=1").json()
+            assert page["lag"] in (UPDATES - CONFIRMED + 1, UPDATES + 1), f"the consumer has jumped: {page['lag']}"
+            for n in (1, 7, UPDATES - 1):
+                reply = self.server.post(f"{channel}?.once", "{}", delivery(n))
+                assert reply.status == 200, reply
+                assert reply.total in (n, self.server.get(channel).total), f"delivery {n} is taken for {reply.total}"
 
     def judge(self):
         """'same', 'missing N', 'takes no pushes' or 'refused': anything else fails."""
@@ -133,13 +166,16 @@ class Files:
         for channel, expected in self.expected.items():
             updates, missed = read(self.server, channel)
             for ts, update in updates.items():
+                assert ts in expected, f"update {ts} was purged, and is served"
                 assert update == expected[ts], f"update {ts} is served changed"
-            gone = len(expected) - len(updates)
+            gone = UPDATES - len(updates)
             assert missed == gone, f"{gone} updates are missing, and the consumer heard of {missed}"
-            lost += gone
+            lost += len(expected) - len(updates)
         if not self.takes_pushes():
             self.server.stop()
             return "takes no pushes"
+        self.judge_names()
+        self.server._hang_up()
         if lost:
             log = self.server.log(start)
             assert "damaged" in log, "nobody is told"

@@ -182,6 +182,24 @@ def test_it_serves_on_the_sockets_that_are_passed(activate, tmp_path):
     assert os.path.exists(path)  # it is systemd's
 
 
+def test_listen_that_names_the_unix_socket(activate, tmp_path):
+    path = f"{tmp_path}/passed"
+    assert "without effect" not in activate(listening(socket.AF_UNIX, path), settings={"LISTEN": f"unix:{path}"}).log()
+
+
+@pytest.mark.parametrize("family, bound, wanted", [
+    (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+    (socket.AF_INET, "0.0.0.0", "127.0.0.1"),
+    (socket.AF_INET6, "::1", "[::1]"),
+    (socket.AF_INET6, "::", "127.0.0.1"),
+])
+def test_listen_that_says_what_the_socket_has_is_no_contradiction(activate, family, bound, wanted):
+    """As with the unit, which sets LISTEN, and longline.socket."""
+    sock = listening(family, (bound, 0))
+    server = activate(sock, settings={"LISTEN": f"{wanted}:{sock.getsockname()[1]}"})
+    assert "without effect" not in server.log()
+
+
 def test_nothing_is_refused_while_the_process_is_replaced(activate):
     """The socket stays with systemd: who connects waits for the next process."""
     sock = listening()

@@ -7,10 +7,10 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-/* Pushes an update to channel "c" with an id; its append. */
-static struct store_append *deliver(int id, bool is_once) {
+/* Pushes an update with an id; its append. */
+static struct store_append *deliver_to(struct slice channel, int id, bool is_once) {
     struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST" UPDATE_SAME_AS_NONE)};
-    struct store_append *append = append_new(SLICE("c"), SLICE("{}"));
+    struct store_append *append = append_new(channel, SLICE("{}"));
     update_unref(append->updates[0]);
     append->updates[0] = update_new(&parts);
     append->deliveries = calloc(1, sizeof *append->deliveries);
@@ -25,8 +25,8 @@ static struct store_append *deliver(int id, bool is_once) {
 }
 
 /* Its ts, which is the first one's where it was not stored; 0 when it failed. */
-static uint64_t push_id(int id, bool is_once, uint64_t *same_as) {
-    struct store_append *append = deliver(id, is_once);
+static uint64_t push_id_to(const char *channel, int id, bool is_once, uint64_t *same_as) {
+    struct store_append *append = deliver_to(slice_of(channel), id, is_once);
     uint64_t ts = append->error ? 0 : append->updates[0]->ts;
     *same_as = append->deliveries->same_as;
     if (ts) {
@@ -37,6 +37,10 @@ static uint64_t push_id(int id, bool is_once, uint64_t *same_as) {
     append->deliveries = NULL;
     append_free(append);
     return ts;
+}
+
+static uint64_t push_id(int id, bool is_once, uint64_t *same_as) {
+    return push_id_to("c", id, is_once, same_as);
 }
 
 #define check_push(id, is_once, wanted_ts, wanted_same)                                            \
@@ -129,6 +133,45 @@ static void test_forgotten(void **state) {
     assert_int_equal(count_ids(), 1);
 }
 
+/* Whether the channel's update with that id is known when it comes again. */
+static bool knows(const char *channel, int id) {
+    uint64_t same;
+    assert_true(push_id_to(channel, id, true, &same) > 0);
+    return same != 0;
+}
+
+/* Where there is room for 800 ids, one channel cannot push out those of others. */
+static void test_loud_and_quiet(void **state) {
+    (void)state;
+    enum { QUIET = 100, LOUD = 3000, ROOM = 800 };
+    char name[16];
+    uint64_t same;
+    options.sync = SYNC_NEVER;
+    options.max_bytes = ROOM * 8 * 128;
+    open_log();
+    for (int i = 0; i < QUIET; i++) {
+        snprintf(name, sizeof name, "quiet%d", i);
+        push_id_to(name, 0, true, &same);
+    }
+    for (int i = 0; i < LOUD; i++)
+        push_id_to("loud", i, true, &same);
+    assert_int_equal(count_ids(), ROOM);
+    for (int i = 0; i < QUIET; i++) {
+        snprintf(name, sizeof name, "quiet%d", i);
+        assert_true(knows(name, 0));
+    }
+    assert_true(knows("loud", LOUD - 1));
+    assert_true(knows("loud", LOUD - (ROOM - QUIET)));
+    for (int i = 0; i < LOUD;
+         i++) { /* many channels with few: who comes is known, and the loud one pays */
+        snprintf(name, sizeof name, "more%d", i);
+        push_id_to(name, 0, true, &same);
+        assert_true(knows(name, 0));
+    }
+    assert_int_equal(count_ids(), ROOM);
+    assert_false(knows("loud", 0));
+}
+
 static void spoil(const char *sql) {
     sqlite3 *db;
     assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
@@ -167,8 +210,8 @@ static void test_unused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {LOG_TEST(test_known), LOG_TEST(test_failed),
-                                       LOG_TEST(test_forgotten), LOG_TEST(test_damaged),
-                                       LOG_TEST(test_unused)};
+    const struct CMUnitTest tests[] = {LOG_TEST(test_known),     LOG_TEST(test_failed),
+                                       LOG_TEST(test_forgotten), LOG_TEST(test_loud_and_quiet),
+                                       LOG_TEST(test_damaged),   LOG_TEST(test_unused)};
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }

@@ -146,6 +146,38 @@ static void test_one_after_the_other(void **state) {
     check_read("a", 0, 5000, 20000, 17001, 20000);
 }
 
+/* However many channels have a floor, none of the store's turns removes more than some of them. */
+static void test_floors_are_forgotten_in_slices(void **state) {
+    (void)state;
+    enum { CHANNELS = 10000, A_SLICE = 4096 };
+    char sql[256];
+    options.ttl_ms = DAY_MS;
+    open_log();
+    push_some("a", 1, 5);
+    purge_all("a");
+    finish();
+    push_some("b", 1, 1);
+    settle();
+    close_log();
+    snprintf(sql, sizeof sql,
+             "WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
+             " INSERT INTO purge SELECT i, 1, 1, 0 FROM n",
+             1000 + CHANNELS - 1);
+    run_sql(sql);
+    open_log();
+    while (update_log_purge_some(the_log))
+        ;
+    int64_t before, left = query("SELECT count(*) FROM purge");
+    assert_int_equal(left, CHANNELS + 1);
+    do {
+        before = left;
+        update_log_maintain(the_log, true);
+        left = query("SELECT count(*) FROM purge");
+        assert_in_range(before - left, 0, A_SLICE);
+    } while (left < before);
+    assert_int_equal(left, 0);
+}
+
 static void write_at(long offset, const char *text, size_t count) {
     FILE *file = fopen(path, "r+b");
     fseek(file, offset, SEEK_SET);
@@ -232,8 +264,8 @@ static void test_floors_are_forgotten(void **state) {
     (void)state;
     options.ttl_ms = 2 * HOUR_MS;
     open_log();
-    push_some("a", 1, 5);
     push_some("b", 1, 1);
+    push_some("a", 1, 5);
     purge_all("a");
     finish();
     assert_int_equal(query("SELECT count(*) FROM purge"), 1);
@@ -401,6 +433,7 @@ int main(void) {
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
+        LOG_TEST(test_floors_are_forgotten_in_slices),
         LOG_TEST(test_while_somebody_reads),
         LOG_TEST(test_jobs_that_cannot_be_read),
         LOG_TEST(test_rows_that_are_not_the_jobs),
