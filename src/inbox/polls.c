@@ -251,6 +251,8 @@ static bool answer_from_memory(struct inbox *inbox, struct channel *channel,
         inbox->picked[answer->count++] = update;
     }
     answer->ts = found - 1 + answer->count;
+    if (answer->total < answer->ts) /* another process pushed, and then all was purged */
+        answer->total = answer->ts;
     return true;
 }
 

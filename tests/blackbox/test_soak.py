@@ -1,0 +1,160 @@
+"""A soak in parts (soak.py): everything at once, for hours, and nothing grows.
+
+SOAK_MINUTES says how long; without it the test takes seconds, and looks at no memory. It goes in parts of 40 minutes at most. Each
+begins with a kill, a stop and upgrades, while the clients go on; then one process serves to the end, and is watched from two fifths
+of the part on. A part that is over adds a line to the file SOAK_RESULTS, so that parts of several runs add up. SOAK_PROVIDER is
+sqlite, memory or redis, and SOAK_RATE how many pushes there are a second.
+"""
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from longline_server import PATIENCE_S, REPOSITORY, SLOW, wait_until
+from redis_server import DURABLE
+from soak import MIB, WINDOWS, Soak, growth, may_grow, quantile, sample, worst_commit_s
+
+MINUTES = float(os.environ.get("SOAK_MINUTES", 0))
+PROVIDER = os.environ.get("SOAK_PROVIDER", "sqlite")
+RATE = float(os.environ.get("SOAK_RATE", 25))
+RESULTS = REPOSITORY / os.environ.get("SOAK_RESULTS", "build/soak.jsonl")
+PART_S, SHORT_S, SAMPLE_S = 2400, 4, 5
+MEASURED_FROM = 0.4
+SETTINGS = {"CHANNEL_STORAGE_MAXSIZE": 100, "DATA_TTL": 300, "LOG_LEVEL": "info"}
+BOUNDS = {"sqlite": {"DATA_MAX_BYTES": 128 * MIB}, "memory": {"DATA_MAX_BYTES": 64 * MIB}, "redis": {}}
+FAULTS = {
+    "sqlite": ("kill9", "restart", "upgrade", "upgrade", "upgrade"),
+    "memory": ("kill9", "restart"),  # it does not upgrade
+    "redis": ("kill9", "restart", "upgrade", "upgrade", "upgrade"),
+}
+WATCHED = ("rss", "descriptors", "threads", "file", "log")
+
+
+# --- What counts as growth ------------------------------------------------------------------------------
+
+
+def series(grow_by, seed=1):
+    """Resident memory with the noise of large bodies, which grows from its first sample to its last."""
+    rng = random.Random(seed)
+    return [60 * MIB + rng.random() * 2 * MIB + (rng.random() < 0.2) * 20 * MIB + grow_by * i / 300 for i in range(300)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_leak_is_told_from_noise(seed):
+    flat, leak = series(0, seed), series(8 * MIB, seed)
+    assert growth(flat) <= may_grow("rss", flat)
+    assert growth(leak) > may_grow("rss", leak)
+
+
+def test_what_comes_and_goes_is_no_growth():
+    wave = [60 * MIB + (i // 20 % 2) * 10 * MIB for i in range(300)]
+    assert growth(wave) <= may_grow("rss", wave)
+    assert growth([20] * 290 + [400] * 10) <= may_grow("descriptors", [20])
+
+
+# --- The soak -------------------------------------------------------------------------------------------
+
+
+class Part:
+    """One part: the clients, the faults at its beginning, the samples."""
+
+    def __init__(self, server, seconds, redis=None):
+        self.server, self.seconds, self.redis = server, seconds, redis
+        self.samples = []
+        self.idle_descriptors = self.descriptors()
+        self.soak = Soak(server, RATE, seed=random.randrange(1 << 30))
+
+    def descriptors(self):
+        assert self.server.get("/-/health").status == 200
+        return self.server.descriptor_count()
+
+    def run(self):
+        began = time.monotonic()
+        with self.soak:
+            for n, fault in enumerate(FAULTS[PROVIDER], 1):
+                self.soak.run_until(began + self.seconds * 0.04 * n)
+                self.disturb(fault)
+            lives_from = time.monotonic()
+            now, end = lives_from, max(began + self.seconds, lives_from + 1)
+            while now < end:
+                self.soak.run_until(min(now + SAMPLE_S, end))
+                self.samples.append(sample(self.server, self.redis))
+                now = time.monotonic()
+        self.cpu_share = self.samples[-1]["cpu"] / (time.monotonic() - lives_from)
+        self.measured = [s for s in self.samples if s["at"] >= began + MEASURED_FROM * self.seconds]
+        # All clients have gone.
+        wait_until(lambda: self.descriptors() <= self.idle_descriptors, "the descriptors of clients to be closed", 2 * PATIENCE_S)
+
+    def disturb(self, fault):
+        def act():
+            if fault == "kill9":
+                self.server.kill9()
+                self.server.start()
+            else:
+                getattr(self.server, fault)()
+
+        self.soak.is_disturbed = True
+        self.soak.during(act)
+        self.soak.run_until(time.monotonic() + min(2, self.seconds * 0.02))
+        self.soak.is_disturbed = False
+        self.soak.count(fault)
+
+    def result(self):
+        times = self.soak.times
+        is_long = len(self.measured) >= 5 * WINDOWS and not SLOW
+        return {
+            "date": time.strftime("%Y-%m-%d"),
+            "provider": PROVIDER,
+            "minutes": round(self.seconds / 60, 1),
+            **self.soak.counts,
+            "worst_push_ms": round(1000 * max(times["push"]), 1),
+            "p99_push_ms": round(1000 * quantile(times["push"], 0.99), 1),
+            "worst_wake_ms": round(1000 * max(times["wake"]), 1),
+            "p99_wake_ms": round(1000 * quantile(times["wake"], 0.99), 1),
+            "worst_commit_ms": round(1000 * worst_commit_s(self.samples), 1),
+            "cpu_percent": round(100 * self.cpu_share, 1),
+            **{what: round(self.samples[-1][what]) for what in WATCHED},
+            **({"grew": {what: round(growth([s[what] for s in self.measured])) for what in WATCHED}} if is_long else {}),
+        }
+
+    def check_growth(self, result):
+        for what, grew in result.get("grew", {}).items():
+            allowed = may_grow(what, [s[what] for s in self.measured])
+            assert grew <= allowed, f"{what} grew by {grew}, {allowed:.0f} is allowed"
+
+
+def together(path):
+    """What all parts of this provider in the file add up to."""
+    parts = [part for line in path.read_text().splitlines() if (part := json.loads(line))["provider"] == PROVIDER]
+    sums = {what: sum(part.get(what, 0) for part in parts) for what in ("minutes", "updates", "delivered", "kill9", "restart", "upgrade")}
+    worst = {what: max(part[what] for part in parts) for what in ("worst_push_ms", "worst_wake_ms", "worst_commit_ms")}
+    return f"{PROVIDER}, {len(parts)} parts: " + ", ".join(f"{what} {value:g}" for what, value in {**sums, **worst}.items())
+
+
+def soak(start, redis, seconds):
+    server = start(**(redis.settings() if redis else {"DATA_PROVIDER": PROVIDER}), **SETTINGS, **BOUNDS[PROVIDER]).keep_address()
+    part = Part(server, seconds, redis)
+    part.run()
+    server.stop()
+    return part
+
+
+def test_nothing_grows(start, redis_servers, tmp_path):
+    redis = redis_servers.start(**DURABLE) if PROVIDER == "redis" else None
+    left_s = MINUTES * 60 or SHORT_S
+    results = RESULTS if MINUTES else Path(tmp_path / "soak.jsonl")
+    while left_s > 1:
+        seconds = min(left_s, PART_S)
+        left_s -= seconds
+        part = soak(start, redis, seconds)
+        result = part.result()
+        with open(results, "a") as file:
+            print(json.dumps(result), file=file)
+        print(json.dumps(result, indent=1))
+        assert result["updates"] and result["delivered"]
+        part.check_growth(result)
+    print(together(results))
