@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <sqlite3.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,15 +16,41 @@ bool is_clean;
 
 /* These stand in front of libc's, for SQLite too. */
 int syncs;
+const char *failing_sync;
+void (*on_sync)(const char *path);
+static char synced[SYNCS_KNOWN][sizeof path];
+
+static bool has_end(const char *text, const char *end) {
+    size_t len = strlen(text), end_len = strlen(end);
+    return len >= end_len && strcmp(text + len - end_len, end) == 0;
+}
+
+static int sync_fd(int fd, int call) {
+    char link[64], *name = synced[syncs++ % SYNCS_KNOWN];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, name, sizeof path - 1);
+    name[len < 0 ? 0 : len] = '\0';
+    if (on_sync)
+        on_sync(name);
+    if (!failing_sync || !has_end(name, failing_sync))
+        return (int)syscall(call, fd);
+    errno = EIO;
+    return -1;
+}
 
 int fsync(int fd) {
-    syncs++;
-    return (int)syscall(SYS_fsync, fd);
+    return sync_fd(fd, SYS_fsync);
 }
 
 int fdatasync(int fd) {
-    syncs++;
-    return (int)syscall(SYS_fdatasync, fd);
+    return sync_fd(fd, SYS_fdatasync);
+}
+
+bool was_synced(const char *end, int since) {
+    for (int i = since > syncs - SYNCS_KNOWN ? since : syncs - SYNCS_KNOWN; i < syncs; i++)
+        if (has_end(synced[i % SYNCS_KNOWN], end))
+            return true;
+    return false;
 }
 
 static int64_t steady_clock(void) {
@@ -79,6 +106,8 @@ int set_up(void **state) {
                                      .steady_ms = steady_clock};
     the_log = NULL;
     is_clean = false;
+    failing_sync = NULL;
+    on_sync = NULL;
     return 0;
 }
 

@@ -9,7 +9,7 @@
 #include "base/config.h"
 #include "sqlite/update_log.h"
 
-enum { HOUR_MS = 3600 * 1000, DAY_MS = 24 * HOUR_MS };
+enum { HOUR_MS = 3600 * 1000, DAY_MS = 24 * HOUR_MS, SYNCS_KNOWN = 64 };
 
 extern int64_t now_ms;               /* time that passes */
 extern int64_t wall_jump_ms;         /* how far the wall clock is ahead of it */
@@ -76,3 +76,10 @@ struct store_stats stats(void);
 
 /* Calls of fsync() and fdatasync() so far. */
 extern int syncs;
+/* Of files whose path ends with it they fail; NULL: none does. */
+extern const char *failing_sync;
+/* Hears of each, before it is done. */
+extern void (*on_sync)(const char *path);
+/* Whether a file whose path ends with `end` was among them since there were `since`. Only the last
+ * SYNCS_KNOWN are known. */
+bool was_synced(const char *end, int since);

@@ -1,0 +1,272 @@
+/* What passes between the loop and the store thread: who wakes whom, in which order, how much. */
+#include "fixture.h"
+
+#include "base/hash.h"
+#include "base/turn.h"
+#include "sqlite/store.h"
+
+#include <unistd.h>
+
+static uv_loop_t loop;
+static struct store *store;
+static struct list done; /* operations that were answered, in their order */
+static int answers, failures;
+static bool is_closed, is_settled;
+
+static void start(void) {
+    char text[512];
+    store = store_sqlite_open(&loop, &options, text, sizeof text);
+    if (!store)
+        fail_msg("%s", text);
+    is_closed = false;
+}
+
+static int set_up_store(void **state) {
+    if (set_up(state))
+        return -1;
+    uv_loop_init(&loop);
+    turn_init(&loop);
+    list_init(&done);
+    answers = failures = 0;
+    alarm(60); /* nobody waits for ever for a loop that is not woken */
+    start();
+    return 0;
+}
+
+static void on_closed(void *context) {
+    *(bool *)context = true;
+}
+
+/* Answers all, and closes. */
+static void stop(void) {
+    store_close(store, on_closed, &is_closed);
+    while (!is_closed)
+        uv_run(&loop, UV_RUN_ONCE);
+    store = NULL;
+}
+
+static int tear_down_store(void **state) {
+    if (store)
+        stop();
+    for (struct list *link; (link = list_shift(&done));)
+        append_free(container_of(link, struct store_append, op.link));
+    turn_deinit();
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    alarm(0);
+    return tear_down(state);
+}
+
+static void on_pushed(struct store_op *op) {
+    answers++;
+    failures += container_of(op, struct store_append, op)->error != STORE_OK;
+    list_append(&done, &op->link);
+}
+
+static void push_one(struct slice body) {
+    struct store_append *append = append_new(SLICE("a"), body);
+    append->op.done = on_pushed;
+    store_append(store, append);
+}
+
+static void push_some(int count) {
+    while (count--)
+        push_one(SLICE("{}"));
+}
+
+static void on_read(struct store_op *op) {
+    struct store_read *read = container_of(op, struct store_read, op);
+    answers++;
+    failures += read->error != STORE_OK;
+    read_free(read);
+}
+
+static void read_some(int count) {
+    while (count--) {
+        struct store_read *read = calloc(1, sizeof *read + 1);
+        read->op.done = on_read;
+        read->limit = READ_MAX_UPDATES;
+        read->hash = hash_of(SLICE("a"));
+        read->name_len = 1;
+        read->name[0] = 'a';
+        store_read(store, read);
+    }
+}
+
+static void run_until(const int *number, int wanted) {
+    while (*number < wanted)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+static uint64_t count_commits(void) {
+    struct store_stats stats;
+    store_stats(store, &stats);
+    return stats.commits;
+}
+
+/* The updates that were answered have their ts in the order of their answers, and no gap. */
+static void check_order(uint64_t first_ts) {
+    for (struct list *link; (link = list_shift(&done));) {
+        struct store_append *append = container_of(link, struct store_append, op.link);
+        assert_int_equal(append->only->ts, first_ts++);
+        append_free(append);
+    }
+}
+
+/* Nothing of it waits for the store thread's own waking, each half second. */
+static void test_work_wakes_the_store_thread(void **state) {
+    (void)state;
+    uint64_t begun = uv_hrtime();
+    for (int i = 1; i <= 20; i++) {
+        push_some(1);
+        run_until(&answers, i);
+        usleep(3000); /* it waits again */
+    }
+    assert_true(uv_hrtime() - begun < 5000000000);
+}
+
+static void on_settled(void) {
+    is_settled = true;
+}
+
+static void test_settling_wakes_both(void **state) {
+    (void)state;
+    uint64_t begun = uv_hrtime();
+    for (int i = 1; i <= 20; i++) {
+        is_settled = false;
+        usleep(3000);
+        store_settle(store, on_settled);
+        while (!is_settled)
+            uv_run(&loop, UV_RUN_ONCE);
+    }
+    assert_true(uv_hrtime() - begun < 5000000000);
+}
+
+/* Each brings a MiB. No more of them are read than the loop takes. */
+static void test_reads_wait_for_the_loop(void **state) {
+    (void)state;
+    static char body[READ_MAX_BYTES - 4096];
+    memset(body, '1', sizeof body);
+    push_one((struct slice){body, sizeof body});
+    run_until(&answers, 1);
+    read_some(40);
+    uv_run(&loop, UV_RUN_NOWAIT); /* hands them over */
+    int taken = answers;
+    usleep(300000);
+    struct store_stats stats;
+    store_stats(store, &stats);
+    assert_in_range(stats.reads, taken - 1, taken + 3);
+    uint64_t begun = uv_hrtime();
+    run_until(&answers, 41);
+    assert_true(uv_hrtime() - begun < 5000000000);
+    assert_int_equal(failures, 0);
+}
+
+static void test_a_batch_has_a_bound(void **state) {
+    (void)state;
+    uint64_t before = count_commits();
+    push_some(20480);
+    run_until(&answers, 20480);
+    assert_in_range(count_commits() - before, 10, 30);
+    check_order(1);
+}
+
+static void test_a_batch_has_a_bound_in_bytes(void **state) {
+    (void)state;
+    static char body[2 << 20];
+    memset(body, '1', sizeof body);
+    uint64_t before = count_commits();
+    for (int i = 0; i < 32; i++)
+        push_one((struct slice){body, sizeof body});
+    run_until(&answers, 32);
+    assert_in_range(count_commits() - before, 4, 20);
+}
+
+/* More than a turn of the loop answers. */
+static void test_many_answers(void **state) {
+    (void)state;
+    push_some(3000);
+    run_until(&answers, 3000);
+    check_order(1);
+}
+
+static void test_a_stop_answers_all(void **state) {
+    (void)state;
+    push_some(5000);
+    stop();
+    assert_int_equal(answers, 5000);
+    assert_int_equal(failures, 0);
+    check_order(1);
+    start();
+    push_some(1);
+    run_until(&answers, 5001);
+    check_order(5001);
+}
+
+/* Nobody waits for them any more. */
+static void test_a_stop_reads_nothing(void **state) {
+    (void)state;
+    push_some(1);
+    run_until(&answers, 1);
+    read_some(3000);
+    stop();
+    assert_int_equal(answers, 3001);
+    assert_int_equal(failures, 3000);
+}
+
+static int set_up_memory(void **state) {
+    if (set_up_store(state))
+        return -1;
+    stop();
+    options.path = NULL;
+    start();
+    return 0;
+}
+
+static void test_in_memory(void **state) {
+    (void)state;
+    push_some(3000);
+    read_some(10);
+    run_until(&answers, 3010);
+    assert_int_equal(failures, 0);
+    check_order(1);
+    push_some(3000);
+    stop();
+    assert_int_equal(answers, 6010);
+    check_order(3001);
+}
+
+/* An epoch that could not be stored ends with its process: consumers must be told at the next. */
+static void test_no_stamp_without_the_epoch(void **state) {
+    (void)state;
+    char lock[160];
+    snprintf(lock, sizeof lock, "%s-lock", path);
+    options.sync = SYNC_ALWAYS;
+    stop();
+    assert_int_equal(truncate(lock, 0), 0);
+    failing_sync = "-wal";
+    start();
+    failing_sync = NULL;
+    stop();
+    FILE *stamp = fopen(lock, "r");
+    assert_int_equal(fgetc(stamp), EOF);
+    fclose(stamp);
+}
+
+#define STORE_TEST(test) cmocka_unit_test_setup_teardown(test, set_up_store, tear_down_store)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        STORE_TEST(test_work_wakes_the_store_thread),
+        STORE_TEST(test_settling_wakes_both),
+        STORE_TEST(test_reads_wait_for_the_loop),
+        STORE_TEST(test_a_batch_has_a_bound),
+        STORE_TEST(test_a_batch_has_a_bound_in_bytes),
+        STORE_TEST(test_many_answers),
+        STORE_TEST(test_a_stop_answers_all),
+        STORE_TEST(test_a_stop_reads_nothing),
+        cmocka_unit_test_setup_teardown(test_in_memory, set_up_memory, tear_down_store),
+        STORE_TEST(test_no_stamp_without_the_epoch),
+    };
+    return cmocka_run_group_tests(tests, set_up_all, NULL);
+}
