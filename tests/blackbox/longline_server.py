@@ -73,6 +73,7 @@ class Server:
         self.pass_on = pass_on  # sockets, as systemd does
         self.log_path = directory / "stderr.log"
         self.stdout = subprocess.DEVNULL
+        self.under = []  # what runs it: the words in front of the program
         self.channels = set()
         self.may_be_damaged = False  # by the test
         self.process = None
@@ -86,7 +87,7 @@ class Server:
         assert self.process is None
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, "serve", *self.flags],
+                [*self.under, self.binary, "serve", *self.flags],
                 cwd=self.directory,
                 env=environment(self.settings),
                 stdin=subprocess.DEVNULL,
@@ -99,16 +100,19 @@ class Server:
         """The same, and waits until it listens."""
         log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self.launch()
-        wanted = self.settings["LISTEN"].count(",") + 1
 
         def listening():
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
-            self.addresses = LISTENING.findall(self.log(log_start))
-            return len(self.addresses) >= wanted
+            return self.listens(log_start)
 
         wait_until(listening, "the line that says it listens")
         return self
+
+    def listens(self, log_start):
+        """Whether it says so, behind that place in its log; then its addresses are known."""
+        self.addresses = LISTENING.findall(self.log(log_start))
+        return len(self.addresses) > self.settings["LISTEN"].count(",")
 
     def keep_address(self):
         """From now on it listens on the same port after a restart."""
