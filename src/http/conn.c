@@ -376,7 +376,7 @@ static void received(struct conn *conn, char *data, size_t len) {
         run(conn, data, len);
         return;
     }
-    if (data == conn->in.data + conn->in.len) {
+    if (conn->in.data && data == conn->in.data + conn->in.len) {
         conn->in.len += (uint32_t)len;
     } else if (!inbuf_append(&conn->in, data, len)) {
         if (conn->state == CONN_READING)
