@@ -392,7 +392,7 @@ static void go_on(struct conn *conn, const struct saved *saved) {
         conn_reply_sent(conn, saved->is_closing);
     else if (state == CONN_SENDING)
         conn_watch_progress(conn);
-    else if (state == CONN_READING && saved->flags & FLAG_PARTIAL) {
+    else if (state == CONN_READING && saved->flags & FLAG_PARTIAL && conn->in.len) {
         conn_run(conn);
         if (conn->state == CONN_READING && conn->request)
             conn_set_deadline(conn, left_ms);

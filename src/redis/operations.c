@@ -328,7 +328,8 @@ static void take_appends(struct list *members, const redisReply *reply, bool are
         uint32_t count = op->count;
         struct word next = word;
         next.ts += stored_of(&word, count);
-        next.same_as += word.same_as ? count : 0;
+        if (word.same_as)
+            next.same_as += count;
         take_word(op, &word);
         word = next;
     }

@@ -15,11 +15,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -35,24 +32,6 @@ struct conn_shared shared;
 struct client clients[CLIENTS_MAX];
 static struct store *store;
 static struct handler handler;
-
-/* --- Time ------------------------------------------------------------------------------------- */
-
-static _Atomic uint64_t monotonic_ns = 1000000000000;
-
-/* Stands in front of libc's, for libuv too. */
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    if (clock != CLOCK_MONOTONIC && clock != CLOCK_MONOTONIC_COARSE)
-        return (int)syscall(SYS_clock_gettime, clock, now);
-    uint64_t ns = atomic_fetch_add(&monotonic_ns, 1000);
-    now->tv_sec = (time_t)(ns / 1000000000);
-    now->tv_nsec = (long)(ns % 1000000000);
-    return 0;
-}
-
-void time_passes(uint64_t ms) {
-    atomic_fetch_add(&monotonic_ns, ms * 1000000);
-}
 
 /* --- The worker ------------------------------------------------------------------------------- */
 

@@ -1,11 +1,11 @@
 /*
  * What the fuzzers of a whole server share: the server in this process, over the store in memory,
- * and its clients, each with one end of a pair of sockets. Its monotonic clock stands still but for
- * a microsecond each time somebody looks: so the same input does the same.
+ * and its clients, each with one end of a pair of sockets.
  */
 #pragma once
 
 #include "base/buf.h"
+#include "clock.h"
 #include "http/conn_parts.h"
 
 #include <assert.h>
@@ -47,4 +47,3 @@ void client_check(struct client *client);
 /* A turn of the loop; then the clients read. */
 void turn(void);
 void turns(int count);
-void time_passes(uint64_t ms);
