@@ -25,10 +25,13 @@ static bool is_head_too_large(const struct request *request, const char *at) {
     return at - request->base > REQUEST_HEAD_MAX_BYTES;
 }
 
-/* Later versions of llhttp know methods that version 8 does not; none of them is ours. */
+/*
+ * Later versions of llhttp know methods that version 8 does not; none of them is ours. Nor is
+ * CONNECT: what follows its head is a tunnel and no request, and a proxy may pass it on as it is.
+ */
 static int on_method_complete(llhttp_t *parser) {
-    bool is_new = parser->method > HTTP_FLUSH;
-    return is_new ? fail(request_of(parser), ERROR_MALFORMED_REQUEST) : 0;
+    bool is_refused = parser->method > HTTP_FLUSH || parser->method == HTTP_CONNECT;
+    return is_refused ? fail(request_of(parser), ERROR_MALFORMED_REQUEST) : 0;
 }
 
 static int on_url(llhttp_t *parser, const char *at, size_t len) {
@@ -197,8 +200,7 @@ static enum http_error check_head(struct request *request) {
 static int on_headers_complete(llhttp_t *parser) {
     struct request *request = request_of(parser);
     request->head_complete = true;
-    parser->upgrade =
-        0; /* no protocol is switched to: an Upgrade is ignored, a CONNECT gets its 405 */
+    parser->upgrade = 0; /* no protocol is switched to: an Upgrade is ignored */
     enum http_error error = check_head(request);
     if (error)
         return fail(request, error);

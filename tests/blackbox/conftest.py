@@ -10,6 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis_server", "crowd", "storm", "load")
 
+from authority import Authority
 from longline_server import BINARY, Server
 from redis_server import RedisServers
 
@@ -66,6 +67,12 @@ def shared_redis(tmp_path_factory):
     """
     with RedisServers(tmp_path_factory.mktemp("redis") / "servers") as servers:
         yield servers.start()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """Issues certificates that only the test's clients trust."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

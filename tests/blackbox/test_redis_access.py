@@ -168,11 +168,6 @@ def test_a_redis_whose_auth_has_another_name_does_not_get_the_password_into_the_
 # --- TLS ---
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.fixture
 def tls_redis(redis_servers, authority):
     """start(*names): a Redis that speaks nothing but TLS, with a certificate for these names."""
