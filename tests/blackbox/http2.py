@@ -55,28 +55,33 @@ INJECTED = b"\r\nTransfer-Encoding: chunked\r\nX: "
 WHOLE = b" HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN
 
 
-def vectors():
-    values = {
-        "crlf": b"a" + INJECTED,
-        "lf": b"a\nTransfer-Encoding: chunked",
-        "cr": b"a\rTransfer-Encoding: chunked",
-        "nul": b"a\0b",
-        "whole": b"a\r\n\r\n" + HIDDEN,
-        "spaces": b" \ta\t ",
-        "ends-with-crlf": b"a\r\n",
-        "begins-with-crlf": b"\r\na",
-        "high": b"\xff\x85\xa0",
-        "delete": b"\x7f",
-    }
-    names = [b"", b"X", b"x y", b"x:", b":x", b"x: y\r\ntransfer-encoding", b"x\n", b"x\r", b"x\0", b"x\xff", b"transfer_encoding", b"content-length\x00", b"@"]
-    for name, value in values.items():
+VALUES = {
+    "crlf": b"a" + INJECTED,
+    "lf": b"a\nTransfer-Encoding: chunked",
+    "cr": b"a\rTransfer-Encoding: chunked",
+    "nul": b"a\0b",
+    "whole": b"a\r\n\r\n" + HIDDEN,
+    "spaces": b" \ta\t ",
+    "ends-with-crlf": b"a\r\n",
+    "begins-with-crlf": b"\r\na",
+    "high": b"\xff\x85\xa0",
+    "delete": b"\x7f",
+}
+NAMES = [b"", b"X", b"x y", b"x:", b":x", b"x: y\r\ntransfer-encoding", b"x\n", b"x\r", b"x\0", b"x\xff", b"transfer_encoding", b"content-length\x00", b"@"]
+
+
+def injected():
+    for name, value in VALUES.items():
         yield f"value-{name}", request((b"x", value))
         for pseudo in REQUEST:
             yield f"pseudo-{pseudo[1:].decode()}-{name}", request(change={pseudo: REQUEST[pseudo] + value})
         for framing in (b"content-length", b"transfer-encoding", b"host", b"cookie", b"expect", b"te", b"x-forwarded-for"):
             yield f"{framing.decode()}-{name}", request((framing, value))
-    for i, name in enumerate(names):
+    for i, name in enumerate(NAMES):
         yield f"name-{i}", request((name, b"chunked"))
+
+
+def framings():
     for value in (b"chunked", b"gzip, chunked", b"identity", b"", b"xchunked"):
         yield f"coding-{value.decode()}", request((b"transfer-encoding", value), body=b"0\r\n\r\n" + HIDDEN)
         yield f"coding-and-length-{value.decode()}", request((b"transfer-encoding", value), (b"content-length", b"5"), body=b"0\r\n\r\n")
@@ -88,6 +93,9 @@ def vectors():
     for name in (b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings", b"te", b"trailer", b"expect", b"x-saw"):
         for value in (b"x", b"close", b"content-length", b"h2c", b"100-continue"):
             yield f"hop-{name.decode()}-{value.decode()}", request((name, value), LENGTH)
+
+
+def pseudos():
     for pseudo in REQUEST:
         for value in (None, b"", b"/", b"*", b"a b", b"GET", b"x" + WHOLE, b"//x", b"http://x/y", b"%0d%0a", b"..", b"#", b"?"):
             yield f"{pseudo[1:].decode()}-is-{value!r}", request(change={pseudo: value})
@@ -97,6 +105,9 @@ def vectors():
     yield "pseudo-status", request(change={b":status": b"200"})
     yield "pseudo-protocol", request(change={b":method": b"CONNECT", b":protocol": b"websocket"})
     yield "connect", request(change={b":method": b"CONNECT", b":scheme": None, b":path": None})
+
+
+def others():
     yield "host-differs", request((b"host", b"evil.example.com"))
     yield "host-twice", request((b"host", NAME.encode()), (b"host", b"evil.example.com"))
     yield "only-host", request((b"host", NAME.encode()), change={b":authority": None})
@@ -106,6 +117,9 @@ def vectors():
         yield f"method-{method.decode()}-with-body", request(change={b":method": method})
     for i, trailer in enumerate([(b"x", b"y"), (b"content-length", b"5"), (b"transfer-encoding", b"chunked"), (b":path", b"/x"), (b"x", b"y" + INJECTED), (b"x\r\n", b"y"), (b"host", b"x")]):
         yield f"trailer-{i}", request(trailers=[trailer])
+
+
+def sequences():
     yield "data-behind-the-end", request(body=b"{}") + frame(DATA, END_STREAM, HIDDEN)
     yield "head-behind-the-end", request(body=b"{}") + request()
     yield "data-first", frame(DATA, END_STREAM, HIDDEN)
@@ -116,6 +130,10 @@ def vectors():
     yield "priority-and-padding", frame(HEADERS, END_HEADERS | 0x28, b"\x04" + b"\0\0\0\0\x10" + hpack(REQUEST.items()) + b"\0" * 4) + frame(DATA, END_STREAM | 8, b"\x02{}\0\0")
     yield "reset", request(body=b"{}")[:-2] + frame(RST_STREAM, 0, b"\0\0\0\x08")
     yield "body-cut-and-reset", frame(HEADERS, END_HEADERS, hpack([*REQUEST.items(), LENGTH])) + frame(DATA, 0, HIDDEN[:9]) + frame(RST_STREAM, 0, b"\0\0\0\x08")
+
+
+def vectors():
+    return {name: frames for family in (injected, framings, pseudos, others, sequences) for name, frames in family()}
 
 
 def send(proxy, frames, patience_s):

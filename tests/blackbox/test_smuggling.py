@@ -100,6 +100,6 @@ def test_a_request_is_one_request(server, tapped, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_request_of_http_2_is_one_request(server, tapped, kind):
-    vectors = dict(http2.vectors())
+    vectors = http2.vectors()
     assert len(vectors) > 200
     attack(server, *tapped(kind, with_tls=True), vectors, lambda proxy, frames: http2.send(proxy, frames, PATIENCE_S))
