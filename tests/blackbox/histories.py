@@ -55,7 +55,7 @@ class Read(Operation):
     epoch: str | None = None
     reset: bool = False
     is_foreign: bool = False  # its cursor was of data that are lost
-    may_be_stale: bool = False  # its moment may lie before its beginning
+    may_be_stale: bool = False  # if it brings something, its moment may lie before its beginning
 
 
 @dataclass(eq=False)
@@ -290,7 +290,7 @@ class Order:
 
     def add_read(self, read):
         node = self.node(read)
-        self.within(read, node, read.may_be_stale)
+        self.within(read, node, read.may_be_stale and read.ts > read.after)
         if read.total is not None:
             self.sees_total(node, read.total, read)
         if read.ts:

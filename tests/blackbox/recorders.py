@@ -199,10 +199,10 @@ def take(read, answer, ended):
     read.missed, read.skipped = answer.get("missed", 0), answer.get("skipped", 0)
     read.reset, read.epoch = "reset" in answer, answer.get("epoch")
     read.found = [(update["ts"], key_of(update["body"])) for update in answer["updates"]]
-    if read.wanted_last is not None:
-        read.after = read.ts - len(read.found)
-    elif read.after is None:
+    if read.after is None or read.wanted_last is not None:
         read.after = read.ts - len(read.found) - read.missed - read.skipped
+    if read.missed:  # what came while it waited
+        read.wanted_last = None
 
 
 class Consumer(Client):

@@ -109,6 +109,7 @@ UNSOUND = {
     "skipped without a filter": ("skipped", [A, BC, Read("c", 4, 5, ts=3, found=[(1, "a"), (3, "c")], skipped=1)]),
     "a reset for nothing": ("nothing was lost", [A, Read("c", 4, 5, after=1, ts=0, reset=True)]),
     "a loss that is not told": ("no reset", [A, Read("c", 4, 5, after=0, ts=1, found=[(1, "a")], is_foreign=True)]),
+    "stale, and empty": ("no order", [A, read(2, 3, 0, "", ts=0, total=0, may_be_stale=True)]),
     "stale, but of the future": ("no order", [read(0, 1, 0, "a", may_be_stale=True), push(2, 3, "a", 1)]),
     "an epoch that changes": ("no data were lost", [A, read(2, 3, 0, "a", epoch="e"), read(4, 5, 0, "a", epoch="f")]),
     "a consumer that goes back": ("told again", [confirmed(0, 1, confirms=3), confirmed(2, 3, begins=2)]),
