@@ -13,9 +13,9 @@ from authority import Authority
 from between import Between, everything
 from longline_server import BINARY
 from redis_server import HOST, free_port
+from reverse_proxy import KINDS, Proxy
 from test_cli_doctor import BAD, TOPICS, UNREACHABLE, WELL, bad, doctor
 from test_clock import clock
-from test_proxies import KINDS, Proxy
 
 POLLS_SEE_IT = "a poll sees it at once, and needs no change"
 
