@@ -78,9 +78,10 @@ static bool make_part(struct backup *backup) {
 /* Of a killed server's write-ahead log, SQLite leaves out all behind a flipped bit. */
 static bool has_whole_wal(struct backup *backup) {
     char error[512] = "";
+    struct wal_end end;
     enum wal_state state = data_is_locked(backup->from)
                                ? WAL_WHOLE
-                               : wal_repair(backup->from, false, true, error, sizeof error);
+                               : wal_repair(backup->from, false, true, &end, error, sizeof error);
     if (state == WAL_WHOLE)
         return true;
     return fail(backup, backup->from,

@@ -1,5 +1,6 @@
 #include "sqlite/check.h"
 #include "sqlite/data_lock.h"
+#include "sqlite/lax.h"
 #include "sqlite/log_file.h"
 #include "sqlite/seal.h"
 #include "sqlite/sql.h"
@@ -150,6 +151,7 @@ static void check_rows(struct check *check) {
                   "SELECT id, is_purge(id, channel, upto, seq, seal) FROM purge_job"
                   " ORDER BY id",
                   "what is to be purged", "purge_job.id");
+    check_rows_if(check, "lax", "SELECT id, " LAX_IS_WHOLE " FROM lax", "a mark", "lax.id");
     check_links(check);
     if (updates >= 0 && channels >= 0)
         fprintf(check->out, "%" PRId64 " updates and %" PRId64 " channels read\n", updates,
@@ -159,7 +161,8 @@ static void check_rows(struct check *check) {
 /* False when SQLite would not read all of it. */
 static bool check_wal(struct check *check) {
     char error[512] = "";
-    enum wal_state state = wal_repair(check->path, false, true, error, sizeof error);
+    struct wal_end end;
+    enum wal_state state = wal_repair(check->path, false, true, &end, error, sizeof error);
     if (state == WAL_WHOLE)
         return true;
     fprintf(check->out, "damaged: %s; nothing else was looked at\n",

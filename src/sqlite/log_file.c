@@ -1,10 +1,12 @@
 #include "sqlite/log_file.h"
 #include "base/config.h"
 #include "base/log.h"
+#include "sqlite/lax.h"
 #include "sqlite/seal.h"
 #include "sqlite/sql.h"
 #include "sqlite/wal_repair.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -19,7 +21,7 @@ static const char schema[] =
     "  id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, total INTEGER NOT NULL,"
     "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_born INTEGER NOT NULL, seal INTEGER);"
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, seal INTEGER) WITHOUT "
-    "ROWID;" LOG_FILE_UPDATE_LOG;
+    "ROWID;" LOG_FILE_UPDATE_LOG LAX_TABLE;
 
 const char *log_file_path(const struct store_options *options) {
     return options->path ? options->path : ":memory:";
@@ -29,7 +31,9 @@ void log_file_explain(const struct log_file *file, const struct store_options *o
                       const char *what, char *error, size_t error_size) {
     bool has_no_memory = sqlite3_system_errno(file->db) == ENOMEM; /* to SQLite an I/O error */
     snprintf(error, error_size, "%s %s: %s", log_file_path(options), what,
-             has_no_memory ? "out of memory" : sqlite3_errmsg(file->db));
+             has_no_memory  ? "out of memory"
+             : file->reason ? file->reason
+                            : sqlite3_errmsg(file->db));
 }
 
 void log_file_note_error(struct log_file *file, const char *doing) {
@@ -91,23 +95,39 @@ static bool set_sync(struct log_file *file, int sync) {
     return true;
 }
 
+/* Only a sync that is asked for needs to know what became of the one before. */
+static bool make_sure(struct log_file *file, int sync) {
+    if ((sync != SYNC_ALWAYS && file->sync != SYNC_ALWAYS) || log_tail_secure(&file->tail))
+        return true;
+    file->reason = file->tail.trouble;
+    return false;
+}
+
 bool log_file_begin_as(struct log_file *file, int sync) {
     log_file_roll_back(file); /* what was left: a rollback can be out of memory, too */
-    return (file->sync_now == sync || set_sync(file, sync)) && sql_run(file->begin);
+    return make_sure(file, sync) && (file->sync_now == sync || set_sync(file, sync)) &&
+           sql_run(file->begin);
 }
 
 bool log_file_begin(struct log_file *file) {
     return log_file_begin_as(file, file->sync);
 }
 
+/* What cannot be marked is synced. */
 bool log_file_begin_lax(struct log_file *file) {
-    return log_file_begin_as(file, file->sync == SYNC_ALWAYS ? SYNC_INTERVAL : file->sync);
+    bool is_lax = file->sync == SYNC_ALWAYS && lax_prepare(file) &&
+                  log_file_begin_as(file, SYNC_INTERVAL) && lax_mark(file);
+    return is_lax || log_file_begin(file);
 }
 
+/* On a full disk, what was committed was not written as a whole. */
 bool log_file_commit(struct log_file *file) {
     uint64_t start = uv_hrtime();
-    if (!sql_run(file->commit))
+    if (!sql_run(file->commit)) {
+        if (sqlite3_errcode(file->db) != SQLITE_FULL)
+            log_tail_failed(&file->tail);
         return false;
+    }
     file->commits++;
     if (!file->is_append_corrupt)
         file->trouble = NULL;
@@ -118,6 +138,11 @@ bool log_file_commit(struct log_file *file) {
 void log_file_roll_back(struct log_file *file) {
     if (!sqlite3_get_autocommit(file->db))
         sql_run(file->rollback);
+    log_tail_cut(&file->tail);
+}
+
+void log_file_committed(struct log_file *file, int frames) {
+    log_tail_committed(&file->tail, frames, file->sync_now == SYNC_ALWAYS);
 }
 
 /* --- Opening and closing ---------------------------------------------------------------------- */
@@ -215,14 +240,22 @@ static void set_up_library(void) {
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
 
+static int on_commit(void *context, sqlite3 *db, const char *name, int frames) {
+    struct log_file *file = context;
+    assert(db == file->db && strcmp(name, "main") == 0);
+    log_file_committed(file, frames);
+    return SQLITE_OK;
+}
+
 bool log_file_open(struct log_file *file, const struct store_options *options, char *error,
                    size_t error_size) {
+    struct wal_end end = {0};
     *file = (struct log_file){.page_bytes = 4096};
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     set_up_library();
     if (options->path) {
         enum wal_state wal =
-            wal_repair(options->path, true, options->sync == SYNC_ALWAYS, error, error_size);
+            wal_repair(options->path, true, options->sync == SYNC_ALWAYS, &end, error, error_size);
         if (wal == WAL_DAMAGED || wal == WAL_FAILED)
             return false;
     }
@@ -231,6 +264,8 @@ bool log_file_open(struct log_file *file, const struct store_options *options, c
         log_file_explain(file, options, "cannot be opened", error, error_size);
         return false;
     }
+    log_tail_init(&file->tail, options->path ? file->db : NULL, &end);
+    sqlite3_wal_hook(file->db, on_commit, file);
     if (!check_schema(file, options, true, error, error_size))
         return false;
     if (!prepare(file) || !log_file_query(file, "PRAGMA page_size", 0, 0, &file->page_bytes)) {
@@ -238,6 +273,13 @@ bool log_file_open(struct log_file *file, const struct store_options *options, c
         return false;
     }
     return true;
+}
+
+void log_file_take_over(struct log_file *file, bool is_left) {
+    if (is_left)
+        log_tail_is_left(&file->tail);
+    else if (!make_sure(file, file->sync == SYNC_NEVER ? SYNC_NEVER : SYNC_ALWAYS))
+        log_file_note_error(file, "sync of the write-ahead log");
 }
 
 /* "file:PATH?immutable=1", as https://www.sqlite.org/uri.html says; cut off when it is too long. */
@@ -274,5 +316,7 @@ void log_file_close(struct log_file *file) {
     sqlite3_stmt *statement;
     while (file->db && (statement = sqlite3_next_stmt(file->db, NULL)))
         sqlite3_finalize(statement);
+    if (file->tail.is_in_doubt && file->sync != SYNC_NEVER && !log_tail_secure(&file->tail))
+        sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_close(file->db);
 }

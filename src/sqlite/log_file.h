@@ -6,8 +6,8 @@
  *                name, body, raw, method, query, headers)
  *     meta(key, value, seal)
  *
- * Further tables are made by whoever needs them: delivery, consumer, epoch,
- * purge, purge_job.
+ * and lax (lax.h). Further tables are made by whoever needs them: delivery, consumer, epoch, purge,
+ * purge_job.
  *
  * One connection, used by one thread. Whoever needs a statement prepares it here and uses it until
  * the file is closed, which finalizes them all. A function that returns false leaves SQLite's
@@ -17,6 +17,7 @@
 
 #include "inbox/store.h"
 #include "sqlite/log_state.h"
+#include "sqlite/log_tail.h"
 #include <sqlite3.h>
 
 enum {
@@ -40,6 +41,8 @@ struct log_file {
     int sync, sync_now; /* enum sync_mode: of the options, and of the last transaction */
     sqlite3_stmt *begin, *commit, *rollback, *page_count, *freelist_count;
     sqlite3_stmt *put_meta; /* meta.c's */
+    sqlite3_stmt *mark;     /* lax.c's */
+    struct log_tail tail;
     uint64_t commits, commit_ns, errors;
     const char *trouble;      /* why nothing can be written now; NULL: it can */
     const char *sync_trouble; /* why SYNC=interval cannot sync; NULL: it can */
@@ -58,15 +61,21 @@ bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alon
                            size_t error_size);
 void log_file_close(struct log_file *file);
 
+/* Of a write-ahead log that was found: it is as the program before this one has left it; or a crash
+ * has, and then it is made sure that it is on the disk. Where that fails, beginning tries again. */
+void log_file_take_over(struct log_file *file, bool is_left);
+
 bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const char *sql);
 
 bool log_file_begin(struct log_file *file);
 /* Begins one that is as durable as `sync` (enum sync_mode) says, whatever SYNC says. */
 bool log_file_begin_as(struct log_file *file, int sync);
 /* Begins one whose loss does no harm: its commit is not synced, but for the head of a write-ahead
- * log that begins anew. */
+ * log that begins anew. It is marked. */
 bool log_file_begin_lax(struct log_file *file);
 bool log_file_commit(struct log_file *file);
+/* A commit was made, by a transaction or without: for whoever hooks it. */
+void log_file_committed(struct log_file *file, int frames);
 /* Harmless when no transaction is open: some errors make SQLite roll back by itself. */
 void log_file_roll_back(struct log_file *file);
 

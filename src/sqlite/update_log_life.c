@@ -97,8 +97,10 @@ struct update_log *update_log_open(const struct store_options *options, bool goe
     }
     log->options = *options;
     bool ok = log_file_open(&log->file, &log->options, error, error_size);
-    if (ok)
+    if (ok) {
         watch_progress(log);
+        log_file_take_over(&log->file, goes_on);
+    }
     if (ok && upgrade_file(&log->file, &log->options, error, error_size) &&
         init_parts(log, goes_on, error, error_size)) {
         write_checkpoint(log); /* or the next start would replay the same again, and more */
@@ -169,7 +171,8 @@ bool update_log_close(struct update_log *log, bool is_left) {
               log_put_time(log, log_look_at_clock(log)) && log_file_commit(&log->file);
     if (!ok)
         log_file_roll_back(&log->file);
-    bool is_clean = ok && !log->file.trouble && !log->file.sync_trouble && !log->epochs.is_unsaved;
+    bool is_clean = ok && !log->file.trouble && !log->file.sync_trouble &&
+                    !log->file.tail.is_in_doubt && !log->epochs.is_unsaved;
     free_log(log);
     return is_clean;
 }

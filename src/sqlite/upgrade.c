@@ -153,8 +153,8 @@ static bool change_tables(struct log_file *file) {
     char stamp[64];
     snprintf(stamp, sizeof stamp, "PRAGMA user_version = %d", LOG_SCHEMA_VERSION);
     return log_file_query(file, "SELECT max(seq) FROM update_log", 0, 0, &last_seq) &&
+           log_file_begin(file) &&
            log_file_execute(file,
-                            "BEGIN IMMEDIATE;"
                             "ALTER TABLE update_log RENAME TO update_log_1;"
                             "ALTER TABLE channel RENAME COLUMN last_at TO last_born;"
                             "ALTER TABLE channel ADD COLUMN seal INTEGER;"

@@ -18,6 +18,7 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int pages) {
     wal->pages = pages;
     wal->commits++;
     wal->is_unsynced = true;
+    log_file_committed(wal->file, pages);
     return SQLITE_OK;
 }
 
@@ -48,15 +49,10 @@ static bool is_sync_due(const struct wal *wal, int64_t now_ms) {
            now_ms - wal->synced_at >= SYNC_INTERVAL_MS;
 }
 
-/* A failure stays the log's trouble, for commits succeed without a sync. Linux may have dropped
- * what it could not write, and says so once: a further sync proves nothing. So the log is copied
- * then, page by page, which ends the trouble when all of it was. */
+/* A failure stays the log's trouble, for commits succeed without a sync. It ends when the log was
+ * written again and copied. */
 static void sync_file(struct wal *wal) {
-    sqlite3_file *file = NULL;
-    int status = sqlite3_file_control(wal->file->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file);
-    if (status == SQLITE_OK)
-        status = file && file->pMethods ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL)
-                                        : SQLITE_NOTFOUND;
+    int status = log_tail_sync(&wal->file->tail);
     wal->is_unsynced = status != SQLITE_OK;
     wal->file->sync_trouble = status == SQLITE_OK ? NULL : sqlite3_errstr(status);
     if (status != SQLITE_OK) {
@@ -65,16 +61,31 @@ static void sync_file(struct wal *wal) {
     }
 }
 
+/* Whether the log may be copied: while that is under way, a power cut leaves a database that needs
+ * all of it. */
+static bool is_sure(struct wal *wal) {
+    if (wal->options->sync == SYNC_NEVER || log_tail_secure(&wal->file->tail))
+        return true;
+    wal->file->reason = wal->file->tail.trouble;
+    log_file_note_error(wal->file, "sync of the write-ahead log");
+    return false;
+}
+
 static bool copy(struct wal *wal, int mode, int64_t now_ms) {
     int pages = 0, copied = 0;
-    int status = sqlite3_wal_checkpoint_v2(wal->file->db, NULL, mode, &pages, &copied);
-    bool ok = status == SQLITE_OK;
-    if (!ok && status != SQLITE_BUSY)
+    bool ok = is_sure(wal);
+    int status =
+        ok ? sqlite3_wal_checkpoint_v2(wal->file->db, NULL, mode, &pages, &copied) : SQLITE_BUSY;
+    ok = status == SQLITE_OK;
+    if (!ok && status != SQLITE_BUSY) {
+        wal->file->tail.is_in_doubt = true; /* it may have been the sync */
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
+    }
     wal->is_pinned = !ok || copied < pages;
     if (ok && !wal->is_pinned) { /* it syncs both files */
         wal->is_unsynced = false;
         wal->file->sync_trouble = NULL;
+        log_tail_copied(&wal->file->tail, mode == SQLITE_CHECKPOINT_TRUNCATE);
     }
     wal->pages = 0;
     wal->copied_at = now_ms;

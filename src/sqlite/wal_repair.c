@@ -1,28 +1,15 @@
 #include "sqlite/wal_repair.h"
 #include "base/log.h"
+#include "sqlite/lax.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum {
-    HEADER_BYTES = 32,
-    HEADER_SUMMED = 24, /* bytes of it under its checksum */
-    FRAME_HEADER_BYTES = 24,
-    FRAME_SUMMED = 8,   /* bytes of the frame's header under its checksum; the page follows */
-    MAGIC = 0x377f0682, /* the lowest bit: words are big-endian */
-};
-
-struct sum {
-    uint32_t a, b;
-};
 
 enum repair {
     REPAIRED,
@@ -31,64 +18,37 @@ enum repair {
 };
 
 struct wal_file {
-    const char *path; /* absolute */
+    const char *path, *data_path; /* absolute: of the log, and of the database */
     int fd;
     mode_t mode;
     bool may_write;
-    unsigned char header[HEADER_BYTES];
+    unsigned char header[WAL_HEADER_BYTES];
     bool is_big_endian;
     size_t page_bytes;
     int64_t frames;
     int64_t max_pages;           /* that the database can have */
     bool has_failed;             /* the file could not be read */
     unsigned char *frame, *next; /* one frame each */
+    struct wal_end *end;
+    bool is_lax;        /* the commit that is being read, as far as it was */
+    uint32_t mark_page; /* that of the table `lax`; 0: not seen */
 };
 
-/* --- Checksums -------------------------------------------------------------------------------- */
-
-static struct sum sum_words(struct sum sum, const unsigned char *bytes, size_t len, bool is_big) {
-    for (size_t i = 0; i < len; i += 8) {
-        uint32_t words[2];
-        memcpy(words, bytes + i, sizeof words);
-        sum.a += (is_big ? be32toh(words[0]) : le32toh(words[0])) + sum.b;
-        sum.b += (is_big ? be32toh(words[1]) : le32toh(words[1])) + sum.a;
-    }
-    return sum;
-}
-
-static struct sum sum_frame(const struct wal_file *wal, struct sum before,
-                            const unsigned char *frame) {
-    struct sum sum = sum_words(before, frame, FRAME_SUMMED, wal->is_big_endian);
-    return sum_words(sum, frame + FRAME_HEADER_BYTES, wal->page_bytes, wal->is_big_endian);
-}
-
-static uint32_t get_word(const unsigned char *bytes) {
-    uint32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return be32toh(word);
-}
-
-static struct sum get_sum(const unsigned char *bytes) {
-    return (struct sum){get_word(bytes), get_word(bytes + 4)};
-}
-
-static void put_sum(unsigned char *bytes, struct sum sum) {
-    uint32_t words[2] = {htobe32(sum.a), htobe32(sum.b)};
-    memcpy(bytes, words, sizeof words);
-}
-
-static bool sums_equal(struct sum x, struct sum y) {
-    return x.a == y.a && x.b == y.b;
-}
+enum { SECTOR_BYTES = 512 }; /* at least that much is written whole, or not at all */
 
 /* --- The file --------------------------------------------------------------------------------- */
 
 static size_t frame_bytes(const struct wal_file *wal) {
-    return FRAME_HEADER_BYTES + wal->page_bytes;
+    return WAL_FRAME_HEADER_BYTES + wal->page_bytes;
 }
 
 static off_t frame_offset(const struct wal_file *wal, int64_t index) {
-    return HEADER_BYTES + index * (off_t)frame_bytes(wal);
+    return wal_frame_offset(index, wal->page_bytes);
+}
+
+static struct wal_sum sum_frame(const struct wal_file *wal, struct wal_sum before,
+                                const unsigned char *frame) {
+    return wal_sum_frame(before, frame, wal->page_bytes, wal->is_big_endian);
 }
 
 /* False at the end of the log; and on failure, which sets `has_failed`. */
@@ -102,27 +62,43 @@ static bool read_frame(struct wal_file *wal, int64_t index, unsigned char *frame
 
 /* The frame's salts are those of the log: it is not a leftover of an earlier one. */
 static bool is_of_log(const struct wal_file *wal, const unsigned char *frame) {
-    return memcmp(frame + 8, wal->header + 16, 8) == 0;
+    return memcmp(frame + WAL_FRAME_SALTS, wal->header + WAL_SALTS, WAL_SALTS_BYTES) == 0;
 }
 
 static bool is_commit(const unsigned char *frame) {
-    return get_word(frame + 4) != 0;
+    return wal_word(frame + 4) != 0;
+}
+
+static bool is_mark(const struct wal_file *wal, const unsigned char *frame) {
+    return lax_is_mark(frame + WAL_FRAME_HEADER_BYTES, wal->page_bytes);
+}
+
+/* wal->frame, the frame `index`, is right. */
+static void note_frame(struct wal_file *wal, int64_t index) {
+    if (is_mark(wal, wal->frame)) {
+        wal->is_lax = true;
+        wal->mark_page = wal_word(wal->frame);
+    }
+    if (is_commit(wal->frame)) {
+        wal->is_lax = false;
+        wal->end->frames = index + 1;
+    }
 }
 
 /* --- The header ------------------------------------------------------------------------------- */
 
 static bool is_header_right(const unsigned char *header) {
-    static const struct sum zero;
-    uint32_t magic = get_word(header), page_bytes = get_word(header + 8);
-    return (magic & ~1U) == MAGIC && page_bytes >= 512 && page_bytes <= 65536 &&
+    static const struct wal_sum zero;
+    uint32_t magic = wal_word(header), page_bytes = wal_word(header + WAL_PAGE_BYTES);
+    return (magic & ~1U) == WAL_MAGIC && page_bytes >= 512 && page_bytes <= 65536 &&
            (page_bytes & (page_bytes - 1)) == 0 &&
-           sums_equal(sum_words(zero, header, HEADER_SUMMED, magic & 1),
-                      get_sum(header + HEADER_SUMMED));
+           wal_sums_equal(wal_sum_words(zero, header, WAL_HEADER_SUMMED, magic & 1),
+                          wal_get_sum(header + WAL_HEADER_SUMMED));
 }
 
 /* Tries each bit. */
 static bool repair_header(unsigned char *header) {
-    for (size_t bit = 0; bit < (size_t)HEADER_BYTES * CHAR_BIT; bit++) {
+    for (size_t bit = 0; bit < (size_t)WAL_HEADER_BYTES * CHAR_BIT; bit++) {
         header[bit / CHAR_BIT] ^= (unsigned char)(1 << bit % CHAR_BIT);
         if (is_header_right(header))
             return true;
@@ -132,20 +108,21 @@ static bool repair_header(unsigned char *header) {
 }
 
 static void take_header(struct wal_file *wal, off_t size) {
-    wal->is_big_endian = get_word(wal->header) & 1;
-    wal->page_bytes = get_word(wal->header + 8);
-    wal->frames = (size - HEADER_BYTES) / (off_t)frame_bytes(wal);
+    wal->is_big_endian = wal_word(wal->header) & 1;
+    wal->page_bytes = wal_word(wal->header + WAL_PAGE_BYTES);
+    wal->frames = (size - WAL_HEADER_BYTES) / (off_t)frame_bytes(wal);
 }
 
 /* --- Frames ----------------------------------------------------------------------------------- */
 
-static bool is_frame_right(const struct wal_file *wal, struct sum before,
+static bool is_frame_right(const struct wal_file *wal, struct wal_sum before,
                            const unsigned char *frame) {
-    return is_of_log(wal, frame) && sums_equal(sum_frame(wal, before, frame), get_sum(frame + 16));
+    return is_of_log(wal, frame) &&
+           wal_sums_equal(sum_frame(wal, before, frame), wal_get_sum(frame + WAL_FRAME_SUM));
 }
 
 /* Whether the frame behind `index` goes on from `sum`. */
-static bool goes_on(struct wal_file *wal, int64_t index, struct sum sum) {
+static bool goes_on(struct wal_file *wal, int64_t index, struct wal_sum sum) {
     return read_frame(wal, index + 1, wal->next) && is_frame_right(wal, sum, wal->next);
 }
 
@@ -154,10 +131,10 @@ static bool goes_on(struct wal_file *wal, int64_t index, struct sum sum) {
  * `d` makes it more by `d` times these factors, which depend on the words that follow.
  */
 struct factors {
-    struct sum even, odd; /* of the two words of a pair */
+    struct wal_sum even, odd; /* of the two words of a pair */
 };
 
-static void move_factors(struct sum *sum) {
+static void move_factors(struct wal_sum *sum) {
     sum->a += sum->b;
     sum->b += sum->a;
 }
@@ -171,11 +148,11 @@ struct suspects {
 
 /* Adds those among `bytes` that make the sum more by `off`. `factors` are those of the last pair,
  * and then those of the pair before the first. */
-static void find_bits(unsigned char *bytes, size_t len, bool is_big, struct sum off,
+static void find_bits(unsigned char *bytes, size_t len, bool is_big, struct wal_sum off,
                       struct factors *factors, struct suspects *suspects) {
     for (size_t i = len; i > 0; i -= 4) {
         bool is_even = i % 8 == 4;
-        const struct sum *factor = is_even ? &factors->even : &factors->odd;
+        const struct wal_sum *factor = is_even ? &factors->even : &factors->odd;
         uint32_t word;
         memcpy(&word, bytes + i - 4, sizeof word);
         word = is_big ? be32toh(word) : le32toh(word);
@@ -211,19 +188,19 @@ static int count_bits(const unsigned char *x, const unsigned char *y) {
 
 /* Whether the page and the size of the database that a frame names are possible. */
 static bool is_plausible(const struct wal_file *wal, const unsigned char *frame) {
-    uint32_t page = get_word(frame), size = get_word(frame + 4);
+    uint32_t page = wal_word(frame), size = wal_word(frame + 4);
     return page > 0 && page <= wal->max_pages && size <= wal->max_pages;
 }
 
 /* One bit of what the sum is over. Where it is not certain which, and the page goes where it
  * should, the bit stays: the seals of the rows tell. */
-static enum repair repair_summed(struct wal_file *wal, struct sum off) {
+static enum repair repair_summed(struct wal_file *wal, struct wal_sum off) {
     unsigned char *frame = wal->frame;
     struct factors factors = {.even = {1, 1}, .odd = {0, 1}};
     struct suspects in_page = {0}, in_header = {0};
-    find_bits(frame + FRAME_HEADER_BYTES, wal->page_bytes, wal->is_big_endian, off, &factors,
+    find_bits(frame + WAL_FRAME_HEADER_BYTES, wal->page_bytes, wal->is_big_endian, off, &factors,
               &in_page);
-    find_bits(frame, FRAME_SUMMED, wal->is_big_endian, off, &factors, &in_header);
+    find_bits(frame, WAL_FRAME_SUMMED, wal->is_big_endian, off, &factors, &in_header);
     bool is_in_header = in_header.count && (!in_page.count || !is_plausible(wal, frame));
     if (is_in_header || (in_page.count == 1 && !in_header.count)) {
         flip(is_in_header ? &in_header : &in_page);
@@ -233,20 +210,20 @@ static enum repair repair_summed(struct wal_file *wal, struct sum off) {
 }
 
 /* Puts wal->frame, the frame `index`, right if one bit of it does. */
-static enum repair repair_frame(struct wal_file *wal, int64_t index, struct sum before) {
+static enum repair repair_frame(struct wal_file *wal, int64_t index, struct wal_sum before) {
     unsigned char *frame = wal->frame, right[8];
-    struct sum sum = sum_frame(wal, before, frame), wanted = get_sum(frame + 16);
-    put_sum(right, sum);
-    int salt_bits = count_bits(frame + 8, wal->header + 16);
-    int sum_bits = count_bits(frame + 16, right);
+    struct wal_sum sum = sum_frame(wal, before, frame), wanted = wal_get_sum(frame + WAL_FRAME_SUM);
+    wal_put_sum(right, sum);
+    int salt_bits = count_bits(frame + WAL_FRAME_SALTS, wal->header + WAL_SALTS);
+    int sum_bits = count_bits(frame + WAL_FRAME_SUM, right);
     if (salt_bits > 1) /* a leftover of an earlier log */
         return REPAIR_FAILED;
     if (salt_bits == 1 && sum_bits == 0)
-        memcpy(frame + 8, wal->header + 16, 8);
+        memcpy(frame + WAL_FRAME_SALTS, wal->header + WAL_SALTS, WAL_SALTS_BYTES);
     else if (salt_bits == 0 && sum_bits == 1 && !goes_on(wal, index, wanted))
-        put_sum(frame + 16, sum);
+        wal_put_sum(frame + WAL_FRAME_SUM, sum);
     else if (salt_bits == 0)
-        return repair_summed(wal, (struct sum){wanted.a - sum.a, wanted.b - sum.b});
+        return repair_summed(wal, (struct wal_sum){wanted.a - sum.a, wanted.b - sum.b});
     else
         return REPAIR_FAILED;
     return REPAIRED;
@@ -254,16 +231,16 @@ static enum repair repair_frame(struct wal_file *wal, int64_t index, struct sum 
 
 /* Copies the log to `fd` with the sums that its frames have from `index` on, up to the last that
  * belongs to it; `sum`: before that. */
-static bool copy_with_sums(struct wal_file *wal, int64_t index, struct sum sum, int fd) {
-    bool ok = write(fd, wal->header, HEADER_BYTES) == HEADER_BYTES;
-    struct sum read_sum = get_sum(wal->frame + 16);
+static bool copy_with_sums(struct wal_file *wal, int64_t index, struct wal_sum sum, int fd) {
+    bool ok = write(fd, wal->header, WAL_HEADER_BYTES) == WAL_HEADER_BYTES;
+    struct wal_sum read_sum = wal_get_sum(wal->frame + WAL_FRAME_SUM);
     for (int64_t i = 0; ok && read_frame(wal, i, wal->next); i++) {
         if (i > index && !is_frame_right(wal, read_sum, wal->next))
             break;
         if (i >= index) {
-            read_sum = get_sum(wal->next + 16);
+            read_sum = wal_get_sum(wal->next + WAL_FRAME_SUM);
             sum = sum_frame(wal, sum, wal->next);
-            put_sum(wal->next + 16, sum);
+            wal_put_sum(wal->next + WAL_FRAME_SUM, sum);
         }
         ok = write(fd, wal->next, frame_bytes(wal)) == (ssize_t)frame_bytes(wal);
     }
@@ -283,7 +260,7 @@ static bool sync_directory(const char *path) {
 }
 
 /* Writes the log anew. The old one stays until the new one is whole on disk. */
-static bool rewrite_sums(struct wal_file *wal, int64_t index, struct sum sum) {
+static bool rewrite_sums(struct wal_file *wal, int64_t index, struct wal_sum sum) {
     char path[PATH_MAX + 16];
     snprintf(path, sizeof path, "%s-new", wal->path);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, wal->mode);
@@ -300,27 +277,56 @@ static bool rewrite_sums(struct wal_file *wal, int64_t index, struct sum sum) {
     return true;
 }
 
+/* Whether the page of the table `lax` is the page `number`: the log has said so, or the database
+ * does. */
+static bool is_page_of_marks(struct wal_file *wal, uint32_t number) {
+    if (wal->mark_page)
+        return number == wal->mark_page;
+    int fd = open(wal->data_path, O_RDONLY | O_CLOEXEC);
+    unsigned char *page = wal->next;
+    off_t at = (off_t)(number - 1) * (off_t)wal->page_bytes;
+    bool is_read = fd >= 0 && pread(fd, page, wal->page_bytes, at) == (ssize_t)wal->page_bytes;
+    if (fd >= 0)
+        close(fd);
+    return is_read && lax_is_mark(page, wal->page_bytes);
+}
+
+/* Whether the header of wal->frame, the frame `index`, can be believed, although the frame is
+ * wrong: no part of it is older than the rest. */
+static bool is_header_credible(const struct wal_file *wal, int64_t index) {
+    return is_of_log(wal, wal->frame) && is_plausible(wal, wal->frame) &&
+           frame_offset(wal, index) % SECTOR_BYTES <= SECTOR_BYTES - WAL_FRAME_HEADER_BYTES;
+}
+
 /*
- * Whether a later commit than that of wal->frame, the frame `index`, is whole: it was written after
- * this one was synced. Any two frames that go on one from the other count; the first commit among
- * them may still be that of the damaged frame.
+ * Whether wal->frame, the frame `index`, which is wrong, had been synced: it stands before the end
+ * of a commit that is synced, and behind that end more was written.
+ *
+ * Only commits of which all frames are right are known, and that of the wrong frame if all of its
+ * others are. One of the frames says whether a commit is lax, and then it proves nothing.
  */
-static bool is_followed_by_commit(struct wal_file *wal, int64_t index) {
-    int commits = is_commit(wal->frame) && is_plausible(wal, wal->frame);
-    struct sum sum = get_sum(wal->frame + 16);
+static bool was_synced(struct wal_file *wal, int64_t index) {
+    bool is_credible = is_header_credible(wal, index);
+    bool ends = is_credible && is_commit(wal->frame);
+    bool is_strict = is_credible && !wal->is_lax && !is_page_of_marks(wal, wal_word(wal->frame));
+    struct wal_sum sum = wal_get_sum(wal->frame + WAL_FRAME_SUM);
     for (index++; read_frame(wal, index, wal->next); index++) {
-        if (is_frame_right(wal, sum, wal->next) && is_commit(wal->next) && ++commits > 1)
+        bool is_right = is_frame_right(wal, sum, wal->next);
+        if (ends && is_strict && is_right)
             return true;
-        sum = get_sum(wal->next + 16);
+        is_strict |= ends;
+        is_strict &= is_right && !is_mark(wal, wal->next);
+        ends = is_right && is_commit(wal->next);
+        sum = wal_get_sum(wal->next + WAL_FRAME_SUM);
     }
     return false;
 }
 
 /* Makes wal->frame, the frame `index`, right. */
-static enum wal_state mend_frame(struct wal_file *wal, int64_t index, struct sum before) {
+static enum wal_state mend_frame(struct wal_file *wal, int64_t index, struct wal_sum before) {
     bool ok = true;
     switch (repair_frame(wal, index, before)) {
-    case REPAIR_FAILED: return is_followed_by_commit(wal, index) ? WAL_DAMAGED : WAL_WHOLE;
+    case REPAIR_FAILED: return was_synced(wal, index) ? WAL_DAMAGED : WAL_WHOLE;
     case REPAIRED:
         ok = !wal->may_write || (pwrite(wal->fd, wal->frame, frame_bytes(wal),
                                         frame_offset(wal, index)) == (ssize_t)frame_bytes(wal) &&
@@ -333,7 +339,7 @@ static enum wal_state mend_frame(struct wal_file *wal, int64_t index, struct sum
 
 static enum wal_state look_at_frames(struct wal_file *wal, char *error, size_t error_size) {
     enum wal_state state = WAL_WHOLE;
-    struct sum sum = get_sum(wal->header + HEADER_SUMMED);
+    struct wal_sum sum = wal_get_sum(wal->header + WAL_HEADER_SUMMED);
     for (int64_t index = 0; read_frame(wal, index, wal->frame); index++) {
         if (!is_frame_right(wal, sum, wal->frame)) {
             enum wal_state mended = mend_frame(wal, index, sum);
@@ -344,9 +350,10 @@ static enum wal_state look_at_frames(struct wal_file *wal, char *error, size_t e
                 return mended == WAL_WHOLE ? state : mended;
             state = WAL_REPAIRED;
         }
-        sum = get_sum(wal->frame + 16);
+        sum = wal_get_sum(wal->frame + WAL_FRAME_SUM);
         if (state == WAL_REPAIRED && wal->may_write && read_frame(wal, index, wal->frame))
-            sum = get_sum(wal->frame + 16); /* it may have been written anew */
+            sum = wal_get_sum(wal->frame + WAL_FRAME_SUM); /* it may have been written anew */
+        note_frame(wal, index);
     }
     if (!wal->has_failed)
         return state;
@@ -362,11 +369,13 @@ static enum wal_state look_at_file(struct wal_file *wal, off_t size, off_t data_
     if (!was_right && !repair_header(wal->header))
         return WAL_WHOLE; /* of a log that was never used */
     if (!was_right && wal->may_write &&
-        (pwrite(wal->fd, wal->header, HEADER_BYTES, 0) != HEADER_BYTES || fsync(wal->fd) != 0)) {
+        (pwrite(wal->fd, wal->header, WAL_HEADER_BYTES, 0) != WAL_HEADER_BYTES ||
+         fsync(wal->fd) != 0)) {
         snprintf(error, error_size, "%s", strerror(errno));
         return WAL_FAILED;
     }
     take_header(wal, size);
+    memcpy(wal->end->salts, wal->header + WAL_SALTS, WAL_SALTS_BYTES);
     wal->max_pages = wal->frames + data_bytes / (int64_t)wal->page_bytes;
     wal->frame = malloc(frame_bytes(wal));
     wal->next = malloc(frame_bytes(wal));
@@ -392,18 +401,21 @@ static enum wal_state open_and_look(struct wal_file *wal, const char *path, char
         return WAL_FAILED;
     }
     wal->mode = status.st_mode & 0777;
-    ssize_t len = pread(wal->fd, wal->header, HEADER_BYTES, 0);
-    return len < HEADER_BYTES ? WAL_WHOLE
-                              : look_at_file(wal, status.st_size, data.st_size, why, why_size);
+    wal->end->is_there = status.st_size > 0;
+    ssize_t len = pread(wal->fd, wal->header, WAL_HEADER_BYTES, 0);
+    return len < WAL_HEADER_BYTES ? WAL_WHOLE
+                                  : look_at_file(wal, status.st_size, data.st_size, why, why_size);
 }
 
-enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, char *error,
-                          size_t error_size) {
+enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, struct wal_end *end,
+                          char *error, size_t error_size) {
     char real_path[PATH_MAX], wal_path[PATH_MAX + 8], why[128] = "";
+    *end = (struct wal_end){0};
     if (!realpath(path, real_path))
         return WAL_WHOLE; /* a new file */
     snprintf(wal_path, sizeof wal_path, "%s-wal", real_path);
-    struct wal_file wal = {.path = wal_path, .fd = -1, .may_write = may_write};
+    struct wal_file wal = {
+        .path = wal_path, .data_path = real_path, .fd = -1, .may_write = may_write, .end = end};
     enum wal_state state = open_and_look(&wal, real_path, why, sizeof why);
     if (wal.fd >= 0)
         close(wal.fd);

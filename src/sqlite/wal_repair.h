@@ -10,16 +10,15 @@
  * it may fit several bits; then the bit stays, the checksums are made to fit, and the seals of the
  * rows (seal.h) tell which update is damaged.
  *
- * Where one bit is not enough, and a later commit is whole, that commit was written after this one
- * was synced, and the damage cannot be mended. Where no later commit is whole, it is a write that
- * was cut short.
- *
- * Format: https://www.sqlite.org/fileformat2.html#walformat
+ * Where one bit is not enough, it may be a write that was cut short, or damage to what was on the
+ * disk. Commits are synced one by one, except for those that are marked (lax.h). So a frame that
+ * stands before the end of an unmarked commit was on the disk if anything goes on behind that end,
+ * and the damage cannot be mended. What is known of the end of a log is written down in
+ * docs/decisions/2026-11-30-power-cuts.md.
  */
 #pragma once
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "sqlite/wal_format.h"
 
 enum wal_state {
     WAL_WHOLE,    /* or none is there, or the last write was cut short */
@@ -32,7 +31,7 @@ enum wal_state {
  * Looks at the write-ahead log of the database `path`. With `may_write` false nothing is changed:
  * WAL_REPAIRED then means that it would be. `is_synced` false: commits were not synced one by one,
  * so a power cut may leave damage anywhere, and WAL_DAMAGED is never returned. Nobody may have the
- * database open.
+ * database open. `end` becomes where SQLite will find the log's end.
  */
-enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, char *error,
-                          size_t error_size);
+enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, struct wal_end *end,
+                          char *error, size_t error_size);

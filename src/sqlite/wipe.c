@@ -237,7 +237,7 @@ static int64_t wipe_pages(struct wipe *wipe, int64_t now_ms, uint64_t end_ns) {
         wipe->begun_at = 0;
         return PINNED_MS;
     }
-    bool ok = version >= 0 && log_file_begin_lax(wipe->file);
+    bool ok = version >= 0 && log_file_begin(wipe->file);
     if (ok && data_version(wipe) == version)
         ok = wipe_slice(wipe, end_ns);
     else
