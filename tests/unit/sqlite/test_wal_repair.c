@@ -54,7 +54,8 @@ static void flip(size_t at, unsigned char bits) {
 }
 
 static enum wal_state repair(bool may_write, bool is_synced) {
-    return wal_repair(copy_path, may_write, is_synced, error, sizeof error);
+    struct wal_end end;
+    return wal_repair(copy_path, may_write, is_synced, &end, error, sizeof error);
 }
 
 static size_t page_of(size_t frame) {
