@@ -18,7 +18,7 @@
 enum {
     LISTENERS_MAX = 16,
     LISTENERS_PAUSE_MIN_MS = 100,
-    LISTENERS_PAUSE_MAX_MS = 1000,
+    LISTENERS_PAUSE_MAX_MS = 500,
     LISTENERS_COMPLAIN_MS = 60000, /* from one line in the log to the next of its kind, at least */
 };
 

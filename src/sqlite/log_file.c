@@ -234,6 +234,17 @@ static bool set_up_without_room(struct log_file *file, const struct store_option
     return true;
 }
 
+/* Where open() failed once, SQLite goes on with what it may only read, and that for good. So it is
+ * with the file, its write-ahead log and the index of that. */
+static bool is_read_only(struct log_file *file) {
+    if (sqlite3_db_readonly(file->db, "main"))
+        return true;
+    bool ok = sql_run(file->begin);
+    int code = sqlite3_errcode(file->db);
+    log_file_roll_back(file);
+    return !ok && code == SQLITE_READONLY;
+}
+
 /* Statistics of SQLite's memory would cost a mutex for each of its allocations, and nobody asks for
  * them. Only before its first use; later SQLite refuses, which does no harm. */
 static void set_up_library(void) {
@@ -270,6 +281,10 @@ bool log_file_open(struct log_file *file, const struct store_options *options, c
         return false;
     if (!prepare(file) || !log_file_query(file, "PRAGMA page_size", 0, 0, &file->page_bytes)) {
         log_file_explain(file, options, "cannot be read", error, error_size);
+        return false;
+    }
+    if (is_read_only(file)) {
+        snprintf(error, error_size, "%s cannot be opened for writing", log_file_path(options));
         return false;
     }
     return true;

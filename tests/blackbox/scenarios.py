@@ -12,7 +12,7 @@ import time
 
 from longline_server import wait_until
 from script import GONE, Script
-from strace import Strace, UNTRACED, counts, on_files
+from strace import Strace, UNTRACED, counts, on_files, stop_tracer, tracer_of
 from test_upgrade import check_all, now_ms, write_old_file
 
 BOUND = 20  # updates a channel, where more are there to be swept
@@ -214,7 +214,7 @@ class FirstStart(Scenario):
     def run(self, words, output="/dev/null"):
         self.reset()
         self.script = self.first.fork()
-        self.server.under = ["strace", "-D", "-f", "-o", str(output), *words]
+        self.server.under = ["strace", "-D", "-I2", "-f", "-o", str(output), *words]
         self.log_start = self.server.log_path.stat().st_size
         self.server.launch()
         self.server.under = []
@@ -224,10 +224,8 @@ class FirstStart(Scenario):
 
     def let_go(self):
         """strace is not our child, and has gone if the server has."""
-        with contextlib.suppress(ProcessLookupError):
-            if tracer := tracer_of(self.server.pid):
-                os.kill(tracer, signal.SIGTERM)
-                wait_until(lambda: not tracer_of(self.server.pid), "strace to let go")
+        if self.server.process and (tracer := tracer_of(self.server.pid)):
+            stop_tracer(tracer, lambda: not tracer_of(self.server.pid))
 
 
 class StartAfterKill(FirstStart):
@@ -250,13 +248,6 @@ class OldFile(FirstStart):
     def check(self):
         check_all(self.server, self.NAMES, 300)
         super().check()
-
-
-def tracer_of(pid):
-    """The process id of who traces it, or 0."""
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("TracerPid:"))
-    return 0
 
 
 SCENARIOS = (Work, WorkWithoutUring, Stop, Sweep, Copy, LiveUpgrade, FirstStart, StartAfterKill, OldFile)

@@ -5,7 +5,10 @@ A thread that was there before strace was attached begins with 1, like the other
 """
 
 import collections
+import contextlib
+import os
 import re
+import signal
 import subprocess
 
 from longline_server import wait_until
@@ -36,8 +39,24 @@ class Strace:
         return self.said.read_text(errors="replace")
 
     def let_go(self):
-        self.process.terminate()
-        self.process.wait()
+        stop_tracer(self.process.pid, lambda: self.process.poll() is not None)
+
+
+def stop_tracer(pid, has_gone):
+    """SIGTERM makes strace let go, but it can wait for ever for a thread that is busy or dead; SIGKILL lets go too."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(AssertionError):
+            return wait_until(has_gone, "strace to let go", 0.5)
+        os.kill(pid, signal.SIGKILL)
+    return wait_until(has_gone, "strace to end")
+
+
+def tracer_of(pid):
+    """The process id of who traces it, or 0."""
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("TracerPid:"))
+    return 0
 
 
 def counts(trace):

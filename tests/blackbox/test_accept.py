@@ -8,7 +8,7 @@ import pytest
 
 from faults import Faults
 from http_client import Closed, request_bytes
-from longline_server import wait_until
+from longline_server import SLOW, wait_until
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def test_accept_that_fails_is_tried_again_and_again(start, faults, error):
         with server.client() as waiting:
             waiting.send_request("GET", target)
             wait_until(lambda: faults["accepts_failed"] >= 5, "five attempts")
-            assert time.monotonic() - began > 1.5, "pauses of 0.1, 0.2, 0.4 and 0.8 s lie between five attempts"
-            assert server.cpu_seconds() - cpu_s < 0.5 * (time.monotonic() - began), "it spins"
+            assert time.monotonic() - began > 1.1, "pauses of 0.1, 0.2, 0.4 and 0.5 s lie between five attempts"
+            assert server.cpu_seconds() - cpu_s < (0.2 if SLOW else 0.05) * (time.monotonic() - began), "it spins"
             assert late.get(target).updates == [{}], "the others are served meanwhile"
             faults["accept_error"] = 0
             assert waiting.read_reply().updates == [{}], "whoever waited was lost"

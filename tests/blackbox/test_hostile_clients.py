@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import select
 import socket
 import time
@@ -278,7 +277,7 @@ def accept_pauses_and_goes_on(server, clients):
     before = server.cpu_seconds()
     select.select([], [], [], 1)
     all_that_can_be_served()
-    assert server.cpu_seconds() - before < 0.3, "it spins while it has no descriptor"
+    assert server.cpu_seconds() - before < (0.2 if SLOW else 0.05), "it spins while it has no descriptor"
     waiting = [client for client in clients if client not in served]
     assert waiting, "everyone was served: this test tests nothing"
     # Those that were served before still are.
@@ -299,28 +298,6 @@ def accept_pauses_and_goes_on(server, clients):
 def test_no_descriptor_left_from_the_start(start):
     server = start(descriptors=64)
     accept_pauses_and_goes_on(server, crowd(server, 100))
-
-
-def test_no_descriptor_left_all_of_a_sudden(start):
-    """Lowers the server's limit so that accept() fails. Only newcomers may be turned away."""
-    server = start()
-    channel = server.channel()
-    with server.client() as waiting:
-        waiting.send_request("GET", channel + "?sleep=60")
-        server.wait_for_parked(1)
-        hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptor_count() + 6, hard))
-        clients = crowd(server, 40)
-        before = server.cpu_seconds()
-        select.select([], [], [], 1)
-        assert server.cpu_seconds() - before < 0.3, "it spins while it has no descriptor"
-        server.push(channel, '{"n":1}')
-        assert waiting.read_reply().updates == [{"n": 1}]
-        for client in clients:
-            client.close()
-    server.wait_for_metric("longline_connections", 1)
-    with server.client() as client:
-        assert client.get(channel).total == 1
 
 
 def test_max_connections_is_kept_to(start):
