@@ -198,6 +198,7 @@ static void poll_looked(struct inbox *inbox, struct channel *channel, struct pol
         return;
     }
     poll->ts = (int64_t)answer.ts;
+    poll->epoch = poll->epoch ? page->epoch : 0; /* of which that is */
     inbox->mode->go_on(inbox, channel, poll);
 }
 

@@ -270,6 +270,7 @@ static void park_before(struct channel *channel, struct poll *poll, struct list 
 void poll_park(struct inbox *inbox, struct channel *channel, struct poll *poll) {
     consumer_reached(inbox, poll, channel->total);
     poll->ts = (int64_t)channel->total;
+    poll->epoch = poll->epoch ? channel->epoch : 0;
     if (poll->filter)
         view_park(inbox, channel, poll);
     else

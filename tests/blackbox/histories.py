@@ -55,7 +55,7 @@ class Read(Operation):
     epoch: str | None = None
     reset: bool = False
     is_foreign: bool = False  # its cursor was of data that are lost
-    may_be_stale: bool = False  # if it brings something, its moment may lie before its beginning
+    may_be_stale: bool = False  # unless it says that nothing is new, its moment may lie before its beginning
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class History:
     operations: list = field(default_factory=list)
     crashes: list = field(default_factory=list)  # (from, to): an epoch may end, and what was confirmed just before may be lost
     outages: list = field(default_factory=list)  # the same of a store that several servers share: what was confirmed may be saved later
-    has_late_cursors: bool = False  # servers hear late what a consumer has confirmed at another
+    is_shared: bool = False  # by several servers: they hear late what a consumer has confirmed, and cut from a read what is purged meanwhile
 
     def add(self, operation):
         self.operations.append(operation)
@@ -101,9 +101,9 @@ class History:
             channels[operation.channel].append(operation)
         for operations in channels.values():
             log = Log(operations)
-            Order(log).check()
+            Order(log, self.is_shared).check()
             check_epochs(log.reads, self.crashes)
-            check_consumers([o for o in operations if isinstance(o, Confirmation)], self.crashes + self.outages, self.has_late_cursors)
+            check_consumers([o for o in operations if isinstance(o, Confirmation)], self.crashes + self.outages, self.is_shared)
         return len(self.operations)
 
 
@@ -122,7 +122,8 @@ class Log:
         self.place_answers()
         self.place_findings()
         self.place_batches()
-        self.newest = max([0, *self.update_of, *(r.ts for r in self.reads), *(r.total or 0 for r in self.reads)])
+        told = [r.ts for r in self.reads] + [r.total or 0 for r in self.reads] + [p.gone or 0 for p in self.purges]
+        self.newest = max([0, *self.update_of, *told])
         self.check_unknown()
         for read in self.reads:
             self.check_page(read)
@@ -193,8 +194,8 @@ class Log:
 class Order:
     """The graph of one channel. A node is a moment: of the clock, of an operation, of a change of the log or the floor."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, log, is_shared):
+        self.log, self.is_shared = log, is_shared
         self.after = []  # of each node, the nodes that come later
         self.names = []
         self.moments = {}  # operation → (begin, end)
@@ -227,7 +228,7 @@ class Order:
     def chain_clock(self, operations):
         """Operations that touch are concurrent."""
         events = sorted([(o.began, 0, i) for i, o in enumerate(operations)] + [(o.ended, 1, i) for i, o in enumerate(operations)])
-        nodes = {(is_end, i): self.node(None) for _, is_end, i in events}
+        nodes = {(is_end, i): self.node(("ends" if is_end else "begins", operations[i])) for _, is_end, i in events}
         self.chain([nodes[is_end, i] for _, is_end, i in events])
         self.moments = {o: (nodes[0, i], nodes[1, i]) for i, o in enumerate(operations)}
 
@@ -268,7 +269,6 @@ class Order:
     def explain_floor(self, value):
         causes = [p for p in self.log.purges if p.fate != REFUSED and (p.upto is None or p.upto >= value)]
         require(causes, f"updates up to {value} are gone, and nobody purged them")
-        require(value in self.append_at, f"the floor is {value}, and the newest id {self.log.newest}")
         node = self.floor_nodes[value]
         self.before(self.appends[self.append_at[value]], node)
         self.before(self.moments[min(causes, key=lambda p: p.began)][0], node)
@@ -289,8 +289,13 @@ class Order:
             self.before(node, self.appends[0])
 
     def add_read(self, read):
-        node = self.node(read)
-        self.within(read, node, read.may_be_stale and read.ts > read.after)
+        node = floor_node = self.node(read)
+        is_stale = read.may_be_stale and (read.ts > read.after or read.wanted_last is not None)
+        self.within(read, node, is_stale)
+        if self.is_shared:
+            floor_node = self.node(f"what is purged is cut from {read}")
+            self.within(read, floor_node, is_stale)
+            self.before(node, floor_node)
         if read.total is not None:
             self.sees_total(node, read.total, read)
         if read.ts:
@@ -299,8 +304,8 @@ class Order:
         if read.wants:  # it may have looked at the first ones before they were purged: what it brings is there
             floor = read.found[0][0] - 1 if read.found else self.log.newest
         elif read.missed or self.tells_floor(read):
-            self.before(self.floor_nodes.get(floor), node)
-        self.before(node, self.next_floor(floor))
+            self.before(self.floor_nodes.get(floor), floor_node)
+        self.before(floor_node, self.next_floor(floor))
 
     def add_purge(self, purge):
         node = self.node(purge)
@@ -324,7 +329,7 @@ class Order:
                     free.append(node)
         if any(waits):
             cycle = self.cycle({node for node, count in enumerate(waits) if count})
-            require(False, "no order explains this, each before the next:", *[self.names[node] for node in cycle if self.names[node]])
+            require(False, "no order explains this, each before the next:", *[self.names[node] for node in cycle])
 
     def cycle(self, rest):
         """Every node of the rest has one of the rest before it: going back, we come to where we were."""

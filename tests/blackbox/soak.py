@@ -136,7 +136,7 @@ class Follower(Client):
         self.soak.count("missed", answer.get("missed", 0))
         self.soak.count("resets", "reset" in answer)
         for update in updates:
-            self.soak.deliver(update)
+            self.soak.deliver(update, self.asked_at)
         self.ts = answer["ts"]
 
 
@@ -167,7 +167,7 @@ class Gatherer(Follower):
     def took(self, reply):
         for channel, answer in reply.json()["channels"].items():
             for update in answer.get("updates", ()):
-                self.soak.deliver(update)
+                self.soak.deliver(update, self.asked_at)
             self.ts[channel] = answer.get("ts", self.ts[channel])
 
 
@@ -276,9 +276,10 @@ class Soak:
         if not self.is_disturbed:
             self.times[what].append(seconds)
 
-    def deliver(self, update):
+    def deliver(self, update, asked_at):
+        """A wake is timed of those who waited when the update was sent."""
         self.count("delivered")
-        if update["size"] <= SMALL:
+        if update["size"] <= SMALL and update["at"] > asked_at:
             self.time("wake", time.monotonic() - update["at"])
 
     def during(self, action):

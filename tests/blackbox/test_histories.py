@@ -68,6 +68,7 @@ SOUND = {
     "a purge of all, beside a push": [A, purge(2, 9, None, 1), push(2, 9, "b", 2), read(10, 11, 0, "b", missed=1)],
     "an unknown purge that was done": [A, BC, Purge("c", 4, upto=1, fate=UNKNOWN), read(9, 10, 0, "b c", missed=1)],
     "purged unseen": [lost_push(0, "x"), push(2, 3, "a", 2), purge(4, 5, 1, 1), read(6, 7, 0, "a", missed=1)],
+    "the newest is purged unseen": [A, lost_push(2, "x"), purge(4, 5, None, 2), read(6, 7, 0, "", ts=2, missed=2)],
     "a stale read where it is allowed": [A, push(2, 3, "b", 2), read(4, 5, 0, "a", total=1, may_be_stale=True)],
     "data that are lost, and told": [Read("c", 0, 1, after=7, ts=0, reset=True, is_foreign=True)],
     "a consumer": [confirmed(0, 1, confirms=3), confirmed(2, 3, begins=3), confirmed(4, 5, confirms=5), confirmed(4, 6, begins=3)],
@@ -102,6 +103,7 @@ UNSOUND = {
     "a purge of all that leaves something": ("no order", [A, push(2, 3, "b", 2), purge(4, 5, None, 1)]),
     "a purge that takes what came after it": ("no order", [A, purge(2, 3, None, 2), push(4, 5, "b", 2)]),
     "a purge of less": ("no order", [A, push(2, 3, "b", 2), push(4, 5, "d", 3), purge(6, 7, 2, 1)]),
+    "a purge of what nobody pushed": ("have no update", [A, purge(2, 3, None, 2)]),
     "a purge of too much": ("nobody purged", [A, BC, purge(4, 5, 1, 3), read(6, 7, 1, "b c")]),
     "the last two are fewer, and nobody purged": ("nobody purged", [A, BC, read(4, 5, 2, "c", wanted_last=2, total=3)]),
     "the filter leaves out too much": ("the filter wants", [A, BC, Read("c", 4, 5, ts=3, found=[(1, "a")], skipped=2, **WANTS)]),
@@ -132,6 +134,17 @@ def test_an_unsound_history(name):
 def test_channels_are_judged_by_themselves():
     other = push(0, 1, "x", 1, channel="d")
     assert history_of(A, other, read(2, 3, 0, "a", total=1)).check() == 3
+
+
+def test_what_is_purged_while_a_reply_is_on_its_way():
+    """Over a shared store a read may come of before a push, and lack what was purged behind it; never the other way."""
+    cut = [A, BC, push(5, 6, "d", 4), purge(7, 8, 1, 1), read(4, 9, 0, "b c", missed=1, total=3)]
+    history_of(*cut, is_shared=True).check()
+    with pytest.raises(Violation, match="no order"):
+        history_of(*cut).check()
+    late = [A, BC, purge(4, 5, 1, 1), push(6, 7, "d", 4), read(3.5, 9, 0, "a b c d", total=4)]
+    with pytest.raises(Violation, match="no order"):
+        history_of(*late, is_shared=True).check()
 
 
 def test_epochs_and_crashes():
@@ -206,6 +219,12 @@ def test_histories_of_memory(start):
         counts.append(play([server], SEED + n, [kill(server), stop(server)], is_lost_with_process=True))
         server.stop()
     tell("memory", counts)
+
+
+def test_a_store_that_loses_data_is_found_out(start):
+    server = start(DATA_PROVIDER="memory", **SETTINGS).keep_address()
+    with pytest.raises(Violation):
+        play([server], SEED, [kill(server)])
 
 
 def test_histories_of_redis(start, redis_servers):

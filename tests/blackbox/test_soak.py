@@ -2,7 +2,7 @@
 
 SOAK_MINUTES says how long; without it the test takes seconds, and looks at no memory. It goes in parts of 40 minutes at most. Each
 begins with a kill, a stop and upgrades, while the clients go on; then one process serves to the end, and is watched from two fifths
-of the part on. A part that is over adds a line to the file SOAK_RESULTS, so that parts of several runs add up. SOAK_PROVIDER is
+of the part on. A part that is over adds a line to the file SOAK_RESULTS, so that parts of several runs add up, and its samples to one beside it. SOAK_PROVIDER is
 sqlite, memory or redis, and SOAK_RATE how many pushes there are a second.
 """
 
@@ -152,8 +152,9 @@ def test_nothing_grows(start, redis_servers, tmp_path):
         left_s -= seconds
         part = soak(start, redis, seconds)
         result = part.result()
-        with open(results, "a") as file:
+        with open(results, "a") as file, open(f"{results}.samples", "a") as samples:
             print(json.dumps(result), file=file)
+            print(json.dumps(part.samples), file=samples)
         print(json.dumps(result, indent=1))
         assert result["updates"] and result["delivered"]
         part.check_growth(result)
