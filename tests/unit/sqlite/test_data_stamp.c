@@ -1,5 +1,5 @@
 /* The stamp of a clean close fits the file that it was made for, once. */
-#include "support.h"
+#include "fixture.h"
 
 #include "sqlite/data_lock.h"
 #include "sqlite/data_stamp.h"
@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[32], path[64];
 static int lock_fd;
 
 static void run(const char *command) {
@@ -33,24 +32,18 @@ static void wait_for_tick(void) {
     close(fd);
 }
 
-static int set_up(void **state) {
-    (void)state;
+static int set_up_locked(void **state) {
     char error[512];
-    strcpy(dir, "/tmp/longline-test-XXXXXX");
-    if (!mkdtemp(dir))
+    if (set_up(state))
         return -1;
-    snprintf(path, sizeof path, "%s/data.db", dir);
     lock_fd = data_lock(path, error, sizeof error);
-    run("echo data > data.db");
+    run("echo data > log.db");
     return lock_fd < 0;
 }
 
-static int tear_down(void **state) {
-    (void)state;
+static int tear_down_locked(void **state) {
     close(lock_fd);
-    char command[64];
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
+    return tear_down(state);
 }
 
 static void test_fits_once(void **state) {
@@ -67,23 +60,23 @@ static void test_fits_once(void **state) {
 static void test_fits_no_other_file(void **state) {
     (void)state;
     static const char *const commands[] = {
-        "echo more >> data.db",
-        "cp data.db backup && echo atad > data.db",
-        "touch data.db",
-        "cp -p data.db backup && cp -p backup data.db",
-        "cp -p data.db backup && mv backup data.db",
-        "rm data.db && touch data.db",
-        "rm data.db",
-        "echo log > data.db-wal",
+        "echo more >> log.db",
+        "cp log.db backup && echo atad > log.db",
+        "touch log.db",
+        "cp -p log.db backup && cp -p backup log.db",
+        "cp -p log.db backup && mv backup log.db",
+        "rm log.db && touch log.db",
+        "rm log.db",
+        "echo log > log.db-wal",
     };
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        run("echo data > data.db");
+        run("echo data > log.db");
         data_stamp_put(lock_fd, path);
         wait_for_tick();
         run(commands[i]);
         assert_false(data_stamp_take(lock_fd, path));
     }
-    run("echo data > data.db");
+    run("echo data > log.db");
     data_stamp_put(lock_fd, path); /* with the write-ahead log there */
     assert_false(data_stamp_take(lock_fd, path));
 }
@@ -92,9 +85,9 @@ static void test_fits_no_other_file(void **state) {
 static void test_fits_no_copy(void **state) {
     (void)state;
     data_stamp_put(lock_fd, path);
-    run("mkdir copy && cp -a data.db data.db-lock copy");
+    run("mkdir copy && cp -a log.db log.db-lock copy");
     char copy[80], copy_lock[96];
-    snprintf(copy, sizeof copy, "%s/copy/data.db", dir);
+    snprintf(copy, sizeof copy, "%s/copy/log.db", dir);
     snprintf(copy_lock, sizeof copy_lock, "%s-lock", copy);
     int fd = open(copy_lock, O_RDWR);
     assert_true(fd >= 0);
@@ -107,12 +100,11 @@ static void test_fits_no_copy(void **state) {
 static void test_of_an_upgrade(void **state) {
     (void)state;
     static const char *const commands[] = {
-        "touch data.db",  "touch data.db-wal", "echo more >> data.db-wal",
-        "rm data.db-wal", "rm data.db",
+        "touch log.db", "touch log.db-wal", "echo more >> log.db-wal", "rm log.db-wal", "rm log.db",
     };
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         struct buf stamp = {0};
-        run("echo data > data.db; echo log > data.db-wal");
+        run("echo data > log.db; echo log > log.db-wal");
         data_stamp_tell(&stamp, path);
         struct slice text = {stamp.data, stamp.len};
         assert_true(stamp.len && data_stamp_fits(text, path));
@@ -127,14 +119,38 @@ static void test_of_an_upgrade(void **state) {
     assert_false(data_stamp_fits(SLICE(""), path)); /* there is no file, so there is no stamp */
 }
 
-#define STAMP_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define STAMP_TEST(test) cmocka_unit_test_setup_teardown(test, set_up_locked, tear_down_locked)
+
+/* The file first, and then the stamp; and that it is taken, before anything else happens. */
+static void test_synced(void **state) {
+    (void)state;
+    int before = syncs;
+    data_stamp_put(lock_fd, path);
+    assert_int_equal(syncs - before, 2);
+    assert_true(was_synced("log.db", before) && !was_synced("log.db", before + 1));
+    assert_true(was_synced("-lock", before + 1));
+    before = syncs;
+    assert_true(data_stamp_take(lock_fd, path));
+    assert_int_equal(syncs - before, 1);
+    assert_true(was_synced("-lock", before));
+}
+
+static void test_a_sync_that_fails(void **state) {
+    (void)state;
+    failing_sync = "log.db";
+    data_stamp_put(lock_fd, path);
+    assert_false(data_stamp_take(lock_fd, path));
+    failing_sync = NULL;
+    data_stamp_put(lock_fd, path);
+    failing_sync = "-lock";
+    assert_false(data_stamp_take(lock_fd, path));
+}
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        STAMP_TEST(test_fits_once),
-        STAMP_TEST(test_fits_no_other_file),
-        STAMP_TEST(test_fits_no_copy),
-        STAMP_TEST(test_of_an_upgrade),
+        STAMP_TEST(test_fits_once),    STAMP_TEST(test_fits_no_other_file),
+        STAMP_TEST(test_fits_no_copy), STAMP_TEST(test_of_an_upgrade),
+        STAMP_TEST(test_synced),       STAMP_TEST(test_a_sync_that_fails),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, set_up_all, NULL);
 }

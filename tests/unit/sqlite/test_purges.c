@@ -241,6 +241,23 @@ static void test_it_is_as_durable_as_a_push(void **state) {
     check_read("a", 0, 10, 3, 4, 3);
 }
 
+/* What is overwritten is on the disk before a purge counts as done, whatever SYNC says. */
+static void test_wiping_is_synced(void **state) {
+    (void)state;
+    options.sync = SYNC_NEVER;
+    open_log();
+    push_some("a", 1, 5);
+    settle();
+    int before = syncs;
+    purge_all("a");
+    failing_sync = "log.db";
+    settle();
+    assert_int_equal(query("SELECT count(*) FROM purge_job"), 1);
+    failing_sync = NULL;
+    finish();
+    assert_true(was_synced("log.db", before));
+}
+
 static void test_count_bound_and_purge(void **state) {
     (void)state;
     options.channel_max_updates = 10;
@@ -431,6 +448,7 @@ int main(void) {
         LOG_TEST(test_one_after_the_other),
         LOG_TEST(test_what_was_deleted_before),
         LOG_TEST(test_it_is_as_durable_as_a_push),
+        LOG_TEST(test_wiping_is_synced),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
         LOG_TEST(test_floors_are_forgotten_in_slices),
