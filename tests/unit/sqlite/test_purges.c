@@ -4,10 +4,11 @@
 #include "base/hash.h"
 #include "sqlite/purges.h"
 #include "sqlite/seal.h"
+#include "sqlite/update_log_parts.h"
 
 #include <sqlite3.h>
 
-static uint64_t purge(const char *channel, uint64_t upto) {
+static enum store_error try_purge(const char *channel, uint64_t upto, uint64_t *gone) {
     size_t len = strlen(channel);
     struct store_purge *op = calloc(1, sizeof *op + len);
     op->upto = upto;
@@ -15,9 +16,15 @@ static uint64_t purge(const char *channel, uint64_t upto) {
     op->name_len = (uint16_t)len;
     memcpy(op->name, channel, len);
     update_log_purge(the_log, op);
-    assert_int_equal(op->error, STORE_OK);
-    uint64_t gone = op->gone;
+    enum store_error error = op->error;
+    *gone = op->gone;
     free(op);
+    return error;
+}
+
+static uint64_t purge(const char *channel, uint64_t upto) {
+    uint64_t gone;
+    assert_int_equal(try_purge(channel, upto, &gone), STORE_OK);
     return gone;
 }
 
@@ -441,6 +448,25 @@ static void test_the_first_purge_fails(void **state) {
     log_file_close(&file);
 }
 
+static int refuse_commit(void *context) {
+    (void)context;
+    return 1;
+}
+
+/* Its tables are gone again, and the next one makes them. */
+static void test_the_first_purge_is_not_committed(void **state) {
+    (void)state;
+    uint64_t gone;
+    open_log();
+    push_some("a", 1, 3);
+    sqlite3_commit_hook(the_log->file.db, refuse_commit, NULL);
+    assert_int_equal(try_purge("a", 2, &gone), STORE_FAILED);
+    check_gone("a", 0);
+    sqlite3_commit_hook(the_log->file.db, NULL, NULL);
+    purge("a", 2);
+    check_gone("a", 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_floor),
@@ -457,6 +483,7 @@ int main(void) {
         LOG_TEST(test_rows_that_are_not_the_jobs),
         LOG_TEST(test_a_channel_whose_row_is_damaged),
         LOG_TEST(test_the_first_purge_fails),
+        LOG_TEST(test_the_first_purge_is_not_committed),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
