@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include "sqlite/sweeper.h"
+#include "sqlite/update_log_parts.h"
 
 #include <sys/stat.h>
 
@@ -261,6 +262,30 @@ static void test_rows_over(void **state) {
     assert_int_equal(sweep_rows_over(10000, 5000, 0, 50), 1); /* the number of rows is not known */
 }
 
+static int refuse_commit(void *context) {
+    (void)context;
+    return 1;
+}
+
+/* What it had deleted is there again, and is deleted by the next one. */
+static void test_a_sweep_that_is_not_committed(void **state) {
+    (void)state;
+    options.ttl_ms = HOUR_MS;
+    open_log();
+    assert_true(push_many("a", 1, 5));
+    settle();
+    now_ms += HOUR_MS / 2;
+    assert_true(push_many("a", 6, 5));
+    settle();
+    now_ms += HOUR_MS / 2;
+    sqlite3_commit_hook(the_log->file.db, refuse_commit, NULL);
+    update_log_maintain(the_log, true);
+    assert_int_equal(stats().updates, 10);
+    sqlite3_commit_hook(the_log->file.db, NULL, NULL);
+    maintain();
+    assert_int_equal(stats().updates, 5);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_count_bound),
@@ -272,6 +297,7 @@ int main(void) {
         LOG_TEST(test_nothing_goes_before_its_checkpoint),
         LOG_TEST(test_bytes_bound),
         LOG_TEST(test_wall_clock_jumps),
+        LOG_TEST(test_a_sweep_that_is_not_committed),
         cmocka_unit_test(test_threshold),
         cmocka_unit_test(test_rows_over),
     };
