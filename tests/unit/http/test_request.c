@@ -418,6 +418,9 @@ static void test_target_limit(void **state) {
     check_too_large(filled(&out, "GET /", 'a', REQUEST_TARGET_MAX_BYTES, tail), ERROR_TARGET_SIZE);
     check_too_large(filled(&out, "GET /", 'a', 20000, tail), ERROR_TARGET_SIZE);
     check_too_large(filled(&out, "GET /?", 'a', 60000, tail), ERROR_TARGET_SIZE);
+    check_fits(filled(&out, "GET /", '\x80', REQUEST_TARGET_MAX_BYTES - 1, tail));
+    check_too_large(filled(&out, "GET /", '\x80', REQUEST_TARGET_MAX_BYTES, tail),
+                    ERROR_TARGET_SIZE);
     buf_deinit(&out);
 }
 
