@@ -61,6 +61,16 @@ static void test_address(void **state) {
     assert_false(delivery_of(headers, "once&x.once", "", 0).is_once);
 }
 
+static void test_length(void **state) {
+    (void)state;
+    for (int len = DELIVERY_TEXT_MAX_BYTES; len <= DELIVERY_TEXT_MAX_BYTES + 1; len++) {
+        char body[DELIVERY_TEXT_MAX_BYTES + 20];
+        snprintf(body, sizeof body, "{\"id\":\"%0*d\"}", len, 0);
+        assert_int_equal(delivery_of("", ".key=body.id", body, 0).has_id,
+                         len == DELIVERY_TEXT_MAX_BYTES);
+    }
+}
+
 static void test_batches(void **state) {
     (void)state;
     struct delivery first = delivery_of("svix-id: a\r\n", "", "{}", 0);
@@ -78,6 +88,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_address),
+        cmocka_unit_test(test_length),
         cmocka_unit_test(test_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

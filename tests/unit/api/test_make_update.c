@@ -247,6 +247,28 @@ static void test_merge_of_keys(void **state) {
     check(JSON_TYPE, "{\"b\":0}", "a=1&%61=2&b=3&a=4", "{\"b\":\"3\",\"a\":[\"1\",\"2\",\"4\"]}");
 }
 
+/* A short body must not become a long one. */
+static void test_merge_of_a_repeated_key(void **state) {
+    (void)state;
+    char value[1000], query[1 + sizeof value];
+    memset(value, 'v', sizeof value);
+    snprintf(query, sizeof query, "a=%.*s", (int)sizeof value - 2, value);
+    for (int count = 5; count <= 50; count += 45) {
+        struct buf body = {0};
+        struct update *update;
+        buf_puts(&body, "{\"a\":1");
+        for (int i = 1; i < count; i++)
+            buf_puts(&body, ",\"a\":1");
+        buf_puts(&body, "}");
+        enum http_error error =
+            build(JSON_TYPE, (struct slice){body.data, body.len}, slice_of(query), &update);
+        assert_int_equal(error, count == 5 ? HTTP_NO_ERROR : ERROR_MERGE_SIZE);
+        if (update)
+            update_unref(update);
+        buf_deinit(&body);
+    }
+}
+
 static void test_query_decoding(void **state) {
     (void)state;
     check(JSON_TYPE, "{}", "a+b=c+d", "{\"a b\":\"c d\"}");
@@ -663,6 +685,7 @@ int main(void) {
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_merge_keeps_other_bytes),
         cmocka_unit_test(test_merge_of_keys),
+        cmocka_unit_test(test_merge_of_a_repeated_key),
         cmocka_unit_test(test_query_decoding),
         cmocka_unit_test(test_query_with_200_parameters),
         cmocka_unit_test(test_array),

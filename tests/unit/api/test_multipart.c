@@ -195,6 +195,19 @@ static void test_limits(void **state) {
     }
 }
 
+static void test_boundary_limit(void **state) {
+    (void)state;
+    for (int len = MULTIPART_BOUNDARY_MAX_BYTES; len <= MULTIPART_BOUNDARY_MAX_BYTES + 1; len++) {
+        char type[200], body[400];
+        snprintf(type, sizeof type, "multipart/form-data; boundary=%0*d", len, 0);
+        snprintf(body, sizeof body,
+                 "--%0*d\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--%0*d--", len, 0,
+                 len, 0);
+        check_at(slice_of(type), slice_of(body), "",
+                 slice_of(len == MULTIPART_BOUNDARY_MAX_BYTES ? "{\"a\":\"1\"}" : ""), __LINE__);
+    }
+}
+
 static void test_the_type(void **state) {
     (void)state;
     assert_true(multipart_is_form(SLICE("multipart/form-data; boundary=x")));
@@ -220,6 +233,7 @@ int main(void) {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_what_is_broken_is_left_alone),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_boundary_limit),
         cmocka_unit_test(test_the_type),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
