@@ -247,26 +247,16 @@ static void test_merge_of_keys(void **state) {
     check(JSON_TYPE, "{\"b\":0}", "a=1&%61=2&b=3&a=4", "{\"b\":\"3\",\"a\":[\"1\",\"2\",\"4\"]}");
 }
 
+#define AGAIN ",\"a\":1,\"a\":1,\"a\":1,\"a\":1,\"a\":1"
+
 /* A short body must not become a long one. */
 static void test_merge_of_a_repeated_key(void **state) {
     (void)state;
-    char value[1000], query[1 + sizeof value];
-    memset(value, 'v', sizeof value);
-    snprintf(query, sizeof query, "a=%.*s", (int)sizeof value - 2, value);
-    for (int count = 5; count <= 50; count += 45) {
-        struct buf body = {0};
-        struct update *update;
-        buf_puts(&body, "{\"a\":1");
-        for (int i = 1; i < count; i++)
-            buf_puts(&body, ",\"a\":1");
-        buf_puts(&body, "}");
-        enum http_error error =
-            build(JSON_TYPE, (struct slice){body.data, body.len}, slice_of(query), &update);
-        assert_int_equal(error, count == 5 ? HTTP_NO_ERROR : ERROR_MERGE_SIZE);
-        if (update)
-            update_unref(update);
-        buf_deinit(&body);
-    }
+    struct update *update;
+    char query[1003];
+    snprintf(query, sizeof query, "a=%01000d", 0);
+    struct slice body = SLICE("{\"a\":1" AGAIN AGAIN AGAIN "}");
+    assert_int_equal(build(JSON_TYPE, body, slice_of(query), &update), ERROR_MERGE_SIZE);
 }
 
 static void test_query_decoding(void **state) {
