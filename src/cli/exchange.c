@@ -25,10 +25,10 @@ struct exchange_transfer {
     struct exchange_request request;
     struct exchange_reply *reply;
     bool is_over;
-    curl_off_t sent, received;
-    bool is_head_whole;   /* curl takes half of one for a reply, when the connection ends */
-    int64_t moved_ms;     /* when a byte last moved */
-    struct clocks clocks; /* when it began */
+    curl_off_t sent, received; /* when something last moved */
+    bool is_head_whole;        /* curl takes half of one for a reply, when the connection ends */
+    int64_t moved_ms;          /* when that was */
+    struct clocks clocks;      /* when it began */
 };
 
 /* Gets each line of each head, with those of a proxy and of 100 Continue. */
@@ -54,7 +54,11 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context) {
 static int on_progress(void *context, curl_off_t all_down __attribute__((unused)), curl_off_t down,
                        curl_off_t all_up __attribute__((unused)), curl_off_t up) {
     struct exchange_transfer *transfer = context;
-    if ((down != transfer->received || up != transfer->sent) && !transfer->request.limits_all)
+    bool begins = (down && !transfer->received) || (up && !transfer->sent);
+    curl_off_t moved = down - transfer->received + up - transfer->sent;
+    if (!begins && moved < EXCHANGE_PROGRESS_BYTES)
+        return 0;
+    if (!transfer->request.limits_all)
         transfer->moved_ms = clock_steady_ms();
     transfer->received = down;
     transfer->sent = up;

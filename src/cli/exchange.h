@@ -17,7 +17,8 @@
 
 enum {
     EXCHANGE_CONNECT_MS = 10000,
-    EXCHANGE_PROGRESS_MS = 15000, /* what has begun to come must go on */
+    EXCHANGE_PROGRESS_MS = 15000,   /* what has begun to come must go on, */
+    EXCHANGE_PROGRESS_BYTES = 1024, /* by as much at least */
 };
 
 enum exchange_end {
@@ -41,7 +42,7 @@ struct exchange_request {
     bool takes_gzip;        /* as a browser does; the body is the plain bytes */
     bool limits_all;        /* the limit is that of the whole request */
     bool outlasts_stop;     /* has another second when the command must end */
-    int64_t limit_ms;       /* until the reply begins, from the last byte sent on */
+    int64_t limit_ms;       /* until the reply begins, from the last bytes sent on */
     size_t reply_max_bytes; /* 0: the body is not kept */
 };
 

@@ -138,11 +138,14 @@ class MonotonicClock:
         self.settings = {"LD_PRELOAD": shim, "CLOCK_SHIM": self.path, "ASAN_OPTIONS": "verify_asan_link_order=0"}
         self.ahead_s = 0
 
-    def forward(self, server, seconds):
-        """Moves it; the server looks at it when something happens, such as a request."""
+    def set_forward(self, seconds, wall=False):
+        """Moves it, with `wall` the wall clock too: time passes."""
         self.ahead_s += seconds
         with open(self.path, "r+b") as file:
-            file.seek(8)
-            file.write(self.ahead_s.to_bytes(8, "little"))
+            file.write((self.ahead_s if wall else 0).to_bytes(8, "little") + self.ahead_s.to_bytes(8, "little"))
+
+    def forward(self, server, seconds):
+        """Moves it; the server looks at it when something happens, such as a request."""
+        self.set_forward(seconds)
         with server.client() as client:
             assert client.get("/-/health").status == 200

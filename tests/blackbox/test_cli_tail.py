@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -354,3 +355,20 @@ def test_an_endless_reply_ends(tail):
         command = tail(target.url + "/secret")
         assert connected.wait(PATIENCE_S)
         assert command.terminate() == 0
+
+
+def test_a_reply_that_drips_is_given_up(tail, tmp_path):
+    """A byte a second is no progress: it asks again."""
+    clock = MonotonicClock(tmp_path, build_shim(tmp_path))
+
+    def drip(connection):
+        with contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n{")
+            while not select.select([connection], [], [], 0.02)[0]:
+                clock.set_forward(1, wall=True)
+                connection.sendall(b" ")
+
+    with Target(lambda *_: drip) as target:
+        command = tail(target.url + "/secret", **{name: str(value) for name, value in clock.settings.items()})
+        wait_until(lambda: len(target.received) >= 2, "another poll")
+        assert "nothing comes" in command.stderr
