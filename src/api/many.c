@@ -43,6 +43,7 @@ struct many {
     bool is_expired; /* there is nothing to wait for but the outcome of the polls */
     bool is_late;    /* MANY_LATE_MS have begun */
     bool is_writing;
+    bool has_no_room;      /* for an answer that it should tell */
     enum http_error error; /* of the whole; none so far */
     enum http_error first_failure;
     uint32_t failed;     /* members */
@@ -50,7 +51,8 @@ struct many {
     uint32_t start;      /* of equal answers, those from this member on come first */
     struct member *last; /* whose answer is told beyond MANY_REPLY_BYTES */
     size_t told_bytes;   /* of updates of the other answers */
-    size_t own_bytes;    /* counted in BUFFER_SIZE, and so are those of the answers */
+    size_t own_bytes;    /* counted in BUFFER_SIZE, and so are */
+    size_t answer_bytes; /* those of the answers */
     size_t work_bytes;   /* counted while the worker writes */
     uint32_t count;
     struct member members[]; /* behind them, their keys and names */
@@ -67,10 +69,27 @@ static size_t answer_bytes(const struct member *member) {
     return sizeof *answer + answer->count * sizeof(struct update *) + member->size;
 }
 
+/* Counts the answer, or no more. */
+static void count_answer(struct member *member, bool is_taken) {
+    size_t bytes = answer_bytes(member);
+    if (is_taken) {
+        budget_take(bytes);
+        member->many->answer_bytes += bytes;
+    } else {
+        budget_give(bytes);
+        member->many->answer_bytes -= bytes;
+    }
+}
+
+/* Whether there is room for so many bytes more of it. */
+static bool has_room(const struct many *many, size_t bytes) {
+    return budget_has_more_for_one(bytes, many->own_bytes + many->answer_bytes);
+}
+
 static void drop_answer(struct member *member) {
     if (!member->answer)
         return;
-    budget_give(answer_bytes(member));
+    count_answer(member, false);
     for (uint32_t i = 0; i < member->answer->count; i++)
         update_unref(member->answer->updates[i]);
     free(member->answer);
@@ -83,7 +102,7 @@ static bool take_answer(struct member *member, const struct answer *answer) {
     member->size = 0;
     for (uint32_t i = 0; i < answer->count; i++)
         member->size += update_size(answer->updates[i]);
-    struct answer *own = budget_has_for_one(sizeof *own + list_bytes + member->size)
+    struct answer *own = has_room(member->many, sizeof *own + list_bytes + member->size)
                              ? malloc(sizeof *own + list_bytes)
                              : NULL;
     if (!own)
@@ -94,7 +113,22 @@ static bool take_answer(struct member *member, const struct answer *answer) {
         own->updates[i] = update_ref(answer->updates[i]);
     member->answer = own;
     member->purges = inbox_purges(api.inbox);
-    budget_take(answer_bytes(member));
+    count_answer(member, true);
+    return true;
+}
+
+/* Leaves of an answer its first `count` updates, and what comes before them. False where that
+ * cannot be said: something in between is missing. */
+static bool cut(struct answer *answer, uint32_t count) {
+    uint64_t start = answer->ts - answer->count - answer->skipped - answer->missed;
+    uint64_t ts = count ? answer->updates[count - 1]->ts : start;
+    uint64_t missed = count ? answer->missed : 0;
+    if (ts < start + missed + count)
+        return false;
+    answer->skipped = (uint32_t)(ts - start - missed - count);
+    answer->missed = missed;
+    answer->count = count;
+    answer->ts = ts;
     return true;
 }
 
@@ -106,9 +140,7 @@ static bool needs_cursor(const struct member *member) {
 /* Leaves of the answer where it begins. */
 static void empty_answer(struct member *member) {
     struct answer start = *member->answer;
-    start.ts -= start.count + start.skipped + start.missed;
-    start.count = start.skipped = 0;
-    start.missed = 0;
+    cut(&start, 0);
     drop_answer(member);
     if (!take_answer(member, &start))
         member->many->error = ERROR_BUSY;
@@ -163,11 +195,26 @@ static void leave_out(struct many *many, struct member *member) {
         drop_answer(loser);
 }
 
-static void tell(struct many *many, struct member *member, const struct answer *answer) {
-    if (!take_answer(member, answer)) {
-        many->error = ERROR_BUSY;
-        return;
+/* As much of the answer as there is room for. */
+static void take_some(struct many *many, struct member *member, const struct answer *answer) {
+    struct answer part = *answer;
+    while (!take_answer(member, &part)) {
+        if (!part.count) {
+            many->error = ERROR_BUSY;
+            return;
+        }
+        if (!cut(&part, part.count / 2))
+            cut(&part, 0);
+        many->has_no_room |= !part.count;
+        if (!part.count && !needs_cursor(member))
+            return;
     }
+}
+
+static void tell(struct many *many, struct member *member, const struct answer *answer) {
+    take_some(many, member, answer);
+    if (!member->answer)
+        return;
     many->told_bytes += member->size;
     while (many->told_bytes > MANY_REPLY_BYTES) {
         struct member *largest = largest_of(many);
@@ -332,13 +379,61 @@ static void large_written(struct work *work) {
     finish(many);
 }
 
-static void reply_large(struct many *many) {
-    /* The text and the reply; in the full view a body stands twice. */
-    many->work_bytes = (many->is_full ? 4 : 2) * reply_bytes(many);
-    if (!budget_has_for_one(many->work_bytes)) {
-        fail(many, ERROR_BUSY);
-        return;
+/* Bytes for the text and the reply; in the full view a body stands twice. */
+static size_t bytes_to_write(const struct many *many) {
+    return (many->is_full ? 4 : 2) * reply_bytes(many);
+}
+
+/* The second half of a member's updates comes with the next poll. False when it has but one. */
+static bool halve(struct many *many, struct member *member) {
+    struct answer *answer = member->answer;
+    uint32_t count = answer->count;
+    if (count < 2)
+        return false;
+    size_t size = member->size;
+    count_answer(member, false);
+    bool is_cut = cut(answer, count / 2);
+    for (uint32_t i = answer->count; i < count; i++) {
+        member->size -= update_size(answer->updates[i]);
+        update_unref(answer->updates[i]);
     }
+    count_answer(member, true);
+    if (member != many->last)
+        many->told_bytes -= size - member->size;
+    return is_cut;
+}
+
+/* Makes the reply smaller: an answer comes with the next poll, or half of the only one does. False
+ * when it can be no smaller. */
+static bool shrink(struct many *many) {
+    struct member *largest = largest_of(many), *loser = many->last;
+    if (!loser || (largest && largest->size && randombytes_uniform(2)))
+        loser = largest;
+    if (loser->size == reply_bytes(many))
+        return halve(many, loser);
+    if (loser == many->last)
+        many->last = NULL;
+    else
+        many->told_bytes -= loser->size;
+    if (needs_cursor(loser))
+        empty_answer(loser);
+    else
+        drop_answer(loser);
+    return true;
+}
+
+/* Leaves out what there is no room to write, as long as something remains. */
+static void make_room(struct many *many) {
+    while (!many->error && reply_bytes(many) > MANY_LARGE_BYTES &&
+           !has_room(many, bytes_to_write(many)))
+        if (!shrink(many))
+            many->error = ERROR_BUSY;
+    if (many->has_no_room && !reply_bytes(many))
+        many->error = ERROR_BUSY;
+}
+
+static void reply_large(struct many *many) {
+    many->work_bytes = bytes_to_write(many);
     budget_take(many->work_bytes);
     many->is_writing = true;
     many->work = (struct work){.run = write_large, .done = large_written};
@@ -348,6 +443,7 @@ static void reply_large(struct many *many) {
 static void reply_now(struct many *many) {
     end_polls(many, true);
     leave_out_purged(many);
+    make_room(many);
     if (many->error) {
         fail(many, many->error);
         return;

@@ -28,7 +28,11 @@ bool budget_has(size_t bytes) {
 }
 
 bool budget_has_for_one(size_t bytes) {
-    return budget_has(bytes) || used <= max / 16;
+    return budget_has_more_for_one(bytes, 0);
+}
+
+bool budget_has_more_for_one(size_t bytes, size_t own) {
+    return budget_has(bytes) || used - own <= max / 16;
 }
 
 size_t budget_left(void) {

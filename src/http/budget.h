@@ -16,6 +16,8 @@ bool budget_has(size_t bytes);
 /* Whether `bytes` more would fit, or nearly nothing else is counted: what is larger than all of it
  * must get through at some time. */
 bool budget_has_for_one(size_t bytes);
+/* The same for more of what has `own` bytes of those that are counted. */
+bool budget_has_more_for_one(size_t bytes, size_t own);
 
 /* How many more would fit. */
 size_t budget_left(void);

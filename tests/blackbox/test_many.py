@@ -1,5 +1,6 @@
 """POST /-/poll: one request that waits on many channels."""
 
+import contextlib
 import gzip
 import json
 import random
@@ -626,3 +627,42 @@ def test_a_loud_channel_is_not_starved(server):
         if loud in ask(server, dict.fromkeys([loud, *others], 0)):
             return
     pytest.fail(f"not in {tries} replies")
+
+
+# --- With little memory ---
+
+
+def gather(server, channels, query):
+    """All updates of the channels, by polls that each must bring something; the number of polls."""
+    cursors, found, polls = dict.fromkeys(channels, 0), {name: [] for name in channels}, 0
+    with server.client() as client:
+        while sum(map(len, found.values())) < sum(server.get(name).total for name in channels):
+            pages = ask(client, cursors, query)
+            polls += 1
+            assert any(page["updates"] for page in pages.values()), pages
+            for name, page in pages.items():
+                assert "missed" not in page and page["ts"] == cursors[name] + len(page["updates"])
+                cursors[name] = page["ts"]
+                found[name] += [update.get("body", update)["n"] for update in page["updates"]]
+    return found, polls
+
+
+@pytest.mark.providers("sqlite", "memory")
+@pytest.mark.parametrize("query", ["", "view=full"])
+@pytest.mark.parametrize("held_bytes", [0, 2_300_000])
+def test_pages_are_smaller_where_there_is_little_room(serve, query, held_bytes):
+    """What is to be gathered is more than BUFFER_SIZE has room for, also where others have taken most of it."""
+    server = serve(BUFFER_SIZE=4, MAX_BODY=MIB, REQUEST_TIMEOUT=60)
+    channels = [server.channel() for _ in range(4)]
+    for n in range(6):
+        for channel in channels:
+            server.push(channel, json.dumps({"n": n, "x": "x" * (900_000 if not held_bytes and n < 2 else 100_000)}))
+    with contextlib.ExitStack() as stack:
+        for _ in range(held_bytes // 460_000):
+            holder = stack.enter_context(server.client())
+            holder.send(request_bytes("POST", server.channel(), b"x" * 460_000)[:-1])
+        if held_bytes:
+            wait_until(lambda: server.metric("longline_buffer_bytes") >= held_bytes * 0.98, "the bytes that are held")
+        found, polls = gather(server, channels, query)
+    assert found == dict.fromkeys(channels, list(range(6)))
+    server.wait_for_metric("longline_buffer_bytes", 0)
