@@ -117,21 +117,6 @@ static bool take_answer(struct member *member, const struct answer *answer) {
     return true;
 }
 
-/* Leaves of an answer its first `count` updates, and what comes before them. False where that
- * cannot be said: something in between is missing. */
-static bool cut(struct answer *answer, uint32_t count) {
-    uint64_t start = answer->ts - answer->count - answer->skipped - answer->missed;
-    uint64_t ts = count ? answer->updates[count - 1]->ts : start;
-    uint64_t missed = count ? answer->missed : 0;
-    if (ts < start + missed + count)
-        return false;
-    answer->skipped = (uint32_t)(ts - start - missed - count);
-    answer->missed = missed;
-    answer->count = count;
-    answer->ts = ts;
-    return true;
-}
-
 /* Whether the client needs a ts to go on from: it has asked from `now`, or for the last K. */
 static bool needs_cursor(const struct member *member) {
     return member->asked_ts < 0;
@@ -140,7 +125,7 @@ static bool needs_cursor(const struct member *member) {
 /* Leaves of the answer where it begins. */
 static void empty_answer(struct member *member) {
     struct answer start = *member->answer;
-    cut(&start, 0);
+    answer_cut(&start, 0);
     drop_answer(member);
     if (!take_answer(member, &start))
         member->many->error = ERROR_BUSY;
@@ -203,8 +188,8 @@ static void take_some(struct many *many, struct member *member, const struct ans
             many->error = ERROR_BUSY;
             return;
         }
-        if (!cut(&part, part.count / 2))
-            cut(&part, 0);
+        if (!answer_cut(&part, part.count / 2))
+            answer_cut(&part, 0);
         many->has_no_room |= !part.count;
         if (!part.count && !needs_cursor(member))
             return;
@@ -392,7 +377,7 @@ static bool halve(struct many *many, struct member *member) {
         return false;
     size_t size = member->size;
     count_answer(member, false);
-    bool is_cut = cut(answer, count / 2);
+    bool is_cut = answer_cut(answer, count / 2);
     for (uint32_t i = answer->count; i < count; i++) {
         member->size -= update_size(answer->updates[i]);
         update_unref(answer->updates[i]);
@@ -403,8 +388,7 @@ static bool halve(struct many *many, struct member *member) {
     return is_cut;
 }
 
-/* Makes the reply smaller: an answer comes with the next poll, or half of the only one does. False
- * when it can be no smaller. */
+/* Leaves an answer to the next poll, or half of the only one; false when that is one update. */
 static bool shrink(struct many *many) {
     struct member *largest = largest_of(many), *loser = many->last;
     if (!loser || (largest && largest->size && randombytes_uniform(2)))
@@ -592,17 +576,6 @@ static enum http_error begin(struct exchange *exchange, const struct many_body *
     return error;
 }
 
-static enum http_error read_body(const struct request *request, struct payload *payload,
-                                 struct many_body *body) {
-    *payload = payload_of(request);
-    enum http_error error = payload_inflate(payload, MANY_BODY_MAX_BYTES);
-    if (error == ERROR_BODY_SIZE)
-        return ERROR_MANY_SIZE;
-    return error                ? error
-           : payload->is_opaque ? ERROR_MANY_BODY
-                                : many_body_parse(body, payload->bytes);
-}
-
 void many_handle(struct exchange *exchange, const struct request *request, struct slice query) {
     struct poll_query asked;
     struct payload payload = {0};
@@ -611,7 +584,7 @@ void many_handle(struct exchange *exchange, const struct request *request, struc
     if (!error && (asked.has_position || asked.name_len || asked.feed))
         error = ERROR_MANY_QUERY;
     if (!error)
-        error = read_body(request, &payload, &body);
+        error = many_body_read(request, &payload, &body);
     if (!error)
         error = begin(exchange, &body, &asked);
     many_body_deinit(&body);

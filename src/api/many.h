@@ -9,9 +9,9 @@
  *
  * The reply has the smallest answers, as long as they have MANY_REPLY_BYTES of updates together,
  * and one of the others, at random. So whatever the channels bring, none waits for ever, and there
- * is never more to hold and to write than that; and where BUFFER_SIZE leaves less, it has less: the
- * others, or the rest of a channel's updates, come with the next poll. Where the client has no ts to ask again from, it
- * gets the one before what is left out.
+ * is never more to hold and to write than that. Where BUFFER_SIZE leaves less it has less: the
+ * other answers, or the rest of the only one, come with the next poll. Where the client has no ts
+ * to ask again from, it gets the one before what is left out.
  */
 #pragma once
 

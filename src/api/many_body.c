@@ -103,6 +103,17 @@ enum http_error many_body_parse(struct many_body *body, struct slice text) {
     return error || body->count ? error : ERROR_MANY_BODY;
 }
 
+enum http_error many_body_read(const struct request *request, struct payload *payload,
+                               struct many_body *body) {
+    *payload = payload_of(request);
+    enum http_error error = payload_inflate(payload, MANY_BODY_MAX_BYTES);
+    if (error == ERROR_BODY_SIZE)
+        return ERROR_MANY_SIZE;
+    return error                ? error
+           : payload->is_opaque ? ERROR_MANY_BODY
+                                : many_body_parse(body, payload->bytes);
+}
+
 void many_body_deinit(struct many_body *body) {
     buf_deinit(&body->names);
 }

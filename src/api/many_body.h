@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "api/make_update.h"
 #include "base/buf.h"
 #include "base/slice.h"
 #include "http/status.h"
@@ -30,4 +31,7 @@ struct many_body {
 /* Reads `text`, which must stay as long as the body's slices are used; many_body_deinit() it,
  * whatever comes of it. */
 enum http_error many_body_parse(struct many_body *body, struct slice text);
+/* The same of a request; `payload`, which must stay as well, is the caller's to deinit. */
+enum http_error many_body_read(const struct request *request, struct payload *payload,
+                               struct many_body *body);
 void many_body_deinit(struct many_body *body);

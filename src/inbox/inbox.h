@@ -96,6 +96,10 @@ struct answer {
     void *memos[ANSWER_MEMOS]; /* for what poll_done makes of this answer; NULL at first */
 };
 
+/* Leaves of it the first `count` updates, and what comes before them: the next poll gets the rest.
+ * False where that cannot be said, as something in between is missing; it can for 0. */
+bool answer_cut(struct answer *answer, uint32_t count);
+
 struct inbox_events {
     void (*poll_done)(struct poll *poll, struct answer *answer);
     /* After the last poll_done() of an answer: free its memos. */

@@ -45,6 +45,19 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
 
 /* --- Answering -------------------------------------------------------------------------------- */
 
+bool answer_cut(struct answer *answer, uint32_t count) {
+    uint64_t start = answer->ts - answer->count - answer->skipped - answer->missed;
+    uint64_t ts = count ? answer->updates[count - 1]->ts : start;
+    uint64_t missed = count ? answer->missed : 0;
+    if (ts < start + missed + count)
+        return false;
+    answer->skipped = (uint32_t)(ts - start - missed - count);
+    answer->missed = missed;
+    answer->count = count;
+    answer->ts = ts;
+    return true;
+}
+
 void poll_begin(struct poll *poll) {
     poll->state = POLL_IDLE;
     poll->was_parked = poll->is_judged = poll->is_waiting = false;

@@ -20,6 +20,9 @@ static const char schema[] =
     "  id INTEGER PRIMARY KEY, channel INTEGER NOT NULL, upto INTEGER NOT NULL,"
     "  seq INTEGER NOT NULL, seal INTEGER NOT NULL);";
 
+static const char job_index[] =
+    "CREATE INDEX IF NOT EXISTS purge_job_channel ON purge_job(channel)";
+
 struct job {
     int64_t id, channel, upto, seq;
 };
@@ -81,6 +84,8 @@ bool purges_init(struct purges *purges, struct log_file *file, struct rows *rows
                         &is_there))
         return false;
     purges->is_made = purges->has_jobs = is_there;
+    if (is_there)
+        log_file_execute(file, job_index); /* an older file has none, and can do without */
     return !is_there || prepare(purges);
 }
 
@@ -112,7 +117,8 @@ static bool put_job(struct purges *purges, const struct job *job) {
 
 bool purges_add(struct purges *purges, const struct purge_range *range) {
     struct job job = {.channel = range->channel, .upto = (int64_t)range->upto, .seq = range->seq};
-    if (!purges->is_prepared && (!log_file_execute(purges->file, schema) || !prepare(purges)))
+    if (!purges->is_prepared && (!log_file_execute(purges->file, schema) ||
+                                 !log_file_execute(purges->file, job_index) || !prepare(purges)))
         return false;
     if (!sql_get(purges->last_job, &job.id))
         return false;

@@ -1,4 +1,5 @@
 #include "sqlite/rows.h"
+#include "base/log.h"
 #include "sqlite/sql.h"
 
 enum { PROBES_MAX = 100000 }; /* of one row each, in a search through damaged pages */
@@ -211,24 +212,41 @@ enum row_status rows_find_channel(struct rows *rows, struct slice name,
 }
 
 bool rows_prepare_floor(struct rows *rows) {
-    return rows->find_floor || log_file_prepare(rows->file, &rows->find_floor,
-                                                "SELECT upto FROM purge WHERE channel = ?1"
-                                                " AND is_purge(channel, upto, seq, seal)");
+    return rows->find_floor ||
+           (log_file_prepare(rows->file, &rows->find_floor,
+                             "SELECT upto FROM purge WHERE channel = ?1"
+                             " AND is_purge(channel, upto, seq, seal)") &&
+            log_file_prepare(rows->file, &rows->find_job_floor,
+                             "SELECT max(upto) FROM purge_job WHERE channel = ?1"
+                             " AND is_purge(id, channel, upto, seq, seal)"));
 }
 
 void rows_unprepare_floor(struct rows *rows) {
     sqlite3_finalize(rows->find_floor);
-    rows->find_floor = NULL;
+    sqlite3_finalize(rows->find_job_floor);
+    rows->find_floor = rows->find_job_floor = NULL;
+}
+
+static bool get_floor(struct rows *rows, sqlite3_stmt *find, int64_t channel, int64_t *upto) {
+    sqlite3_bind_int64(find, 1, channel);
+    if (sql_get(find, upto))
+        return true;
+    if (sqlite3_errcode(rows->file->db) != SQLITE_CORRUPT)
+        return false;
+    if (!rows->has_told_damage)
+        log_error("the data file is damaged", "table", "purge", "meaning",
+                  "it may not say any more how far a channel was purged", NULL);
+    rows->has_told_damage = true;
+    *upto = 0;
+    return true;
 }
 
 bool rows_find_floor(struct rows *rows, int64_t channel, uint64_t *floor) {
-    int64_t upto = 0;
-    if (rows->find_floor) {
-        sqlite3_bind_int64(rows->find_floor, 1, channel);
-        if (!sql_get(rows->find_floor, &upto))
-            return false;
-    }
-    *floor = (uint64_t)upto;
+    int64_t upto = 0, of_jobs = 0;
+    if (rows->find_floor && (!get_floor(rows, rows->find_floor, channel, &upto) ||
+                             !get_floor(rows, rows->find_job_floor, channel, &of_jobs)))
+        return false;
+    *floor = (uint64_t)(of_jobs > upto ? of_jobs : upto);
     return true;
 }
 

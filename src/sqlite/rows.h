@@ -19,7 +19,8 @@ struct rows {
     sqlite3_stmt *newest_seq, *append_rows, *insert_rows, *load_numbers, *load_update, *list_older,
         *oldest_seq;
     sqlite3_stmt *find_channel, *put_channel;
-    sqlite3_stmt *find_floor; /* NULL: nothing was ever purged */
+    sqlite3_stmt *find_floor, *find_job_floor; /* NULL: nothing was ever purged */
+    bool has_told_damage;                      /* of the tables of purges */
 };
 
 /* `file` must stay, and `rows` where it is. False on failure. */
@@ -46,12 +47,14 @@ int64_t rows_oldest_seq(struct rows *rows);
 enum row_status rows_find_channel(struct rows *rows, struct slice name,
                                   struct channel_row *channel);
 
-/* From now on there is the table `purge`. False on failure. */
+/* From now on there are the tables `purge` and `purge_job`. False on failure. */
 bool rows_prepare_floor(struct rows *rows);
-/* That table is not there after all. */
+/* They are not there after all. */
 void rows_unprepare_floor(struct rows *rows);
 
-/* Up to which ts the updates of a channel are purged, by its id; 0: none. False on failure. */
+/* Up to which ts the updates of a channel are purged, by its id; 0: none. Each table speaks for
+ * itself where the other is damaged: without a job no row of what is purged is left. False on
+ * failure. */
 bool rows_find_floor(struct rows *rows, int64_t channel, uint64_t *floor);
 
 /* Inserts the row of a channel or replaces it. False on failure. */

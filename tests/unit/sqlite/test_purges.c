@@ -328,6 +328,44 @@ static void test_while_somebody_reads(void **state) {
     check_gone("b", 5);
 }
 
+/* Floors and jobs say the same while rows are left: one of them is enough. */
+static void test_damaged_floors(void **state) {
+    (void)state;
+    static const char *const damages[] = {
+        "UPDATE purge SET upto = 1", "UPDATE purge SET channel = 77",
+        "UPDATE purge_job SET upto = 1", "UPDATE purge_job SET channel = 77"};
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        open_log();
+        push_some("a", 1, 5);
+        assert_int_equal(purge("a", 3), 3);
+        close_log();
+        run_sql(damages[i]);
+        open_log();
+        check_read("a", 0, 100, 5, 4, 5);
+        check_gone("a", 3);
+        close_log();
+        unlink(path);
+    }
+    static const char *const tables[] = {"purge", "purge_job"};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        char sql[128];
+        open_log();
+        push_some("a", 1, 5);
+        assert_int_equal(purge("a", 3), 3);
+        snprintf(sql, sizeof sql, "SELECT rootpage FROM sqlite_schema WHERE name = '%s'",
+                 tables[i]);
+        int64_t page = query(sql);
+        close_log();
+        write_at((long)(page - 1) * 8192, "damage", 6);
+        open_log();
+        check_read("a", 0, 100, 5, 4, 5);
+        push_some("a", 6, 6);
+        close_log();
+        unlink(path);
+    }
+    open_log();
+}
+
 static void test_jobs_that_cannot_be_read(void **state) {
     (void)state;
     open_log();
@@ -479,6 +517,7 @@ int main(void) {
         LOG_TEST(test_floors_are_forgotten),
         LOG_TEST(test_floors_are_forgotten_in_slices),
         LOG_TEST(test_while_somebody_reads),
+        LOG_TEST(test_damaged_floors),
         LOG_TEST(test_jobs_that_cannot_be_read),
         LOG_TEST(test_rows_that_are_not_the_jobs),
         LOG_TEST(test_a_channel_whose_row_is_damaged),
