@@ -88,6 +88,9 @@ class Files:
         with sqlite3.connect(self.path()) as database:
             keys = [name for _, name, *_, place in database.execute(f"PRAGMA table_info({table})") if place]
             rows = database.execute(f"SELECT {column}, {', '.join(keys)} FROM {table} WHERE {column} IS NOT NULL").fetchall()
+            if (table, column) == ("channel", "name"):
+                # SQL changes the index as well, and of the last channel the purge has taken the log's copy: nobody could tell.
+                rows = [row for row in rows if row[1] < CHANNELS]
             if not rows:
                 return None
             value, *row = chance.choice(rows)
