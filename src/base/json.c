@@ -18,6 +18,11 @@ struct reader {
     bool has_half; /* of a surrogate pair, without the other */
 };
 
+/* An empty text may be a null pointer, to which nothing may be added. */
+static struct reader reader_of(struct slice text) {
+    return (struct reader){.at = text.data, .end = text.len ? text.data + text.len : text.data};
+}
+
 /* The next byte. At the end it is NUL, which no token begins with. */
 static inline char peek(const struct reader *in) {
     return in->at < in->end ? *in->at : '\0';
@@ -246,7 +251,7 @@ enum json_kind json_check(struct slice text) {
 }
 
 enum json_kind json_inspect(struct slice text, int depth_max, bool *has_half) {
-    struct reader in = {.at = text.data, .end = text.data + text.len};
+    struct reader in = reader_of(text);
     pass_blank(&in);
     char first = peek(&in);
     enum state state = read_whole_value(&in, depth_max);
@@ -260,7 +265,7 @@ enum json_kind json_inspect(struct slice text, int depth_max, bool *has_half) {
 }
 
 bool json_next_member(struct slice *rest, struct json_member *member) {
-    struct reader in = {.at = rest->data, .end = rest->data + rest->len};
+    struct reader in = reader_of(*rest);
     pass_blank(&in);
     if (!take(&in, '{') && !take(&in, ','))
         return false;
@@ -282,7 +287,7 @@ bool json_next_member(struct slice *rest, struct json_member *member) {
 }
 
 bool json_next_item(struct slice *rest, struct slice *item) {
-    struct reader in = {.at = rest->data, .end = rest->data + rest->len};
+    struct reader in = reader_of(*rest);
     pass_blank(&in);
     if (!take(&in, '[') && !take(&in, ','))
         return false;
@@ -323,7 +328,7 @@ static uint32_t take_escaped(struct reader *in) {
 }
 
 void json_write_mended(struct buf *out, struct slice text) {
-    struct reader in = {.at = text.data, .end = text.data + text.len};
+    struct reader in = reader_of(text);
     while (in.at < in.end) {
         const char *escape = memchr(in.at, '\\', (size_t)(in.end - in.at));
         const char *from = in.at;
@@ -342,7 +347,7 @@ struct slice json_unescape(struct slice string, struct buf *scratch) {
     if (!memchr(string.data, '\\', string.len))
         return string;
     buf_reset(scratch, SIZE_MAX);
-    struct reader in = {.at = string.data, .end = string.data + string.len};
+    struct reader in = reader_of(string);
     while (in.at < in.end) {
         const char *escape = memchr(in.at, '\\', (size_t)(in.end - in.at));
         const char *plain_end = escape ? escape : in.end;
