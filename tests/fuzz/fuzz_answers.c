@@ -243,7 +243,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const where[] = {"a:b"};
-    struct slice input = {size ? (const char *)data : "", size}, settings;
+    struct slice input = {size ? (const char *)data : "", size}, settings = SLICE("");
     slice_cut(&input, '~', &settings);
     bool has_filter = memchr(settings.data, 'w', settings.len);
     struct feed_options options = {

@@ -523,7 +523,7 @@ static void close_store(void) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    struct slice input = {size ? (const char *)data : "", size}, settings;
+    struct slice input = {size ? (const char *)data : "", size}, settings = SLICE("");
     struct buf line = {0};
     if (!slice_cut(&input, '~', &settings))
         settings = SLICE("");
