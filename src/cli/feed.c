@@ -297,6 +297,8 @@ static bool take_update(struct feed *feed, struct feed_event *event) {
             continue;
         event->kind = FEED_UPDATE;
         event->update = feed->is_full ? page_member(item, SLICE("body")) : item;
+        if (!event->update.len) /* it is no item of view=full */
+            event->update = SLICE("null");
         event->item = feed->options.is_full ? item : (struct slice){0};
         event->to = feed->place;
         return true;

@@ -1,12 +1,11 @@
 /*
- * Fuzzes what a server answers to the command line. The input is a line with settings (f: view=full,
- * w: a filter, n: from now on, l: the last ones, s: since, a: as a consumer), and then answers, each
- * behind a `~`: a line with the status, X-Total-Updates and Retry-After (a letter in place of the
- * status is another end), and the body.
+ * Fuzzes what a server answers to the command line. The input is a line with settings (f:
+ * view=full, w: a filter, n: from now on, l: the last ones, s: since, a: as a consumer), and then
+ * answers, each behind a `~`: a line with the status, X-Total-Updates and Retry-After (a letter in
+ * place of the status is another end), and the body.
  *
- * Whatever is answered: the updates that come are JSON, behind the place that is kept; what is made
- * of a request could be sent as it is; nothing controls the terminal; and a place that is kept can be
- * asked for.
+ * Whatever is answered: the updates that come are JSON; what is made of a request could be sent as
+ * it is; nothing controls the terminal; and a place that is kept can be asked for.
  */
 #include "base/json.h"
 #include "base/utf8.h"
@@ -29,7 +28,7 @@ enum { EVENTS_MAX = 20000, URL_MAX_BYTES = 4096 };
 static struct slice answers; /* that are left; without data: none is */
 static bool is_stopped;
 
-/* --- Instead of src/cli/exchange.c and stop.c: no byte is sent --------------------------------- */
+/* --- Instead of src/cli/exchange.c and stop.c: no byte is sent -------------------------------- */
 
 struct exchange {
     char none;
@@ -187,14 +186,10 @@ static void check_webhook(struct slice item) {
 /* --- The feed --------------------------------------------------------------------------------- */
 
 static void check_update(const struct feed_event *event, bool is_full) {
-    enum json_kind kind = json_check(event->update);
-    assert(kind != JSON_INVALID || (is_full && !event->update.len));
-    if (event->update.len)
-        check_pretty(event->update);
-    if (event->item.len) {
-        assert(is_full);
+    assert(json_check(event->update) != JSON_INVALID && (is_full || !event->item.len));
+    check_pretty(event->update);
+    if (event->item.len)
         check_webhook(event->item);
-    }
 }
 
 static void check_event(const struct feed_event *event, const struct feed_options *options) {
