@@ -25,7 +25,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { OWN_BYTES = 12 << 20 };
+enum {
+    OWN_BYTES = 12 << 20,
+    WAY_BACK_MS = 10000, /* for which the way back from an upgrade is tried */
+    WAY_BACK_PAUSE_MS = 100,
+};
 
 #define OUT_OF_MEMORY "out of memory" /* as every room says it */
 
@@ -109,6 +113,19 @@ static struct store *open_store(uv_loop_t *loop, const struct config *config, ch
     return config->data_provider == PROVIDER_REDIS
                ? store_redis_open(loop, &options, &app.redis, error, error_size)
                : store_sqlite_open(loop, &options, error, error_size);
+}
+
+/* The program that an upgrade has gone back to has nobody behind it, and clients wait for it: what
+ * keeps it from its data file may be over in a moment. */
+static struct store *open_store_again(uv_loop_t *loop, const struct config *config, char *error,
+                                      size_t error_size) {
+    uint64_t end_ns = uv_hrtime() + (uint64_t)WAY_BACK_MS * 1000000;
+    struct store *store = open_store(loop, config, error, error_size);
+    while (!store && successor_failure() && uv_hrtime() < end_ns) {
+        uv_sleep(WAY_BACK_PAUSE_MS);
+        store = open_store(loop, config, error, error_size);
+    }
+    return store;
 }
 
 /* Gives a Redis the time of one operation to be there; without it longline serves all the same. */
@@ -211,7 +228,7 @@ static void prepare_upgrades(uv_loop_t *loop) {
 static bool start(uv_loop_t *loop, char *error, size_t error_size) {
     const struct config *config = &app.config;
     server_raise_limits();
-    app.store = open_store(loop, config, error, error_size);
+    app.store = open_store_again(loop, config, error, error_size);
     if (!app.store)
         return false;
     bool ok = make_api(loop, config);

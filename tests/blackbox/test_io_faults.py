@@ -23,7 +23,7 @@ SOME = {
     "Stop": ((Call("fdatasync", 1), "EIO", "+"),),
     "Sweep": ((Call("pwrite64", 4), "EDQUOT", ""),),
     "Copy": ((Call("pwrite64", 120), "EIO", "+"), (Call("ftruncate", 1), "ENOSPC", "")),
-    "LiveUpgrade": ((Call("openat", 2), "EIO", "+"),),
+    "LiveUpgrade": ((Call("openat", 2), "EIO", "+"), (Call("openat", 5), "EIO", "+")),
     "FirstStart": ((Call("openat", 4), "EIO", ""), (Call("mmap", 1), "EIO", "+")),
     "StartAfterKill": tuple((Call("openat", nth), "EIO", "") for nth in (4, 5, 6)) + ((Call("pwrite64", 4), "ENOSPC", "+"),),
     "OldFile": ((Call("fdatasync", 3), "EIO", ""),),
