@@ -5,13 +5,15 @@
  * file knows: by the time that the wall clock says has passed, but by a day at most, and not at
  * all if the wall clock has gone back. Nobody saw that time, so the wall clock may have been wrong:
  * when it goes back over a later restart, it takes as much of that time back. In doubt updates
- * stay longer. What the wall clock does in between does not count.
+ * stay longer. What the wall clock does in between does not count. An upgrade of a running process
+ * counts for a minute at most: it takes no longer.
  *
  * It counts milliseconds. On a new file it begins with the wall clock's; it equals it for as long
  * as that never jumps.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct store_options;
@@ -44,5 +46,5 @@ struct log_time log_clock_time(const struct log_clock *clock);
 /* Logs a jump of the wall clock since it was last asked. */
 void log_clock_watch(struct log_clock *clock);
 
-/* `then`, after a restart at `wall_ms` of the wall clock. For the tests. */
-struct log_time log_time_resume(struct log_time then, int64_t wall_ms);
+/* `then`, after a restart or an upgrade at `wall_ms` of the wall clock. For the tests. */
+struct log_time log_time_resume(struct log_time then, int64_t wall_ms, bool is_upgrade);

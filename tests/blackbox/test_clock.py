@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from longline_server import wait_until
+from longline_server import SLOW, wait_until
+from streams import Stream
 
 DAY_S = 86400
 LIBRARIES = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -194,6 +195,137 @@ def test_any_jumps_and_ends(start, clock):
     for channel in channels:
         assert numbers(server, channel) == list(range(1, pushed + 1))
     print(f"{RANDOM_JUMPS} jumps, {3 * pushed} updates")
+
+
+# --- What clients wait for, and what the server remembers ---
+
+YEARS = 20 * 366
+FAR = [1, -1, YEARS, -YEARS] if "JUMPS" in os.environ else [1, -YEARS]
+ONCE = {"Idempotency-Key": "7"}
+
+
+class Everything:
+    """One of each: a consumer, a delivery's id, a purge, and those who wait."""
+
+    def __init__(self, server):
+        self.server = server
+        self.channel = server.channel()
+        push_some(server, self.channel, 1, 8)
+        assert server.request("DELETE", f"{self.channel}?upto=3").json() == {"ok": True, "gone": 3}
+        assert server.get(f"{self.channel}?as=bot&ts=5").json()["lag"] == 3
+        self.once = server.channel()
+        assert server.push(f"{self.once}?.once", '{"n":1}', ONCE) == 1
+        self.total = 8
+        self.waiting, self.filtered, self.short = [server.client() for _ in range(3)]
+        self.stream = Stream(server, f"{self.channel}?ts=8&feed=sse")
+
+    def wait(self):
+        """Three polls: one that an update ends, one that it does not, one that soon ends by itself."""
+        self.waiting.send_request("GET", f"{self.channel}?ts={self.total}&sleep=60")
+        self.filtered.send_request("GET", f"{self.channel}?ts={self.total}&sleep=60&where=body.n:{self.total + 2}")
+        self.short.send_request("GET", f"{self.channel}?ts={self.total}&sleep=0.5")
+        self.server.wait_for_parked(4)  # with the stream's
+        self.began = time.monotonic()
+
+    def check(self, clock):
+        """After a jump, and before the next."""
+        assert self.short.read_reply().updates == []
+        assert 0.3 < time.monotonic() - self.began < (10 if SLOW else 2), "a deadline moved"
+        first = self.total + 1
+        push_some(self.server, self.channel, first, first)
+        assert [update["n"] for update in self.waiting.read_reply().updates] == [first]
+        push_some(self.server, self.channel, first + 1, first + 1)
+        assert [update["n"] for update in self.filtered.read_reply().updates] == [first + 1]
+        assert [self.stream.update().json()["n"] for _ in range(2)] == [first, first + 1]
+        self.total += 2
+        assert clock.is_near(newest_at(self.server, self.channel))
+        self.check_memory()
+        since = [update["n"] for update in self.server.get(f"{self.channel}?since=1m").updates]
+        assert since == list(range(self.total - len(since) + 1, self.total + 1)) and len(since) >= 2
+
+    def check_memory(self):
+        """What must be known whatever the clock says."""
+        page = self.server.get(self.channel).json()
+        assert [update["n"] for update in page["updates"]] == list(range(4, self.total + 1)) and page["missed"] == 3
+        assert self.server.get(f"{self.channel}?as=bot").json()["updates"][0] == {"n": 6}
+        reply = self.server.post(f"{self.once}?.once", '{"n":1}', ONCE)
+        assert (reply.total, reply.headers["x-duplicate"]) == (1, "1")
+
+    def close(self):
+        for client in (self.waiting, self.filtered, self.short, self.stream):
+            client.close()
+
+
+@pytest.mark.parametrize("days", FAR)
+def test_who_waits_does_not_notice(start, clock, days):
+    """A jump there and back while it runs, and while it becomes another program."""
+    server = start(LOG_LEVEL="info", **clock.settings)
+    everything = Everything(server)
+    for to in (days, 0):
+        everything.wait()
+        clock.set(to)
+        everything.check(clock)
+    everything.wait()
+    clock.set(days)
+    server.upgrade()
+    everything.check(clock)
+    everything.wait()
+    server.upgrade()
+    clock.set(0)
+    everything.check(clock)
+    everything.close()
+    assert server.metric("longline_store_swept_total") == 0
+
+
+@pytest.mark.parametrize("end", ["stop", "kill9"])
+def test_what_is_remembered_outlives_a_wrong_clock_at_the_start(start, clock, end):
+    """Each start is believed to have taken up to a day, unless the clock went back: an id of a delivery lasts one."""
+    server = start(LOG_LEVEL="info", **clock.settings)
+    everything = Everything(server)
+    everything.close()
+    server.restart()  # it saves how far the consumer is
+    for days in (-1, -YEARS, 0.9, 0):
+        getattr(server, end)()
+        clock.set(days)
+        server.start()
+        page = server.get(everything.channel).json()
+        assert [update["n"] for update in page["updates"]] == list(range(4, 9)) and page["missed"] == 3
+        assert server.get(f"{everything.channel}?as=bot").json()["updates"][0] == {"n": 6}
+    assert server.push(everything.channel) == 9
+
+
+def test_a_saw_tooth(start, clock):
+    """To and fro beneath senders and a stream: the order is that of the ids, and everyone gets everything once."""
+    server = start(LOG_LEVEL="info", **clock.settings)
+    channel = server.channel()
+    with Stream(server, f"{channel}?ts=0&feed=sse") as stream:
+        for n in range(1, 61):
+            clock.set(1 if n % 2 else -1 if n % 3 else YEARS)
+            push_some(server, channel, n, n)
+            event = stream.update()
+            assert (event.ts, event.json()["n"]) == (n, n)
+    clock.set(0)
+    assert numbers(server, channel) == list(range(1, 61))
+    server.kill9()
+    server.start()
+    assert numbers(server, channel) == list(range(1, 61))
+
+
+@pytest.mark.parametrize("days", [YEARS, -YEARS])
+def test_nothing_is_kept_for_ever(start, clock, days):
+    """Updates, names and a purge of a wrong time: all of them go when they are old enough."""
+    server = start(LOG_LEVEL="info", DATA_TTL=2, **clock.settings)
+    channel = server.channel()
+    clock.set(days)
+    push_some(server, channel, 1, 3)
+    assert server.get(f"{channel}?as=bot&ts=1").status == 200
+    assert server.request("DELETE", f"{channel}?upto=1").status == 200
+    clock.set(0)
+    server.restart()
+    wait_until(lambda: server.get(channel).updates == [], "the updates to be too old")
+    server.wait_for_metric("longline_store_updates", 0)
+    wait_until(lambda: server.get(f"{channel}/consumers").json()["consumers"] == [], "the name to be forgotten")
+    assert server.push(channel) == 4
 
 
 @pytest.mark.providers("memory")

@@ -6,7 +6,7 @@
 enum { T = 1000000000 };
 
 static struct log_time resume(struct log_time then, int64_t wall_ms) {
-    return log_time_resume(then, wall_ms);
+    return log_time_resume(then, wall_ms, false);
 }
 
 static void test_new_file(void **state) {
@@ -23,6 +23,14 @@ static void test_a_stop_counts_for_a_day_at_most(void **state) {
     assert_int_equal(resume(then, T + (int64_t)9 * DAY_MS).log_ms, T + DAY_MS);
     assert_int_equal(resume(then, T - 5).log_ms, T);
     assert_int_equal(resume(then, 0).log_ms, T);
+}
+
+static void test_an_upgrade_counts_for_a_minute_at_most(void **state) {
+    (void)state;
+    struct log_time then = {.log_ms = T, .wall_ms = T, .unseen_ms = 7};
+    assert_int_equal(log_time_resume(then, T + 5, true).log_ms, T + 5);
+    assert_int_equal(log_time_resume(then, T + DAY_MS, true).log_ms, T + 60000);
+    assert_int_equal(log_time_resume(then, T - DAY_MS, true).log_ms, T - 7);
 }
 
 /* What a wrong clock added, a right one takes back; never more. */
@@ -104,9 +112,13 @@ static void test_born_never_goes_back(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_new_file),   cmocka_unit_test(test_a_stop_counts_for_a_day_at_most),
-        cmocka_unit_test(test_to_and_fro), LOG_TEST(test_while_it_runs),
-        LOG_TEST(test_after_a_kill),       LOG_TEST(test_born_never_goes_back),
+        cmocka_unit_test(test_new_file),
+        cmocka_unit_test(test_a_stop_counts_for_a_day_at_most),
+        cmocka_unit_test(test_an_upgrade_counts_for_a_minute_at_most),
+        cmocka_unit_test(test_to_and_fro),
+        LOG_TEST(test_while_it_runs),
+        LOG_TEST(test_after_a_kill),
+        LOG_TEST(test_born_never_goes_back),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
