@@ -27,14 +27,19 @@ struct exchange_transfer {
     bool is_over;
     curl_off_t sent, received; /* when something last moved */
     bool is_head_whole;        /* curl takes half of one for a reply, when the connection ends */
+    size_t head_len;           /* of all heads so far, and of trailers */
     int64_t moved_ms;          /* when that was */
     struct clocks clocks;      /* when it began */
 };
 
-/* Gets each line of each head, with those of a proxy and of 100 Continue. */
+/* Gets each line of each head, with those of a proxy and of 100 Continue, and of the trailers, all
+ * of which curl keeps: of trailers as many as come. */
 static size_t on_head(char *line, size_t size, size_t count, void *context) {
     struct exchange_transfer *transfer = context;
     size_t len = size * count;
+    transfer->head_len += len;
+    if (transfer->head_len > EXCHANGE_HEAD_MAX_BYTES)
+        return 0;
     transfer->is_head_whole = len <= 2 && len && line[len - 1] == '\n';
     return len;
 }
@@ -220,6 +225,8 @@ static void finish(struct exchange_transfer *transfer, enum exchange_end end, CU
         if (reply->end == EXCHANGE_REPLIED || (reply->end == EXCHANGE_SILENT && !reply->waited_ms))
             reply->end = reply->waited_ms ? EXCHANGE_CUT : EXCHANGE_NOT_CONNECTED;
         explain(code, reply);
+        if (transfer->head_len > EXCHANGE_HEAD_MAX_BYTES)
+            snprintf(reply->error, sizeof reply->error, "the head of the reply is too large");
     }
     curl_multi_remove_handle(transfer->exchange->multi, easy);
     transfer->is_over = true;

@@ -17,8 +17,9 @@
 
 enum {
     EXCHANGE_CONNECT_MS = 10000,
-    EXCHANGE_PROGRESS_MS = 15000,   /* what has begun to come must go on, */
-    EXCHANGE_PROGRESS_BYTES = 1024, /* by as much at least */
+    EXCHANGE_PROGRESS_MS = 15000,        /* what has begun to come must go on, */
+    EXCHANGE_PROGRESS_BYTES = 1024,      /* by as much at least */
+    EXCHANGE_HEAD_MAX_BYTES = 256 << 10, /* of a reply's head, interim ones and trailers */
 };
 
 enum exchange_end {
