@@ -1,8 +1,13 @@
 """The rate limit: which clients it counts, what it answers, and what it leaves alone."""
 
+import collections
+import itertools
+import os
+import re
+
 import pytest
 
-from longline_server import wait_until
+from longline_server import SLOW, wait_until
 
 # The store has no part in the rate limit.
 pytestmark = pytest.mark.providers("sqlite", "memory")
@@ -132,3 +137,59 @@ def test_each_proxy_may_add_a_header_of_its_own(limited):
     assert ask("203.0.113.7", "", "10.0.0.2") == 429
     assert ask("203.0.113.8", "10.0.0.2") == 200
     assert ask("203.0.113.7", "unknown", "10.0.0.2") == 200, "10.0.0.2 itself"
+
+
+# --- a million addresses ---
+
+ADDRESSES = int(os.environ.get("ADDRESSES", 110_000))
+REMEMBERED = 100_000  # clients; the table of docs/architecture.md says what they take
+MIB = 1 << 20
+
+
+def flood(server, channel, addresses, header="X-Forwarded-For"):
+    """How many requests from these addresses, pipelined on one connection, got each status."""
+    statuses, left = collections.Counter(), iter(addresses)
+    with server.client() as client:
+        while batch := list(itertools.islice(left, 500)):
+            client.send(b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n%s: %s\r\n\r\n" % (channel.encode(), header.encode(), address.encode()) for address in batch))
+            replies = b""
+            while replies.count(b"\r\n\r\n") < len(batch) or not replies.endswith(b"}"):
+                replies += client.sock.recv(1 << 20)
+            statuses.update(map(int, re.findall(rb"HTTP/1.1 (\d+)", replies)))
+    return statuses
+
+
+def cost(server, channel, addresses, header="X-Forwarded-For"):
+    """(statuses, memory in MiB, microseconds of processor time a request)"""
+    memory, cpu = server.rss_bytes(), server.cpu_seconds()
+    statuses = flood(server, channel, addresses, header)
+    return statuses, (server.rss_bytes() - memory) / MIB, (server.cpu_seconds() - cpu) * 1e6 / statuses.total()
+
+
+@pytest.mark.parametrize("address", ["2001:db8:{0:x}:{1:x}::{1:x}", "{0}.{2}.{3}.1"])
+def test_a_flood_of_addresses_costs_what_is_said(start, address):
+    """Each is a client of its own, and the memory of them ends; who is forgotten may ask anew, and never gets less for what others do."""
+    server = start(DATA_PROVIDER="memory", RATE_LIMIT_LIMIT=5, RATE_LIMIT_FRAME=3600, TRUST_PROXY="all")
+    channel = server.channel()
+    assert statuses(server, 6, channel, "203.0.113.9") == [200] * 5 + [429]
+    flood(server, channel, ["203.0.113.9"] * 2000)
+
+    def addresses(count):
+        return (address.format(1 + n // 65536, n % 65536, n // 256 % 256, n % 256) for n in range(count))
+
+    baseline = cost(server, channel, addresses(20_000), header="X-Ignored")[2]
+    got, grown, each = cost(server, channel, addresses(ADDRESSES))
+    print(f"{ADDRESSES} addresses: {grown:.1f} MiB, {each:.2f} µs of processor time each; {baseline:.2f} for one that is refused")
+    assert got == {200: ADDRESSES}
+    assert SLOW or grown <= 14
+    assert statuses(server, 6, channel, "203.0.113.10") == [200] * 5 + [429], "whoever comes now has a budget of their own"
+    assert (statuses(server, 1, channel, "203.0.113.9") == [200]) == (ADDRESSES > REMEMBERED)
+    again, grown, _ = cost(server, channel, addresses(ADDRESSES // 4))
+    assert again == {200: ADDRESSES // 4} and (SLOW or grown <= 2)
+
+
+def test_a_network_of_ipv6_is_one_client(start):
+    server = start(DATA_PROVIDER="memory", RATE_LIMIT_LIMIT=5, RATE_LIMIT_FRAME=3600, TRUST_PROXY="all")
+    got, grown, _ = cost(server, server.channel(), (f"2001:db8:1:2:{n >> 16:x}:{n & 65535:x}::1" for n in range(ADDRESSES // 10)))
+    assert got == {200: 5, 429: ADDRESSES // 10 - 5}
+    assert SLOW or grown <= 2
