@@ -32,6 +32,7 @@ struct wal_file {
     struct wal_end *end;
     bool is_lax;        /* the commit that is being read, as far as it was */
     uint32_t mark_page; /* that of the table `lax`; 0: not seen */
+    bool has_flipped;   /* a bit of what was on the disk */
 };
 
 enum { SECTOR_BYTES = 512 }; /* at least that much is written whole, or not at all */
@@ -322,18 +323,21 @@ static bool was_synced(struct wal_file *wal, int64_t index) {
     return false;
 }
 
-/* Makes wal->frame, the frame `index`, right. */
+/* Makes wal->frame, the frame `index`, right; not where it is the last, and no commit. */
 static enum wal_state mend_frame(struct wal_file *wal, int64_t index, struct wal_sum before) {
-    bool ok = true;
-    switch (repair_frame(wal, index, before)) {
-    case REPAIR_FAILED: return was_synced(wal, index) ? WAL_DAMAGED : WAL_WHOLE;
-    case REPAIRED:
+    bool ok = true, is_damage = was_synced(wal, index);
+    enum repair repair = repair_frame(wal, index, before);
+    if (repair == REPAIR_FAILED)
+        return is_damage ? WAL_DAMAGED : WAL_WHOLE;
+    if (!is_commit(wal->frame) && !goes_on(wal, index, wal_get_sum(wal->frame + WAL_FRAME_SUM)))
+        return WAL_WHOLE;
+    wal->has_flipped |= is_damage;
+    if (repair == REPAIR_SUMS)
+        ok = !wal->may_write || rewrite_sums(wal, index, before);
+    else
         ok = !wal->may_write || (pwrite(wal->fd, wal->frame, frame_bytes(wal),
                                         frame_offset(wal, index)) == (ssize_t)frame_bytes(wal) &&
                                  fsync(wal->fd) == 0);
-        break;
-    case REPAIR_SUMS: ok = !wal->may_write || rewrite_sums(wal, index, before); break;
-    }
     return ok ? WAL_REPAIRED : WAL_FAILED;
 }
 
@@ -386,6 +390,7 @@ static enum wal_state look_at_file(struct wal_file *wal, off_t size, off_t data_
         snprintf(error, error_size, "out of memory");
     free(wal->frame);
     free(wal->next);
+    wal->has_flipped |= !was_right;
     return state == WAL_WHOLE && !was_right ? WAL_REPAIRED : state;
 }
 
@@ -431,6 +436,9 @@ enum wal_state wal_repair(const char *path, bool may_write, bool is_synced, stru
                  wal_path, why);
     else if (state == WAL_FAILED)
         snprintf(error, error_size, "%s cannot be mended: %s", wal_path, why);
+    else if (state == WAL_REPAIRED && may_write && !wal.has_flipped)
+        log_info("a bit was wrong in the last write of the write-ahead log", "file", wal_path,
+                 "meaning", "it was cut short, or the bit has flipped; it is put right", NULL);
     else if (state == WAL_REPAIRED && may_write)
         log_error("a bit had flipped in the write-ahead log", "file", wal_path, "meaning",
                   "it is put right, or is in the update that is named below", NULL);

@@ -68,9 +68,17 @@ class Recorder:
             at += size
         return records
 
+    def events(self):
+        return [event_of(record) for record in self.records() if record[0] == "A"]
+
     def close(self):
         os.close(self.log)
         self.memory.close()
+
+
+def event_of(record):
+    """What the test has noted, and when."""
+    return record[1], json.loads(record[4])
 
 
 class File:

@@ -17,13 +17,14 @@ import pytest
 
 from http_client import Closed
 from longline_server import BINARY, DAMAGE, Server, wait_until
-from power import Disk, Recorder
+from power import Disk, Recorder, event_of
 from test_upgrade import now_ms, write_old_file
 
 CUTS = int(os.environ.get("CUTS", 40))
 SEED = os.environ.get("SEED") or secrets.token_hex(4)
 NDJSON = {"Content-Type": "application/x-ndjson"}
 KEPT = 150  # updates of a channel
+AGAIN = 1000000  # the numbers of what is pushed between two cuts
 INTERVAL_S = 1.5
 # Retention and maintenance have something to do.
 SETTINGS = {"CHANNEL_STORAGE_MAXSIZE": KEPT, "LOG_LEVEL": "info"}
@@ -59,16 +60,19 @@ class Story:
         self.number += count
         return list(range(self.number - count + 1, self.number + 1))
 
-    def push(self, channel, count=1, size=None, client=None):
+    def push(self, channel, count=1, size=None):
         numbers = self.next_numbers(count)
         size = size if size is not None else self.chance.choice((10, 10, 10, 300, 3000, 20000))
         lines = ['{"n":%d,"x":"%s"}' % (n, "x" * size) for n in numbers]
         headers = {"webhook-id": f"id-{numbers[0]}"} if channel == ONCE else {}
         target = f"/{channel}" + ("?.once" if channel == ONCE else "")
         self.recorder.note("push", channel=channel, n=numbers)
-        reply = (client or self.server).post(target, "\n".join(lines), {**headers, **(NDJSON if count > 1 else {})})
+        reply = self.server.post(target, "\n".join(lines), {**headers, **(NDJSON if count > 1 else {})})
         assert reply.status in (200, 503), reply
-        self.recorder.note("stored" if reply.status == 200 else "refused", channel=channel, n=numbers, **({"ts": reply.total} if reply.status == 200 else {}))
+        if reply.status == 200:
+            self.recorder.note("stored", channel=channel, n=numbers, ts=reply.total)
+        else:
+            self.recorder.note("refused", channel=channel, n=numbers)
         return reply.status == 200
 
     def push_some(self, channel, count):
@@ -86,7 +90,7 @@ class Story:
             self.recorder.note("purged", upto=upto)
         return reply.status == 200
 
-    def push_together(self, senders, each):
+    def push_together(self, senders=4, each=4):
         """Several at once, so that commits hold several."""
         lock = threading.Lock()
 
@@ -128,7 +132,6 @@ class Story:
         last = self.server.get(f"/{PURGED}").total
         self.purge(last - 2)
         self.push_some(ALL, 3)
-        wait_until(lambda: "purge" in self.server.log() or True)
         time.sleep(self.chance.random())
         self.push(PURGED, 30, 500)
 
@@ -149,6 +152,39 @@ class Story:
         self.server.start()
         self.push_some(ALL, 2)
 
+    def fail(self):
+        """Syncs fail for a while; it is killed meanwhile, or goes on with what it has."""
+        self.recorder["error"] = self.chance.choice((errno.EIO, errno.ENOSPC))
+        self.recorder["failing"] = self.chance.choice((300, 1000))
+        for _ in range(self.chance.randrange(2, 12)):
+            self.push(*self.chance.choice(((ALL, 1), (ALL, 3), (RING, 20), (ONCE, 1))))
+            if self.chance.random() < 0.2:
+                self.confirm("bot", self.chance.randrange(1, 5))
+                time.sleep(1)
+        if self.chance.random() < 0.6:
+            self.server.kill9()
+            if self.chance.random() < 0.5:
+                self.recorder["failing"] = 0
+            self.server.start()
+            self.check_now()
+            self.push_some(ALL, 2)
+        self.recorder["failing"] = 0
+        wait_until(lambda: self.push(ALL), "pushes to work again", 5)
+        self.push_some(ALL, 3)
+        if self.chance.random() < 0.3:
+            self.server.kill9()
+            self.server.start()
+        self.check_now()
+
+    def check_now(self):
+        """What was refused is not there, and all else is."""
+        promise = Promise(self.recorder.events(), time.monotonic_ns())
+        promise.refused |= promise.refused_now
+        promise.check_updates(self.server)
+
+    def tell_of_failures(self):
+        return self.tell(self.work, *[self.fail] * 4)
+
     def tell(self, *chapters):
         self.server.start()
         for chapter in chapters:
@@ -160,11 +196,9 @@ class Story:
         return self.recorder.records()
 
     def tell_all(self):
-        chapters = [self.work, self.confirm_some, self.purge_some, self.restart, self.upgrade, self.kill, self.work]
-        together = lambda: self.push_together(4, 3)  # noqa: E731
-        middle = [*chapters[1:], together]
-        self.chance.shuffle(middle)
-        return self.tell(self.work, *middle)
+        chapters = [self.work, self.confirm_some, self.purge_some, self.restart, self.upgrade, self.kill, self.push_together]
+        self.chance.shuffle(chapters)
+        return self.tell(self.work, *chapters)
 
 
 # --- What must be there ---
@@ -204,6 +238,11 @@ class Promise:
             self.floor = max(event["upto"], self.floor)
 
     def check(self, server, may_lose=False):
+        self.check_updates(server, may_lose)
+        self.check_cursors(server)
+        self.check_duplicates(server, may_lose)
+
+    def check_updates(self, server, may_lose=False):
         for channel, stored in self.stored.items():
             found, missed, last = read(server, channel)
             self.check_ids(channel, found, missed, last)
@@ -218,8 +257,6 @@ class Promise:
                 self.lost += 1
         purged, _, _ = read(server, PURGED)
         assert may_lose or all(ts > self.floor for ts in purged), f"purged up to {self.floor}, now {sorted(purged)[:3]}"
-        self.check_cursors(server)
-        self.check_duplicates(server, may_lose)
 
     def check_ids(self, channel, found, missed, last):
         numbers = list(found.values())
@@ -278,9 +315,11 @@ class Cut:
             (self.folder / name).write_bytes(bytes_)
         self.server = Server(directory, DATA_PATH=self.folder / "longline.db", **{**SETTINGS, **settings})
 
-    def check(self, promise, may_lose=False, is_thorough=False):
+    def check(self, promise, may_lose=False, is_thorough=False, also=None):
         self.server.start()
         try:
+            if also:
+                also(self.server)
             promise.check(self.server, may_lose)
             if is_thorough:
                 done = subprocess.run([BINARY, "check", self.folder / "longline.db"], capture_output=True, text=True, timeout=60)
@@ -299,7 +338,7 @@ def cuts(records, files, chance, count):
     places = sorted(chance.choices(writes, k=count))
     for index, record in enumerate(records):
         if record[0] == "A":
-            events.append((record[1], json.loads(record[4])))
+            events.append(event_of(record))
         elif record[0] != "S":
             disk.play(record)
         while places and places[0] == index:
@@ -307,23 +346,39 @@ def cuts(records, files, chance, count):
             yield index, record[1], list(events), disk.after_cut(chance)
 
 
-def check_cuts(tmp_path, chance, tell, count, grace_s=0.0, may_lose=False, keep=None, **settings):
+def cut_again(tmp_path, chance, promise, content, **settings):
+    """The server on `content` works for a moment, and the power goes again. What is left then; the promise grows."""
+    story = Story(tmp_path / "again", chance, content, **settings)
+    story.number = AGAIN + max((n for batches in promise.tried.values() for batch in batches for n in batch), default=0)
+    story.server.start()
+    story.push_some(ALL, 2)
+    story.push(ONCE)
+    story.server.kill9()
+    story.recorder.close()
+    ((_, _, events, content),) = cuts(story.recorder.records(), content, chance, 1)
+    for _, event in events:
+        promise.take(event, True)
+    shutil.rmtree(story.directory)
+    return content
+
+
+def check_cuts(tmp_path, chance, tell, count, grace_s=0.0, may_lose=False, files=(), also=None, **settings):
     """Tells stories, and cuts each at some places. How many updates were lost, and how many starts failed."""
     lost, failures, done = 0, [], 0
     while done < count:
-        story = Story(tmp_path / f"story-{done}", chance, **settings)
+        story = Story(tmp_path / f"story-{done}", chance, files, **settings)
         records = tell(story)
         for index, cut_ns, events, content in cuts(records, story.files, chance, min(60, count - done)):
             done += 1
             promise = Promise(events, cut_ns, grace_s)
-            cut = Cut(tmp_path / "cut", content, **settings)
             try:
-                cut.check(promise, may_lose, is_thorough=done % 10 == 0 and not may_lose)
+                if done % 4 == 0 and not may_lose and not grace_s:
+                    content = cut_again(tmp_path, chance, promise, content, **settings)
+                cut = Cut(tmp_path / "cut", content, **settings)
+                cut.check(promise, may_lose, is_thorough=done % 10 == 0 and not may_lose, also=also)
             except (AssertionError, Closed, OSError) as failure:
                 failures.append(f"cut {done} at record {index} of {len(records)}: {failure!s:.1500}")
-                kept = tmp_path / f"failed-{done}"
-                cut_again = Cut(kept, content)
-                assert cut_again.folder.exists()
+                Cut(tmp_path / f"failed-{done}", content)
             lost += promise.lost
         shutil.rmtree(story.directory)
     assert done == count
@@ -334,3 +389,35 @@ def check_cuts(tmp_path, chance, tell, count, grace_s=0.0, may_lose=False, keep=
 
 def test_a_power_cut_loses_nothing(tmp_path, chance):
     assert check_cuts(tmp_path, chance, Story.tell_all, CUTS, SYNC="always") == 0
+
+
+@pytest.fixture(scope="module")
+def old_files(tmp_path_factory):
+    """Those of the first version, with updates that nobody has pushed here."""
+    path = tmp_path_factory.mktemp("old") / "longline.db"
+    write_old_file(path, [b"old-0123456789"], 300, now_ms())
+    return {path.name: path.read_bytes()}
+
+
+def test_a_power_cut_in_the_upgrade_of_an_old_file_loses_nothing(tmp_path, chance, old_files):
+    def tell(story):
+        return story.tell(lambda: story.push_some(ALL, 2), story.restart)
+
+    def has_old(server):
+        found, _, last = read(server, "old-0123456789")
+        assert (last, list(found.values())) == (300, list(range(301 - len(found), 301))) and len(found) >= KEPT
+
+    assert check_cuts(tmp_path, chance, tell, CUTS, files=old_files, also=has_old, SYNC="always") == 0
+
+
+def test_a_power_cut_behind_a_sync_that_failed_loses_nothing(tmp_path, chance):
+    assert check_cuts(tmp_path, chance, Story.tell_of_failures, CUTS, SYNC="always") == 0
+
+
+def test_a_power_cut_loses_a_second_and_a_half_at_most(tmp_path, chance):
+    assert check_cuts(tmp_path, chance, Story.tell_all, CUTS, grace_s=INTERVAL_S, SYNC="interval") == 0
+
+
+def test_a_power_cut_loses_something_without_syncs(tmp_path, chance):
+    """Or these tests were worthless."""
+    assert check_cuts(tmp_path, chance, Story.tell_all, CUTS, may_lose=True, SYNC="never") > 0
