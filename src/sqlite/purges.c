@@ -319,8 +319,9 @@ void purges_tidy(struct purges *purges, int64_t log_ms) {
         return;
     if (!purges->tidied_channel)
         purges->tidied_at = log_ms;
-    if (tidy_next(purges))
+    if (log_file_begin(purges->file) && tidy_next(purges) && log_file_commit(purges->file))
         return;
     purges->tidied_channel = 0;
     log_file_note_error(purges->file, "forgetting old purges");
+    log_file_roll_back(purges->file);
 }
