@@ -360,6 +360,7 @@ def cut_again(tmp_path, chance, promise, content, **settings):
     story.server.kill9()
     story.recorder.close()
     ((_, _, events, content),) = cuts(story.recorder.records(), content, chance, 1)
+    promise.refused_now = set()  # the first cut may have brought it back
     for _, event in events:
         promise.take(event, True)
     shutil.rmtree(story.directory)
