@@ -8,6 +8,7 @@ It notes what it sent and what it was told. Then, of each channel:
 """
 
 import copy
+import hashlib
 import json
 
 from http_client import Closed, request_bytes
@@ -121,8 +122,10 @@ class Script:
             self.client = None
 
     def next_update(self, size):
+        """No two are alike: where a page is written over one that differs in one bit, half of that looks like a flipped bit."""
         self.number += 1
-        return self.number, json.dumps({"n": self.number, "x": "x" * size})
+        digest = hashlib.sha256(b"%d" % self.number).hexdigest()
+        return self.number, json.dumps({"n": self.number, "x": (digest * (size // len(digest) + 1))[:size]})
 
     def push(self, ledger, count=1, size=10, headers=None, query=""):
         updates = [self.next_update(size) for _ in range(count)]
