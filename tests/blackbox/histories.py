@@ -12,8 +12,8 @@ there if its id is above it.
 - a purge raises the floor.
 
 check() looks at each reply by itself first, and then builds a graph of what must come before what: by the clock (an operation
-that ended before another began) and by the replies (who saw an update comes after its push; who did not, before). There is an
-order if and only if that graph has no cycle.
+that ended before another began) and by the replies (who saw an update comes after its push; who did not, before). If it has a
+cycle, there is no such order. (Of several purges that can have raised the floor, any may have been the first.)
 """
 
 from bisect import bisect_right

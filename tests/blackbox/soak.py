@@ -20,7 +20,6 @@ from swarm import StreamWire, Swarm
 MIB = 1 << 20
 IDLE_CHANNELS = 10_000
 AGAIN_S = 0.05
-SMALL = 10_000  # bytes: of larger updates the wakes are not timed
 
 
 class Client:
@@ -72,7 +71,6 @@ class Client:
         return 0
 
     def send(self, method, target, body=None, headers=None):
-        self.asked_at = time.monotonic()
         self.wire.send(request_bytes(method, target, body, headers))
 
 
@@ -91,24 +89,21 @@ class Pusher(Client):
     def act(self):
         is_followed = self.rng.random() < 0.7
         self.channel = self.rng.choice(self.soak.channels) if is_followed else f"/{self.soak.prefix}{self.rng.randrange(IDLE_CHANNELS)}"
-        self.is_small, headers = True, {}
+        headers = {}
         if self.rng.random() < 0.05:
             body = "\n".join(self.update(self.rng.randint(100, 500)) for _ in range(self.rng.randint(2, 50)))
             headers = {"Content-Type": "application/x-ndjson"}
         else:
-            size = self.size()
-            body, self.is_small = self.update(size), size <= SMALL
+            body = self.update(self.size())
         self.send("POST", self.channel, body, headers)
         if self.rng.random() < 0.005:
             self.hang_up()
 
     def update(self, size):
-        return json.dumps({"at": time.monotonic(), "pick": self.rng.randrange(4), "size": size, "x": "x" * size})
+        return json.dumps({"pick": self.rng.randrange(4), "x": "x" * size})
 
     def took(self, reply):
         self.soak.count("updates", int(reply.headers.get("x-updates", 1)))
-        if self.is_small:
-            self.soak.time("push", time.monotonic() - self.asked_at)
 
 
 class Follower(Client):
@@ -135,8 +130,7 @@ class Follower(Client):
             assert answer["ts"] == after + passed, f"a gap behind {after}: {answer['ts']}, {passed}"
         self.soak.count("missed", answer.get("missed", 0))
         self.soak.count("resets", "reset" in answer)
-        for update in updates:
-            self.soak.deliver(update, self.asked_at)
+        self.soak.count("delivered", len(updates))
         self.ts = answer["ts"]
 
 
@@ -166,8 +160,7 @@ class Gatherer(Follower):
 
     def took(self, reply):
         for channel, answer in reply.json()["channels"].items():
-            for update in answer.get("updates", ()):
-                self.soak.deliver(update, self.asked_at)
+            self.soak.count("delivered", len(answer.get("updates", ())))
             self.ts[channel] = answer.get("ts", self.ts[channel])
 
 
@@ -254,8 +247,7 @@ class Soak:
         self.channels = [server.channel() for _ in range(8)]
         server.channels.update(channel[1:] for channel in self.channels)
         self.prefix = server.channel()[1:9]
-        self.counts, self.times = {}, {"push": [], "wake": []}
-        self.is_over, self.is_disturbed = False, False
+        self.counts, self.is_over = {}, False
         self.swarm = Swarm()
         for kind, count in self.KINDS:
             for number in range(count):
@@ -270,17 +262,6 @@ class Soak:
 
     def count(self, what, by=1):
         self.counts[what] = self.counts.get(what, 0) + by
-
-    def time(self, what, seconds):
-        """Those around a restart are not counted."""
-        if not self.is_disturbed:
-            self.times[what].append(seconds)
-
-    def deliver(self, update, asked_at):
-        """A wake is timed of those who waited when the update was sent."""
-        self.count("delivered")
-        if update["size"] <= SMALL and update["at"] > asked_at:
-            self.time("wake", time.monotonic() - update["at"])
 
     def during(self, action):
         """Goes on while `action` runs in a thread."""
@@ -346,7 +327,3 @@ def worst_commit_s(samples):
         (b["commit_s"] - a["commit_s"]) / (b["commits"] - a["commits"]) for a, b in zip(samples, samples[1:]) if b["commits"] > a["commits"]
     ]
     return max(means, default=0)
-
-
-def quantile(values, share):
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0

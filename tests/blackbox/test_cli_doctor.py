@@ -34,13 +34,18 @@ def bad(findings):
     return [topic for topic, finding in findings.items() if not finding["ok"]]
 
 
+def seconds_in(finding, pattern):
+    """How long something took, as a finding says."""
+    return float(re.match(pattern, finding["text"])[1])
+
+
 def test_a_good_server(server):
     channel = server.channel()
     code, findings = doctor(server.url(channel))
     assert (code, list(findings)) == (WELL, TOPICS)
     assert "127.0.0.1" in findings["address"]["text"] and "32.0 MiB pass" in findings["body"]["text"]
-    assert re.search(r"it lasts 1\.[56] s", findings["idle poll"]["text"])
-    assert re.fullmatch(r"an update comes \d{1,3} ms after its push began", findings["stream"]["text"])
+    assert seconds_in(findings["idle poll"], r"it lasts (\d+\.\d) s, and is answered$") >= 1.5
+    assert re.fullmatch(r"an update comes \d+ ms after its push began", findings["stream"]["text"])
     assert findings["idle stream"]["text"].startswith("not cut for 1.5 s")
     assert server.get(channel).total == 0, "the user's channel is not touched"
 
@@ -61,7 +66,7 @@ def test_a_proxy_that_cuts_idle_polls(server):
     with Between(server, rule) as proxy:
         code, findings = doctor(proxy.url + "/x")
     assert (code, bad(findings)) == (BAD, ["idle poll"])
-    assert re.match(r"cut after 0\.[67] s: status 504", findings["idle poll"]["text"])
+    assert seconds_in(findings["idle poll"], r"cut after (\d+\.\d) s: status 504") >= 0.6
     assert "proxy_read_timeout" in findings["idle poll"]["advice"] and "timeout server" in findings["idle poll"]["advice"]
 
 

@@ -9,6 +9,8 @@ sqlite, memory or redis, and SOAK_RATE how many pushes there are a second.
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from longline_server import PATIENCE_S, REPOSITORY, SLOW, wait_until
 from redis_server import DURABLE
-from soak import MIB, Soak, growth, may_grow, quantile, sample, series_of, worst_commit_s
+from soak import MIB, Soak, growth, may_grow, sample, series_of, worst_commit_s
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", 0))
 PROVIDER = os.environ.get("SOAK_PROVIDER", "sqlite")
@@ -32,6 +34,7 @@ FAULTS = {
     "memory": ("kill9", "restart"),  # it does not upgrade
     "redis": ("kill9", "restart", "upgrade", "upgrade", "upgrade"),
 }
+PROBE = Path(__file__).with_name("soak_probe.py")
 WATCHED = ("memory", "descriptors", "threads", "file", "log")
 
 
@@ -81,10 +84,12 @@ class Part:
                 self.disturb(fault)
             lives_from = time.monotonic()
             now, end = lives_from, max(began + self.seconds, lives_from + 1)
+            probe = subprocess.Popen([sys.executable, "-B", PROBE, str(self.server.port), str(end - now)], stdout=subprocess.PIPE)
             while now < end:
                 self.soak.run_until(min(now + SAMPLE_S, end))
                 self.samples.append(sample(self.server, self.redis))
                 now = time.monotonic()
+            self.soak.during(lambda: setattr(self, "probed", json.loads(probe.communicate(timeout=2 * PATIENCE_S)[0])))
         self.cpu_share = self.samples[-1]["cpu"] / (time.monotonic() - lives_from)
         self.measured = [s for s in self.samples if s["at"] >= began + MEASURED_FROM * self.seconds]
         # All clients have gone.
@@ -98,25 +103,18 @@ class Part:
             else:
                 getattr(self.server, fault)()
 
-        self.soak.is_disturbed = True
         self.soak.during(act)
-        self.soak.run_until(time.monotonic() + min(2, self.seconds * 0.02))
-        self.soak.is_disturbed = False
         self.soak.count(fault)
 
     def result(self):
-        times = self.soak.times
         is_long = self.seconds >= JUDGED_S and not SLOW
         return {
             "date": time.strftime("%Y-%m-%d"),
             "provider": PROVIDER,
             "minutes": round(self.seconds / 60, 1),
             **self.soak.counts,
-            "worst_push_ms": round(1000 * max(times["push"]), 1),
-            "p99_push_ms": round(1000 * quantile(times["push"], 0.99), 1),
-            "worst_wake_ms": round(1000 * max(times["wake"]), 1),
-            "p99_wake_ms": round(1000 * quantile(times["wake"], 0.99), 1),
-            "worst_commit_ms": round(1000 * worst_commit_s(self.samples), 1),
+            **self.probed,
+            "commit_worst_ms": round(1000 * worst_commit_s(self.samples), 1),
             "cpu_percent": round(100 * self.cpu_share, 1),
             "rss_max": max(s["rss"] for s in self.samples),
             **{what: round(series_of(what, self.samples)[-1]) for what in WATCHED},
@@ -133,7 +131,7 @@ def together(path):
     """What all parts of this provider in the file add up to."""
     parts = [part for line in path.read_text().splitlines() if (part := json.loads(line))["provider"] == PROVIDER]
     sums = {what: sum(part.get(what, 0) for part in parts) for what in ("minutes", "updates", "delivered", "kill9", "restart", "upgrade")}
-    worst = {what: max(part[what] for part in parts) for what in ("worst_push_ms", "worst_wake_ms", "worst_commit_ms")}
+    worst = {what: max(part[what] for part in parts) for what in ("push_worst_ms", "wake_worst_ms", "commit_worst_ms")}
     return f"{PROVIDER}, {len(parts)} parts: " + ", ".join(f"{what} {value:g}" for what, value in {**sums, **worst}.items())
 
 
