@@ -199,9 +199,12 @@ void fake_answer_append(enum store_error error) {
     struct slice name = {append->name, append->name_len};
     assert_int_equal(append->hash, hash_of(name));
     append->error = error;
-    if (!error)
-        for (uint32_t i = 0; i < append->count; i++)
+    for (uint32_t i = 0; !error && i < append->count; i++) {
+        if (store_append_is_stored(append, i))
             store_update(find(name), append->updates[i]);
+        else
+            append->updates[i]->ts = append->deliveries[i].same_as;
+    }
     append->op.done(&append->op);
 }
 

@@ -119,11 +119,14 @@ static void test_limits(void **state) {
     assert_int_equal(parse_many(16, 200), FILTER_OK);
     assert_int_equal(parse_many(17, 200), FILTER_TOO_LARGE);
     assert_int_equal(parse_many(1, 8000), FILTER_TOO_LARGE);
+    assert_int_equal(parse_many(600, 3000), FILTER_TOO_LARGE);
     assert_int_equal(parse_many(500, 4000), FILTER_TOO_LARGE);
 }
 
 static void test_costly_ones_are_refused(void **state) {
     (void)state;
+    check_parse("body.a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p:x", FILTER_OK);
+    check_parse("body.a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q:x", FILTER_TOO_LARGE);
     char text[FILTER_MAX_BYTES] = "body.a:x";
     for (int reads = 1; reads < FILTER_MAX_READS; reads++)
         strcat(text, "|*x*");

@@ -194,6 +194,27 @@ static void test_batch_while_loading(void **state) {
     assert_int_equal(waiters[3].answers, 0);
 }
 
+/* The store has found those of odd number to have come before. */
+static void push_again(uint32_t count) {
+    struct store_append *append = push_batch("a", count);
+    append->deliveries = calloc(count, sizeof *append->deliveries);
+    for (uint32_t i = 0; i < count; i += 2)
+        append->deliveries[i] = (struct delivery){.is_once = true, .same_as = 1};
+    fake_answer_append(STORE_OK);
+    run_wakes();
+}
+
+static void test_what_came_before_wakes_nobody(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 2);
+    wait_for(0, "a", 2);
+    push_again(1);
+    assert_int_equal(waiters[0].answers, 0);
+    push_again(3);
+    check_answer(&waiters[0], 3, 3, 3, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_push),
@@ -206,6 +227,7 @@ int main(void) {
         INBOX_TEST(test_batch_wakes),
         INBOX_TEST(test_failed_batch),
         INBOX_TEST(test_batch_while_loading),
+        INBOX_TEST(test_what_came_before_wakes_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

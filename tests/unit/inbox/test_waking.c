@@ -191,12 +191,28 @@ static void test_resets_in_slices(void **state) {
     assert_int_equal(counters.polls_parked, 0);
 }
 
+static void test_what_expires_as_it_comes(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    wait_for(0, "a", 1);
+    push_durable("a", 1);
+    fake.now_ms += options.ttl_ms + 1;
+    run_wakes();
+    check_answer(&waiters[0], 2, 2, 2, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        INBOX_TEST(test_shared_answer),    INBOX_TEST(test_slices),
-        INBOX_TEST(test_loads_in_slices),  INBOX_TEST(test_failures_in_slices),
-        INBOX_TEST(test_resets_in_slices), INBOX_TEST(test_slices_are_fair),
-        INBOX_TEST(test_between_slices),   INBOX_TEST(test_burst_beyond_the_bound),
+        INBOX_TEST(test_shared_answer),
+        INBOX_TEST(test_slices),
+        INBOX_TEST(test_loads_in_slices),
+        INBOX_TEST(test_failures_in_slices),
+        INBOX_TEST(test_resets_in_slices),
+        INBOX_TEST(test_slices_are_fair),
+        INBOX_TEST(test_between_slices),
+        INBOX_TEST(test_burst_beyond_the_bound),
+        INBOX_TEST(test_what_expires_as_it_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
