@@ -102,6 +102,28 @@ static void test_links(void **state) {
     check_seen("a", "[1] [2] | [4] [5]");
 }
 
+/* Of the pushes that are stored together, and of consumers. */
+static void check_only_one_fails(void) {
+    struct store_append *a = append_new(SLICE("a"), SLICE("[6]"));
+    struct store_append *b = append_new(SLICE("b"), SLICE("[7]"));
+    struct store_cursors *cursors = calloc(1, sizeof *cursors + 1);
+    struct list batch;
+    list_init(&batch);
+    list_append(&batch, &a->op.link);
+    list_append(&batch, &b->op.link);
+    update_log_append(the_log, &batch);
+    assert_true(a->error && !b->error && b->only->ts == 7);
+    append_free(a);
+    append_free(b);
+    cursors->action = CURSORS_LOAD;
+    cursors->hash = hash_of(SLICE("a"));
+    cursors->name_len = 1;
+    cursors->name[0] = 'a';
+    update_log_cursors(the_log, cursors);
+    assert_true(cursors->error);
+    free(cursors);
+}
+
 static void test_channel(void **state) {
     (void)state;
     reopen_with("UPDATE channel SET total = 9 WHERE id = 1");
@@ -113,6 +135,7 @@ static void test_channel(void **state) {
     read_free(read);
     assert_int_equal(push("a"), 0);
     assert_int_equal(push("b"), 6);
+    check_only_one_fails();
     reopen();
     assert_int_equal(push("a"), 6);
 }
