@@ -1,7 +1,9 @@
 """Canaries: secrets, keys and bodies that must stand nowhere but where they were sent, whatever happens to the requests that hold them."""
 
 import json
+import re
 import secrets
+import signal
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,18 @@ def poll(cage, name):
     cage.ask("POST", f"/-/poll?where=body.a:{cage.canary('where')}", json.dumps({name: 0, "other": 0}), JSON)
 
 
+def stream(cage, name):
+    """Streams of each kind: one that begins, one that is refused, and one that another program takes over."""
+    canary = cage.canary("event")
+    for query in ("feed=sse", "feed=lines", f"feed={canary}", f"feed=lines&where=body.a:{cage.canary('where')}", f"feed=sse&as={cage.canary('consumer')}"):
+        with cage.server.client() as connection:
+            connection.send(request_bytes("GET", f"/{name}?{query}", None, {"Last-Event-ID": canary, "X-Canary": cage.canary("header")}))
+            connection.sock.recv(4096)
+    connection = cage.server.client()
+    connection.send(request_bytes("GET", f"/{name}?ts=now&feed=sse", None, {"X-Canary": cage.canary("header")}))
+    return connection
+
+
 def be_refused(cage, name):
     canary = cage.canary("refused")
     cage.ask("POST", f"/{name}/{canary}", canary + "x" * 100_000, JSON)  # 413
@@ -120,6 +134,11 @@ def test_no_canary_leaves_its_cage(cage):
     for name in cage.names():
         push(cage, name)
         poll(cage, name)
+    streams = [stream(cage, name) for name in cage.names()]
+    cage.server.send_signal(signal.SIGUSR2)
+    wait_until(lambda: re.search(r'( |")upgraded[ "]', cage.server.log()), "another program")
+    for name in cage.names():
+        push(cage, name)
         late.append(be_refused(cage, name))
     for connection in late:
         assert cage.note(connection.read_reply()).status == 408
@@ -127,14 +146,15 @@ def test_no_canary_leaves_its_cage(cage):
     assert set(cage.errors) >= {400, 403, 404, 405, 408, 413, 414, 417, 429, 431, 501}
     waiting = cage.server.client()
     waiting.send(request_bytes("GET", f"/{cage.read}?ts=now&sleep=30"))
-    wait_until(lambda: b"longline_polls_parked 1" in cage.ask("GET", "/-/metrics").body, "a poll that waits")
+    wait_until(lambda: b"longline_polls_parked 4\n" in cage.ask("GET", "/-/metrics").body, "a poll that waits, and the streams of the names that read")
 
     places = {f"a reply of {status}": b"".join(replies) for status, replies in cage.errors.items()}
     places |= {page: cage.ask("GET", page).body for page in ("/-/metrics", "/-/health")}
     process = Path(f"/proc/{cage.server.pid}")
     places |= {str(path): path.read_bytes() for path in [process / "cmdline", *process.glob("task/*/comm")]}
     held = json.dumps(redis_names(cage.redis)) if cage.redis else ""
-    waiting.close()
+    for connection in (waiting, *streams):
+        connection.close()
     cage.server.stop()
     places |= {"stderr": cage.server.log().encode(), "stdout": cage.stdout_path.read_bytes()}
     assert b"push refused" in places["stderr"] and places["stdout"] == b""

@@ -2,6 +2,8 @@
 
 import json
 import re
+import statistics
+import time
 
 import pytest
 
@@ -247,6 +249,43 @@ def test_an_empty_channel_is_as_an_unknown_one(server):
         replies = [server.get(target) for target in targets]
         told.append([(names(reply), reply.status, re.sub(r'"epoch":"\w+"', "", reply.text)) for reply in replies])
     assert told[0] == told[1]
+
+
+def medians(server, targets, rounds=1500):
+    """How long a GET of each takes, in µs, asked in turn."""
+    times = [[] for _ in targets]
+    with server.client() as client:
+        for _ in range(rounds):
+            for target, own in zip(targets, times):
+                began = time.perf_counter_ns()
+                client.get(target)
+                own.append(time.perf_counter_ns() - began)
+    return [statistics.median(own) / 1000 for own in times]
+
+
+def keys_of(server, is_known):
+    keys = {key[0]: "/" + key for key in new_keys()}
+    server.channels.update(key[1:] for key in keys.values())
+    if is_known:
+        server.push(keys["w"], '{"n":1}')
+    return keys
+
+
+@pytest.mark.providers("memory")  # the only one whose reads do not wait for another thread, which takes as long as it takes
+def test_time_tells_nothing_of_a_channel(server):
+    """Neither whether there is one, to those who may not read it, nor how much of a name is right."""
+    known, unknown, read = keys_of(server, True), keys_of(server, False), keys_of(server, False)
+    server.get(read["v"])
+    name = "/" + known["r"][1:]
+    first, last = name[:3] + ("b" if name[3] == "a" else "a") + name[4:], name[:-1] + ("b" if name[-1] == "a" else "a")
+    pairs = {"a missing right": (known["w"], unknown["w"]), "empty": (read["v"], unknown["v"]), "nearly right": (first, last)}
+    for what, targets in pairs.items():
+        for _ in range(3):  # another program may have come between
+            one, other = medians(server, targets)
+            print(f"{what}: {one:.1f} and {other:.1f} µs")
+            if abs(one - other) < 0.05 * one:
+                break
+        assert abs(one - other) < 0.05 * one, what
 
 
 def test_a_missing_right_needs_no_store(start, redis):
