@@ -39,7 +39,7 @@ need() {
 }
 
 BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev "libllhttp-dev|node-llhttp" libsqlite3-dev
-    libsodium-dev libxxhash-dev libhiredis-dev libssl-dev liburing-dev libcurl4-openssl-dev zlib1g-dev)
+    libsodium-dev libxxhash-dev libhiredis-dev libssl-dev liburing-dev libcurl4-openssl-dev zlib1g-dev libseccomp-dev)
 # The same versions on every Debian, or they disagree about the same source.
 CLANG_FORMAT=clang-format-19
 CLANG_TIDY=clang-tidy-19

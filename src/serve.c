@@ -2,6 +2,7 @@
 #include "api/api.h"
 #include "api/body.h"
 #include "api/report.h"
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/log.h"
@@ -12,6 +13,7 @@
 #include "http/server.h"
 #include "process/activation.h"
 #include "process/notify.h"
+#include "process/sandbox.h"
 #include "process/successor.h"
 #include "redis/options.h"
 #include "redis/store.h"
@@ -24,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 enum {
     OWN_BYTES = 12 << 20,
@@ -317,9 +320,31 @@ static bool find_sockets(char *error, size_t error_size) {
     return activation_take(app.sockets, &app.socket_count, error, error_size);
 }
 
+/* What it uses from here on, in folders where files come and go. */
+static void restrict_files(const struct config *config) {
+    struct slice list = slice_of(config->listen), address;
+    char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
+    sandbox_begin(app.state_fd >= 0, config->data_provider == PROVIDER_REDIS);
+    sandbox_allow_folder_of(successor_path(), SANDBOX_RUN);
+    if (config->data_provider == PROVIDER_SQLITE)
+        sandbox_allow_folder_of(config->data_path, SANDBOX_WRITE);
+    sandbox_allow_folder_of(config->redis_tls_ca, SANDBOX_READ);
+    while (slice_cut(&list, ',', &address)) {
+        struct slice unix_path = address_unix_path(address);
+        if (unix_path.len && (size_t)snprintf(path, sizeof path, "%.*s", (int)unix_path.len,
+                                              unix_path.data) < sizeof path)
+            sandbox_allow_folder_of(path, SANDBOX_BIND);
+    }
+    sandbox_restrict_files();
+}
+
 /* Runs it until it has stopped. */
 static int serve(uv_loop_t *loop) {
     loop_memory_started();
+    if (app.config.sandbox)
+        sandbox_restrict_calls();
+    if (app.state_fd < 0)
+        sandbox_log();
     if (app.state_fd >= 0)
         upgrade_finish(&app.state, app.state_fd);
     successor_settle();
@@ -351,6 +376,10 @@ static int start_and_serve(int argc, char **argv) {
     log_init(app.config.log_level, app.config.log_json);
     report_init();
     body_is_json_strict = app.config.strict_json;
+    if (!app.config.core_dumps)
+        sandbox_forbid_core_dumps();
+    if (app.config.sandbox)
+        restrict_files(&app.config);
     loop_memory_init();
     uv_loop_t *loop = uv_default_loop();
     if (!loop)

@@ -77,6 +77,11 @@ static const struct setting settings[] = {
                    "limit allows."),
     CHOICE_SETTING("IO_URING", io_uring, "on", "off=false=no=0 on=true=yes=1",
                    "Send replies with io_uring where the kernel allows it: on or off."),
+    CHOICE_SETTING("SANDBOX", sandbox, "on", "off=false=no=0 on=true=yes=1",
+                   "Give up what the server does not need, where the kernel allows it: system "
+                   "calls (seccomp), files and connections (Landlock): on or off."),
+    CHOICE_SETTING("CORE_DUMPS", core_dumps, "off", "off=false=no=0 on=true=yes=1",
+                   "Let a crash leave a core dump, which holds addresses and updates: on or off."),
     NUMBER_SETTING("REQUEST_TIMEOUT", request_timeout, "60", 1, 3600,
                    "Seconds for a whole request to arrive (then 408), and for a stalled reply to "
                    "make progress."),

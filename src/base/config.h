@@ -31,6 +31,8 @@ struct config {
     int purge;                /* bool */
     int64_t max_connections;  /* 0: from the limit on descriptors */
     int io_uring;             /* bool */
+    int sandbox;              /* bool */
+    int core_dumps;           /* bool */
     int64_t request_timeout;  /* seconds */
     int64_t idle_timeout;     /* seconds */
     int64_t poll_max;         /* seconds */

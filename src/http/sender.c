@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 struct send {
     void *owner;
@@ -94,11 +96,30 @@ void sender_flush(struct sender *sender) {
         send_queued(sender);
 }
 
+/* Debian 12's liburing has not all of it. */
+static int register_with(const struct io_uring *ring, unsigned what, void *argument,
+                         unsigned count) {
+    return syscall(SYS_io_uring_register, ring->ring_fd, what, argument, count) < 0 ? -errno : 0;
+}
+
+/* Whoever gets into the process finds a ring that only sends. */
+static int restrict_ring(struct io_uring *ring) {
+    struct io_uring_restriction only = {.opcode = IORING_RESTRICTION_SQE_OP,
+                                        .sqe_op = IORING_OP_SEND};
+    int error = register_with(ring, IORING_REGISTER_RESTRICTIONS, &only, 1);
+    error = error ? error : register_with(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (error)
+        io_uring_queue_exit(ring);
+    return error;
+}
+
 /* Linux 6.1 and later spare us what several threads at one ring would need. */
 static int open_ring(struct io_uring *ring) {
-    int error = io_uring_queue_init(SENDER_MAX_REPLIES, ring,
-                                    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
-    return error == -EINVAL ? io_uring_queue_init(SENDER_MAX_REPLIES, ring, 0) : error;
+    unsigned alone = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    int error = io_uring_queue_init(SENDER_MAX_REPLIES, ring, IORING_SETUP_R_DISABLED | alone);
+    if (error == -EINVAL)
+        error = io_uring_queue_init(SENDER_MAX_REPLIES, ring, IORING_SETUP_R_DISABLED);
+    return error ? error : restrict_ring(ring);
 }
 
 struct sender *sender_new(sender_done *done) {

@@ -1,5 +1,6 @@
 #include "process/successor.h"
 #include "base/log.h"
+#include "process/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -229,12 +230,13 @@ void successor_cancel(void) {
 /* --- Becoming it ------------------------------------------------------------------------------ */
 
 int successor_make_state(void) {
-    return memfd_create("longline-handover", MFD_CLOEXEC);
+    return sandbox_memory_file("longline-handover");
 }
 
 /* Whether `previous` is told: the program that runs now. */
 static bool tell(int state, int previous) {
     char text[PATH_MAX + 32];
+    sandbox_hand_over();
     snprintf(text, sizeof text, "%d %d %s", state, previous, self.path);
     fcntl(state, F_SETFD, 0);
     if (previous >= 0)

@@ -94,12 +94,14 @@ def start(tmp_path):
 
 @pytest.fixture
 def start_replaceable(start, tmp_path):
-    """Like start(), with a program that is a file of its own: server.replace(script) replaces that."""
+    """Like start(), with a program that is a file of its own: server.replace(script) replaces that.
+
+    The sandbox would not let the server run a shell, so it is off."""
 
     def start_it(**settings):
         path = tmp_path / "longline"
         os.symlink(BINARY, path)
-        server = start(binary=path, **settings)
+        server = start(binary=path, SANDBOX="off", **settings)
 
         def replace(script, mode=0o755):
             """By a shell script, in which $LONGLINE is the present program."""
