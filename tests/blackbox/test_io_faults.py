@@ -78,7 +78,7 @@ def test_a_call_that_fails(start, tmp_path, kind):
     scenario = kind(start, tmp_path)
     scenario.may_fail = True
     tried = chosen(scenario)
-    refused = sum(refused for refused in map(lambda case: attempt(scenario, *case), tried))
+    refused = sum(attempt(scenario, *case) for case in tried)
     print(f"{kind.__name__}: {len(tried)} faults, {refused} requests refused")
 
 
