@@ -97,7 +97,8 @@ static bool set_sync(struct log_file *file, int sync) {
 
 /* Only a sync that is asked for needs to know what became of the one before. */
 static bool make_sure(struct log_file *file, int sync) {
-    if ((sync != SYNC_ALWAYS && file->sync != SYNC_ALWAYS) || log_tail_secure(&file->tail))
+    bool must_be_sure = sync == SYNC_ALWAYS || file->sync == SYNC_ALWAYS;
+    if (log_tail_is_known(&file->tail) && (!must_be_sure || log_tail_secure(&file->tail)))
         return true;
     file->reason = file->tail.trouble;
     return false;

@@ -23,15 +23,18 @@ static sqlite3_file *log_of(const struct log_tail *tail) {
     return status == SQLITE_OK && file && file->pMethods ? file : NULL;
 }
 
-/* Reads the log's header. If that is another log than it was, there is nothing in it yet; false if
- * there is none. */
-static bool look_at_header(struct log_tail *tail, sqlite3_file *file, unsigned char *header) {
-    bool has_header = file->pMethods->xRead(file, header, WAL_HEADER_BYTES, 0) == SQLITE_OK;
-    if (!has_header || memcmp(tail->end.salts, header + WAL_SALTS, WAL_SALTS_BYTES) != 0)
+/* Reads the log's header. If it is empty, or another log than it was, there is nothing in it yet. An
+ * SQLite result: that it cannot be read says nothing of what is in it. */
+static int look_at_header(struct log_tail *tail, sqlite3_file *file, unsigned char *header) {
+    int status = file->pMethods->xRead(file, header, WAL_HEADER_BYTES, 0);
+    bool is_empty = status == SQLITE_IOERR_SHORT_READ;
+    if (status != SQLITE_OK && !is_empty)
+        return status;
+    if (is_empty || memcmp(tail->end.salts, header + WAL_SALTS, WAL_SALTS_BYTES) != 0)
         tail->end.frames = tail->durable = 0;
-    if (has_header)
+    if (!is_empty)
         memcpy(tail->end.salts, header + WAL_SALTS, WAL_SALTS_BYTES);
-    return has_header;
+    return SQLITE_OK;
 }
 
 static int64_t page_bytes(const unsigned char *header) {
@@ -43,11 +46,26 @@ static int64_t page_bytes(const unsigned char *header) {
 void log_tail_committed(struct log_tail *tail, int64_t frames, bool is_synced) {
     unsigned char header[WAL_HEADER_BYTES];
     sqlite3_file *file = log_of(tail);
-    if (!file || !look_at_header(tail, file, header))
+    if (!file)
         return;
+    tail->is_unknown = look_at_header(tail, file, header) != SQLITE_OK;
     tail->end.frames = frames;
     if (is_synced)
         tail->durable = frames;
+}
+
+bool log_tail_is_known(struct log_tail *tail) {
+    if (!tail->is_unknown)
+        return true;
+    unsigned char header[WAL_HEADER_BYTES];
+    sqlite3_file *file = log_of(tail);
+    int status = file ? file->pMethods->xRead(file, header, WAL_HEADER_BYTES, 0) : SQLITE_OK;
+    tail->is_unknown = status != SQLITE_OK;
+    if (tail->is_unknown)
+        tail->trouble = sqlite3_errstr(status);
+    else if (file)
+        memcpy(tail->end.salts, header + WAL_SALTS, WAL_SALTS_BYTES);
+    return !tail->is_unknown;
 }
 
 void log_tail_failed(struct log_tail *tail) {
@@ -61,9 +79,11 @@ void log_tail_cut(struct log_tail *tail) {
     unsigned char header[WAL_HEADER_BYTES];
     sqlite3_file *file = log_of(tail);
     sqlite3_int64 size = 0, end = 0;
-    if (!tail->must_be_cut || !file || file->pMethods->xFileSize(file, &size) != SQLITE_OK)
+    if (!tail->must_be_cut || !file || !log_tail_is_known(tail) ||
+        file->pMethods->xFileSize(file, &size) != SQLITE_OK ||
+        look_at_header(tail, file, header) != SQLITE_OK)
         return;
-    if (look_at_header(tail, file, header) && tail->end.frames)
+    if (tail->end.frames)
         end = wal_frame_offset(tail->end.frames, (size_t)page_bytes(header));
     bool is_cut = size <= end || file->pMethods->xTruncate(file, end) == SQLITE_OK;
     if (!is_cut)
@@ -123,10 +143,11 @@ static int read_sum(const struct log_tail *tail, sqlite3_file *file, const unsig
 static int write_rest_again(struct log_tail *tail, sqlite3_file *file) {
     unsigned char header[WAL_HEADER_BYTES];
     struct wal_sum sum;
-    if (!look_at_header(tail, file, header) || tail->durable == tail->end.frames)
-        return SQLITE_OK;
+    int status = look_at_header(tail, file, header);
+    if (status != SQLITE_OK || tail->durable == tail->end.frames)
+        return status;
     unsigned char *frame = malloc(WAL_FRAME_HEADER_BYTES + (size_t)page_bytes(header));
-    int status = frame ? read_sum(tail, file, header, &sum) : SQLITE_NOMEM;
+    status = frame ? read_sum(tail, file, header, &sum) : SQLITE_NOMEM;
     if (status == SQLITE_OK && !tail->durable)
         status = file->pMethods->xWrite(file, header, sizeof header, 0);
     for (int64_t i = tail->durable; status == SQLITE_OK && i < tail->end.frames; i++)

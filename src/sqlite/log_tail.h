@@ -24,6 +24,7 @@ struct log_tail {
     int64_t durable;     /* frames that a sync has covered */
     bool is_in_doubt;    /* nothing may be committed that must be durable */
     bool must_be_cut;    /* a commit has failed */
+    bool is_unknown;     /* the header could not be read behind the last commit: which log it is */
     bool is_left;        /* by the program before this one, which has not synced all of it */
     const char *trouble; /* why it stays in doubt; NULL: it was not tried */
 };
@@ -37,6 +38,8 @@ void log_tail_is_left(struct log_tail *tail);
 
 /* The log has `frames` by a commit. */
 void log_tail_committed(struct log_tail *tail, int64_t frames, bool is_synced);
+/* Whether it is known where the log ends: until then, nothing may be committed. */
+bool log_tail_is_known(struct log_tail *tail);
 /* A commit has failed: log_tail_cut() must follow when it is rolled back. */
 void log_tail_failed(struct log_tail *tail);
 void log_tail_cut(struct log_tail *tail);

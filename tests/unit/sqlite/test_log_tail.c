@@ -3,6 +3,7 @@
 
 #include "sqlite/wal_format.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,6 +20,15 @@ ssize_t pwrite64(int fd, const void *data, size_t len, off64_t offset) {
         offset < first_write)
         first_write = offset;
     return syscall(SYS_pwrite64, fd, data, len, offset);
+}
+
+static bool fails_header; /* it cannot be read */
+
+ssize_t pread64(int fd, void *data, size_t len, off64_t offset) {
+    if (!fails_header || len != WAL_HEADER_BYTES || offset)
+        return syscall(SYS_pread64, fd, data, len, offset);
+    errno = EIO;
+    return -1;
 }
 
 static off_t wal_bytes(void) {
@@ -147,6 +157,31 @@ static void test_what_a_crash_has_left_is_written_again(void **state) {
     check_read("a", 0, 10, 2, 1, 2);
 }
 
+/* Whose header cannot be read: nobody may take it for another log, and cut it. */
+static void test_a_header_that_cannot_be_read(void **state) {
+    (void)state;
+    open_synced();
+    assert_int_equal(push("a"), 1);
+    off_t bytes = wal_bytes();
+    fails_header = true;
+    assert_int_equal(push("a"), 2);
+    assert_int_equal(push("a"), 0);
+    failing_sync = "-wal";
+    assert_int_equal(push("a"), 0);
+    failing_sync = NULL;
+    assert_true(wal_bytes() > bytes);
+    fails_header = false;
+    assert_int_equal(push("a"), 3);
+    fails_header = true;
+    failing_sync = "-wal";
+    assert_int_equal(push("a"), 0);
+    failing_sync = NULL;
+    fails_header = false;
+    assert_int_equal(push("a"), 4);
+    crash();
+    check_read("a", 0, 10, 4, 1, 4);
+}
+
 /* Where it cannot be synced, it is read, and nothing is stored. */
 static void test_a_start_on_a_disk_that_cannot_sync(void **state) {
     (void)state;
@@ -170,6 +205,7 @@ int main(void) {
         LOG_TEST(test_what_no_sync_has_covered_is_written_again),
         LOG_TEST(test_what_cannot_be_read_again_is_not_trusted),
         LOG_TEST(test_what_a_crash_has_left_is_written_again),
+        LOG_TEST(test_a_header_that_cannot_be_read),
         LOG_TEST(test_a_start_on_a_disk_that_cannot_sync),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
