@@ -23,8 +23,8 @@ static sqlite3_file *log_of(const struct log_tail *tail) {
     return status == SQLITE_OK && file && file->pMethods ? file : NULL;
 }
 
-/* Reads the log's header. If it is empty, or another log than it was, there is nothing in it yet. An
- * SQLite result: that it cannot be read says nothing of what is in it. */
+/* Reads the log's header. If it is empty, or another log than it was, there is nothing in it yet.
+ * An SQLite result: that it cannot be read says nothing of what is in it. */
 static int look_at_header(struct log_tail *tail, sqlite3_file *file, unsigned char *header) {
     int status = file->pMethods->xRead(file, header, WAL_HEADER_BYTES, 0);
     bool is_empty = status == SQLITE_IOERR_SHORT_READ;
