@@ -15,5 +15,5 @@
 bool coded_is_kept(struct slice headers, size_t body_len, size_t plain_len);
 
 /* Writes the plain bytes of update_raw() to `plain`, which is empty. False when they are the same,
- * or memory is out. */
+ * or memory is out: then `plain` has failed. */
 bool coded_undo(const struct update *update, struct buf *plain);

@@ -275,7 +275,7 @@ int courier_run(const struct courier *courier, const struct options *options) {
     struct feed_options feed_options = {.start = FEED_NOW, .is_full = true};
     char error[256];
     if (!read_options(&round, options, &feed_options, error, sizeof error))
-        return options_complain(EX_USAGE, "%s", error);
+        return link_complain(error);
     int code = open_state(&round, options);
     if (code != EX_OK)
         return code;

@@ -284,7 +284,7 @@ int doctor_run(int argc, char **argv) {
     if (!wrong && options.sleep && !options_seconds(options.sleep, IDLE_MS / 1000, &doctor.idle_ms))
         wrong = "--sleep is a number of seconds up to 60";
     if (wrong)
-        return options_complain(EX_USAGE, "%s", wrong);
+        return link_complain(wrong);
     stop_init(true);
     probe_init(&doctor.probe, options.words[0]);
     findings_init(&doctor.findings, options.json);

@@ -138,7 +138,7 @@ static int run(struct forward *forward, const struct options *options) {
     };
     const char *wrong = link_parse_target(forward->url, &forward->target);
     if (wrong)
-        return options_complain(EX_USAGE, "%s", wrong);
+        return link_complain(wrong);
     if (options->timeout && !options_seconds(options->timeout, TIMEOUT_MAX_S, &forward->timeout_ms))
         return options_complain(EX_USAGE, "--timeout is a number of seconds up to 3600");
     forward->exchange = exchange_new();

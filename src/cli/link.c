@@ -1,10 +1,12 @@
 #include "cli/link.h"
 #include "cli/curl.h"
+#include "cli/options.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
-#define NO_MEMORY "out of memory"
+static const char no_memory[] = "out of memory";
 #define CHAT "/-/chat"
 
 static bool is_web(CURLU *url) {
@@ -15,10 +17,15 @@ static bool is_web(CURLU *url) {
     return is;
 }
 
-static CURLU *parse(const char *text) {
+/* NULL when it is no address of a web server, or `*wrong` is set: memory is out. */
+static CURLU *parse(const char *text, const char **wrong) {
     CURLU *url = curl_url();
-    if (url && curl_url_set(url, CURLUPART_URL, text, CURLU_PATH_AS_IS) == CURLUE_OK && is_web(url))
+    CURLUcode code =
+        url ? curl_url_set(url, CURLUPART_URL, text, CURLU_PATH_AS_IS) : CURLUE_OUT_OF_MEMORY;
+    if (code == CURLUE_OK && is_web(url))
         return url;
+    if (code == CURLUE_OUT_OF_MEMORY)
+        *wrong = no_memory;
     curl_url_cleanup(url);
     return NULL;
 }
@@ -40,7 +47,7 @@ static const char *leave_page(char *text) {
         return "URL has a ? or # in its name: they are %3F and %23";
     char *copy = strdup(text);
     if (!copy)
-        return NO_MEMORY;
+        return no_memory;
     memmove(text + base_len, name, name_len);
     memcpy(text + base_len + name_len, copy + path_len, query_len);
     text[base_len + name_len + query_len] = '\0';
@@ -48,14 +55,18 @@ static const char *leave_page(char *text) {
     return NULL;
 }
 
+int link_complain(const char *wrong) {
+    return options_complain(strcmp(wrong, no_memory) == 0 ? EX_OSERR : EX_USAGE, "%s", wrong);
+}
+
 const char *link_read_channel(char *text) {
     const char *wrong = leave_page(text);
     if (wrong)
         return wrong;
-    CURLU *url = parse(text);
+    CURLU *url = parse(text, &wrong);
     char *path = NULL;
     if (!url)
-        return "URL is the address of a channel: http://… or https://…";
+        return wrong ? wrong : "URL is the address of a channel: http://… or https://…";
     curl_url_get(url, CURLUPART_PATH, &path, 0);
     bool is_channel = path && strspn(path, "/") < strlen(path);
     curl_free(path);
@@ -78,7 +89,8 @@ const char *link_redirect_hint(const char *url, int status) {
 }
 
 void link_write_identity(const char *text, struct buf *out) {
-    CURLU *url = parse(text);
+    const char *wrong = NULL;
+    CURLU *url = parse(text, &wrong);
     char *whole = NULL, *host = NULL;
     if (url && curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
         for (char *c = host; *c; c++)
@@ -120,16 +132,17 @@ static char *part_of(CURLU *url, CURLUPart part) {
 
 const char *link_parse_target(const char *text, struct link_target *target) {
     *target = (struct link_target){0};
-    CURLU *url = parse(text);
+    const char *wrong = NULL;
+    CURLU *url = parse(text, &wrong);
     if (!url)
-        return "TARGET is the address of a web server: http://localhost:8080/hooks";
+        return wrong ? wrong : "TARGET is the address of a web server: http://localhost:8080/hooks";
     target->path = part_of(url, CURLUPART_PATH);
     target->query = part_of(url, CURLUPART_QUERY);
     target->is_plain = strncasecmp(text, "https:", 6) != 0;
     curl_url_cleanup(url);
     if (!target->path || !target->query) {
         link_target_deinit(target);
-        return NO_MEMORY;
+        return no_memory;
     }
     return NULL;
 }

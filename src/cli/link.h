@@ -14,6 +14,9 @@
  */
 const char *link_read_channel(char *url);
 
+/* Prints what is wrong with an address, as one line; the exit code. */
+int link_complain(const char *wrong);
+
 /* Writes the channel's address without its query and fragment, with `query` in its place, as a
  * C string. False without memory. */
 bool link_write_poll(const char *url, struct slice query, struct buf *out);

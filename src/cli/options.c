@@ -84,7 +84,10 @@ int options_complain(int status, const char *format, ...) {
     buf_puts(&line, "longline: ");
     screen_put_text(&line, slice_of(text));
     buf_putc(&line, '\n');
-    screen_write(stderr, &line);
+    if (line.failed)
+        fputs("longline: out of memory\n", stderr);
+    else
+        screen_write(stderr, &line);
     buf_deinit(&line);
     return status;
 }

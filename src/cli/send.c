@@ -224,7 +224,7 @@ int send_run(int argc, char **argv) {
     if (!wrong && !are_headers(&options))
         wrong = "-H is NAME: VALUE";
     if (wrong)
-        return options_complain(EX_USAGE, "%s", wrong);
+        return link_complain(wrong);
     struct buf body = {0};
     int code = read_body(&options, &body);
     if (code == EX_OK && body.failed)

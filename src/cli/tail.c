@@ -1,5 +1,6 @@
 #include "cli/tail.h"
 #include "base/json.h"
+#include "cli/link.h"
 #include "cli/options.h"
 #include "cli/page.h"
 #include "cli/reading.h"
@@ -109,7 +110,7 @@ int tail_run(int argc, char **argv) {
     if (options.word_count != 1)
         return options_complain(EX_USAGE, "usage: longline tail [OPTION]... URL");
     if (!reading_options(&options, &feed_options, error, sizeof error))
-        return options_complain(EX_USAGE, "%s", error);
+        return link_complain(error);
     struct tail tail = {
         .is_json = options.json,
         .is_full = options.full,

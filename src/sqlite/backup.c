@@ -184,7 +184,10 @@ static bool finish(struct backup *backup, FILE *out) {
     if (!text)
         return fail(backup, backup->to, strerror(errno));
     bool is_whole = check_file_as(part, backup->to, text, backup->progress) == CHECK_WHOLE;
-    fclose(text);
+    if (fclose(text) != 0 || !said) {
+        free(said);
+        return fail(backup, backup->to, strerror(ENOMEM));
+    }
     bool is_done = is_whole && publish(backup);
     if (is_done || !is_whole)
         fputs(said, is_done ? out : backup->errors);

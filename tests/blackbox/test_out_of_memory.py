@@ -3,15 +3,20 @@
 The short form takes a sample of the allocations; `script/torture` takes every one (ALLOCATIONS=1000000).
 """
 
+import gzip
 import json
 import os
 import select
+import signal
 import subprocess
+import zlib
 
 import pytest
 
+from commands import Target
 from faults import Faults
 from http_client import Closed, chunked, request_bytes
+from keys import new_keys
 from longline_server import BINARY, LISTENING, PATIENCE_S, environment, wait_until
 
 # How many of the allocations are tried one by one; behind them the gaps grow.
@@ -54,14 +59,14 @@ class Visit:
         for client in self.clients:
             client.close()
 
-    def talk(self, data, replies=1):
+    def talk(self, data, replies=1, fine=(200, 503)):
         """Sends `data`, and returns the replies that came before the connection was closed, if it was."""
         found, client = [], self.clients[0]
         try:
             client.send(data)
             for _ in range(replies):
                 found.append(client.read_reply())
-                assert found[-1].status in (200, 503), found[-1]
+                assert found[-1].status in fine, found[-1]
         except GONE:
             pass
         return found
@@ -84,6 +89,61 @@ class Visit:
         head = {"Content-Type": "application/x-ndjson"}
         replies = self.talk(request_bytes("POST", self.target + "?a=2&d=%41", b"\n".join([line] * 8), head))
         self.acknowledged += sum(8 for reply in replies if reply.status == 200)
+
+    def push_a_form(self):
+        """With a field in another charset, and a file."""
+        part = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+        body = part % (b"_charset_", b"", b"latin1") + part % (b"a", b"", b"\xe9") + part % (b"f", b'; filename="f"', bytes(300)) + b"--x--\r\n"
+        self.note(self.talk(request_bytes("POST", self.target, body, {"Content-Type": "multipart/form-data; boundary=x"})))
+
+    def push_compressed(self):
+        """The coded bytes are kept, and read back."""
+        body = json.dumps({"a": "x" * 500}).encode()
+        head = {"Content-Encoding": "deflate, gzip" if self.known % 2 else "gzip", "Content-Type": "application/json"}
+        coded = gzip.compress(zlib.compress(body) if self.known % 2 else body)
+        replies = self.talk(request_bytes("POST", self.target, coded, head))
+        self.note(replies)
+        for reply in self.talk(request_bytes("GET", f"{self.target}?ts={self.known}&view=full")) if replies else ():
+            assert reply.status == 503 or not reply.updates or "coded_base64" in reply.updates[0]
+
+    def push_in_a_charset(self):
+        head = {"Content-Type": "text/plain; charset=windows-1252"}
+        self.note(self.talk(request_bytes("POST", self.target, b"\x80" * 200, head)))
+
+    def push_large(self):
+        """The worker makes it an update."""
+        body = b'{"x":"%s"}' % (b"y" * 1_500_000)
+        self.note(self.talk(request_bytes("POST", self.target, gzip.compress(body), {"Content-Encoding": "gzip", "Content-Type": "application/json"})))
+
+    def push_with_an_id(self):
+        """A delivery that comes again is one, however often memory ran out for it."""
+        for query, head in (("", {"X-GitHub-Delivery": f"a{self.known}"}), ("?.key=body.id", {})):
+            data = request_bytes("POST", self.target + query, b'{"id":"b%d"}' % self.known, head)
+            once = request_bytes("POST", f"{self.target}?.once{query.replace('?', '&')}", b'{"id":"b%d"}' % self.known, head)
+            first = self.talk(data)
+            self.note(first)
+            for again in self.talk(once):
+                if again.status == 200 and first and first[0].status == 200:
+                    assert again.total == first[0].total, "the delivery was stored twice"
+
+    def be_refused(self):
+        """And read why."""
+        self.talk(request_bytes("POST", self.target + "?a=1", b'{"a":' + b"[" * 150 + b"]" * 150 + b'}', {"Content-Length": "99999999"}), fine=(413, 503))
+        for reply in self.talk(request_bytes("GET", self.target + "/refused")):
+            assert reply.status == 503 or reply.json()["ok"]
+
+    def use_keys(self):
+        everything, reads, sends = new_keys()
+        self.talk(request_bytes("POST", "/" + sends, b"{}"))
+        self.talk(request_bytes("GET", f"/{reads}?ts=0"))
+        self.talk(request_bytes("POST", "/" + reads, b"{}"), fine=(403, 503))
+        self.talk(request_bytes("DELETE", "/" + everything))
+
+    def shake_hands(self):
+        replies = self.talk(request_bytes("GET", self.target + "?hub.mode=subscribe&hub.challenge=abc"))
+        replies += self.talk(request_bytes("POST", self.server.empty_target + "?.reply=ok&.status=204", b"{}"), fine=(204, 503))
+        for reply in replies[:1]:
+            assert reply.status == 503 or reply.body == b"abc"
 
     def poll(self):
         self.talk(request_bytes("GET", self.target))
@@ -130,16 +190,32 @@ class Visit:
         except GONE:
             pass
 
-    def stream(self):
+    def wait_for_a_filter(self):
+        """Two polls share a view; one of them is woken by what it wants."""
+        poller = self.clients[1]
+        try:
+            poller.send(request_bytes("GET", f"{self.target}?ts={self.known}&sleep=0.2&where=method:P*&where=body.n:*"))
+            self.note(self.talk(request_bytes("POST", self.target, b'{"m":1}')))
+            self.note(self.talk(request_bytes("POST", self.target, b'{"n":1}')))
+            reply = poller.read_reply()
+            assert reply.status in (200, 503), reply
+            assert reply.status == 503 or reply.updates in ([], [{"n": 1}])
+        except GONE:
+            pass
+
+    def stream_lines(self):
+        self.stream("lines", b'"method":')
+
+    def stream(self, feed="sse", update=b"data: "):
         """One parks and a push wakes it: it has the update, ends, or is cut, and never falls silent.
 
         Over Redis it may wait until there is memory to read with.
         """
         client, before = self.clients[1], self.acknowledged
         try:
-            client.send(request_bytes("GET", f"{self.target}?feed=sse&view=full&where=method:P*&ts={self.known}"))
+            client.send(request_bytes("GET", f"{self.target}?feed={feed}&view=full&where=method:P*&ts={self.known}"))
             self.push()
-            marks = (b"data: ", b"\r\n0\r\n\r\n", b" 503 ")
+            marks = (update, b"\r\n0\r\n\r\n", b" 503 ")
             while self.acknowledged > before and not any(mark in client.buffer for mark in marks):
                 assert b"\n:\n" not in client.buffer, "it fell silent"
                 if not select.select([client], [], [], 2)[0] and self.server.settings.get("DATA_PROVIDER") == "redis":
@@ -187,7 +263,7 @@ class Visit:
         self.talk(b"".join(request_bytes("GET", path) for path in paths), len(paths))
 
 
-DEEP_VISITS = ("push", "poll_as", "wait_and_wake", "stream")
+DEEP_VISITS = ("push", "push_with_an_id", "poll_as", "wait_and_wake", "stream")
 VISITS = [name for name in vars(Visit) if not name.startswith("_") and name not in ("talk", "note", "close")]
 
 
@@ -269,6 +345,114 @@ def test_no_memory_at_the_stop(serve, faults, forever):
         total = server.get(target).total
         assert total >= acknowledged, "an acknowledged update is missing"
         acknowledged = total
+
+
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "from_then_on"])
+@pytest.mark.providers("sqlite", "redis")
+def test_no_memory_at_an_upgrade(serve, faults, forever):
+    """In the program that is replaced, in its check, and in the next one while it takes over.
+
+    It serves on, as the one or as the other. It may end only where memory never comes back, with one line.
+    """
+    server = serve(LOG_LEVEL="info", **faults.settings())
+    server.keep_address()
+    target = server.channel()
+    known = server.push(target)
+    for nth in (1, 5, 40, 200, 700) if SHORT else range(1, 3000, max(1, 3000 // FIRST)):
+        with server.client() as poller, server.client() as pusher:
+            poller.send(request_bytes("GET", f"{target}?ts={known}&sleep=60"))
+            pusher.send(request_bytes("POST", target, b'{"n":1}')[:-3])
+            server.wait_for_parked(1)
+            log_start, before = server.log_path.stat().st_size, server.upgraded()
+            faults.fail_allocation(nth, forever)
+            server.send_signal(signal.SIGUSR2)
+            wait_until(
+                lambda: server.upgraded() > before or "upgrade failed" in server.log(log_start) or server.process.poll() is not None,
+                "the end of the upgrade",
+            )
+            reached = faults["failed"]
+            faults.stop()
+            if server.process.poll() is not None:
+                assert forever and server.wait_for_exit() == 1, server.log(log_start)
+                server.start()
+                known = look(server, target, known)
+                continue
+            acknowledged = 0
+            try:
+                pusher.send(b"n\":1}"[-3:])
+                acknowledged = pusher.read_reply().status == 200
+            except GONE:
+                pass
+            assert server.get(target).total >= known + acknowledged, "an acknowledged update is missing"
+            pushed = server.push(target)
+            try:
+                reply = poller.read_reply()
+                assert reply.status == 503 or (not reply.json().get("missed") and reply.updates), reply
+            except GONE:
+                pass
+        known = look(server, target, pushed)
+        if not reached:
+            break
+    server.wait_for_parked(0)
+
+
+def run_without_memory(server, faults, nth, forever, arguments, seen):
+    """Runs a command until it ends, or until `seen(stdout)`: then it is stopped. What is to be said of its end."""
+    faults["calls"] = faults["failed"] = 0
+    faults["first"], faults["until"] = nth, 2**64 - 1 if forever else nth + 1
+    out, errors = server.directory / "out", server.directory / "errors"
+    settings = {**faults.settings(), "XDG_STATE_HOME": server.directory / "state"}
+    with open(out, "wb") as stdout, open(errors, "wb") as stderr:
+        process = subprocess.Popen([BINARY, *map(str, arguments)], env=environment(settings), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    try:
+        wait_until(lambda: process.poll() is not None or seen(out.read_bytes()), "its end", PATIENCE_S)
+        faults.stop()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        code = process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+    lines = errors.read_text().splitlines() or out.read_text().splitlines()
+    assert code >= 0, (nth, code, lines)
+    if code == 127 and "thread-local" in lines[-1]:  # glibc's own end: a thread of a library that was loaded
+        return code
+    assert code == 0 or (code in (1, 2, 69, 71, 74, 75) and lines), (nth, code, lines)
+    return code
+
+
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "from_then_on"])
+@pytest.mark.parametrize("command", ["send", "tail", "forward", "exec", "backup", "check", "new", "health"])
+@pytest.mark.providers("sqlite")
+def test_no_memory_for_a_command(serve, faults, command, forever):
+    """It does its work, or ends with one line; and does it when there is memory."""
+    if SHORT and command not in ("send", "backup"):
+        pytest.skip("the short form")
+    server = serve(LOG_LEVEL="info")
+    target = server.channel()
+    server.push(target, '{"n":1}')
+    copy = server.directory / "copy.db"
+    with Target() as web:
+        arguments, seen = {
+            "send": (("send", server.url(target), "n=2"), None),
+            "tail": (("tail", "--ts=0", "--sleep=1", server.url(target)), lambda out: b'"n":1' in out),
+            "forward": (("forward", "--ts=0", "--restart", "--sleep=1", server.url(target), web.url), lambda _: web.received),
+            "exec": (("exec", "--ts=0", "--restart", "--sleep=1", server.url(target), "--", "echo", "done"), lambda out: b"done" in out),
+            "backup": (("backup", copy, f"--data-path={server.data_path}"), None),
+            "check": (("check", server.data_path), None),
+            "new": (("new", "--keys"), None),
+            "health": (("health", f"--listen={server.addresses[0]}"), None),
+        }[command]
+        for nth in sample("sqlite"):
+            copy.unlink(missing_ok=True)
+            web.received.clear()
+            run_without_memory(server, faults, nth, forever, arguments, seen or (lambda out: False))
+            if not faults["failed"]:
+                break
+        web.received.clear()
+        copy.unlink(missing_ok=True)
+        assert run_without_memory(server, faults, 2**63, False, arguments, seen or (lambda out: False)) == 0
+    assert server.get(target).total >= 1
 
 
 def start_ends(server):
