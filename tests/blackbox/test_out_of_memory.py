@@ -367,7 +367,7 @@ def test_no_memory_at_an_upgrade(serve, faults, forever):
             faults.fail_allocation(nth, forever)
             server.send_signal(signal.SIGUSR2)
             wait_until(
-                lambda: server.upgraded() > before or "upgrade failed" in server.log(log_start) or server.process.poll() is not None,
+                lambda: server.upgraded() > before or "the old version goes on" in server.log(log_start) or server.process.poll() is not None,
                 "the end of the upgrade",
             )
             reached = faults["failed"]
@@ -383,6 +383,7 @@ def test_no_memory_at_an_upgrade(serve, faults, forever):
                 acknowledged = pusher.read_reply().status == 200
             except GONE:
                 pass
+            wait_until(lambda: server.get(target).status == 200, "the store")  # Redis, once its connection is back
             assert server.get(target).total >= known + acknowledged, "an acknowledged update is missing"
             pushed = server.push(target)
             try:
