@@ -200,7 +200,7 @@ static void allow_system(void) {
         sandbox_allow(folders[i], SANDBOX_READ);
     sandbox_allow("/dev/null", SANDBOX_READ | SANDBOX_WRITE);
     dl_iterate_phdr(allow_loaded, NULL);
-#ifdef SANDBOX_COVERAGE /* it is written there at the end */
+#ifdef SANDBOX_COVERAGE /* the next program counts there, too */
     sandbox_allow(SANDBOX_COVERAGE, SANDBOX_WRITE);
 #endif
 }

@@ -14,7 +14,7 @@ uint64_t uv_hrtime(void) {
 static void note(const char *channel, const char *from, const char *path) {
     struct refusal refusal = {
         .channel = slice_of(channel),
-        .origin = {SLICE("POST"), slice_of(from), slice_of(path)},
+        .origin = {.method = SLICE("POST"), .from = slice_of(from), .path = slice_of(path)},
         .error = ERROR_BODY_SIZE,
         .body_bytes = 5,
     };
