@@ -56,8 +56,8 @@ class Elf:
         return b"".join(self.bytes[at : at + size] for kind, flags, at, _, _, size in self.segments if kind == PT_LOAD and flags & PF_X)
 
 
-def lacks(path, is_fortified=True):
-    """What the program lacks, a line each; a sanitizer build is not fortified."""
+def lacks(path):
+    """What the program lacks, a line each."""
     elf = Elf(path)
     kinds = {kind: flags for kind, flags, *_ in elf.segments}
     dynamic, imports, code = elf.dynamic(), elf.imports(), elf.code()
@@ -73,7 +73,7 @@ def lacks(path, is_fortified=True):
         "code that is never written (TEXTREL)": DT_TEXTREL not in dynamic,
         "only the system's libraries (RPATH)": DT_RPATH not in dynamic and DT_RUNPATH not in dynamic,
         "the stack protector": "__stack_chk_fail" in imports,
-        "the checks of FORTIFY": fortified or not is_fortified,
+        "the checks of FORTIFY": fortified,
         "the probes of large frames": PROBE in code or elf.machine != X86_64,
         "protected jumps": code.count(ENTRIES[elf.machine]) >= SOME,
     }

@@ -85,7 +85,7 @@ def test_nothing_is_left_to_an_intruder(start, intruder, thread):
         pytest.skip("this kernel has no seccomp, or forbids it")
     version = landlock_version() if is_on(server, "landlock") else 0
     works, errors = intruder.on(thread, server)
-    assert works == {name for name, since in FILES.items() if version < since} | OF_SANITIZERS, errors
+    assert works - OF_SANITIZERS == {name for name, since in FILES.items() if version < since}, errors
 
 
 def test_without_the_sandbox_all_of_it_works(start, intruder):
