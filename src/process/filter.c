@@ -66,8 +66,9 @@ static const uint64_t namespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS 
 static const uint64_t prctls[] = {PR_SET_NAME,         PR_GET_NAME,         PR_GET_DUMPABLE,
                                   PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_GET_SECCOMP,
                                   PR_CAPBSET_READ,     PR_SET_VMA /* names for memory */};
-static const uint64_t ioctls[] = {FIONREAD, FIONBIO,    FIONCLEX, FIOCLEX,
-                                  TCGETS,   TIOCGWINSZ, SIOCOUTQ, 0x802c542a /* TCGETS2 */};
+static const uint64_t ioctls[] = {
+    FIONREAD,    FIONBIO, FIONCLEX, FIOCLEX, TCGETS, TIOCGWINSZ, SIOCOUTQ, 0x802c542a /* TCGETS2 */,
+    SIOCGIFINDEX /* of fe80::1%eth0, as the address of a name server can be */};
 
 static scmp_filter_ctx filter;
 static uint32_t architecture;

@@ -1,5 +1,6 @@
 #include "process/sandbox.h"
 #include "base/log.h"
+#include "base/slice.h"
 #include "sandbox_filter.h"
 
 #include <elf.h>
@@ -18,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* linux/landlock.h, which may be older than the kernel that we run on, or missing. */
@@ -62,6 +64,7 @@ static struct {
     unsigned on;          /* the same, with those that are inherited */
     const char *no_files; /* why they are not; NULL: they are, or nobody wants them */
     const char *no_calls;
+    char needed[PATH_MAX]; /* a folder without which there is no start */
 } sandbox = {.ruleset = -1};
 
 /* --- Files ------------------------------------------------------------------------------------ */
@@ -114,6 +117,13 @@ static uint64_t rights_of(unsigned uses) {
     return rights;
 }
 
+/* Without one of the rules, the others would forbid what the server needs. */
+static void give_up_files(const char *why) {
+    sandbox.no_files = why;
+    close(sandbox.ruleset);
+    sandbox.ruleset = -1;
+}
+
 void sandbox_allow(const char *path, unsigned uses) {
     struct stat status;
     struct rule rule = {.allowed = rights_of(uses) & sandbox.handled};
@@ -122,7 +132,8 @@ void sandbox_allow(const char *path, unsigned uses) {
         return;
     if (fstat(rule.parent, &status) == 0 && !S_ISDIR(status.st_mode))
         rule.allowed &= OF_FILES;
-    syscall(ADD_RULE, sandbox.ruleset, PATH_BENEATH, &rule, 0);
+    if (rule.allowed && syscall(ADD_RULE, sandbox.ruleset, PATH_BENEATH, &rule, 0) != 0)
+        give_up_files(strerror(errno));
     close(rule.parent);
 }
 
@@ -135,23 +146,6 @@ static void cut_name(char path[PATH_MAX]) {
         slash[slash == path] = '\0';
 }
 
-/* What `path` leads to, which need not be there; false: nowhere. */
-static bool follow(const char *path, char out[PATH_MAX]) {
-    char link[PATH_MAX];
-    if (realpath(path, out))
-        return true;
-    ssize_t len = readlink(path, link, sizeof link - 1);
-    if (len <= 0)
-        return false;
-    link[len] = '\0';
-    snprintf(out, PATH_MAX, "%s", *link == '/' ? "" : path);
-    if (*out)
-        cut_name(out);
-    size_t folder = strlen(out);
-    return (size_t)snprintf(out + folder, PATH_MAX - folder, "%s%s", folder ? "/" : "", link) <
-           PATH_MAX - folder;
-}
-
 void sandbox_allow_folder_of(const char *path, unsigned uses) {
     char folder[PATH_MAX];
     if (sandbox.ruleset < 0 || !*path)
@@ -161,9 +155,11 @@ void sandbox_allow_folder_of(const char *path, unsigned uses) {
         cut_name(folder);
         sandbox_allow(folder, uses);
     }
-    if (follow(path, folder)) {
+    if (realpath(path, folder) || errno == ENOENT) { /* up to the name that is not there */
         cut_name(folder);
         sandbox_allow(folder, uses);
+        if (uses & SANDBOX_WRITE)
+            strcpy(sandbox.needed, folder);
     }
 }
 
@@ -208,14 +204,19 @@ static void allow_system(void) {
 /* Names are looked up at any time, and files in /etc are replaced. */
 static void allow_network(void) {
     static const char *const folders[] = {"/etc", "/usr/share/ca-certificates",
-                                          "/usr/local/share/ca-certificates"};
-    static const char *const variables[] = {"SSL_CERT_FILE", "SSL_CERT_DIR"};
+                                          "/usr/local/share/ca-certificates",
+                                          "/var/lib/ca-certificates", "/usr/share/crypto-policies"};
+    const char *file = getenv("SSL_CERT_FILE"), *list = getenv("SSL_CERT_DIR");
+    struct slice rest = slice_of(list ? list : ""), folder;
+    char path[PATH_MAX];
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         sandbox_allow(folders[i], SANDBOX_READ);
     sandbox_allow_folder_of("/etc/resolv.conf", SANDBOX_READ);
-    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
-        const char *path = getenv(variables[i]);
-        if (path)
+    if (file && access(file, F_OK) == 0)
+        sandbox_allow_folder_of(file, SANDBOX_READ);
+    while (slice_cut(&rest, ':', &folder)) {
+        int len = snprintf(path, sizeof path, "%.*s", (int)folder.len, folder.data);
+        if (len < (int)sizeof path)
             sandbox_allow(path, SANDBOX_READ);
     }
 }
@@ -233,10 +234,24 @@ void sandbox_begin(bool is_successor, bool connects) {
         allow_network();
 }
 
+/* Whether the rules hold for a folder, which a child tries. On some file systems (9p) they never do:
+ * there, who opens a folder gets an inode of their own. */
+static bool rules_hold(const char *folder) {
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(syscall(RESTRICT_SELF, sandbox.ruleset, 0) == 0 && open(folder, O_RDONLY) < 0);
+    return child < 0 || waitpid(child, &status, 0) != child || status == 0;
+}
+
 void sandbox_restrict_files(void) {
     if (sandbox.ruleset < 0)
         return;
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (*sandbox.needed && !rules_hold(sandbox.needed)) {
+        give_up_files("no rule holds for the folder of the data");
+        return;
+    }
     if (syscall(RESTRICT_SELF, sandbox.ruleset, 0) == 0)
         sandbox.on |= FILES;
     else
@@ -272,7 +287,8 @@ void sandbox_restrict_calls(void) {
         program = (struct sock_fprog){.len = sizeof older / sizeof *older, .filter = older};
     unsigned flags = SECCOMP_FILTER_FLAG_TSYNC;
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    /* What slows Spectre down would slow us down; the kernels that need it know no such flag. */
+    /* Kernels before 5.16 would slow all of it down, against Spectre; those before 4.17 have no such
+     * flag. */
     long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
                           flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
     if (result < 0 && errno == EINVAL)

@@ -21,6 +21,9 @@ PATIENCE_S = 40 if SLOW else 15
 # A stop takes at most 5 seconds. After that LeakSanitizer scans the heap.
 STOP_S = 15 if SLOW else 5
 
+# With core dumps off, only root may trace it and see its descriptors.
+OF_ORDINARY_USERS = {"CORE_DUMPS": "on"} if os.geteuid() else {}
+
 # The line that says where it listens, as text or as JSON.
 LISTENING = re.compile(r'(?:listening address=|"event":"listening","address":")([^\s"]+)')
 
@@ -65,6 +68,7 @@ class Server:
             "LISTEN": "127.0.0.1:0",
             "DATA_PATH": self.data_path,
             "LOG_LEVEL": "debug",
+            **OF_ORDINARY_USERS,
             **settings,
         }
         self.flags = list(flags)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
@@ -172,6 +173,9 @@ static bool with_address(int (*call)(int, const struct sockaddr *, socklen_t), i
 static bool connect_out(void) {
     return with_address(connect, atoi(getenv("INTRUDER_PORT")));
 }
+static bool find_interface(void) {
+    return if_nametoindex("lo") != 0;
+}
 static bool bind_port(void) {
     return with_address(bind, 0);
 }
@@ -221,6 +225,7 @@ static const struct {
     {"AF_NETLINK", netlink_socket, false},
     {"connect", connect_out, false},
     {"bind", bind_port, false},
+    {"interface", find_interface, false},
     {"io_uring", make_ring, false},
     {"bpf", use_bpf, false},
     {"keyctl", use_keys, false},
