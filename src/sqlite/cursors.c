@@ -471,10 +471,11 @@ static bool count_rows(struct cursors *cursors) {
     if (!log_file_query(file, "SELECT count(*) FROM consumer", 0, 0, &cursors->rows))
         return false;
     int64_t excess = cursors->rows - cursors->max_rows;
-    if (excess > 0 && log_file_query(file,
-                                     "DELETE FROM consumer WHERE (channel, name) IN"
-                                     " (SELECT channel, name FROM consumer ORDER BY used LIMIT ?1)",
-                                     excess, 0, NULL))
+    if (excess > 0 &&
+        log_file_change(file,
+                        "DELETE FROM consumer WHERE (channel, name) IN"
+                        " (SELECT channel, name FROM consumer ORDER BY used LIMIT ?1)",
+                        excess, "deleting cursors of consumers"))
         cursors->rows = cursors->max_rows;
     cursors->rows_before = cursors->rows;
     return true;

@@ -71,7 +71,8 @@ static bool count_rows(struct deliveries *deliveries) {
     struct log_file *file = deliveries->file;
     if (!log_file_query(file, "SELECT count(*) FROM delivery", 0, 0, &deliveries->rows))
         return false;
-    if (deliveries->rows > deliveries->max_rows && log_file_execute(file, "DELETE FROM delivery"))
+    if (deliveries->rows > deliveries->max_rows &&
+        log_file_change(file, "DELETE FROM delivery", 0, "deleting ids of deliveries"))
         deliveries->rows = 0;
     deliveries->rows_before = deliveries->rows;
     return true;

@@ -98,10 +98,9 @@ static bool set_sync(struct log_file *file, int sync) {
 /* Only a sync that is asked for needs to know what became of the one before. */
 static bool make_sure(struct log_file *file, int sync) {
     bool must_be_sure = sync == SYNC_ALWAYS || file->sync == SYNC_ALWAYS;
-    if (log_tail_is_known(&file->tail) && (!must_be_sure || log_tail_secure(&file->tail)))
-        return true;
-    file->reason = file->tail.trouble;
-    return false;
+    bool ok = log_tail_is_known(&file->tail) && (!must_be_sure || log_tail_secure(&file->tail));
+    file->reason = ok ? NULL : file->tail.trouble; /* not that of an attempt before */
+    return ok;
 }
 
 bool log_file_begin_as(struct log_file *file, int sync) {
@@ -140,6 +139,14 @@ void log_file_roll_back(struct log_file *file) {
     if (!sqlite3_get_autocommit(file->db))
         sql_run(file->rollback);
     log_tail_cut(&file->tail);
+}
+
+bool log_file_change(struct log_file *file, const char *sql, int64_t a, const char *doing) {
+    if (log_file_begin(file) && log_file_query(file, sql, a, 0, NULL) && log_file_commit(file))
+        return true;
+    log_file_note_error(file, doing);
+    log_file_roll_back(file);
+    return false;
 }
 
 void log_file_committed(struct log_file *file, int frames) {
@@ -291,10 +298,19 @@ bool log_file_open(struct log_file *file, const struct store_options *options, c
     return true;
 }
 
+/* Whether the program that has left the log marks what it does not sync (lax.h). */
+static bool has_marks(struct log_file *file) {
+    int64_t is_there = 0;
+    log_file_query(file, "SELECT 1 FROM sqlite_schema WHERE name = 'lax'", 0, 0, &is_there);
+    return is_there;
+}
+
 void log_file_take_over(struct log_file *file, bool is_left) {
     if (is_left)
         log_tail_is_left(&file->tail);
-    else if (!make_sure(file, file->sync == SYNC_NEVER ? SYNC_NEVER : SYNC_ALWAYS))
+    if (is_left && (file->sync != SYNC_ALWAYS || has_marks(file)))
+        return;
+    if (!make_sure(file, file->sync == SYNC_NEVER ? SYNC_NEVER : SYNC_ALWAYS))
         log_file_note_error(file, "sync of the write-ahead log");
 }
 

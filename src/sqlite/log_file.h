@@ -62,7 +62,8 @@ bool log_file_open_to_read(struct log_file *file, const char *path, bool is_alon
 void log_file_close(struct log_file *file);
 
 /* Of a write-ahead log that was found: it is as the program before this one has left it; or a crash
- * has, and then it is made sure that it is on the disk. Where that fails, beginning tries again. */
+ * has, and then it is made sure that it is on the disk. So it is where an older longline has left
+ * it, which marks nothing. Where that fails, beginning tries again. */
 void log_file_take_over(struct log_file *file, bool is_left);
 
 bool log_file_prepare(struct log_file *file, sqlite3_stmt **statement, const char *sql);
@@ -87,6 +88,10 @@ bool log_file_execute(struct log_file *file, const char *sql);
  * gets the first column of the first row, and stays as it is when there is no row or it holds NULL.
  */
 bool log_file_query(struct log_file *file, const char *sql, int64_t a, int64_t b, int64_t *number);
+
+/* Runs one statement, with `a` as ?1, in a transaction of its own: what changes the file outside of
+ * one would not know whether the write-ahead log is in doubt. A failure is logged with `doing`. */
+bool log_file_change(struct log_file *file, const char *sql, int64_t a, const char *doing);
 
 /* Bytes of the pages in use. Costs two queries. False on failure. */
 bool log_file_used_bytes(const struct log_file *file, int64_t *bytes);

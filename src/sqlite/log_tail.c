@@ -50,8 +50,10 @@ void log_tail_committed(struct log_tail *tail, int64_t frames, bool is_synced) {
         return;
     tail->is_unknown = look_at_header(tail, file, header) != SQLITE_OK;
     tail->end.frames = frames;
-    if (is_synced)
+    if (is_synced && !tail->is_in_doubt)
         tail->durable = frames;
+    else if (tail->is_unknown) /* it may have begun anew */
+        tail->durable = 0;
 }
 
 bool log_tail_is_known(struct log_tail *tail) {
@@ -104,7 +106,7 @@ int log_tail_sync(struct log_tail *tail) {
     sqlite3_file *file = log_of(tail);
     int status = file ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) : SQLITE_NOTFOUND;
     tail->is_in_doubt |= status != SQLITE_OK;
-    if (status == SQLITE_OK) {
+    if (!tail->is_in_doubt) {
         tail->durable = tail->end.frames;
         tail->is_left = false;
     }
@@ -166,9 +168,9 @@ bool log_tail_secure(struct log_tail *tail) {
         status = SQLITE_IOERR_TRUNCATE;
     else if (tail->is_in_doubt)
         status = write_rest_again(tail, file);
+    tail->is_in_doubt = status != SQLITE_OK;
     if (status == SQLITE_OK)
         status = log_tail_sync(tail);
-    tail->is_in_doubt = status != SQLITE_OK;
     tail->trouble = status == SQLITE_OK ? NULL : sqlite3_errstr(status);
     return status == SQLITE_OK;
 }

@@ -47,7 +47,7 @@ void log_tail_cut(struct log_tail *tail);
 /* All of it was copied into the database; `is_empty`: and it was cut to nothing. */
 void log_tail_copied(struct log_tail *tail, bool is_empty);
 
-/* Syncs it; an SQLite result. */
+/* Syncs it; an SQLite result. While it is in doubt, success proves nothing. */
 int log_tail_sync(struct log_tail *tail);
 
 /* Makes sure that all of it is on the disk, if that is in doubt. False, with `trouble`, if it

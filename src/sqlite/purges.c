@@ -75,6 +75,17 @@ static void unprepare(struct purges *purges) {
     purges->is_prepared = false;
 }
 
+/* A file of an older longline has no index, and can do without. False if that cannot be read. */
+static bool index_jobs(struct log_file *file) {
+    int64_t is_there = 0;
+    if (!log_file_query(file, "SELECT 1 FROM sqlite_schema WHERE name = 'purge_job_channel'", 0, 0,
+                        &is_there))
+        return false;
+    if (!is_there)
+        log_file_change(file, job_index, 0, "making an index of purges");
+    return true;
+}
+
 bool purges_init(struct purges *purges, struct log_file *file, struct rows *rows,
                  struct log_state *state, struct wal *wal) {
     int64_t is_there = 0;
@@ -84,9 +95,7 @@ bool purges_init(struct purges *purges, struct log_file *file, struct rows *rows
                         &is_there))
         return false;
     purges->is_made = purges->has_jobs = is_there;
-    if (is_there)
-        log_file_execute(file, job_index); /* an older file has none, and can do without */
-    return !is_there || prepare(purges);
+    return !is_there || (index_jobs(file) && prepare(purges));
 }
 
 void purges_deinit(struct purges *purges) {

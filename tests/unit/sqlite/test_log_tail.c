@@ -4,6 +4,7 @@
 #include "sqlite/wal_format.h"
 
 #include <errno.h>
+#include <sqlite3.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -50,6 +51,15 @@ static void leave_to_crash(void) {
     snprintf(path, sizeof path, "%s/backup.db", dir);
     snprintf(wal_path, sizeof wal_path, "%s-wal", path);
     is_clean = false;
+}
+
+/* As run_sql(), but what it changes stays in the write-ahead log. */
+static void run_sql_in_log(const char *sql) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
 }
 
 static void test_what_was_refused_does_not_come_back(void **state) {
@@ -182,6 +192,37 @@ static void test_a_header_that_cannot_be_read(void **state) {
     check_read("a", 0, 10, 4, 1, 4);
 }
 
+/* Which log it is was not known when it began anew: nothing of it counts as synced. */
+static void test_a_header_that_cannot_be_read_of_a_new_log(void **state) {
+    (void)state;
+    options.sync = SYNC_INTERVAL;
+    open_log();
+    snprintf(wal_path, sizeof wal_path, "%s-wal", path);
+    for (int i = 0; i < 20; i++)
+        push("a");
+    failing_sync = "-wal";
+    now_ms += 1000;
+    update_log_maintain(the_log, true);
+    failing_sync = NULL;
+    now_ms += 1000;
+    update_log_maintain(the_log, true); /* copies all of it */
+    assert_null(stats().trouble);
+    first_write = INT64_MAX;
+    fails_header = true;
+    assert_int_equal(push("a"), 21);
+    assert_int_equal(first_write, 0); /* it has begun anew */
+    fails_header = false;
+    failing_sync = "-wal";
+    now_ms += 1000;
+    update_log_maintain(the_log, true);
+    assert_non_null(stats().trouble);
+    failing_sync = NULL;
+    first_write = INT64_MAX;
+    now_ms += 1000;
+    update_log_maintain(the_log, true);
+    assert_int_equal(first_write, 0);
+}
+
 /* Where it cannot be synced, it is read, and nothing is stored. */
 static void test_a_start_on_a_disk_that_cannot_sync(void **state) {
     (void)state;
@@ -198,6 +239,69 @@ static void test_a_start_on_a_disk_that_cannot_sync(void **state) {
     assert_null(stats().trouble);
 }
 
+/* A sync that works after one that failed proves nothing of what was written before. */
+static void test_a_later_sync_ends_no_doubt(void **state) {
+    (void)state;
+    options.sync = SYNC_INTERVAL;
+    open_log();
+    assert_int_equal(push("a"), 1);
+    settle();
+    leave_to_crash();
+    failing_sync = "-wal";
+    open_log();
+    failing_sync = NULL;
+    assert_int_equal(push("a"), 2);
+    int before = syncs;
+    now_ms += 1000;
+    update_log_maintain(the_log, true);
+    assert_true(was_synced("-wal", before));
+    first_write = INT64_MAX;
+    close_log();
+    assert_int_equal(first_write, 0);
+}
+
+static int wal_syncs;
+
+static void fail_the_first(const char *synced) {
+    if (strcmp(synced, wal_path) != 0)
+        return;
+    failing_sync = wal_syncs ? NULL : "-wal";
+    first_write = wal_syncs++ ? first_write : INT64_MAX;
+}
+
+/* Nor does a commit of what the start itself changes. */
+static void test_what_a_start_changes_ends_no_doubt(void **state) {
+    (void)state;
+    open_synced();
+    assert_int_equal(push("a"), 1);
+    leave_to_crash();
+    run_sql_in_log("CREATE TABLE purge (channel INTEGER PRIMARY KEY, upto, seq, seal);"
+                   "CREATE TABLE purge_job (id INTEGER PRIMARY KEY, channel, upto, seq, seal)");
+    wal_syncs = 0;
+    on_sync = fail_the_first;
+    open_log();
+    assert_true(wal_syncs > 1);
+    assert_int_equal(first_write, 0);
+    assert_int_equal(push("a"), 2);
+}
+
+/* A version without marks has left it: a power cut would look like damage. */
+static void test_what_is_left_without_marks_is_synced_at_once(void **state) {
+    (void)state;
+    open_synced();
+    assert_int_equal(push("a"), 1);
+    leave_log();
+    int before = syncs;
+    open_log();
+    assert_int_equal(syncs, before);
+    leave_log();
+    run_sql_in_log("DROP TABLE lax");
+    before = syncs;
+    open_log();
+    assert_true(was_synced("-wal", before));
+    check_read("a", 0, 10, 1, 1, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_what_was_refused_does_not_come_back),
@@ -206,7 +310,11 @@ int main(void) {
         LOG_TEST(test_what_cannot_be_read_again_is_not_trusted),
         LOG_TEST(test_what_a_crash_has_left_is_written_again),
         LOG_TEST(test_a_header_that_cannot_be_read),
+        LOG_TEST(test_a_header_that_cannot_be_read_of_a_new_log),
         LOG_TEST(test_a_start_on_a_disk_that_cannot_sync),
+        LOG_TEST(test_a_later_sync_ends_no_doubt),
+        LOG_TEST(test_what_a_start_changes_ends_no_doubt),
+        LOG_TEST(test_what_is_left_without_marks_is_synced_at_once),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
