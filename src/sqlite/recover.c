@@ -70,17 +70,17 @@ static bool look_at_index(struct log_file *file, struct findings *findings) {
  * log still has. A name that a whole row has is not lost: its entry in the index is wrong. */
 static bool find_lost(struct log_file *file, bool can_read_index) {
     static const char in_index[] =
-        "INSERT INTO lost (id, name) SELECT id, name FROM"
+        "INSERT INTO lost (id, name, is_told) SELECT id, name, FALSE FROM"
         " (SELECT id, name FROM channel INDEXED BY sqlite_autoindex_channel_1)"
         " WHERE id NOT IN (SELECT id FROM " WHOLE_ROWS ")"
         " AND name NOT IN (SELECT name FROM " WHOLE_ROWS ")";
     static const char in_log[] =
-        "INSERT OR REPLACE INTO lost (id, name) SELECT channel, name FROM update_log"
+        "INSERT OR REPLACE INTO lost (id, name, is_told) SELECT channel, name, TRUE FROM update_log"
         " WHERE name IS NOT NULL AND " SEAL_HAS_NUMBERS " AND " SEAL_HAS_CONTENT
         " AND channel NOT IN (SELECT id FROM " WHOLE_ROWS ")"
         " AND name NOT IN (SELECT name FROM " WHOLE_ROWS ")";
     return log_file_execute(file, "CREATE TEMP TABLE lost (id INTEGER PRIMARY KEY, name BLOB,"
-                                  " total, head, mark, born)") &&
+                                  " is_told, total, head, mark, born)") &&
            (!can_read_index || log_file_execute(file, in_index)) && log_file_execute(file, in_log);
 }
 
@@ -99,6 +99,18 @@ static bool look_up_lost(struct log_file *file) {
                "  GROUP BY channel) AS news WHERE lost.id = news.channel",
                LOG_SKIP, 0, NULL) &&
            log_file_execute(file, twice);
+}
+
+/* How many of their names may be what is damaged: the table and its index agree on a name that no
+ * update tells, and the newest update agrees with all of the row's numbers. */
+static bool count_doubtful_names(struct log_file *file, int64_t *count) {
+    return log_file_query(
+        file,
+        "SELECT count(*) FROM channel AS c NOT INDEXED JOIN lost ON lost.id = c.id"
+        " WHERE lost.name = c.name AND NOT lost.is_told AND EXISTS (SELECT 1 FROM update_log"
+        " WHERE seq = c.head AND channel = c.id AND ts = c.total AND born = c.last_born"
+        " AND iif(ts % ?1 = 0, seq, skip) = c.mark AND " SEAL_HAS_NUMBERS ")",
+        LOG_SKIP, 0, count);
 }
 
 /* A purge deletes the newest first: ids go on above its floor, not above what is left. */
@@ -125,8 +137,9 @@ static bool put_lost(struct log_file *file) {
 /* Within a transaction. */
 static bool mend(struct log_file *file, bool can_read_index, const struct store_options *options,
                  char *error, size_t error_size) {
-    int64_t lost = 0, unknown = 0;
+    int64_t lost = 0, unknown = 0, doubtful = 0;
     bool ok = find_lost(file, can_read_index) && look_up_lost(file) && raise_to_floors(file) &&
+              count_doubtful_names(file, &doubtful) &&
               log_file_query(file, "SELECT count(*) FROM lost", 0, 0, &lost) &&
               log_file_query(file, "SELECT count(*) FROM lost WHERE head IS NULL", 0, 0, &unknown);
     if (ok && unknown) {
@@ -139,7 +152,8 @@ static bool mend(struct log_file *file, bool can_read_index, const struct store_
     ok = ok && put_lost(file) && log_file_execute(file, "DROP TABLE lost");
     if (ok)
         log_error("the data file was damaged", "table", "channel", "rows made again",
-                  log_number((uint64_t)lost).text, NULL);
+                  log_number((uint64_t)lost).text, "names in doubt",
+                  log_number((uint64_t)doubtful).text, NULL);
     return ok;
 }
 

@@ -5,6 +5,10 @@
  * million channels. A row that is damaged or lost is made again, from the index and from the
  * channel's newest update in the log; the index is made again from the table. Where neither tells
  * what a row held the start is refused, for its channel would give ids twice.
+ *
+ * The table and the index may agree on a name that is damaged: an index that was made again from
+ * the table does. Such a name is believed, for it may be the seal that is damaged; the log says how
+ * many there are.
  */
 #pragma once
 

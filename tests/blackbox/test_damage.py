@@ -5,6 +5,7 @@ FLIPS says how many bits each test flips. script/torture sets it to hundreds.
 
 import os
 import random
+import re
 import secrets
 import sqlite3
 import subprocess
@@ -85,6 +86,22 @@ def test_every_column(closed, chance):
 
     rounds = max(1, 2 * FLIPS // len(columns))
     judge_all(closed, [flip(*column) for _ in range(rounds) for column in columns])
+
+
+@pytest.mark.parametrize("damage, doubtful", [("name = x'6221'", 1), ("total = total + 1", 0)])
+def test_a_name_in_doubt_is_told(start, damage, doubtful):
+    """SQLite changes the index, too: table and index agree on the name."""
+    server = start()
+    for _ in range(3):
+        server.push("/a")
+    server.stop()
+    with sqlite3.connect(server.directory / "longline.db") as database:
+        database.execute("DELETE FROM update_log WHERE ts = 1")
+        database.execute(f"UPDATE channel SET {damage}")
+    database.close()
+    before = server.log_path.stat().st_size
+    server.start()
+    assert re.search(rf"rows made again\W+1\b.*names in doubt\W+{doubtful}\b", server.log(before))
 
 
 def test_any_bit_of_the_write_ahead_log(killed, chance):
