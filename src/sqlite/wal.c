@@ -61,9 +61,33 @@ static void sync_file(struct wal *wal) {
     }
 }
 
+/*
+ * What SQLite could copy in part only, it counts as copied, and does not sync before all is copied.
+ * If that sync fails, the system may have dropped the first part as well. So all must be copied
+ * again: the count of frames, nBackfill in https://www.sqlite.org/walformat.html, goes back to 0.
+ */
+static bool copy_all_again(struct wal *wal) {
+    enum { REGION_BYTES = 32768, COUNT = 96 / sizeof(uint32_t), CHECKPOINT_LOCK = 1 };
+    sqlite3_file *file = NULL;
+    void volatile *region = NULL;
+    sqlite3_file_control(wal->file->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    const sqlite3_io_methods *methods = file->pMethods;
+    if (methods->xShmLock(file, CHECKPOINT_LOCK, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
+        SQLITE_OK)
+        return false;
+    bool ok = methods->xShmMap(file, 0, REGION_BYTES, 0, &region) == SQLITE_OK && region;
+    if (ok)
+        ((uint32_t volatile *)region)[COUNT] = 0;
+    methods->xShmLock(file, CHECKPOINT_LOCK, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+    wal->must_copy_all = !ok;
+    return ok;
+}
+
 /* Whether the log may be copied: while that is under way, a power cut leaves a database that needs
  * all of it. */
 static bool is_sure(struct wal *wal) {
+    if (wal->must_copy_all && !copy_all_again(wal))
+        return false;
     if (wal->options->sync == SYNC_NEVER || log_tail_secure(&wal->file->tail))
         return true;
     wal->file->reason = wal->file->tail.trouble;
@@ -80,8 +104,13 @@ static bool copy(struct wal *wal, int mode, int64_t now_ms) {
     if (!ok && status != SQLITE_BUSY) {
         wal->file->tail.is_in_doubt = true; /* it may have been the sync */
         log_file_note_error(wal->file, "checkpoint of the write-ahead log");
+        wal->must_copy_all = wal->has_copied_a_part;
+        if (wal->must_copy_all)
+            copy_all_again(wal);
     }
     wal->is_pinned = !ok || copied < pages;
+    if (ok || (status == SQLITE_BUSY && copied > 0))
+        wal->has_copied_a_part = copied > 0 && copied < pages;
     if (ok && !wal->is_pinned) { /* it syncs both files */
         wal->is_unsynced = false;
         wal->file->sync_trouble = NULL;

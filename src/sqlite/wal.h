@@ -13,10 +13,12 @@
 struct wal {
     struct log_file *file;
     const struct store_options *options;
-    int64_t pages;    /* as of the last commit; 0 after a copy */
-    uint64_t commits; /* so far */
-    bool is_unsynced; /* something was committed since the last sync */
-    bool is_pinned;   /* the last copy had to leave something: somebody reads, or it failed */
+    int64_t pages;          /* as of the last commit; 0 after a copy */
+    uint64_t commits;       /* so far */
+    bool is_unsynced;       /* something was committed since the last sync */
+    bool is_pinned;         /* the last copy had to leave something: somebody reads, or it failed */
+    bool has_copied_a_part; /* of the log as it is, for somebody reads: that is not synced */
+    bool must_copy_all;     /* the sync behind it has failed */
     int64_t copied_at, synced_at;
 };
 

@@ -1,6 +1,7 @@
 /* What becomes of the write-ahead log when a sync has failed, or may have. */
 #include "fixture.h"
 
+#include "sqlite/update_log_parts.h"
 #include "sqlite/wal_format.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 
 static char wal_path[160];
 static int64_t first_write; /* the lowest offset in the write-ahead log, since it was set */
+static int data_writes;     /* to the database */
 
 /* Stands in front of libc's, for SQLite. */
 ssize_t pwrite64(int fd, const void *data, size_t len, off64_t offset) {
@@ -20,6 +22,7 @@ ssize_t pwrite64(int fd, const void *data, size_t len, off64_t offset) {
     if (readlink(link, name, sizeof name - 1) > 0 && strcmp(name, wal_path) == 0 &&
         offset < first_write)
         first_write = offset;
+    data_writes += strcmp(name, path) == 0;
     return syscall(SYS_pwrite64, fd, data, len, offset);
 }
 
@@ -285,6 +288,38 @@ static void test_what_a_start_changes_ends_no_doubt(void **state) {
     assert_int_equal(push("a"), 2);
 }
 
+static int count_data_writes(void) {
+    data_writes = 0;
+    wal_copy(&the_log->wal, now_ms);
+    return data_writes;
+}
+
+/* SQLite syncs nothing of what it copies in part, and does not copy it again. */
+static void test_a_copy_in_parts_whose_sync_fails(void **state) {
+    (void)state;
+    static char body[300000];
+    memset(body, '1', sizeof body);
+    open_synced();
+    assert_int_equal(push_body("a", (struct slice){body, sizeof body}), 1);
+    sqlite3 *reader;
+    assert_int_equal(sqlite3_open(path, &reader), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT * FROM meta", NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(push("a"), 2);
+    int first_part = count_data_writes();
+    assert_true(first_part > 30);
+    sqlite3_exec(reader, "COMMIT", NULL, NULL, NULL);
+    failing_sync = "log.db";
+    assert_in_range(count_data_writes(), 1, 29);
+    failing_sync = NULL;
+    assert_true(count_data_writes() >= first_part);
+    assert_int_equal(push("a"), 3);
+    sqlite3_close(reader);
+    crash();
+    check_read("a", 0, 1, 3, 1, 1);
+    check_read("a", 1, 10, 3, 2, 3);
+}
+
 /* A version without marks has left it: a power cut would look like damage. */
 static void test_what_is_left_without_marks_is_synced_at_once(void **state) {
     (void)state;
@@ -314,6 +349,7 @@ int main(void) {
         LOG_TEST(test_a_start_on_a_disk_that_cannot_sync),
         LOG_TEST(test_a_later_sync_ends_no_doubt),
         LOG_TEST(test_what_a_start_changes_ends_no_doubt),
+        LOG_TEST(test_a_copy_in_parts_whose_sync_fails),
         LOG_TEST(test_what_is_left_without_marks_is_synced_at_once),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
