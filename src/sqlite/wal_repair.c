@@ -350,9 +350,9 @@ static enum wal_state look_at_frames(struct wal_file *wal, char *error, size_t e
             snprintf(error, error_size, "frame %lld of %lld%s%s", (long long)index + 1,
                      (long long)wal->frames, mended == WAL_FAILED ? ": " : "",
                      mended == WAL_FAILED ? strerror(errno) : "");
+            state = mended == WAL_WHOLE ? state : mended;
             if (mended != WAL_REPAIRED)
-                return mended == WAL_WHOLE ? state : mended;
-            state = WAL_REPAIRED;
+                break;
         }
         sum = wal_get_sum(wal->frame + WAL_FRAME_SUM);
         if (state == WAL_REPAIRED && wal->may_write && read_frame(wal, index, wal->frame))

@@ -3,7 +3,9 @@
 
 #include "sqlite/wal_repair.h"
 
+#include <errno.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { HEADER_BYTES = 32, FRAME_HEADER_BYTES = 24, PAGE_BYTES = 8192, BYTES_MAX = 1 << 20 };
@@ -11,6 +13,16 @@ enum { HEADER_BYTES = 32, FRAME_HEADER_BYTES = 24, PAGE_BYTES = 8192, BYTES_MAX 
 static char copy_path[64], wal_path[80], error[512];
 static unsigned char bytes[BYTES_MAX]; /* of the write-ahead log as it should be */
 static size_t len;
+
+static off64_t unreadable = -1; /* an offset in a file */
+
+/* Stands in front of libc's. */
+ssize_t pread64(int fd, void *data, size_t count, off64_t offset) {
+    if (offset != unreadable)
+        return syscall(SYS_pread64, fd, data, count, offset);
+    errno = EIO;
+    return -1;
+}
 
 static void read_wal(unsigned char *to, size_t *to_len) {
     FILE *file = fopen(wal_path, "rb");
@@ -149,6 +161,16 @@ static void test_what_cannot_be_mended(void **state) {
     assert_int_equal(repair(true, false), WAL_WHOLE);
 }
 
+/* Behind what is damaged: nobody knows whether that was acknowledged. */
+static void test_what_cannot_be_read(void **state) {
+    (void)state;
+    flip(page_of(0) + 200, 0x55);
+    unreadable = (off64_t)(page_of(2) - FRAME_HEADER_BYTES);
+    assert_int_equal(repair(true, true), WAL_FAILED);
+    unreadable = -1;
+    assert_int_equal(repair(true, true), WAL_DAMAGED);
+}
+
 /* The end of the last commit never came to the disk: that was never acknowledged. */
 static void test_a_write_that_was_cut_short(void **state) {
     (void)state;
@@ -166,7 +188,7 @@ int main(void) {
         WAL_TEST(test_put_right_and_synced),        WAL_TEST(test_a_sync_that_fails),
         WAL_TEST(test_a_start_whose_mending_fails), WAL_TEST(test_only_looking_changes_nothing),
         WAL_TEST(test_written_anew_and_synced),     WAL_TEST(test_what_cannot_be_mended),
-        WAL_TEST(test_a_write_that_was_cut_short),
+        WAL_TEST(test_what_cannot_be_read),         WAL_TEST(test_a_write_that_was_cut_short),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
