@@ -141,7 +141,7 @@ static void copy_if_over(struct wal *wal, int64_t bound, int64_t now_ms) {
 void wal_maintain(struct wal *wal, int64_t now_ms) {
     if (is_sync_due(wal, now_ms)) {
         wal->synced_at = now_ms;
-        if (wal->file->sync_trouble)
+        if (wal->file->sync_trouble || wal->file->tail.is_in_doubt)
             wal_copy(wal, now_ms);
         else
             sync_file(wal);

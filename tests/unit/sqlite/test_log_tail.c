@@ -242,8 +242,9 @@ static void test_a_start_on_a_disk_that_cannot_sync(void **state) {
     assert_null(stats().trouble);
 }
 
-/* A sync that works after one that failed proves nothing of what was written before. */
-static void test_a_later_sync_ends_no_doubt(void **state) {
+/* A sync that works after one that failed proves nothing of what was written before: it is written
+ * again within the interval. */
+static void test_an_interval_behind_a_start_that_could_not_sync(void **state) {
     (void)state;
     options.sync = SYNC_INTERVAL;
     open_log();
@@ -254,12 +255,9 @@ static void test_a_later_sync_ends_no_doubt(void **state) {
     open_log();
     failing_sync = NULL;
     assert_int_equal(push("a"), 2);
-    int before = syncs;
+    first_write = INT64_MAX;
     now_ms += 1000;
     update_log_maintain(the_log, true);
-    assert_true(was_synced("-wal", before));
-    first_write = INT64_MAX;
-    close_log();
     assert_int_equal(first_write, 0);
 }
 
@@ -272,7 +270,7 @@ static void fail_the_first(const char *synced) {
     first_write = wal_syncs++ ? first_write : INT64_MAX;
 }
 
-/* Nor does a commit of what the start itself changes. */
+/* A commit of what the start itself changes proves as little. */
 static void test_what_a_start_changes_ends_no_doubt(void **state) {
     (void)state;
     open_synced();
@@ -347,7 +345,7 @@ int main(void) {
         LOG_TEST(test_a_header_that_cannot_be_read),
         LOG_TEST(test_a_header_that_cannot_be_read_of_a_new_log),
         LOG_TEST(test_a_start_on_a_disk_that_cannot_sync),
-        LOG_TEST(test_a_later_sync_ends_no_doubt),
+        LOG_TEST(test_an_interval_behind_a_start_that_could_not_sync),
         LOG_TEST(test_what_a_start_changes_ends_no_doubt),
         LOG_TEST(test_a_copy_in_parts_whose_sync_fails),
         LOG_TEST(test_what_is_left_without_marks_is_synced_at_once),
