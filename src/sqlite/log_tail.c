@@ -163,6 +163,8 @@ bool log_tail_secure(struct log_tail *tail) {
     int status = SQLITE_OK;
     if (!file || (!tail->is_in_doubt && !tail->is_left))
         return true;
+    if (!log_tail_is_known(tail))
+        return false;
     log_tail_cut(tail);
     if (tail->must_be_cut)
         status = SQLITE_IOERR_TRUNCATE;
