@@ -18,6 +18,9 @@ class Closed(Exception):
     """The server closed the connection where a reply was expected."""
 
 
+GONE = (Closed, ConnectionError)  # what a client sees when the server has gone, or wants no more of it
+
+
 class Reply:
     """One reply: its status, its header fields and its body."""
 

@@ -10,7 +10,6 @@ settle() ends when every follower has seen all that its channel holds: no poll w
 
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 from crowd import Crowd, Follower, Publisher, Streamer
 from longline_server import PATIENCE_S, wait_until
@@ -156,10 +155,7 @@ class Load(Crowd):
 
     def during(self, action):
         """Goes on while `action` runs in a thread; returns its result."""
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(action)
-            self.run(done.done, "what went on beside the load", 120)
-            return done.result()
+        return self.swarm.during(action)
 
     def settle(self):
         """Stops publishing; ends when every push is answered and every follower has seen it all."""

@@ -44,6 +44,12 @@ def wait_until(condition, what="the condition", timeout_s=PATIENCE_S):
         time.sleep(0.005)
 
 
+def preloaded(name):
+    """A library of tests/faults. It is built beside the program; a copy of the program finds that of the release build."""
+    beside = BINARY.parent / f"tests/faults/{name}.so"
+    return beside if beside.exists() else REPOSITORY / f"build/tests/faults/{name}.so"
+
+
 def environment(settings):
     """The settings as environment variables, added to those that every program needs."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("LONGLINE")}

@@ -7,54 +7,38 @@ syncs say, until it is written again: Linux may forget that it was not written.
 """
 
 import json
-import mmap
 import os
 import struct
 import time
 from pathlib import Path
 
-from longline_server import BINARY, REPOSITORY
+from faults import Shared
+from longline_server import preloaded
 
 RECORD = struct.Struct("=IIqQq")
 CONTROLS = ("sync_us", "failing", "error", "failed")
 SECTOR = 512
 
 
-def library():
-    """It is built beside the program; a copy of the program finds that of the release build."""
-    beside = BINARY.parent / "tests/faults/disk.so"
-    return beside if beside.exists() else REPOSITORY / "build/tests/faults/disk.so"
-
-
-class Recorder:
+class Recorder(Shared):
     """The log of what a server does to its files, and of what the test knows of it. It may be used by several threads."""
 
     def __init__(self, directory: Path, folder: Path):
         self.log_path, self.folder = directory / "disk.log", folder
         self.log_path.write_bytes(b"")
         self.log = os.open(self.log_path, os.O_WRONLY | os.O_APPEND)
-        control = directory / "disk.control"
-        control.write_bytes(bytes(8 * len(CONTROLS)))
-        with open(control, "r+b") as file:
-            self.memory = mmap.mmap(file.fileno(), 0)
-        self.control_path = control
+        super().__init__(directory / "disk.control", CONTROLS)
 
     def settings(self):
         """For the server's environment."""
         return {
-            "LD_PRELOAD": library(),
+            "LD_PRELOAD": preloaded("disk"),
             "DISK_FOLDER": self.folder,
             "DISK_LOG": self.log_path,
-            "DISK_CONTROL": self.control_path,
+            "DISK_CONTROL": self.path,
             "ASAN_OPTIONS": "verify_asan_link_order=0",
             "SANDBOX": "off",  # which lets no library look up what a descriptor is
         }
-
-    def __getitem__(self, field):
-        return struct.unpack_from("Q", self.memory, 8 * CONTROLS.index(field))[0]
-
-    def __setitem__(self, field, value):
-        struct.pack_into("Q", self.memory, 8 * CONTROLS.index(field), value)
 
     def note(self, what, **event):
         data = json.dumps({"what": what, **event}).encode()

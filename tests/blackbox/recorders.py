@@ -7,7 +7,6 @@ polls of every kind; streams; purges. A connection that breaks is opened again; 
 import json
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from urllib.parse import quote
 
@@ -357,16 +356,9 @@ class Play:
         end = time.monotonic() + seconds
         self.swarm.run(lambda: time.monotonic() >= end, seconds + PATIENCE_S)
 
-    def during(self, action):
-        """Goes on while `action` runs in a thread."""
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(action)
-            self.swarm.run(done.done, 120, "what went on beside the clients")
-            done.result()
-
     def outage(self, act):
         began = time.monotonic()
-        self.during(act)
+        self.swarm.during(act)
         self.history.outages.append((began, time.monotonic()))
 
     def restart(self, server, end, is_crash):
@@ -381,7 +373,7 @@ class Play:
             if is_crash:
                 self.history.crashes.append((began, time.monotonic()))
 
-        self.during(act)
+        self.swarm.during(act)
 
     def finish(self):
         """Lets everything end, reads all that there is, and judges it. Returns how many operations the history has."""

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import time
 
+from http_client import GONE
 from longline_server import wait_until
-from script import GONE, Script
+from script import Script
 from strace import Strace, UNTRACED, counts, on_files, stop_tracer, tracer_of
 from test_upgrade import check_all, now_ms, write_old_file
 

@@ -11,9 +11,8 @@ import copy
 import hashlib
 import json
 
-from http_client import Closed, request_bytes
+from http_client import GONE, request_bytes
 
-GONE = (Closed, ConnectionError)
 REFUSED = "refused"
 BATCH = {"Content-Type": "application/x-ndjson"}
 

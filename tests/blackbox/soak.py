@@ -10,7 +10,6 @@ import random
 import socket
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -262,13 +261,6 @@ class Soak:
 
     def count(self, what, by=1):
         self.counts[what] = self.counts.get(what, 0) + by
-
-    def during(self, action):
-        """Goes on while `action` runs in a thread."""
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(action)
-            self.swarm.run(done.done, 120, "what went on beside the clients")
-            done.result()
 
     def run_until(self, moment):
         self.swarm.run(lambda: time.monotonic() >= moment, max(1, moment - time.monotonic()) + 60, "the soak")

@@ -5,6 +5,7 @@ import itertools
 import select
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from http_client import connect, reset_on_close, take_reply
 
@@ -181,6 +182,13 @@ class Swarm:
                 wire = self.wires.get(fd)
                 if wire is not None:
                     wire._ready(events)
+
+    def during(self, action):
+        """Runs the loop while `action` runs in a thread; returns its result."""
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(action)
+            self.run(done.done, 120, "what went on beside the clients")
+            return done.result()
 
 
 def push_all(address, requests, connections=16, depth=64, timeout_s=600):

@@ -9,8 +9,8 @@ import signal
 
 import pytest
 
-from histories import REFUSED, UNKNOWN, Confirmation, History, Purge, Push, Read, Violation
-from longline_server import wait_until
+from histories import REFUSED, STORED, UNKNOWN, Confirmation, History, Purge, Push, Read, Violation
+from longline_server import PATIENCE_S, wait_until
 from recorders import Play, bounds
 from redis_server import DURABLE
 
@@ -186,7 +186,7 @@ def stop(server):
 
 
 def upgrade(server):
-    return lambda clients: clients.during(server.upgrade)
+    return lambda clients: clients.swarm.during(server.upgrade)
 
 
 def kill_in_upgrade(server):
@@ -223,8 +223,15 @@ def test_histories_of_memory(start):
 
 def test_a_store_that_loses_data_is_found_out(start):
     server = start(DATA_PROVIDER="memory", **SETTINGS).keep_address()
+
+    def has_stored(clients):
+        def has():
+            return any(isinstance(operation, Push) and operation.fate == STORED for operation in clients.history.operations)
+
+        clients.swarm.run(has, PATIENCE_S, "something to lose")
+
     with pytest.raises(Violation):
-        play([server], SEED, [kill(server)])
+        play([server], SEED, [has_stored, kill(server)])
 
 
 def test_histories_of_redis(start, redis_servers):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from longline_server import BINARY, REPOSITORY, SLOW, Server, wait_until
+from longline_server import BINARY, SLOW, Server, preloaded, wait_until
 from strace import UNTRACED
 
 UPGRADES = 18  # there can be 16 sandboxes of Landlock
@@ -39,14 +39,13 @@ class Intruder:
     def __init__(self, outside):
         directory = outside.parent / "server-0"
         directory.mkdir()
-        library = BINARY.parent / "tests/faults/intruder.so"
         self.path = directory / "intruder"
         self.path.write_bytes(bytes(16 + 64 * (NAME_BYTES + 8)))
         with open(self.path, "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), 0)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.settings = {
-            "LD_PRELOAD": library if library.exists() else REPOSITORY / "build/tests/faults/intruder.so",
+            "LD_PRELOAD": preloaded("intruder"),
             "INTRUDER_FILE": self.path,
             "INTRUDER_PORT": self.listener.getsockname()[1],
             "INTRUDER_OUTSIDE": outside,

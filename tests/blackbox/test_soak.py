@@ -89,7 +89,7 @@ class Part:
                 self.soak.run_until(min(now + SAMPLE_S, end))
                 self.samples.append(sample(self.server, self.redis))
                 now = time.monotonic()
-            self.soak.during(lambda: setattr(self, "probed", json.loads(probe.communicate(timeout=2 * PATIENCE_S)[0])))
+            self.soak.swarm.during(lambda: setattr(self, "probed", json.loads(probe.communicate(timeout=2 * PATIENCE_S)[0])))
         self.cpu_share = self.samples[-1]["cpu"] / (time.monotonic() - lives_from)
         self.measured = [s for s in self.samples if s["at"] >= began + MEASURED_FROM * self.seconds]
         # All clients have gone.
@@ -103,7 +103,7 @@ class Part:
             else:
                 getattr(self.server, fault)()
 
-        self.soak.during(act)
+        self.soak.swarm.during(act)
         self.soak.count(fault)
 
     def result(self):
