@@ -15,14 +15,13 @@ import pytest
 
 from commands import Target
 from faults import Faults
-from http_client import Closed, chunked, request_bytes
+from http_client import GONE, chunked, request_bytes
 from keys import new_keys
 from longline_server import BINARY, LISTENING, PATIENCE_S, environment, wait_until
 
 # How many of the allocations are tried one by one; behind them the gaps grow.
-FIRST = int(os.environ.get("ALLOCATIONS", "8"))
-SHORT = FIRST == 8
-GONE = (Closed, BrokenPipeError, ConnectionResetError)
+SHORT = "ALLOCATIONS" not in os.environ
+FIRST = int(os.environ.get("ALLOCATIONS", "4"))
 LARGE = b'{"x":"%s"}' % (b"y" * 200_000)
 
 
@@ -30,7 +29,7 @@ def sample(provider):
     """Which allocations fail. Over Redis each costs a connection to it, and so half a second."""
     nth, first = 0, 2 if SHORT and provider == "redis" else FIRST
     while True:
-        nth += 1 + max(0, nth - first) // 2
+        nth += 1 + max(0, nth - first)
         yield nth
 
 

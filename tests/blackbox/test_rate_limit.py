@@ -154,7 +154,9 @@ def flood(server, channel, addresses, header="X-Forwarded-For"):
             client.send(b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n%s: %s\r\n\r\n" % (channel.encode(), header.encode(), address.encode()) for address in batch))
             replies = b""
             while replies.count(b"\r\n\r\n") < len(batch) or not replies.endswith(b"}"):
-                replies += client.sock.recv(1 << 20)
+                more = client.sock.recv(1 << 20)
+                assert more, "it hung up"
+                replies += more
             statuses.update(map(int, re.findall(rb"HTTP/1.1 (\d+)", replies)))
     return statuses
 
@@ -177,15 +179,16 @@ def test_a_flood_of_addresses_costs_what_is_said(start, address):
     def addresses(count):
         return (address.format(1 + n // 65536, n % 65536, n // 256 % 256, n % 256) for n in range(count))
 
-    baseline = cost(server, channel, addresses(20_000), header="X-Ignored")[2]
-    got, grown, each = cost(server, channel, addresses(ADDRESSES))
-    print(f"{ADDRESSES} addresses: {grown:.1f} MiB, {each:.2f} µs of processor time each; {baseline:.2f} for one that is refused")
-    assert got == {200: ADDRESSES}
+    count = ADDRESSES if "ADDRESSES" in os.environ or ":" in address else ADDRESSES // 10
+    baseline = cost(server, channel, addresses(5000), header="X-Ignored")[2]
+    got, grown, each = cost(server, channel, addresses(count))
+    print(f"{count} addresses: {grown:.1f} MiB, {each:.2f} µs of processor time each; {baseline:.2f} for one that is refused")
+    assert got == {200: count}
     assert SLOW or grown <= 14
     assert statuses(server, 6, channel, "203.0.113.10") == [200] * 5 + [429], "whoever comes now has a budget of their own"
-    assert (statuses(server, 1, channel, "203.0.113.9") == [200]) == (ADDRESSES > REMEMBERED)
-    again, grown, _ = cost(server, channel, addresses(ADDRESSES // 4))
-    assert again == {200: ADDRESSES // 4} and (SLOW or grown <= 2)
+    assert (statuses(server, 1, channel, "203.0.113.9") == [200]) == (count > REMEMBERED)
+    again, grown, _ = cost(server, channel, addresses(count // 4))
+    assert again == {200: count // 4} and (SLOW or grown <= 2)
 
 
 def test_a_network_of_ipv6_is_one_client(start):
