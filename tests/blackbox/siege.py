@@ -72,8 +72,10 @@ def main(host, port, count, park_s):
         if turn % TURNS == 0:
             pusher.sendall(request_bytes("POST", BUSY, b'["%s"]' % (b"x" * 500_000)))
         turn += 1
-        while (left := began + DRIP_S / TURNS - time.monotonic()) > 0:
-            readable = [fd for fd, _ in poll.poll(1000 * left)]
+        left = 1
+        while left > 0:  # it listens also when it is late
+            left = began + DRIP_S / TURNS - time.monotonic()
+            readable = [fd for fd, _ in poll.poll(max(0, 1000 * left))]
             if sys.stdin.fileno() in readable or readable and not pusher.recv(65536):
                 return
 

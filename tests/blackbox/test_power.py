@@ -16,7 +16,7 @@ import time
 import pytest
 
 from http_client import Closed
-from longline_server import BINARY, DAMAGE, Server, wait_until
+from longline_server import BINARY, DAMAGE, SLOW, Server, wait_until
 from power import Disk, Recorder, event_of
 from test_upgrade import now_ms, write_old_file
 
@@ -27,6 +27,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 KEPT = 150  # updates of a channel
 AGAIN = 1000000  # the numbers of what is pushed between two cuts
 INTERVAL_S = 1.5
+WELL_AGAIN_S = 20 if SLOW else 5
 # Retention and maintenance have something to do.
 SETTINGS = {"CHANNEL_STORAGE_MAXSIZE": KEPT, "LOG_LEVEL": "info"}
 ALL, PURGED, RING, ONCE = "all-0123456789", "purged-0123456789", "ring-0123456789", "once-0123456789"
@@ -170,7 +171,7 @@ class Story:
             self.check_now()
             self.push_some(ALL, 2)
         self.recorder["failing"] = 0
-        wait_until(lambda: self.push(ALL), "pushes to work again", 5)
+        wait_until(lambda: self.push(ALL), "pushes to work again", WELL_AGAIN_S)
         self.push_some(ALL, 3)
         if self.chance.random() < 0.3:
             self.server.kill9()
@@ -190,14 +191,22 @@ class Story:
         return self.tell(self.work, self.work)
 
     def tell(self, *chapters):
-        self.server.start()
-        for chapter in chapters:
-            chapter()
-        self.server.stop()
-        self.recorder.close()
+        try:
+            self.server.start()
+            for chapter in chapters:
+                chapter()
+            self.server.stop()
+        finally:
+            self.end()
         log = self.server.log()
         assert not DAMAGE.search(log), log
         return self.recorder.records()
+
+    def end(self):
+        """Nothing of it is left running."""
+        if self.server.process:
+            self.server.kill9()
+        self.recorder.close()
 
     def tell_all(self):
         chapters = [self.work, self.confirm_some, self.purge_some, self.restart, self.upgrade, self.kill, self.push_together]
@@ -354,11 +363,12 @@ def cut_again(tmp_path, chance, promise, content, **settings):
     """The server on `content` works for a moment, and the power goes again. What is left then; the promise grows."""
     story = Story(tmp_path / "again", chance, content, **settings)
     story.number = AGAIN + max((n for batches in promise.tried.values() for batch in batches for n in batch), default=0)
-    story.server.start()
-    story.push_some(ALL, 2)
-    story.push(ONCE)
-    story.server.kill9()
-    story.recorder.close()
+    try:
+        story.server.start()
+        story.push_some(ALL, 2)
+        story.push(ONCE)
+    finally:
+        story.end()
     ((_, _, events, content),) = cuts(story.recorder.records(), content, chance, 1)
     promise.refused_now = set()  # the first cut may have brought it back
     for _, event in events:
