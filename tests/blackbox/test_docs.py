@@ -93,6 +93,16 @@ def test_every_page_is_in_the_list_of_pages():
     assert pages - told == set()
 
 
+def test_every_long_run_has_its_day_and_a_target():
+    head, _, *rows = re.findall(r"^\|.*", (REPOSITORY / "docs/torture.md").read_text("utf-8").split("\n\n")[2], re.M)
+    usage = subprocess.check_output([REPOSITORY / "script/torture", "--help"], text=True)
+    assert head == "| what | target | day | how much | result |" and len(rows) > 40
+    for row in rows:
+        what, target, day, *_ = row.removeprefix("| ").split(" | ")
+        assert re.fullmatch(r"`\w+`", target) and re.search(rf"^  {target[1:-1]} ", usage, re.M), what
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", day), what
+
+
 def test_llms_txt_has_the_form_that_its_readers_expect():
     """A name, a summary, what matters, then lists of links: https://llmstxt.org."""
     name, summary, *rest = (REPOSITORY / "llms.txt").read_text("utf-8").split("\n\n")
