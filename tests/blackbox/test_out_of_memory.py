@@ -378,7 +378,7 @@ def test_no_memory_at_an_upgrade(serve, faults, forever):
                 continue
             acknowledged = 0
             try:
-                pusher.send(b"n\":1}"[-3:])
+                pusher.send(b":1}")
                 acknowledged = pusher.read_reply().status == 200
             except GONE:
                 pass
