@@ -4,7 +4,6 @@ CUTS says how many there are. script/torture sets it to a thousand.
 """
 
 import errno
-import json
 import os
 import random
 import secrets
