@@ -25,7 +25,7 @@ FILES = {"shell": 1, "passwd": 1, "another process": 1, "write outside": 1, "con
 NEEDED = {"interface"}
 # What only root may do where nothing forbids it.
 OF_ROOT = {"AF_PACKET", "SOCK_PACKET", "SOCK_RAW", "chroot", "bpf", "TIOCSTI"}
-# The sanitizers need them to look for leaks.
+# The sanitizers need them to look for leaks: there they may work.
 OF_SANITIZERS = {"ptrace", "process_vm_readv", "dumpable", "another process"} if SLOW else set()
 
 
@@ -87,7 +87,8 @@ def test_nothing_is_left_to_an_intruder(start, intruder, thread):
         pytest.skip("this kernel has no seccomp, or forbids it")
     version = landlock_version() if is_on(server, "landlock") else 0
     works, errors = intruder.on(thread, server)
-    assert works - OF_SANITIZERS == NEEDED | {name for name, since in FILES.items() if version < since}, errors
+    without = {name for name, since in FILES.items() if version < since} - OF_SANITIZERS
+    assert works - OF_SANITIZERS == NEEDED | without, errors
 
 
 def test_without_the_sandbox_all_of_it_works(start, intruder):
@@ -110,7 +111,7 @@ def test_the_next_program_is_in_the_same_sandbox(start, intruder, tmp_path):
         shutil.copy(BINARY, new)
         os.rename(new, program)
         server.upgrade()
-    assert intruder.on(LOOP, server)[0] == works
+    assert intruder.on(LOOP, server)[0] - OF_SANITIZERS == works - OF_SANITIZERS
     after = Path(f"/proc/{server.pid}/status").read_text()
     for line in ("Seccomp", "Seccomp_filters", "NoNewPrivs"):
         assert re.findall(f"^{line}:.*", before, re.M) == re.findall(f"^{line}:.*", after, re.M)
