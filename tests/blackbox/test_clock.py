@@ -203,7 +203,7 @@ def test_any_jumps_and_ends(start, clock):
 YEARS = 20 * 366
 FAR = [1, -1, YEARS, -YEARS] if "JUMPS" in os.environ else [1, -YEARS]
 ONCE = {"Idempotency-Key": "7"}
-SHORT_S = 2 if SLOW else 0.5  # until all have been seen to wait
+SHORT_S = 1 if SLOW else 0.5  # until all have been seen to wait
 
 
 class Everything:
