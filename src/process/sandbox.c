@@ -234,8 +234,8 @@ void sandbox_begin(bool is_successor, bool connects) {
         allow_network();
 }
 
-/* Whether the rules hold for a folder, which a child tries. On some file systems (9p) they never do:
- * there, who opens a folder gets an inode of their own. */
+/* Whether the rules hold for a folder, which a child tries. On some file systems (9p) they never
+ * do: there, who opens a folder gets an inode of their own. */
 static bool rules_hold(const char *folder) {
     int status = 0;
     pid_t child = fork();
@@ -287,8 +287,8 @@ void sandbox_restrict_calls(void) {
         program = (struct sock_fprog){.len = sizeof older / sizeof *older, .filter = older};
     unsigned flags = SECCOMP_FILTER_FLAG_TSYNC;
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    /* Kernels before 5.16 would slow all of it down, against Spectre; those before 4.17 have no such
-     * flag. */
+    /* Kernels before 5.16 would slow all of it down, against Spectre; those before 4.17 have no
+     * such flag. */
     long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
                           flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
     if (result < 0 && errno == EINVAL)
