@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,34 @@ def test_nothing_is_left_to_an_intruder(start, intruder, thread):
     works, errors = intruder.on(thread, server)
     without = {name for name, since in FILES.items() if version < since} - OF_SANITIZERS
     assert works - OF_SANITIZERS == NEEDED | without, errors
+
+
+def outcome(filter, architecture, call):
+    """What the filter does with a system call whose arguments are 0."""
+    data, at, value = struct.pack("<iIQ48x", call, architecture, 0), 0, 0
+    while True:
+        code, if_true, if_false, k = filter[at]
+        at += 1
+        match code:
+            case 0x20:
+                value = struct.unpack_from("<I", data, k)[0]
+            case 0x54:
+                value &= k
+            case 0x05:
+                at += k
+            case 0x06:
+                return k
+            case _:
+                at += if_true if {0x15: value == k, 0x25: value > k, 0x35: value >= k, 0x45: value & k}[code] else if_false
+
+
+@pytest.mark.parametrize("name, architecture, openat, execveat, ptrace, bind", [("x86_64", 0xC000003E, 257, 322, 101, 49), ("aarch64", 0xC00000B7, 56, 281, 117, 200)])
+def test_the_filter_of_each_processor(name, architecture, openat, execveat, ptrace, bind):
+    """A release for another processor is made on this one."""
+    made = subprocess.run([BINARY.parent / "src/filter", name], capture_output=True, text=True, check=True).stdout
+    lines = re.findall(r"\{(\w+), (\d+), (\d+), (\w+)\}", made.split("WITHOUT_SEAL")[0])
+    filter = [tuple(int(field, 0) for field in line) for line in lines]
+    assert [outcome(filter, architecture, call) >> 16 for call in (openat, execveat, ptrace, bind)] == [0x7FFF, 0x7FFF, 5, 5]
 
 
 def test_without_the_sandbox_all_of_it_works(start, intruder):
