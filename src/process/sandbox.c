@@ -226,6 +226,7 @@ void sandbox_begin(bool is_successor, bool connects) {
     sandbox.inherited = is_successor && inherited ? (unsigned)atoi(inherited) & (FILES | CALLS) : 0;
     sandbox.on = sandbox.inherited;
     unsetenv(INHERITED);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* both need it, but for root */
     if (sandbox.inherited & FILES)
         return;
     make_ruleset(connects);
@@ -247,7 +248,6 @@ static bool rules_hold(const char *folder) {
 void sandbox_restrict_files(void) {
     if (sandbox.ruleset < 0)
         return;
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (*sandbox.needed && !rules_hold(sandbox.needed)) {
         give_up_files("no rule holds for the folder of the data");
         return;
@@ -286,7 +286,6 @@ void sandbox_restrict_calls(void) {
     if (!has_noexec_seal())
         program = (struct sock_fprog){.len = sizeof older / sizeof *older, .filter = older};
     unsigned flags = SECCOMP_FILTER_FLAG_TSYNC;
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     /* Kernels before 5.16 would slow all of it down, against Spectre; those before 4.17 have no
      * such flag. */
     long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,

@@ -135,6 +135,7 @@ def test_the_next_program_is_in_the_same_sandbox(start, intruder, tmp_path):
     shutil.copy(BINARY, program)
     server = start(binary=program, **intruder.settings)
     before = Path(f"/proc/{server.pid}/status").read_text()
+    assert "NoNewPrivs:\t1\n" in before
     works, _ = intruder.on(LOOP, server)
     for _ in range(UPGRADES):
         shutil.copy(BINARY, new)

@@ -21,13 +21,19 @@ static void change_inbox(struct waiter *waiter, struct poll_place *place) {
     make_inbox();
 }
 
-static void test_it_waits_on(void **state) {
-    (void)state;
-    struct poll_place place;
+/* Somebody waits behind three updates, and the inbox is another. */
+static struct waiter *hand_over(struct poll_place *place) {
     make_inbox();
     push_durable("a", 3);
     struct waiter *waiter = wait_for(0, "a", 3);
-    change_inbox(waiter, &place);
+    change_inbox(waiter, place);
+    return waiter;
+}
+
+static void test_it_waits_on(void **state) {
+    (void)state;
+    struct poll_place place;
+    struct waiter *waiter = hand_over(&place);
     assert_true(inbox_put_back(inbox, &waiter->poll, &place));
     assert_int_equal(waiter->poll.state, POLL_PARKED);
     assert_int_equal(fake.reads_made, 0);
@@ -40,10 +46,7 @@ static void test_it_waits_on(void **state) {
 static void test_a_push_that_memory_was_out_for(void **state) {
     (void)state;
     struct poll_place place;
-    make_inbox();
-    push_durable("a", 3);
-    struct waiter *waiter = wait_for(0, "a", 3);
-    change_inbox(waiter, &place);
+    struct waiter *waiter = hand_over(&place);
     assert_non_null(push("a"));
     is_memory_out = true;
     fake_answer_append(STORE_OK);
