@@ -160,21 +160,16 @@ export async function untilText(page, selector, text) {
     return element.innerText();
 }
 
-/** From now on: how long the page's main thread did not answer, at the most, in ms. Read it with longestBlock. */
-export async function watchBlocks(page) {
-    await page.evaluate(() => {
-        let last = performance.now();
-        window.longestBlock = 0;
-        const channel = new MessageChannel();
-        const beat = () => {
-            const now = performance.now();
-            window.longestBlock = Math.max(window.longestBlock, now - last);
-            last = now;
-            setTimeout(() => channel.port2.postMessage(0), 4);
-        };
-        channel.port1.onmessage = beat;
-        beat();
-    });
+const mainThreads = new WeakMap();
+
+/** From now on: the CPU time of the page's main thread. Read it with workOf. */
+export async function watchWork(page) {
+    const session = await page.context().newCDPSession(page);
+    await session.send('Performance.enable');
+    const used = async () => (await session.send('Performance.getMetrics')).metrics.find(({ name }) => name === 'ThreadTime').value * 1000;
+    const before = await used();
+    mainThreads.set(page, async () => (await used()) - before);
 }
 
-export const longestBlock = (page) => page.evaluate(() => window.longestBlock);
+/** In ms. The page has not failed to answer for longer than this, but for other work on the machine. */
+export const workOf = (page) => mainThreads.get(page)();
