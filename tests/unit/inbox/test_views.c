@@ -213,6 +213,40 @@ static void test_large_updates_wait_for_the_worker(void **state) {
     }
 }
 
+/* Of what came at once, a reply brings no more than one read would. */
+static void test_a_reply_has_a_bound(void **state) {
+    (void)state;
+    enum { BYTES = READ_MAX_BYTES / 8 };
+    make_inbox();
+    push_numbers("a", 1, 1);
+    want(0, "body.n:*", 1);
+    for (int n = 2; n <= 31; n++)
+        push_number("a", n, BYTES);
+    for (int n = 2; n <= 31; n++)
+        fake_answer_append(STORE_OK);
+    run_wakes();
+    assert_int_equal(waiters[0].answers, 1);
+    assert_in_range(waiters[0].count, 1, READ_MAX_BYTES / BYTES);
+}
+
+/* One look a turn when its time is up. */
+static void test_looks_take_turns(void **state) {
+    (void)state;
+    make_inbox();
+    push_numbers("a", 1, 1);
+    want(0, "body.n:10", 1);
+    want(1, "body.n:11", 1);
+    want(2, "body.n:12", 1);
+    push_number("a", 2, 0);
+    while (turn_has_time())
+        ;
+    fake_answer_append(STORE_OK);
+    turn();
+    assert_int_equal(counters.filter_looks, 1);
+    run_wakes();
+    assert_int_equal(counters.filter_looks, 3);
+}
+
 /* --- What was, and what is there now ---------------------------------------------------------- */
 
 static void test_a_long_way_through_the_store(void **state) {
@@ -271,6 +305,27 @@ static void test_a_read_of_the_next_life(void **state) {
     fake_add("a", 1);
     settle();
     assert_int_equal(waiters[0].resets + waiters[1].resets, 2);
+}
+
+/* Nor does what was found for those who wait, once they have been told. */
+static void test_waiting_in_the_next_life(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("a", 5);
+    want(0, "body.life:1", 5);
+    settle();
+    fake_add("a", 1);
+    settle(); /* the 6th is known not to be wanted */
+    fake_restart("a", 4);
+    fake_add("a", 1);
+    settle();
+    assert_int_equal(waiters[0].resets, 1);
+    want(0, "body.life:1", 5);
+    settle();
+    fake_add("a", 1);
+    settle();
+    assert_int_equal(waiters[0].answers, 1);
+    assert_int_equal(waiters[0].last, 6);
 }
 
 static void test_a_reset_says_the_epoch(void **state) {
@@ -557,9 +612,12 @@ int main(void) {
         INBOX_TEST(test_what_is_known_needs_no_worker),
         INBOX_TEST(test_what_the_worker_finds_wakes),
         INBOX_TEST(test_large_updates_wait_for_the_worker),
+        INBOX_TEST(test_a_reply_has_a_bound),
+        INBOX_TEST(test_looks_take_turns),
         INBOX_TEST(test_a_long_way_through_the_store),
         INBOX_TEST(test_skipped_before_damage),
         SHARED_TEST(test_a_read_of_the_next_life),
+        SHARED_TEST(test_waiting_in_the_next_life),
         INBOX_TEST(test_a_reset_says_the_epoch),
         INBOX_TEST(test_another_epoch_is_judged),
         INBOX_TEST(test_idle_views_are_bounded),
