@@ -68,6 +68,11 @@ static void test_growth_has_a_bound(void **state) {
     assert_int_equal(out.len, 0);
     charset_decode_text(&out, text, &charset);
     assert_int_equal(out.len, 3000);
+    charset.name = SLICE("koi8-r"); /* where it is a line */
+    out.len = 0;
+    assert_false(charset_decode(&out, text, &charset));
+    assert_int_equal(out.len, 0);
+    charset_deinit(&charset);
     buf_deinit(&out);
 }
 

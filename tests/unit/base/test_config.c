@@ -102,6 +102,15 @@ static void test_environment_and_flags(void **state) {
     assert_int_equal(config.cache_size, 64);
 }
 
+/* MAX_BODY, where it is not set, is no more than a quarter of BUFFER_SIZE. */
+static void test_a_small_buffer(void **state) {
+    (void)state;
+    assert_true(load("--buffer-size 64"));
+    assert_int_equal(config.max_body, 16 << 20);
+    assert_true(load("--buffer-size 64 --max-body 1000"));
+    assert_int_equal(config.max_body, 1000);
+}
+
 static void test_other_names(void **state) {
     (void)state;
     setenv("DATA_PROVIDER", "localtable", 1);
@@ -307,6 +316,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_defaults, clear_environment),
         cmocka_unit_test_setup(test_environment_and_flags, clear_environment),
+        cmocka_unit_test_setup(test_a_small_buffer, clear_environment),
         cmocka_unit_test_setup(test_other_names, clear_environment),
         cmocka_unit_test_setup(test_choices, clear_environment),
         cmocka_unit_test_setup(test_mistakes, clear_environment),

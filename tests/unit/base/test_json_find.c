@@ -37,9 +37,17 @@ static void test_paths(void **state) {
     check_found("[1]", "99999999999999999999", NULL);
 }
 
+/* Each name of a path reads the rest of the text once more. */
+static void test_a_long_path(void **state) {
+    (void)state;
+    check_found("[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0", "1");
+    check_found("[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0", NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_a_long_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* The hash table against a plain array, over random insertions and removals from a fixed seed. */
+#include "base/hash.h"
 #include "base/list.h"
 #include "base/table.h"
 #include "support.h"
@@ -135,11 +136,19 @@ static void test_empty(void **state) {
     table_deinit(&table);
 }
 
+/* Nobody else knows which names have equal hashes. */
+static void test_hashes_are_of_this_process(void **state) {
+    (void)state;
+    uint64_t before = hash_of(SLICE("name"));
+    hash_init();
+    assert_true(hash_of(SLICE("name")) != before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),        cmocka_unit_test(test_good_hashes),
         cmocka_unit_test(test_equal_hashes), cmocka_unit_test(test_equal_low_bits),
-        cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_growth),       cmocka_unit_test(test_hashes_are_of_this_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,12 +126,22 @@ static void test_pairs(void **state) {
     check_pairs("?a=1", "?a|1;");
 }
 
+/* A text with a hole would look whole. */
+static void test_what_failed_takes_no_more(void **state) {
+    (void)state;
+    struct buf buf = {.failed = true};
+    buf_puts(&buf, "the rest");
+    assert_int_equal(buf.len, 0);
+    buf_deinit(&buf);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_path),
         cmocka_unit_test(test_every_byte_of_a_path),
         cmocka_unit_test(test_form),
         cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_what_failed_takes_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

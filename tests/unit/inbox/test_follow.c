@@ -65,6 +65,22 @@ static void test_a_gap_leads_to_a_read(void **state) {
     assert_int_equal(waiters[0].seen, 2);
 }
 
+/* What a read has found is told at once, also when the store is lost before it is answered. */
+static void test_a_read_that_outlives_the_store_wakes(void **state) {
+    (void)state;
+    make_inbox();
+    poll_on(0, true);
+    settle();
+    fake_add("c", 2);
+    fake_lose_one();
+    fake_tell_one();
+    fake_do_read();
+    fake_turn_off();
+    fake_answer_read(STORE_OK);
+    run_wakes();
+    assert_int_equal(waiters[0].seen, 2);
+}
+
 static void test_parked_polls_outlive_the_loss_of_the_store(void **state) {
     (void)state;
     make_inbox();
@@ -619,6 +635,7 @@ int main(void) {
         SHARED_TEST(test_news_told_during_the_read_are_not_lost),
         SHARED_TEST(test_a_wake_needs_no_read),
         SHARED_TEST(test_a_gap_leads_to_a_read),
+        SHARED_TEST(test_a_read_that_outlives_the_store_wakes),
         SHARED_TEST(test_parked_polls_outlive_the_loss_of_the_store),
         SHARED_TEST(test_a_counter_that_went_back_is_said),
         SHARED_TEST(test_a_counter_that_went_back_and_on_is_said),

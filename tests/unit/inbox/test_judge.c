@@ -100,6 +100,21 @@ static void test_totals(void **state) {
     assert_int_equal(judge_total(view, 1), FOLLOW_NEWER);
 }
 
+/* Whatever the numbers say; but one that is not known proves nothing. */
+static void test_epochs(void **state) {
+    (void)state;
+    struct follow_view view = {.is_known = true, .total = 7, .epoch = 5};
+    struct store_read read = {.total = 9, .epoch = 6};
+    assert_int_equal(follow_judge(&view, &read), FOLLOW_RESTARTED);
+    read.epoch = 5;
+    assert_int_equal(follow_judge(&view, &read), FOLLOW_NEWER);
+    read.epoch = 0;
+    assert_int_equal(follow_judge(&view, &read), FOLLOW_NEWER);
+    read.epoch = 6;
+    view.epoch = 0;
+    assert_int_equal(follow_judge(&view, &read), FOLLOW_NEWER);
+}
+
 /* The newest update is read again, to see whether it is still the same. */
 static void test_expected_update(void **state) {
     (void)state;
@@ -157,6 +172,7 @@ int main(void) {
         cmocka_unit_test(test_cursor),
         cmocka_unit_test_setup(test_unknown_is_newer, set_up),
         cmocka_unit_test_setup(test_totals, set_up),
+        cmocka_unit_test_setup(test_epochs, set_up),
         cmocka_unit_test_setup(test_expected_update, set_up),
         cmocka_unit_test_setup(test_expected_without_time, set_up),
         cmocka_unit_test_setup(test_nothing_to_recognize, set_up),

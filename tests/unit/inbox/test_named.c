@@ -114,6 +114,17 @@ static void test_what_could_not_be_sent_is_not_confirmed(void **state) {
     check_lag("bot", 0);
 }
 
+static void test_a_failure_confirms_nothing(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("c", 5);
+    check_answer(ask(0, "c", 4), 5, 5, 5, 0); /* so that it is known what -2 means */
+    struct waiter *waiter = start_as(0, "c", "bot", -2, !WAITS, CONFIRMS_NOW);
+    fake_serve_cursors(STORE_FAILED);
+    check_error(waiter, STORE_FAILED);
+    check_lag("bot", 5);
+}
+
 static void test_a_reset_does_not_stick(void **state) {
     (void)state;
     make_inbox();
@@ -234,6 +245,40 @@ static void test_a_load_that_fails(void **state) {
     check_answer(get(0, "bot", FROM_CONFIRMED), 1, 1, 1, 0);
 }
 
+static void test_a_load_for_many(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("c", 1);
+    for (int i = 0; i < 2000; i++)
+        start_as(i, "c", "bot", FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
+    fake_serve_cursors(STORE_OK);
+    fake_serve_reads();
+    turn();
+    assert_in_range(polls_done, 1, 1999); /* not all at once */
+    serve();
+    for (int i = 0; i < 2000; i++)
+        check_answer(&waiters[i], 1, 1, 1, 0);
+}
+
+static bool is_stopped;
+
+static void note_stopped(void) {
+    is_stopped = true;
+}
+
+/* A stop waits for what is being saved, but not for ever. */
+static void test_a_stop_while_the_store_hangs(void **state) {
+    (void)state;
+    is_stopped = false;
+    make_inbox();
+    push_durable("c", 1);
+    get(0, "bot", 1);
+    inbox_stop(inbox, note_stopped);
+    assert_false(is_stopped);
+    uv_walk(&loop, on_handle, NULL); /* a second later */
+    assert_true(is_stopped);
+}
+
 static void test_cancelled_in_every_state(void **state) {
     (void)state;
     make_inbox();
@@ -347,6 +392,20 @@ static void test_a_thousand_names(void **state) {
     check_error(get(0, "more", FROM_CONFIRMED), STORE_OK);
 }
 
+/* As long as they are not loaded, nobody knows which of the names are new. */
+static void test_names_that_come_before_the_load(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("c", 1);
+    for (int i = 0; i < 2 * CONSUMERS_MAX; i++)
+        start_as(i, "c", number_name(i), FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
+    struct waiter *more = start_as(2 * CONSUMERS_MAX, "c", "more", 0, !WAITS, !CONFIRMS_NOW);
+    check_error(more, STORE_CONSUMERS_FULL);
+    serve();
+    list_consumers(0, "c");
+    assert_int_equal(waiters[0].listed, CONSUMERS_MAX);
+}
+
 static void test_expires(void **state) {
     (void)state;
     options.ttl_ms = 1000;
@@ -391,6 +450,16 @@ static void test_others_change_cursors(void **state) {
     check_answer(get(0, "bot", FROM_CONFIRMED), 1, 9, 9, 0);
     save_and_serve();
     assert_int_equal(stored("bot"), 0); /* it is known again */
+}
+
+/* What was confirmed and is not saved yet is newer than what is loaded. */
+static void test_unsaved_is_newer(void **state) {
+    (void)state;
+    keep(9);
+    get(0, "bot", 3);
+    save_and_serve();
+    get(0, "bot", 5);
+    check_answer(get(0, "bot", FROM_CONFIRMED), 6, 9, 9, 0);
 }
 
 /* Before the store knows the time, and while it does not know it any more, nobody expires. */
@@ -664,19 +733,24 @@ int main(void) {
         INBOX_TEST(test_goes_on_behind_what_is_confirmed),
         INBOX_TEST(test_confirms_what_is_sent),
         INBOX_TEST(test_what_could_not_be_sent_is_not_confirmed),
+        INBOX_TEST(test_a_failure_confirms_nothing),
         INBOX_TEST(test_a_reset_does_not_stick),
         INBOX_TEST(test_left_out_is_not_confirmed),
         INBOX_TEST(test_survives_a_restart),
         INBOX_TEST(test_saves_what_has_changed_at_once),
         INBOX_TEST(test_a_save_that_fails_is_made_good),
         INBOX_TEST(test_a_load_that_fails),
+        INBOX_TEST(test_a_load_for_many),
+        INBOX_TEST(test_a_stop_while_the_store_hangs),
         INBOX_TEST(test_cancelled_in_every_state),
         INBOX_TEST(test_forgets),
         INBOX_TEST(test_forgets_what_is_being_saved_and_loaded),
         INBOX_TEST(test_forgetting_that_fails),
         INBOX_TEST(test_a_thousand_names),
+        INBOX_TEST(test_names_that_come_before_the_load),
         INBOX_TEST(test_expires),
         SHARED_TEST(test_others_change_cursors),
+        SHARED_TEST(test_unsaved_is_newer),
         SHARED_TEST(test_an_unknown_time_ends_nobody),
         SHARED_TEST(test_one_that_waits_long_is_in_use),
         SHARED_TEST(test_a_load_is_older_than_a_save),
