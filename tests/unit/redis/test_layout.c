@@ -106,6 +106,11 @@ static void test_records(void **state) {
     struct redis_record record;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(redis_record_parse(slice_of(bad[i]), &record));
+    static char method[70000] = "1 2 2 -1 0 0 65536\n"; /* an update's has 16 bits */
+    memset(method + strlen(method), 'x', 65536);
+    assert_false(redis_record_parse(slice_of(method), &record));
+    memcpy(method, "1 2 2 -1 0 0 65535", 18);
+    assert_true(redis_record_parse(slice_of(method), &record));
 }
 
 /* --- What is damaged -------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 
 #include "sqlite/epochs.h"
 #include "sqlite/seal.h"
+#include "sqlite/update_log_parts.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -391,6 +392,26 @@ static void test_room_comes(void **state) {
     assert_int_equal(epoch_of("a"), epoch);
 }
 
+/* Something of it may not be on the disk, or not as it should be. */
+static void test_not_every_close_is_clean(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        open_log();
+        push_some("a", 1);
+        if (i == 1)
+            the_log->file.sync_trouble = "a sync failed";
+        if (i == 2)
+            the_log->epochs.is_unsaved = true;
+        if (i == 3) {
+            the_log->file.trouble = "damage";
+            the_log->file.is_append_corrupt = true;
+        }
+        close_log();
+        assert_int_equal(is_clean, i == 0);
+    }
+    open_log();
+}
+
 /* What was lost since counts, too, for whoever has seen an epoch before that. */
 static void test_lowest_counts(void **state) {
     (void)state;
@@ -448,6 +469,7 @@ int main(void) {
         LOG_TEST(test_damaged),
         LOG_TEST(test_no_room),
         LOG_TEST(test_room_comes),
+        LOG_TEST(test_not_every_close_is_clean),
         LOG_TEST(test_lowest_counts),
         LOG_TEST(test_bound),
     };
