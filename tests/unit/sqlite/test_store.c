@@ -177,13 +177,18 @@ static void test_settling_wakes_both(void **state) {
     assert_true(uv_hrtime() - begun < 5000000000);
 }
 
-/* Each brings a MiB. No more of them are read than the loop takes. */
-static void test_reads_wait_for_the_loop(void **state) {
-    (void)state;
+/* So that each read brings a MiB. */
+static void push_a_mebibyte(void) {
     static char body[READ_MAX_BYTES - 4096];
     memset(body, '1', sizeof body);
     push_one((struct slice){body, sizeof body});
     run_until(&answers, 1);
+}
+
+/* No more of them are read than the loop takes. */
+static void test_reads_wait_for_the_loop(void **state) {
+    (void)state;
+    push_a_mebibyte();
     read_some(40);
     uv_run(&loop, UV_RUN_NOWAIT); /* hands them over */
     int taken = answers;
@@ -194,6 +199,24 @@ static void test_reads_wait_for_the_loop(void **state) {
     uint64_t begun = uv_hrtime();
     run_until(&answers, 41);
     assert_true(uv_hrtime() - begun < 5000000000);
+    assert_int_equal(failures, 0);
+}
+
+/* Nor while there is something else to do. */
+static void test_reads_beside_pushes_wait_for_the_loop(void **state) {
+    (void)state;
+    enum { BATCHES = 8, BATCH = 2048 };
+    struct store_stats stats;
+    push_a_mebibyte();
+    uint64_t before = count_commits();
+    push_some(BATCHES * BATCH);
+    read_some(40);
+    uv_run(&loop, UV_RUN_NOWAIT); /* hands them over */
+    while (count_commits() < before + BATCHES)
+        usleep(1000);
+    store_stats(store, &stats);
+    assert_in_range(stats.reads, 1, 3);
+    run_until(&answers, 41 + BATCHES * BATCH);
     assert_int_equal(failures, 0);
 }
 
@@ -223,6 +246,28 @@ static void test_many_answers(void **state) {
     push_some(3000);
     run_until(&answers, 3000);
     check_order(1);
+}
+
+/* Also when the store thread tells of more while some wait for the next turn. */
+static void test_answers_of_a_turn_are_bounded(void **state) {
+    (void)state;
+    enum { A_TURN = 512, COUNT = 2000 };
+    uint64_t before = count_commits();
+    push_some(COUNT);
+    uv_run(&loop, UV_RUN_NOWAIT); /* hands them over */
+    while (count_commits() == before)
+        usleep(1000);
+    run_until(&answers, 1);
+    before = count_commits();
+    push_some(1);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    while (count_commits() == before)
+        usleep(1000);
+    usleep(1000); /* it tells of it behind that */
+    int last = answers;
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_in_range(answers - last, 1, A_TURN);
+    run_until(&answers, COUNT + 1);
 }
 
 static void test_a_stop_answers_all(void **state) {
@@ -296,9 +341,11 @@ int main(void) {
         STORE_TEST(test_work_that_comes_during_a_commit),
         STORE_TEST(test_settling_wakes_both),
         STORE_TEST(test_reads_wait_for_the_loop),
+        STORE_TEST(test_reads_beside_pushes_wait_for_the_loop),
         STORE_TEST(test_a_batch_has_a_bound),
         STORE_TEST(test_a_batch_has_a_bound_in_bytes),
         STORE_TEST(test_many_answers),
+        STORE_TEST(test_answers_of_a_turn_are_bounded),
         STORE_TEST(test_a_stop_answers_all),
         STORE_TEST(test_a_stop_reads_nothing),
         cmocka_unit_test_setup_teardown(test_in_memory, set_up_memory, tear_down_store),
