@@ -286,6 +286,29 @@ static void test_a_start_writes_what_it_replayed(void **state) {
     }
 }
 
+static void test_a_stop_leaves_nothing_to_the_start(void **state) {
+    (void)state;
+    open_log();
+    assert_true(push_many("a", 1, 10));
+    close_log();
+    assert_int_equal(checkpoint_on_disk(), 10);
+    open_log();
+}
+
+/* Channels that it has not come to yet are in the log behind the checkpoint before. */
+static void test_killed_in_a_checkpoint(void **state) {
+    (void)state;
+    enum { MANY = 1100 }; /* more than are written at once */
+    open_log();
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(push(channel_name(i)), 1);
+    now_ms += 6000;
+    update_log_maintain(the_log, true);
+    crash();
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(total_of(channel_name(i)), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_crashes),
@@ -295,6 +318,8 @@ int main(void) {
         LOG_TEST(test_failed_batch),
         LOG_TEST(test_in_memory),
         LOG_TEST(test_a_start_writes_what_it_replayed),
+        LOG_TEST(test_a_stop_leaves_nothing_to_the_start),
+        LOG_TEST(test_killed_in_a_checkpoint),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
