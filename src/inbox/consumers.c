@@ -63,13 +63,11 @@ struct consumer *consumer_add(struct inbox *inbox, struct consumers *consumers, 
 }
 
 void consumer_drop(struct inbox *inbox, struct consumer *consumer) {
-    if (!consumer->is_gone) {
-        table_remove(&inbox->consumers, &consumer->node);
-        list_remove(&consumer->link);
-        consumer->consumers->count--;
-        counters.cache_bytes -= size_of(consumer);
-    }
-    consumer->is_gone = true;
+    table_remove(&inbox->consumers, &consumer->node);
+    list_remove(&consumer->link);
+    consumer->consumers->count--;
+    counters.cache_bytes -= size_of(consumer);
+    consumer->is_gone = true; /* nobody finds it any more */
     if (!consumer->polls)
         free(consumer);
 }
