@@ -144,7 +144,7 @@ __attribute__((noreturn)) static void become(char **command, char **environment,
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* so that no other one runs beside it */
-    if (getppid() == parent && body_fd >= 0 && dup2(body_fd, STDIN_FILENO) >= 0)
+    if (getppid() == parent && dup2(body_fd, STDIN_FILENO) >= 0)
         execvpe(command[0], command, environment);
     int error = errno;
     _exit(write(error_fd, &error, sizeof error) == sizeof error ? EX_UNAVAILABLE : EX_OSERR);
@@ -231,15 +231,14 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
     struct buf text = {0};
     char **environment = make_environment(webhook, &text);
     int body_fd = environment ? open_body(&webhook->body) : -1;
-    int error = !environment ? ENOMEM : body_fd < 0 ? errno : 0;
+    int error = environment ? errno : ENOMEM;
     bool can_never = false;
     pid_t pid = -1;
-    if (!error) {
+    if (body_fd >= 0) {
         error = start(exec->command, environment, body_fd, &pid);
         can_never = error == ENOENT || error == EACCES || error == ENOEXEC || error == ENOTDIR;
-    }
-    if (body_fd >= 0)
         close(body_fd);
+    }
     if (!error) {
         int status = 0;
         enum ending ending = finish(exec, pid, &status);

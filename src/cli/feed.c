@@ -272,7 +272,7 @@ static bool end_page(struct feed *feed, struct feed_event *event) {
     feed->place.ts = feed->page.ts;
     event->kind = FEED_MOVED;
     event->to = feed->place;
-    return is_news && !feed->page.count;
+    return is_news;
 }
 
 /* The number of the update at hand: view=full says it. Else they have no gap up to the page's,

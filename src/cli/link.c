@@ -9,20 +9,18 @@
 static const char no_memory[] = "out of memory";
 #define CHAT "/-/chat"
 
-static bool is_web(CURLU *url) {
-    char *scheme = NULL;
-    bool is = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-              (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
-    curl_free(scheme);
-    return is;
-}
-
 /* NULL when it is no address of a web server, or `*wrong` is set: memory is out. */
 static CURLU *parse(const char *text, const char **wrong) {
+    char *scheme = NULL;
     CURLU *url = curl_url();
     CURLUcode code =
         url ? curl_url_set(url, CURLUPART_URL, text, CURLU_PATH_AS_IS) : CURLUE_OUT_OF_MEMORY;
-    if (code == CURLUE_OK && is_web(url))
+    if (code == CURLUE_OK)
+        code = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0);
+    bool is_web =
+        code == CURLUE_OK && (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
+    curl_free(scheme);
+    if (is_web)
         return url;
     if (code == CURLUE_OUT_OF_MEMORY)
         *wrong = no_memory;
@@ -67,11 +65,13 @@ const char *link_read_channel(char *text) {
     char *path = NULL;
     if (!url)
         return wrong ? wrong : "URL is the address of a channel: http://… or https://…";
-    curl_url_get(url, CURLUPART_PATH, &path, 0);
-    bool is_channel = path && strspn(path, "/") < strlen(path);
+    bool has_memory = curl_url_get(url, CURLUPART_PATH, &path, 0) == CURLUE_OK; /* it has one */
+    bool is_channel = has_memory && strspn(path, "/") < strlen(path);
     curl_free(path);
     curl_url_cleanup(url);
-    return is_channel ? NULL : "URL has no channel: it is https://server/channel";
+    return is_channel    ? NULL
+           : !has_memory ? no_memory
+                         : "URL has no channel: it is https://server/channel";
 }
 
 bool link_write_poll(const char *text, struct slice query, struct buf *out) {
@@ -88,26 +88,33 @@ const char *link_redirect_hint(const char *url, int status) {
     return status / 100 != 3 ? "" : is_plain ? ": is it https://?" : ": is it another address?";
 }
 
+/* False without memory. */
+static bool lower_host(CURLU *url) {
+    char *host = NULL;
+    CURLUcode code = curl_url_get(url, CURLUPART_HOST, &host, 0);
+    if (code == CURLUE_OK) {
+        for (char *c = host; *c; c++)
+            *c = *c >= 'A' && *c <= 'Z' ? (char)(*c | 0x20) : *c;
+        code = curl_url_set(url, CURLUPART_HOST, host, 0);
+    }
+    curl_free(host);
+    return code != CURLUE_OUT_OF_MEMORY;
+}
+
 void link_write_identity(const char *text, struct buf *out) {
     const char *wrong = NULL;
     CURLU *url = parse(text, &wrong);
-    char *whole = NULL, *host = NULL;
-    if (url && curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
-        for (char *c = host; *c; c++)
-            *c = *c >= 'A' && *c <= 'Z' ? (char)(*c | 0x20) : *c;
-        curl_url_set(url, CURLUPART_HOST, host, 0);
-    }
-    if (url && curl_url_set(url, CURLUPART_QUERY, NULL, 0) == CURLUE_OK &&
-        curl_url_set(url, CURLUPART_FRAGMENT, NULL, 0) == CURLUE_OK)
+    char *whole = NULL;
+    if (url && lower_host(url)) {
+        curl_url_set(url, CURLUPART_QUERY, NULL, 0);
+        curl_url_set(url, CURLUPART_FRAGMENT, NULL, 0);
         curl_url_get(url, CURLUPART_URL, &whole, CURLU_NO_DEFAULT_PORT);
+    }
     size_t len = whole ? strlen(whole) : 0;
     while (len && whole[len - 1] == '/')
         len--;
-    if (whole)
-        buf_append(out, whole, len);
-    else
-        out->failed = true;
-    curl_free(host);
+    buf_append(out, whole, len);
+    out->failed |= !whole;
     curl_free(whole);
     curl_url_cleanup(url);
 }
@@ -121,11 +128,11 @@ void link_escape(struct buf *out, const char *text) {
     curl_free(escaped);
 }
 
-/* A copy that free() takes; "" when there is nothing. */
+/* A copy that free() takes; "" when there is nothing, NULL without memory. */
 static char *part_of(CURLU *url, CURLUPart part) {
-    char *text = NULL, *copy;
-    curl_url_get(url, part, &text, 0);
-    copy = strdup(text ? text : "");
+    char *text = NULL, *copy = NULL;
+    if (curl_url_get(url, part, &text, 0) != CURLUE_OUT_OF_MEMORY)
+        copy = strdup(text ? text : "");
     curl_free(text);
     return copy;
 }

@@ -98,6 +98,7 @@ static size_t put_scalar(struct buf *out, struct slice json, bool has_colours) {
 
 void screen_put_pretty(struct buf *out, struct slice json, bool has_colours) {
     unsigned depth = 0;
+    char before = 0; /* not the last one in `out`, for which there may have been no memory */
     for (json = skip_blank(json); json.len; json = skip_blank(json)) {
         char c = *json.data;
         size_t len = 1;
@@ -110,7 +111,7 @@ void screen_put_pretty(struct buf *out, struct slice json, bool has_colours) {
                 put_break(out, depth);
         } else if (c == '}' || c == ']') {
             depth--;
-            if (out->data[out->len - 1] != '{' && out->data[out->len - 1] != '[')
+            if (before != '{' && before != '[')
                 put_break(out, depth);
             buf_putc(out, c);
         } else if (c == ',') {
@@ -121,6 +122,7 @@ void screen_put_pretty(struct buf *out, struct slice json, bool has_colours) {
         } else {
             len = put_scalar(out, json, has_colours);
         }
+        before = c;
         json = slice_after(json, len);
     }
     buf_putc(out, '\n');

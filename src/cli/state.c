@@ -44,8 +44,14 @@ static bool make_folders(const char *path) {
     for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         bool is_made = mkdir(folder, 0700) == 0;
-        if ((!is_made && errno != EEXIST) || (is_made && !sync_parent(folder)))
+        if (!is_made && errno != EEXIST)
             return false;
+        if (is_made && !sync_parent(folder)) {
+            int error = errno;
+            rmdir(folder); /* the next start must not find it, and count on it */
+            errno = error;
+            return false;
+        }
         *slash = '/';
     }
     return true;
@@ -71,7 +77,7 @@ static bool choose_path(struct state *state, const char *command, struct slice i
     sodium_bin2hex(name, sizeof name, hash, sizeof hash);
     int len = snprintf(state->path, sizeof state->path, "%s%s/longline/%s-%s", base, below, command,
                        name);
-    return len > 0 && (size_t)len < sizeof state->path;
+    return (size_t)len < sizeof state->path;
 }
 
 static bool set_path(struct state *state, const char *path, const char *command,
@@ -144,15 +150,16 @@ const char *state_path(const struct state *state) {
     return state->path;
 }
 
-/* TS EPOCH, as the programs of docs/consumers.md keep it. */
+/* TS EPOCH, as the programs of docs/consumers.md keep it. The text is not empty. */
 static bool parse(struct slice text, struct feed_place *place) {
-    struct slice ts, epoch;
+    struct slice ts = {0}, epoch;
     *place = (struct feed_place){0};
-    if (!text.len || text.data[text.len - 1] != '\n')
+    if (text.data[text.len - 1] != '\n')
         return false;
     text.len--;
-    if (!slice_cut(&text, ' ', &ts) || !slice_cut(&text, ' ', &epoch) || text.data ||
-        epoch.len > FEED_EPOCH_MAX || slice_has_control(epoch))
+    slice_cut(&text, ' ', &ts);
+    if (!slice_cut(&text, ' ', &epoch) || text.data || epoch.len > FEED_EPOCH_MAX ||
+        slice_has_control(epoch))
         return false;
     memcpy(place->epoch, epoch.data, epoch.len);
     return slice_number(ts, INT64_MAX, &place->ts);

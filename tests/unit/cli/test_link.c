@@ -1,7 +1,11 @@
 /* The addresses that a command is given. */
+#define CURL_LOADS
 #include "cli/curl.h"
+
 #include "cli/link.h"
-#include "support.h"
+#include "need.h"
+
+#include <sysexits.h>
 
 /* `wanted` is what becomes of the address; NULL when it is none. */
 static void check_channel(const char *text, const char *wanted) {
@@ -115,6 +119,7 @@ static void test_requests(void **state) {
     check_request("http://h/hooks", "v1", "", "/hooks/v1");
     check_request("http://h/hooks/", "v1", "", "/hooks/v1");
     check_request("http://h/hooks?k=1", "/.well/..a/...", "", "/hooks/.well/..a/...?k=1");
+    check_request("http://h/hooks", "/a/..b", "", "/hooks/a/..b");
 }
 
 /* Who may only send must not reach what lies beside the target. */
@@ -129,6 +134,122 @@ static void test_paths_that_lead_out(void **state) {
         check_request("http://h/hooks", paths[i], "q", "/hooks?q");
 }
 
+/* Redirects are not followed: what is wrong with the address, the reply says. */
+static void test_redirects(void **state) {
+    (void)state;
+    assert_string_equal(link_redirect_hint("http://h/x", 301), ": is it https://?");
+    assert_string_equal(link_redirect_hint("HTTPS://h/x", 308), ": is it another address?");
+    assert_string_equal(link_redirect_hint("https://h/x", 200), "");
+}
+
+/* --- Without memory --------------------------------------------------------------------------- */
+
+static struct curl_library whole;
+
+static CURLU *make_url(void) {
+    return fails() ? NULL : whole.curl_url();
+}
+
+static CURLUcode set_part(CURLU *url, CURLUPart part, const char *text, unsigned flags) {
+    return text && fails() ? CURLUE_OUT_OF_MEMORY : whole.curl_url_set(url, part, text, flags);
+}
+
+#if LIBCURL_VERSION_MAJOR < 8
+#define CONST_FROM_8_ON
+#else
+#define CONST_FROM_8_ON const
+#endif
+
+static CURLUcode get_part(CONST_FROM_8_ON CURLU *url, CURLUPart part, char **text, unsigned flags) {
+    return fails() ? CURLUE_OUT_OF_MEMORY : whole.curl_url_get(url, part, text, flags);
+}
+
+static char *escape(CURL *easy, const char *text, int len) {
+    return fails() ? NULL : whole.curl_easy_escape(easy, text, len);
+}
+
+char *__real_strdup(const char *text);
+char *__wrap_strdup(const char *text);
+char *__wrap_strdup(const char *text) {
+    return fails() ? NULL : __real_strdup(text);
+}
+
+static int begin_need(void **state) {
+    (void)state;
+    whole = curl_library;
+    curl_library.curl_url = make_url;
+    curl_library.curl_url_set = set_part;
+    curl_library.curl_url_get = get_part;
+    curl_library.curl_easy_escape = escape;
+    return 0;
+}
+
+static int end_need(void **state) {
+    (void)state;
+    curl_library = whole;
+    return 0;
+}
+
+static bool has_memory(void) {
+    return allocations < failing;
+}
+
+static void read_channel_in_need(void) {
+    char url[] = "https://h/a/-/chat#x/room";
+    const char *wrong = IN_NEED(link_read_channel(url));
+    if (has_memory())
+        assert_null(wrong);
+    else
+        assert_int_equal(link_complain(wrong), EX_OSERR);
+}
+
+/* Without its query it would be another target. */
+static void parse_target_in_need(void) {
+    struct link_target target;
+    const char *wrong = IN_NEED(link_parse_target("http://h/a?k=1", &target));
+    if (!has_memory())
+        assert_int_equal(link_complain(wrong), EX_OSERR);
+    else
+        assert_string_equal(target.query, "k=1");
+    link_target_deinit(&target);
+}
+
+/* An identity that is another would be another place. */
+static void write_identity_in_need(void) {
+    struct buf out = {0};
+    is_counting = true;
+    link_write_identity("http://H:80/x/?a=b", &out);
+    is_counting = false;
+    assert_int_equal(out.failed, !has_memory());
+    if (!out.failed)
+        assert_text(((struct slice){out.data, out.len}), "http://h/x");
+    buf_deinit(&out);
+}
+
+static void escape_in_need(void) {
+    struct buf out = {0};
+    is_counting = true;
+    link_escape(&out, "a b");
+    is_counting = false;
+    assert_int_equal(out.failed, !has_memory());
+    buf_deinit(&out);
+}
+
+static void test_without_memory(void **state) {
+    (void)state;
+    static void (*const calls[])(void) = {read_channel_in_need, parse_target_in_need,
+                                          write_identity_in_need, escape_in_need};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        failing = 0;
+        do {
+            failing++;
+            allocations = 0;
+            calls[i]();
+        } while (!has_memory());
+        assert_true(failing > 2);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_channels),
@@ -138,6 +259,8 @@ int main(void) {
         cmocka_unit_test(test_targets),
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_paths_that_lead_out),
+        cmocka_unit_test(test_redirects),
+        cmocka_unit_test_setup_teardown(test_without_memory, begin_need, end_need),
     };
     const char *error;
     return curl_load(&error) ? cmocka_run_group_tests(tests, NULL, NULL) : 1;

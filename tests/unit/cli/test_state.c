@@ -1,9 +1,10 @@
 /* The place of a command: on the disk, whole and private, before anybody counts on it. */
-#include "support.h"
+#include "need.h"
 
 #include "cli/state.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -13,8 +14,9 @@
 static char dir[32], path[64], error[256];
 static struct state *state;
 
-/* What was synced, in its order; and what cannot be. This stands in front of libc's. */
-static char synced[1024], failing[64];
+/* What was synced, in its order; and what cannot be, and why. This stands in front of libc's. */
+static char synced[1024], unsyncable[64];
+static int sync_error;
 
 int fsync(int fd) {
     char link[64], name[256] = "";
@@ -22,10 +24,31 @@ int fsync(int fd) {
     ssize_t len = readlink(link, name, sizeof name - 2);
     strcpy(name + (len > 0 ? len : 0), "\n");
     snprintf(synced + strlen(synced), sizeof synced - strlen(synced), "%s", name);
-    if (!*failing || !strstr(name, failing))
+    if (!*unsyncable || !strstr(name, unsyncable))
         return (int)syscall(SYS_fsync, fd);
-    errno = EIO;
+    errno = sync_error;
     return -1;
+}
+
+/* The errno of every open() and flock() that ends with that; "": none fails. */
+static char closed[64];
+static int open_error, lock_error;
+
+int __real_open64(const char *path, int flags, ...);
+int __wrap_open64(const char *path, int flags, mode_t mode);
+int __wrap_open64(const char *name, int flags, mode_t mode) {
+    size_t len = strlen(name), end = strlen(closed);
+    if (!end || len < end || strcmp(name + len - end, closed) != 0)
+        return __real_open64(name, flags, mode);
+    errno = open_error;
+    return -1;
+}
+
+int __real_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation) {
+    errno = lock_error;
+    return lock_error ? -1 : __real_flock(fd, operation);
 }
 
 static enum state_opened open_at(const char *name) {
@@ -36,7 +59,9 @@ static enum state_opened open_at(const char *name) {
 static int set_up(void **unused) {
     (void)unused;
     strcpy(dir, "/tmp/longline-test-XXXXXX");
-    *failing = *synced = '\0';
+    *unsyncable = *synced = *closed = '\0';
+    sync_error = EIO;
+    lock_error = 0;
     state = NULL;
     return mkdtemp(dir) ? 0 : -1;
 }
@@ -84,14 +109,14 @@ static void test_a_sync_that_fails(void **unused) {
     (void)unused;
     assert_int_equal(open_at("place"), STATE_OPEN);
     assert_true(state_save(state, &(struct feed_place){.ts = 7}));
-    strcpy(failing, ".new");
+    strcpy(unsyncable, ".new");
     assert_false(state_save(state, &(struct feed_place){.ts = 8}));
     check_place(7);
-    strcpy(failing, dir);
+    strcpy(unsyncable, dir);
     assert_false(state_save(state, &(struct feed_place){.ts = 9}));
 }
 
-/* As on a full disk: what was written is only a part. */
+/* As on a full disk: what was written is only a part, or nothing. */
 static void test_a_part_replaces_nothing(void **unused) {
     (void)unused;
     struct rlimit limit, before;
@@ -99,12 +124,112 @@ static void test_a_part_replaces_nothing(void **unused) {
     assert_true(state_save(state, &(struct feed_place){.ts = 7}));
     signal(SIGXFSZ, SIG_IGN);
     getrlimit(RLIMIT_FSIZE, &before);
-    limit = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-    bool is_saved = state_save(state, &(struct feed_place){.ts = 123456});
-    setrlimit(RLIMIT_FSIZE, &before);
-    assert_false(is_saved);
-    check_place(7);
+    for (rlim_t bytes = 0; bytes <= 3; bytes += 3) {
+        limit = (struct rlimit){.rlim_cur = bytes, .rlim_max = before.rlim_max};
+        setrlimit(RLIMIT_FSIZE, &limit);
+        bool is_saved = state_save(state, &(struct feed_place){.ts = 123456});
+        int why = errno;
+        setrlimit(RLIMIT_FSIZE, &before);
+        assert_false(is_saved);
+        assert_int_equal(why, bytes ? ENOSPC : EFBIG);
+        check_place(7);
+    }
+}
+
+/* Some file systems cannot sync a folder, and one above it may not be readable. */
+static void test_folders_that_cannot_be_synced(void **unused) {
+    (void)unused;
+    strcpy(unsyncable, dir);
+    sync_error = EINVAL;
+    assert_int_equal(open_at("a/place"), STATE_OPEN);
+    state_close(state);
+    strcpy(closed, dir);
+    open_error = EACCES;
+    assert_int_equal(open_at("b/place"), STATE_OPEN);
+    assert_false(state_load(state, &(struct feed_place){0}, &(bool){false}));
+    state_close(state);
+    open_error = EMFILE;
+    assert_int_equal(open_at("c/place"), STATE_FAILED);
+    assert_null(state);
+    assert_non_null(strstr(error, strerror(EMFILE)));
+    *closed = '\0';
+    sync_error = EIO;
+    assert_int_equal(open_at("d/place"), STATE_FAILED);
+    assert_non_null(strstr(error, strerror(EIO)));
+    *unsyncable = *synced = '\0';
+    assert_int_equal(open_at("d/place"), STATE_OPEN);
+    snprintf(closed, sizeof closed, "%s\n", dir);
+    assert_string_equal(synced, closed); /* not only when it was made first */
+    state_close(state);
+    *closed = '\0';
+    assert_int_equal(open_at("a/place"), STATE_OPEN);
+    snprintf(closed, sizeof closed, "%s/a", dir);
+    assert_false(state_save(state, &(struct feed_place){.ts = 7}));
+    assert_int_equal(errno, EMFILE);
+}
+
+/* Only one that is not there is none: any other could be one that counts. */
+static void test_a_file_that_cannot_be_read(void **unused) {
+    (void)unused;
+    struct feed_place place;
+    bool is_bad;
+    assert_int_equal(open_at("place"), STATE_OPEN);
+    strcpy(closed, path);
+    open_error = EACCES;
+    assert_false(state_load(state, &place, &is_bad));
+    assert_true(is_bad);
+}
+
+static void test_a_lock_that_fails(void **unused) {
+    (void)unused;
+    char wanted[128];
+    lock_error = ENOLCK;
+    assert_int_equal(open_at("place"), STATE_FAILED);
+    snprintf(wanted, sizeof wanted, "%s.lock: %s", path, strerror(ENOLCK));
+    assert_string_equal(error, wanted);
+    assert_null(state);
+}
+
+static void check_no_place(const char *given, const char *wanted) {
+    assert_int_equal(state_open(&state, given, "forward", SLICE("x"), error, sizeof error),
+                     STATE_FAILED);
+    assert_string_equal(error, wanted);
+    assert_null(state);
+}
+
+static void test_places_that_are_none(void **unused) {
+    (void)unused;
+    static const char nowhere[] =
+        "no place for the state: set XDG_STATE_HOME or HOME, or --state FILE";
+    char text[PATH_MAX + 1];
+    memset(text, 'a', PATH_MAX);
+    text[PATH_MAX] = '\0';
+    check_no_place("", "--state: no file");
+    check_no_place(text, "--state: File name too long");
+    *text = '/';
+    text[PATH_MAX - 8] = '\0';
+    setenv("XDG_STATE_HOME", text, 1); /* what stands behind it makes it too long */
+    check_no_place(NULL, nowhere);
+    setenv("XDG_STATE_HOME", "relative", 1);
+    setenv("HOME", "relative", 1);
+    check_no_place(NULL, nowhere);
+    unsetenv("HOME");
+    check_no_place(NULL, nowhere);
+    setenv("HOME", dir, 1);
+    assert_int_equal(state_open(&state, NULL, "forward", SLICE("x"), error, sizeof error),
+                     STATE_OPEN);
+    snprintf(text, sizeof text, "%s/.local/state/longline/forward-", dir);
+    assert_memory_equal(state_path(state), text, strlen(text));
+}
+
+static void test_without_memory(void **unused) {
+    (void)unused;
+    failing = 1;
+    allocations = 0;
+    assert_int_equal(IN_NEED(open_at("place")), STATE_FAILED);
+    assert_string_equal(error, "out of memory");
+    assert_null(state);
+    state_close(state);
 }
 
 static void test_private(void **unused) {
@@ -141,6 +266,8 @@ static void test_what_is_no_place(void **unused) {
     static const char *const texts[] = {
         "",
         "7",
+        "\n",
+        "7\n",
         "7 ab",
         "7 ab c\n",
         "x ab\n",
@@ -165,10 +292,19 @@ static void test_what_is_no_place(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        STATE_TEST(test_synced_in_order),   STATE_TEST(test_new_folders_are_synced),
-        STATE_TEST(test_a_sync_that_fails), STATE_TEST(test_a_part_replaces_nothing),
-        STATE_TEST(test_private),           STATE_TEST(test_no_link_is_followed),
-        STATE_TEST(test_one_at_a_time),     STATE_TEST(test_what_is_no_place),
+        STATE_TEST(test_synced_in_order),
+        STATE_TEST(test_new_folders_are_synced),
+        STATE_TEST(test_a_sync_that_fails),
+        STATE_TEST(test_a_part_replaces_nothing),
+        STATE_TEST(test_private),
+        STATE_TEST(test_no_link_is_followed),
+        STATE_TEST(test_one_at_a_time),
+        STATE_TEST(test_what_is_no_place),
+        STATE_TEST(test_folders_that_cannot_be_synced),
+        STATE_TEST(test_a_file_that_cannot_be_read),
+        STATE_TEST(test_a_lock_that_fails),
+        STATE_TEST(test_places_that_are_none),
+        STATE_TEST(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* A request out of view=full: exact bytes, and nothing that could not have been sent. */
 #include "cli/webhook.h"
-#include "support.h"
+#include "need.h"
 
 static struct webhook webhook;
 
@@ -70,10 +70,13 @@ static void test_what_could_not_have_been_sent(void **state) {
     read_item(
         "{\"method\":\"GET /x\",\"path\":\"/a b\",\"query\":\"a\\r\\nX: y\",\"from\":\"a\\n\","
         "\"headers\":{\"a\":\"1\\r\\nb: 2\",\"b c\":\"1\",\"d:\":\"1\",\"\":\"1\","
-        "\"n\":\"x\\u0000y\",\"z\\n\":\"1\",\"o\":{},\"ok\":\"a\\tb \\u00ff\"}}");
+        "\"n\":\"x\\u0000y\",\"z\\n\":\"1\",\"o\":{},\"\\u0000\":\"1\",\"del\":\"\\u007f\","
+        "\"ok\":\"a\\tb \\u00ff\"}}");
     assert_text(text_of(&webhook.method), "POST");
     assert_int_equal(webhook.path.len + webhook.query.len + webhook.from.len, 0);
     assert_slices(text_of(&webhook.headers), SLICE("ok\0a\tb \xc3\xbf\0"));
+    read_item("{\"headers\":[\"a\",\"1\"]}");
+    assert_int_equal(webhook.headers.len, 0);
 }
 
 static bool is_plain(const char *headers, const char *body) {
@@ -93,6 +96,7 @@ static void test_what_longline_has_undone(void **state) {
     assert_false(is_plain(GZIP ",\"content-length\":\"2\"", "\"raw_base64\":\"H4s=\""));
     assert_false(is_plain(GZIP, "\"raw\":\"x\",\"body\":{\"body_base64\":\"eA==\"}"));
     assert_false(is_plain(GZIP, "\"raw\":\"\",\"body\":{}"));
+    assert_true(is_plain(GZIP ",\"content-length\":\"x\"", "\"raw\":\"[1]\",\"body\":[1]"));
     assert_false(is_plain("\"content-encoding\":\"br\"", "\"raw\":\"{}\""));
     assert_false(is_plain("\"content-encoding\":\"gzip, br\"", "\"raw\":\"{}\""));
     assert_false(is_plain(GZIP, "\"raw\":\"{}\",\"coded_base64\":\"H4s=\""));
@@ -124,6 +128,30 @@ static void test_events(void **state) {
         "{\\\"type\\\":\\\"12345678901234567890123456789012345678901234567890123456789012345"
         "\\\"}",
         "");
+    check_event("\"x-github-event\":"
+                "\"12345678901234567890123456789012345678901234567890123456789012345\"",
+                "", "");
+}
+
+/* All of it is there, or it says that it is not. */
+static void test_without_memory(void **state) {
+    (void)state;
+    static const char item[] =
+        "{\"ts\":7,\"method\":\"P\\u0055T\",\"path\":\"/\\u0061\",\"query\":\"\\u0071\","
+        "\"from\":\"\\u003a:1\",\"headers\":{\"\\u0061\":\"\\u0031\"},\"coded_base64\":\"AP97\"}";
+    failing = 0;
+    do {
+        webhook_deinit(&webhook);
+        failing++;
+        allocations = 0;
+        assert_int_equal(IN_NEED(webhook_read(&webhook, slice_of(item))), allocations < failing);
+    } while (allocations >= failing);
+    assert_true(failing > 10);
+    assert_text(text_of(&webhook.method), "PUT");
+    assert_text(text_of(&webhook.query), "q");
+    assert_text(text_of(&webhook.from), "::1");
+    assert_string_equal(webhook_header(&webhook, "a"), "1");
+    assert_slices(text_of(&webhook.body), SLICE("\0\xff{"));
 }
 
 int main(void) {
@@ -134,6 +162,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_what_could_not_have_been_sent, tear_down),
         cmocka_unit_test_teardown(test_what_longline_has_undone, tear_down),
         cmocka_unit_test_teardown(test_events, tear_down),
+        cmocka_unit_test_teardown(test_without_memory, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
