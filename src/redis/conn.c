@@ -39,8 +39,7 @@ static void greet(struct redis_conn *conn);
 static void link_free(struct redis_link *link) {
     if (link->is_resolving || !link->is_closed)
         return;
-    if (link->reader)
-        redisReaderFree(link->reader);
+    redisReaderFree(link->reader);
     tls_free(link->tls);
     free(link);
 }
@@ -162,10 +161,10 @@ static void feed_tls(struct redis_link *link, struct slice bytes) {
     }
 }
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+static void on_alloc(uv_handle_t *handle, size_t suggested __attribute__((unused)), uv_buf_t *buf) {
     static char memory[READ_BYTES]; /* emptied before the next read */
     assert(!uv_is_closing(handle));
-    *buf = uv_buf_init(memory, suggested < READ_BYTES ? (unsigned)suggested : READ_BYTES);
+    *buf = uv_buf_init(memory, READ_BYTES);
 }
 
 static void take(struct redis_link *link, struct slice bytes) {
@@ -189,8 +188,8 @@ static void hold_bytes(struct redis_conn *conn, struct slice bytes) {
 
 static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf) {
     struct redis_link *link = container_of(stream, struct redis_link, stream);
-    struct redis_conn *conn = link->conn;
-    if (!conn || !len)
+    struct redis_conn *conn = link->conn; /* nothing is read once it is given up */
+    if (!len)
         return;
     if (len < 0) {
         redis_conn_fail(conn, len == UV_EOF ? "closed by Redis" : uv_strerror((int)len));
@@ -417,8 +416,8 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *
     link->is_resolving = false;
     if (!link->conn) {
         link_free(link);
-    } else if (status < 0 || !found) {
-        redis_conn_fail(link->conn, status < 0 ? uv_strerror(status) : "no address");
+    } else if (status < 0) {
+        redis_conn_fail(link->conn, uv_strerror(status));
     } else { /* another one of its addresses with each try */
         unsigned count = 1;
         for (struct addrinfo *one = found->ai_next; one; one = one->ai_next)
@@ -460,8 +459,7 @@ static void try_to_connect(struct redis_conn *conn) {
     redisReader *reader = redisReaderCreate();
     struct tls *tls = conn->tls ? tls_new(conn->tls, conn->address.host) : NULL;
     if (!link || !reader || (conn->tls && !tls) || !loop_memory_reserve_next(conn->loop)) {
-        if (reader)
-            redisReaderFree(reader);
+        redisReaderFree(reader);
         tls_free(tls);
         free(link);
         redis_conn_fail(conn, "out of memory");

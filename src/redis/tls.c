@@ -82,10 +82,11 @@ void tls_free(struct tls *tls) {
     free(tls);
 }
 
-/* Whether `result` of a call only means that more bytes are needed. */
+/* Whether `result` of a call only means that more bytes are needed; there is always room for what
+ * is written. */
 static bool is_fine(struct tls *tls, int result) {
     int error = SSL_get_error(tls->ssl, result);
-    if (result > 0 || error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
+    if (result > 0 || error == SSL_ERROR_WANT_READ)
         return true;
     long verified = SSL_get_verify_result(tls->ssl);
     if (verified != X509_V_OK)
@@ -108,7 +109,7 @@ bool tls_feed(struct tls *tls, struct slice bytes) {
 }
 
 bool tls_write(struct tls *tls, struct slice text) {
-    return !text.len || is_fine(tls, SSL_write(tls->ssl, text.data, (int)text.len));
+    return is_fine(tls, SSL_write(tls->ssl, text.data, (int)text.len));
 }
 
 bool tls_read(struct tls *tls, char *out, size_t size, size_t *len) {

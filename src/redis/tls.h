@@ -26,7 +26,7 @@ struct tls *tls_new(struct tls_context *context, const char *host);
 void tls_free(struct tls *tls);
 
 /* All three: false when the session is broken; tls_error() says why. Nothing is written before
- * tls_is_ready(). */
+ * tls_is_ready(), and no empty text. */
 bool tls_feed(struct tls *tls, struct slice bytes);
 bool tls_write(struct tls *tls, struct slice text);
 /* Reads up to `size` bytes; *len is 0 when there is nothing yet. */
