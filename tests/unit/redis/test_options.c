@@ -1,6 +1,6 @@
 /* The REDIS_* settings. */
+#include "need.h"
 #include "redis/options.h"
-#include "support.h"
 
 static struct redis_options options;
 static char error[256];
@@ -48,6 +48,7 @@ static void test_url(void **state) {
         {"redis://h", "h:6379", NULL, NULL, 0, false},
         {"redis://h:1", "h:1", NULL, NULL, 0, false},
         {"redis://h/", "h:6379", NULL, NULL, 0, false},
+        {"redis:///3", "127.0.0.1:6379", NULL, NULL, 3, false},
         {"redis://h:1/15", "h:1", NULL, NULL, 15, false},
         {"redis://:p%40ss@h", "h:6379", NULL, "p@ss", 0, false},
         {"redis://u:p:q@h", "h:6379", "u", "p:q", 0, false},
@@ -72,9 +73,13 @@ static void test_url(void **state) {
         redis_options_deinit(&options);
     }
     static const char *const bad[] = {
-        "h:6379",      "http://h",    "redis://h:0",    "redis://h:70000",
-        "redis://h:x", "redis://h/x", "redis://h?db=1", "redis://%zz:p@h",
-        "redis://u@h", "unix://run",  "unix:///s?db=x", "unix:///s?x",
+        "h:6379",         "http://h",
+        "redis://h:0",    "redis://h:70000",
+        "redis://h:x",    "redis://h/x",
+        "redis://h?db=1", "redis://%zz:p@h",
+        "redis://u@h",    "unix://run",
+        "unix:///s?db=x", "unix:///s?x",
+        "redis://h:",     "redis://h:99999999999999999999",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_false(load((struct config){.redis_url = bad[i]}));
@@ -104,6 +109,8 @@ static void test_sentinels_and_wait(void **state) {
         {.redis_wait = "1:5x"},
         {.redis_user = "u"},
         {.redis_host = "/s", .redis_tls = 1},
+        {.redis_url = "redis://h", .redis_tls = 1},
+        {.redis_sentinel = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", .redis_master = "m"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_false(load(bad[i]));
@@ -111,11 +118,43 @@ static void test_sentinels_and_wait(void **state) {
     }
 }
 
+/* The kernel, and a name, take no more. */
+static void test_lengths(void **state) {
+    (void)state;
+    char path[301], url[400];
+    memset(path, '/', sizeof path);
+    for (size_t len = 1; len <= 300; len++) {
+        path[len] = '\0';
+        assert_int_equal(load((struct config){.redis_host = path}), len <= 107);
+        redis_options_deinit(&options);
+        snprintf(url, sizeof url, "unix://%s", path);
+        assert_int_equal(load((struct config){.redis_url = url}), len <= 107);
+        redis_options_deinit(&options);
+        path[len] = '/';
+    }
+    memset(path, 'a', sizeof path);
+    for (size_t len = 250; len <= 260; len++) {
+        path[len] = '\0';
+        assert_int_equal(load((struct config){.redis_host = path}), len <= 255);
+        redis_options_deinit(&options);
+        path[len] = 'a';
+    }
+}
+
+static void test_without_memory(void **state) {
+    (void)state;
+    for (failing = 1; failing <= 3; failing++) {
+        allocations = 0;
+        assert_int_equal(IN_NEED(load((struct config){.redis_url = "redis://u:p@h"})), failing > 2);
+        redis_options_deinit(&options);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_host_and_port),
-        cmocka_unit_test(test_url),
-        cmocka_unit_test(test_sentinels_and_wait),
+        cmocka_unit_test(test_host_and_port),      cmocka_unit_test(test_url),
+        cmocka_unit_test(test_sentinels_and_wait), cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
