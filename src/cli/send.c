@@ -117,21 +117,30 @@ static bool has_type(const struct options *options) {
     return false;
 }
 
-/* curl adds some of its own, unless they are named. What is no JSON gets no type. */
-static struct curl_slist *make_headers(const struct options *options, struct slice body) {
+static bool add(struct curl_slist **list, const char *line) {
+    struct curl_slist *longer = curl_slist_append(*list, line);
+    if (longer)
+        *list = longer;
+    return longer;
+}
+
+/* curl adds some of its own, unless they are named. What is no JSON gets no type. False without
+ * memory. The list is the caller's in any case. */
+static bool make_headers(const struct options *options, struct slice body,
+                         struct curl_slist **list) {
     static const char agent[] = "User-Agent: longline/" LONGLINE_VERSION;
     const char *const own[] = {"Expect:", "Accept:", agent};
-    struct curl_slist *list = NULL;
+    bool is_done = true;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        list = curl_slist_append(list, own[i]);
+        is_done &= add(list, own[i]);
     enum json_kind kind = json_check(body);
     if (!has_type(options))
-        list = curl_slist_append(list, kind == JSON_INVALID || kind == JSON_TOO_DEEP
-                                           ? "Content-Type:"
-                                           : "Content-Type: application/json");
+        is_done &= add(list, kind == JSON_INVALID || kind == JSON_TOO_DEEP
+                                 ? "Content-Type:"
+                                 : "Content-Type: application/json");
     for (size_t i = 0; i < options->headers.count; i++)
-        list = curl_slist_append(list, options->headers.items[i]);
-    return list;
+        is_done &= add(list, options->headers.items[i]);
+    return is_done;
 }
 
 static int tell_refusal(const struct exchange_reply *reply) {
@@ -189,24 +198,26 @@ static int tell(const struct exchange_reply *reply, bool is_json) {
 static int push(const struct options *options, struct slice body) {
     struct exchange *exchange = exchange_new();
     struct exchange_reply reply = {0};
+    struct curl_slist *headers = NULL;
+    bool is_made = make_headers(options, body, &headers);
     struct exchange_request request = {
         .method = "POST",
         .url = options->words[0],
-        .headers = make_headers(options, body),
+        .headers = headers,
         .body = body,
         .has_body = true,
         .limit_ms = ANSWER_MS,
         .reply_max_bytes = REPLY_MAX_BYTES,
     };
     int code = EX_OSERR;
-    if (exchange && request.headers) {
+    if (exchange && is_made) {
         exchange_run(exchange, &request, &reply);
         code = tell(&reply, options->json);
     } else {
         options_complain(code, "out of memory");
     }
     buf_deinit(&reply.body);
-    curl_slist_free_all(request.headers);
+    curl_slist_free_all(headers);
     exchange_free(exchange);
     return code;
 }

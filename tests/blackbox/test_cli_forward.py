@@ -320,7 +320,8 @@ def test_it_goes_on_where_it_stopped(server, forward, tmp_path):
         wait_for_requests(target, 7, forward(server.url(channel), target.url, "--ts=0", "--restart"))
         assert numbers(target)[3:] == [0, 1, 2, 3]
     (state,) = (tmp_path / "state/longline").glob("forward-????????????????")
-    assert state.read_text().startswith("4 ") and state.stat().st_mode & 0o77 == 0
+    wait_until(lambda: state.read_text().startswith("4 "), "the last place")
+    assert state.stat().st_mode & 0o77 == 0
     assert channel.strip("/") not in "".join(map(str, (tmp_path / "state").rglob("*"))) + state.read_text()
 
 
