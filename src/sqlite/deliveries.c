@@ -204,12 +204,9 @@ bool deliveries_note(struct deliveries *deliveries, int64_t channel, int64_t ts,
     delivery->same_as = 0;
     if (deliveries->is_stuck || note(deliveries, channel, ts, born_ms, delivery))
         return true;
-    if (sqlite3_errcode(deliveries->file->db) != SQLITE_CORRUPT ||
-        sqlite3_get_autocommit(deliveries->file->db))
-        return false;
-    give_up(deliveries);
-    delivery->same_as = 0;
-    return true;
+    if (sqlite3_errcode(deliveries->file->db) == SQLITE_CORRUPT)
+        give_up(deliveries);
+    return false;
 }
 
 void deliveries_committed(struct deliveries *deliveries) {

@@ -12,7 +12,8 @@
  * comes pushes out the oldest of its own channel, or of one that has as many: a loud channel pushes
  * out nothing of a quiet one.
  *
- * Where the table is damaged, ids are no longer looked at: updates are stored all the same.
+ * Where the table is damaged, ids are no longer looked at: the transaction that finds it fails, and
+ * without them it succeeds.
  */
 #pragma once
 

@@ -343,11 +343,11 @@ static void undo_appends(struct update_log *log, struct list *batch) {
 /* How much of what appends take along has failed and is left out. */
 static int count_left_out(const struct update_log *log) {
     return log->sweeper.is_end_stuck + log->sweeper.is_pass_stuck + log->cursors.is_held +
-           log->cursors.is_damaged;
+           log->cursors.is_damaged + log->deliveries.is_stuck;
 }
 
 /* Whether a batch that failed can be stored without what was in its way: an append whose channel is
- * damaged, the sweeper, or cursors of consumers. */
+ * damaged, the sweeper, cursors of consumers, or ids of deliveries. */
 static bool can_try_again(struct update_log *log, const struct log_transaction *t, int left_out) {
     if (t->culprit)
         t->culprit->error = STORE_FAILED;

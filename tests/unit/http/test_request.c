@@ -482,44 +482,6 @@ static void test_header_count_limit(void **state) {
     buf_deinit(&out);
 }
 
-/* An upgrade hands over none of those that were read: then they are counted anew. */
-static void test_trailer_count_limit(void **state) {
-    (void)state;
-    struct buf out = {0};
-    for (int count = REQUEST_HEADERS_MAX; count <= REQUEST_HEADERS_MAX + 1; count++) {
-        buf_reset(&out, SIZE_MAX);
-        buf_puts(&out, CHUNKED "0\r\n");
-        for (int i = 0; i < count; i++)
-            buf_puts(&out, "a:\r\n");
-        buf_puts(&out, "\r\n");
-        struct slice input = {out.data, out.len};
-        struct outcome outcome = feed(input, (size_t[]){input.len}, BODY_MAX);
-        bool fits = count <= REQUEST_HEADERS_MAX;
-        assert_int_equal(outcome.progress, fits ? REQUEST_COMPLETE : REQUEST_FAILED);
-        assert_int_equal(outcome.error, fits ? 0 : ERROR_HEAD_SIZE);
-        buf_deinit(&outcome.said);
-    }
-    buf_deinit(&out);
-}
-
-/* What is between the data of chunks is not kept, and all the same has an end. */
-static void test_framing_limit(void **state) {
-    (void)state;
-    enum { PIECE = 1000, MAX = 2 * REQUEST_HEAD_MAX_BYTES };
-    struct request request;
-    request_init(&request, BODY_MAX);
-    char buffer[2 * PIECE] = CHUNKED "1;x=";
-    size_t kept = 0, fed = 0;
-    enum request_progress progress = request_feed(&request, buffer, 0, strlen(buffer), &kept);
-    for (; progress == REQUEST_PARTIAL && fed < 2 * MAX; fed += PIECE) {
-        memset(buffer + kept, 'x', PIECE);
-        progress = request_feed(&request, buffer, kept, kept + PIECE, &kept);
-    }
-    assert_int_equal(progress, REQUEST_FAILED);
-    assert_int_equal(request.error, ERROR_HEAD_SIZE);
-    assert_in_range(fed, MAX - PIECE, MAX + PIECE);
-}
-
 static void test_body_limit(void **state) {
     (void)state;
 #define WITH_LENGTH(length) "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: " length "\r\n\r\n"
@@ -713,8 +675,6 @@ int main(void) {
         cmocka_unit_test(test_content_length_is_known_early),
         cmocka_unit_test(test_pipelined),
         cmocka_unit_test(test_head_limit_to_the_byte),
-        cmocka_unit_test(test_trailer_count_limit),
-        cmocka_unit_test(test_framing_limit),
         cmocka_unit_test(test_body_limit),
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_bad_in_every_llhttp),

@@ -2,64 +2,7 @@
  * Consumers whose cursor the inbox keeps: what is confirmed, saved, loaded and forgotten, in any
  * order, while the store answers late or not at all.
  */
-#include "waiters.h"
-
-#define WAITS true
-#define CONFIRMS_NOW true
-
-static void on_handle(uv_handle_t *handle, void *context) {
-    (void)context;
-    if (handle->type == UV_TIMER && uv_is_active(handle))
-        ((uv_timer_t *)handle)->timer_cb((uv_timer_t *)handle);
-}
-
-/* What has changed is saved, half a second later. */
-static void save(void) {
-    uv_walk(&loop, on_handle, NULL);
-    turn();
-}
-
-/* Reads and loads, and whatever they lead to. */
-static void serve(void) {
-    for (int i = 0; i < 4; i++) {
-        fake_serve_cursors(STORE_OK);
-        fake_serve_reads();
-        turn();
-        run_wakes();
-    }
-}
-
-static void save_and_serve(void) {
-    save();
-    serve();
-}
-
-static void restart(void) {
-    fake_turn_off();
-    stop_inbox();
-    fake.is_closing = false;
-    inbox_free(inbox);
-    for (int i = 0; i < fake.channel_count; i++)
-        fake.channels[i].watch = NULL;
-    make_inbox();
-}
-
-/* Asks as a consumer, and gets an answer. */
-static struct waiter *get(int i, const char *name, int64_t ts) {
-    struct waiter *waiter = start_as(i, "c", name, ts, !WAITS, !CONFIRMS_NOW);
-    serve();
-    assert_int_equal(waiter->answers, 1);
-    return waiter;
-}
-
-static void check_lag(const char *name, uint64_t lag) {
-    assert_int_equal(get(WAITERS_MAX - 1, name, -1)->lag, lag);
-}
-
-static uint64_t stored(const char *name) {
-    const struct store_cursor *cursor = fake_cursor("c", name);
-    return cursor ? cursor->ts : UINT64_MAX;
-}
+#include "named.h"
 
 /* --- What is confirmed ------------------------------------------------------------------------ */
 
@@ -225,41 +168,6 @@ static void test_a_save_that_fails_is_made_good(void **state) {
     assert_int_equal(stored("bot"), 4);
 }
 
-static void test_a_load_that_fails(void **state) {
-    (void)state;
-    make_inbox();
-    push_durable("c", 1);
-    for (int i = 0; i < 2000; i++)
-        start_as(i, "c", "bot", FROM_CONFIRMED, WAITS, !CONFIRMS_NOW);
-    fake_serve_cursors(STORE_AWAY);
-    int now = polls_done;
-    assert_in_range(now, 1, 1999); /* not all at once */
-    cancel(1999);
-    run_wakes();
-    for (int i = 0; i < 1999; i++)
-        check_error(&waiters[i], STORE_AWAY);
-    assert_int_equal(waiters[1999].answers, 0);
-    list_consumers(0, "c");
-    serve();
-    assert_int_equal(waiters[0].listed, 0);
-    check_answer(get(0, "bot", FROM_CONFIRMED), 1, 1, 1, 0);
-}
-
-static void test_a_load_for_many(void **state) {
-    (void)state;
-    make_inbox();
-    push_durable("c", 1);
-    for (int i = 0; i < 2000; i++)
-        start_as(i, "c", "bot", FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
-    fake_serve_cursors(STORE_OK);
-    fake_serve_reads();
-    turn();
-    assert_in_range(polls_done, 1, 1999); /* not all at once */
-    serve();
-    for (int i = 0; i < 2000; i++)
-        check_answer(&waiters[i], 1, 1, 1, 0);
-}
-
 static bool is_stopped;
 
 static void note_stopped(void) {
@@ -275,7 +183,7 @@ static void test_a_stop_while_the_store_hangs(void **state) {
     get(0, "bot", 1);
     inbox_stop(inbox, note_stopped);
     assert_false(is_stopped);
-    uv_walk(&loop, on_handle, NULL); /* a second later */
+    save(); /* a second later */
     assert_true(is_stopped);
 }
 
@@ -356,87 +264,7 @@ static void test_forgetting_that_fails(void **state) {
     check_lag("bot", 0); /* as the store still knows it */
 }
 
-/* --- Many names ------------------------------------------------------------------------------- */
-
-static char *number_name(int i) {
-    static char name[16];
-    snprintf(name, sizeof name, "n%d", i);
-    return name;
-}
-
-static void test_a_thousand_names(void **state) {
-    (void)state;
-    make_inbox();
-    push_durable("c", 2);
-    for (int i = 0; i < CONSUMERS_MAX; i++)
-        get(0, number_name(i), 1);
-    check_error(get(0, "more", FROM_CONFIRMED), STORE_CONSUMERS_FULL);
-    check_error(get(0, number_name(7), FROM_CONFIRMED), STORE_OK);
-    list_consumers(0, "c");
-    assert_int_equal(waiters[0].listed, CONSUMERS_MAX);
-    /* After a restart many come before those that are stored are loaded. */
-    restart();
-    for (int i = 0; i < 50; i++)
-        start_as(i, "c", number_name(CONSUMERS_MAX + i), FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
-    start_as(50, "c", number_name(3), FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
-    serve();
-    for (int i = 0; i < 50; i++)
-        check_error(&waiters[i], STORE_CONSUMERS_FULL);
-    check_answer(&waiters[50], 2, 2, 2, 0);
-    list_consumers(0, "c");
-    assert_int_equal(waiters[0].listed, CONSUMERS_MAX);
-    for (uint32_t i = 1; i < CONSUMERS_MAX; i++) /* "n1" before "n10" */
-        assert_true(strcmp(listed[i - 1].name, listed[i].name) < 0);
-    forget(0, "c", number_name(5));
-    serve();
-    check_error(get(0, "more", FROM_CONFIRMED), STORE_OK);
-}
-
-/* As long as they are not loaded, nobody knows which of the names are new. */
-static void test_names_that_come_before_the_load(void **state) {
-    (void)state;
-    make_inbox();
-    push_durable("c", 1);
-    for (int i = 0; i < 2 * CONSUMERS_MAX; i++)
-        start_as(i, "c", number_name(i), FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);
-    struct waiter *more = start_as(2 * CONSUMERS_MAX, "c", "more", 0, !WAITS, !CONFIRMS_NOW);
-    check_error(more, STORE_CONSUMERS_FULL);
-    serve();
-    list_consumers(0, "c");
-    assert_int_equal(waiters[0].listed, CONSUMERS_MAX);
-}
-
-static void test_expires(void **state) {
-    (void)state;
-    options.ttl_ms = 1000;
-    make_inbox();
-    push_durable("c", 2);
-    for (int i = 0; i < CONSUMERS_MAX; i++)
-        get(0, number_name(i), 2);
-    save_and_serve();
-    fake.now_ms += 900;
-    get(0, number_name(1), -1);
-    struct waiter *parked = start_as(1, "c", number_name(2), 2, WAITS, !CONFIRMS_NOW);
-    fake.now_ms += 900;
-    list_consumers(0, "c");
-    assert_int_equal(waiters[0].listed, 2);
-    fake.now_ms += 200;
-    assert_int_equal(parked->answers, 0);
-    inbox_expire(inbox, &parked->poll, false); /* it has been used until now */
-    check_error(get(0, "new", FROM_CONFIRMED), STORE_OK);
-    check_lag(number_name(2), 0);
-    check_lag(number_name(1), 2);
-}
-
 /* --- A shared store --------------------------------------------------------------------------- */
-
-/* The channel stays in memory, and has `total` updates. */
-static void keep(int total) {
-    make_inbox();
-    fake_add("c", total);
-    wait_for(WAITERS_MAX - 2, "c", total);
-    settle();
-}
 
 static void test_others_change_cursors(void **state) {
     (void)state;
@@ -541,18 +369,6 @@ static void test_a_load_is_older_than_a_reset(void **state) {
     assert_true(waiters[1].reset);
     assert_int_equal(stored("bot"), 2);
     check_answer(get(1, "bot", FROM_CONFIRMED), 3, 2, 2, 0);
-}
-
-static void test_others_forget_when_it_is_full(void **state) {
-    (void)state;
-    keep(2);
-    for (int i = 0; i < CONSUMERS_MAX; i++)
-        get(0, number_name(i), 1);
-    check_error(get(0, "more", 1), STORE_CONSUMERS_FULL);
-    save_and_serve();
-    fake_forget_cursor("c", number_name(9));
-    check_error(get(0, "more", 1), STORE_OK);
-    check_error(get(0, "even more", 1), STORE_CONSUMERS_FULL);
 }
 
 /* --- Storms ----------------------------------------------------------------------------------- */
@@ -739,23 +555,17 @@ int main(void) {
         INBOX_TEST(test_survives_a_restart),
         INBOX_TEST(test_saves_what_has_changed_at_once),
         INBOX_TEST(test_a_save_that_fails_is_made_good),
-        INBOX_TEST(test_a_load_that_fails),
-        INBOX_TEST(test_a_load_for_many),
         INBOX_TEST(test_a_stop_while_the_store_hangs),
         INBOX_TEST(test_cancelled_in_every_state),
         INBOX_TEST(test_forgets),
         INBOX_TEST(test_forgets_what_is_being_saved_and_loaded),
         INBOX_TEST(test_forgetting_that_fails),
-        INBOX_TEST(test_a_thousand_names),
-        INBOX_TEST(test_names_that_come_before_the_load),
-        INBOX_TEST(test_expires),
         SHARED_TEST(test_others_change_cursors),
         SHARED_TEST(test_unsaved_is_newer),
         SHARED_TEST(test_an_unknown_time_ends_nobody),
         SHARED_TEST(test_one_that_waits_long_is_in_use),
         SHARED_TEST(test_a_load_is_older_than_a_save),
         SHARED_TEST(test_a_load_is_older_than_a_reset),
-        SHARED_TEST(test_others_forget_when_it_is_full),
         INBOX_TEST(test_storm),
         SHARED_TEST(test_storm),
         INBOX_TEST(test_storm_with_failures),

@@ -382,6 +382,18 @@ static void test_bound(void **state) {
     assert_int_equal(ts_of("a", "0"), 2); /* used last */
 }
 
+/* However many a file has: they are loaded at once. */
+static void test_a_load_has_a_bound(void **state) {
+    (void)state;
+    enum { MAX = 4 * CONSUMERS_MAX };
+    open_log();
+    push("a");
+    assert_true(save_many("a", MAX + 10, 1));
+    write_all();
+    assert_int_equal(rows(), MAX + 10);
+    assert_int_equal(count_of("a"), MAX);
+}
+
 /* --- Failures --------------------------------------------------------------------------------- */
 
 static rlim_t limit_files(rlim_t bytes) {
@@ -518,6 +530,7 @@ int main(void) {
         LOG_TEST(test_expired),
         LOG_TEST(test_forgotten_channel),
         LOG_TEST(test_bound),
+        LOG_TEST(test_a_load_has_a_bound),
         LOG_TEST(test_in_nobodys_way),
         LOG_TEST(test_no_room_for_cursors),
         LOG_TEST(test_damaged),

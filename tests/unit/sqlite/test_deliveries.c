@@ -102,17 +102,20 @@ static void test_failed(void **state) {
     check_push(1, true, 1, 1);
 }
 
-static int64_t count_ids(void) {
+static int64_t query(const char *sql) {
     sqlite3 *db;
     sqlite3_stmt *statement;
     assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM delivery", -1, &statement, NULL),
-                     SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-    int64_t count = sqlite3_column_int64(statement, 0);
+    int64_t number = sqlite3_column_int64(statement, 0);
     sqlite3_finalize(statement);
     sqlite3_close(db);
-    return count;
+    return number;
+}
+
+static int64_t count_ids(void) {
+    return query("SELECT count(*) FROM delivery");
 }
 
 static void test_forgotten(void **state) {
@@ -172,6 +175,44 @@ static void test_loud_and_quiet(void **state) {
     assert_false(knows("loud", 0));
 }
 
+/* Whether the id is known, if it comes for the channel's update `ts`. */
+static bool comes_again(struct deliveries *deliveries, int64_t ts, uint8_t id) {
+    struct delivery delivery = {.has_id = true, .id = {id}};
+    assert_true(deliveries_note(deliveries, 1, ts, now_ms, &delivery));
+    return delivery.same_as;
+}
+
+static void test_a_channel_has_a_bound(void **state) {
+    (void)state;
+    struct log_file file;
+    struct deliveries deliveries;
+    char error[512];
+    options.path = NULL;
+    assert_true(log_file_open(&file, &options, error, sizeof error));
+    assert_true(deliveries_init(&deliveries, &file, 0));
+    assert_true(log_file_begin(&file));
+    assert_false(comes_again(&deliveries, 1, 'a'));
+    assert_false(comes_again(&deliveries, DELIVERIES_MAX, 'b'));
+    assert_true(comes_again(&deliveries, DELIVERIES_MAX, 'a'));
+    assert_false(comes_again(&deliveries, DELIVERIES_MAX + 1, 'c'));
+    assert_false(comes_again(&deliveries, DELIVERIES_MAX + 1, 'a'));
+    log_file_roll_back(&file);
+    log_file_close(&file);
+}
+
+/* Else the sweeper would delete updates for them. */
+static void test_a_lower_bound(void **state) {
+    (void)state;
+    uint64_t same;
+    open_log();
+    for (int i = 0; i < 50; i++)
+        push_id(i, false, &same);
+    close_log();
+    options.max_bytes = 49 * 8 * 128;
+    open_log();
+    assert_int_equal(count_ids(), 0);
+}
+
 static void spoil(const char *sql) {
     sqlite3 *db;
     assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
@@ -199,6 +240,22 @@ static void test_damaged(void **state) {
     assert_true(push_id(1, true, &same) > 0);
 }
 
+/* Pushes go on where the ids cannot be read any more. */
+static void test_damaged_page(void **state) {
+    (void)state;
+    open_log();
+    check_push(1, false, 1, 0);
+    int64_t page = query("SELECT rootpage FROM sqlite_schema WHERE name = 'delivery'");
+    close_log();
+    FILE *file = fopen(path, "r+b");
+    fseek(file, (long)(page - 1) * 8192, SEEK_SET);
+    fputs("damage", file);
+    fclose(file);
+    open_log();
+    check_push(1, true, 2, 0);
+    check_push(2, true, 3, 0);
+}
+
 /* Without an id there is no table. */
 static void test_unused(void **state) {
     (void)state;
@@ -210,8 +267,12 @@ static void test_unused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {LOG_TEST(test_known),     LOG_TEST(test_failed),
-                                       LOG_TEST(test_forgotten), LOG_TEST(test_loud_and_quiet),
-                                       LOG_TEST(test_damaged),   LOG_TEST(test_unused)};
+    const struct CMUnitTest tests[] = {
+        LOG_TEST(test_known),          LOG_TEST(test_failed),
+        LOG_TEST(test_forgotten),      LOG_TEST(test_a_channel_has_a_bound),
+        LOG_TEST(test_a_lower_bound),  LOG_TEST(test_damaged),
+        LOG_TEST(test_damaged_page),   LOG_TEST(test_unused),
+        LOG_TEST(test_loud_and_quiet),
+    };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }

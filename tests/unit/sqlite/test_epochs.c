@@ -432,6 +432,28 @@ static void test_lowest_counts(void **state) {
     assert_false(epochs_find(&epochs, 8, seen[0], &seq));
 }
 
+/* On the closed file: sound ones, `first` to `last`. */
+static void add_epochs(int first, int last) {
+    char *sql = malloc((size_t)(last - first + 1) * 128), *end = sql + sprintf(sql, "BEGIN;");
+    for (int id = first; id <= last; id++)
+        end += sprintf(end, "INSERT INTO epoch VALUES (%d, %d, 1, %lld);", id, id,
+                       (long long)seal_epoch(id, id, 1));
+    strcpy(end, "COMMIT");
+    run_sql(sql);
+    free(sql);
+    is_clean = false;
+}
+
+static void test_more_than_there_is_room_for(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1);
+    close_log();
+    add_epochs(2, EPOCHS_MAX + 1);
+    open_log();
+    check_goes_on("a", 1, epoch_of("a"));
+}
+
 /* The newest EPOCHS_MAX are kept. */
 static void test_bound(void **state) {
     (void)state;
@@ -442,14 +464,7 @@ static void test_bound(void **state) {
     uint64_t second = epoch_of("a");
     crash();
     close_log();
-    char *sql = malloc((size_t)EPOCHS_MAX * 128), *end = sql + sprintf(sql, "BEGIN;");
-    for (int id = 4; id <= EPOCHS_MAX; id++)
-        end += sprintf(end, "INSERT INTO epoch VALUES (%d, %d, 1, %lld);", id, id,
-                       (long long)seal_epoch(id, id, 1));
-    strcpy(end, "COMMIT");
-    run_sql(sql);
-    free(sql);
-    is_clean = false;
+    add_epochs(4, EPOCHS_MAX);
     open_log(); /* one more */
     check_reset("a", 1, first, 0);
     check_goes_on("a", 1, second);
@@ -471,6 +486,7 @@ int main(void) {
         LOG_TEST(test_room_comes),
         LOG_TEST(test_not_every_close_is_clean),
         LOG_TEST(test_lowest_counts),
+        LOG_TEST(test_more_than_there_is_room_for),
         LOG_TEST(test_bound),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);

@@ -111,11 +111,44 @@ static void test_by_count(void **unused) {
     check_sweep(SWEEP_COUNT, 0);
 }
 
+static void break_down(sqlite3_context *context, int count, sqlite3_value **values) {
+    (void)count, (void)values;
+    sqlite3_result_error_code(context, SQLITE_CORRUPT);
+}
+
+/* What damage keeps it from deleting it leaves alone, for whoever pushes would fail with it. */
+static void check_gives_up(const char *trigger, bool ok) {
+    open_file(0);
+    assert_int_equal(sqlite3_create_function(file.db, "break_down", 0, SQLITE_UTF8, NULL,
+                                             break_down, NULL, NULL),
+                     SQLITE_OK);
+    assert_true(log_file_execute(&file, trigger));
+    assert_int_equal(sweeper_due(&sweeper, CUTOFF_MS, true), SWEEP_AGE);
+    assert_true(log_file_begin(&file));
+    assert_int_equal(sweeper_sweep(&sweeper, SWEEP_AGE, CUTOFF_MS, OLD), ok);
+    log_file_roll_back(&file);
+    sweeper_changed(&sweeper);
+    assert_int_equal(count("born < ?1"), OLD);
+    assert_int_not_equal(sweeper_due(&sweeper, CUTOFF_MS, true), SWEEP_AGE);
+    log_file_close(&file);
+}
+
+static void test_what_cannot_be_deleted(void **unused) {
+    (void)unused;
+    check_gives_up("CREATE TEMP TRIGGER damage BEFORE DELETE ON update_log"
+                   " BEGIN SELECT break_down(); END",
+                   false);
+    check_gives_up("CREATE TEMP TRIGGER damage BEFORE DELETE ON update_log"
+                   " BEGIN SELECT RAISE(IGNORE); END",
+                   true);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_age),
         cmocka_unit_test(test_by_bytes),
         cmocka_unit_test(test_by_count),
+        cmocka_unit_test(test_what_cannot_be_deleted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
