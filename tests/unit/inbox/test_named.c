@@ -59,13 +59,16 @@ static void test_what_could_not_be_sent_is_not_confirmed(void **state) {
 
 static void test_a_failure_confirms_nothing(void **state) {
     (void)state;
-    make_inbox();
-    push_durable("c", 5);
-    check_answer(ask(0, "c", 4), 5, 5, 5, 0); /* so that it is known what -2 means */
+    keep(9);
+    get(0, "bot", 1);
+    fake_turn_off();
     struct waiter *waiter = start_as(0, "c", "bot", -2, !WAITS, CONFIRMS_NOW);
-    fake_serve_cursors(STORE_FAILED);
-    check_error(waiter, STORE_FAILED);
-    check_lag("bot", 5);
+    fake_turn_on();
+    fake_do_read();
+    fake_answer_read(STORE_AWAY);
+    check_error(waiter, STORE_AWAY);
+    settle();
+    check_lag("bot", 8);
 }
 
 static void test_a_reset_does_not_stick(void **state) {
@@ -549,7 +552,7 @@ int main(void) {
         INBOX_TEST(test_goes_on_behind_what_is_confirmed),
         INBOX_TEST(test_confirms_what_is_sent),
         INBOX_TEST(test_what_could_not_be_sent_is_not_confirmed),
-        INBOX_TEST(test_a_failure_confirms_nothing),
+        SHARED_TEST(test_a_failure_confirms_nothing),
         INBOX_TEST(test_a_reset_does_not_stick),
         INBOX_TEST(test_left_out_is_not_confirmed),
         INBOX_TEST(test_survives_a_restart),
