@@ -274,28 +274,71 @@ static void test_wiping_is_synced(void **state) {
     assert_true(was_synced("log.db", before));
 }
 
-/* Else pages that SQLite moves could take their room to where the wipe has been. */
-static void test_the_sweeper_waits_for_a_wipe(void **state) {
-    (void)state;
+/* More than is wiped at once. */
+static void push_large(void) {
     static char body[1 << 20];
     memset(body, 'x', sizeof body);
-    options.ttl_ms = DAY_MS;
-    open_log();
-    push_some("old", 1, 5);
-    push_body("large", (struct slice){body, sizeof body}); /* more than is wiped at once */
-    push_some("a", 1, 1);
-    settle();
-    purge_all("a");
+    push_body("large", (struct slice){body, sizeof body});
+}
+
+/* Goes on until pages are being overwritten. */
+static void begin_wipe(void) {
     now_ms += 6000;
     step_ns = 1000000;
     while (!wipe_is_scanning(&the_log->purges.wipe))
         update_log_maintain(the_log, true);
     step_ns = 0;
+}
+
+/* Else pages that SQLite moves could take their room to where the wipe has been. */
+static void test_the_sweeper_waits_for_a_wipe(void **state) {
+    (void)state;
+    options.ttl_ms = DAY_MS;
+    open_log();
+    push_some("old", 1, 5);
+    push_large();
+    push_some("a", 1, 1);
+    settle();
+    purge_all("a");
+    begin_wipe();
     now_ms += 2 * DAY_MS;
     update_log_maintain(the_log, false);
     assert_int_equal(query("SELECT count(*) FROM update_log"), 6);
     finish();
     settle();
+    assert_int_equal(query("SELECT count(*) FROM update_log"), 0);
+}
+
+/* It has a wipe of its own, behind that. */
+static void test_a_purge_during_a_wipe(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 3);
+    for (uint64_t ts = 1; ts <= 3; ts++)
+        purge("a", ts);
+    finish();
+    push_large();
+    push_some("b", 1, 1);
+    push_some("c", 1, 1);
+    settle();
+    purge_all("b");
+    begin_wipe();
+    purge_all("c");
+    finish();
+    assert_int_equal(query("SELECT count(*) FROM update_log"), 1);
+}
+
+/* A purge need not wait until a checkpoint is due, nor does one that fails try without a pause. */
+static void test_when_it_is_done(void **state) {
+    (void)state;
+    open_log();
+    push_some("a", 1, 5);
+    purge_all("a");
+    purges_failed(&the_log->purges, options.steady_ms());
+    assert_false(update_log_purge_some(the_log));
+    assert_int_equal(purges_due(&the_log->purges, options.steady_ms()), PURGE_WAIT);
+    now_ms += 2000;
+    maintain();
     assert_int_equal(query("SELECT count(*) FROM update_log"), 0);
 }
 
@@ -548,6 +591,8 @@ int main(void) {
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_wiping_is_synced),
         LOG_TEST(test_the_sweeper_waits_for_a_wipe),
+        LOG_TEST(test_a_purge_during_a_wipe),
+        LOG_TEST(test_when_it_is_done),
         LOG_TEST(test_count_bound_and_purge),
         LOG_TEST(test_floors_are_forgotten),
         LOG_TEST(test_floors_are_forgotten_in_slices),

@@ -4,6 +4,8 @@
 #include "sqlite/wipe.h"
 
 #include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { PAGE = 512 };
 
@@ -127,8 +129,8 @@ static int read_beside_checkpoint(sqlite3_file *from, void *out, int bytes, sqli
     "WITH RECURSIVE n(i) AS (SELECT " #first " UNION ALL SELECT i + 1 FROM n WHERE i < " #last     \
     ") INSERT INTO t SELECT i, randomblob(60000) FROM n"
 
-/* A wipe that has done its first slice, of a file with many free pages. */
-static void begin_wipe(void) {
+/* A wipe that has not begun, of a file with many free pages. */
+static void open_wipe(void) {
     char error[512];
     assert_true(log_file_open(&file, &options, error, sizeof error));
     assert_true(wal_init(&wal, &file, &options));
@@ -139,9 +141,20 @@ static void begin_wipe(void) {
     assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
     run_other("PRAGMA wal_autocheckpoint = 0");
     wipe_begin(&wipe);
+}
+
+/* It has done its first slice. */
+static void begin_wipe(void) {
+    open_wipe();
     assert_int_equal(wipe_some(&wipe, 1, 0), 0);
     assert_int_equal(wipe.state, WIPE_PAGES);
     assert_true(wipe.next_page > 1);
+}
+
+static void close_wipe(void) {
+    sqlite3_close(other);
+    wipe_deinit(&wipe);
+    log_file_close(&file);
 }
 
 /* Goes on, beside a checkpoint: all that was committed must stay. */
@@ -156,6 +169,11 @@ static void end_wipe(void) {
         wipe_some(&wipe, now, UINT64_MAX);
     assert_ptr_equal(data->pMethods, methods); /* the checkpoint was run */
     assert_int_equal(wipe.state, WIPE_DONE);
+    char log[sizeof path + 8];
+    struct stat status;
+    snprintf(log, sizeof log, "%s-wal", path);
+    assert_int_equal(stat(log, &status), 0);
+    assert_int_equal(status.st_size, 0);
     sqlite3_close(other);
     assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
     assert_int_equal(ask_other("SELECT count(*) FROM t"), 20 + 78);
@@ -163,9 +181,7 @@ static void end_wipe(void) {
     assert_int_equal(ask_other("SELECT count(*) FROM pragma_integrity_check WHERE"
                                " integrity_check <> 'ok'"),
                      0);
-    sqlite3_close(other);
-    wipe_deinit(&wipe);
-    log_file_close(&file);
+    close_wipe();
 }
 
 static void test_another_commits_between_two_slices(void **state) {
@@ -191,8 +207,63 @@ static void test_another_copies_between_two_slices(void **state) {
     end_wipe();
 }
 
+static void commit_once(const char *path_of_it) {
+    (void)path_of_it;
+    on_sync = NULL;
+    run_other("UPDATE t SET x = randomblob(60000) WHERE id = 1");
+}
+
+/* What it has committed is not in the file yet, where it may take a page that was free. */
+static void test_another_commits_before_a_slice(void **state) {
+    (void)state;
+    options.sync = SYNC_ALWAYS;
+    open_wipe();
+    on_sync = commit_once;
+    wipe_some(&wipe, 1, 0);
+    assert_null(on_sync);
+    assert_int_equal(wipe.next_page, 1);
+    wipe_some(&wipe, 1, 0);
+    assert_true(wipe.next_page > 1);
+    close_wipe();
+}
+
 static sqlite3_int64 list_offset; /* the first page of the list of free pages */
 static int list_reads;
+
+/* Its number. */
+static unsigned find_list(void) {
+    unsigned char bytes[4];
+    sqlite3_file *data = file_of(file.db);
+    assert_int_equal(data->pMethods->xRead(data, bytes, 4, 32), SQLITE_OK);
+    list_offset = ((sqlite3_int64)bytes[2] * 256 + bytes[3] - 1) * file.page_bytes;
+    return bytes[2] * 256U + bytes[3];
+}
+
+/* Writes a number of the list's first page, and lets it be read anew: how long to wait then. */
+static int64_t wipe_with(sqlite3_int64 at, unsigned number) {
+    unsigned char bytes[4] = {0, (unsigned char)(number >> 16), (unsigned char)(number >> 8),
+                              (unsigned char)number};
+    sqlite3_file *data = file_of(file.db);
+    assert_int_equal(data->pMethods->xWrite(data, bytes, 4, list_offset + at), SQLITE_OK);
+    assert_true(log_file_execute(&file, "PRAGMA user_version = 2"));
+    alarm(60);
+    int64_t wait_ms = wipe_some(&wipe, 1, 0);
+    alarm(0);
+    return wait_ms;
+}
+
+static void test_a_damaged_list(void **state) {
+    (void)state;
+    begin_wipe();
+    find_list();
+    assert_true(wipe_with(4, 100000) > 0); /* so many pages do not fit into it */
+    assert_int_equal(wipe.next_page, 1);
+    close_wipe();
+    unlink(path);
+    begin_wipe();
+    assert_int_equal(wipe_with(0, find_list()), 0); /* it goes on with itself */
+    close_wipe();
+}
 
 static int read_counting(sqlite3_file *from, void *out, int bytes, sqlite3_int64 offset) {
     list_reads += offset == list_offset && bytes == file.page_bytes;
@@ -209,11 +280,9 @@ static void test_the_list_is_read_again_after_a_commit_only(void **state) {
     (void)state;
     begin_wipe();
     static sqlite3_io_methods counting;
-    unsigned char bytes[4];
     sqlite3_file *data = file_of(file.db);
     methods = data->pMethods;
-    assert_int_equal(methods->xRead(data, bytes, 4, 32), SQLITE_OK);
-    list_offset = ((sqlite3_int64)bytes[2] * 256 + bytes[3] - 1) * file.page_bytes;
+    find_list();
     counting = *methods;
     counting.xRead = read_counting;
     data->pMethods = &counting;
@@ -241,6 +310,8 @@ int main(void) {
         cmocka_unit_test(test_large_files),
         LOG_TEST(test_another_commits_between_two_slices),
         LOG_TEST(test_another_copies_between_two_slices),
+        LOG_TEST(test_another_commits_before_a_slice),
+        LOG_TEST(test_a_damaged_list),
         LOG_TEST(test_the_list_is_read_again_after_a_commit_only),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
