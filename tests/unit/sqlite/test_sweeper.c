@@ -51,6 +51,21 @@ static void test_count_is_swept(void **state) {
     assert_int_equal(push("a"), total + 1);
 }
 
+/* It is deleted, and not damaged, under a higher one too. */
+static void test_what_a_lower_bound_has_deleted(void **state) {
+    (void)state;
+    options.channel_max_updates = 10;
+    open_log();
+    assert_int_equal(push("rare"), 1); /* the oldest row of all */
+    assert_true(push_many("a", 1, 100));
+    settle();
+    assert_true(stats().swept > 80);
+    options.channel_max_updates = 1000;
+    reopen();
+    read_free(read_channel("a", 0));
+    assert_int_equal(stats().damaged, 0);
+}
+
 static void test_age_bound(void **state) {
     (void)state;
     options.ttl_ms = 1000;
@@ -290,6 +305,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_count_bound),
         LOG_TEST(test_count_is_swept),
+        LOG_TEST(test_what_a_lower_bound_has_deleted),
         LOG_TEST(test_age_bound),
         LOG_TEST(test_ids_are_never_reused),
         cmocka_unit_test_teardown(test_seqs_are_never_reused, tear_down),
