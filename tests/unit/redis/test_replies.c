@@ -1,6 +1,6 @@
 /*
- * What the scripts reply, with every part replaced by what it is not: whoever can write to Redis can
- * make a reply into anything, and it must not be taken for what it is not.
+ * What the scripts reply, with every part replaced by what it is not: whoever can write to Redis
+ * can make a reply into anything, and it must not be taken for what it is not.
  */
 #include "base/log.h"
 #include "need.h"
