@@ -9,11 +9,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
 enum {
     APPLICATION_ID = 0x6c6f6e67, /* "long" */
+    SPARE_MS = 5000,             /* of a log in memory: what is free for so long is too much, */
+    SPARE_PAGES = 512,           /* but for so many; */
+    SPARE_SLICE = 32,            /* so many go at once */
 };
 
 static const char schema[] =
@@ -79,6 +83,36 @@ bool log_file_used_bytes(const struct log_file *file, int64_t *bytes) {
         return false;
     *bytes = (pages - free_pages) * file->page_bytes;
     return true;
+}
+
+/* Looks how many pages were free all the time; those beyond the ones that are kept are to go. */
+static bool look_at_spare(struct log_file *file, int64_t now_ms) {
+    struct spare *spare = &file->spare;
+    int64_t pages, free_pages;
+    if (!sql_get(file->page_count, &pages) || !sql_get(file->freelist_count, &free_pages))
+        return false;
+    if (free_pages < spare->least)
+        spare->least = free_pages;
+    if (now_ms - spare->since_ms < SPARE_MS)
+        return false;
+    if (spare->least > SPARE_PAGES && spare->least > pages / 4)
+        spare->to_give = spare->least - SPARE_PAGES;
+    spare->least = free_pages;
+    spare->since_ms = now_ms;
+    return spare->to_give > 0;
+}
+
+bool log_file_give_back(struct log_file *file, int64_t now_ms) {
+    if (file->spare.to_give <= 0 && !look_at_spare(file, now_ms))
+        return false;
+    file->spare.to_give -= SPARE_SLICE;
+    if (!log_file_execute(file, "PRAGMA incremental_vacuum(32)")) {
+        log_file_note_error(file, "giving back memory");
+        file->spare.to_give = 0;
+    }
+    if (file->spare.to_give <= 0)
+        malloc_trim(0);
+    return file->spare.to_give > 0;
 }
 
 /* --- Transactions ----------------------------------------------------------------------------- */
@@ -171,6 +205,7 @@ static bool set_up(struct log_file *file, const struct store_options *options) {
     file->sync = options->sync;
     sqlite3_busy_timeout(file->db, LOG_BUSY_MS);
     return log_file_execute(file, "PRAGMA page_size = 8192") &&
+           (options->path || log_file_execute(file, "PRAGMA auto_vacuum = INCREMENTAL")) &&
            set_journal_mode(file, options->path ? "wal" : "memory") &&
            set_sync(file, options->sync) &&
            log_file_execute(file, "PRAGMA wal_autocheckpoint = 0") &&

@@ -49,6 +49,11 @@ struct log_file {
     bool is_append_corrupt;   /* other writes may work all the same, and end no trouble */
     uint64_t error_logged_at; /* uv_hrtime() */
     const char *reason;       /* of the next error noted, where it is not SQLite's; or NULL */
+    struct spare {
+        int64_t least;   /* pages that were free at any time since then, at least */
+        int64_t to_give; /* pages that are being given back */
+        int64_t since_ms;
+    } spare; /* log_file_give_back()'s */
 };
 
 /* Opens the file or creates it. False, with one line in `error`, when it cannot be opened, is
@@ -95,6 +100,10 @@ bool log_file_change(struct log_file *file, const char *sql, int64_t a, const ch
 
 /* Bytes of the pages in use. Costs two queries. False on failure. */
 bool log_file_used_bytes(const struct log_file *file, int64_t *bytes);
+
+/* Of a log in memory: lets the system have some of the pages that have long been free, if they are
+ * many; true while there are more. */
+bool log_file_give_back(struct log_file *file, int64_t now_ms);
 
 /* Counts a failure and logs it, at most once a second. `doing` says what failed. */
 void log_file_note_error(struct log_file *file, const char *doing);

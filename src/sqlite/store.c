@@ -27,6 +27,7 @@ enum {
     ANSWERS_A_TURN = 512,      /* of the loop */
     READ_TURN_BYTES = 1 << 20, /* of updates read that the loop has not taken yet */
     MAINTENANCE_MS = 500,      /* from one maintenance to the next, at most */
+    GO_ON_MS = 50,             /* the same on the loop, while there is more to do */
     STATS_MS = 200,            /* age of the figures that cost a query */
 };
 
@@ -362,8 +363,11 @@ static void work_on_loop(struct sqlite_store *store) {
 static void on_maintenance(uv_timer_t *timer) {
     struct sqlite_store *store = container_of(timer, struct sqlite_store, maintenance);
     uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
-    while (update_log_maintain(store->log, true) && uv_hrtime() < end)
-        ;
+    bool has_more = true;
+    while (has_more && uv_hrtime() < end)
+        has_more = update_log_maintain(store->log, true);
+    if (has_more)
+        uv_timer_start(timer, on_maintenance, GO_ON_MS, MAINTENANCE_MS);
 }
 
 /* Hands the operations of this turn to the store thread. `stop`: they are the last. */

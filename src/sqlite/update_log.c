@@ -210,8 +210,11 @@ bool update_log_maintain(struct update_log *log, bool is_idle) {
                        cursors_are_due(&log->cursors, moment.steady_ms);
     wal_maintain(&log->wal, moment.steady_ms);
     bool is_purging = is_idle && update_log_purge_some(log);
-    return is_purging || is_maintenance_due(log, moment, is_idle) || has_cursors ||
-           log->forget.next_id || log->deliveries.next_channel || log->cursors.next_channel;
+    bool is_giving_back =
+        is_idle && !log->options.path && log_file_give_back(&log->file, moment.steady_ms);
+    return is_purging || is_giving_back || is_maintenance_due(log, moment, is_idle) ||
+           has_cursors || log->forget.next_id || log->deliveries.next_channel ||
+           log->cursors.next_channel;
 }
 
 /* --- Appending -------------------------------------------------------------------------------- */

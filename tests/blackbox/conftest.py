@@ -123,10 +123,16 @@ def serve(start, provider_settings):
 
 
 @pytest.fixture(scope="module")
-def module_server(tmp_path_factory, provider, provider_settings):
+def module_start(tmp_path_factory, provider, provider_settings):
+    """Like serve(), for servers that all tests of the module use."""
     servers = Servers(tmp_path_factory.mktemp(provider))
-    yield servers.start(**provider_settings())
+    yield lambda **settings: servers.start(**{**provider_settings(), **settings})
     servers.finish()
+
+
+@pytest.fixture(scope="module")
+def module_server(module_start):
+    return module_start()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from longline_server import preloaded
 
-FIELDS = ("calls", "first", "until", "failed", "accept_error", "accepts_failed", "syncs", "sync_error")
+FIELDS = ("calls", "first", "until", "failed", "accept_error", "accepts_failed", "syncs", "sync_error", "live_bytes", "live_blocks", "page_bytes", "pid")
 FOREVER = 2**64 - 1
 
 

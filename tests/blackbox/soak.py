@@ -1,8 +1,11 @@
 """Everything at once, at a low rate, for as long as you like: who pushes and reads, what is sampled, and what counts as growth.
 
-Most pushes go to a few channels, which pollers of all kinds and streams follow; the others to some ten thousand that nobody
+Most pushes go to a few channels, which pollers of all kinds and streams follow; the others to some thousands that nobody
 watches. They have 100 bytes to 20 MB. Clients hang up, read slowly, filter, confirm, purge. What the followers get must be
 without a gap, beside what is told as `missed`.
+
+Every now and then they rest: nobody pushes, slow readers have gone, and what others were sent has arrived. What the server has on its
+heap then, without its caches, must be what it had before.
 """
 
 import json
@@ -14,17 +17,20 @@ from pathlib import Path
 from urllib.parse import quote
 
 from http_client import request_bytes
-from swarm import StreamWire, Swarm
+from longline_server import PATIENCE_S, wait_until
+from swarm import StreamWire, Swarm, push_all
 
 MIB = 1 << 20
-IDLE_CHANNELS = 10_000
+IDLE_CHANNELS = 2_000
 AGAIN_S = 0.05
+QUIET_BYTES = 64 << 10  # polls that wait have that much
 
 
 class Client:
     """Sends one request after the other; connects again whenever it has lost its connection."""
 
     kind = None
+    rests = False
 
     def __init__(self, soak, number):
         self.soak, self.number, self.rng = soak, number, random.Random(f"{soak.seed} {type(self).__name__} {number}")
@@ -50,7 +56,12 @@ class Client:
 
     def begin(self):
         """The connection is new."""
-        if not self.soak.is_over:
+        self.go_on()
+
+    def go_on(self):
+        if self.rests and self.soak.is_resting:
+            self.soak.resting[self] = True
+        elif not self.soak.is_over:
             self.act()
 
     def answered(self, _wire, reply):
@@ -63,8 +74,8 @@ class Client:
             self.soak.swarm.after(self.pause(), self.next)
 
     def next(self):
-        if self.wire.is_open and not self.soak.is_over:
-            self.act()
+        if self.wire.is_open:
+            self.go_on()
 
     def pause(self):
         return 0
@@ -74,6 +85,8 @@ class Client:
 
 
 class Pusher(Client):
+    rests = True
+
     def pause(self):
         return self.rng.expovariate(self.soak.rate / self.soak.PUSHERS)
 
@@ -186,6 +199,8 @@ class Watcher(Follower):
 class SlowReader(Client):
     """Wants everything of a channel by a stream, and reads a little a second: it is cut, and comes again."""
 
+    rests = True
+
     def act(self):
         self.channel = self.rng.choice(self.soak.channels)
         self.soak.swarm.poller.modify(self.wire.sock, 0)
@@ -201,7 +216,9 @@ class SlowReader(Client):
                 is_cut = False
             except OSError:
                 is_cut = True
-            if is_cut:
+            if self.soak.is_resting:
+                self.hang_up()
+            elif is_cut:
                 wire.close()
                 self.closed(wire)
             else:
@@ -209,6 +226,8 @@ class SlowReader(Client):
 
 
 class Purger(Client):
+    rests = True
+
     def pause(self):
         return self.rng.uniform(5, 15)
 
@@ -222,6 +241,8 @@ class Purger(Client):
 
 class Visitor(Client):
     """Looks at what nobody follows."""
+
+    rests = True
 
     def pause(self):
         return self.rng.uniform(0.5, 1.5)
@@ -242,11 +263,13 @@ class Soak:
     )  # fmt: skip
 
     def __init__(self, server, rate, seed):
-        self.address, self.rate, self.seed = server.address, rate, seed
+        self.server, self.address, self.rate, self.seed = server, server.address, rate, seed
         self.channels = [server.channel() for _ in range(8)]
         server.channels.update(channel[1:] for channel in self.channels)
         self.prefix = server.channel()[1:9]
+        push_all(server.address, (request_bytes("POST", f"/{self.prefix}{n}", b"{}") for n in range(IDLE_CHANNELS)), connections=4)
         self.counts, self.is_over = {}, False
+        self.resting, self.is_resting = {}, False
         self.swarm = Swarm()
         for kind, count in self.KINDS:
             for number in range(count):
@@ -265,20 +288,37 @@ class Soak:
     def run_until(self, moment):
         self.swarm.run(lambda: time.monotonic() >= moment, max(1, moment - time.monotonic()) + 60, "the soak")
 
+    def rest(self, look):
+        """Returns what look() sees while all rest."""
+
+        def look_at_rest():
+            wait_until(lambda: self.server.metric("longline_buffer_bytes") < QUIET_BYTES, "all to have what they were sent", 2 * PATIENCE_S)
+            return look()
+
+        self.is_resting = True
+        seen = self.swarm.during(look_at_rest)
+        self.is_resting = False
+        resting, self.resting = self.resting, {}
+        for client in resting:
+            client.next()
+        return seen
+
 
 # --- Samples ------------------------------------------------------------------------------------------
 
 
-def sample(server, redis=None):
+def sample(server, faults, redis=None):
     """What must not grow, and the commits so far."""
-    is_in_memory = server.settings.get("DATA_PROVIDER") == "memory"
     metrics = server.metrics()
     log = Path(f"{server.data_path}-wal")
     return {
         "at": time.monotonic(),
-        "rss": server.rss_bytes(),
-        # What is in memory for as long as there is room for it, and what is on its way: bounded by settings.
-        "bounded": metrics["longline_cache_bytes"] + metrics["longline_buffer_bytes"] + (metrics["longline_store_bytes"] if is_in_memory else 0),
+        # Beside what settings bound: channels and recent updates, and SQLite's pages.
+        "heap": faults["live_bytes"] - int(metrics["longline_cache_bytes"]),
+        "pages": faults["page_bytes"],
+        "resident": server.rss_bytes(),
+        "cache": metrics["longline_cache_bytes"],
+        "store": metrics["longline_store_bytes"],
         "descriptors": server.descriptor_count(),
         "threads": len(list(Path(f"/proc/{server.pid}/task").iterdir())),
         "file": int(redis.info("memory")["used_memory"]) if redis else server.data_path.stat().st_size if server.data_path.exists() else 0,
@@ -289,28 +329,19 @@ def sample(server, redis=None):
     }
 
 
-def series_of(what, samples):
-    """`memory` is what is resident, without what settings bound."""
-    return [s["rss"] - s["bounded"] if what == "memory" else s[what] for s in samples]
-
-
-WINDOWS = 12
-
-
 def growth(values):
-    """By how much a series grows from its beginning to its end: what the median slope between its windows makes of it.
-
-    A window stands for its lower quartile: what is in use for a moment goes, what leaks stays.
-    """
-    size = len(values) / WINDOWS
-    lows = [statistics.quantiles(values[int(i * size) : int((i + 1) * size)], n=4)[0] for i in range(WINDOWS)]
-    slopes = [(lows[j] - lows[i]) / (j - i) for i in range(WINDOWS) for j in range(i + 1, WINDOWS)]
-    return statistics.median(slopes) * (WINDOWS - 1)
+    """By how much a series grows from its beginning to its end: what the median slope makes of it."""
+    size = len(values)
+    slopes = [(values[j] - values[i]) / (j - i) for i in range(size) for j in range(i + 1, size)]
+    return statistics.median(slopes) * (size - 1)
 
 
 def may_grow(what, values):
-    """The goal: of the median, 5 %, and what is noise in a small number."""
-    return 0.05 * statistics.median(values) + {"memory": 4 * MIB, "file": 8 * MIB, "log": 8 * MIB, "descriptors": 3, "threads": 0.5}[what]
+    """The goal: of the median, a share, and what is noise in a small number."""
+    share, noise = {
+        "heap": (0.05, MIB / 4), "pages": (0.05, 20 * MIB), "resident": (0.05, 4 * MIB), "file": (0.05, 8 * MIB), "log": (0.05, 8 * MIB), "descriptors": (0, 3), "threads": (0, 0.5),
+    }[what]  # fmt: skip
+    return share * statistics.median(values) + noise
 
 
 def worst_commit_s(samples):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from http_client import request_bytes
-from longline_server import SLOW, wait_until
+from longline_server import PATIENCE_S, SLOW, wait_until
 
 MIB = 1 << 20
 CACHE_MIB, REST_MIB = 8, 16
@@ -49,3 +49,15 @@ def test_polls_of_a_mebibyte_that_nobody_reads(serve, channels, buffer_mib):
         wait_until(is_back, "the memory to come back")
     except AssertionError as error:
         raise AssertionError(f"{error}; {server.rss_bytes() / MIB:.0f} MiB stay") from None
+
+
+@pytest.mark.providers("memory")
+def test_a_store_in_memory_gives_back_what_is_purged(serve):
+    server = serve(CACHE_SIZE=1, MAX_BODY=MIB, LOG_LEVEL="info")
+    target, before = server.channel(), server.rss_bytes()
+    for _ in range(60):
+        server.push(target, json.dumps({"x": "y" * (MIB - 100)}))
+    assert server.rss_bytes() > before + 60 * MIB
+    assert server.request("DELETE", target).status == 200
+    wait_until(lambda: server.rss_bytes() < before + 12 * MIB, "the memory to come back", 3 * PATIENCE_S)
+    assert server.push(target) == 61

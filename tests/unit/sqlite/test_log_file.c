@@ -1,5 +1,7 @@
-/* Files that are not ours. */
+/* Files that are not ours, and a log without a file. */
 #include "fixture.h"
+#include "sqlite/log_file.h"
+#include "sqlite/sql.h"
 
 #include <sqlite3.h>
 #include <unistd.h>
@@ -53,10 +55,41 @@ static void test_foreign_files(void **state) {
     check_does_not_open("");
 }
 
+static int64_t count_pages(const struct log_file *file) {
+    int64_t pages;
+    assert_true(sql_get(file->page_count, &pages));
+    return pages;
+}
+
+/* What was free for five seconds goes, a slice at a time; some is kept. */
+static void test_a_log_in_memory_gives_back(void **state) {
+    (void)state;
+    struct log_file file;
+    char error[256];
+    assert_true(log_file_open(&file, &(struct store_options){.path = NULL}, error, sizeof error));
+    assert_true(log_file_execute(&file, "CREATE TABLE t (x)"));
+    assert_true(log_file_execute(&file, "INSERT INTO t VALUES (zeroblob(20000000))"));
+    assert_false(log_file_give_back(&file, 5000));
+    assert_true(log_file_execute(&file, "DELETE FROM t"));
+    assert_false(log_file_give_back(&file, 9000));
+    assert_false(log_file_give_back(&file, 10000)); /* it was not free all the time */
+    int64_t most = count_pages(&file);
+    assert_true(most > 20000000 / 8192);
+    assert_false(log_file_give_back(&file, 14999));
+    assert_true(log_file_give_back(&file, 15000));
+    assert_in_range(count_pages(&file), most - 32, most - 1);
+    while (log_file_give_back(&file, 15000))
+        ;
+    assert_in_range(count_pages(&file), 512 - 32, 520);
+    assert_false(log_file_give_back(&file, 20000));
+    log_file_close(&file);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_unknown_version),
         LOG_TEST(test_foreign_files),
+        cmocka_unit_test(test_a_log_in_memory_gives_back),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
