@@ -24,6 +24,7 @@ static size_t replies_left;
 static char asked[512]; /* the query of the last poll */
 static int polls;
 static int64_t paused_ms; /* before it */
+static int64_t boot_ms;   /* now */
 
 void __wrap_exchange_run(struct exchange *exchange, const struct exchange_request *request,
                          struct exchange_reply *reply);
@@ -49,6 +50,11 @@ void __wrap_exchange_run(struct exchange *exchange, const struct exchange_reques
 void __wrap_stop_sleep(int64_t ms);
 void __wrap_stop_sleep(int64_t ms) {
     paused_ms = ms;
+}
+
+int64_t __wrap_clocks_boot_ms(void);
+int64_t __wrap_clocks_boot_ms(void) {
+    return boot_ms;
 }
 
 bool __wrap_stop_is_asked(void);
@@ -232,6 +238,7 @@ static void test_the_place(void **state) {
 static void check_since(const char *since, const char *wanted) {
     static const struct reply script[] = {{.end = EXCHANGE_NOT_CONNECTED}};
     BEGIN(&((struct feed_options){.start = FEED_SINCE, .since = since}), script);
+    boot_ms += 5000;
     assert_int_equal(next(), FEED_TROUBLE);
     asked[strcspn(asked, "&")] = '\0';
     assert_string_equal(asked, wanted);
@@ -240,10 +247,10 @@ static void check_since(const char *since, const char *wanted) {
 
 static void test_since(void **state) {
     (void)state;
-    check_since("90s", "?since=90s");
-    check_since("2m", "?since=120s");
-    check_since("1h", "?since=3600s");
-    check_since("1d", "?since=86400s");
+    check_since("90s", "?since=95s"); /* five seconds after it was said */
+    check_since("2m", "?since=125s");
+    check_since("1h", "?since=3605s");
+    check_since("1d", "?since=86405s");
     check_since("h", "?since=h");
     check_since("1.5h", "?since=1.5h");
     check_since("2026-11-30T10:00Z", "?since=2026-11-30T10%3A00Z");

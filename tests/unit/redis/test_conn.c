@@ -210,10 +210,13 @@ static void on_message(struct redis_conn *it, const redisReply *reply) {
     messages++;
 }
 
+/* Holds what comes once, when the test has been silent. */
 static bool on_silent(struct redis_conn *it) {
     (void)it;
-    silences++;
-    return is_silence_held;
+    bool was_held = is_silence_held;
+    silences += was_held;
+    is_silence_held = false;
+    return was_held;
 }
 
 static const struct redis_conn_events events = {
@@ -236,13 +239,15 @@ static bool has_got(const char *text) {
     return got.len && memmem(got.data, got.len, text, strlen(text));
 }
 
-/* Turns the loop and listens until `condition` holds. */
+/* Turns the loop and listens until `condition` holds. One that is ready is not asked for a sign of
+ * life, however slow the machine is. */
 #define UNTIL(condition)                                                                           \
     do {                                                                                           \
         listen_to();                                                                               \
         uv_run(&loop, UV_RUN_NOWAIT);                                                              \
         usleep(200);                                                                               \
-        redis_conn_tick(&conn, uv_now(&loop));                                                     \
+        if (!redis_conn_is_ready(&conn))                                                           \
+            redis_conn_tick(&conn, uv_now(&loop));                                                 \
     } while (!(condition))
 
 static void run_out(void) {
@@ -476,15 +481,19 @@ static void test_what_is_no_redis(void **state) {
     check_works();
 }
 
+static void be_silent(void) {
+    conn.heard_ms -= REDIS_SILENCE_MS + 1;
+    is_silence_held = true;
+}
+
 /* After a silence, nothing is believed before the owner says so. */
 static void test_silence(void **state) {
     (void)state;
-    is_silence_held = true;
     open_conn("127.0.0.1", &events);
     get_ready();
     ask("HELLO");
     UNTIL(has_got("HELLO"));
-    conn.heard_ms -= REDIS_SILENCE_MS + 1;
+    be_silent();
     say("+WORLD\r\n");
     UNTIL(silences);
     run_out();
@@ -493,14 +502,14 @@ static void test_silence(void **state) {
     assert_int_equal(replies, 1);
     redis_conn_release(&conn); /* nothing is held any more */
     check_works();
-    conn.heard_ms -= REDIS_SILENCE_MS + 1;
+    be_silent();
     say("what?\r\n");
     UNTIL(silences == 2);
     redis_conn_release(&conn);
     assert_int_equal(downs, 1);
     hang_up();
     get_ready();
-    conn.heard_ms -= REDIS_SILENCE_MS + 1;
+    be_silent();
     say("+late\r\n");
     UNTIL(silences == 3);
     failing_call = "uv_read_start";
@@ -511,7 +520,7 @@ static void test_silence(void **state) {
     get_ready();
     failing = 1;
     allocations = 0;
-    conn.heard_ms -= REDIS_SILENCE_MS + 1;
+    be_silent();
     say("+WORLD\r\n");
     is_counting = true;
     UNTIL(downs == 3);
@@ -530,6 +539,7 @@ static void test_messages(void **state) {
     say("+news\r\n+more\r\n");
     UNTIL(messages == 2);
     conn.heard_ms -= REDIS_PING_MS + 1;
+    redis_conn_tick(&conn, uv_now(&loop));
     UNTIL(has_got("PING"));
     say("+PONG\r\n");
     UNTIL(messages == 3);
