@@ -229,13 +229,14 @@ static int open_state(struct round *round, const struct options *options) {
     struct buf identity = {0};
     char error[512];
     write_identity(round->courier, options, &identity);
+    if (identity.failed) {
+        buf_deinit(&identity);
+        return options_complain(EX_OSERR, "out of memory");
+    }
     enum state_opened opened =
         state_open(&round->state, options->state, round->courier->name,
                    (struct slice){identity.data, identity.len}, error, sizeof error);
-    bool is_failed = identity.failed;
     buf_deinit(&identity);
-    if (is_failed)
-        return options_complain(EX_OSERR, "out of memory");
     if (opened == STATE_OPEN)
         return EX_OK;
     return options_complain(opened == STATE_LOCKED ? EX_TEMPFAIL : EX_CANTCREAT, "%s", error);

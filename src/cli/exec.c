@@ -240,7 +240,7 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
         close(body_fd);
     }
     if (!error) {
-        int status = 0;
+        int status = -1; /* as long as nobody has told its end, it has not succeeded */
         enum ending ending = finish(exec, pid, &status);
         judge(status, ending, result);
     } else {
@@ -255,6 +255,8 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
 }
 
 static int run(struct exec *exec, const struct options *options) {
+    signal(SIGCHLD,
+           SIG_DFL); /* if we began with it ignored, nobody would tell how a command ends */
     if (options->timeout && !options_seconds(options->timeout, TIMEOUT_MAX_S, &exec->timeout_ms))
         return options_complain(EX_USAGE, "--timeout is a number of seconds up to 86400");
     for (char **word = exec->command; *word; word++) {

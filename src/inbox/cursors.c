@@ -155,8 +155,7 @@ static void end(struct keeper *keeper) {
     void (*stopped)(void) = keeper->stopped;
     keeper->stopped = NULL;
     uv_timer_stop(&keeper->timer);
-    if (stopped)
-        stopped();
+    stopped();
 }
 
 static void on_stop_time(uv_timer_t *timer) {

@@ -60,6 +60,7 @@ def test_help_of_a_command(command):
     text = help_of(command)
     assert text.startswith(f"Usage: longline {command} ")
     assert text == printed("help", command) == printed(command, "-h")
+    assert command in ("serve", "health", "backup") or text == printed(command, "word", "-h")
     codes = codes_of(text)
     assert codes == sorted(codes, key=int) and codes[0] == "0" and len(codes) > 1
 

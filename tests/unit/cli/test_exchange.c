@@ -293,13 +293,50 @@ static void test_making(void **state) {
 
 #define EXCHANGE_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+/* --- Loading it ------------------------------------------------------------------------------- */
+
+static bool has_no_library, is_old;
+
+void *__real_dlopen(const char *name, int flags);
+void *__wrap_dlopen(const char *name, int flags);
+void *__wrap_dlopen(const char *name, int flags) {
+    return has_no_library ? NULL : __real_dlopen(name, flags);
+}
+
+void *__real_dlsym(void *library, const char *name);
+void *__wrap_dlsym(void *library, const char *name);
+void *__wrap_dlsym(void *library, const char *name) {
+    return is_old && strcmp(name, "curl_easy_header") == 0 ? NULL : __real_dlsym(library, name);
+}
+
+/* Before all others: it is loaded once. */
+static void test_loading(void **state) {
+    (void)state;
+    const char *error = NULL;
+    has_no_library = true;
+    assert_false(curl_load(&error));
+    assert_non_null(strstr(error, "install libcurl"));
+    has_no_library = false;
+    is_old = true;
+    assert_false(curl_load(&error));
+    assert_non_null(strstr(error, "7.87 or later"));
+    is_old = false;
+    assert_true(curl_load(&error));
+    has_no_library = true;
+    assert_true(curl_load(&error));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        EXCHANGE_TEST(test_numbers),           EXCHANGE_TEST(test_a_body_without_memory),
-        EXCHANGE_TEST(test_what_is_no_tls),    EXCHANGE_TEST(test_authorities),
-        EXCHANGE_TEST(test_certificates),      EXCHANGE_TEST(test_all_fail_together),
-        EXCHANGE_TEST(test_what_cannot_begin), EXCHANGE_TEST(test_making),
+        cmocka_unit_test(test_loading),
+        EXCHANGE_TEST(test_numbers),
+        EXCHANGE_TEST(test_a_body_without_memory),
+        EXCHANGE_TEST(test_what_is_no_tls),
+        EXCHANGE_TEST(test_authorities),
+        EXCHANGE_TEST(test_certificates),
+        EXCHANGE_TEST(test_all_fail_together),
+        EXCHANGE_TEST(test_what_cannot_begin),
+        EXCHANGE_TEST(test_making),
     };
-    const char *error;
-    return curl_load(&error) ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -197,6 +198,29 @@ static void test_endings(void **state) {
     run_command(check_late, "--timeout=0.05", "sh", "exec sleep 600");
 }
 
+/* Its end is not known, and so not whether it has succeeded. */
+static void check_untold(const struct courier *courier) {
+    failing_call = "waitpid";
+    failing_error = ECHILD;
+    attempt(courier);
+    assert_int_equal(result.verdict, COURIER_FAILED);
+    assert_int_equal(waitpid(-1, NULL, 0) > 0, true);
+}
+
+static void check_exit_code(const struct courier *courier) {
+    attempt(courier);
+    assert_int_equal(result.verdict, COURIER_FAILED);
+    assert_int_equal(result.code, 75);
+}
+
+/* Whoever started us ignored SIGCHLD, which we inherit. */
+static void test_a_command_is_not_believed_without_its_end(void **state) {
+    (void)state;
+    run_command(check_untold, "--json", "sh", "true");
+    signal(SIGCHLD, SIG_IGN);
+    run_command(check_exit_code, "--json", "sh", "exit 75");
+}
+
 static void check_impossible(const struct courier *courier) {
     attempt(courier);
     assert_int_equal(result.verdict, COURIER_IMPOSSIBLE);
@@ -234,9 +258,13 @@ int main(void) {
         "\"headers\":{\"x-a1\":\"one\",\"B-C\":\"two\",\"aZ09\":\"three\",\"d.e\":\"four\","
         "\"f_g\":\"five\",\"h~\":\"six\"},\"raw\":\"{\\\"a\\\":1}\",\"body\":{\"a\":1}}";
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calls_that_fail), cmocka_unit_test(test_calls_that_are_not_needed),
-        cmocka_unit_test(test_without_memory),  cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_endings),         cmocka_unit_test(test_what_is_no_program),
+        cmocka_unit_test(test_calls_that_fail),
+        cmocka_unit_test(test_calls_that_are_not_needed),
+        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_endings),
+        cmocka_unit_test(test_a_command_is_not_believed_without_its_end),
+        cmocka_unit_test(test_what_is_no_program),
         cmocka_unit_test(test_options),
     };
     if (!webhook_read(&webhook, slice_of(item)))

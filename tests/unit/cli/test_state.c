@@ -214,6 +214,7 @@ static void test_places_that_are_none(void **unused) {
     setenv("HOME", "relative", 1);
     check_no_place(NULL, nowhere);
     unsetenv("HOME");
+    unsetenv("XDG_STATE_HOME");
     check_no_place(NULL, nowhere);
     setenv("HOME", dir, 1);
     assert_int_equal(state_open(&state, NULL, "forward", SLICE("x"), error, sizeof error),

@@ -1,0 +1,152 @@
+/* What becomes of updates that are delivered, or not; and the place, which moves on only then. */
+#include "cli/courier.h"
+#include "cli/curl.h"
+#include "events.h"
+
+#include <sysexits.h>
+#include <unistd.h>
+
+static char dir[32], place[64];
+static enum courier_verdict verdicts[4]; /* of the next attempts */
+static int attempts;
+
+void __wrap_stop_sleep(int64_t ms);
+void __wrap_stop_sleep(int64_t ms) {
+    (void)ms;
+}
+
+static void attempt(void *context, const struct webhook *webhook, struct courier_result *result) {
+    assert_ptr_equal(context, &attempts);
+    assert_int_equal(webhook->ts, 7);
+    result->verdict = verdicts[attempts++];
+    result->code = result->verdict == COURIER_CONFIRMED ? 200 : 400;
+    if (result->verdict == COURIER_IMPOSSIBLE)
+        snprintf(result->text, sizeof result->text, "cannot");
+}
+
+#define ITEM(text) .item = {text, sizeof text - 1}
+
+static const struct feed_event one[] = {
+    {.kind = FEED_MISSED, .count = 2},
+    {.kind = FEED_UPDATE,
+     .ts = 7,
+     .to = {.ts = 7, .epoch = "e"},
+     ITEM("{\"ts\":7,\"method\":\"PUT\",\"path\":\"/p\",\"raw\":\"{\\\"type\\\":\\\"t\\\"}\"}")}};
+
+static int run(bool is_json, const char *on_reject) {
+    char url[] = "http://h/x";
+    char *words[] = {url};
+    struct options options = {
+        .words = words, .word_count = 1, .state = place, .json = is_json, .on_reject = on_reject};
+    struct courier courier = {.name = "forward",
+                              .code_name = "status",
+                              .out = stdout,
+                              .identity = SLICE("target"),
+                              .attempt = attempt,
+                              .context = &attempts};
+    events = one;
+    events_left = 2;
+    attempts = 0;
+    buf_reset(&out, SIZE_MAX);
+    return courier_run(&courier, &options);
+}
+
+/* What is kept; "" when nothing is. */
+static const char *kept(void) {
+    static char text[64];
+    FILE *file = fopen(place, "r");
+    *text = '\0';
+    if (file && !fgets(text, sizeof text, file))
+        *text = '\0';
+    if (file)
+        fclose(file);
+    return text;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(dir, "/tmp/longline-test-XXXXXX");
+    is_terminal = has_no_feed = false;
+    write_error = 0;
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(place, sizeof place, "%s/place", dir);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    return system(command);
+}
+
+static void test_confirmed(void **state) {
+    (void)state;
+    verdicts[0] = COURIER_FAILED;
+    verdicts[1] = COURIER_CONFIRMED;
+    is_terminal = true;
+    assert_int_equal(run(false, NULL), EX_OK);
+    assert_int_equal(attempts, 2);
+    assert_string_equal(kept(), "7 e\n");
+    assert_true(says("\x1b[33mstatus 400\x1b[0m") && says("again in"));
+    assert_true(says("#7  t  PUT /p  \x1b[32mstatus 200\x1b[0m"));
+}
+
+static void test_rejected(void **state) {
+    (void)state;
+    verdicts[0] = COURIER_REJECTED;
+    assert_int_equal(run(true, "stop"), EX_DATAERR);
+    assert_string_equal(kept(), "");
+    assert_true(says("{\"missed\":2}\n") && says("\"result\":\"rejected\",\"status\":400"));
+    assert_int_equal(run(true, "skip"), EX_OK);
+    assert_string_equal(kept(), "7 e\n");
+    assert_true(says("\"result\":\"skipped\",\"status\":400"));
+    assert_int_equal(run(false, "skip"), EX_OK);
+    assert_true(says("status 400") && says("  skipped"));
+    assert_int_equal(run(false, "what"), EX_USAGE);
+}
+
+static void test_others(void **state) {
+    (void)state;
+    verdicts[0] = COURIER_IMPOSSIBLE;
+    assert_int_equal(run(true, NULL), 400);
+    assert_true(says("\"result\":\"failed\",\"status\":400,\"error\":\"cannot\""));
+    verdicts[0] = COURIER_STOPPED;
+    assert_int_equal(run(true, NULL), EX_OK);
+    assert_string_equal(kept(), "");
+    has_no_feed = true;
+    assert_int_equal(run(true, NULL), EX_OSERR);
+}
+
+/* An update is delivered, and its place is kept; or it is said that there is no memory. What could
+ * not be told was delivered all the same. */
+static void test_without_memory(void **state) {
+    (void)state;
+    int code, refused = 0;
+    verdicts[0] = COURIER_CONFIRMED;
+    failing = 0;
+    do {
+        failing++;
+        allocations = 0;
+        code = IN_NEED(run(true, NULL));
+        assert_int_equal(code, attempts ? EX_OK : code == EX_CANTCREAT ? EX_CANTCREAT : EX_OSERR);
+        assert_string_equal(kept(), attempts ? "7 e\n" : "");
+        refused += !attempts;
+        unlink(place);
+    } while (allocations >= failing);
+    assert_true(refused > 3);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_confirmed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_rejected, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_others, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_without_memory, set_up, tear_down),
+    };
+    const char *error;
+    int failed = curl_load(&error) ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
+    buf_deinit(&out);
+    return failed;
+}
