@@ -330,10 +330,9 @@ static void restrict_files(const struct config *config) {
         sandbox_allow_folder_of(config->data_path, SANDBOX_WRITE);
     sandbox_allow_folder_of(config->redis_tls_ca, SANDBOX_READ);
     while (slice_cut(&list, ',', &address)) {
-        struct slice unix_path = address_unix_path(address);
-        if (unix_path.len && (size_t)snprintf(path, sizeof path, "%.*s", (int)unix_path.len,
-                                              unix_path.data) < sizeof path)
-            sandbox_allow_folder_of(path, SANDBOX_BIND);
+        struct slice unix_path = address_unix_path(address); /* empty for any other */
+        snprintf(path, sizeof path, "%.*s", (int)unix_path.len, unix_path.data);
+        sandbox_allow_folder_of(path, SANDBOX_BIND);
     }
     sandbox_restrict_files();
 }

@@ -8,7 +8,6 @@
 #include "base/wheel.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -27,7 +26,7 @@ static struct reason reason_of(enum http_error error) {
     struct reason reason = {""};
     const char *name = names[error] + strlen("ERROR_");
     for (size_t i = 0; name[i] && i < sizeof reason.text - 1; i++)
-        reason.text[i] = (char)tolower((unsigned char)name[i]);
+        reason.text[i] = slice_lower(name[i]);
     return reason;
 }
 

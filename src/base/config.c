@@ -202,12 +202,17 @@ static bool give(struct config *config, const struct setting *setting, const cha
     return apply(config, setting, name, value, error, error_size);
 }
 
+/* What stands in a flag for a byte of the variable's name. */
+static char in_flag(char c) {
+    return c == '_' ? '-' : slice_lower(c);
+}
+
 /* Whether `flag` of `len` bytes, without its dashes, is the setting's. */
 static bool is_flag_of(const struct setting *setting, const char *flag, size_t len) {
     if (strlen(setting->env) != len)
         return false;
     for (size_t i = 0; i < len; i++)
-        if (flag[i] != (setting->env[i] == '_' ? '-' : tolower((unsigned char)setting->env[i])))
+        if (flag[i] != in_flag(setting->env[i]))
             return false;
     return true;
 }
@@ -348,8 +353,7 @@ bool config_next(size_t *at, struct setting_told *told) {
     *told = (struct setting_told){
         .env = setting->env, .default_value = setting->default_value, .help = setting->help};
     for (size_t i = 0; setting->env[i] && i < sizeof told->flag - 1; i++)
-        told->flag[i] =
-            setting->env[i] == '_' ? '-' : (char)tolower((unsigned char)setting->env[i]);
+        told->flag[i] = in_flag(setting->env[i]);
     if (setting->kind == CHOICE)
         write_choices(setting->choices, "|", "|", told->value, sizeof told->value);
     else

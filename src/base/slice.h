@@ -30,6 +30,10 @@ static inline bool slice_equal_nocase(struct slice a, struct slice b) {
            strncasecmp(a.data, b.data, a.len) == 0;
 }
 
+static inline char slice_lower(char ascii) {
+    return ascii >= 'A' && ascii <= 'Z' ? (char)(ascii + ('a' - 'A')) : ascii;
+}
+
 /* Without the spaces and tabs at both ends: the optional white space of HTTP (RFC 9110, 5.6.3). */
 static inline struct slice slice_trim(struct slice s) {
     while (s.len && (*s.data == ' ' || *s.data == '\t'))

@@ -468,8 +468,9 @@ static void restore_until(struct restoring *restoring, uint64_t end_ns) {
             break;
         restoring->next++;
         restoring->shared->to_come--;
-        if (restoring->is_closed || fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
-            restore(restoring, fd);
+        if (!restoring->is_closed)
+            fcntl(fd, F_SETFD, FD_CLOEXEC);
+        restore(restoring, fd);
     }
     if (restoring->next < restoring->number && !restoring->sockets.failed)
         turn_next(&restoring->go_on);

@@ -129,8 +129,10 @@ static int bind_and_listen(struct listener *listener, const struct sockaddr_stor
         const char *path = ((const struct sockaddr_un *)address)->sun_path;
         listener->unix_path = strdup(path);
         listener->owns_path = true;
+        if (!listener->unix_path)
+            unlink(path);
         if (!listener->unix_path || chmod(path, 0666) != 0)
-            return listener->unix_path ? -errno : -ENOMEM;
+            return -errno;
     }
     return listen(listener->fd, BACKLOG) == 0 ? 0 : -errno;
 }
@@ -147,7 +149,7 @@ static int open_listener(struct listener *listener, const struct sockaddr_storag
     if (!error)
         error = uv_poll_init(listener->all->loop, &listener->poll, listener->fd);
     if (!error)
-        error = uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
+        uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
     if (error) {
         close(listener->fd);
         if (listener->unix_path)
@@ -238,15 +240,14 @@ static int take_over(struct listeners *listeners, int fd, char *unix_path, bool 
     struct listener *listener = &listeners->list[listeners->count];
     *listener = (struct listener){
         .all = listeners, .fd = fd, .unix_path = unix_path, .owns_path = owns_path};
-    int error = listeners->count == LISTENERS_MAX ? UV_E2BIG : 0;
-    if (!error)
-        error = uv_poll_init(listeners->loop, &listener->poll, fd);
-    if (!error)
-        error = uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
-    if (error)
+    int error = uv_poll_init(listeners->loop, &listener->poll, fd);
+    if (error) {
         free(unix_path);
-    listeners->count += !error;
-    return error;
+        return error;
+    }
+    uv_poll_start(&listener->poll, UV_READABLE, on_waiting);
+    listeners->count++;
+    return 0;
 }
 
 int listeners_adopt(struct listeners *listeners, int fd) {
@@ -317,10 +318,12 @@ void listeners_save(const struct listeners *listeners, struct pack *out) {
 bool listeners_restore(struct listeners *listeners, struct unpack *in, char *why, size_t why_size) {
     uint64_t count = unpack_up_to(in, LISTENERS_MAX);
     int error = 0;
-    for (uint64_t i = 0; i < count && !error && !in->failed; i++) {
+    for (uint64_t i = 0; i < count && !error; i++) {
         int fd = (int)unpack_up_to(in, INT32_MAX);
         bool owns_path = unpack_up_to(in, 1);
         struct slice path = unpack_bytes(in);
+        if (in->failed)
+            break;
         char *copy = path.len ? strndup(path.data, path.len) : NULL;
         error = path.len && !copy ? UV_ENOMEM : take_over(listeners, fd, copy, owns_path);
     }

@@ -48,8 +48,8 @@ void listeners_init(struct listeners *listeners, uv_loop_t *loop, struct conn_sh
 /* Listens on one address (base/address.h). On failure it writes what is wrong to `why`. */
 bool listeners_add(struct listeners *listeners, struct slice address, char *why, size_t why_size);
 
-/* Takes over a listening socket that somebody else has opened, which passes over. 0, or libuv's
- * error. */
+/* Takes over a listening socket that somebody else has opened, which passes over; of at most
+ * LISTENERS_MAX. 0, or libuv's error. */
 int listeners_adopt(struct listeners *listeners, int fd);
 
 /* Whether one of them listens on that address. */

@@ -256,8 +256,7 @@ static bool listen_on_all(struct server *server, char *error, size_t error_size)
 bool server_start(uv_loop_t *loop, const struct server_options *options, char *error,
                   size_t error_size) {
     struct server *server = &the_server;
-    server->loop = loop;
-    server->options = *options;
+    *server = (struct server){.loop = loop, .options = *options};
     listeners_init(&server->listeners, loop, options->connections, connections_allowed(options));
     options->connections->on_closed = on_conn_closed;
     options->connections->on_closed_context = server;

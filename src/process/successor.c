@@ -63,7 +63,6 @@ void successor_init(int argc, char **argv, int *state) {
     int path_at = 0;
     self.argc = argc;
     self.argv = argv;
-    *state = -1;
     if (handover && sscanf(handover, "%d %d %n", state, &self.previous, &path_at) == 2 && path_at) {
         snprintf(self.path, sizeof self.path, "%s", handover + path_at);
         fcntl(*state, F_SETFD, FD_CLOEXEC);
@@ -72,6 +71,7 @@ void successor_init(int argc, char **argv, int *state) {
         snprintf(self.failure, sizeof self.failure, "%s", failure ? failure : "");
         prctl(PR_SET_NAME, "longline"); /* started by a descriptor, it would have a number */
     } else {
+        *state = self.previous = -1;
         find_path();
     }
     unsetenv(SUCCESSOR_HANDOVER);
@@ -161,11 +161,11 @@ static char **child_environment(void) {
 }
 
 /* Runs it, with its output to `output`. 0, or libuv's error. */
-static int spawn(uv_loop_t *loop, struct check *check, const char *version, int output) {
+static int spawn(uv_loop_t *loop, struct check *check, const char *version, char **environment,
+                 int output) {
     char *arguments[ARGUMENTS_MAX] = {self.path, "serve", SUCCESSOR_CHECK_FLAG, (char *)version};
     for (int i = 2; i < self.argc && i + 2 < ARGUMENTS_MAX - 1; i++)
         arguments[i + 2] = self.argv[i];
-    char **environment = child_environment();
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE},
         {.flags = UV_INHERIT_FD, .data.fd = output},
@@ -180,21 +180,24 @@ static int spawn(uv_loop_t *loop, struct check *check, const char *version, int 
         .stdio = stdio,
         .stdio_count = 3,
     };
-    int error = environment ? uv_spawn(loop, &check->process, &options) : UV_ENOMEM;
-    free(environment);
-    return error;
+    return uv_spawn(loop, &check->process, &options);
 }
 
 static int start_check(uv_loop_t *loop, struct check *check, const char *version) {
     int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return -errno;
+    char **environment = child_environment();
+    if (!environment || pipe2(ends, O_CLOEXEC) != 0) {
+        int error = -errno;
+        free(environment);
+        return error;
+    }
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
     check->output = ends[0];
     check->open_handles = 2;
     check->process.data = check->timer.data = check;
     uv_timer_init(loop, &check->timer);
-    int error = spawn(loop, check, version, ends[1]);
+    int error = spawn(loop, check, version, environment, ends[1]);
+    free(environment);
     close(ends[1]);
     if (!error)
         uv_timer_start(&check->timer, on_late, SUCCESSOR_CHECK_MS, 0);

@@ -66,8 +66,9 @@ def test_help_and_version():
         assert ended.returncode == 0 and ended.stderr == "" and "longline" in ended.stdout
     for command in ("serve", "health", "new"):
         assert command in run("--help").stdout
-    ended = run("--version")
-    assert ended.returncode == 0 and re.search(r"\d+\.\d+", ended.stdout)
+    for word in ("--version", "version"):
+        ended = run(word)
+        assert ended.returncode == 0 and re.search(r"\d+\.\d+", ended.stdout)
 
 
 def test_new_prints_one_fresh_secret_url():
@@ -255,9 +256,14 @@ def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(setting, valu
     assert setting in line or flag_of(setting) in line
 
 
+def test_a_body_that_fills_the_buffers_stops_the_start(tmp_path):
+    line = is_refused(run("serve", LISTEN="127.0.0.1:0", DATA_PATH=tmp_path / "x.db", MAX_BODY=16_777_217, BUFFER_SIZE=64))
+    assert line == "longline: BUFFER_SIZE must be at least four times MAX_BODY"
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"], ["new", "--json"], ["new", "--keys", "a", "b"], ["new", "--key"], ["health", "x"]],
+    [["serve", "--nope"], ["serve", "--nope=1"], ["serve", "--listen"], ["serve", "extra"], ["nonsense"], ["--nope"], ["new", "a", "b"], ["new", "--json"], ["new", "--keys", "a", "b"], ["new", "--key"], ["health", "x"], ["health", "--listen=x"], ["check"], ["check", "--nope"], ["check", "a", "b"], []],
 )
 def test_bad_usage_is_one_line(arguments):
     is_refused(run(*arguments, LISTEN="127.0.0.1:0"))

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from http_client import Client
-from longline_server import BINARY, environment, wait_until
+from longline_server import BINARY, PATIENCE_S, environment, wait_until
 from streams import Stream
 from test_durability import KEEP_ALL, SEED, Writers, check_channel
 from test_live_upgrade import HEAD, UPGRADES, next_update, poll
@@ -69,8 +69,33 @@ def test_a_program_that_does_not_start_changes_nothing(replaceable):
 
 
 def test_a_program_that_hangs_changes_nothing(replaceable):
-    replaceable.replace("sleep 1000")
-    refused(replaceable, "did not answer within 10 s")
+    """And who asks again meanwhile hears that."""
+    server = replaceable
+    server.replace("sleep 1000")
+    server.send_signal(signal.SIGUSR2)
+    wait_until(lambda: "upgrade begins" in server.log(), "the check")
+    refused(server, "did not answer within 10 s")
+    assert server.log().count("an upgrade is under way already") == 1
+
+
+HEAD_OF_STATE = b"longline1" + bytes(7)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, b"", HEAD_OF_STATE, bytes(64), HEAD_OF_STATE + (64).to_bytes(8, "little") + bytes(40), HEAD_OF_STATE + (24).to_bytes(8, "little"), HEAD_OF_STATE + (24).to_bytes(8, "little") + b"\xff" * 40],
+    ids=["no_file", "empty", "short", "no_magic", "index", "no_sockets", "sockets"],
+)
+def test_nonsense_that_is_handed_over_is_no_start(tmp_path, state):
+    """As if a program before it had broken its file; there is none to go back to."""
+    file = tmp_path / "state"
+    file.write_bytes(state or b"")
+    with open(file, "rb") as handed_over:
+        fd = 1000 if state is None else handed_over.fileno()
+        settings = environment({"LISTEN": "127.0.0.1:0", "DATA_PATH": tmp_path / "longline.db", "LONGLINE_HANDOVER": f"{fd} -1 {BINARY}"})
+        ended = subprocess.run([BINARY, "serve"], env=settings, pass_fds=[handed_over.fileno()], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "longline: what the old version handed over makes no sense\n")
+    assert not (tmp_path / "longline.db").exists()
 
 
 def test_a_program_older_than_the_data_file_changes_nothing(replaceable):

@@ -1,11 +1,24 @@
 /* Replies of a turn leave together, but one that is cancelled; a socket may be full or gone. */
+#include "base/log.h"
 #include "base/turn.h"
+#include "failing.h"
 #include "http/sender.h"
 #include "support.h"
 
 #include <errno.h>
+#include <liburing.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+static int result; /* of a call that fails */
+
+MAY_FAIL(void *, malloc, (size_t size), (size), "malloc", NULL)
+MAY_FAIL(int, io_uring_queue_init, (unsigned entries, struct io_uring *ring, unsigned flags),
+         (entries, ring, flags), "init", result)
+MAY_FAIL(int, io_uring_submit_and_wait, (struct io_uring * ring, unsigned wanted), (ring, wanted),
+         "submit", result)
+MAY_FAIL(long, syscall, (long number, long a, long b, long c, long d), (number, a, b, c, d),
+         "register", -1)
 
 enum { PAIRS = 3 };
 
@@ -19,6 +32,7 @@ static void on_sent(void *owner, struct reply *reply, int sent) {
     results[i] = sent;
     calls++;
     assert_int_equal(sender_queue(sender, owner, ours[i], reply), 0);
+    sender_flush(sender); /* in which it is */
     reply_unref(reply);
 }
 
@@ -117,11 +131,69 @@ static void test_what_is_not_queued(void **state) {
     reply_unref(large);
 }
 
+/* A kernel that has no such ring, or one without what is wanted of it. */
+static void test_no_ring(void **state) {
+    (void)state;
+    static const struct {
+        const char *call;
+        unsigned nth;
+        int result;
+    } cases[] = {{"malloc", 1, 0},
+                 {"init", 0, -ENOSYS},
+                 {"init", 0, -EINVAL},
+                 {"register", 1, 0},
+                 {"register", 2, 0}};
+    if (!sender)
+        skip();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        result = cases[i].result;
+        fail_call(cases[i].call, cases[i].nth, EPERM);
+        assert_null(sender_new(on_sent));
+    }
+    result = -EINVAL;
+    fail_call("init", 1, 0); /* before Linux 6.1 */
+    struct sender *older = sender_new(on_sent);
+    fail_nothing();
+    assert_non_null(older);
+    sender_free(older);
+    sender_free(NULL);
+    sender_flush(NULL);
+}
+
+/* What the ring has not taken is sent in another way; of the rest, nobody knows. */
+static void test_a_ring_that_breaks(void **state) {
+    (void)state;
+    if (!sender)
+        skip();
+    static const struct {
+        int result, of_first, of_others;
+    } cases[] = {{-EBADF, -EAGAIN, -EAGAIN}, {1, -EIO, -EAGAIN}};
+    for (int i = 0; i < 2; i++) {
+        for (int j = 0; j < PAIRS; j++)
+            assert_int_not_equal(sender_queue(sender, &owners[j], ours[j], text(10)), 0);
+        result = cases[i].result;
+        fail_call("submit", 1, 0);
+        sender_flush(sender);
+        fail_nothing();
+        assert_int_equal(results[0], cases[i].of_first);
+        assert_int_equal(results[1], cases[i].of_others);
+        assert_int_equal(results[2], cases[i].of_others);
+        struct reply *reply = text(10);
+        assert_int_equal(sender_queue(sender, &owners[0], ours[0], reply), 0);
+        reply_unref(reply);
+        sender_free(sender);
+        sender = sender_new(on_sent);
+    }
+}
+
 int main(void) {
+    log_init(LOG_LEVEL_ERROR, false);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_together, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_room_and_nobody_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_not_queued, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_ring, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_ring_that_breaks, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,273 @@
+/*
+ * Requests whose store, or worker, takes its time: their clients hang up meanwhile, their time is
+ * over, or the store fails.
+ */
+#include "fixture.h"
+
+#include "../inbox/fake_store.h"
+#include "api/many.h"
+#include "base/worker.h"
+#include "http/handover.h"
+
+#include <unistd.h>
+
+static char got_room[4 << 20], body[100001];
+static struct buf sent, got = {.data = got_room, .cap = sizeof got_room, .is_borrowed = true};
+
+#define HEAD " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+#define LINES "Content-Type: application/x-ndjson\r\n"
+
+static const struct visit {
+    const char *head, *body;
+    unsigned times;
+} visits[] = {
+    {"POST /a0" HEAD, "{}", 1},
+    {"POST /a1" HEAD LINES, "{\"n\":1}\n", 3},
+    {"DELETE /a2" HEAD, "", 1},
+    {"GET /a3" HEAD, "", 1},
+    {"GET /a4?sleep=60&where=method:P*" HEAD, "", 1},
+    {"GET /a5?as=bot" HEAD, "", 1},
+    {"GET /a6?feed=sse" HEAD, "", 1},
+    {"GET /a7/consumers" HEAD, "", 1},
+    {"DELETE /a8?as=bot" HEAD, "", 1},
+    {"POST /-/poll?sleep=60" HEAD, "{\"x\":-1,\"y\":0,\"z\":\"now\"}", 1},
+};
+enum { VISITS = sizeof visits / sizeof *visits };
+
+static int begin(const struct visit *visit) {
+    sent.len = got.len = 0;
+    put_request(&sent, visit->head, visit->body, visit->times);
+    int client = client_new();
+    client_send(client, (struct slice){sent.data, sent.len});
+    return client;
+}
+
+/* --- A store that takes its time -------------------------------------------------------------- */
+
+static enum store_error outcome;
+
+static void answer_all(void) {
+    while (!list_empty(&fake.appends))
+        fake_answer_append(outcome);
+    while (!list_empty(&fake.purges))
+        fake_answer_purge(outcome);
+    while (!list_empty(&fake.asked))
+        fake_serve_read(outcome);
+    fake_serve_cursors(outcome);
+}
+
+static bool is_asked(void) {
+    return !list_empty(&fake.appends) || !list_empty(&fake.purges) || !list_empty(&fake.asked) ||
+           !list_empty(&fake.cursors_asked);
+}
+
+static int set_up(void **state) {
+    outcome = STORE_OK;
+    fake_init(false);
+    given_store = &fake.store;
+    int status = server_up(state);
+    fake_add("a", 3);
+    return status;
+}
+
+static int tear_down(void **state) {
+    outcome = STORE_OK;
+    on_turn = answer_all;
+    int status = server_down(state);
+    on_turn = NULL;
+    given_store = NULL;
+    fake_deinit();
+    return status;
+}
+
+static void test_the_client_hangs_up(void **state) {
+    (void)state;
+    for (int i = 0; i < VISITS; i++) {
+        int client = begin(&visits[i]);
+        UNTIL(is_asked());
+        close(client);
+        for (int turns = 0; turns < 3; turns++)
+            turn();
+        on_turn = answer_all;
+        until_idle();
+        on_turn = NULL;
+    }
+}
+
+/* All connections are closed, as at the end of a stop. */
+static void test_all_are_closed(void **state) {
+    (void)state;
+    int clients[VISITS];
+    for (int i = 0; i < VISITS; i++)
+        clients[i] = begin(&visits[i]);
+    UNTIL(connections.open == VISITS && is_asked());
+    conn_close_all(&connections);
+    conn_close_all(&connections);
+    UNTIL(!connections.open);
+    answer_all();
+    until_idle();
+    for (int i = 0; i < VISITS; i++)
+        close(clients[i]);
+}
+
+/* The store's error is the client's, and the next request is served. */
+static void test_the_store_fails(void **state) {
+    (void)state;
+    for (int i = 0; i < 3 * VISITS; i++) {
+        static const struct {
+            enum store_error error;
+            const char *heard;
+        } errors[] = {
+            {STORE_FAILED, " 503 "}, {STORE_BUSY, " 503 "}, {STORE_CONSUMERS_FULL, " 409 "}};
+        outcome = errors[i % 3].error;
+        int client = begin(&visits[i / 3]);
+        UNTIL(is_asked());
+        on_turn = answer_all;
+        UNTIL(!client_read(client, &got));
+        on_turn = NULL;
+        if (!has_text(&got, errors[i % 3].heard) && !has_text(&got, " 503 "))
+            fail_msg("%s: %.*s", visits[i / 3].head, (int)got.len, got.data);
+        close(client);
+        until_idle();
+    }
+}
+
+/* --- Polls of many channels ------------------------------------------------------------------- */
+
+/* The store has answered for one of three, and that is news. */
+static int begin_many(const char *query, const char *channels) {
+    char head[128];
+    snprintf(head, sizeof head, "POST /-/poll%s" HEAD, query);
+    struct visit visit = {head, channels, 1};
+    int client = begin(&visit);
+    UNTIL(is_asked());
+    return client;
+}
+
+static void test_many_of_which_one_is_late(void **state) {
+    (void)state;
+    int client = begin_many("?sleep=60", "{\"a\":0,\"b\":-1,\"c\":5}");
+    fake_serve_read(STORE_OK);
+    conn_hold_all(&connections); /* no upgrade now */
+    assert_false(conn_all_quiet(&connections));
+    conn_release_all(&connections);
+    UNTIL(!client_read(client, &got)); /* after MANY_LATE_MS */
+    assert_true(has_text(&got, "\"a\":{\"ts\":3,") && !has_text(&got, "\"c\":"));
+    close(client);
+    answer_all();
+    until_idle();
+}
+
+static void test_many_of_which_one_fails(void **state) {
+    (void)state;
+    int client = begin_many("?sleep=60", "{\"a\":3,\"b\":0,\"c\":0}");
+    fake_serve_read(STORE_OK);
+    fake_serve_read(STORE_FAILED);
+    conn_hold_all(&connections);
+    assert_false(conn_all_quiet(&connections));
+    conn_release_all(&connections);
+    fake_serve_read(STORE_OK);
+    turn();
+    fake_add("a", 1);
+    close(client);
+    until_idle();
+    client = begin_many("", "{\"d\":0,\"e\":0}");
+    fake_serve_read(STORE_OK);
+    fake_serve_read(STORE_FAILED);
+    UNTIL(!client_read(client, &got));
+    assert_true(has_text(&got, "\"e\":{\"error_code\":503"));
+    close(client);
+}
+
+/* --- A worker that takes its time ------------------------------------------------------------- */
+
+static struct hold {
+    struct work work;
+    uv_sem_t go_on;
+    bool is_over;
+} hold;
+
+static void wait_for_it(struct work *work) {
+    uv_sem_wait(&container_of(work, struct hold, work)->go_on);
+}
+
+static void on_over(struct work *work) {
+    container_of(work, struct hold, work)->is_over = true;
+}
+
+static void hold_worker(void) {
+    hold = (struct hold){.work = {.run = wait_for_it, .done = on_over}};
+    uv_sem_init(&hold.go_on, 0);
+    worker_submit(&hold.work);
+}
+
+static void release_worker(void) {
+    uv_sem_post(&hold.go_on);
+    UNTIL(hold.is_over);
+    uv_sem_destroy(&hold.go_on);
+}
+
+static int set_up_large(void **state) {
+    int status = server_up(state);
+    memset(body, 'x', sizeof body - 1);
+    for (int i = 0; i < 4; i++)
+        push("large", body, 1);
+    push("larger", body, 3);
+    return status;
+}
+
+static const struct visit large_visits[] = {
+    {"GET /large?view=full" HEAD, "", 1},
+    {"POST /-/poll?sleep=0.01" HEAD, "{\"large\":0,\"larger\":-1}", 1},
+    {"POST /a" HEAD "Content-Type: text/plain\r\n", body, 2},
+};
+enum { LARGE_VISITS = sizeof large_visits / sizeof *large_visits };
+
+static void test_the_client_hangs_up_on_the_worker(void **state) {
+    (void)state;
+    for (int i = 0; i < 2 * LARGE_VISITS; i++) {
+        hold_worker();
+        int client = begin(&large_visits[i / 2]);
+        UNTIL(connections.open);
+        for (int turns = 0; turns < 20; turns++)
+            turn();
+        conn_hold_all(&connections);
+        assert_false(conn_all_quiet(&connections));
+        conn_release_all(&connections);
+        if (i % 2 == 0) {
+            conn_close_all(&connections);
+            UNTIL(!connections.open);
+            close(client);
+        } else {
+            api.is_draining = true;
+            conn_drain_all(&connections); /* what is written is still sent */
+            for (int turns = 0; turns < 20; turns++)
+                turn();
+        }
+        release_worker();
+        if (i % 2) {
+            UNTIL(!client_read(client, &got));
+            assert_true(has_text(&got, "HTTP/1.1 200 OK"));
+            close(client);
+        }
+        until_idle();
+        api.is_draining = connections.is_draining = false;
+    }
+}
+
+#define STORE_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        STORE_TEST(test_the_client_hangs_up),
+        STORE_TEST(test_all_are_closed),
+        STORE_TEST(test_the_store_fails),
+        STORE_TEST(test_many_of_which_one_is_late),
+        STORE_TEST(test_many_of_which_one_fails),
+        cmocka_unit_test_setup_teardown(test_the_client_hangs_up_on_the_worker, set_up_large,
+                                        server_down),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    buf_deinit(&sent);
+    return failed;
+}
