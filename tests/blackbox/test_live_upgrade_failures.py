@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -358,14 +359,19 @@ def test_a_kill_at_any_moment_of_it_loses_nothing(start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_it_is_checked_stops(replaceable, number):
-    replaceable.replace("sleep 1000")
+def test_a_stop_while_it_is_checked_stops(replaceable, number, tmp_path):
+    """The program that is checked is ended too; signals for one more upgrade change nothing."""
+    replaceable.replace(f"echo $$ >{tmp_path}/checked; exec sleep 1000")
     with poll(replaceable, replaceable.channel() + "?sleep=60") as client:
         replaceable.wait_for_parked(1)
         replaceable.send_signal(signal.SIGUSR2)
-        wait_until(lambda: "upgrade begins" in replaceable.log(), "the check")
+        wait_until(lambda: (tmp_path / "checked").exists() and (tmp_path / "checked").read_text(), "the check")
+        replaceable.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "an upgrade is under way already" in replaceable.log(), "the second signal")
         replaceable.stop(number)
         assert client.read_reply().status == 200
+    checked = Path("/proc", (tmp_path / "checked").read_text().strip(), "comm")
+    wait_until(lambda: not checked.exists() or checked.read_text() != "sleep\n", "the end of the check")
 
 
 def test_an_upgrade_behind_a_stop_changes_nothing(start, tmp_path):

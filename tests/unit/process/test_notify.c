@@ -44,6 +44,43 @@ static void test_lines(void **state) {
     check_heard("READY=1\nSTATUS=no room STOPPING=1");
 }
 
+static void on_alive(uv_timer_t *timer) {
+    (void)timer;
+}
+
+/* The newest of it is said again. */
+static void test_what_there_is_no_room_for(void **state) {
+    (void)state;
+    uv_loop_t loop;
+    uv_timer_t alive; /* the loop turns */
+    char text[64];
+    uv_loop_init(&loop);
+    uv_timer_init(&loop, &alive);
+    uv_timer_start(&alive, on_alive, 1, 1);
+    unsetenv("WATCHDOG_USEC");
+    notify_watchdog_start(&loop);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, path);
+    int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    while (sendto(sender, "full", 4, 0, (struct sockaddr *)&address, sizeof address) == 4)
+        continue;
+    notify("RELOADING=1");
+    notify("READY=1"); /* which is newer */
+    while (recv(fd, text, sizeof text, 0) > 0)
+        continue;
+    ssize_t len;
+    alarm(60);
+    while ((len = recv(fd, text, sizeof text, 0)) < 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    alarm(0);
+    assert_text(((struct slice){text, (size_t)len}), "READY=1");
+    close(sender);
+    uv_close((uv_handle_t *)&alive, NULL);
+    notify_watchdog_stop();
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 /* Nobody is told, and nothing is written where it does not belong. */
 static void test_paths_that_are_none(void **state) {
     (void)state;
@@ -65,6 +102,7 @@ static void test_paths_that_are_none(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lines, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_there_is_no_room_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_paths_that_are_none, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -463,6 +463,26 @@ static void test_jobs_that_cannot_be_read(void **state) {
     check_read("a", 0, 100, 6, 6, 6);
 }
 
+/* It tries each number, but not all that a damaged link may say. */
+static void test_a_search_behind_damage_has_a_bound(void **state) {
+    (void)state;
+    struct log_file file;
+    struct rows rows = {0};
+    struct update_row row;
+    char error[512];
+    open_log();
+    push_some("a", 1, 5);
+    int64_t page = query("SELECT rootpage FROM sqlite_schema WHERE name = 'update_log'");
+    close_log();
+    write_at((long)(page - 1) * 8192, "damage", 6);
+    assert_true(log_file_open(&file, &options, error, sizeof error));
+    assert_true(rows_init(&rows, &file));
+    alarm(60);
+    assert_int_equal(rows_find_older(&rows, 1, INT64_MAX, 1, &row), ROW_MISSING);
+    alarm(0);
+    log_file_close(&file);
+}
+
 /* Where damage makes a job come to a row of another channel, or to one that is not purged. */
 static void test_rows_that_are_not_the_jobs(void **state) {
     (void)state;
@@ -599,6 +619,7 @@ int main(void) {
         LOG_TEST(test_while_somebody_reads),
         LOG_TEST(test_damaged_floors),
         LOG_TEST(test_jobs_that_cannot_be_read),
+        LOG_TEST(test_a_search_behind_damage_has_a_bound),
         LOG_TEST(test_rows_that_are_not_the_jobs),
         LOG_TEST(test_a_channel_whose_row_is_damaged),
         LOG_TEST(test_the_first_purge_fails),
