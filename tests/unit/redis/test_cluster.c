@@ -1,6 +1,8 @@
 /* What the texts of a cluster say, and whose word counts. */
+#include "base/log.h"
 #include "redis/cluster.h"
 #include "redis/options.h"
+#include "redis/topology_parts.h"
 #include "support.h"
 
 static void check_redirect(const char *text, bool is_ask, unsigned slot, const char *host,
@@ -62,12 +64,59 @@ static void test_whose_word_counts(void **state) {
         assert_true(redis_cluster_may_vouch((unsigned)masters, true, true));
 }
 
+static void on_changed(struct redis_topology *topology) {
+    (void)topology;
+}
+
+/* A map with one range of slots: how many of them it has then. */
+static unsigned slots_of(long long first, long long last) {
+    static const struct redis_topology_events events = {.changed = on_changed};
+    static const struct redis_options options = {.prefix = ""};
+    static struct redis_topology topology;
+    static struct redis_node node;
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    topology = (struct redis_topology){.loop = &loop, .options = &options, .events = &events};
+    list_init(&topology.nodes);
+    node = (struct redis_node){.topology = &topology, .address = {.host = "h", .port = 1}};
+    for (int lane = 0; lane < REDIS_LANES; lane++)
+        node.lanes[lane].conn.is_open = true;
+    list_init(&node.link);
+    list_append(&topology.nodes, &node.link);
+    redisReply numbers[] = {{.type = REDIS_REPLY_INTEGER, .integer = first},
+                            {.type = REDIS_REPLY_INTEGER, .integer = last},
+                            {.type = REDIS_REPLY_INTEGER, .integer = 1}},
+               host = {.type = REDIS_REPLY_STRING, .str = "h", .len = 1};
+    redisReply *address[] = {&host, &numbers[2]},
+               master = {.type = REDIS_REPLY_ARRAY, .elements = 2, .element = address};
+    redisReply *parts[] = {&numbers[0], &numbers[1], &master},
+               range = {.type = REDIS_REPLY_ARRAY, .elements = 3, .element = parts};
+    redisReply *ranges[] = {&range},
+               map = {.type = REDIS_REPLY_ARRAY, .elements = 1, .element = ranges};
+    cluster_on_slots(&node.slots_call, &map);
+    free(topology.slots);
+    uv_loop_close(&loop);
+    return node.slots;
+}
+
+static void test_ranges_of_slots(void **state) {
+    (void)state;
+    log_init(LOG_LEVEL_ERROR, false);
+    assert_int_equal(slots_of(0, 16383), 16384);
+    assert_int_equal(slots_of(16383, 16383), 1);
+    assert_int_equal(slots_of(0, 16384), 0);
+    assert_int_equal(slots_of(16384, 16384), 0);
+    assert_int_equal(slots_of(-1, 5), 0);
+    assert_int_equal(slots_of(5, 4), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_redirections),
         cmocka_unit_test(test_what_is_no_redirection),
         cmocka_unit_test(test_a_slot_that_is_on_its_way),
         cmocka_unit_test(test_whose_word_counts),
+        cmocka_unit_test(test_ranges_of_slots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
