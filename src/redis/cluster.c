@@ -16,8 +16,9 @@ enum {
 /* --- Texts ------------------------------------------------------------------------------------ */
 
 bool redis_redirect_parse(const char *error, struct redis_redirect *redirect) {
-    struct slice rest = slice_of(error), kind, slot;
-    if (!slice_cut(&rest, ' ', &kind) || !slice_cut(&rest, ' ', &slot) || !rest.data)
+    struct slice rest = slice_of(error), kind = {0}, slot;
+    slice_cut(&rest, ' ', &kind);
+    if (!slice_cut(&rest, ' ', &slot) || !rest.data)
         return false;
     bool is_ask = slice_equal(kind, SLICE("ASK"));
     const char *colon = memrchr(rest.data, ':', rest.len);

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 static uv_loop_t loop;
 static struct redis_conn conn;
@@ -86,11 +87,15 @@ int __wrap_uv_write(uv_write_t *write, uv_stream_t *stream, const uv_buf_t *bufs
 
 /* --- Names ------------------------------------------------------------------------------------ */
 
+static _Atomic bool is_name_server_slow; /* it answers when it is not any more */
+
 /* localhost has two addresses, and at the second one nobody listens. */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
                 struct addrinfo **found) {
     static const char *const addresses[] = {"127.0.0.1", "127.0.0.2"};
     (void)hints;
+    while (is_name_server_slow)
+        usleep(1000);
     if (strcmp(node, "localhost") != 0)
         return EAI_NONAME;
     *found = NULL;
@@ -190,7 +195,7 @@ static void say(const char *text) {
 
 static int readies, downs, messages, silences;
 static char reason[160];
-static bool is_silence_held;
+static bool is_silence_held, is_given_up;
 
 static void on_ready(struct redis_conn *it) {
     assert_ptr_equal(it, &conn);
@@ -212,10 +217,11 @@ static void on_message(struct redis_conn *it, const redisReply *reply) {
 
 /* Holds what comes once, when the test has been silent. */
 static bool on_silent(struct redis_conn *it) {
-    (void)it;
     bool was_held = is_silence_held;
     silences += was_held;
     is_silence_held = false;
+    if (was_held && is_given_up)
+        redis_conn_fail(it, "given up");
     return was_held;
 }
 
@@ -454,6 +460,13 @@ static void test_names(void **state) {
     redis_conn_close(&conn);
     open_conn("localhost", &events); /* and is given up while the name is looked for */
     redis_conn_close(&conn);
+    is_name_server_slow = true;
+    open_conn("localhost", &events);
+    for (int i = 0; i < 100; i++)
+        run_out(); /* somebody looks for it by now */
+    redis_conn_close(&conn);
+    run_out();
+    is_name_server_slow = false;
     failing_call = "uv_tcp_connect";
     failing_error = UV_ENETUNREACH;
     open_conn("::1", &events);
@@ -474,6 +487,12 @@ static void test_what_is_no_redis(void **state) {
     hang_up();
     UNTIL(downs == 2);
     assert_string_equal(reason, "closed by Redis");
+    get_ready();
+    setsockopt(line, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1},
+               sizeof(struct linger)); /* a reset */
+    hang_up();
+    UNTIL(downs == 3);
+    assert_string_equal(reason, "connection reset by peer");
     get_ready();
     conn.heard_ms = 0;
     say("+NOBODY asked\r\n"); /* and nobody minds */
@@ -528,7 +547,30 @@ static void test_silence(void **state) {
     assert_string_equal(reason, "out of memory");
     hang_up();
     get_ready();
+    is_given_up = true; /* the owner has another Redis */
+    be_silent();
+    say("+WORLD\r\n");
+    UNTIL(downs == 4);
+    is_given_up = false;
+    assert_string_equal(reason, "given up");
+    hang_up();
+    get_ready();
     check_works();
+}
+
+/* The path of a socket instead of a host. */
+static void test_a_unix_socket(void **state) {
+    (void)state;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    snprintf(at.sun_path, sizeof at.sun_path, "/tmp/longline-test-%d", getpid());
+    close(listener);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    open_conn(at.sun_path, &events);
+    get_ready();
+    check_works();
+    unlink(at.sun_path);
 }
 
 static void test_messages(void **state) {
@@ -618,6 +660,7 @@ int main(void) {
         CONN_TEST(test_names),
         CONN_TEST(test_what_is_no_redis),
         CONN_TEST(test_silence),
+        CONN_TEST(test_a_unix_socket),
         CONN_TEST(test_messages),
         CONN_TEST(test_tries_without_memory),
         CONN_TEST(test_tls),

@@ -36,17 +36,23 @@ static void test_keys(void **state) {
     assert_false(redis_layout_channel(&other, SLICE("p:news:a"), name, &len));
     assert_false(redis_layout_channel(&cluster, SLICE("lpolling:news:a"), name, &len));
     assert_false(redis_layout_channel(&cluster, SLICE("lpolling:news:{}"), name, &len));
+    assert_false(redis_layout_channel(&cluster, SLICE("lpolling:news:{ab"), name, &len));
+    assert_false(redis_layout_channel(&cluster, SLICE("lpolling:news:ab}"), name, &len));
 }
 
 /* As `CLUSTER KEYSLOT` says. */
 static void test_slots(void **state) {
     (void)state;
     struct redis_layout layout = {.prefix = "lpolling:", .is_cluster = true},
-                        tagged = {.prefix = "{foo}:", .is_cluster = true};
+                        tagged = {.prefix = "{foo}:", .is_cluster = true},
+                        spoilt = {.prefix = "p{}", .is_cluster = true},
+                        open = {.prefix = "p{", .is_cluster = true};
     assert_int_equal(redis_layout_slot(&layout, SLICE("123456789")), 12739);
     assert_int_equal(redis_layout_slot(&layout, SLICE("foo")), 12182);
     assert_int_equal(redis_layout_slot(&layout, SLICE("a")), 15495);
     assert_int_equal(redis_layout_slot(&tagged, SLICE("a")), 12182);
+    assert_int_equal(redis_layout_slot(&spoilt, SLICE("a")), 10192);
+    assert_int_equal(redis_layout_slot(&open, SLICE("a")), 2690);
 }
 
 /* --- Records ---------------------------------------------------------------------------------- */
