@@ -184,6 +184,56 @@ static void test_others(void **state) {
     fail_each(follow_others, true, 4);
 }
 
+/* What it waits for is not in memory when it comes, and must be read. */
+static void fall_behind(void) {
+    fake.damage_every = 2;
+    fake_add("a", 1);
+    struct waiter *waiter = wait_for(0, "a", 1);
+    settle();
+    assert_int_equal(waiter->poll.state, POLL_PARKED);
+    fake_turn_off();
+    fake_add("a", 2);
+    fake_turn_on();
+    serve_in_need();
+    settle();
+    if (!waiter->error && waiter->ts != 1) /* else it may ask again */
+        check_answer(waiter, 3, 3, 3, 1);
+    struct waiter *after = ask(1, "a", 1);
+    fake_serve_reads();
+    run_wakes();
+    check_answer(after, 3, 3, 3, 1);
+}
+
+static void test_falling_behind(void **state) {
+    (void)state;
+    fail_each(fall_behind, true, 2);
+}
+
+/* It looks through many pages for one update. */
+static void look_through(void) {
+    struct filter *filter;
+    fake_add("a", 600);
+    struct waiter *waiter = make_waiter(0, "a", 0, false);
+    struct slice text = {"body.n:600", sizeof "body.n:600"};
+    assert_int_equal(inbox_filter(inbox, text, &filter), FILTER_OK);
+    waiter->where = "body.n:600";
+    waiter->poll.filter = filter;
+    waiter->poll.limit = 10;
+    bool is_taken = IN_NEED(inbox_poll(inbox, SLICE("a"), &waiter->poll));
+    serve_in_need();
+    bool has_failed_once = has_failed(waiter, is_taken);
+    assert_true(has_failed_once || (waiter->first == 600 && waiter->skipped == 599));
+    if (!is_taken)
+        inbox_filter_unref(inbox, filter);
+    waiter->poll.filter = NULL;
+}
+
+static void test_looking(void **state) {
+    (void)state;
+    fail_each(look_through, false, 3);
+    fail_each(look_through, true, 3);
+}
+
 static void purge(void) {
     push_durable("a", 3);
     static int owner;
@@ -311,6 +361,7 @@ static void hand_over(bool is_gone) {
     assert_true(inbox_can_take_out(inbox, &waiter->poll));
     inbox_take_out(inbox, &waiter->poll, &place);
     assert_int_equal(place.is_gone, is_gone);
+    place.is_known &= !is_gone; /* then it is read */
     stop_inbox();
     inbox_free(inbox);
     fake.is_closing = false;
@@ -373,7 +424,8 @@ static void test_filters(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pushes_and_polls), cmocka_unit_test(test_others),
-        cmocka_unit_test(test_purges),           cmocka_unit_test(test_consumers),
+        cmocka_unit_test(test_purges),           cmocka_unit_test(test_falling_behind),
+        cmocka_unit_test(test_looking),          cmocka_unit_test(test_consumers),
         cmocka_unit_test(test_lowered),          cmocka_unit_test(test_forgetting),
         cmocka_unit_test(test_handover),         cmocka_unit_test(test_making),
         cmocka_unit_test(test_filters),

@@ -547,10 +547,18 @@ static void test_silence(void **state) {
     assert_string_equal(reason, "out of memory");
     hang_up();
     get_ready();
-    is_given_up = true; /* the owner has another Redis */
+    check_works();
+}
+
+/* The owner has another Redis by then. */
+static void test_it_is_given_up_after_a_silence(void **state) {
+    (void)state;
+    open_conn("127.0.0.1", &events);
+    get_ready();
+    is_given_up = true;
     be_silent();
     say("+WORLD\r\n");
-    UNTIL(downs == 4);
+    UNTIL(downs);
     is_given_up = false;
     assert_string_equal(reason, "given up");
     hang_up();
@@ -660,6 +668,7 @@ int main(void) {
         CONN_TEST(test_names),
         CONN_TEST(test_what_is_no_redis),
         CONN_TEST(test_silence),
+        CONN_TEST(test_it_is_given_up_after_a_silence),
         CONN_TEST(test_a_unix_socket),
         CONN_TEST(test_messages),
         CONN_TEST(test_tries_without_memory),
