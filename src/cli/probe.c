@@ -13,13 +13,13 @@ static void fail_memory(void) {
 }
 
 void probe_init(struct probe *probe, const char *url) {
-    struct slice rest = {url, strcspn(url, "?#")};
-    while (rest.len && rest.data[rest.len - 1] == '/')
-        rest.len--;
-    while (rest.len && rest.data[rest.len - 1] != '/')
-        rest.len--;
+    size_t len = strcspn(url, "?#");
+    while (url[len - 1] == '/')
+        len--;
+    while (url[len - 1] != '/')
+        len--;
     *probe = (struct probe){.exchange = exchange_new()};
-    buf_append(&probe->server, rest.data, rest.len ? rest.len - 1 : 0);
+    buf_append(&probe->server, url, len - 1);
     key_new(probe->key);
     if (!probe->exchange || probe->server.failed)
         fail_memory();

@@ -34,7 +34,8 @@ struct probe {
     struct question last; /* of probe_ask() */
 };
 
-/* Prepares to ask the server of that channel; probe_deinit() frees it. */
+/* Prepares to ask the server of that channel, whose address is sound (link.h); probe_deinit() frees
+ * it. */
 void probe_init(struct probe *probe, const char *url);
 void probe_deinit(struct probe *probe);
 

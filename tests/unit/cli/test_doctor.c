@@ -1,6 +1,9 @@
 /*
  * The doctor over servers and proxies that the test describes: what it finds, in no time.
  */
+#define CURL_LOADS
+#include "cli/curl.h"
+
 #include "base/clock.h"
 #include "cli/doctor.h"
 #include "cli/exchange.h"
@@ -46,6 +49,7 @@ static int64_t now_ms, answered_ms;
 static int pushes;
 static bool is_asked_to_stop, ignores_stop;
 static struct buf out;
+static char first_url[64]; /* that was asked for */
 
 /* --- What stands in for the rest -------------------------------------------------------------- */
 
@@ -213,6 +217,8 @@ struct exchange_transfer *__wrap_exchange_start(struct exchange *exchange,
     struct exchange_transfer *one = calloc(1, sizeof *one);
     if (!one)
         return NULL;
+    if (!*first_url)
+        snprintf(first_url, sizeof first_url, "%s", request->url);
     bool is_open = strstr(request->url, "?feed=") && !strstr(request->url, "ts=now");
     *reply = (struct exchange_reply){.retry_after_s = -1, .certificate_days = -1};
     *one = (struct exchange_transfer){
@@ -412,6 +418,26 @@ static void test_stopped(void **state) {
     }
 }
 
+/* The channel's name is left out, whatever stands behind it. */
+static void test_whom_it_asks(void **state) {
+    (void)state;
+    static const struct {
+        const char *url, *wanted;
+    } cases[] = {{"http://h/x", "http://h/-/health"},
+                 {"http://h:1/x//", "http://h:1/-/health"},
+                 {"https://h/a/b?c/d#e/f", "https://h/a/-/health"},
+                 {"https://h/a/#b/c", "https://h/a/-/health"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char url[64];
+        snprintf(url, sizeof url, "%s", cases[i].url);
+        *first_url = '\0';
+        is_asked_to_stop = false;
+        world = (struct world){.health = {.end = EXCHANGE_NOT_CONNECTED}};
+        assert_int_equal(doctor_run(1, (char *[]){url}), EX_UNAVAILABLE);
+        assert_string_equal(first_url, cases[i].wanted);
+    }
+}
+
 /* --- Options, and memory ---------------------------------------------------------------------- */
 
 static void test_options(void **state) {
@@ -432,10 +458,28 @@ static void without_one(void) {
     _exit(allocations >= failing ? HAD_LESS : code);
 }
 
+static struct curl_slist *no_list(struct curl_slist *list, const char *text) {
+    (void)list;
+    (void)text;
+    return NULL;
+}
+
+static void check_without_headers(void) {
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        curl_library.curl_slist_append = no_list;
+        _exit(examine(&(struct world){0}, true) == EX_OK);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == EX_OSERR);
+}
+
 /* It says so and ends, or finds out what it can without. */
 static void test_without_memory(void **state) {
     (void)state;
     int exits = 0, status = 0;
+    check_without_headers();
     for (failing = 1; status != EX_OK || failing == 1; failing += failing < 16 ? 1 : 4) {
         allocations = 0;
         pid_t pid = fork();
@@ -452,10 +496,11 @@ static void test_without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_is_well), cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_servers),     cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_silence),     cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_options),     cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_all_is_well),    cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_servers),        cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_silence),        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_whom_it_asks),   cmocka_unit_test(test_options),
+        cmocka_unit_test(test_without_memory),
     };
     const char *error;
     if (!curl_load(&error))

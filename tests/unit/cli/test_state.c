@@ -139,6 +139,7 @@ static void test_a_part_replaces_nothing(void **unused) {
 /* Some file systems cannot sync a folder, and one above it may not be readable. */
 static void test_folders_that_cannot_be_synced(void **unused) {
     (void)unused;
+    char wanted[64];
     strcpy(unsyncable, dir);
     sync_error = EINVAL;
     assert_int_equal(open_at("a/place"), STATE_OPEN);
@@ -158,10 +159,9 @@ static void test_folders_that_cannot_be_synced(void **unused) {
     assert_non_null(strstr(error, strerror(EIO)));
     *unsyncable = *synced = '\0';
     assert_int_equal(open_at("d/place"), STATE_OPEN);
-    snprintf(closed, sizeof closed, "%s\n", dir);
-    assert_string_equal(synced, closed); /* not only when it was made first */
+    snprintf(wanted, sizeof wanted, "%s\n", dir);
+    assert_string_equal(synced, wanted); /* not only when it was made first */
     state_close(state);
-    *closed = '\0';
     assert_int_equal(open_at("a/place"), STATE_OPEN);
     snprintf(closed, sizeof closed, "%s/a", dir);
     assert_false(state_save(state, &(struct feed_place){.ts = 7}));
