@@ -65,23 +65,27 @@ static int64_t count_rows(struct check *check, const char *sql, const char *what
 static void check_pages(struct check *check) {
     sqlite3_stmt *statement = NULL;
     bool ok = log_file_prepare(&check->file, &statement, "PRAGMA integrity_check(20)");
-    while (ok && sqlite3_step(statement) == SQLITE_ROW) {
-        const char *finding = (const char *)sqlite3_column_text(statement, 0);
-        if (!finding || strcmp(finding, "ok") == 0)
+    int status = SQLITE_DONE;
+    while (ok && (status = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct slice finding = sql_column(statement, 0);
+        if (slice_equal(finding, SLICE("ok")))
             continue;
         check->damaged++;
-        fprintf(check->out, "damaged: pages: %s\n", finding);
+        fprintf(check->out, "damaged: pages: %.*s\n", (int)finding.len, finding.data);
     }
     sqlite3_finalize(statement);
-    if (!ok)
+    if (!ok || status != SQLITE_DONE)
         name_error(check, "pages");
 }
 
+/* False, too, if that cannot be read, which counts as damage. */
 static bool has_table(struct check *check, const char *table) {
     char find[96];
     int64_t is_there = 0;
     snprintf(find, sizeof find, "SELECT 1 FROM sqlite_schema WHERE name = '%s'", table);
-    return log_file_query(&check->file, find, 0, 0, &is_there) && is_there;
+    if (!log_file_query(&check->file, find, 0, 0, &is_there))
+        name_error(check, table);
+    return is_there;
 }
 
 /* Each update leads to the one before, and each channel to its newest, as a reader sees it: one
@@ -175,9 +179,7 @@ static bool check_wal(struct check *check) {
 
 /* Whether its rows have seals. */
 static bool has_seals(struct check *check) {
-    int64_t is_upgrading = 0;
-    log_file_query(&check->file, "SELECT 1 FROM sqlite_schema WHERE name = 'update_log_1'", 0, 0,
-                   &is_upgrading);
+    bool is_upgrading = has_table(check, "update_log_1");
     if (check->file.version == LOG_SCHEMA_VERSION && !is_upgrading)
         return true;
     fputs(is_upgrading ? "its upgrade is not finished; the next start of longline goes on\n"

@@ -501,7 +501,7 @@ bool cursors_init(struct cursors *cursors, struct log_file *file,
     bool is_bounded = options->max_bytes != 0;
     if (!is_there || (prepare(cursors) && (!is_bounded || count_rows(cursors))))
         return true;
-    if (sqlite3_errcode(file->db) == SQLITE_NOMEM)
+    if (!log_file_is_damaged(file))
         return false;
     forget_all(cursors);
     return true;

@@ -89,8 +89,11 @@ bool deliveries_init(struct deliveries *deliveries, struct log_file *file, uint6
         return false;
     deliveries->is_made = is_there;
     bool is_bounded = max_bytes != 0;
-    if (is_there && (!prepare(deliveries) || (is_bounded && !count_rows(deliveries))))
-        give_up(deliveries);
+    if (!is_there || (prepare(deliveries) && (!is_bounded || count_rows(deliveries))))
+        return true;
+    if (!log_file_is_damaged(file))
+        return false;
+    give_up(deliveries);
     return true;
 }
 

@@ -57,7 +57,7 @@ static bool load(struct epochs *epochs) {
     sqlite3_stmt *rows = NULL;
     if (!log_file_prepare(epochs->file, &rows,
                           "SELECT id, name, seq, seal FROM epoch ORDER BY id")) {
-        epochs->is_damaged = sqlite3_errcode(epochs->file->db) != SQLITE_NOMEM;
+        epochs->is_damaged = log_file_is_damaged(epochs->file);
         return epochs->is_damaged;
     }
     int status;

@@ -6,7 +6,6 @@
 #include "sqlite/sql.h"
 #include "sqlite/wal_repair.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
@@ -38,6 +37,11 @@ void log_file_explain(const struct log_file *file, const struct store_options *o
              has_no_memory  ? "out of memory"
              : file->reason ? file->reason
                             : sqlite3_errmsg(file->db));
+}
+
+bool log_file_is_damaged(const struct log_file *file) {
+    int code = sqlite3_errcode(file->db);
+    return code == SQLITE_CORRUPT || code == SQLITE_ERROR;
 }
 
 void log_file_note_error(struct log_file *file, const char *doing) {
@@ -294,9 +298,7 @@ static void set_up_library(void) {
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
 
-static int on_commit(void *context, sqlite3 *db, const char *name, int frames) {
-    struct log_file *file = context;
-    assert(db == file->db && strcmp(name, "main") == 0);
+static int on_commit(void *file, UNUSED sqlite3 *db, UNUSED const char *name, int frames) {
     log_file_committed(file, frames);
     return SQLITE_OK;
 }

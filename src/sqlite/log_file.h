@@ -105,6 +105,10 @@ bool log_file_used_bytes(const struct log_file *file, int64_t *bytes);
  * many; true while there are more. */
 bool log_file_give_back(struct log_file *file, int64_t now_ms);
 
+/* Whether something failed because of damage, perhaps of the schema: not of memory, the disk, or a
+ * lock. */
+bool log_file_is_damaged(const struct log_file *file);
+
 /* Counts a failure and logs it, at most once a second. `doing` says what failed. */
 void log_file_note_error(struct log_file *file, const char *doing);
 

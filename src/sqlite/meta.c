@@ -105,10 +105,10 @@ bool meta_upgrade(struct log_file *file, int64_t raised_seq) {
     bool ok = true;
     for (size_t key = 0; ok && key < KEYS; key++) {
         sql_bind_text(statement, 1, slice_of(keys[key].key));
-        bool is_there = sqlite3_step(statement) == SQLITE_ROW;
+        int status = sqlite3_step(statement);
         int64_t value = sqlite3_column_int64(statement, 0);
         sqlite3_reset(statement);
-        ok = !is_there || put(file, keys[key].key, value);
+        ok = status == SQLITE_ROW ? put(file, keys[key].key, value) : status == SQLITE_DONE;
     }
     sqlite3_finalize(statement);
     return ok && put(file, "raised_seq", raised_seq);

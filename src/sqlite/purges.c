@@ -220,8 +220,6 @@ bool purges_delete(struct purges *purges, uint64_t end_ns, int64_t *deleted) {
     *deleted = 0;
     if (!find_job(purges, &job))
         return false;
-    if (!job.id)
-        return true;
     if (job.upto < 0) {
         tell_of_damage(&job);
         job.seq = 0;

@@ -19,11 +19,12 @@ struct walk {
 enum link { LINK_FOUND, LINK_END, LINK_BROKEN };
 
 /* Whether the row `seq`, with the update `ts`, may have been deleted. */
-static bool may_be_deleted(const struct walk *walk, int64_t seq, int64_t ts) {
+static bool may_be_deleted(struct walk *walk, int64_t seq, int64_t ts) {
     const struct reader *reader = walk->reader;
+    int64_t oldest;
     if (seq <= reader->raised_seq || ts <= walk->gone)
         return true;
-    int64_t oldest = rows_oldest_seq(reader->rows);
+    walk->has_failed |= !rows_find_oldest(reader->rows, &oldest);
     return !oldest || seq < oldest;
 }
 
@@ -210,8 +211,6 @@ static bool load_range(struct walk *walk, int64_t first_ts, const struct update_
 int64_t read_first_ts(int64_t after, int64_t total, int64_t gone) {
     if (after < gone)
         after = gone;
-    if (after < 0)
-        after = 0;
     return after < total ? after + 1 : total + 1;
 }
 

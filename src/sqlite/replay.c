@@ -115,40 +115,45 @@ static struct entry *find_among_dirty(struct replay *replay, const struct update
     return NULL;
 }
 
-/* Among the channels that only their rows know yet. */
-static struct entry *find_among_rows(struct replay *replay, const struct update_row *row) {
+/* Among the channels that only their rows know yet. False on failure. */
+static bool find_among_rows(struct replay *replay, const struct update_row *row,
+                            struct entry **found) {
     sqlite3_stmt *find = NULL;
     struct entry *entry = NULL;
     if (!log_file_prepare(replay->file, &find,
                           "SELECT id, name FROM channel WHERE (id = ?1) + (total + 1 = ?2)"
                           " + (head = ?3) >= 2"))
-        return NULL;
+        return false;
     sqlite3_bind_int64(find, 1, row->channel);
     sqlite3_bind_int64(find, 2, row->ts);
     sqlite3_bind_int64(find, 3, row->prev);
-    while (!entry && sqlite3_step(find) == SQLITE_ROW) {
+    int status = SQLITE_DONE;
+    while (!entry && (status = sqlite3_step(find)) == SQLITE_ROW) {
         entry = open_entry(replay, sqlite3_column_int64(find, 0), sql_column(find, 1));
         if (entry && !is_next_of(entry, row))
             entry = NULL;
     }
     sqlite3_finalize(find);
-    return entry;
+    *found = entry;
+    return entry || status == SQLITE_DONE;
 }
 
-/* The first update of a new channel, whose name is whole. */
-static struct entry *open_new(struct replay *replay, const struct update_row *row) {
+/* The first update of a new channel, whose name is whole. False on failure. */
+static bool open_new(struct replay *replay, const struct update_row *row, struct entry **opened) {
     sqlite3_stmt *find = NULL;
-    struct entry *entry = NULL;
-    if ((row->ts == 1) + (row->prev == 0) + (row->channel > replay->last_channel_id) < 2 ||
-        !log_file_prepare(replay->file, &find,
+    *opened = NULL;
+    if ((row->ts == 1) + (row->prev == 0) + (row->channel > replay->last_channel_id) < 2)
+        return true;
+    if (!log_file_prepare(replay->file, &find,
                           "SELECT name FROM update_log WHERE seq = ?1 AND name IS NOT NULL"
                           " AND " SEAL_HAS_CONTENT))
-        return NULL;
+        return false;
     sqlite3_bind_int64(find, 1, row->seq);
-    if (sqlite3_step(find) == SQLITE_ROW)
-        entry = open_entry(replay, replay->last_channel_id + 1, sql_column(find, 0));
+    int status = sqlite3_step(find);
+    if (status == SQLITE_ROW)
+        *opened = open_entry(replay, replay->last_channel_id + 1, sql_column(find, 0));
     sqlite3_finalize(find);
-    return entry;
+    return status == SQLITE_ROW || status == SQLITE_DONE;
 }
 
 /* Gives a damaged row to its channel, so that its id is not given again. */
@@ -163,10 +168,10 @@ static bool take_damaged_row(struct replay *replay, const struct update_row *row
     if (is_linked)
         return true;
     struct entry *entry = find_among_dirty(replay, row);
-    if (!entry)
-        entry = find_among_rows(replay, row);
-    if (!entry)
-        entry = open_new(replay, row);
+    if (!entry && !find_among_rows(replay, row, &entry))
+        return false;
+    if (!entry && !open_new(replay, row, &entry))
+        return false;
     if (!entry)
         return refuse(replay, row->seq, "an update of the last seconds, nobody knows whose");
     entry->now.total++;

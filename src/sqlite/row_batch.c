@@ -1,11 +1,9 @@
 #include "sqlite/row_batch.h"
 #include "base/list.h"
+#include "sqlite/sql.h"
 
 #include <assert.h>
 #include <stddef.h>
-
-/* Of what SQLite hands over: there is but one way to read the rows. */
-#define UNUSED __attribute__((unused))
 
 enum { NUMBERS = sizeof(struct update_row) / sizeof(int64_t) }; /* the seal among them */
 

@@ -182,9 +182,8 @@ enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq,
     return ROW_MISSING;
 }
 
-int64_t rows_oldest_seq(struct rows *rows) {
-    int64_t seq;
-    return sql_get(rows->oldest_seq, &seq) ? seq : 0;
+bool rows_find_oldest(struct rows *rows, int64_t *seq) {
+    return sql_get(rows->oldest_seq, seq) || sqlite3_errcode(rows->file->db) == SQLITE_CORRUPT;
 }
 
 /* --- channel ---------------------------------------------------------------------------------- */

@@ -41,8 +41,9 @@ enum row_status rows_load_update(struct rows *rows, const struct update_row *row
 enum row_status rows_find_older(struct rows *rows, int64_t channel, int64_t seq, int64_t from_seq,
                                 struct update_row *row);
 
-/* The seq of the oldest row with sound numbers; 0 for none, and on failure. */
-int64_t rows_oldest_seq(struct rows *rows);
+/* The seq of the oldest row with sound numbers; 0 for none, and where damage hides it. False on
+ * failure. */
+bool rows_find_oldest(struct rows *rows, int64_t *seq);
 
 enum row_status rows_find_channel(struct rows *rows, struct slice name,
                                   struct channel_row *channel);

@@ -1,7 +1,6 @@
 #include "sqlite/seal.h"
 #include "sqlite/sql.h"
 
-#include <assert.h>
 #include <stddef.h>
 #include <xxhash.h>
 
@@ -125,8 +124,7 @@ static void has_numbers(sqlite3_context *context, int count, sqlite3_value **val
     sqlite3_result_int(context, seal_has_numbers(&row));
 }
 
-static void has_content(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 8);
+static void has_content(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     struct update_row row = {.seq = sqlite3_value_int64(values[0]),
                              .seal = sqlite3_value_int64(values[1])};
     struct slice name = bytes_of(values[2]);
@@ -140,8 +138,7 @@ static void has_content(sqlite3_context *context, int count, sqlite3_value **val
     sqlite3_result_int(context, ok);
 }
 
-static void make_seal(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 14);
+static void make_seal(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     struct update_row row = numbers_of(values);
     sqlite3_value **content = values + offsetof(struct update_row, seal) / sizeof(int64_t);
     struct slice name = bytes_of(content[0]);
@@ -164,8 +161,7 @@ static struct channel_row channel_of(sqlite3_value **values) {
     };
 }
 
-static void make_channel_seal(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 6);
+static void make_channel_seal(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     struct channel_row channel = channel_of(values);
     sqlite3_result_int64(context, seal_channel(&channel, bytes_of(values[1])));
 }
@@ -176,8 +172,7 @@ static void is_whole(sqlite3_context *context, int count, sqlite3_value **values
                                     sqlite3_value_int64(values[count - 1]));
 }
 
-static void is_delivery(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 5);
+static void is_delivery(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     struct slice id = bytes_of(values[2]);
     sqlite3_result_int(
         context, id.len == DELIVERY_ID_BYTES &&
@@ -186,16 +181,14 @@ static void is_delivery(sqlite3_context *context, int count, sqlite3_value **val
                          sqlite3_value_int64(values[4]));
 }
 
-static void is_consumer(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 5);
+static void is_consumer(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     sqlite3_result_int(context, seal_consumer(sqlite3_value_int64(values[0]), bytes_of(values[1]),
                                               sqlite3_value_int64(values[2]),
                                               sqlite3_value_int64(values[3])) ==
                                     sqlite3_value_int64(values[4]));
 }
 
-static void is_epoch(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 4);
+static void is_epoch(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     sqlite3_result_int(
         context, seal_epoch(sqlite3_value_int64(values[0]), sqlite3_value_int64(values[1]),
                             sqlite3_value_int64(values[2])) == sqlite3_value_int64(values[3]));
@@ -204,15 +197,13 @@ static void is_epoch(sqlite3_context *context, int count, sqlite3_value **values
 static void is_purge(sqlite3_context *context, int count, sqlite3_value **values) {
     int64_t numbers[SEAL_PURGE_NUMBERS];
     size_t columns = (size_t)count - 1;
-    for (size_t i = 0; i < columns && i < SEAL_PURGE_NUMBERS; i++)
+    for (size_t i = 0; i < columns; i++)
         numbers[i] = sqlite3_value_int64(values[i]);
     sqlite3_result_int(context,
-                       columns && columns <= SEAL_PURGE_NUMBERS &&
-                           seal_purge(numbers, columns) == sqlite3_value_int64(values[columns]));
+                       seal_purge(numbers, columns) == sqlite3_value_int64(values[columns]));
 }
 
-static void is_sealed(sqlite3_context *context, int count, sqlite3_value **values) {
-    assert(count == 3);
+static void is_sealed(sqlite3_context *context, UNUSED int count, sqlite3_value **values) {
     sqlite3_result_int(context, seal_meta(bytes_of(values[0]), sqlite3_value_int64(values[1])) ==
                                     sqlite3_value_int64(values[2]));
 }
@@ -223,11 +214,17 @@ bool seal_define_functions(sqlite3 *db) {
         int arguments;
         void (*call)(sqlite3_context *, int, sqlite3_value **);
     } functions[] = {
-        {"has_numbers", 9, has_numbers}, {"has_content", 8, has_content},
-        {"is_whole", 7, is_whole},       {"is_sealed", 3, is_sealed},
-        {"is_delivery", 5, is_delivery}, {"is_consumer", 5, is_consumer},
-        {"is_epoch", 4, is_epoch},       {"is_purge", -1, is_purge},
-        {"make_seal", 14, make_seal},    {"make_channel_seal", 6, make_channel_seal},
+        {"has_numbers", 9, has_numbers},
+        {"has_content", 8, has_content},
+        {"is_whole", 7, is_whole},
+        {"is_sealed", 3, is_sealed},
+        {"is_delivery", 5, is_delivery},
+        {"is_consumer", 5, is_consumer},
+        {"is_epoch", 4, is_epoch},
+        {"is_purge", SEAL_PURGE_NUMBERS, is_purge},
+        {"is_purge", SEAL_PURGE_NUMBERS + 1, is_purge},
+        {"make_seal", 14, make_seal},
+        {"make_channel_seal", 6, make_channel_seal},
     };
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (sqlite3_create_function_v2(db, functions[i].name, functions[i].arguments,

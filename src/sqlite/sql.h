@@ -8,6 +8,9 @@
 #include <sqlite3.h>
 #include <stdint.h>
 
+/* What SQLite hands over to a function of ours that has no use for it. */
+#define UNUSED __attribute__((unused))
+
 /* Runs a statement that gives no rows. False on failure. */
 static inline bool sql_run(sqlite3_stmt *statement) {
     int status = sqlite3_step(statement);

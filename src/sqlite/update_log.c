@@ -171,8 +171,6 @@ static bool purge_within(struct update_log *log, enum purge_step step, uint64_t 
 }
 
 bool update_log_purge_some(struct update_log *log) {
-    if (!log->purges.has_jobs)
-        return false;
     int64_t now_ms = log->options.steady_ms();
     enum purge_step step = purges_due(&log->purges, now_ms);
     if (step == PURGE_NOTHING || step == PURGE_WAIT)

@@ -401,13 +401,15 @@ static enum wal_state open_and_look(struct wal_file *wal, const char *path, char
     wal->fd = open(wal->path, (wal->may_write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (wal->fd < 0 && errno == ENOENT)
         return WAL_WHOLE;
-    if (wal->fd < 0 || fstat(wal->fd, &status) != 0 || stat(path, &data) != 0) {
+    ssize_t len = -1;
+    if (wal->fd >= 0 && fstat(wal->fd, &status) == 0 && stat(path, &data) == 0)
+        len = pread(wal->fd, wal->header, WAL_HEADER_BYTES, 0);
+    if (len < 0) {
         snprintf(why, why_size, "%s", strerror(errno));
         return WAL_FAILED;
     }
     wal->mode = status.st_mode & 0777;
     wal->end->is_there = status.st_size > 0;
-    ssize_t len = pread(wal->fd, wal->header, WAL_HEADER_BYTES, 0);
     return len < WAL_HEADER_BYTES ? WAL_WHOLE
                                   : look_at_file(wal, status.st_size, data.st_size, why, why_size);
 }

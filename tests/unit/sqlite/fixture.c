@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <sqlite3.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 int64_t now_ms, wall_jump_ms;
@@ -25,7 +24,8 @@ static bool has_end(const char *text, const char *end) {
     return len >= end_len && strcmp(text + len - end_len, end) == 0;
 }
 
-static int sync_fd(int fd, int call) {
+/* Nothing needs to be on the disk: what a crash leaves is what a copy finds. */
+static int sync_fd(int fd) {
     char link[64], *name = synced[syncs++ % SYNCS_KNOWN];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t len = readlink(link, name, sizeof path - 1);
@@ -33,17 +33,17 @@ static int sync_fd(int fd, int call) {
     if (on_sync)
         on_sync(name);
     if (!failing_sync || !has_end(name, failing_sync))
-        return (int)syscall(call, fd);
+        return 0;
     errno = EIO;
     return -1;
 }
 
 int fsync(int fd) {
-    return sync_fd(fd, SYS_fsync);
+    return sync_fd(fd);
 }
 
 int fdatasync(int fd) {
-    return sync_fd(fd, SYS_fdatasync);
+    return sync_fd(fd);
 }
 
 bool was_synced(const char *end, int since) {
@@ -191,6 +191,100 @@ bool push_many(const char *channel, uint64_t first_ts, int count) {
     return ok;
 }
 
+enum store_error try_purge(const char *channel, uint64_t upto, uint64_t *gone) {
+    size_t len = strlen(channel);
+    struct store_purge *op = calloc(1, sizeof *op + len);
+    op->upto = upto;
+    op->hash = hash_of(slice_of(channel));
+    op->name_len = (uint16_t)len;
+    memcpy(op->name, channel, len);
+    update_log_purge(the_log, op);
+    enum store_error error = op->error;
+    *gone = op->gone;
+    free(op);
+    return error;
+}
+
+struct store_append *deliver_to(struct slice channel, int id, bool is_once) {
+    struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST" UPDATE_SAME_AS_NONE)};
+    struct store_append *append = append_new(channel, SLICE("{}"));
+    update_unref(append->updates[0]);
+    append->updates[0] = update_new(&parts);
+    append->deliveries = calloc(1, sizeof *append->deliveries);
+    append->deliveries->has_id = true;
+    append->deliveries->is_once = is_once;
+    memcpy(append->deliveries->id, &id, sizeof id);
+    struct list batch;
+    list_init(&batch);
+    list_append(&batch, &append->op.link);
+    update_log_append(the_log, &batch);
+    return append;
+}
+
+uint64_t push_id_to(const char *channel, int id, bool is_once, uint64_t *same_as) {
+    struct store_append *append = deliver_to(slice_of(channel), id, is_once);
+    uint64_t ts = append->error ? 0 : append->updates[0]->ts;
+    *same_as = append->deliveries->same_as;
+    if (ts) {
+        assert_int_equal(update_origin(append->updates[0]).same_as, *same_as);
+        assert_int_equal(store_append_is_stored(append, 0), !is_once || !*same_as);
+    }
+    free(append->deliveries);
+    append->deliveries = NULL;
+    append_free(append);
+    return ts;
+}
+
+struct store_cursors *cursors_new(const char *channel, enum cursors_action action, uint32_t count) {
+    size_t len = strlen(channel);
+    struct store_cursors *cursors = calloc(1, sizeof *cursors + len);
+    cursors->action = action;
+    cursors->list = count ? calloc(count, sizeof *cursors->list) : NULL;
+    cursors->count = count;
+    cursors->hash = hash_of(slice_of(channel));
+    cursors->name_len = (uint16_t)len;
+    memcpy(cursors->name, channel, len);
+    return cursors;
+}
+
+void set_cursor(struct store_cursor *cursor, const char *name, uint64_t ts) {
+    cursor->ts = ts;
+    cursor->used_ms = update_log_now_ms(the_log);
+    cursor->name_len = (uint8_t)strlen(name);
+    memcpy(cursor->name, name, cursor->name_len);
+}
+
+bool finish_cursors(struct store_cursors *cursors) {
+    update_log_cursors(the_log, cursors);
+    bool ok = !cursors->error;
+    free(cursors->list);
+    free(cursors);
+    return ok;
+}
+
+bool do_cursor(enum cursors_action action, const char *channel, const char *name, uint64_t ts) {
+    struct store_cursors *cursors = cursors_new(channel, action, 1);
+    set_cursor(cursors->list, name, ts);
+    return finish_cursors(cursors);
+}
+
+int64_t cursor_of(const char *channel, const char *name) {
+    struct store_cursors *cursors = cursors_new(channel, CURSORS_LOAD, 0);
+    update_log_cursors(the_log, cursors);
+    assert_false(cursors->error);
+    int64_t ts = -1;
+    for (uint32_t i = 0; i < cursors->count; i++) {
+        const struct store_cursor *cursor = &cursors->list[i];
+        if (!slice_equal((struct slice){cursor->name, cursor->name_len}, slice_of(name)))
+            continue;
+        assert_int_equal(ts, -1); /* once */
+        ts = (int64_t)cursor->ts;
+    }
+    free(cursors->list);
+    free(cursors);
+    return ts;
+}
+
 struct store_read *read_new(struct slice channel, int64_t position, uint32_t limit) {
     return read_new_seen(channel, position, limit, 0);
 }
@@ -295,7 +389,7 @@ static void copy_data(const char *from, const char *to) {
     copy_file(wal, copy_wal);
 }
 
-static const char *backup_path(void) {
+const char *backup_path(void) {
     static char text[64];
     snprintf(text, sizeof text, "%s/backup.db", dir);
     return text;
@@ -305,10 +399,14 @@ void keep_backup(void) {
     copy_data(path, backup_path());
 }
 
-void restore_backup(void) {
-    update_log_close(the_log, false);
+void put_backup_back(void) {
     copy_data(backup_path(), path);
     is_clean = false;
+}
+
+void restore_backup(void) {
+    update_log_close(the_log, false);
+    put_backup_back();
     open_log();
 }
 

@@ -32,9 +32,12 @@ void reopen(void);
 void leave_log(void);
 /* As if the process had been killed: goes on with a copy of the files as they are now. */
 void crash(void);
-/* A copy of the open log's files; and puts them back, between a close and an open. */
+/* A copy of the open log's files, in backup_path(); and puts them back: of a closed log, or between
+ * a close and an open. */
 void keep_backup(void);
+void put_backup_back(void);
 void restore_backup(void);
+const char *backup_path(void);
 /* On the closed file. */
 void run_sql(const char *sql);
 
@@ -50,6 +53,22 @@ uint64_t push(const char *channel);
 /* Pushes `count` updates in one transaction, at least one; the body of each is the ts that it must
  * get, from `first_ts`. False when they failed. */
 bool push_many(const char *channel, uint64_t first_ts, int count);
+
+/* Pushes an update with an id; its append. */
+struct store_append *deliver_to(struct slice channel, int id, bool is_once);
+/* Its ts, which is the first one's where it was not stored; 0 when it failed. */
+uint64_t push_id_to(const char *channel, int id, bool is_once, uint64_t *same_as);
+
+enum store_error try_purge(const char *channel, uint64_t upto, uint64_t *gone);
+
+/* Operations on cursors: made, done and freed; of one name, all of that. False when it failed. */
+struct store_cursors *cursors_new(const char *channel, enum cursors_action action, uint32_t count);
+void set_cursor(struct store_cursor *cursor, const char *name, uint64_t ts);
+bool finish_cursors(struct store_cursors *cursors);
+bool do_cursor(enum cursors_action action, const char *channel, const char *name, uint64_t ts);
+
+/* The ts of the name, -1 for none. */
+int64_t cursor_of(const char *channel, const char *name);
 
 /* A read that is done. */
 struct store_read *read_new(struct slice channel, int64_t position, uint32_t limit);

@@ -9,46 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static struct store_cursors *cursors_new(const char *channel, enum cursors_action action,
-                                         uint32_t count) {
-    size_t len = strlen(channel);
-    struct store_cursors *cursors = calloc(1, sizeof *cursors + len);
-    cursors->action = action;
-    cursors->list = count ? calloc(count, sizeof *cursors->list) : NULL;
-    cursors->count = count;
-    cursors->hash = hash_of(slice_of(channel));
-    cursors->name_len = (uint16_t)len;
-    memcpy(cursors->name, channel, len);
-    return cursors;
-}
-
-static void set(struct store_cursor *cursor, const char *name, uint64_t ts) {
-    cursor->ts = ts;
-    cursor->used_ms = update_log_now_ms(the_log);
-    cursor->name_len = (uint8_t)strlen(name);
-    memcpy(cursor->name, name, cursor->name_len);
-}
-
-static bool finish(struct store_cursors *cursors) {
-    update_log_cursors(the_log, cursors);
-    bool ok = !cursors->error;
-    free(cursors->list);
-    free(cursors);
-    return ok;
-}
-
-static bool do_one(enum cursors_action action, const char *channel, const char *name, uint64_t ts) {
-    struct store_cursors *cursors = cursors_new(channel, action, 1);
-    set(cursors->list, name, ts);
-    return finish(cursors);
-}
-
 static void save(const char *channel, const char *name, uint64_t ts) {
-    assert_true(do_one(CURSORS_SAVE, channel, name, ts));
+    assert_true(do_cursor(CURSORS_SAVE, channel, name, ts));
 }
 
 static void forget(const char *channel, const char *name) {
-    assert_true(do_one(CURSORS_FORGET, channel, name, 0));
+    assert_true(do_cursor(CURSORS_FORGET, channel, name, 0));
 }
 
 /* `count` names "0", "1", ... */
@@ -57,9 +23,9 @@ static bool save_many(const char *channel, uint32_t count, uint64_t ts) {
     for (uint32_t i = 0; i < count; i++) {
         char name[16];
         snprintf(name, sizeof name, "%u", i);
-        set(&cursors->list[i], name, ts);
+        set_cursor(&cursors->list[i], name, ts);
     }
-    return finish(cursors);
+    return finish_cursors(cursors);
 }
 
 static struct store_cursors *load(const char *channel) {
@@ -67,22 +33,6 @@ static struct store_cursors *load(const char *channel) {
     update_log_cursors(the_log, cursors);
     assert_false(cursors->error);
     return cursors;
-}
-
-/* The ts of the name, -1 for none. */
-static int64_t ts_of(const char *channel, const char *name) {
-    struct store_cursors *cursors = load(channel);
-    int64_t ts = -1;
-    for (uint32_t i = 0; i < cursors->count; i++) {
-        const struct store_cursor *cursor = &cursors->list[i];
-        if (!slice_equal((struct slice){cursor->name, cursor->name_len}, slice_of(name)))
-            continue;
-        assert_int_equal(ts, -1); /* once */
-        ts = (int64_t)cursor->ts;
-    }
-    free(cursors->list);
-    free(cursors);
-    return ts;
 }
 
 static uint32_t count_of(const char *channel) {
@@ -125,7 +75,7 @@ static void test_saved(void **state) {
     push("b");
     assert_int_equal(count_of("a"), 0);
     save("a", "bot", 1);
-    assert_int_equal(ts_of("a", "bot"), 1);
+    assert_int_equal(cursor_of("a", "bot"), 1);
     assert_int_equal(count_of("b"), 0);
     save("a", "bot", 7);
     save("a", "bot", 5); /* never back */
@@ -135,17 +85,17 @@ static void test_saved(void **state) {
     assert_int_equal(rows(), 2);
     save("a", "bot", 6);
     save("a", "b\xc3\xb6t", 9);
-    assert_int_equal(ts_of("a", "bot"), 7);
+    assert_int_equal(cursor_of("a", "bot"), 7);
     assert_int_equal(count_of("a"), 3);
     push("b"); /* takes them along */
     assert_int_equal(rows(), 3);
-    assert_int_equal(ts_of("a", "bot"), 7);
+    assert_int_equal(cursor_of("a", "bot"), 7);
     settle(); /* so that the close has nothing else to write */
     save("b", "bot", 1);
     reopen();
-    assert_int_equal(ts_of("a", "bot"), 7);
-    assert_int_equal(ts_of("a", ""), 3);
-    assert_int_equal(ts_of("b", "bot"), 1);
+    assert_int_equal(cursor_of("a", "bot"), 7);
+    assert_int_equal(cursor_of("a", ""), 3);
+    assert_int_equal(cursor_of("b", "bot"), 1);
 }
 
 static void test_in_memory(void **state) {
@@ -159,7 +109,7 @@ static void test_in_memory(void **state) {
     assert_int_equal(count_of("a"), 2);
     forget("a", "bot");
     write_all();
-    assert_int_equal(ts_of("a", "bot"), -1);
+    assert_int_equal(cursor_of("a", "bot"), -1);
     assert_int_equal(count_of("a"), 1);
 }
 
@@ -173,8 +123,8 @@ static void test_killed(void **state) {
     push("a");
     save("a", "waiting", 1);
     crash();
-    assert_int_equal(ts_of("a", "written"), 1);
-    assert_int_equal(ts_of("a", "appended"), 1);
+    assert_int_equal(cursor_of("a", "written"), 1);
+    assert_int_equal(cursor_of("a", "appended"), 1);
     assert_int_equal(count_of("a"), 2);
 }
 
@@ -197,7 +147,7 @@ static void test_no_sync_of_their_own(void **state) {
         }
         assert_int_equal(syncs, before);
         crash();
-        assert_int_equal(ts_of("a", "bot"), 29);
+        assert_int_equal(cursor_of("a", "bot"), 29);
         before = syncs;
         save("a", "bot", 30);
         push("a");
@@ -223,9 +173,9 @@ static void test_forgotten(void **state) {
     forget("a", "bot");
     assert_int_equal(count_of("a"), 0);
     save("a", "bot", 2); /* anew */
-    assert_int_equal(ts_of("a", "bot"), 2);
+    assert_int_equal(cursor_of("a", "bot"), 2);
     write_all();
-    assert_int_equal(ts_of("a", "bot"), 2);
+    assert_int_equal(cursor_of("a", "bot"), 2);
     forget("a", "bot");
     push("a");
     crash();
@@ -247,8 +197,8 @@ static void test_many(void **state) {
     for (int i = 0; i < 20; i++)
         push("a");
     assert_int_equal(rows(), CONSUMERS_MAX);
-    assert_int_equal(ts_of("a", "9"), 2);
-    assert_int_equal(ts_of("a", "10"), 1);
+    assert_int_equal(cursor_of("a", "9"), 2);
+    assert_int_equal(cursor_of("a", "10"), 1);
     /* More than may wait: some are written at once. */
     for (int i = 0; i < 40; i++) {
         char channel[16];
@@ -284,8 +234,8 @@ static void test_many_channels(void **state) {
             save(channel, channel, i + (uint64_t)round);
             save(channel, "bot", i);
             assert_int_equal(count_of(channel), 2);
-            assert_int_equal(ts_of(channel, channel), i + (uint64_t)round);
-            assert_int_equal(ts_of(channel, "bot"), i);
+            assert_int_equal(cursor_of(channel, channel), i + (uint64_t)round);
+            assert_int_equal(cursor_of(channel, "bot"), i);
         }
     assert_int_equal(count_of("a"), 0);
 }
@@ -310,7 +260,7 @@ static void test_expired(void **state) {
     now_ms += HOUR_MS / 4;
     settle();
     assert_int_equal(rows(), 1);
-    assert_int_equal(ts_of("b", "used"), 1);
+    assert_int_equal(cursor_of("b", "used"), 1);
     assert_int_equal(count_of("b"), 1);
 }
 
@@ -379,7 +329,7 @@ static void test_bound(void **state) {
     options.max_bytes = 1 << 17;
     reopen();
     assert_int_equal(rows(), 42);
-    assert_int_equal(ts_of("a", "0"), 2); /* used last */
+    assert_int_equal(cursor_of("a", "0"), 2); /* used last */
 }
 
 /* However many a file has: they are loaded at once. */
@@ -425,7 +375,7 @@ static void test_in_nobodys_way(void **state) {
         save("a", "bot", ts);
         assert_int_equal(push("a"), ts);
         write_all();
-        assert_int_equal(ts_of("a", "bot"), ts);
+        assert_int_equal(cursor_of("a", "bot"), ts);
     }
     assert_int_equal(count_rows("SELECT ts FROM consumer"), 1);
     run_sql("DROP TRIGGER no");
@@ -448,7 +398,7 @@ static void test_no_room_for_cursors(void **state) {
     now_ms += 1000;
     assert_false(update_log_maintain(the_log, true));
     limit_files(before);
-    assert_int_equal(ts_of("a", "bot"), 1);
+    assert_int_equal(cursor_of("a", "bot"), 1);
     assert_int_equal(rows(), -1);
     write_all();
     assert_int_equal(rows(), 1);
@@ -467,18 +417,18 @@ static void test_damaged(void **state) {
     save("a", "x", 1);
     save("a", "y", 1);
     spoil("UPDATE consumer SET ts = 5 WHERE name = CAST('x' AS BLOB)");
-    assert_int_equal(ts_of("a", "x"), -1);
-    assert_int_equal(ts_of("a", "y"), 1);
+    assert_int_equal(cursor_of("a", "x"), -1);
+    assert_int_equal(cursor_of("a", "y"), 1);
     save("a", "x", 2);
     write_all();
-    assert_int_equal(ts_of("a", "x"), 2);
+    assert_int_equal(cursor_of("a", "x"), 2);
     spoil("DROP TABLE consumer; CREATE TABLE consumer (x)");
     assert_int_equal(count_of("a"), 0);
     save("a", "x", 1);
     assert_true(push("a") > 0);
     write_all();
     assert_int_equal(rows(), 1);
-    assert_int_equal(ts_of("a", "x"), 1);
+    assert_int_equal(cursor_of("a", "x"), 1);
 }
 
 /* A page of the table is garbage. */

@@ -7,38 +7,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-/* Pushes an update with an id; its append. */
-static struct store_append *deliver_to(struct slice channel, int id, bool is_once) {
-    struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST" UPDATE_SAME_AS_NONE)};
-    struct store_append *append = append_new(channel, SLICE("{}"));
-    update_unref(append->updates[0]);
-    append->updates[0] = update_new(&parts);
-    append->deliveries = calloc(1, sizeof *append->deliveries);
-    append->deliveries->has_id = true;
-    append->deliveries->is_once = is_once;
-    memcpy(append->deliveries->id, &id, sizeof id);
-    struct list batch;
-    list_init(&batch);
-    list_append(&batch, &append->op.link);
-    update_log_append(the_log, &batch);
-    return append;
-}
-
-/* Its ts, which is the first one's where it was not stored; 0 when it failed. */
-static uint64_t push_id_to(const char *channel, int id, bool is_once, uint64_t *same_as) {
-    struct store_append *append = deliver_to(slice_of(channel), id, is_once);
-    uint64_t ts = append->error ? 0 : append->updates[0]->ts;
-    *same_as = append->deliveries->same_as;
-    if (ts) {
-        assert_int_equal(update_origin(append->updates[0]).same_as, *same_as);
-        assert_int_equal(store_append_is_stored(append, 0), !is_once || !*same_as);
-    }
-    free(append->deliveries);
-    append->deliveries = NULL;
-    append_free(append);
-    return ts;
-}
-
 static uint64_t push_id(int id, bool is_once, uint64_t *same_as) {
     return push_id_to("c", id, is_once, same_as);
 }

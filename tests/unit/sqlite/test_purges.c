@@ -1,7 +1,6 @@
 /* Purges: what is not read any more at once, what is deleted and overwritten later. */
 #include "fixture.h"
 
-#include "base/hash.h"
 #include "sqlite/purges.h"
 #include "sqlite/seal.h"
 #include "sqlite/update_log_parts.h"
@@ -15,20 +14,6 @@ uint64_t __wrap_uv_hrtime(void);
 uint64_t __wrap_uv_hrtime(void) {
     passed_ns += step_ns;
     return __real_uv_hrtime() + passed_ns;
-}
-
-static enum store_error try_purge(const char *channel, uint64_t upto, uint64_t *gone) {
-    size_t len = strlen(channel);
-    struct store_purge *op = calloc(1, sizeof *op + len);
-    op->upto = upto;
-    op->hash = hash_of(slice_of(channel));
-    op->name_len = (uint16_t)len;
-    memcpy(op->name, channel, len);
-    update_log_purge(the_log, op);
-    enum store_error error = op->error;
-    *gone = op->gone;
-    free(op);
-    return error;
 }
 
 static uint64_t purge(const char *channel, uint64_t upto) {
