@@ -155,7 +155,7 @@ static void answer_stream(struct exchange_transfer *one) {
         put(one->reply, MARK);
 }
 
-/* Those that wait for nothing. */
+/* A poll or a stream to which nothing comes. */
 static void answer_idle(struct exchange_transfer *one, const struct told *told, int64_t whole_ms,
                         const struct told *fine, const char *body) {
     bool is_cut = told->end || told->status || told->body;

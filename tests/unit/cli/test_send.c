@@ -41,7 +41,7 @@ void __wrap_exchange_run(struct exchange *exchange, const struct exchange_reques
     is_counting = was_counting;
 }
 
-/* How the next read()s end, -1 for one that does what it must. */
+/* The errno of the next read()s, EINTR for one only; 0: none fails. What is endless never ends. */
 static int read_error, endless;
 
 ssize_t __real_read(int fd, void *bytes, size_t len);
