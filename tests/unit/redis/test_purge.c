@@ -84,6 +84,47 @@ static void test_a_part_and_the_whole(void **state) {
     free((char *)epoch);
 }
 
+static struct store_append *begin_push(const char *channel, bool *is_done) {
+    size_t len = strlen(channel);
+    struct update_parts parts = {.body = SLICE("{}"), .method = SLICE("POST")};
+    struct store_append *append = calloc(1, sizeof *append + len);
+    append->only = update_new(&parts);
+    append->updates = &append->only;
+    append->count = 1;
+    append->op = (struct store_op){.done = on_done, .context = is_done};
+    append->name_len = (uint16_t)len;
+    memcpy(append->name, channel, len);
+    store_append(store, append);
+    return append;
+}
+
+/* What is begun in one turn is done in its order: what comes behind a purge stays. */
+static void test_pushes_around_it(void **state) {
+    (void)state;
+    bool are_done[2] = {false};
+    struct store_append *pushes[2];
+    pushes[0] = begin_push("around", &are_done[0]);
+    bool is_purged = false;
+    it.purge = (struct store_purge){.op = {.done = on_done, .context = &is_purged},
+                                    .upto = UINT64_MAX,
+                                    .name_len = sizeof "around" - 1};
+    memcpy(it.purge.name, "around", it.purge.name_len);
+    store_purge(store, &it.purge);
+    pushes[1] = begin_push("around", &are_done[1]);
+    run_until(&are_done[0]);
+    run_until(&is_purged);
+    run_until(&are_done[1]);
+    assert_int_equal(it.purge.error, STORE_OK);
+    assert_int_equal(it.purge.gone, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pushes[i]->error, STORE_OK);
+        assert_int_equal(pushes[i]->only->ts, i + 1);
+        update_unref(pushes[i]->only);
+        free(pushes[i]);
+    }
+    check_lengths("around", 1, 1);
+}
+
 static void test_what_there_is_not(void **state) {
     (void)state;
     check_gone("unknown", UINT64_MAX, 0);
@@ -210,6 +251,7 @@ static void test_messages(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_part_and_the_whole),
+        cmocka_unit_test(test_pushes_around_it),
         cmocka_unit_test(test_what_there_is_not),
         cmocka_unit_test(test_records_with_holes),
         cmocka_unit_test(test_records_of_a_life_before),
