@@ -153,7 +153,8 @@ static enum http_error read_poll(struct ask *ask, bool is_stream, struct unpack 
     poll->is_stream = is_stream;
     struct slice where = unpack_bytes(in);
     handover_read_place(in, place);
-    in->failed |= !poll->limit;
+    in->failed |= !poll->limit || ask->has_begun != exchange_has_begun(ask_exchange(ask)) ||
+                  (ask->has_begun && !is_stream);
     struct buf text = {.data = (char *)where.data, .len = where.len, .is_borrowed = true};
     return in->failed ? HTTP_NO_ERROR : poll_filter(&text, &poll->filter);
 }
@@ -189,7 +190,9 @@ static bool restore_poll(struct exchange *exchange, enum saved kind, struct unpa
 
 static bool restore_now(struct exchange *exchange, enum saved kind, struct unpack *in) {
     ask_of(exchange)->quota = (int32_t)unpack_signed(unpack_number(in));
-    return kind == SAVED_MANY ? many_restore(exchange, in) : restore_poll(exchange, kind, in);
+    if (kind == SAVED_MANY)
+        return !exchange_has_begun(exchange) && many_restore(exchange, in);
+    return restore_poll(exchange, kind, in);
 }
 
 /* --- Streams that go on later ----------------------------------------------------------------- */

@@ -339,16 +339,22 @@ static struct reply *read_reply(struct restoring *restoring) {
     return reply;
 }
 
+/* Whether a connection in that state may still have that to send. */
+static bool may_be_unsent(uint64_t state, const struct reply *reply) {
+    return state == CONN_SENDING || (state == CONN_STREAMING && reply->is_part);
+}
+
 /* Sends what was unsent, and sets `*close` if the connection ends with that. `conn` may be NULL:
  * it is read over. Returns whether there was anything. */
-static bool read_unsent(struct restoring *restoring, struct conn *conn, bool *close) {
+static bool read_unsent(struct restoring *restoring, struct conn *conn, uint64_t state,
+                        bool *close) {
     bool is_sending = false;
     for (uint64_t left = unpack_number(&restoring->in); left && !restoring->in.failed; left--) {
         struct reply *reply = read_reply(restoring);
         uint64_t from = unpack_number(&restoring->in);
         if (!conn || conn->state == CONN_CLOSED || restoring->in.failed)
             continue;
-        if (!reply || from > reply->len)
+        if (!reply || from > reply->len || !may_be_unsent(state, reply))
             conn_close(conn);
         else if (from < reply->len)
             conn_send_rest(conn, reply_ref(reply), from);
@@ -437,7 +443,11 @@ static void restore(struct restoring *restoring, int fd) {
     if (in->failed)
         close(fd);
     restoring->lost += !conn;
-    saved.is_sending = read_unsent(restoring, conn, &saved.is_closing);
+    saved.is_sending = read_unsent(restoring, conn, saved.state, &saved.is_closing);
+    if (conn && in->failed) {
+        conn_close(conn);
+        restoring->lost++;
+    }
     if (conn && conn->state != CONN_CLOSED)
         go_on(conn, &saved);
 }

@@ -193,6 +193,10 @@ bool exchange_begin(struct exchange *exchange, struct reply *head) {
     return conn->state == CONN_STREAMING;
 }
 
+bool exchange_has_begun(const struct exchange *exchange) {
+    return container_of(exchange, const struct conn, exchange)->state == CONN_STREAMING;
+}
+
 bool exchange_part(struct exchange *exchange, struct reply *part, bool at_once) {
     struct conn *conn = conn_of(exchange);
     assert(conn->state == CONN_STREAMING && !conn->queued);

@@ -131,8 +131,13 @@ void turn(void) {
 }
 
 void until_idle(void) {
-    UNTIL(!connections.open && !budget_used() && !counters.polls_parked && !counters.streams &&
-          !inbox_is_writing(api.inbox));
+    for (uint64_t end_ns = uv_hrtime() + PATIENCE_NS; uv_hrtime() < end_ns; turn())
+        if (!connections.open && !budget_used() && !counters.polls_parked && !counters.streams &&
+            !inbox_is_writing(api.inbox))
+            return;
+    fail_msg("left: %d connections, %d bytes, %d polls, %d streams, writing: %d",
+             (int)connections.open, (int)budget_used(), (int)counters.polls_parked,
+             (int)counters.streams, inbox_is_writing(api.inbox));
 }
 
 /* --- Clients ---------------------------------------------------------------------------------- */

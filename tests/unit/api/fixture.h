@@ -30,9 +30,10 @@ void connections_down(void);
 void until_idle(void);
 /* Turns it once, and waits at most some milliseconds for anything to do. */
 void turn(void);
+#define PATIENCE_NS 20000000000
 /* Turns it until the condition is true. */
 #define UNTIL(condition)                                                                           \
-    for (uint64_t end_ns = uv_hrtime() + 20000000000; !(condition); turn())                        \
+    for (uint64_t end_ns = uv_hrtime() + PATIENCE_NS; !(condition); turn())                        \
     assert_true(uv_hrtime() < end_ns)
 
 /* A client's socket. */

@@ -218,6 +218,7 @@ static int set_up_large(void **state) {
 
 static const struct visit large_visits[] = {
     {"GET /large?view=full" HEAD, "", 1},
+    {"GET /large?feed=lines&view=full&ts=0" HEAD, "", 1},
     {"POST /-/poll?sleep=0.01" HEAD, "{\"large\":0,\"larger\":-1}", 1},
     {"POST /a" HEAD "Content-Type: text/plain\r\n", body, 2},
 };
