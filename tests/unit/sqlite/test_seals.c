@@ -147,6 +147,38 @@ static void test_lost_channel(void **state) {
     run_sql("DELETE FROM update_log WHERE channel = 1;"
             "UPDATE channel SET total = 9 WHERE id = 1");
     check_no_start();
+    char error[512] = "";
+    assert_null(update_log_open(&options, false, error, sizeof error));
+    assert_non_null(strstr(error, "restore a backup"));
+}
+
+/* Where the index has it, and nowhere else: what nobody finds would begin at 1 again. */
+static void spoil_name_in_index(const char *name) {
+    enum { INDEX_LEAF = 0x0a, PAGE_BYTES = 8192 };
+    unsigned char page[PAGE_BYTES];
+    int count = 0;
+    FILE *file = fopen(path, "r+b");
+    for (long at = 0; fread(page, 1, sizeof page, file) == sizeof page; at += PAGE_BYTES) {
+        unsigned char *found = memmem(page, sizeof page, name, strlen(name));
+        if (page[0] == INDEX_LEAF && found) {
+            fseek(file, at + (found - page), SEEK_SET);
+            fputc(*found ^ 1, file);
+            fseek(file, at + PAGE_BYTES, SEEK_SET);
+            count++;
+        }
+    }
+    fclose(file);
+    assert_int_equal(count, 1);
+}
+
+static void test_a_name_in_the_index(void **state) {
+    (void)state;
+    assert_int_equal(push("known by its name"), 1);
+    settle();
+    close_log();
+    spoil_name_in_index("known by its name");
+    open_log();
+    assert_int_equal(push("known by its name"), 2);
 }
 
 static void test_meta(void **state) {
@@ -223,6 +255,7 @@ int main(void) {
         SEAL_TEST(test_links),
         SEAL_TEST(test_channel),
         SEAL_TEST(test_lost_channel),
+        SEAL_TEST(test_a_name_in_the_index),
         SEAL_TEST(test_meta),
         SEAL_TEST(test_an_update_of_the_last_seconds),
         SEAL_TEST(test_one_that_is_recognized),

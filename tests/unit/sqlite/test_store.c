@@ -5,7 +5,6 @@
 #include "base/turn.h"
 #include "sqlite/store.h"
 
-#include <stdatomic.h>
 #include <unistd.h>
 
 static uv_loop_t loop;
@@ -124,40 +123,6 @@ static void test_work_wakes_the_store_thread(void **state) {
         usleep(3000); /* it waits again */
     }
     assert_true(uv_hrtime() - begun < 5000000000);
-}
-
-static atomic_bool holds, is_held;
-
-static void hold(const char *path_of_it) {
-    (void)path_of_it;
-    for (is_held = true; holds;)
-        usleep(100);
-}
-
-/* Nor does what comes while the store thread commits. */
-static void test_work_that_comes_during_a_commit(void **state) {
-    (void)state;
-    stop();
-    options.sync = SYNC_ALWAYS;
-    start();
-    on_sync = hold;
-    uint64_t waited_ns = 0;
-    for (int i = 1; i <= 10; i++) {
-        is_held = false;
-        holds = true;
-        push_some(1);
-        while (!is_held)
-            uv_run(&loop, UV_RUN_NOWAIT);
-        push_some(1);
-        uv_run(&loop, UV_RUN_NOWAIT); /* hands it over */
-        uint64_t begun = uv_hrtime();
-        holds = false;
-        run_until(&answers, 2 * i);
-        waited_ns += uv_hrtime() - begun;
-    }
-    stop();
-    on_sync = NULL;
-    assert_true(waited_ns < 4000000000);
 }
 
 static void on_settled(void) {
@@ -338,7 +303,6 @@ static void test_no_stamp_without_the_epoch(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         STORE_TEST(test_work_wakes_the_store_thread),
-        STORE_TEST(test_work_that_comes_during_a_commit),
         STORE_TEST(test_settling_wakes_both),
         STORE_TEST(test_reads_wait_for_the_loop),
         STORE_TEST(test_reads_beside_pushes_wait_for_the_loop),

@@ -158,6 +158,9 @@ static void test_what_cannot_be_mended(void **state) {
     (void)state;
     flip(page_of(0) + 200, 0x55);
     assert_int_equal(repair(true, true), WAL_DAMAGED);
+    struct store_options of_copy = options;
+    of_copy.path = copy_path;
+    assert_null(update_log_open(&of_copy, false, error, sizeof error));
     assert_int_equal(repair(true, false), WAL_WHOLE);
 }
 
