@@ -26,8 +26,11 @@ SKIP = 128
 KILLS = int(os.environ.get("ROUNDS", 10))
 
 
-def write_old_file(path, names, updates, at_ms, step_ms=1):
-    """`updates` of each of the channels. The last tenth is not in the rows of `channel` yet, as after a kill."""
+def write_old_file(path, names, updates, at_ms, step_ms=1, jump_ms=0):
+    """`updates` of each of the channels. The last tenth is not in the rows of `channel` yet, as after a kill.
+
+    Halfway the clock is set by `jump_ms`.
+    """
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA page_size = 8192")
         database.execute("PRAGMA journal_mode = wal")
@@ -35,6 +38,7 @@ def write_old_file(path, names, updates, at_ms, step_ms=1):
         heads, marks = [0] * len(names), [0] * len(names)
         checkpoint, seq = 0, 0
         for ts in range(1, updates + 1):
+            at_ms += jump_ms if ts == updates // 2 else 0
             for index, name in enumerate(names):
                 seq += 1
                 at_ms += step_ms
@@ -52,6 +56,9 @@ def write_old_file(path, names, updates, at_ms, step_ms=1):
         for key, value in {**counts, "rows": checkpoint, "excess": 0}.items():
             database.execute("INSERT INTO meta VALUES (?,?)", (key, value))
     database.close()
+
+
+YEAR_MS = 365 * 86_400_000
 
 
 def now_ms():
@@ -105,13 +112,19 @@ def test_killed_while_it_is_upgraded(start, tmp_path, names):
 
 
 def test_a_clock_that_ran_ahead_keeps_nothing_for_ever_and_deletes_nothing(start, tmp_path, names):
-    """The first version aged by the wall clock, which may have been a year ahead for one push."""
+    """The first version aged by the wall clock, which may have been a year ahead for some pushes."""
     path = tmp_path / "longline.db"
-    write_old_file(path, names, 50, now_ms() + 400 * 86_400_000)
+    write_old_file(path, names, 50, now_ms() + YEAR_MS, jump_ms=-YEAR_MS)
     server = start(DATA_PATH=path, LOG_LEVEL="info", DATA_TTL=3)
     check_all(server, names, 50)
     server.wait_for_metric("longline_store_updates", 0)
     wait_until(lambda: server.get("/" + names[0].decode()).updates == [], "the updates to be too old")
+
+
+def test_a_clock_that_was_a_year_behind_deletes_nothing(start, tmp_path, names):
+    path = tmp_path / "longline.db"
+    write_old_file(path, names, 50, now_ms() - YEAR_MS, jump_ms=YEAR_MS)
+    check_all(start(DATA_PATH=path, LOG_LEVEL="info", DATA_TTL=3 * 86_400), names, 50)
 
 
 def test_the_oldest_are_still_the_oldest(start, tmp_path, names):

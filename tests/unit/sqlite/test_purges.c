@@ -275,6 +275,21 @@ static void begin_wipe(void) {
     step_ns = 0;
 }
 
+/* What retention deletes is not wiped; SQLite overwrites its cells. */
+static void test_what_retention_deletes(void **state) {
+    (void)state;
+    options.ttl_ms = HOUR_MS;
+    open_log();
+    push_body("a", SLICE("\"left-behind\""));
+    settle();
+    now_ms += 2 * HOUR_MS;
+    push_some("b", 1, 1);
+    settle();
+    close_log();
+    assert_int_equal(count_in_files("left-behind"), 0);
+    open_log();
+}
+
 /* Else pages that SQLite moves could take their room to where the wipe has been. */
 static void test_the_sweeper_waits_for_a_wipe(void **state) {
     (void)state;
@@ -602,6 +617,7 @@ int main(void) {
         LOG_TEST(test_what_was_deleted_before),
         LOG_TEST(test_it_is_as_durable_as_a_push),
         LOG_TEST(test_wiping_is_synced),
+        LOG_TEST(test_what_retention_deletes),
         LOG_TEST(test_the_sweeper_waits_for_a_wipe),
         LOG_TEST(test_a_purge_during_a_wipe),
         LOG_TEST(test_when_it_is_done),

@@ -281,6 +281,23 @@ static void test_in_memory(void **state) {
     check_order(3001);
 }
 
+static void test_trouble_is_told(void **state) {
+    (void)state;
+    stop();
+    options.sync = SYNC_ALWAYS;
+    start();
+    failing_sync = "-wal";
+    push_some(1);
+    run_until(&answers, 1);
+    assert_int_equal(failures, 1);
+    assert_int_equal(store_health(store, NULL), STORE_FAILED);
+    failing_sync = NULL;
+    push_some(1);
+    run_until(&answers, 2);
+    assert_int_equal(failures, 1);
+    assert_int_equal(store_health(store, NULL), STORE_OK);
+}
+
 /* An epoch that could not be stored ends with its process: consumers must be told at the next. */
 static void test_no_stamp_without_the_epoch(void **state) {
     (void)state;
@@ -313,6 +330,7 @@ int main(void) {
         STORE_TEST(test_a_stop_answers_all),
         STORE_TEST(test_a_stop_reads_nothing),
         cmocka_unit_test_setup_teardown(test_in_memory, set_up_memory, tear_down_store),
+        STORE_TEST(test_trouble_is_told),
         STORE_TEST(test_no_stamp_without_the_epoch),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);

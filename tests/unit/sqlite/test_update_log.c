@@ -286,6 +286,19 @@ static void test_a_start_writes_what_it_replayed(void **state) {
     }
 }
 
+/* The write-ahead log is copied, and begins anew: that needs no room. */
+static void test_a_full_disk_that_the_write_ahead_log_fills(void **state) {
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    open_log();
+    for (uint64_t ts = 1; ts <= 20; ts++)
+        assert_int_equal(push("a"), ts);
+    limit_file_size(wal_bytes());
+    assert_int_equal(push("a"), 0);
+    assert_int_equal(push("a"), 21);
+    limit_file_size(RLIM_INFINITY);
+}
+
 static void test_a_stop_leaves_nothing_to_the_start(void **state) {
     (void)state;
     open_log();
@@ -318,6 +331,7 @@ int main(void) {
         LOG_TEST(test_failed_batch),
         LOG_TEST(test_in_memory),
         LOG_TEST(test_a_start_writes_what_it_replayed),
+        LOG_TEST(test_a_full_disk_that_the_write_ahead_log_fills),
         LOG_TEST(test_a_stop_leaves_nothing_to_the_start),
         LOG_TEST(test_killed_in_a_checkpoint),
     };
