@@ -517,8 +517,10 @@ void conn_restore_rest(void) {
 
 uint32_t conn_drop_all(struct unpack *sockets) {
     uint32_t number = (uint32_t)unpack_up_to(sockets, UINT32_MAX);
-    for (uint32_t i = 0; i < number && !sockets->failed; i++) {
+    for (uint32_t i = 0; i < number; i++) {
         int fd = (int)unpack_up_to(sockets, INT32_MAX);
+        if (sockets->failed)
+            break;
         shutdown(fd, SHUT_WR);
         close(fd);
     }

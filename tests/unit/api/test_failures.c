@@ -188,8 +188,30 @@ static int set_up(void **state) {
     return status;
 }
 
+/* What a server is made of is whole, or not there. */
+static void test_parts(void **state) {
+    (void)state;
+    bool has_failed = true;
+    for (unsigned nth = 1; has_failed; nth++) {
+        char error[256] = "";
+        fail_call("memory", nth, ENOMEM);
+        struct limiter *limiter = limiter_new(10, 1000);
+        has_failed = failing.failed;
+        fail_call("memory", nth, ENOMEM);
+        struct proxy_trust *trust = proxy_trust_new("private,10.1.0.0/16", error, sizeof error);
+        has_failed |= failing.failed;
+        assert_int_equal(!trust, failing.failed);
+        assert_int_equal(!trust, *error != 0);
+        fail_nothing();
+        assert_true(limiter || has_failed);
+        limiter_free(limiter);
+        proxy_trust_free(trust);
+    }
+}
+
 static void test_memory(void **state) {
     (void)state;
+    api.limiter = limiter_new(1 << 30, 60000);
     test_each("memory", ENOMEM);
 }
 
@@ -210,6 +232,7 @@ static void test_sockets(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parts),
         cmocka_unit_test_setup_teardown(test_memory, set_up, server_down),
         cmocka_unit_test_setup_teardown(test_buffer_size, set_up, server_down),
         cmocka_unit_test_setup_teardown(test_sockets, set_up, server_down),

@@ -119,12 +119,16 @@ static void on_done(uint32_t number, uint32_t lost) {
     lost_count = (int)lost;
 }
 
-static void restore(size_t len) {
+static void restore_from(struct unpack from, size_t len) {
     done_count = -1;
     struct slice all = {file, file_len};
     struct unpack in = unpack_of((struct slice){file + rest_at, len - rest_at});
-    conn_restore_all(&connections, all, sockets(), in, on_done);
+    conn_restore_all(&connections, all, from, in, on_done);
     UNTIL(done_count >= 0);
+}
+
+static void restore(size_t len) {
+    restore_from(sockets(), len);
     assert_int_equal(done_count, fd_count);
     assert_in_range(lost_count, 0, fd_count);
 }
@@ -193,9 +197,9 @@ static int count_descriptors(void) {
     return count;
 }
 
-/* Restores `len` bytes of the file for clients who are new, and say no more; then all end. */
-static void try_to_restore(size_t len) {
-    int theirs[CLIENTS_MAX];
+static int theirs[CLIENTS_MAX]; /* clients who are new, and say no more */
+
+static void connect_others(void) {
     for (int i = 0; i < fd_count; i++) {
         int pair[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -204,14 +208,24 @@ static void try_to_restore(size_t len) {
             close(pair[0]);
         theirs[i] = pair[1];
     }
-    restore(len);
-    uv_run(&loop, UV_RUN_NOWAIT);
-    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+/* They end. */
+static void end_others(void) {
     fail_nothing();
     connections_down();
     connections_up();
     for (int i = 0; i < fd_count; i++)
         close(theirs[i]);
+}
+
+/* Restores `len` bytes of the file for them. */
+static void try_to_restore(size_t len) {
+    connect_others();
+    restore(len);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    end_others();
 }
 
 /* Two programs later, as streams of which something is unsent are saved in another way then. */
@@ -251,6 +265,41 @@ static void test_cut_off(void **state) {
     assert_int_equal(count_descriptors(), before);
 }
 
+/* Those whose descriptors cannot be read are lost. */
+static void test_descriptors_cut_off(void **state) {
+    (void)state;
+    for (size_t len = 0; len < rest_at - sockets_at; len++) {
+        struct unpack in = unpack_of((struct slice){file + sockets_at, len});
+        connect_others();
+        restore_from(in, file_len);
+        assert_int_equal(done_count, len ? fd_count : 0);
+        assert_true(lost_count > 0 || !len);
+        assert_int_equal(connections.to_come, 0);
+        for (int i = fd_count - lost_count; i < fd_count; i++)
+            close(fds[i]);
+        end_others();
+        connect_others();
+        in = unpack_of((struct slice){file + sockets_at, len});
+        assert_int_equal(conn_drop_all(&in), len ? fd_count : 0);
+        for (int i = 0; i < fd_count; i++)
+            close(fds[i]);
+        end_others();
+    }
+}
+
+/* The new program is to stop at once: streams end, though something of them is unsent. */
+static void test_a_stop(void **state) {
+    (void)state;
+    connect_others();
+    restore(file_len);
+    assert_true(counters.streams > 0);
+    api.is_draining = true;
+    conn_drain_all(&connections);
+    UNTIL(!counters.streams && !counters.polls_parked);
+    api.is_draining = false;
+    end_others();
+}
+
 static void test_every_byte(void **state) {
     (void)state;
     int before = count_descriptors();
@@ -286,6 +335,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_they_go_on, set_up_big, server_down),
         cmocka_unit_test_setup_teardown(test_cut_off, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_descriptors_cut_off, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_stop, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_byte, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_memory, set_up, tear_down),
     };

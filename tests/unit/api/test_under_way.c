@@ -110,6 +110,33 @@ static void test_all_are_closed(void **state) {
         close(clients[i]);
 }
 
+/* Replies leave at the end of a turn, all at once. Until then nothing is quiet; and who is closed
+ * gets none. */
+static void test_closed_before_the_turn_ends(void **state) {
+    (void)state;
+    if (!connections.sender)
+        skip();
+    for (int i = 0; i < 4; i++) {
+        int client = begin(&visits[i]);
+        UNTIL(is_asked());
+        answer_all();
+        assert_false(conn_all_quiet(&connections));
+        conn_close_all(&connections);
+        UNTIL(!connections.open);
+        assert_false(client_read(client, &got));
+        assert_int_equal(got.len, 0);
+        close(client);
+        until_idle();
+    }
+}
+
+static int set_up_ring(void **state) {
+    uses_io_uring = true;
+    int status = set_up(state);
+    uses_io_uring = false;
+    return status;
+}
+
 /* The store's error is the client's, and the next request is served. */
 static void test_the_store_fails(void **state) {
     (void)state;
@@ -144,13 +171,20 @@ static int begin_many(const char *query, const char *channels) {
     return client;
 }
 
+/* Whether there could be an upgrade now. */
+static bool is_quiet(void) {
+    conn_hold_all(&connections);
+    bool quiet = conn_all_quiet(&connections);
+    conn_release_all(&connections);
+    return quiet;
+}
+
 static void test_many_of_which_one_is_late(void **state) {
     (void)state;
     int client = begin_many("?sleep=60", "{\"a\":0,\"b\":-1,\"c\":5}");
+    assert_false(is_quiet());
     fake_serve_read(STORE_OK);
-    conn_hold_all(&connections); /* no upgrade now */
-    assert_false(conn_all_quiet(&connections));
-    conn_release_all(&connections);
+    assert_false(is_quiet());
     UNTIL(!client_read(client, &got)); /* after MANY_LATE_MS */
     assert_true(has_text(&got, "\"a\":{\"ts\":3,") && !has_text(&got, "\"c\":"));
     close(client);
@@ -160,15 +194,19 @@ static void test_many_of_which_one_is_late(void **state) {
 
 static void test_many_of_which_one_fails(void **state) {
     (void)state;
-    int client = begin_many("?sleep=60", "{\"a\":3,\"b\":0,\"c\":0}");
+    static struct pack out = {.fd = -1};
+    int client = begin_many("?sleep=60&where=method:P*", "{\"a\":3,\"b\":0,\"c\":0}");
     fake_serve_read(STORE_OK);
     fake_serve_read(STORE_FAILED);
-    conn_hold_all(&connections);
-    assert_false(conn_all_quiet(&connections));
-    conn_release_all(&connections);
+    assert_false(is_quiet());
     fake_serve_read(STORE_OK);
     turn();
-    fake_add("a", 1);
+    assert_true(is_quiet()); /* it waits for the others */
+    conn_hold_all(&connections);
+    conn_take_out_all(&connections, &out);
+    assert_true(memmem(out.buffer, out.len, "method:P*", 9));
+    conn_close_all(&connections);
+    connections.is_holding = false;
     close(client);
     until_idle();
     client = begin_many("", "{\"d\":0,\"e\":0}");
@@ -262,6 +300,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         STORE_TEST(test_the_client_hangs_up),
         STORE_TEST(test_all_are_closed),
+        cmocka_unit_test_setup_teardown(test_closed_before_the_turn_ends, set_up_ring, tear_down),
         STORE_TEST(test_the_store_fails),
         STORE_TEST(test_many_of_which_one_is_late),
         STORE_TEST(test_many_of_which_one_fails),
