@@ -124,7 +124,7 @@ void turn(void) {
         ;
     struct pollfd anything = {.fd = uv_backend_fd(&loop), .events = POLLIN};
     int wait_ms = uv_backend_timeout(&loop);
-    poll(&anything, 1, wait_ms < 0 || wait_ms > 5 ? 5 : wait_ms);
+    poll(&anything, 1, wait_ms < 0 || wait_ms > 1 ? 1 : wait_ms);
     uv_run(&loop, UV_RUN_NOWAIT);
     if (on_turn)
         on_turn();

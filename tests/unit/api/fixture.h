@@ -28,7 +28,7 @@ void connections_down(void);
 
 /* Turns the loop until nothing is under way: no connection, no poll, no byte of the budget. */
 void until_idle(void);
-/* Turns it once, and waits at most some milliseconds for anything to do. */
+/* Turns it once, and waits at most a millisecond for anything to do. */
 void turn(void);
 #define PATIENCE_NS 20000000000
 /* Turns it until the condition is true. */

@@ -46,7 +46,8 @@ static const struct visit {
     const char *until; /* the reply has no end of its own; NULL: it has */
     enum { PLAIN, GZIP } coding;
 } visits[] = {
-    {"POST /a%u" HEAD, "{\"a\":1}", 1, 200, "OK", NULL, PLAIN},
+    {"POST /a%u" HEAD "X-Forwarded-For: 2001:db8:%u::1\r\n", "{\"a\":1}", 1, 200, "OK", NULL,
+     PLAIN},
     {"POST /a?a=1&b=%%41&a=2" HEAD "X-Y: z\r\nIdempotency-Key: %u\r\n", "[1]", 1, 200, "OK", NULL,
      PLAIN},
     {"POST /a?.key=body.id" HEAD, "{\"id\":7}", 1, 200, "OK", NULL, PLAIN},

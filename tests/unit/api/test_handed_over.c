@@ -291,7 +291,9 @@ static void test_descriptors_cut_off(void **state) {
 static void test_a_stop(void **state) {
     (void)state;
     connect_others();
-    restore(file_len);
+    conn_restore_all(&connections, (struct slice){file, file_len}, sockets(),
+                     unpack_of((struct slice){file + rest_at, file_len - rest_at}), on_done);
+    conn_restore_rest(); /* if there are any */
     assert_true(counters.streams > 0);
     api.is_draining = true;
     conn_drain_all(&connections);
