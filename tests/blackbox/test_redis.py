@@ -624,6 +624,10 @@ def test_redis_wait_for_two_is_not_content_with_one(redis_servers, start):
     server = start(**redis.settings(REDIS_WAIT="2:100"))
     healthy(server)
     assert refusal(server.post(server.channel())) == NOT_REPLICATED
+    other = redis_servers.start(replicaof=f"{HOST} {redis.port}")
+    wait_until(lambda: server.post(server.channel()).status == 200, "the other's copy")
+    with other.frozen():  # Redis still counts it, but does not hear of it
+        assert refusal(server.post(server.channel())) == NOT_REPLICATED
 
 
 def test_each_push_under_load_is_on_the_replica_before_it_is_acknowledged(redis_servers, start):
