@@ -1,6 +1,6 @@
 /*
  * Calls that fail. Of those of one kind that the program makes, the n-th does, or all from it on.
- * The linker puts ours in front of SQLite's and malloc's (meson.build); those of the system stand
+ * The linker puts ours in front of SQLite's and malloc's (meson.build). Those of the system stand
  * in front of libc's, so SQLite's own reads and writes fail, too.
  */
 #pragma once
@@ -27,7 +27,7 @@ void fail_at(const struct failure *failure, int n);
 /* No more; whether any has failed. */
 bool fail_end(void);
 
-/* Is the failure one that damage explains, so that more than one operation may be lost? */
+/* To the log, the file is damaged: it may lose more than the operation. */
 static inline bool failure_is_damage(const struct failure *failure) {
     return failure->kind == FAIL_SQLITE && (failure->code & 0xff) == SQLITE_CORRUPT;
 }

@@ -2,6 +2,8 @@
  * refused is not, and the log goes on. */
 #include "failing.h"
 
+#include "base/hash.h"
+
 #include <errno.h>
 #include <unistd.h>
 
@@ -192,6 +194,50 @@ static void test_reads(void **state) {
             assert_true(read_right(20, 21, 40));
         }
     }
+}
+
+/* As it is, or has failed. */
+static struct store_read *read_damaged(void) {
+    struct store_read *read = calloc(1, sizeof *read + 1);
+    read->limit = READ_MAX_UPDATES;
+    read->hash = hash_of(SLICE("a"));
+    read->name_len = 1;
+    read->name[0] = 'a';
+    update_log_read(the_log, read);
+    return read;
+}
+
+/* Nobody says that what is damaged was deleted because it could not be looked up. Damage alone lets
+ * no read fail, but that of the channel's row, which is looked for first. */
+static void test_reads_of_a_damaged_file(void **state) {
+    (void)state;
+    const struct failure damage = {FAIL_SQLITE, SQLITE_CORRUPT};
+    make_many();
+    run_sql("DELETE FROM update_log WHERE seq = 50");
+    open_log();
+    struct store_read *wanted = read_damaged();
+    assert_false(wanted->error);
+    bool has_read = false;
+    for (int n = 1; !has_read; n++) {
+        reopen();
+        fail_at(&failures[0].failure, n);
+        struct store_read *read = read_damaged();
+        has_read = !fail_end();
+        assert_true(read->error ? !has_read
+                                : read->gone == wanted->gone && read->count == wanted->count &&
+                                      read->end == wanted->end);
+        read_free(read);
+    }
+    has_read = false;
+    for (int n = 2; !has_read; n++) {
+        reopen();
+        fail_at(&damage, n);
+        struct store_read *read = read_damaged();
+        has_read = !fail_end();
+        assert_false(read->error);
+        read_free(read);
+    }
+    read_free(wanted);
 }
 
 /* --- Purges ----------------------------------------------------------------------------------- */
@@ -457,6 +503,7 @@ int main(void) {
         LOG_TEST(test_the_first_id),
         LOG_TEST(test_ids_that_push_others_out),
         LOG_TEST(test_reads),
+        LOG_TEST(test_reads_of_a_damaged_file),
         LOG_TEST(test_purges),
         LOG_TEST(test_what_purges_leave_to_be_done),
         LOG_TEST(test_cursors),
