@@ -1,6 +1,6 @@
 /* Checks and backups of which each call fails in turn: nothing is called whole that is not, and
  * nothing is a backup that is not all there. */
-#include "failing.h"
+#include "failures.h"
 
 #include "sqlite/backup.h"
 #include "sqlite/check.h"

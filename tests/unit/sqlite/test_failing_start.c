@@ -1,6 +1,6 @@
 /* A start of which each call fails in turn: it is refused, with a reason, or nothing is missing;
  * and the next start finds all that was acknowledged. */
-#include "failing.h"
+#include "failures.h"
 
 #include "sqlite/wal_repair.h"
 

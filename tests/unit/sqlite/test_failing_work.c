@@ -1,6 +1,6 @@
 /* Operations of which each call fails in turn: what was answered is there after a kill, what was
  * refused is not, and the log goes on. */
-#include "failing.h"
+#include "failures.h"
 
 #include "base/hash.h"
 

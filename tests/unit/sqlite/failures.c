@@ -1,4 +1,4 @@
-#include "failing.h"
+#include "failures.h"
 #include "need.h"
 
 #include "sqlite/backup.h"
