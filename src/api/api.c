@@ -203,13 +203,11 @@ static char *put_octet(char *at, unsigned octet) {
 /* Writes a client's address as text; empty for that of a unix socket, whose client is not known. */
 static struct slice write_address(const uint8_t ip[16], char text[INET6_ADDRSTRLEN]) {
     static const uint8_t ipv4[12] = {[10] = 0xff, [11] = 0xff}, none[16];
-    size_t len = 0;
     if (memcmp(ip, none, sizeof none) == 0)
         return SLICE("");
     if (memcmp(ip, ipv4, sizeof ipv4) != 0) {
-        if (inet_ntop(AF_INET6, ip, text, INET6_ADDRSTRLEN))
-            len = strlen(text);
-        return (struct slice){text, len};
+        inet_ntop(AF_INET6, ip, text, INET6_ADDRSTRLEN);
+        return slice_of(text);
     }
     char *at = text;
     for (int i = 12; i < 16; i++) {

@@ -38,8 +38,6 @@ static void stop_reading(struct conn *conn) {
  * something, would look at them again and again before it lets the turn end. */
 static void hold(struct conn *conn) {
     struct conn_shared *shared = shared_of(conn);
-    if (conn->is_paused || !list_empty(&conn->held_link))
-        return;
     uv_read_stop(&conn->stream);
     list_append(&shared->held, &conn->held_link);
     turn_end(&shared->release);
@@ -351,9 +349,9 @@ static void on_resume(struct turn_task *task) {
 }
 
 /* A second buffer in a turn is empty: libuv stops reading, and reports UV_ENOBUFS. */
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+static void on_alloc(uv_handle_t *handle, size_t suggested __attribute__((unused)), uv_buf_t *buf) {
     struct conn *conn = container_of(handle, struct conn, handle);
-    size_t most = suggested < CONN_READ_BYTES ? suggested : CONN_READ_BYTES;
+    size_t most = CONN_READ_BYTES;
     uint32_t turn = turn_number();
     *buf = uv_buf_init(NULL, 0);
     if (conn->read_turn == turn)

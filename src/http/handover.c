@@ -331,8 +331,7 @@ static struct reply *read_reply(struct restoring *restoring) {
                                 .close = flags & REPLY_FLAG_CLOSE,
                                 .is_part = flags & REPLY_FLAG_PART,
                                 .len = bytes.len};
-        if (bytes.len)
-            memcpy(reply->data, bytes.data, bytes.len);
+        memcpy(reply->data, bytes.data, bytes.len);
     }
     if (ok)
         restoring->replies[restoring->count++] = reply;

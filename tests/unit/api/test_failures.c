@@ -35,6 +35,7 @@ MAY_FAIL(int, uv_write,
 #define TEXT "Content-Type: text/plain\r\n"
 #define SPACES                                                                                     \
     "                                                                                            "
+#define TWITCH "Twitch-Eventsub-Message-Type: webhook_callback_verification\r\n"
 #define LINES "Content-Type: application/x-ndjson\r\n"
 
 /* A request, and what it hears where nothing fails. %u in its head is another number each time. */
@@ -99,6 +100,10 @@ static const struct visit {
     {"GET /-/health" HEAD, "", 1, 200, "\"ok\":true", NULL, PLAIN},
     {"GET /-/metrics" HEAD, "", 1, 200, "longline_pushes_total", NULL, PLAIN},
     {"GET /" HEAD "Accept-Encoding: gzip\r\n", "", 1, 200, "text/html", NULL, PLAIN},
+    {"GET /a#b" HEAD, "", 1, 400, "", NULL, PLAIN},
+    {"POST /a" HEAD "X-Hook-Secret: \xe9\r\n", "{}", 1, 200, "OK", NULL, PLAIN},
+    {"POST /a" HEAD TWITCH, "[]", 1, 200, "OK", NULL, PLAIN},
+    {"GET /long" HEAD TWITCH, "", 1, 200, "\"ts\":20", NULL, PLAIN},
     {"GET /a HTTP/9.9\r\n", "", 1, 505, "", NULL, PLAIN},
 };
 

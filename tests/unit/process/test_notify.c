@@ -42,6 +42,8 @@ static void test_lines(void **state) {
     check_heard("READY=1");
     notify_status("READY=1", "no %s\nSTOPPING=1", "room");
     check_heard("READY=1\nSTATUS=no room STOPPING=1");
+    notify_status("", "busy");
+    check_heard("STATUS=busy");
 }
 
 static void on_alive(uv_timer_t *timer) {
@@ -81,6 +83,44 @@ static void test_what_there_is_no_room_for(void **state) {
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* The watchdog is told of this process only, and only if it wants to be. */
+static void test_whose_watchdog_it_is(void **state) {
+    (void)state;
+    char own[16];
+    snprintf(own, sizeof own, "%d", getpid());
+    const struct {
+        const char *us, *pid, *heard;
+    } cases[] = {
+        {"20000", NULL, "WATCHDOG=1"},
+        {"20000", "", "WATCHDOG=1"},
+        {"1", own, "WATCHDOG=1"},
+        {"20000", "1", ""},
+        {"20000", "x", ""},
+        {"x", own, ""},
+        {"0", own, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uv_loop_t loop;
+        uv_timer_t alive;
+        setenv("WATCHDOG_USEC", cases[i].us, 1);
+        unsetenv("WATCHDOG_PID");
+        if (cases[i].pid)
+            setenv("WATCHDOG_PID", cases[i].pid, 1);
+        uv_loop_init(&loop);
+        uv_timer_init(&loop, &alive);
+        uv_timer_start(&alive, on_alive, 1, 1);
+        notify_watchdog_start(&loop);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        check_heard(cases[i].heard);
+        uv_close((uv_handle_t *)&alive, NULL);
+        notify_watchdog_stop();
+        uv_run(&loop, UV_RUN_DEFAULT);
+        assert_int_equal(uv_loop_close(&loop), 0);
+    }
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+}
+
 /* Nobody is told, and nothing is written where it does not belong. */
 static void test_paths_that_are_none(void **state) {
     (void)state;
@@ -103,6 +143,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_there_is_no_room_for, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_whose_watchdog_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_paths_that_are_none, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
