@@ -135,7 +135,7 @@ static void test_a_body_without_memory(void **state) {
 static void test_what_is_no_tls(void **state) {
     (void)state;
     struct exchange_request request = plain;
-    char tls_url[64];
+    char tls_url[80];
     snprintf(tls_url, sizeof tls_url, "https%s", url + 4);
     request.url = tls_url;
     request.wants_certificate = true;

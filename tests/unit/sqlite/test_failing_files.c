@@ -14,13 +14,13 @@
 #include <unistd.h>
 
 static const struct failure failures[] = {
-    {FAIL_SQLITE, SQLITE_IOERR},
-    {FAIL_SQLITE, SQLITE_NOMEM},
-    {FAIL_SQLITE, SQLITE_CORRUPT},
-    {FAIL_SQLITE, SQLITE_CANTOPEN},
-    {FAIL_MEMORY},
-    {FAIL_SYSTEM, EIO},
-    {FAIL_SYSTEM, EINVAL},
+    {.kind = FAIL_SQLITE, .code = SQLITE_IOERR},
+    {.kind = FAIL_SQLITE, .code = SQLITE_NOMEM},
+    {.kind = FAIL_SQLITE, .code = SQLITE_CORRUPT},
+    {.kind = FAIL_SQLITE, .code = SQLITE_CANTOPEN},
+    {.kind = FAIL_MEMORY},
+    {.kind = FAIL_SYSTEM, .code = EIO},
+    {.kind = FAIL_SYSTEM, .code = EINVAL},
 };
 enum { FAILURES = sizeof failures / sizeof *failures };
 
@@ -188,7 +188,8 @@ static void test_a_backup_of_a_busy_file(void **state) {
     bool ok;
     make_data();
     for (int code = SQLITE_BUSY; code <= SQLITE_LOCKED; code++)
-        for (int n = 1; try_backup(path, &(struct failure){FAIL_SQLITE, code}, n, &ok); n++)
+        for (int n = 1;
+             try_backup(path, &(struct failure){.kind = FAIL_SQLITE, .code = code}, n, &ok); n++)
             ;
     assert_true(ok);
 }

@@ -17,10 +17,10 @@ static const struct {
     int step;
 } failures[] = {
     {{FAIL_SQLITE, SQLITE_IOERR, .rolls_back = true}, 1},
-    {{FAIL_SQLITE, SQLITE_NOMEM}, 8},
-    {{FAIL_SQLITE, SQLITE_CORRUPT}, 2},
-    {{FAIL_MEMORY}, 1},
-    {{FAIL_SYSTEM, ETIMEDOUT}, 2}, /* SQLite takes EIO for damage */
+    {{.kind = FAIL_SQLITE, .code = SQLITE_NOMEM}, 8},
+    {{.kind = FAIL_SQLITE, .code = SQLITE_CORRUPT}, 2},
+    {{.kind = FAIL_MEMORY}, 1},
+    {{.kind = FAIL_SYSTEM, .code = ETIMEDOUT}, 2}, /* SQLite takes EIO for damage */
 };
 
 /* What must be there, or may be lost to damage. */

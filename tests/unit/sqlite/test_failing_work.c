@@ -13,12 +13,12 @@ static const struct {
     int step;
 } failures[] = {
     {{FAIL_SQLITE, SQLITE_IOERR, .rolls_back = true}, 1},
-    {{FAIL_SQLITE, SQLITE_NOMEM}, 5},
+    {{.kind = FAIL_SQLITE, .code = SQLITE_NOMEM}, 5},
     {{FAIL_SQLITE, SQLITE_FULL, .goes_on = true}, 5},
-    {{FAIL_SQLITE, SQLITE_CORRUPT}, 2},
+    {{.kind = FAIL_SQLITE, .code = SQLITE_CORRUPT}, 2},
     {{FAIL_SQLITE, SQLITE_CORRUPT, .rolls_back = true}, 5},
-    {{FAIL_MEMORY}, 1},
-    {{FAIL_SYSTEM, ETIMEDOUT}, 3}, /* SQLite takes EIO for damage */
+    {{.kind = FAIL_MEMORY}, 1},
+    {{.kind = FAIL_SYSTEM, .code = ETIMEDOUT}, 3}, /* SQLite takes EIO for damage */
     {{FAIL_SYSTEM, ENOSPC, .goes_on = true}, 5},
 };
 
@@ -211,7 +211,7 @@ static struct store_read *read_damaged(void) {
  * no read fail, but that of the channel's row, which is looked for first. */
 static void test_reads_of_a_damaged_file(void **state) {
     (void)state;
-    const struct failure damage = {FAIL_SQLITE, SQLITE_CORRUPT};
+    const struct failure damage = {.kind = FAIL_SQLITE, .code = SQLITE_CORRUPT};
     make_many();
     run_sql("DELETE FROM update_log WHERE seq = 50");
     open_log();
