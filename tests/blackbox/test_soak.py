@@ -9,6 +9,7 @@ add up, and its samples to one beside it. SOAK_PROVIDER is sqlite, memory or red
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -97,13 +98,27 @@ class Part:
         # All clients have gone.
         wait_until(lambda: self.descriptors() <= self.idle_descriptors, "the descriptors of clients to be closed", 2 * PATIENCE_S)
 
+    def upgrade(self):
+        """Again, where it is refused: Redis answers nobody while it reads 20 MB, and requests under way do not end."""
+
+        def outcomes():
+            return self.server.upgraded(), self.server.log().count("upgrade failed")
+
+        before = outcomes()
+        self.server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: outcomes() != before, "the upgrade", 2 * PATIENCE_S)
+        if outcomes()[0] == before[0]:
+            self.upgrade()
+
     def disturb(self, fault):
         def act():
             if fault == "kill9":
                 self.server.kill9()
                 self.server.start()
+            elif fault == "upgrade":
+                self.upgrade()
             else:
-                getattr(self.server, fault)()
+                self.server.restart()
 
         self.soak.swarm.during(act)
         self.soak.count(fault)
