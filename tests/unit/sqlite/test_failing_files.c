@@ -5,6 +5,7 @@
 #include "sqlite/backup.h"
 #include "sqlite/check.h"
 #include "sqlite/data_lock.h"
+#include "sqlite/data_stamp.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -139,6 +140,34 @@ static void test_a_check_while_the_server_starts(void **state) {
     close(lock_fd);
 }
 
+/* --- The stamp of a stop ---------------------------------------------------------------------- */
+
+/* A start that takes it for granted that nothing has changed is right, and only one is. */
+static void test_stamps(void **state) {
+    (void)state;
+    const struct failure failure = {.kind = FAIL_SYSTEM, .code = EIO};
+    bool has_failed = true;
+    make_data();
+    start_server();
+    for (int n = 1; has_failed; n++) {
+        data_stamp_put(lock_fd, path);
+        fail_at(&failure, n);
+        bool is_known = data_stamp_take(lock_fd, path);
+        has_failed = fail_end();
+        assert_int_equal(is_known, !has_failed);
+        data_stamp_take(lock_fd, path);
+        assert_false(data_stamp_take(lock_fd, path));
+    }
+    has_failed = true;
+    for (int n = 1; has_failed; n++) {
+        fail_at(&failure, n);
+        data_stamp_put(lock_fd, path);
+        has_failed = fail_end();
+        assert_true(data_stamp_take(lock_fd, path) || has_failed);
+    }
+    close(lock_fd);
+}
+
 /* --- Backups ---------------------------------------------------------------------------------- */
 
 static const char *copy_path(void) {
@@ -253,6 +282,7 @@ int main(void) {
         LOG_TEST(test_checks_of_a_damaged_file),
         LOG_TEST(test_files_to_be_upgraded),
         LOG_TEST(test_a_check_while_the_server_starts),
+        LOG_TEST(test_stamps),
         LOG_TEST(test_backups),
         LOG_TEST(test_a_backup_of_a_busy_file),
         LOG_TEST(test_a_backup_of_a_file_that_changes),

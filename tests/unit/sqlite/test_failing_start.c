@@ -161,6 +161,35 @@ static void test_a_damaged_file(void **state) {
     check_starts(IO | MEMORY, put_backup_back, check_damaged);
 }
 
+/* More ids and cursors than a new bound on the bytes leaves room for, and no index of purges. */
+static void make_too_much(void) {
+    uint64_t same, gone;
+    open_log();
+    assert_true(push_many("a", 1, 5));
+    for (int id = 1; id < 4; id++)
+        assert_true(push_id_to("a", id, true, &same));
+    assert_true(do_cursor(CURSORS_SAVE, "a", "bot", 1));
+    assert_int_equal(try_purge("a", 2, &gone), STORE_OK);
+    settle();
+    assert_int_equal(try_purge("a", 3, &gone), STORE_OK);
+    keep_backup();
+    close_log();
+    run_sql_on_backup("DROP INDEX purge_job_channel");
+    options.max_bytes = 2048;
+}
+
+static void check_too_much(bool is_damaged) {
+    (void)is_damaged;
+    assert_int_equal(total_of("a"), 8);
+    assert_int_equal(push("a"), 9);
+}
+
+static void test_a_file_with_too_much(void **state) {
+    (void)state;
+    make_too_much();
+    check_starts(IO, put_backup_back, check_too_much);
+}
+
 /* As the first version of longline wrote it; its clock was set, once back and once by a week. */
 static void make_old(void) {
     open_log();
@@ -273,9 +302,13 @@ static void test_a_bit_of_the_log_that_is_not_certain(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        LOG_TEST(test_a_new_file),       LOG_TEST(test_a_file_with_everything),
-        LOG_TEST(test_a_damaged_file),   LOG_TEST(test_an_old_file),
-        LOG_TEST(test_a_bit_of_the_log), LOG_TEST(test_a_bit_of_the_log_that_is_not_certain),
+        LOG_TEST(test_a_new_file),
+        LOG_TEST(test_a_file_with_everything),
+        LOG_TEST(test_a_damaged_file),
+        LOG_TEST(test_a_file_with_too_much),
+        LOG_TEST(test_an_old_file),
+        LOG_TEST(test_a_bit_of_the_log),
+        LOG_TEST(test_a_bit_of_the_log_that_is_not_certain),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }
