@@ -259,3 +259,4 @@ def test_replies_of_every_kind_that_nobody_reads_are_counted(serve):
 
         wait_until(is_still, "the replies that fit")
         assert 3 * MIB < worst <= 4 * MIB, worst
+    wait_until(lambda: server.metric("longline_buffer_bytes") < 65536, "what they held to be given back")
