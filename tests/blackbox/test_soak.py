@@ -37,7 +37,7 @@ FAULTS = {
     "redis": ("kill9", "restart", "upgrade", "upgrade", "upgrade"),
 }
 PROBE = Path(__file__).with_name("soak_probe.py")
-WATCHED = ("heap", "pages", "resident", "descriptors", "threads", "file", "log")
+WATCHED = ("heap", "pages", "resident", "descriptors", "threads", "file", "log", "redis")
 
 
 # --- What counts as growth ------------------------------------------------------------------------------
