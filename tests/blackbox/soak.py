@@ -340,7 +340,8 @@ def growth(values):
 def may_grow(what, values):
     """The goal: of the median, a share, and what is noise in a small number.
 
-    Redis has some updates of 20 MB more or less. SQLite's pages come and go, up to 16 MiB of them with a file, and the allocator keeps some of what they leave.
+    Redis has some updates of 20 MB more or less. SQLite's pages come and go, up to 16 MiB of them with a file, and the allocator keeps
+    some of what they leave.
     """
     share, noise = {
         "heap": (0.05, MIB / 4), "pages": (0.05, 20 * MIB), "resident": (0.05, 16 * MIB), "file": (0.05, 8 * MIB), "log": (0.05, 8 * MIB), "redis": (0.05, 64 * MIB),
