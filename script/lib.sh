@@ -57,20 +57,20 @@ quietly() {
     return "$status"
 }
 
-# Builds into the directory $1 with the further meson options; anew, if it was built with others.
+# Builds the programs into the directory $1 with the further meson options; anew, if it was built with others.
 build_in() {
     [ "$(cat "$1/options" 2>/dev/null)" = "${CC:-} $*" ] || rm -rf "$1"
     if [ ! -f "$1/build.ninja" ]; then
         quietly meson setup "$@"
         echo "${CC:-} $*" >"$1/options"
     fi
-    quietly ninja -C "$1"
+    quietly ninja -C "$1" programs
 }
 
 # What most tests run: build-asan, with sanitizers that stop at a fault, and counters (script/coverage).
 build_asan() {
     need "${BUILD_PACKAGES[@]}" libcmocka-dev clang-19 libclang-rt-19-dev llvm-19
-    CC=clang-19 build_in build-asan --buildtype=debugoptimized -Db_lundef=false -Db_sanitize=address,undefined -Dcoverage=true
+    CC=clang-19 build_in build-asan --buildtype=debugoptimized --optimization=1 -Db_lundef=false -Db_sanitize=address,undefined -Dcoverage=true
 }
 
 # Installs what the tests need from npm.

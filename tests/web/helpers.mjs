@@ -8,8 +8,8 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { chromium } from 'playwright-core';
 import { startLongline } from '../../clients/js/tests/helpers.mjs';
+import { launchChromium } from './chromium.mjs';
 
 const PATIENCE_MS = 15_000; // how long a condition may take before the test says that it never came
 
@@ -44,10 +44,7 @@ const shared = new Servers();
 export let origin;
 
 before(async () => {
-    [browser, { origin }] = await Promise.all([
-        chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-background-networking'] }),
-        shared.start(),
-    ]);
+    [browser, { origin }] = await Promise.all([launchChromium(), shared.start()]);
 });
 after(async () => {
     await browser?.close();

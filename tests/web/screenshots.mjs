@@ -3,7 +3,7 @@
 import { mkdir } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { chromium } from 'playwright-core';
+import { launchChromium } from './chromium.mjs';
 import { startLongline } from '../../clients/js/tests/helpers.mjs';
 
 const folder = process.argv[2];
@@ -16,7 +16,7 @@ const ends = [];
 const { port } = await startLongline({ after: (end) => ends.push(end) });
 const origin = `http://127.0.0.1:${port}`;
 const url = `${origin}/${NAME}`;
-const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--disable-background-networking'] });
+const browser = await launchChromium();
 
 async function push(address, body, { type = 'application/json', headers } = {}) {
     const response = await fetch(address, { method: 'POST', headers: { 'Content-Type': type, ...headers }, body: typeof body === 'string' ? body : JSON.stringify(body) });
