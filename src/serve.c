@@ -372,6 +372,7 @@ static int start_and_serve(int argc, char **argv) {
         return complain(EXIT_USAGE, error);
     umask(077); /* the data file holds secrets */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* ignored, as whoever starts us may, it tells no child's end */
     log_init(app.config.log_level, app.config.log_json);
     report_init();
     body_is_json_strict = app.config.strict_json;

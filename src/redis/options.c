@@ -148,6 +148,8 @@ static const char *read_settings(struct redis_options *options, const struct con
         options->user = strdup(config->redis_user);
     if (*config->redis_pass)
         options->pass = strdup(config->redis_pass);
+    if ((*config->redis_user && !options->user) || (*config->redis_pass && !options->pass))
+        return "out of memory";
     if (*config->redis_url && !parse_url(options, config->redis_url))
         return "REDIS_URL is redis://[user[:pass]@]host[:port][/db], rediss://... or "
                "unix:///path[?db=N]";

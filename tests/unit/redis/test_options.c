@@ -141,11 +141,21 @@ static void test_lengths(void **state) {
     }
 }
 
+char *__real_strdup(const char *text);
+char *__wrap_strdup(const char *text);
+char *__wrap_strdup(const char *text) {
+    return fails() ? NULL : __real_strdup(text);
+}
+
 static void test_without_memory(void **state) {
     (void)state;
     for (failing = 1; failing <= 3; failing++) {
         allocations = 0;
         assert_int_equal(IN_NEED(load((struct config){.redis_url = "redis://u:p@h"})), failing > 2);
+        redis_options_deinit(&options);
+        allocations = 0;
+        assert_int_equal(IN_NEED(load((struct config){.redis_user = "u", .redis_pass = "p"})),
+                         failing > 2);
         redis_options_deinit(&options);
     }
 }
