@@ -35,6 +35,23 @@ def documents(path):
     return list(yaml.safe_load_all(path.read_text("utf-8")))
 
 
+# --- the image ----------------------------------------------------------------------------------
+
+
+def test_the_context_of_the_image_has_what_its_build_asks_for(tmp_path):
+    rules = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line and line[0] not in "#*"]
+
+    def is_sent(path):
+        matching = [rule for rule in rules if path == rule.lstrip("!") or path.startswith(rule.lstrip("!") + "/")]
+        return bool(matching) and matching[-1].startswith("!")  # the last one counts
+
+    for path in filter(is_sent, run("git", "ls-files")[1].splitlines()):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, tmp_path / path)
+    code, said = run("meson", "setup", tmp_path / "build", tmp_path)
+    assert code == 0, said
+
+
 # --- Kubernetes ---------------------------------------------------------------------------------
 
 
