@@ -20,7 +20,7 @@ class Shared:
             self.memory = mmap.mmap(file.fileno(), 0)
 
     def __getitem__(self, field):
-        return struct.unpack_from("Q", self.memory, 8 * self.fields.index(field))[0]
+        return struct.unpack_from("q" if field.startswith("live") or field == "page_bytes" else "Q", self.memory, 8 * self.fields.index(field))[0]
 
     def __setitem__(self, field, value):
         struct.pack_into("Q", self.memory, 8 * self.fields.index(field), value)

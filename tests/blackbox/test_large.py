@@ -190,7 +190,8 @@ def leaves_meanwhile(server, request, work_bytes):
 def test_clients_that_leave_race_with_the_making(server, channel, headers, body, work_bytes):
     """What was made before the connection was reset is stored, whole; the rest is not, and takes no room."""
     request = request_bytes("POST", channel, body, headers)
-    assert sum(leaves_meanwhile(server, request, work_bytes) for _ in range(5 if SLOW else 20))
+    left = [leaves_meanwhile(server, request, work_bytes) for _ in range(5 if SLOW else 20)]
+    assert any(left) or any(leaves_meanwhile(server, request, work_bytes) for _ in range(20))  # until one could
     assert server.post(channel, b'{"last":1}', JSON).status == 200
     settled(server)
 

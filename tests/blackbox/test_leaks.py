@@ -211,7 +211,9 @@ class Work:
                 assert b" 200 " in text, text
                 self.push_one()
                 while b"pick" not in text:
-                    text += client.sock.recv(65536)
+                    more = client.sock.recv(65536)
+                    assert more, text
+                    text += more
         return n // 4
 
     def read_nothing(self, n):

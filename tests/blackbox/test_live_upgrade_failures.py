@@ -370,8 +370,16 @@ def test_a_stop_while_it_is_checked_stops(replaceable, number, tmp_path):
         wait_until(lambda: "an upgrade is under way already" in replaceable.log(), "the second signal")
         replaceable.stop(number)
         assert client.read_reply().status == 200
-    checked = Path("/proc", (tmp_path / "checked").read_text().strip(), "comm")
-    wait_until(lambda: not checked.exists() or checked.read_text() != "sleep\n", "the end of the check")
+    checked = Path("/proc", (tmp_path / "checked").read_text().strip(), "stat")
+
+    def is_over():
+        try:
+            stat = checked.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return "(sleep)" not in stat or "(sleep) Z" in stat
+
+    wait_until(is_over, "the end of the check")
 
 
 def test_an_upgrade_behind_a_stop_changes_nothing(start, tmp_path):

@@ -569,6 +569,7 @@ static void test_a_unix_socket(void **state) {
     (void)state;
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     snprintf(at.sun_path, sizeof at.sun_path, "/tmp/longline-test-%d", getpid());
+    unlink(at.sun_path);
     close(listener);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);

@@ -212,7 +212,7 @@ int ftruncate64(int fd, off64_t bytes) {
 }
 
 int rename(const char *from, const char *to) {
-    return system_fails() ? -1 : (int)syscall(SYS_rename, from, to);
+    return system_fails() ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
