@@ -219,6 +219,8 @@ static void judge(int status, enum ending ending, struct courier_result *result)
         snprintf(text, size, "not done in time");
     } else if (WIFSIGNALED(status)) {
         snprintf(text, size, "ended by signal %d", WTERMSIG(status));
+    } else if (!WIFEXITED(status)) {
+        snprintf(text, size, "nobody told how it ended");
     } else if (result->code == EX_OK) {
         result->verdict = COURIER_CONFIRMED;
     } else if (result->code == EX_DATAERR) {
@@ -255,8 +257,8 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
 }
 
 static int run(struct exec *exec, const struct options *options) {
-    signal(SIGCHLD,
-           SIG_DFL); /* if we began with it ignored, nobody would tell how a command ends */
+    /* If we began with it ignored, nobody would tell how a command ends. */
+    signal(SIGCHLD, SIG_DFL);
     if (options->timeout && !options_seconds(options->timeout, TIMEOUT_MAX_S, &exec->timeout_ms))
         return options_complain(EX_USAGE, "--timeout is a number of seconds up to 86400");
     for (char **word = exec->command; *word; word++) {

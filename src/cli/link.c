@@ -94,7 +94,7 @@ static bool lower_host(CURLU *url) {
     CURLUcode code = curl_url_get(url, CURLUPART_HOST, &host, 0);
     if (code == CURLUE_OK) {
         for (char *c = host; *c; c++)
-            *c = *c >= 'A' && *c <= 'Z' ? (char)(*c | 0x20) : *c;
+            *c = slice_lower(*c);
         code = curl_url_set(url, CURLUPART_HOST, host, 0);
     }
     curl_free(host);

@@ -149,6 +149,7 @@ void exchange_reply(struct exchange *exchange, struct reply *reply);
  */
 /* False when the connection is closed. */
 bool exchange_begin(struct exchange *exchange, struct reply *head);
+/* Whether that was called for this exchange, which has not ended. */
 bool exchange_has_begun(const struct exchange *exchange);
 /* True when the part is sent, or waits for the socket. Else either the connection is closed, or,
  * unless it must be `at_once`, the part is sent when this turn of the loop ends, and handler.sent()

@@ -153,7 +153,7 @@ static bool open_new(struct replay *replay, const struct update_row *row, struct
     if (status == SQLITE_ROW)
         *opened = open_entry(replay, replay->last_channel_id + 1, sql_column(find, 0));
     sqlite3_finalize(find);
-    return status == SQLITE_ROW || status == SQLITE_DONE;
+    return status == SQLITE_ROW || status == SQLITE_DONE || status == SQLITE_CORRUPT;
 }
 
 /* Gives a damaged row to its channel, so that its id is not given again. */

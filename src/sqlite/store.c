@@ -27,7 +27,7 @@ enum {
     ANSWERS_A_TURN = 512,      /* of the loop */
     READ_TURN_BYTES = 1 << 20, /* of updates read that the loop has not taken yet */
     MAINTENANCE_MS = 500,      /* from one maintenance to the next, at most */
-    GO_ON_MS = 50,             /* the same on the loop, while there is more to do */
+    GO_ON_MS = 10,             /* the same on the loop, while there is more to do */
     STATS_MS = 200,            /* age of the figures that cost a query */
 };
 
@@ -362,7 +362,7 @@ static void work_on_loop(struct sqlite_store *store) {
 
 static void on_maintenance(uv_timer_t *timer) {
     struct sqlite_store *store = container_of(timer, struct sqlite_store, maintenance);
-    uint64_t end = uv_hrtime() + (uint64_t)READ_TURN_MS * 1000000;
+    uint64_t end = uv_hrtime() + (uint64_t)LOOP_TURN_MS * 1000000;
     bool has_more = true;
     while (has_more && uv_hrtime() < end)
         has_more = update_log_maintain(store->log, true);
