@@ -15,8 +15,7 @@
 enum {
     APPLICATION_ID = 0x6c6f6e67, /* "long" */
     SPARE_MS = 5000,             /* of a log in memory: what is free for so long is too much, */
-    SPARE_PAGES = 512,           /* but for so many; */
-    SPARE_SLICE = 8,             /* so many go at once */
+    SPARE_PAGES = 512,           /* but for so many */
 };
 
 static const char schema[] =
@@ -109,8 +108,9 @@ static bool look_at_spare(struct log_file *file, int64_t now_ms) {
 bool log_file_give_back(struct log_file *file, int64_t now_ms) {
     if (file->spare.to_give <= 0 && !look_at_spare(file, now_ms))
         return false;
-    file->spare.to_give -= SPARE_SLICE;
-    if (!log_file_execute(file, "PRAGMA incremental_vacuum(8)")) {
+    file->spare.to_give--;
+    /* One page: SQLite looks for it in the list of all that are free. */
+    if (!log_file_execute(file, "PRAGMA incremental_vacuum(1)")) {
         log_file_note_error(file, "giving back memory");
         file->spare.to_give = 0;
     }
