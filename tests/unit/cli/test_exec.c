@@ -204,6 +204,7 @@ static void check_untold(const struct courier *courier) {
     failing_error = ECHILD;
     attempt(courier);
     assert_int_equal(result.verdict, COURIER_FAILED);
+    assert_string_equal(result.text, "nobody told how it ended");
     assert_int_equal(waitpid(-1, NULL, 0) > 0, true);
 }
 

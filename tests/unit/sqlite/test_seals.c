@@ -210,6 +210,36 @@ static void test_an_update_of_the_last_seconds(void **state) {
     check_no_start();
 }
 
+/* Breaks the chains of pages that are full of `fill`. */
+static void break_chains(char fill) {
+    enum { PAGE_BYTES = 8192, NEXT_BYTES = 4 };
+    char page[PAGE_BYTES], filled[PAGE_BYTES - NEXT_BYTES];
+    int count = 0;
+    memset(filled, fill, sizeof filled);
+    FILE *file = fopen(path, "r+b");
+    for (long at = 0; fread(page, 1, sizeof page, file) == sizeof page; at += PAGE_BYTES) {
+        if (memcmp(page + NEXT_BYTES, filled, sizeof filled) == 0) {
+            fseek(file, at, SEEK_SET);
+            fwrite("\0\0\0", 1, NEXT_BYTES, file);
+            count++;
+        }
+        fseek(file, at + PAGE_BYTES, SEEK_SET);
+    }
+    fclose(file);
+    assert_true(count > 1);
+}
+
+/* Also where SQLite finds the damage. */
+static void test_a_long_one_of_a_new_channel(void **state) {
+    (void)state;
+    push("c");
+    crash_with("UPDATE update_log SET channel = 77, body = printf('%.*c', 40000, 'x')"
+               " WHERE seq = 11;"
+               "PRAGMA wal_checkpoint(TRUNCATE)");
+    break_chains('x');
+    check_no_start();
+}
+
 /* By two of its three numbers it is known whose it is. */
 static void test_one_that_is_recognized(void **state) {
     (void)state;
@@ -258,6 +288,7 @@ int main(void) {
         SEAL_TEST(test_a_name_in_the_index),
         SEAL_TEST(test_meta),
         SEAL_TEST(test_an_update_of_the_last_seconds),
+        SEAL_TEST(test_a_long_one_of_a_new_channel),
         SEAL_TEST(test_one_that_is_recognized),
         SEAL_TEST(test_the_name_of_a_new_channel),
         SEAL_TEST(test_a_purge),
