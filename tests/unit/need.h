@@ -6,29 +6,30 @@
 
 #include "support.h"
 
-static bool is_counting;         /* what allocates now is what is tested */
-static int allocations, failing; /* how many there were, and which one of them fails; 0: none */
+static bool is_counting; /* what allocates now is what is tested */
+static int allocations,
+    failing_allocation; /* how many there were, and which one of them fails; 0: none */
 
-static bool fails(void) {
-    return is_counting && ++allocations == failing;
+static bool allocation_fails(void) {
+    return is_counting && ++allocations == failing_allocation;
 }
 
 void *__real_malloc(size_t size);
 void *__wrap_malloc(size_t size);
 void *__wrap_malloc(size_t size) {
-    return fails() ? NULL : __real_malloc(size);
+    return allocation_fails() ? NULL : __real_malloc(size);
 }
 
 void *__real_calloc(size_t count, size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_calloc(size_t count, size_t size) {
-    return fails() ? NULL : __real_calloc(count, size);
+    return allocation_fails() ? NULL : __real_calloc(count, size);
 }
 
 void *__real_realloc(void *at, size_t size);
 void *__wrap_realloc(void *at, size_t size);
 void *__wrap_realloc(void *at, size_t size) {
-    return fails() ? NULL : __real_realloc(at, size);
+    return allocation_fails() ? NULL : __real_realloc(at, size);
 }
 
 /* What a call returns, while the allocation that is to fail may be among those that it makes. */

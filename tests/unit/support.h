@@ -1,6 +1,7 @@
 /* What the unit tests share: cmocka with the headers it needs before it, and slices. */
 #pragma once
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -26,3 +27,13 @@ static inline void assert_slices_at(struct slice got, struct slice wanted, const
 /* Fails with both texts when the slice `got` is not the C string, or the slice, `wanted`. */
 #define assert_text(got, wanted) assert_slices_at(got, slice_of(wanted), __FILE__, __LINE__)
 #define assert_slices(got, wanted) assert_slices_at(got, wanted, __FILE__, __LINE__)
+
+/* The open descriptors of this program, and as many more each time. */
+static inline int count_descriptors(void) {
+    int count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}

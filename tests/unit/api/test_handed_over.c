@@ -7,7 +7,6 @@
 #include "failing.h"
 #include "http/handover.h"
 
-#include <dirent.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -185,15 +184,6 @@ static void test_they_go_on(void **state) {
 }
 
 /* --- Nonsense --------------------------------------------------------------------------------- */
-
-static int count_descriptors(void) {
-    int count = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
 
 static int theirs[CLIENTS_MAX]; /* clients who are new, and say no more */
 

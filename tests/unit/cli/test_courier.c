@@ -125,16 +125,16 @@ static void test_without_memory(void **state) {
     (void)state;
     int code, refused = 0;
     verdicts[0] = COURIER_CONFIRMED;
-    failing = 0;
+    failing_allocation = 0;
     do {
-        failing++;
+        failing_allocation++;
         allocations = 0;
         code = IN_NEED(run(true, NULL));
         assert_int_equal(code, attempts ? EX_OK : code == EX_CANTCREAT ? EX_CANTCREAT : EX_OSERR);
         assert_string_equal(kept(), attempts ? "7 e\n" : "");
         refused += !attempts;
         unlink(place);
-    } while (allocations >= failing);
+    } while (allocations >= failing_allocation);
     assert_true(refused > 3);
 }
 

@@ -455,7 +455,7 @@ static void without_one(void) {
     is_counting = true;
     int code = examine(&(struct world){0}, true);
     is_counting = false;
-    _exit(allocations >= failing ? HAD_LESS : code);
+    _exit(allocations >= failing_allocation ? HAD_LESS : code);
 }
 
 static struct curl_slist *no_list(struct curl_slist *list, const char *text) {
@@ -480,7 +480,8 @@ static void test_without_memory(void **state) {
     (void)state;
     int exits = 0, status = 0;
     check_without_headers();
-    for (failing = 1; status != EX_OK || failing == 1; failing += failing < 16 ? 1 : 4) {
+    for (failing_allocation = 1; status != EX_OK || failing_allocation == 1;
+         failing_allocation += failing_allocation < 16 ? 1 : 4) {
         allocations = 0;
         pid_t pid = fork();
         if (pid == 0)

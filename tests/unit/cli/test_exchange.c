@@ -116,7 +116,7 @@ static void test_numbers(void **state) {
 
 static void test_a_body_without_memory(void **state) {
     (void)state;
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     struct exchange_transfer *transfer = exchange_start(exchange, &plain, &reply);
     is_counting = true;
@@ -256,7 +256,7 @@ static void check_no_memory(void) {
     assert_int_equal(reply.end, EXCHANGE_NOT_CONNECTED);
     assert_string_equal(reply.error, curl_library.curl_easy_strerror(CURLE_OUT_OF_MEMORY));
     curl_library = whole;
-    failing = 0;
+    failing_allocation = 0;
     check_next_works();
 }
 
@@ -264,7 +264,7 @@ static void test_what_cannot_begin(void **state) {
     (void)state;
     curl_library.curl_multi_add_handle = add_nothing;
     check_no_memory();
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     is_counting = true;
     check_no_memory();
@@ -282,7 +282,7 @@ static void test_what_cannot_begin(void **state) {
 
 static void test_making(void **state) {
     (void)state;
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     assert_null(IN_NEED(exchange_new()));
     exchange_free(NULL);

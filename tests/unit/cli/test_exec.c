@@ -4,6 +4,7 @@
  */
 #include "cli/courier.h"
 #include "cli/exec.h"
+#include "failing.h"
 #include "need.h"
 
 #include <dirent.h>
@@ -17,37 +18,19 @@
 
 /* --- Calls that fail -------------------------------------------------------------------------- */
 
-static const char *failing_call; /* the next one does; NULL: none */
-static int failing_error;
-
-static bool call_fails(const char *name) {
-    if (!failing_call || strcmp(failing_call, name) != 0)
-        return false;
-    failing_call = NULL;
-    errno = failing_error;
-    return true;
-}
-
-#define MAY_FAIL(type, name, failed, parameters, arguments)                                        \
-    type __real_##name parameters;                                                                 \
-    type __wrap_##name parameters;                                                                 \
-    type __wrap_##name parameters {                                                                \
-        return call_fails(#name) ? (failed) : __real_##name arguments;                             \
-    }
-
-MAY_FAIL(int, pipe2, -1, (int fds[2], int flags), (fds, flags))
-MAY_FAIL(pid_t, fork, -1, (void), ())
-MAY_FAIL(int, memfd_create, -1, (const char *name, unsigned flags), (name, flags))
-MAY_FAIL(ssize_t, write, -1, (int fd, const void *bytes, size_t len), (fd, bytes, len))
-MAY_FAIL(pid_t, waitpid, -1, (pid_t pid, int *status, int flags), (pid, status, flags))
-MAY_FAIL(DIR *, opendir, NULL, (const char *path), (path))
-MAY_FAIL(int, poll, -1, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms))
+MAY_FAIL(int, pipe2, (int fds[2], int flags), (fds, flags), "pipe2", -1)
+MAY_FAIL(pid_t, fork, (void), (), "fork", -1)
+MAY_FAIL(int, memfd_create, (const char *name, unsigned flags), (name, flags), "memfd_create", -1)
+MAY_FAIL(ssize_t, write, (int fd, const void *bytes, size_t len), (fd, bytes, len), "write", -1)
+MAY_FAIL(pid_t, waitpid, (pid_t pid, int *status, int flags), (pid, status, flags), "waitpid", -1)
+MAY_FAIL(DIR *, opendir, (const char *path), (path), "opendir", NULL)
+MAY_FAIL(int, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms), "poll", -1)
 
 /* Only pidfd_open() is called so. */
 long __wrap_syscall(long number, long pid, long flags);
 long __real_syscall(long number, long pid, long flags);
 long __wrap_syscall(long number, long pid, long flags) {
-    return call_fails("pidfd_open") ? -1 : __real_syscall(number, pid, flags);
+    return fails("pidfd_open") ? -1 : __real_syscall(number, pid, flags);
 }
 
 /* --- Attempts --------------------------------------------------------------------------------- */
@@ -76,15 +59,6 @@ static int run_command(void (*attempts)(const struct courier *courier), const ch
     return exec_run(script ? 6 : 4, words);
 }
 
-static int open_files(void) {
-    DIR *folder = opendir("/proc/self/fd");
-    int count = 0;
-    while (readdir(folder))
-        count++;
-    closedir(folder);
-    return count;
-}
-
 static void check_confirmed(const struct courier *courier) {
     attempt(courier);
     assert_string_equal(result.text, "");
@@ -97,20 +71,19 @@ static void fail_every_call(const struct courier *courier) {
         const char *name;
         int error;
     } calls[] = {{"pipe2", EMFILE}, {"fork", EAGAIN}, {"memfd_create", ENFILE}, {"write", ENOSPC}};
-    int files = open_files();
+    int files = count_descriptors();
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         char text[256];
         snprintf(text, sizeof text, "sh: %s", strerror(calls[i].error));
-        failing_call = calls[i].name;
-        failing_error = calls[i].error;
+        fail_call(calls[i].name, 1, calls[i].error);
         attempt(courier);
-        assert_null(failing_call);
+        assert_int_equal(failing.failed, 1);
         assert_string_equal(result.text, text);
         assert_int_equal(result.verdict, COURIER_FAILED);
         assert_int_equal(result.code, -1);
         assert_int_equal(waitpid(-1, NULL, 0), -1); /* there is no child */
         check_confirmed(courier);
-        assert_int_equal(open_files(), files);
+        assert_int_equal(count_descriptors(), files);
     }
 }
 
@@ -130,10 +103,9 @@ static void interrupt_calls(const struct courier *courier) {
                  {"opendir", EMFILE},
                  {"pidfd_open", ENOSYS}};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        failing_call = calls[i].name;
-        failing_error = calls[i].error;
+        fail_call(calls[i].name, 1, calls[i].error);
         check_confirmed(courier);
-        assert_null(failing_call);
+        assert_int_equal(failing.failed, 1);
     }
 }
 
@@ -143,19 +115,19 @@ static void test_calls_that_are_not_needed(void **state) {
 }
 
 static void fail_each_allocation(const struct courier *courier) {
-    failing = 0;
+    failing_allocation = 0;
     do {
-        failing++;
+        failing_allocation++;
         allocations = 0;
         is_counting = true;
         attempt(courier);
         is_counting = false;
-        if (allocations >= failing)
+        if (allocations >= failing_allocation)
             assert_string_equal(result.text, "sh: Cannot allocate memory");
         assert_int_equal(result.verdict,
-                         allocations < failing ? COURIER_CONFIRMED : COURIER_FAILED);
-    } while (allocations >= failing);
-    assert_true(failing > 3);
+                         allocations < failing_allocation ? COURIER_CONFIRMED : COURIER_FAILED);
+    } while (allocations >= failing_allocation);
+    assert_true(failing_allocation > 3);
 }
 
 static void test_without_memory(void **state) {
@@ -163,7 +135,7 @@ static void test_without_memory(void **state) {
     setenv("LC_CTYPE", "C.UTF-8", 1);
     run_command(fail_each_allocation, "--json", "sh",
                 "test \"$LONGLINE_TS $LONGLINE_QUERY $LC_CTYPE\" = '7 q=1 C.UTF-8'");
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     assert_int_equal(IN_NEED(run_command(check_confirmed, "--json", "sh", "true")), EX_OSERR);
 }
@@ -183,8 +155,7 @@ static void check_ending(const struct courier *courier) {
 
 /* What ignores that it must end is killed; a wait that ends early is not the end. */
 static void check_late(const struct courier *courier) {
-    failing_call = "poll";
-    failing_error = EINTR;
+    fail_call("poll", 1, EINTR);
     attempt(courier);
     assert_string_equal(result.text, "not done in time");
     assert_int_equal(result.verdict, COURIER_FAILED);
@@ -200,8 +171,7 @@ static void test_endings(void **state) {
 
 /* Its end is not known, and so not whether it has succeeded. */
 static void check_untold(const struct courier *courier) {
-    failing_call = "waitpid";
-    failing_error = ECHILD;
+    fail_call("waitpid", 1, ECHILD);
     attempt(courier);
     assert_int_equal(result.verdict, COURIER_FAILED);
     assert_string_equal(result.text, "nobody told how it ended");

@@ -262,7 +262,7 @@ static void test_without_memory(void **state) {
     static const struct reply script[] = {{.status = 404, .body = ERROR(404)}};
     volatile int number = 0;
     do {
-        failing = ++number;
+        failing_allocation = ++number;
         allocations = 0;
         exit_code = 0;
         struct feed_options options = behind;
@@ -271,7 +271,7 @@ static void test_without_memory(void **state) {
         replies = script;
         replies_left = 1;
         feed = IN_NEED(feed_new(&options));
-        assert_int_equal(!feed, allocations >= failing);
+        assert_int_equal(!feed, allocations >= failing_allocation);
         if (feed && !setjmp(has_exited)) {
             is_counting = true;
             feed_next(feed, &event);
@@ -279,9 +279,9 @@ static void test_without_memory(void **state) {
             assert_int_equal(event.kind, FEED_REFUSED);
             assert_string_equal(event.error, "no");
         }
-        assert_int_equal(exit_code, !feed || allocations < failing ? EX_OK : EX_OSERR);
+        assert_int_equal(exit_code, !feed || allocations < failing_allocation ? EX_OK : EX_OSERR);
         end(NULL);
-    } while (allocations >= failing);
+    } while (allocations >= failing_allocation);
     assert_true(number > 4);
 }
 

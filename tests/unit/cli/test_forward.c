@@ -111,24 +111,24 @@ static void test_verdicts(void **state) {
 /* --- Without memory --------------------------------------------------------------------------- */
 
 static struct curl_slist *append(struct curl_slist *list, const char *text) {
-    return fails() ? NULL : whole.curl_slist_append(list, text);
+    return allocation_fails() ? NULL : whole.curl_slist_append(list, text);
 }
 
 /* No request goes out with less than there is. */
 static void fail_each_allocation(const struct courier *courier) {
     reply = (struct exchange_reply){.status = 200};
-    failing = 0;
+    failing_allocation = 0;
     do {
-        failing++;
+        failing_allocation++;
         allocations = requests = 0;
         is_counting = true;
         attempt(courier);
         is_counting = false;
-        assert_int_equal(requests, allocations < failing);
+        assert_int_equal(requests, allocations < failing_allocation);
         assert_string_equal(result.text, requests ? "" : "out of memory");
         assert_int_equal(result.verdict, requests ? COURIER_CONFIRMED : COURIER_FAILED);
-    } while (allocations >= failing);
-    assert_true(failing > 6);
+    } while (allocations >= failing_allocation);
+    assert_true(failing_allocation > 6);
     assert_string_equal(headers, SENT);
 }
 
@@ -137,7 +137,7 @@ static void test_without_memory(void **state) {
     curl_library.curl_slist_append = append;
     assert_int_equal(forward(fail_each_allocation, NULL), EX_OK);
     curl_library = whole;
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     assert_int_equal(IN_NEED(forward(NULL, NULL)), EX_OSERR);
 }

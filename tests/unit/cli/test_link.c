@@ -147,11 +147,12 @@ static void test_redirects(void **state) {
 static struct curl_library whole;
 
 static CURLU *make_url(void) {
-    return fails() ? NULL : whole.curl_url();
+    return allocation_fails() ? NULL : whole.curl_url();
 }
 
 static CURLUcode set_part(CURLU *url, CURLUPart part, const char *text, unsigned flags) {
-    return text && fails() ? CURLUE_OUT_OF_MEMORY : whole.curl_url_set(url, part, text, flags);
+    return text && allocation_fails() ? CURLUE_OUT_OF_MEMORY
+                                      : whole.curl_url_set(url, part, text, flags);
 }
 
 #if LIBCURL_VERSION_MAJOR < 8
@@ -161,17 +162,17 @@ static CURLUcode set_part(CURLU *url, CURLUPart part, const char *text, unsigned
 #endif
 
 static CURLUcode get_part(CONST_FROM_8_ON CURLU *url, CURLUPart part, char **text, unsigned flags) {
-    return fails() ? CURLUE_OUT_OF_MEMORY : whole.curl_url_get(url, part, text, flags);
+    return allocation_fails() ? CURLUE_OUT_OF_MEMORY : whole.curl_url_get(url, part, text, flags);
 }
 
 static char *escape(CURL *easy, const char *text, int len) {
-    return fails() ? NULL : whole.curl_easy_escape(easy, text, len);
+    return allocation_fails() ? NULL : whole.curl_easy_escape(easy, text, len);
 }
 
 char *__real_strdup(const char *text);
 char *__wrap_strdup(const char *text);
 char *__wrap_strdup(const char *text) {
-    return fails() ? NULL : __real_strdup(text);
+    return allocation_fails() ? NULL : __real_strdup(text);
 }
 
 static int begin_need(void **state) {
@@ -191,7 +192,7 @@ static int end_need(void **state) {
 }
 
 static bool has_memory(void) {
-    return allocations < failing;
+    return allocations < failing_allocation;
 }
 
 static void read_channel_in_need(void) {
@@ -240,13 +241,13 @@ static void test_without_memory(void **state) {
     static void (*const calls[])(void) = {read_channel_in_need, parse_target_in_need,
                                           write_identity_in_need, escape_in_need};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        failing = 0;
+        failing_allocation = 0;
         do {
-            failing++;
+            failing_allocation++;
             allocations = 0;
             calls[i]();
         } while (!has_memory());
-        assert_true(failing > 2);
+        assert_true(failing_allocation > 2);
     }
 }
 

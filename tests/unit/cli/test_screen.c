@@ -64,19 +64,19 @@ static void test_what_is_no_json(void **state) {
 static void test_without_memory(void **state) {
     (void)state;
     struct buf out;
-    failing = 0;
+    failing_allocation = 0;
     do {
         out = (struct buf){0};
-        failing++;
+        failing_allocation++;
         allocations = 0;
         is_counting = true;
         screen_put_pretty(&out, SLICE("{\"a\":{},\"b\":[]}"), true);
         is_counting = false;
-        assert_int_equal(out.failed, allocations >= failing);
+        assert_int_equal(out.failed, allocations >= failing_allocation);
         assert_int_equal(screen_write(stderr, &out), !out.failed);
         assert_true(!out.failed || errno == ENOMEM);
         buf_deinit(&out);
-    } while (allocations >= failing);
+    } while (allocations >= failing_allocation);
 }
 
 /* A stream that is full says so, when it is written to or when what it holds is. */

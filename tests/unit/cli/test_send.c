@@ -64,7 +64,7 @@ static int set_up(void **state) {
     (void)state;
     reply = fine;
     reply_body = NULL;
-    pushes = read_error = endless = failing = 0;
+    pushes = read_error = endless = failing_allocation = 0;
     *sent = '\0';
     return 0;
 }
@@ -185,7 +185,7 @@ static void test_replies(void **state) {
 static struct curl_library whole;
 
 static struct curl_slist *append(struct curl_slist *list, const char *text) {
-    return fails() ? NULL : whole.curl_slist_append(list, text);
+    return allocation_fails() ? NULL : whole.curl_slist_append(list, text);
 }
 
 /* It is sent as it was meant, or not at all. */
@@ -194,16 +194,16 @@ static void test_without_memory(void **state) {
     whole = curl_library;
     curl_library.curl_slist_append = append;
     do {
-        failing++;
+        failing_allocation++;
         allocations = pushes = 0;
         int code = IN_NEED(SEND("a=b", "-H", "X-A: b"));
-        assert_int_equal(pushes, allocations < failing);
+        assert_int_equal(pushes, allocations < failing_allocation);
         assert_int_equal(code, pushes ? EX_OK : EX_OSERR);
-    } while (allocations >= failing);
+    } while (allocations >= failing_allocation);
     curl_library = whole;
-    assert_true(failing > 6);
+    assert_true(failing_allocation > 6);
     check_sent("{\"a\":\"b\"}", "|Content-Type: application/json|X-A: b|");
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     assert_int_equal(IN_NEED(SEND("-d", "@/dev/null")), EX_NOINPUT);
 }

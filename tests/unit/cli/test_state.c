@@ -225,7 +225,7 @@ static void test_places_that_are_none(void **unused) {
 
 static void test_without_memory(void **unused) {
     (void)unused;
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     assert_int_equal(IN_NEED(open_at("place")), STATE_FAILED);
     assert_string_equal(error, "out of memory");

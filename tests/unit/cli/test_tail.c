@@ -90,14 +90,14 @@ static void test_what_cannot_be_written(void **state) {
     assert_int_equal(TAIL("--json"), EX_IOERR);
     write_error = 0;
     is_terminal = true;
-    failing = 0;
+    failing_allocation = 0;
     int code;
     do {
-        failing++;
+        failing_allocation++;
         allocations = 0;
         TELL(all);
         code = IN_NEED(TAIL("--sleep=1"));
-        assert_int_equal(code, allocations < failing ? EX_OK : EX_IOERR);
+        assert_int_equal(code, allocations < failing_allocation ? EX_OK : EX_IOERR);
     } while (code != EX_OK);
     has_no_feed = true;
     assert_int_equal(TAIL("--sleep=1"), EX_OSERR);

@@ -139,14 +139,15 @@ static void test_without_memory(void **state) {
     static const char item[] =
         "{\"ts\":7,\"method\":\"P\\u0055T\",\"path\":\"/\\u0061\",\"query\":\"\\u0071\","
         "\"from\":\"\\u003a:1\",\"headers\":{\"\\u0061\":\"\\u0031\"},\"coded_base64\":\"AP97\"}";
-    failing = 0;
+    failing_allocation = 0;
     do {
         webhook_deinit(&webhook);
-        failing++;
+        failing_allocation++;
         allocations = 0;
-        assert_int_equal(IN_NEED(webhook_read(&webhook, slice_of(item))), allocations < failing);
-    } while (allocations >= failing);
-    assert_true(failing > 10);
+        assert_int_equal(IN_NEED(webhook_read(&webhook, slice_of(item))),
+                         allocations < failing_allocation);
+    } while (allocations >= failing_allocation);
+    assert_true(failing_allocation > 10);
     assert_text(text_of(&webhook.method), "PUT");
     assert_text(text_of(&webhook.query), "q");
     assert_text(text_of(&webhook.from), "::1");

@@ -5,7 +5,6 @@
 #include "failing.h"
 #include "http/listeners.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
@@ -35,15 +34,6 @@ static struct conn_shared connections;
 static struct listeners listeners;
 static char folder[32], unix_address[64], why[256];
 static int descriptors; /* before the test */
-
-static int count_descriptors(void) {
-    int count = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
 
 static bool file_is_there(void) {
     return access(unix_address + strlen("unix:"), F_OK) == 0;

@@ -107,16 +107,16 @@ static struct update *make_update(void) {
 
 /* Does it with each allocation failing, of which there are `count` at least. */
 static void fail_each(void (*operation)(void), bool is_shared, int count) {
-    failing = 0;
+    failing_allocation = 0;
     do {
-        failing++;
+        failing_allocation++;
         assert_int_equal(is_shared ? set_up_shared(NULL) : set_up(NULL), 0);
         make_inbox_in_need();
         allocations = 0;
         operation();
         assert_int_equal(tear_down(NULL), 0);
-    } while (allocations >= failing);
-    assert_true(failing > count);
+    } while (allocations >= failing_allocation);
+    assert_true(failing_allocation > count);
 }
 
 /* --- Pushes and polls ------------------------------------------------------------------------- */
@@ -393,7 +393,7 @@ static void test_handover(void **state) {
 static void make_another(void) {
     static const struct inbox_events events = {0};
     struct inbox *made = IN_NEED(inbox_new(&loop, &fake.store, &options, &events));
-    assert_int_equal(!made, allocations >= failing);
+    assert_int_equal(!made, allocations >= failing_allocation);
     if (made)
         inbox_free(made);
     run_wakes();

@@ -2,6 +2,7 @@
  * One connection to a Redis that the test plays, and calls of libuv that fail: the connection goes
  * down, says why, answers every call with NULL, and the next try works.
  */
+#include "failing.h"
 #include "need.h"
 #include "redis/conn.h"
 #include "tls_server.h"
@@ -18,37 +19,15 @@ static struct redis_address address;
 
 /* --- Calls that fail -------------------------------------------------------------------------- */
 
-static const char *failing_call; /* the next one does; NULL: none */
-static int failing_error;
-
-static bool call_fails(const char *name) {
-    if (!failing_call || strcmp(failing_call, name) != 0)
-        return false;
-    failing_call = NULL;
-    return true;
-}
-
-#define MAY_FAIL(name, parameters, arguments)                                                      \
-    int __real_##name parameters;                                                                  \
-    int __wrap_##name parameters;                                                                  \
-    int __wrap_##name parameters {                                                                 \
-        return call_fails(#name) ? failing_error : __real_##name arguments;                        \
-    }
-
-MAY_FAIL(uv_read_start, (uv_stream_t * stream, uv_alloc_cb alloc, uv_read_cb done),
-         (stream, alloc, done))
-MAY_FAIL(uv_try_write, (uv_stream_t * stream, const uv_buf_t *bufs, unsigned count),
-         (stream, bufs, count))
-MAY_FAIL(uv_getaddrinfo,
+MAY_FAIL(int, uv_read_start, (uv_stream_t * stream, uv_alloc_cb alloc, uv_read_cb done),
+         (stream, alloc, done), "uv_read_start", failing.error)
+MAY_FAIL(int, uv_try_write, (uv_stream_t * stream, const uv_buf_t *bufs, unsigned count),
+         (stream, bufs, count), "uv_try_write", failing.error)
+MAY_FAIL(int, uv_getaddrinfo,
          (uv_loop_t * on, uv_getaddrinfo_t *request, uv_getaddrinfo_cb done, const char *node,
           const char *service, const struct addrinfo *hints),
-         (on, request, done, node, service, hints))
-
-redisReader *__real_redisReaderCreate(void);
-redisReader *__wrap_redisReaderCreate(void);
-redisReader *__wrap_redisReaderCreate(void) {
-    return call_fails("redisReaderCreate") ? NULL : __real_redisReaderCreate();
-}
+         (on, request, done, node, service, hints), "uv_getaddrinfo", failing.error)
+MAY_FAIL(redisReader *, redisReaderCreate, (void), (), "redisReaderCreate", NULL)
 
 static int family; /* that was connected to */
 
@@ -59,8 +38,7 @@ int __wrap_uv_tcp_connect(uv_connect_t *connect, uv_tcp_t *tcp, const struct soc
 int __wrap_uv_tcp_connect(uv_connect_t *connect, uv_tcp_t *tcp, const struct sockaddr *to,
                           uv_connect_cb done) {
     family = to->sa_family;
-    return call_fails("uv_tcp_connect") ? failing_error
-                                        : __real_uv_tcp_connect(connect, tcp, to, done);
+    return fails("uv_tcp_connect") ? failing.error : __real_uv_tcp_connect(connect, tcp, to, done);
 }
 
 /* A write that fails at once, or, "later", in the next turn. */
@@ -73,9 +51,9 @@ int __wrap_uv_write(uv_write_t *write, uv_stream_t *stream, const uv_buf_t *bufs
                     uv_write_cb done);
 int __wrap_uv_write(uv_write_t *write, uv_stream_t *stream, const uv_buf_t *bufs, unsigned count,
                     uv_write_cb done) {
-    if (call_fails("uv_write"))
-        return failing_error;
-    if (!call_fails("later"))
+    if (fails("uv_write"))
+        return failing.error;
+    if (!fails("later"))
         return __real_uv_write(write, stream, bufs, count, done);
     late = write;
     late->handle = stream;
@@ -281,7 +259,7 @@ static int set_up(void **state) {
     (void)state;
     readies = downs = messages = silences = replies = lost_replies = 0;
     is_silence_held = is_tls = false;
-    failing_call = NULL;
+    fail_nothing();
     options = (struct redis_options){.timeout_ms = 10000};
     call = (struct redis_call){.done = on_reply};
     uv_loop_init(&loop);
@@ -372,12 +350,11 @@ static void test_calls_that_fail_on_the_way(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         downs = 0;
-        failing_call = cases[i].call;
-        failing_error = cases[i].error;
+        fail_call(cases[i].call, 1, cases[i].error);
         open_conn(cases[i].host, &events);
         UNTIL(downs);
         assert_string_equal(reason, cases[i].reason);
-        assert_null(failing_call);
+        assert_int_equal(failing.failed, 1);
         hang_up();
         get_ready();
         check_works();
@@ -396,8 +373,7 @@ static void test_writes_that_must_wait(void **state) {
     } cases[] = {{"uv_write", "broken pipe"}, {"later", "broken pipe"}, {NULL, "out of memory"}};
     open_conn("127.0.0.1", &events);
     get_ready();
-    failing_call = "uv_try_write";
-    failing_error = UV_EAGAIN;
+    fail_call("uv_try_write", 1, UV_EAGAIN);
     check_works();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[100000];
@@ -409,9 +385,8 @@ static void test_writes_that_must_wait(void **state) {
         for (int j = 0; j < 100; j++)
             redis_conn_argument(&conn, (struct slice){text, sizeof text});
         redis_conn_sent(&conn, &call);
-        failing_call = cases[i].call;
-        failing_error = UV_EPIPE;
-        failing = cases[i].call ? 0 : 1;
+        fail_call(cases[i].call, 1, UV_EPIPE);
+        failing_allocation = cases[i].call ? 0 : 1;
         allocations = 0;
         is_counting = true;
         uv_run(&loop, UV_RUN_NOWAIT);
@@ -465,8 +440,7 @@ static void test_names(void **state) {
     redis_conn_close(&conn);
     run_out();
     is_name_server_slow = false;
-    failing_call = "uv_tcp_connect";
-    failing_error = UV_ENETUNREACH;
+    fail_call("uv_tcp_connect", 1, UV_ENETUNREACH);
     open_conn("::1", &events);
     assert_int_equal(family, AF_INET6);
 }
@@ -529,13 +503,12 @@ static void test_silence(void **state) {
     be_silent();
     say("+late\r\n");
     UNTIL(silences == 3);
-    failing_call = "uv_read_start";
-    failing_error = UV_EALREADY;
+    fail_call("uv_read_start", 1, UV_EALREADY);
     redis_conn_release(&conn);
     assert_int_equal(downs, 2);
     hang_up();
     get_ready();
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     be_silent();
     say("+WORLD\r\n");
@@ -596,28 +569,28 @@ static void test_messages(void **state) {
 }
 
 static void check_each_try(const char *host) {
-    failing = 0;
+    failing_allocation = 0;
     do {
         downs = 0;
-        failing++;
+        failing_allocation++;
         allocations = 0;
         is_counting = true;
         open_conn(host, &events);
         is_counting = false;
-        assert_int_equal(downs, allocations >= failing);
+        assert_int_equal(downs, allocations >= failing_allocation);
         if (downs)
             assert_string_equal(reason, "out of memory");
         redis_conn_close(&conn);
         run_out();
         hang_up();
-    } while (allocations >= failing);
+    } while (allocations >= failing_allocation);
 }
 
 static void test_tries_without_memory(void **state) {
     (void)state;
     check_each_try("127.0.0.1");
     downs = 0;
-    failing_call = "redisReaderCreate";
+    fail_call("redisReaderCreate", 1, 0);
     open_conn("127.0.0.1", &events);
     assert_int_equal(downs, 1);
     assert_string_equal(reason, "out of memory");

@@ -22,14 +22,14 @@ static void open_once(const struct redis_options *redis) {
     const struct store *store =
         IN_NEED(store_redis_open(&loop, &options, redis, error, sizeof error));
     bool is_told = strcmp(error, "out of memory") == 0;
-    _exit(store && !*error                              ? OPENED
-          : !store && is_told && allocations >= failing ? REFUSED
-                                                        : WRONG);
+    _exit(store && !*error                                         ? OPENED
+          : !store && is_told && allocations >= failing_allocation ? REFUSED
+                                                                   : WRONG);
 }
 
 static void check_start(const struct redis_options *redis, int refusals) {
     int status = 0, refused = 0;
-    for (failing = 1; failing <= refusals + 1; failing++) {
+    for (failing_allocation = 1; failing_allocation <= refusals + 1; failing_allocation++) {
         pid_t pid = fork();
         if (pid == 0)
             open_once(redis);

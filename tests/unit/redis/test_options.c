@@ -144,18 +144,19 @@ static void test_lengths(void **state) {
 char *__real_strdup(const char *text);
 char *__wrap_strdup(const char *text);
 char *__wrap_strdup(const char *text) {
-    return fails() ? NULL : __real_strdup(text);
+    return allocation_fails() ? NULL : __real_strdup(text);
 }
 
 static void test_without_memory(void **state) {
     (void)state;
-    for (failing = 1; failing <= 3; failing++) {
+    for (failing_allocation = 1; failing_allocation <= 3; failing_allocation++) {
         allocations = 0;
-        assert_int_equal(IN_NEED(load((struct config){.redis_url = "redis://u:p@h"})), failing > 2);
+        assert_int_equal(IN_NEED(load((struct config){.redis_url = "redis://u:p@h"})),
+                         failing_allocation > 2);
         redis_options_deinit(&options);
         allocations = 0;
         assert_int_equal(IN_NEED(load((struct config){.redis_user = "u", .redis_pass = "p"})),
-                         failing > 2);
+                         failing_allocation > 2);
         redis_options_deinit(&options);
     }
 }

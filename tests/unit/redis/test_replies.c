@@ -57,7 +57,7 @@ static void drop(struct store_read *read) {
 static void test_a_page(void **state) {
     (void)state;
     struct store_read read;
-    failing = 0;
+    failing_allocation = 0;
     assert_true(take_page(array_of(page_parts, PARTS, -1, NULL), &read));
     assert_int_equal(read.total, 3);
     assert_int_equal(read.after, 1);
@@ -96,7 +96,7 @@ static void test_pages_that_are_none(void **state) {
         {8, ":-5\r\n"},
     };
     struct store_read read;
-    failing = 0;
+    failing_allocation = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (take_page(array_of(page_parts, PARTS, cases[i].part, cases[i].instead), &read))
             fail_msg("case %zu was taken", i);
@@ -110,17 +110,17 @@ static void test_pages_that_are_none(void **state) {
 static void test_a_page_without_memory(void **state) {
     (void)state;
     struct store_read read;
-    failing = 0;
+    failing_allocation = 0;
     do {
-        failing++;
+        failing_allocation++;
         allocations = 0;
         bool is_taken = take_page(array_of(page_parts, PARTS, -1, NULL), &read);
         assert_int_equal(is_taken, read.count > 0);
         assert_true(!is_taken || read.end == 1 + read.count);
-        assert_true(read.count == 2 || allocations >= failing);
+        assert_true(read.count == 2 || allocations >= failing_allocation);
         drop(&read);
-    } while (allocations >= failing);
-    assert_int_equal(failing, 4);
+    } while (allocations >= failing_allocation);
+    assert_int_equal(failing_allocation, 4);
 }
 
 /* --- Cursors ---------------------------------------------------------------------------------- */
@@ -153,7 +153,7 @@ static void test_cursors(void **state) {
                  {2, ":-9\r\n"},
                  {2, NIL}};
     uint32_t count;
-    failing = 0;
+    failing_allocation = 0;
     assert_int_equal(take_cursors(array_of(parts, 6, -1, NULL), CURSORS_LOAD, &count), STORE_OK);
     assert_int_equal(count, 2);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -165,7 +165,7 @@ static void test_cursors(void **state) {
     assert_int_equal(take_cursors(array_of(parts, 4, -1, NULL), CURSORS_LOAD, &count),
                      STORE_FAILED);
     assert_int_equal(take_cursors(reply_of("+OK\r\n"), CURSORS_LOAD, &count), STORE_FAILED);
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     assert_int_equal(take_cursors(array_of(parts, 6, -1, NULL), CURSORS_LOAD, &count),
                      STORE_FAILED);
@@ -179,7 +179,7 @@ static void test_too_many_cursors(void **state) {
     for (int i = 0; i <= CONSUMERS_MAX; i++)
         buf_puts(&text, TEXT(1, "a") ":1\r\n:1\r\n");
     buf_putc(&text, '\0');
-    failing = 0;
+    failing_allocation = 0;
     assert_int_equal(take_cursors(reply_of(text.data), CURSORS_LOAD, &count), STORE_FAILED);
     assert_int_equal(count, 0);
     buf_deinit(&text);
@@ -197,7 +197,7 @@ static void test_saved_cursors(void **state) {
                  {"*2\r\n" TEXT(4, "full") TEXT(4, "full"), STORE_FAILED},
                  {"+full\r\n", STORE_FAILED}};
     uint32_t count;
-    failing = 0;
+    failing_allocation = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(take_cursors(reply_of(cases[i].reply), CURSORS_SAVE, &count),
                          cases[i].error);

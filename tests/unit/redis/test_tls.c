@@ -167,24 +167,24 @@ static void test_what_is_no_tls(void **state) {
 static void test_without_memory(void **state) {
     (void)state;
     struct tls_context *other;
-    failing = 0;
+    failing_allocation = 0;
     do {
         tls_free(tls);
-        failing++;
+        failing_allocation++;
         allocations = 0;
         tls = IN_NEED(tls_new(context, "localhost"));
         ERR_clear_error();
-        assert_true(tls || allocations >= failing);
-    } while (allocations >= failing);
-    assert_true(failing > 6);
+        assert_true(tls || allocations >= failing_allocation);
+    } while (allocations >= failing_allocation);
+    assert_true(failing_allocation > 6);
     tls_server_begin();
     check_talk(100000);
-    failing = 1;
+    failing_allocation = 1;
     allocations = 0;
     static const char much[100000];
     assert_false(IN_NEED(tls_feed(tls, (struct slice){much, sizeof much})));
     assert_string_equal(tls_error(tls), "TLS: broken");
-    for (failing = 1; failing <= 2; failing++) {
+    for (failing_allocation = 1; failing_allocation <= 2; failing_allocation++) {
         allocations = 0;
         other = IN_NEED(tls_context_new("", error, sizeof error));
         ERR_clear_error();

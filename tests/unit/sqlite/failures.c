@@ -43,13 +43,13 @@ void fail_at(const struct failure *what, int n) {
     left = n;
     has_failed = false;
     allocations = 0;
-    failing = failure.kind == FAIL_MEMORY ? n : 0;
+    failing_allocation = failure.kind == FAIL_MEMORY ? n : 0;
     on_sync = sync_fails;
 }
 
 bool fail_end(void) {
-    has_failed |= failing && allocations >= failing;
-    left = failing = 0;
+    has_failed |= failing_allocation && allocations >= failing_allocation;
+    left = failing_allocation = 0;
     failed_db = NULL;
     on_sync = NULL;
     failing_sync = NULL;
