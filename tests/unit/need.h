@@ -6,9 +6,9 @@
 
 #include "support.h"
 
-static bool is_counting; /* what allocates now is what is tested */
-static int allocations,
-    failing_allocation; /* how many there were, and which one of them fails; 0: none */
+static bool is_counting;       /* what allocates now is what is tested */
+static int allocations;        /* so far */
+static int failing_allocation; /* the one that fails, from 1 on; 0: none */
 
 static bool allocation_fails(void) {
     return is_counting && ++allocations == failing_allocation;
