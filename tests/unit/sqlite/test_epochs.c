@@ -434,13 +434,14 @@ static void test_lowest_counts(void **state) {
 
 /* On the closed file: sound ones, `first` to `last`. */
 static void add_epochs(int first, int last) {
-    char *sql = malloc((size_t)(last - first + 1) * 128), *end = sql + sprintf(sql, "BEGIN;");
+    struct buf sql = {0};
+    buf_puts(&sql, "BEGIN;");
     for (int id = first; id <= last; id++)
-        end += sprintf(end, "INSERT INTO epoch VALUES (%d, %d, 1, %lld);", id, id,
-                       (long long)seal_epoch(id, id, 1));
-    strcpy(end, "COMMIT");
-    run_sql(sql);
-    free(sql);
+        buf_printf(&sql, "INSERT INTO epoch VALUES (%d, %d, 1, %lld);", id, id,
+                   (long long)seal_epoch(id, id, 1));
+    buf_append(&sql, "COMMIT", sizeof "COMMIT");
+    run_sql(sql.data);
+    buf_deinit(&sql);
     is_clean = false;
 }
 
