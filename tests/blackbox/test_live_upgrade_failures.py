@@ -84,7 +84,7 @@ HEAD_OF_STATE = b"longline1" + bytes(7)
 
 @pytest.mark.parametrize(
     "state",
-    [None, b"", HEAD_OF_STATE, bytes(64), HEAD_OF_STATE + (64).to_bytes(8, "little") + bytes(40), HEAD_OF_STATE + (24).to_bytes(8, "little"), HEAD_OF_STATE + (24).to_bytes(8, "little") + b"\xff" * 40],
+    [None, b"", HEAD_OF_STATE, bytes(64), HEAD_OF_STATE + (2**64 - 64).to_bytes(8, "little") + bytes(40), HEAD_OF_STATE + (24).to_bytes(8, "little"), HEAD_OF_STATE + (24).to_bytes(8, "little") + b"\xff" * 40],
     ids=["no_file", "empty", "short", "no_magic", "index", "no_sockets", "sockets"],
 )
 def test_nonsense_that_is_handed_over_is_no_start(tmp_path, state):

@@ -100,11 +100,24 @@ static void test_extensions(void **state) {
     assert_in_range(fed, MAX - PIECE, MAX + PIECE);
 }
 
+/* A newer llhttp is played, which has found one that this one may not know. */
+static void test_a_method_of_a_newer_parser(void **state) {
+    (void)state;
+    struct request request;
+    request_init(&request, BODY_MAX);
+    const llhttp_settings_t *settings = request.parser.settings;
+    request.parser.method = HTTP_FLUSH;
+    assert_int_equal(settings->on_method_complete(&request.parser), HPE_OK);
+    request.parser.method = HTTP_FLUSH + 1;
+    assert_int_not_equal(settings->on_method_complete(&request.parser), HPE_OK);
+    assert_int_equal(request.error, ERROR_MALFORMED_REQUEST);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blank_lines),      cmocka_unit_test(test_codings),
         cmocka_unit_test(test_blanks_in_a_head), cmocka_unit_test(test_trailers),
-        cmocka_unit_test(test_extensions),
+        cmocka_unit_test(test_extensions),       cmocka_unit_test(test_a_method_of_a_newer_parser),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,8 @@ MAY_FAIL(int, getsockname, (int fd, struct sockaddr *address, socklen_t *len), (
          "getsockname", -1)
 MAY_FAIL(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags),
          (fd, peer, len, flags), "accept", -1)
+MAY_FAIL(int, conn_accept, (struct conn_shared * shared, int listener, bool is_unix),
+         (shared, listener, is_unix), "many", failing.calls < 1000 ? 0 : UV_EAGAIN)
 MAY_FAIL(char *, strdup, (const char *text), (text), "strdup", NULL)
 MAY_FAIL(char *, strndup, (const char *text, size_t len), (text, len), "strndup", NULL)
 MAY_FAIL(int, uv_poll_init, (uv_loop_t * loop, uv_poll_t *poll, int fd), (loop, poll, fd),
@@ -320,6 +322,30 @@ static void test_a_pause(void **state) {
     assert_false(looks());
 }
 
+/* One line in the log says it, for a while. */
+static void test_complaints(void **state) {
+    (void)state;
+    assert_true(add("127.0.0.1:0"));
+    tell(UV_EBADF, 0);
+    assert_true(listeners.failure_told_ms > 0);
+    uint64_t told_ms = --listeners.failure_told_ms;
+    tell(UV_EBADF, 0);
+    assert_int_equal(listeners.failure_told_ms, told_ms);
+    listeners.failure_told_ms = told_ms -= LISTENERS_COMPLAIN_MS;
+    tell(UV_EBADF, 0);
+    assert_true(listeners.failure_told_ms > told_ms);
+}
+
+/* However many wait there, others have their turn. */
+static void test_many_at_once(void **state) {
+    (void)state;
+    assert_true(add("127.0.0.1:0"));
+    fail_call("many", 0, 0);
+    tell(0, UV_READABLE);
+    assert_int_equal(failing.calls, 64);
+    assert_true(looks());
+}
+
 #define LISTENERS_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -333,6 +359,8 @@ int main(void) {
         LISTENERS_TEST(test_restoring),
         LISTENERS_TEST(test_no_room),
         LISTENERS_TEST(test_a_pause),
+        LISTENERS_TEST(test_complaints),
+        LISTENERS_TEST(test_many_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

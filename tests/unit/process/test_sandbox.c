@@ -13,6 +13,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,6 +40,8 @@ static struct kernel kernel;
 static struct {
     size_t ruleset_bytes;
     int rules, filter_len;
+    unsigned long filter_flags;
+    unsigned memory_flags;
 } asked;
 
 static int fails_with(int error) {
@@ -55,6 +58,7 @@ static long create_ruleset(const void *ruleset, size_t size) {
 
 static long seccomp(unsigned long flags, const struct sock_fprog *program) {
     asked.filter_len = program->len;
+    asked.filter_flags = flags;
     if (kernel.is_before_5_16 && flags & SECCOMP_FILTER_FLAG_SPEC_ALLOW)
         return fails_with(EINVAL);
     return kernel.no_seccomp ? fails_with(kernel.no_seccomp) : kernel.has_other_filter ? 4711 : 0;
@@ -80,6 +84,7 @@ long __wrap_syscall(long number, ...) {
 int __real_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags) {
+    asked.memory_flags = flags;
     if (kernel.has_no_memory_files)
         return fails_with(ENFILE);
     if (kernel.is_before_6_3 && flags & NOEXEC_SEAL)
@@ -202,6 +207,28 @@ static void test_memory_files(void **state) {
     assert_true(fd >= 0);
     close(fd);
     kernel = (struct kernel){0};
+    close(sandbox_memory_file("test"));
+    assert_int_equal(asked.memory_flags, MFD_CLOEXEC | NOEXEC_SEAL);
+}
+
+/* No thread is left out, and none of it can be undone. */
+static void test_the_process(void **state) {
+    (void)state;
+    enum { DUMPS = 1, GAINS = 2, LEAVES_THREADS_OUT = 4 };
+    int status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        kernel = (struct kernel){.landlock = 6};
+        sandbox_forbid_core_dumps();
+        sandbox_begin(false, false);
+        sandbox_restrict_calls();
+        bool is_for_all = asked.filter_flags & SECCOMP_FILTER_FLAG_TSYNC;
+        _exit((prctl(PR_GET_DUMPABLE) ? DUMPS : 0) |
+              (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) ? 0 : GAINS) |
+              (is_for_all ? 0 : LEAVES_THREADS_OUT));
+    }
+    waitpid(child, &status, 0);
+    assert_int_equal(status, 0);
 }
 
 /* What the program before had given up stays given up. */
@@ -250,9 +277,8 @@ static void test_places(void **state) {
 int main(void) {
     log_init(LOG_LEVEL_INFO, false);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels),
-        cmocka_unit_test(test_memory_files),
-        cmocka_unit_test(test_a_successor),
+        cmocka_unit_test(test_kernels),     cmocka_unit_test(test_memory_files),
+        cmocka_unit_test(test_the_process), cmocka_unit_test(test_a_successor),
         cmocka_unit_test(test_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
