@@ -445,6 +445,18 @@ static void test_names(void **state) {
     assert_int_equal(family, AF_INET6);
 }
 
+/* The pauses between tries grow, and not for ever. */
+static void test_pauses(void **state) {
+    (void)state;
+    open_conn("127.0.0.1", &events);
+    for (uint64_t pause_ms = REDIS_BACKOFF_MIN_MS; pause_ms < 64 * REDIS_BACKOFF_MAX_MS;
+         pause_ms *= 2) {
+        uint64_t most_ms = pause_ms < REDIS_BACKOFF_MAX_MS ? pause_ms : REDIS_BACKOFF_MAX_MS;
+        redis_conn_fail(&conn, "away");
+        assert_in_range(conn.retry_ms - uv_now(&loop), most_ms / 2, most_ms + most_ms / 2);
+    }
+}
+
 static void test_what_is_no_redis(void **state) {
     (void)state;
     open_conn("127.0.0.1", &events);
@@ -638,6 +650,7 @@ int main(void) {
         CONN_TEST(test_writes_that_must_wait),
         CONN_TEST(test_much_that_is_unsent),
         CONN_TEST(test_names),
+        CONN_TEST(test_pauses),
         CONN_TEST(test_what_is_no_redis),
         CONN_TEST(test_silence),
         CONN_TEST(test_it_is_given_up_after_a_silence),

@@ -5,21 +5,10 @@
 #include "base/log.h"
 #include "need.h"
 #include "redis/parts.h"
-
-#include <hiredis/hiredis.h>
+#include "reply.h"
 
 static struct redis_store store;
 static uv_loop_t loop;
-
-static redisReply *reply_of(const char *text) {
-    void *reply = NULL;
-    redisReader *reader = redisReaderCreate();
-    assert_int_equal(redisReaderFeed(reader, text, strlen(text)), REDIS_OK);
-    assert_int_equal(redisReaderGetReply(reader, &reply), REDIS_OK);
-    assert_non_null(reply);
-    redisReaderFree(reader);
-    return reply;
-}
 
 /* An array of `parts`, each as it is on the wire; number `odd` is `instead`. */
 static redisReply *array_of(const char *const *parts, int count, int odd, const char *instead) {

@@ -258,7 +258,7 @@ static void test_since(void **state) {
         }
 }
 
-/* What is too old is gone, also for who asks for it. */
+/* What is too old is gone, also for who asks for it, and while its list lives on. */
 static void test_since_longer_than_is_kept(void **state) {
     (void)state;
     int64_t now = redis_now_ms(), old = now - store_options.ttl_ms - 60000;
@@ -266,6 +266,9 @@ static void test_since_longer_than_is_kept(void **state) {
     check_position("aged", position_since(0), 3);
     check_position("aged", position_since(old + 1), 3);
     check_position("aged", position_since(now - 1), 4);
+    const struct store_read *read = read_from("aged", 0, 0, false);
+    assert_int_equal(read->gone, 3);
+    assert_int_equal(read->count, 2);
     fill("unknown times", (int64_t[]){0, 0, 0}, 3);
     check_position("unknown times", position_since(now + 60000), 0);
     fill("mixed", (int64_t[]){now - 9, 0, now - 7, 0}, 4);
