@@ -42,8 +42,6 @@ def is_refused(ended, code):
 class Command(Program):
     """A command that goes on until it is stopped."""
 
-    patience_s = PATIENCE_S
-
     def __init__(self, directory: Path, *arguments, **environment):
         super().__init__(directory, [BINARY, *arguments], environment=environment)
 

@@ -16,10 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = REPOSITORY / os.environ.get("LONGLINE", "build-asan/longline")
 SLOW = os.environ.get("LONGLINE_SLOW", "0" if "LONGLINE" in os.environ else "1") == "1"
 
-# How long a test waits for a condition before it gives up.
-PATIENCE_S = 40 if SLOW else 15
-# A stop takes at most 5 seconds. After that LeakSanitizer scans the heap.
-STOP_S = 15 if SLOW else 5
+# How long a test waits for a condition before it gives up. It is less than the minute after which a poll, a request and an idle
+# connection end by themselves.
+PATIENCE_S = 50
 
 # With core dumps off, only root may trace it and see its descriptors.
 OF_ORDINARY_USERS = {"CORE_DUMPS": "on"} if os.geteuid() else {}
@@ -157,7 +156,7 @@ class Server:
     def upgrade(self):
         self.begin_upgrade()()
 
-    def wait_for_exit(self, timeout_s=STOP_S):
+    def wait_for_exit(self, timeout_s=PATIENCE_S):
         """Waits for the process to end and returns its exit code."""
         try:
             code = self.process.wait(timeout_s)

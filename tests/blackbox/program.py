@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from longline_server import REPOSITORY, wait_until
+from longline_server import PATIENCE_S, REPOSITORY, wait_until
 
 EXAMPLES = REPOSITORY / "examples"
 PYTHON = "/usr/bin/python3"
@@ -16,7 +16,7 @@ PYTHON = "/usr/bin/python3"
 class Program:
     """Its stdin is a pipe; its stdout and stderr are files in `directory`."""
 
-    patience_s = 10
+    patience_s = PATIENCE_S
 
     def __init__(self, directory: Path, command, cwd=REPOSITORY, environment=None):
         directory.mkdir()

@@ -1,6 +1,7 @@
 """Real Redis servers of a test's own: one alone, three under Sentinels, six as a cluster. Each in its own directory, ended by its id.
 
-Every class has settings(**more): what longline needs to be told to keep its updates there.
+Every class has settings(**more): what longline needs to be told to keep its updates there. It waits for Redis as long as a busy machine
+may need; a test that waits for it to give up says how long.
 """
 
 import contextlib
@@ -13,9 +14,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 
 HOST = "127.0.0.1"
+PATIENT = {"REDIS_TIMEOUT": 5000}
 
 # What stands in front of -server, -sentinel, -cli and -check-aof: redis or valkey.
 KIND = os.environ.get("LONGLINE_TEST_REDIS", "redis")
@@ -59,7 +61,7 @@ class RedisError(Exception):
 class RedisClient:
     """One connection that speaks RESP 2: just enough for a test."""
 
-    def __init__(self, address, timeout=30):
+    def __init__(self, address, timeout=PATIENCE_S):
         self.sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.sock.settimeout(timeout)
         try:
@@ -185,7 +187,7 @@ class RedisServer:
         """Ends it as an operator would: it saves what it is told to save."""
         self._hang_up()
         self.process.terminate()
-        self.process.wait(15)
+        self.process.wait(PATIENCE_S)
         self.process = None
 
     def restart(self):
@@ -218,9 +220,9 @@ class RedisServer:
         return HOST, self.port
 
     def settings(self, **more):
-        return {"DATA_PROVIDER": "redis", "REDIS_HOST": HOST, "REDIS_PORT": self.port, **more}
+        return {"DATA_PROVIDER": "redis", "REDIS_HOST": HOST, "REDIS_PORT": self.port, **PATIENT, **more}
 
-    def connect(self, timeout=30):
+    def connect(self, timeout=PATIENCE_S):
         """A connection of the caller's own, which closes it."""
         client = RedisClient(self.socket_path, timeout)
         if self.password:
@@ -340,7 +342,7 @@ class SentinelSetup(RedisServers):
     def settings(self, **more):
         sentinels = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
         password = {"REDIS_SENTINEL_PASS": self.sentinel_password} if self.sentinel_password else {}
-        return {"DATA_PROVIDER": "redis", "REDIS_SENTINEL": sentinels, "REDIS_MASTER": self.name, **password, **more}
+        return {"DATA_PROVIDER": "redis", "REDIS_SENTINEL": sentinels, "REDIS_MASTER": self.name, **PATIENT, **password, **more}
 
     def port_of_master(self, sentinel=None):
         sentinel = sentinel or next(s for s in self.sentinels if s.process)

@@ -145,7 +145,7 @@ def test_no_canary_leaves_its_cage(cage):
         connection.close()
     assert set(cage.errors) >= {400, 403, 404, 405, 408, 413, 414, 417, 429, 431, 501}
     waiting = cage.server.client()
-    waiting.send(request_bytes("GET", f"/{cage.read}?ts=now&sleep=30"))
+    waiting.send(request_bytes("GET", f"/{cage.read}?ts=now&sleep=60"))
     wait_until(lambda: b"longline_polls_parked 4\n" in cage.ask("GET", "/-/metrics").body, "a poll that waits, and the streams of the names that read")
 
     places = {f"a reply of {status}": b"".join(replies) for status, replies in cage.errors.items()}

@@ -14,10 +14,11 @@ from between import Between, everything
 from longline_server import BINARY
 from redis_server import HOST, free_port
 from reverse_proxy import KINDS, Proxy
-from test_cli_doctor import BAD, TOPICS, UNREACHABLE, WELL, bad, doctor
+from test_cli_doctor import BAD, TOPICS, UNREACHABLE, WELL, bad, doctor, seconds_in
 from test_clock import clock
 
 POLLS_SEE_IT = "a poll sees it at once, and needs no change"
+CUT = r"cut after (\d+\.\d) s"
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_proxy_that_does_not_know_streams(server, answer, text):
     with Between(server, lambda received: answer if "feed=" in received.target else "pass") as proxy:
         code, findings = doctor(proxy.url + "/x")
     assert (code, bad(findings)) == (BAD, ["stream", "idle stream"])
-    assert findings["stream"]["text"].startswith(text) and findings["idle stream"]["text"].startswith("cut after 0.0 s")
+    assert findings["stream"]["text"].startswith(text) and re.match(CUT, findings["idle stream"]["text"])
 
 
 # --- real proxies ---
@@ -193,11 +194,11 @@ CUTS = {
 def test_real_ones_that_cut_what_is_silent(server, misconfigured):
     with contextlib.ExitStack() as stack:
         proxies = [stack.enter_context(misconfigured(kind, server, settings)) for kind, settings in CUTS.items()]
-        found = doctors([proxy.url + "/x" for proxy in proxies], "--sleep=6")
+        found = doctors([proxy.url + "/x" for proxy in proxies], "--sleep=14")
     for kind, (code, findings) in zip(CUTS, found):
         assert (code, list(findings), bad(findings)) == (BAD, TOPICS, ["idle poll", "idle stream"]), kind
-        assert re.match(r"cut after [12]\.\d s: status 50[24]", findings["idle poll"]["text"]), "Caddy asks twice"
-        assert re.match(r"cut after 1\.\d s; it has a heartbeat every 15 s: ", findings["idle stream"]["text"]), kind
+        assert seconds_in(findings["idle poll"], CUT + ": status 50[24]") >= 1, kind
+        assert seconds_in(findings["idle stream"], CUT + "; it has a heartbeat every 15 s: ") >= 1, kind
         for topic in ("idle poll", "idle stream"):
             assert all(word in findings[topic]["advice"] for word in ("proxy_read_timeout 75s", "timeout server 75s", "read_timeout"))
 
@@ -244,8 +245,8 @@ def test_nginx_that_cuts_after_30_seconds(server, misconfigured):
     began_s = time.monotonic()
     with misconfigured("nginx", server, "proxy_read_timeout 30s;") as proxy:
         code, findings = doctor(proxy.url + "/x", "--sleep=60", patience_s=100)
-    assert (code, bad(findings)) == (BAD, ["idle poll"]) and 60 < time.monotonic() - began_s < 70
-    assert re.match(r"cut after 30\.\d s, which is enough for polls of 25 s: status 504", findings["idle poll"]["text"])
+    assert (code, bad(findings)) == (BAD, ["idle poll"]) and time.monotonic() - began_s > 60
+    assert seconds_in(findings["idle poll"], CUT + ", which is enough for polls of 25 s: status 504") >= 30
     assert re.fullmatch(r"not cut for 60\.0 s, with [34] heartbeats", findings["idle stream"]["text"])
 
 
@@ -254,7 +255,7 @@ def test_haproxy_that_cuts_after_10_seconds(server, misconfigured):
     with misconfigured("haproxy", server, "timeout server 10s") as proxy:
         code, findings = doctor(proxy.url + "/x", "--sleep=30", patience_s=60)
     assert (code, bad(findings)) == (BAD, ["idle poll", "idle stream"])
-    assert re.match(r"cut after 10\.\d s", findings["idle poll"]["text"]) and re.match(r"cut after 10\.\d s; ", findings["idle stream"]["text"])
+    assert seconds_in(findings["idle poll"], CUT) >= 10 and seconds_in(findings["idle stream"], CUT + "; ") >= 10
 
 
 # --- a terminal ---
@@ -271,6 +272,6 @@ def test_progress_is_for_terminals(server):
     except OSError:
         pass  # it has ended
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == WELL
-    assert b"\rwaiting for an idle poll and an idle stream: 1 s" in shown and b"sending 0.5 MiB" in shown
+    assert re.search(rb"\rwaiting for an idle poll and an idle stream: \d+ s", shown) and b"sending 0.5 MiB" in shown
     left = [line.rsplit("\r", 1)[-1] for line in shown.decode().split("\r\n")]
     assert [line[5:17].strip() for line in left if line] == TOPICS, "the line that waits is wiped out"

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from http_client import request_bytes
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from swarm import Swarm
 from test_clock import clock  # noqa: F401
 from test_redis import healthy
@@ -202,7 +202,7 @@ def test_copies_that_come_together(server, channel, query, kept):
         wires = [swarm.open(lambda wire, reply: replies.append(reply)) for _ in range(40)]
         for wire in wires:
             wire.send(request_bytes("POST", channel + query, b"{}", {GITHUB: "a"}))
-        swarm.run(lambda: len(replies) == 40, 30, "the replies")
+        swarm.run(lambda: len(replies) == 40, PATIENCE_S, "the replies")
     assert {reply.status for reply in replies} == {200}
     assert same_as(server, channel) == [0] + [1] * (kept - 1)
     assert sum("x-duplicate" in reply.headers for reply in replies) == 40 - kept
@@ -332,7 +332,7 @@ def test_pushes_with_and_without_ids_go_together(redis, start):
             headers = {GITHUB: str(n % 5)} if n % 3 else {}
             target = channels[n % 8] + ("?.once" if n % 2 else "")
             swarm.open(lambda wire, reply: got.append(reply)).send(request_bytes("POST", target, b"{}", headers))
-        swarm.run(lambda: len(got) == 120, 30, "the replies")
+        swarm.run(lambda: len(got) == 120, PATIENCE_S, "the replies")
     assert {reply.status for reply in got} == {200}
     for channel in channels:
         updates = server.get(channel + "?ts=0&view=full").updates

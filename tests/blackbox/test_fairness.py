@@ -15,6 +15,7 @@ import pytest
 from http_client import request_bytes
 from longline_server import PATIENCE_S, SLOW, wait_until
 from swarm import Swarm
+from test_streams import clock, shim  # noqa: F401
 
 MIB = 1 << 20
 IN_A_ROW = 32  # CONN_REQUESTS_IN_A_ROW
@@ -177,18 +178,17 @@ def park(server, swarm, count, sleep_s, on_reply):
 
 
 @pytest.mark.providers("sqlite", "memory")
-def test_others_are_served_while_polls_end_together(serve):
+def test_others_are_served_while_polls_end_together(serve, clock):
     raise_descriptors()
-    count, sleep_s = 3000, 20 if SLOW else 4
-    server = serve(LOG_LEVEL="info", IDLE_TIMEOUT=600)
+    count, sleep_s = 3000, 60
+    server = serve(LOG_LEVEL="info", IDLE_TIMEOUT=600, **clock.settings)
     ended = []
     with Swarm(server.address) as swarm, server.client() as other:
         park(server, swarm, count, sleep_s, lambda _wire, reply: ended.append(reply))
         parked = int(samples(other.get("/-/metrics"))["longline_polls_parked"])
         assert parked == count, "the machine is too slow for this test"
         with stopped(server):
-            over = time.monotonic() + sleep_s + 0.1
-            wait_until(lambda: time.monotonic() > over, "the end of all", sleep_s + 10)
+            clock.set_forward(sleep_s + 1)
             other.send_request("GET", "/-/metrics")
         left = int(samples(other.read_reply())["longline_polls_parked"])
         assert left >= count - 2 * SLICE, f"{count - left} were answered first"
@@ -197,22 +197,27 @@ def test_others_are_served_while_polls_end_together(serve):
 
 
 @pytest.mark.providers("sqlite")
-def test_polls_that_begin_together_do_not_end_together(serve):
+def test_polls_that_begin_together_do_not_end_together(serve, clock):
     """The first that would end in a moment do; the others end earlier, by up to an eighth."""
     raise_descriptors()
-    count, sleep_s = 2500, 16 if SLOW else 8
-    server = serve(LOG_LEVEL="info", IDLE_TIMEOUT=600)
-    ended = []
+    count, sleep_s = 2500, 60
+    server = serve(LOG_LEVEL="info", IDLE_TIMEOUT=600, **clock.settings)
+    ended = {}
     with Swarm(server.address) as swarm:
-        wires, began = park(server, swarm, count, sleep_s, lambda wire, _: ended.append((wire, time.monotonic())))
-        swarm.run(lambda: len(ended) == count, PATIENCE_S + sleep_s, "the polls to end")
-        assert min(at for _, at in ended) - began >= sleep_s * 7 / 8
-        place = {wire: n for n, (wire, _) in enumerate(ended)}
-        earlier = sum(place[wire] < place[wires[0]] for wire in wires)
+        wires, began = park(server, swarm, count, sleep_s, lambda wire, _: ended.update({wire: clock.ahead_s}))
+
+        def have_come():
+            return len(ended) + server.metric("longline_polls_parked") == count
+
+        clock.forward(server, 7 * sleep_s // 8 - int(time.monotonic() - began) - 1)
+        assert not ended, "earlier than by an eighth"
+        while len(ended) < count:
+            clock.forward(server, 1)
+            swarm.run(have_come, PATIENCE_S, "those that end now")
+        earlier = sum(ended[wire] < ended[wires[0]] for wire in wires)
         # Nearly all where they are asked in one moment, fewer where that takes a while; none if each had its own time.
         assert earlier >= count / 10, f"{earlier} ended before the first"
-        at = dict(ended)
-        assert at[wires[0]] - began >= sleep_s
+        assert ended[wires[0]] + time.monotonic() - began >= sleep_s
 
 
 @pytest.mark.providers("sqlite")

@@ -18,7 +18,7 @@ def section(path, heading):
 
 def shell(command, **variables):
     env = {"PATH": "/usr/bin:/bin", **variables}
-    return subprocess.check_output(["bash", "-c", command], env=env, text=True, timeout=20)
+    return subprocess.check_output(["bash", "-c", command], env=env, text=True, timeout=60)
 
 
 def test_what_security_says_to_do_when_an_address_has_leaked(server):

@@ -219,7 +219,7 @@ def test_without_a_way_back_it_refuses(tmp_path):
             with Client(f"{tmp_path}/socket") as client:
                 assert client.post("/without-proc", "{}").total == 1
             process.terminate()
-            assert process.wait(15) == 0 or b"LeakSanitizer does not work" in log.read_bytes()
+            assert process.wait(PATIENCE_S) == 0 or b"LeakSanitizer does not work" in log.read_bytes()
         finally:
             process.kill()
 
@@ -235,7 +235,7 @@ def test_a_store_that_does_not_get_on_refuses(start, tmp_path):
         sender.send_request("POST", channel, '{"n":1}')
         wait_until(lambda: server.metric("longline_buffer_bytes") > 0, "the push")
         server.send_signal(signal.SIGUSR2)
-        wait_until(lambda: "the store does not get on" in server.log(), "the refusal", 30)
+        wait_until(lambda: "the store does not get on" in server.log(), "the refusal")
         assert server.get("/-/health").status == 200
         stuck.unlink()
         assert sender.read_reply().body == b"OK" and waiting.read_reply().updates == [{"n": 1}]
@@ -296,7 +296,7 @@ def test_requests_that_do_not_end_keep_the_old_program(start, redis):
         sender.send_request("POST", channel, '{"n":1}')
         wait_until(lambda: server.metric("longline_buffer_bytes") > 0, "the push")
         server.send_signal(signal.SIGUSR2)
-        wait_until(lambda: "requests are under way that do not end" in server.log(), "the end", 30)
+        wait_until(lambda: "requests are under way that do not end" in server.log(), "the end")
         assert other.get("/-/health").status in (200, 503)
         redis.thaw()
         assert sender.read_reply().body == b"OK" and waiting.read_reply().updates == [{"n": 1}]

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from http_client import Closed, request_bytes
-from longline_server import REPOSITORY, wait_until
+from longline_server import PATIENCE_S, REPOSITORY, wait_until
 from redis_server import HOST, free_port
 from reverse_proxy import KINDS, NAME, Proxies, ProxyClient
 from streams import Stream
@@ -105,7 +105,7 @@ def test_a_push_wakes_a_poll_over_http_2(server, proxy):
     )
     server.wait_for_parked(1)
     server.push(channel, '{"n":1}')
-    assert poll.communicate(timeout=10)[0] == b'{"ok":true,"ts":1,"updates":[{"n":1}]} 2'
+    assert poll.communicate(timeout=PATIENCE_S)[0] == b'{"ok":true,"ts":1,"updates":[{"n":1}]} 2'
 
 
 @pytest.mark.parametrize("hang_up", [ProxyClient.close, ProxyClient.abort])
@@ -114,7 +114,7 @@ def test_a_client_that_hangs_up_ends_its_poll(server, proxy, hang_up):
     client.send_request("GET", server.channel() + "?sleep=60")
     server.wait_for_parked(1)
     hang_up(client)
-    server.wait_for_parked(0, timeout_s=3)
+    server.wait_for_parked(0)
 
 
 @pytest.mark.parametrize("feed", ["sse", "lines"])
@@ -129,7 +129,7 @@ def test_a_stream_is_not_held_back(server, proxy, feed, hang_up):
             found = stream.update()
             assert (found.ts if feed == "sse" else found["ts"]) == n
         hang_up(stream.client)
-        server.wait_for_metric("longline_streams", 0, timeout_s=3)
+        server.wait_for_metric("longline_streams", 0)
 
 
 def test_a_stream_over_http_2(server, proxy):
@@ -145,7 +145,7 @@ def test_a_stream_over_http_2(server, proxy):
                 assert event == [b"id: %d\n" % n, b'data: {"n":%d}\n' % n, b"\n"]
         finally:
             stream.terminate()
-    server.wait_for_metric("longline_streams", 0, timeout_s=3)
+    server.wait_for_metric("longline_streams", 0)
 
 
 @pytest.mark.parametrize("sleep_s", [3, pytest.param(60, marks=pytest.mark.torture)])
@@ -337,7 +337,7 @@ def test_the_rate_limit_counts_the_client_two_proxies_deep(limited, proxies, aut
 # --- logs ---
 
 
-def go_wrong(proxy, target, patience_s=30):
+def go_wrong(proxy, target, patience_s=PATIENCE_S):
     """Requests with the secret in them that no proxy likes, and clients that leave before their end."""
     referer = {"Referer": f"https://{NAME}{target}", "X-Original-URI": target}
     requests = [

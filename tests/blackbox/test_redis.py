@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from http_client import request_bytes
 from load import refusal
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from redis_server import HOST, NOT_REPLICATED, UNREACHABLE
 from swarm import Swarm, push_all
 
@@ -261,10 +262,10 @@ def test_everything_lives_as_long_as_data_ttl_and_the_counter_a_year(redis, star
     epoch, meta, total, updates = all_names(channel)
     for _ in range(2):
         server.push(channel)
-        assert 995 <= redis.command("TTL", updates) <= 1010  # a hundredth more, so that it need not be set each time
+        assert 940 <= redis.command("TTL", updates) <= 1010  # a hundredth more, so that it need not be set each time
         assert redis.command("PEXPIRETIME", meta) == redis.command("PEXPIRETIME", updates)
         for key in (epoch, total):
-            assert 365 * DAY_S - 5 <= redis.command("TTL", key) <= 365 * DAY_S
+            assert 365 * DAY_S - 60 <= redis.command("TTL", key) <= 365 * DAY_S
         for key in (epoch, meta, total, updates):
             redis.command("EXPIRE", key, 10)  # the next push counts from then
 
@@ -275,7 +276,7 @@ def test_the_counter_lives_no_shorter_than_the_updates(redis, start):
     server.push(channel)
     meta, total, updates = (redis.command("PEXPIRETIME", key) for key in names(channel))
     assert meta == updates <= total
-    assert 400 * DAY_S - 5 <= redis.command("TTL", names(channel)[1]) <= 405 * DAY_S
+    assert 400 * DAY_S - 60 <= redis.command("TTL", names(channel)[1]) <= 405 * DAY_S
 
 
 def test_ids_go_on_when_all_updates_are_gone(redis, start):
@@ -286,8 +287,17 @@ def test_ids_go_on_when_all_updates_are_gone(redis, start):
     wait_until(lambda: redis.keys() == [all_names(channel)[0], names(channel)[1]], "the updates to expire")
     assert server.get(channel).json() == {"ok": True, "ts": 5, "updates": [], "missed": 5}
     assert server.get(channel + "?ts=5&view=full").json() == {"ok": True, "ts": 5, "updates": []}
-    assert server.push(channel, '{"n":6}') == 6
-    assert server.get(channel + "?ts=4").json() == {"ok": True, "ts": 6, "updates": [{"n": 6}], "missed": 1}
+    last = 5
+
+    def is_kept():
+        nonlocal last
+        last += 1
+        assert server.push(channel, '{"n":%d}' % last) == last
+        page = server.get(f"{channel}?ts={last - 2}").json()
+        assert page == {"ok": True, "ts": last, "updates": [{"n": last}], "missed": 1} or page["updates"] == []
+        return page["updates"]
+
+    wait_until(is_kept, "a poll within a second of its push")
 
 
 def test_at_most_channel_storage_maxsize_are_kept(redis, start):
@@ -394,7 +404,7 @@ def test_200_channels_on_two_servers_do_not_disturb_each_other(redis, start):
         assert second.metric("longline_store_watches") == 200
         for n, channel in enumerate(channels[:100]):
             first.push(channel, '{"n":%d}' % n)
-        swarm.run(lambda: len(got) == 100, 30, "waking")
+        swarm.run(lambda: len(got) == 100, PATIENCE_S, "waking")
         assert second.metric("longline_polls_parked") == 100
     assert got == {channel: [{"n": n}] for n, channel in enumerate(channels[:100])}
 
@@ -403,7 +413,7 @@ def test_a_channel_without_polls_is_not_listened_to_for_long(redis, start):
     server = start(**redis.settings())
     channel = check_serves(server)
     assert redis.command("PUBSUB", "NUMSUB", P + "news:" + channel[1:])[1] == 1, "the next poll comes soon"
-    server.wait_for_metric("longline_store_watches", 0, timeout_s=30)
+    server.wait_for_metric("longline_store_watches", 0)
     assert redis.command("PUBSUB", "CHANNELS") == []
     with server.client() as client:
         client.send_request("GET", channel + "?ts=1&sleep=60")
@@ -453,11 +463,13 @@ def test_a_push_is_one_command(redis, start):
             for channel in channels[1:]:
                 assert server.push(channel) == i
 
+    began = time.monotonic()
     seen = commands_of(redis, push)
     assert seen.pop("EVALSHA") == 450
-    assert seen.keys() <= HOUSEKEEPING and seen.total() < 30, f"besides: {seen}"
+    few = 15 + time.monotonic() - began
+    assert seen.keys() <= HOUSEKEEPING and seen.total() < 2 * few, f"besides: {seen}"
     calls = redis.calls()
-    assert calls["evalsha"] == 450 and calls.get("eval", 0) < 15
+    assert calls["evalsha"] == 450 and calls.get("eval", 0) < few
 
 
 def test_a_wake_needs_no_read(redis, start):
@@ -574,7 +586,7 @@ def test_metrics_of_the_store(redis, start):
 
 def test_redis_wait_answers_200_only_when_enough_replicas_have_it(redis_servers, start):
     redis = redis_servers.start()
-    server = start(**redis.settings(REDIS_WAIT="1:300"))
+    server = start(**redis.settings(REDIS_WAIT="1:2000"))
     healthy(server)
     channel = server.channel()
     assert refusal(server.post(channel, '{"n":1}')) == NOT_REPLICATED
@@ -637,7 +649,7 @@ def test_each_push_under_load_is_on_the_replica_before_it_is_acknowledged(redis_
     with redis.connect() as client:
         client.command("SET", "a", "1")
         wait_until(lambda: client.command("WAIT", "1", "100") == 1, "the replica to say what it has")
-    server = start(LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=100_000, **redis.settings(REDIS_WAIT="1:800"))
+    server = start(LOG_LEVEL="info", CHANNEL_STORAGE_MAXSIZE=100_000, **redis.settings(REDIS_WAIT="1:5000"))
     healthy(server)
     channel = server.channel()
     acknowledged = 0

@@ -9,7 +9,7 @@ import pytest
 
 from http_client import request_bytes
 from load import Load, refusal
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from redis_server import CLUSTER_DOWN, DAMAGED, HOST, KIND, NO_ANSWER, UNREACHABLE, Cluster
 from swarm import Swarm
 from test_purge import purge, push_some, read
@@ -64,7 +64,7 @@ def share_channels(servers):
 def park(server, targets):
     """One parked poll of each."""
     parked = int(server.metric("longline_polls_parked"))
-    clients = [server.client(timeout=60) for _ in targets]
+    clients = [server.client() for _ in targets]
     for client, target in zip(clients, targets):
         client.send_request("GET", target)
     server.wait_for_parked(parked + len(clients))
@@ -142,7 +142,7 @@ def test_a_poll_of_many_channels_spans_the_nodes(cluster, start):
     assert found == {channel: {"ts": 1, "updates": [{"n": n}]} for n, channel in enumerate(channels, start=1)}
     cursors = json.dumps(dict.fromkeys(channels, 1))
     for channel in (channels[0], channels[4], channels[8]):
-        with server.client(timeout=60) as client:
+        with server.client() as client:
             client.send(request_bytes("POST", "/-/poll?sleep=60", cursors))
             server.wait_for_parked(len(channels))
             assert server.push(channel, '{"n":0}') == 2
@@ -238,7 +238,7 @@ def test_polls_on_300_channels_of_all_nodes_are_woken_through_another_server(clu
         swarm.run(lambda: second.metric("longline_polls_parked") == 300, 60, "parking")
         for n, channel in enumerate(channels):
             assert first.push(channel, '{"n":%d}' % n) == 1
-        swarm.run(lambda: len(got) == 300, 30, "waking")
+        swarm.run(lambda: len(got) == 300, PATIENCE_S, "waking")
     assert got == {channel: [{"n": n}] for n, channel in enumerate(channels)}
 
 
@@ -383,7 +383,7 @@ def test_a_frozen_node_holds_up_a_poll_of_many_channels_only_for_a_moment(cluste
         for query in ("", "?sleep=60"):
             reply = server.post("/-/poll" + query, json.dumps({slow: 0, good[0]: 0, good[1]: 1}))
             assert reply.json()["channels"] == {good[0]: {"ts": 1, "updates": [{"n": 1}]}}
-        with server.client(timeout=60) as client:  # nothing else to say: its outcome is waited for
+        with server.client() as client:  # nothing else to say: its outcome is waited for
             client.send(request_bytes("POST", "/-/poll", json.dumps({slow: 0, good[0]: 1})))
             time.sleep(0.5)
             frozen.thaw()

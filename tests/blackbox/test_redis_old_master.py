@@ -124,7 +124,7 @@ def test_no_poll_is_woken_by_a_master_that_is_back(pair, start):
     """Another longline, whom nobody has told, pushes there."""
     server = start(**pair.sentinel.settings())
     channel = in_step(pair, server)
-    with FakeSentinel(pair.old) as misled, server.client(timeout=60) as client:
+    with FakeSentinel(pair.old) as misled, server.client() as client:
         other = start(**misled.settings())
         other.channels |= server.channels
         client.send_request("GET", channel + "?ts=1&sleep=60")
@@ -141,7 +141,7 @@ def test_no_poll_is_woken_by_a_master_that_is_back(pair, start):
 
 def pushed(server, channel):
     """A client whose push is under way: the server has sent it."""
-    client = server.client(timeout=60)
+    client = server.client()
     client.send(request_bytes("POST", channel, b'{"n":2}'))
     server.wait_for_metric("longline_connections", 2)
     server.get("/-/health")
@@ -207,7 +207,7 @@ def test_a_late_answer_to_a_poll_is_not_given(pair, start):
     server = start(**pair.sentinel.settings(**PATIENT))
     channel = in_step(pair, server)
     pair.old.freeze()
-    with server.client(timeout=60) as client:
+    with server.client() as client:
         client.send_request("GET", channel + "?ts=2")
         pair.wait_while_asked(12)
         pair.sentinel.hush()
@@ -224,7 +224,7 @@ def test_late_news_wait_for_a_sentinel(pair, start, is_replaced):
     """Another longline, whose Sentinel is misled, has pushed."""
     server = start(**pair.sentinel.settings(**PATIENT))
     channel = in_step(pair, server)
-    with FakeSentinel(pair.old) as misled, server.client(timeout=60) as client:
+    with FakeSentinel(pair.old) as misled, server.client() as client:
         other = start(**misled.settings(**PATIENT))
         healthy(other)
         client.send_request("GET", channel + "?ts=1&sleep=60")
@@ -252,7 +252,7 @@ def test_a_longline_that_was_frozen_with_its_master_and_its_sentinel(pair, start
         channel = in_step(pair, server)
         witness = start(**pair.sentinel.settings())  # its questions tell the time
         healthy(witness)
-        with server.client(timeout=60) as client, pair.old.frozen():
+        with server.client() as client, pair.old.frozen():
             server.send_signal(signal.SIGSTOP)
             pair.promote()
             client.send(request_bytes("POST", channel, b'{"n":2}'))
@@ -298,7 +298,7 @@ def test_nothing_is_acknowledged_while_a_sentinel_replaces_the_master(pair, star
         pair.sentinel.is_replacing(pair.old)
         away(server)
         taken = total(pair.old, channel)
-        with server.client(timeout=60) as client:
+        with server.client() as client:
             client.send(request_bytes("POST", channel, b"{}"))
             pair.wait_while_asked(12)
             pair.promote()

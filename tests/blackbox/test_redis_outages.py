@@ -13,7 +13,7 @@ import pytest
 
 from http_client import request_bytes
 from load import Load, refusal
-from longline_server import SLOW, wait_until
+from longline_server import PATIENCE_S, SLOW, wait_until
 from proxy import Proxy
 from redis_server import DURABLE, LOADING, NO_ANSWER, OUT_OF_MEMORY, READ_ONLY, UNREACHABLE, free_port
 from streams import Stream
@@ -21,7 +21,7 @@ from swarm import Swarm
 from test_redis import away, check_serves, healthy, log_reasons, names, push_when_it_can, upstream_push
 
 MIB = 1 << 20
-REFUSED_S = 1.5 if SLOW else 1
+REFUSED_S = PATIENCE_S if SLOW else 1  # which is REDIS_TIMEOUT by default, and a little
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
 
@@ -32,17 +32,17 @@ def durable(redis_servers):
 
 
 def quickly_refused(server, method, target):
-    """The description of the 503 that must come within a second."""
+    """The description of the 503, which must come long before a poll's or a request's own time is over."""
     began = time.monotonic()
     reply = server.request(method, target, b"{}" if method == "POST" else None)
     took = time.monotonic() - began
-    assert took < REFUSED_S, f"refused after {took:.2f} s"
+    assert took < PATIENCE_S, f"refused after {took:.2f} s"
     return refusal(reply)
 
 
 def park(server, target, count=1):
     parked = int(server.metric("longline_polls_parked"))
-    clients = [server.client(timeout=60) for _ in range(count)]
+    clients = [server.client() for _ in range(count)]
     for client in clients:
         client.send_request("GET", target)
     server.wait_for_parked(parked + count)
@@ -51,9 +51,9 @@ def park(server, target, count=1):
 
 def is_idle(server, while_s=1):
     """Whether it uses hardly any CPU for a while."""
-    before = server.cpu_seconds()
+    before, began = server.cpu_seconds(), time.monotonic()
     select.select([], [], [], while_s)
-    return server.cpu_seconds() - before < 0.15 * while_s
+    return server.cpu_seconds() - before < 0.15 * (time.monotonic() - began)
 
 
 # --- each error its own words ---
@@ -136,10 +136,10 @@ def test_a_redis_without_memory(redis, start):
 
 @pytest.mark.parametrize("mode", ["ALL", "WRITE"])
 def test_a_paused_redis(redis, start, mode):
-    server = start(**redis.settings())
+    server = start(**redis.settings(REDIS_TIMEOUT=2000))
     channel = check_serves(server)
     (client,) = park(server, channel + "?ts=1&sleep=60")
-    redis.command("CLIENT", "PAUSE", 1500, mode)
+    redis.command("CLIENT", "PAUSE", 6000, mode)
     assert quickly_refused(server, "POST", channel) == NO_ANSWER
     assert server.metric("longline_polls_parked") == 1
     total = push_when_it_can(server, channel)
@@ -169,13 +169,15 @@ def test_a_frozen_redis_is_noticed_by_itself(redis, start):
     healthy(server)
 
 
-def test_redis_timeout_is_kept_to(redis, start):
-    server = start(**redis.settings(REDIS_TIMEOUT=200))
-    channel = check_serves(server)
+def test_redis_timeout_is_a_deadline(redis, start):
+    server = start(**redis.settings(REDIS_TIMEOUT=900))
+    healthy(server)
+    channel = server.channel()
+    push_when_it_can(server, channel)
     with redis.frozen():
         began = time.monotonic()
-        assert refusal(server.post(channel)) == NO_ANSWER
-        assert 0.15 <= time.monotonic() - began < 0.6 * REFUSED_S
+        assert refusal(server.post(channel)) in (NO_ANSWER, UNREACHABLE)
+        assert 0.8 <= time.monotonic() - began < REFUSED_S
 
 
 def test_a_port_where_something_else_listens(start, tmp_path):
@@ -243,9 +245,10 @@ def test_an_outage_is_one_line_for_each_of_its_reasons(durable, start):
 def test_parked_polls_stay_until_their_deadline_and_then_are_answered_empty(durable, start):
     server = start(**durable.settings())
     channel = check_serves(server)
-    began = time.monotonic()
-    (short,) = park(server, channel + "?ts=1&sleep=2.5")
     long = park(server, channel + "?ts=1&sleep=60", 20)
+    short, began = server.client(), time.monotonic()
+    short.send_request("GET", channel + "?ts=1&sleep=2.5")
+    wait_until(lambda: server.metric("longline_polls_parked") == 21 or time.monotonic() > began + 2.5, "the poll")
     durable.kill9()
     away(server)
     assert server.metric("longline_polls_parked") in (20, 21)
@@ -384,10 +387,10 @@ def test_attempts_come_ever_less_often(start):
         server = start(DATA_PROVIDER="redis", REDIS_PORT=listener.getsockname()[1])
         away(server)
         assert is_idle(server, 3)
-        assert 3 <= attempts <= 40, attempts
-        before = attempts
+        wait_until(lambda: attempts >= 3, "three attempts")
+        before, began = attempts, time.monotonic()
         assert is_idle(server)
-        assert attempts - before <= 9, f"{attempts - before} in a second"
+        assert attempts - before <= 9 * (time.monotonic() - began), f"{attempts - before} in a second"
         listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -435,7 +438,7 @@ def test_redis_frozen_and_paused_under_load(durable, start):
             with durable.frozen():
                 load.run_until_refused()
             load.run_for(pushes=200)
-            durable.command("CLIENT", "PAUSE", 400, "ALL")
+            durable.command("CLIENT", "PAUSE", 3000, "ALL")
             load.run_until_refused()
         load.run_for(pushes=200)
         load.settle()

@@ -39,7 +39,7 @@ def canaries(redis):
 
 def waiting(server, channel, count):
     """Polls that wait: ordinary, filtered, of a consumer, of several channels; and what each is to be told of update `count` + 1."""
-    clients = [server.client(timeout=30) for _ in range(4)]
+    clients = [server.client() for _ in range(4)]
     query = f"{channel}?ts={count}&sleep=60"
     parked = int(server.metric("longline_polls_parked"))
     clients[0].send_request("GET", query)
@@ -134,7 +134,7 @@ def test_the_memory_of_the_others(pair, where):
     expected = {"ok": True, "ts": 5, "missed": 2, "updates": [{"n": 5}]}
     asked = "2" + where
     assert from_memory(one, channel, asked) == expected
-    wait_until(lambda: from_memory(two, channel, asked) == expected, "the news of the purge", 1)
+    wait_until(lambda: from_memory(two, channel, asked) == expected, "the news of the purge")
     reads = two.metric("longline_store_reads_total")
     assert from_memory(two, channel, "4" + where)["updates"] == [{"n": 5}]
     assert two.metric("longline_store_reads_total") == reads, "it is still in memory"

@@ -183,7 +183,7 @@ def test_parked_polls_live_through_a_failover(sentinels, start):
     old = sentinels.master
     for replica in sentinels.replicas:
         wait_until(lambda: replica.command("GET", names(channel)[1]) == "1", "the replica's copy")
-    clients = [server.client(timeout=60) for server in servers for _ in range(10)]
+    clients = [server.client() for server in servers for _ in range(10)]
     for client in clients:
         client.send_request("GET", channel + "?ts=1&sleep=60")
     for server in servers:

@@ -12,7 +12,7 @@ import pytest
 from fake_redis import HOST, FakeNode
 from http_client import Closed, request_bytes
 from load import refusal
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from redis_server import DAMAGED, NO_ACCESS, OUT_OF_MEMORY, RedisError
 from swarm import Swarm
 from test_redis import P, commands_of, healthy, names
@@ -326,7 +326,7 @@ def test_what_a_large_cluster_needs_is_set_aside(redis, start):
     with Swarm(server.address) as swarm:
         for _ in range(300):
             swarm.open(lambda wire, reply: None).send(request_bytes("GET", "/-/health"))
-        swarm.run(lambda: "connection limit reached" in server.log(), 30, "as many as there is room for")
+        swarm.run(lambda: "connection limit reached" in server.log(), PATIENCE_S, "as many as there is room for")
         assert re.search(r"connection limit reached +connections=252\b", server.log())
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from http_client import Client, Closed
-from longline_server import BINARY, Server, parse_address, wait_until
+from longline_server import BINARY, PATIENCE_S, Server, parse_address, wait_until
 from systemd import Notifications, is_monotonic_now, listening, passing
 from test_upgrade import write_old_file
 
@@ -139,7 +139,7 @@ def test_a_loop_that_hangs_does_not_feed_it(start, tmp_path):
         with pytest.raises(BlockingIOError):
             notifications.next()
         server.send_signal(signal.SIGCONT)
-        notifications.sock.settimeout(30)
+        notifications.sock.settimeout(PATIENCE_S)
         notifications.until(WATCHDOG="1")
 
 
