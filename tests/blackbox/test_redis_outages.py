@@ -21,7 +21,6 @@ from swarm import Swarm
 from test_redis import away, check_serves, healthy, log_reasons, names, push_when_it_can, upstream_push
 
 MIB = 1 << 20
-REFUSED_S = PATIENCE_S if SLOW else 1  # which is REDIS_TIMEOUT by default, and a little
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
 
@@ -34,10 +33,9 @@ def durable(redis_servers):
 def quickly_refused(server, method, target):
     """The description of the 503, which must come long before a poll's or a request's own time is over."""
     began = time.monotonic()
-    reply = server.request(method, target, b"{}" if method == "POST" else None)
-    took = time.monotonic() - began
-    assert took < PATIENCE_S, f"refused after {took:.2f} s"
-    return refusal(reply)
+    told = refusal(server.request(method, target, b"{}" if method == "POST" else None))
+    assert time.monotonic() - began < PATIENCE_S
+    return told
 
 
 def park(server, target, count=1):
@@ -177,7 +175,7 @@ def test_redis_timeout_is_a_deadline(redis, start):
     with redis.frozen():
         began = time.monotonic()
         assert refusal(server.post(channel)) in (NO_ANSWER, UNREACHABLE)
-        assert 0.8 <= time.monotonic() - began < REFUSED_S
+        assert 0.8 <= time.monotonic() - began < (PATIENCE_S if SLOW else 1)
 
 
 def test_a_port_where_something_else_listens(start, tmp_path):
@@ -345,8 +343,7 @@ def test_an_outage_costs_neither_cpu_nor_memory(redis, start):
         first = server.rss_bytes()
         push_big_ones(400)
         assert server.metric("longline_buffer_bytes") <= 18 * MIB
-        if not SLOW:
-            assert server.rss_bytes() - first <= 16 * MIB
+        assert SLOW or server.rss_bytes() - first <= 16 * MIB
         server.wait_for_metric("longline_connections", 201)
         away(server)
         assert is_idle(server), "it spins"
