@@ -268,11 +268,22 @@ static bool lacks_shared_memory(const struct log_file *file) {
            code == SQLITE_IOERR_SHMOPEN || code == SQLITE_CANTOPEN;
 }
 
-/* On a full disk, goes on without the shared memory that lets others read the file. */
+static bool open_database(struct log_file *file, const struct store_options *options) {
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    return sqlite3_open_v2(log_file_path(options), &file->db, flags, NULL) == SQLITE_OK;
+}
+
+/* On a full disk, goes on without the shared memory that lets others read the file: with a new
+ * connection, for one that has looked for it never does without. */
 static bool set_up_without_room(struct log_file *file, const struct store_options *options) {
     const char *reason = sqlite3_errstr(sqlite3_errcode(file->db));
-    if (!lacks_shared_memory(file) || !log_file_execute(file, "PRAGMA locking_mode = EXCLUSIVE") ||
-        !set_up(file, options))
+    if (!lacks_shared_memory(file))
+        return false;
+    sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    sqlite3_close(file->db);
+    file->db = NULL;
+    if (!open_database(file, options) ||
+        !log_file_execute(file, "PRAGMA locking_mode = EXCLUSIVE") || !set_up(file, options))
         return false;
     log_warn(
         "the data file is opened for us alone", "error", reason, "meaning",
@@ -307,7 +318,6 @@ bool log_file_open(struct log_file *file, const struct store_options *options, c
                    size_t error_size) {
     struct wal_end end = {0};
     *file = (struct log_file){.page_bytes = 4096};
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     set_up_library();
     if (options->path) {
         enum wal_state wal =
@@ -315,7 +325,7 @@ bool log_file_open(struct log_file *file, const struct store_options *options, c
         if (wal == WAL_DAMAGED || wal == WAL_FAILED)
             return false;
     }
-    if (sqlite3_open_v2(log_file_path(options), &file->db, flags, NULL) != SQLITE_OK ||
+    if (!open_database(file, options) ||
         (!set_up(file, options) && !set_up_without_room(file, options))) {
         log_file_explain(file, options, "cannot be opened", error, error_size);
         return false;

@@ -1,9 +1,10 @@
 /* The body of a poll of many channels. */
 #include "api/many_body.h"
 #include "base/hash.h"
-#include "support.h"
+#include "requests.h"
 
 #include <stdio.h>
+#include <zlib.h>
 
 static struct many_body body;
 
@@ -124,6 +125,29 @@ static void test_names_of_every_length(void **state) {
     refuse(text, ERROR_MANY_SIZE);
 }
 
+/* It is inflated on the loop, and BUFFER_SIZE does not count it. */
+static void test_a_long_body_is_not_inflated(void **state) {
+    (void)state;
+    static unsigned char spaces[1 << 20], zipped[4096];
+    uLongf len = sizeof zipped;
+    memset(spaces, ' ', sizeof spaces);
+    assert_int_equal(compress2(zipped, &len, spaces, sizeof spaces, 9), Z_OK);
+    struct buf text = {0};
+    buf_printf(&text,
+               "POST /-/poll HTTP/1.1\r\nHost: x\r\nContent-Encoding: deflate\r\n"
+               "Content-Length: %lu\r\n\r\n",
+               len);
+    buf_append(&text, zipped, len);
+    struct parsed parsed;
+    struct payload payload;
+    parse_request(&parsed, (struct slice){text.data, text.len});
+    assert_int_equal(many_body_read(&parsed.request, &payload, &body), ERROR_MANY_SIZE);
+    assert_in_range(payload.inflated.len, 0, MANY_BODY_MAX_BYTES);
+    payload_deinit(&payload);
+    parsed_deinit(&parsed);
+    buf_deinit(&text);
+}
+
 int main(void) {
     hash_init();
     const struct CMUnitTest tests[] = {
@@ -132,6 +156,7 @@ int main(void) {
         cmocka_unit_test(test_texts_that_are_no_body),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_names_of_every_length),
+        cmocka_unit_test(test_a_long_body_is_not_inflated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -110,6 +110,22 @@ static void test_all_are_closed(void **state) {
         close(clients[i]);
 }
 
+static bool is_quiet(void);
+
+/* There is no upgrade before the store has done what nobody waits for. */
+static void test_an_upgrade_waits_for_the_store(void **state) {
+    (void)state;
+    int client = begin(&visits[0]);
+    UNTIL(is_asked());
+    conn_close_all(&connections);
+    UNTIL(!connections.open);
+    assert_false(is_quiet());
+    answer_all();
+    turn();
+    assert_true(is_quiet());
+    close(client);
+}
+
 /* Replies leave at the end of a turn, all at once. Until then nothing is quiet; and who is closed
  * gets none. */
 static void test_closed_before_the_turn_ends(void **state) {
@@ -157,6 +173,42 @@ static void test_the_store_fails(void **state) {
         close(client);
         until_idle();
     }
+}
+
+/* --- Batches ---------------------------------------------------------------------------------- */
+
+/* Updates that the store has and has not answered. */
+static uint32_t count_appended(void) {
+    uint32_t count = 0;
+    for (struct list *link = fake.appends.next; link != &fake.appends; link = link->next)
+        count += container_of(link, struct store_append, op.link)->count;
+    return count;
+}
+
+static void test_batches_wait_for_the_store(void **state) {
+    (void)state;
+    enum { BATCHES = 12, LINES_EACH = 2000 };
+    struct visit visit = {"POST /a" HEAD LINES, "{}\n", LINES_EACH};
+    int clients[BATCHES], stored = begin(&visit); /* so the store works */
+    on_turn = answer_all;
+    UNTIL(!client_read(stored, &got));
+    close(stored);
+    on_turn = NULL;
+    for (int i = 0; i < BATCHES; i++)
+        clients[i] = begin(&visit);
+    UNTIL(count_appended() >= APPEND_MAX_UPDATES);
+    for (int turns = 0; turns < 50; turns++)
+        turn();
+    assert_in_range(count_appended(), APPEND_MAX_UPDATES, APPEND_MAX_UPDATES + LINES_EACH - 1);
+    on_turn = answer_all;
+    for (int i = 0; i < BATCHES; i++) {
+        got.len = 0;
+        UNTIL(!client_read(clients[i], &got));
+        assert_true(has_text(&got, "HTTP/1.1 200 OK"));
+        close(clients[i]);
+    }
+    until_idle();
+    on_turn = NULL;
 }
 
 /* --- Polls of many channels ------------------------------------------------------------------- */
@@ -215,6 +267,23 @@ static void test_many_of_which_one_fails(void **state) {
     UNTIL(!client_read(client, &got));
     assert_true(has_text(&got, "\"e\":{\"error_code\":503"));
     close(client);
+}
+
+/* What one of them was answered with is purged before the other is. */
+static void test_many_of_which_one_is_purged(void **state) {
+    (void)state;
+    int client = begin_many("?sleep=60", "{\"a\":0,\"b\":0}");
+    int purger = begin(&(struct visit){"DELETE /a" HEAD, "", 1});
+    UNTIL(!list_empty(&fake.purges));
+    fake_serve_read(STORE_OK);
+    fake_answer_purge(STORE_OK);
+    fake_serve_read(STORE_OK);
+    UNTIL(!client_read(client, &got));
+    assert_true(has_text(&got, "HTTP/1.1 200 OK"));
+    assert_false(has_text(&got, "life")); /* a body of the store's */
+    close(client);
+    close(purger);
+    until_idle();
 }
 
 /* --- A worker that takes its time ------------------------------------------------------------- */
@@ -294,18 +363,36 @@ static void test_the_client_hangs_up_on_the_worker(void **state) {
     }
 }
 
+/* While it writes, a page counts in BUFFER_SIZE; so there are not any number of them. */
+static void test_no_room_for_a_page(void **state) {
+    (void)state;
+    size_t taken = budget_left() - sizeof body;
+    hold_worker();
+    budget_take(taken);
+    int client = begin(&large_visits[0]);
+    UNTIL(!client_read(client, &got));
+    assert_true(has_text(&got, "HTTP/1.1 503"));
+    budget_give(taken);
+    release_worker();
+    close(client);
+}
+
 #define STORE_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         STORE_TEST(test_the_client_hangs_up),
         STORE_TEST(test_all_are_closed),
+        STORE_TEST(test_an_upgrade_waits_for_the_store),
         cmocka_unit_test_setup_teardown(test_closed_before_the_turn_ends, set_up_ring, tear_down),
         STORE_TEST(test_the_store_fails),
+        STORE_TEST(test_batches_wait_for_the_store),
         STORE_TEST(test_many_of_which_one_is_late),
         STORE_TEST(test_many_of_which_one_fails),
+        STORE_TEST(test_many_of_which_one_is_purged),
         cmocka_unit_test_setup_teardown(test_the_client_hangs_up_on_the_worker, set_up_large,
                                         server_down),
+        cmocka_unit_test_setup_teardown(test_no_room_for_a_page, set_up_large, server_down),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     buf_deinit(&sent);

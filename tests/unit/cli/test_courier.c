@@ -3,12 +3,14 @@
 #include "cli/curl.h"
 #include "events.h"
 
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 static char dir[32], place[64];
 static enum courier_verdict verdicts[4]; /* of the next attempts */
 static int attempts;
+static bool spoils_place; /* an attempt makes it one that cannot be written */
 
 void __wrap_stop_sleep(int64_t ms);
 void __wrap_stop_sleep(int64_t ms) {
@@ -22,6 +24,8 @@ static void attempt(void *context, const struct webhook *webhook, struct courier
     result->code = result->verdict == COURIER_CONFIRMED ? 200 : 400;
     if (result->verdict == COURIER_IMPOSSIBLE)
         snprintf(result->text, sizeof result->text, "cannot");
+    if (spoils_place)
+        mkdir(place, 0700);
 }
 
 #define ITEM(text) .item = {text, sizeof text - 1}
@@ -66,7 +70,7 @@ static const char *kept(void) {
 static int set_up(void **state) {
     (void)state;
     strcpy(dir, "/tmp/longline-test-XXXXXX");
-    is_terminal = has_no_feed = false;
+    is_terminal = has_no_feed = spoils_place = false;
     write_error = 0;
     if (!mkdtemp(dir))
         return -1;
@@ -119,6 +123,14 @@ static void test_others(void **state) {
     assert_int_equal(run(true, NULL), EX_OSERR);
 }
 
+/* Else all would come again, and again. */
+static void test_a_place_that_cannot_be_kept(void **state) {
+    (void)state;
+    verdicts[0] = COURIER_CONFIRMED;
+    spoils_place = true;
+    assert_int_equal(run(true, NULL), EX_CANTCREAT);
+}
+
 /* An update is delivered, and its place is kept; or it is said that there is no memory. What could
  * not be told was delivered all the same. */
 static void test_without_memory(void **state) {
@@ -143,6 +155,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_confirmed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rejected, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_others, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_place_that_cannot_be_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_without_memory, set_up, tear_down),
     };
     const char *error;

@@ -2,6 +2,7 @@
  * A command that is run for an update: whatever call fails on the way, the attempt has failed with
  * the reason, nothing stays open or running, and the next one works.
  */
+#include "base/clock.h"
 #include "cli/courier.h"
 #include "cli/exec.h"
 #include "failing.h"
@@ -31,6 +32,16 @@ long __wrap_syscall(long number, long pid, long flags);
 long __real_syscall(long number, long pid, long flags);
 long __wrap_syscall(long number, long pid, long flags) {
     return fails("pidfd_open") ? -1 : __real_syscall(number, pid, flags);
+}
+
+static int64_t passing_ms; /* from one look at the clock to the next */
+
+int64_t __real_clock_steady_ms(void);
+int64_t __wrap_clock_steady_ms(void);
+int64_t __wrap_clock_steady_ms(void) {
+    static int64_t passed_ms;
+    passed_ms += passing_ms;
+    return __real_clock_steady_ms() + passed_ms;
 }
 
 /* --- Attempts --------------------------------------------------------------------------------- */
@@ -153,7 +164,7 @@ static void check_ending(const struct courier *courier) {
     assert_int_equal(result.verdict, COURIER_FAILED);
 }
 
-/* What ignores that it must end is killed; a wait that ends early is not the end. */
+/* A wait that ends early is not the end. */
 static void check_late(const struct courier *courier) {
     fail_call("poll", 1, EINTR);
     attempt(courier);
@@ -162,11 +173,23 @@ static void check_late(const struct courier *courier) {
     assert_int_equal(waitpid(-1, NULL, 0), -1);
 }
 
+/* What ignores that it must end is killed: it inherits that from us. */
+static void check_killed(const struct courier *courier) {
+    signal(SIGTERM, SIG_IGN);
+    passing_ms = 60000;
+    attempt(courier);
+    passing_ms = 0;
+    signal(SIGTERM, SIG_DFL);
+    assert_string_equal(result.text, "not done in time");
+    assert_int_equal(waitpid(-1, NULL, 0), -1);
+}
+
 static void test_endings(void **state) {
     (void)state;
     run_command(check_ending, "--json", "sh", "kill -9 $$");
     assert_string_equal(result.text, "ended by signal 9");
     run_command(check_late, "--timeout=0.05", "sh", "exec sleep 600");
+    run_command(check_killed, "--timeout=0.05", "sh", "exec sleep 600");
 }
 
 /* Its end is not known, and so not whether it has succeeded. */

@@ -51,6 +51,27 @@ static void test_a_wake_needs_no_read(void **state) {
     assert_true(list_empty(&fake.asked));
 }
 
+/* The channel was loaded for one who does not ask for its epoch. Who does hears it from a read of
+ * its own, which says nothing of the channel. */
+static void test_an_epoch_is_asked_for_once(void **state) {
+    (void)state;
+    make_inbox();
+    fake_add("c", 1);
+    start(0, "c", 1, READ_MAX_UPDATES, true);
+    settle();
+    waiters[1] = (struct waiter){
+        .poll = {.ts = 1, .limit = READ_MAX_UPDATES, .may_wait = true, .wants_epoch = true},
+        .channel = "c",
+        .from = 1,
+        .is_polling = true};
+    assert_true(inbox_poll(inbox, SLICE("c"), &waiters[1].poll));
+    fake_do_read();
+    container_of(fake.done.next, struct store_read, op.link)->epoch = 7;
+    fake_answer_read(STORE_OK);
+    assert_true(list_empty(&fake.asked));
+    assert_int_equal(waiters[1].poll.state, POLL_PARKED);
+}
+
 static void test_a_gap_leads_to_a_read(void **state) {
     (void)state;
     make_inbox();
@@ -634,6 +655,7 @@ int main(void) {
         SHARED_TEST(test_a_poll_waits_for_the_subscription_then_reads),
         SHARED_TEST(test_news_told_during_the_read_are_not_lost),
         SHARED_TEST(test_a_wake_needs_no_read),
+        SHARED_TEST(test_an_epoch_is_asked_for_once),
         SHARED_TEST(test_a_gap_leads_to_a_read),
         SHARED_TEST(test_a_read_that_outlives_the_store_wakes),
         SHARED_TEST(test_parked_polls_outlive_the_loss_of_the_store),

@@ -233,6 +233,32 @@ static void test_an_old_file(void **state) {
     check_starts(IO | MEMORY, put_backup_back, check_old);
 }
 
+static int64_t wal_most_bytes;
+
+static void look_at_wal(void) {
+    char wal[sizeof path + 8];
+    struct stat now;
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    if (stat(wal, &now) == 0 && now.st_size > wal_most_bytes)
+        wal_most_bytes = now.st_size;
+}
+
+/* The write-ahead log is copied once in 64 MiB, which are eight updates by what the file says. */
+static void test_an_upgrade_of_many_bytes(void **state) {
+    (void)state;
+    make_old();
+    run_sql_on_backup(
+        "WITH RECURSIVE n(i) AS (SELECT 9 UNION ALL SELECT i + 1 FROM n WHERE i < 200)"
+        " INSERT INTO update_log SELECT i, channel, (i + 1) / 2, i - 2, 0, at, size, name, body,"
+        " raw, method, query, headers FROM n, update_log WHERE seq = 8 - i % 2;"
+        "UPDATE update_log SET size = 8388608");
+    put_backup_back();
+    options.at_work = look_at_wal;
+    open_log();
+    assert_int_equal(total_of("a"), 100);
+    assert_in_range(wal_most_bytes, 1, 1 << 20);
+}
+
 /* --- A write-ahead log with a flipped bit ----------------------------------------------------- */
 
 static const char *backup_wal(void) {
@@ -302,13 +328,10 @@ static void test_a_bit_of_the_log_that_is_not_certain(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        LOG_TEST(test_a_new_file),
-        LOG_TEST(test_a_file_with_everything),
-        LOG_TEST(test_a_damaged_file),
-        LOG_TEST(test_a_file_with_too_much),
-        LOG_TEST(test_an_old_file),
-        LOG_TEST(test_a_bit_of_the_log),
-        LOG_TEST(test_a_bit_of_the_log_that_is_not_certain),
+        LOG_TEST(test_a_new_file),       LOG_TEST(test_a_file_with_everything),
+        LOG_TEST(test_a_damaged_file),   LOG_TEST(test_a_file_with_too_much),
+        LOG_TEST(test_an_old_file),      LOG_TEST(test_an_upgrade_of_many_bytes),
+        LOG_TEST(test_a_bit_of_the_log), LOG_TEST(test_a_bit_of_the_log_that_is_not_certain),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
 }

@@ -3,6 +3,8 @@
 #include "sqlite/log_file.h"
 #include "sqlite/sql.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <unistd.h>
 
@@ -55,6 +57,80 @@ static void test_foreign_files(void **state) {
     check_does_not_open("");
 }
 
+/* --- Calls of SQLite that fail ---------------------------------------------------------------- */
+
+static const char *refused; /* the end of the path of a file that cannot be opened, or written */
+static int refused_flags;   /* only to open it with them */
+
+static bool is_refused(const char *file) {
+    size_t len = strlen(file), end_len = strlen(refused);
+    errno = ENOSPC;
+    return len >= end_len && strcmp(file + len - end_len, refused) == 0;
+}
+
+static int refuse_open(const char *file, int flags, int mode) {
+    bool has_flags = (flags & refused_flags) == refused_flags;
+    return has_flags && is_refused(file) ? -1 : open(file, flags, mode);
+}
+
+static ssize_t refuse_write(int fd, const void *bytes, size_t len, off_t at) {
+    char link[64], file[256] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, file, sizeof file - 1) > 0 && is_refused(file)
+               ? -1
+               : pwrite(fd, bytes, len, at);
+}
+
+static void refuse(const char *call, void *function) {
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    assert_int_equal(vfs->xSetSystemCall(vfs, call, (sqlite3_syscall_ptr)function), SQLITE_OK);
+}
+
+static int refuse_nothing(void **state) {
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    vfs->xSetSystemCall(vfs, NULL, NULL);
+    return tear_down(state);
+}
+
+/* No push would ever work. */
+static void test_parts_that_may_only_be_read(void **state) {
+    (void)state;
+    static const char *const parts[] = {".db", "-wal", "-shm"};
+    open_log();
+    assert_int_equal(push("a"), 1);
+    close_log();
+    refused_flags = O_RDWR;
+    refuse("open", refuse_open);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        refused = parts[i];
+        check_does_not_open("cannot be opened for writing");
+    }
+    refused = "nothing";
+    open_log();
+    assert_int_equal(push("a"), 2);
+}
+
+/* The disk has no room for it, or not even for its name. */
+static void test_no_shared_memory(void **state) {
+    (void)state;
+    open_log();
+    assert_int_equal(push("a"), 1);
+    close_log();
+    refused = "-shm";
+    refused_flags = 0;
+    refuse("pwrite", refuse_write);
+    refuse("pwrite64", refuse_write);
+    open_log();
+    check_read("a", 0, 10, 1, 1, 1);
+    assert_int_equal(push("a"), 2);
+    close_log();
+    refuse("open", refuse_open);
+    open_log();
+    assert_int_equal(push("a"), 3);
+}
+
+/* --- In memory -------------------------------------------------------------------------------- */
+
 static int64_t count_pages(const struct log_file *file) {
     int64_t pages;
     assert_true(sql_get(file->page_count, &pages));
@@ -89,6 +165,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         LOG_TEST(test_unknown_version),
         LOG_TEST(test_foreign_files),
+        cmocka_unit_test_setup_teardown(test_parts_that_may_only_be_read, set_up, refuse_nothing),
+        cmocka_unit_test_setup_teardown(test_no_shared_memory, set_up, refuse_nothing),
         cmocka_unit_test(test_a_log_in_memory_gives_back),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);

@@ -5,6 +5,7 @@
 #include "base/turn.h"
 #include "sqlite/store.h"
 
+#include <stdatomic.h>
 #include <unistd.h>
 
 static uv_loop_t loop;
@@ -185,6 +186,32 @@ static void test_reads_beside_pushes_wait_for_the_loop(void **state) {
     assert_int_equal(failures, 0);
 }
 
+static _Atomic int64_t steady_ms; /* the test moves it while the store thread looks at it */
+
+static int64_t steady_clock(void) {
+    return steady_ms;
+}
+
+/* Reads that wait for the loop are work that never ends. */
+static void test_maintenance_beside_work(void **state) {
+    (void)state;
+    stop();
+    options.steady_ms = steady_clock;
+    start();
+    push_a_mebibyte();
+    read_some(40);
+    uv_run(&loop, UV_RUN_NOWAIT); /* hands them over */
+    struct store_stats stats = {0};
+    for (; !stats.reads; usleep(1000))
+        store_stats(store, &stats);
+    uint64_t before = stats.commits;
+    steady_ms += 2 * HOUR_MS; /* the file must hear what time it is */
+    while (count_commits() == before)
+        usleep(1000);
+    run_until(&answers, 41);
+    assert_int_equal(failures, 0);
+}
+
 static void test_a_batch_has_a_bound(void **state) {
     (void)state;
     uint64_t before = count_commits();
@@ -323,6 +350,7 @@ int main(void) {
         STORE_TEST(test_settling_wakes_both),
         STORE_TEST(test_reads_wait_for_the_loop),
         STORE_TEST(test_reads_beside_pushes_wait_for_the_loop),
+        STORE_TEST(test_maintenance_beside_work),
         STORE_TEST(test_a_batch_has_a_bound),
         STORE_TEST(test_a_batch_has_a_bound_in_bytes),
         STORE_TEST(test_many_answers),
