@@ -164,7 +164,7 @@ static void give_up_late(struct list *ops, uint64_t now_ms, int *left) {
         struct op *op = container_of(ops->next, struct op, link);
         if (op->due_ms > now_ms)
             return;
-        struct redis_node *node = is_write(op) ? NULL : op->is_sent ? op->node : queues_node_of(op);
+        const struct redis_node *node = op->is_sent ? op->node : queues_node_of(op);
         if (may_go_on(op, node ? &node->lanes[REDIS_LANE_READ] : NULL, now_ms)) {
             op->extensions++;
             op->due_ms = now_ms + (uint64_t)op->store->redis->timeout_ms;
