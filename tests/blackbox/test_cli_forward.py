@@ -83,7 +83,7 @@ def test_a_request_arrives_as_it_was_sent(server, forward):
     assert (got.method, got.target, got.body) == ("PUT", "/hooks/v1/a%20b?secret=1&x=%41&y=", b"\x00\xff{")
     sent = {name.lower(): value for name, value in headers.items() if name != "TE"}
     assert {name.lower(): value for name, value in got.headers.items()} == {**sent, "host": f"127.0.0.1:{target.port}", "content-length": "3"}
-    assert command.lines[0].split("  ")[1:4] == ["#1", "PUT /v1/a%20b", "status 200"]
+    assert command.wait_for(lambda lines: lines, "its line")[0].split("  ")[1:4] == ["#1", "PUT /v1/a%20b", "status 200"]
 
 
 def test_nothing_is_added(server, forward):
@@ -310,7 +310,7 @@ def test_it_goes_on_where_it_stopped(server, forward, tmp_path):
     with Target() as target:
         command = ready(server, forward(server.url(channel), target.url))
         push(server, channel, 1)
-        wait_for_requests(target, 1, command)
+        command.wait_for(lambda lines: lines, "its confirmation")
         assert command.terminate() == 0 and command.stderr == ""
         push(server, channel, 2, 3)
         command = ready(server, forward(server.url(channel), target.url, "--since=7d"))
@@ -341,6 +341,7 @@ def test_the_second_copy_says_so(server, forward, tmp_path):
         line = is_refused(run("forward", server.url(channel), target.url, f"--state={tmp_path}/place"), LOCKED)
         assert "another copy" in line
         first.kill()
+        server.wait_for_parked(0)
         ready(server, forward(server.url(channel), target.url, f"--state={tmp_path}/place"))
         spelled = server.url(channel).replace("http:", "HTTP:") + "/"
         is_refused(run("forward", spelled, target.url, f"--state={tmp_path}/place"), LOCKED)
@@ -447,7 +448,7 @@ def test_a_line_that_is_cut_without_a_word(server, forward):
         for line in proxy.open_lines():
             line.flows.clear()
         push(server, channel, 1)
-        wait_until(lambda: target.received, "the update", 60)
+        wait_until(lambda: target.received, "the update")
         assert "nothing comes" in command.stderr
 
 

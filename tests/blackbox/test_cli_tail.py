@@ -302,7 +302,7 @@ def test_a_line_that_is_cut_without_a_word(server, tail):
         for line in proxy.open_lines():
             line.flows.clear()
         push(server, channel, 2)
-        command.wait_for(lambda lines: len(lines) == 2, "the other update", 60)
+        command.wait_for(lambda lines: len(lines) == 2, "the other update")
         assert command.lines == ['{"n":1}', '{"n":2}'] and "nothing comes" in command.stderr
 
 

@@ -1,6 +1,7 @@
 """What is kept and for how long, and that the file stops growing."""
 
 import json
+import time
 
 import pytest
 
@@ -84,14 +85,17 @@ def wait_until_forgotten(server, provider, channel):
 def test_updates_older_than_data_ttl_are_gone(serve, provider):
     server = serve(DATA_TTL=1)
     channel = server.channel()
+    began = time.monotonic()
     push_numbers(server, channel, 1, 3)
-    assert numbers(server.get(channel)) == [1, 2, 3]
+    assert numbers(server.get(channel)) == [1, 2, 3] or time.monotonic() - began > 1
     wait_until_forgotten(server, provider, channel)
     assert server.get(channel).json() == {"ok": True, "ts": 3, "updates": [], "missed": 3}
     if provider != "redis":
         assert server.metric("longline_store_swept_total") == 3
+    began = time.monotonic()
     push_numbers(server, channel, 4, 4)
-    assert server.get(channel + "?ts=1").json() == {"ok": True, "ts": 4, "updates": [{"n": 4}], "missed": 2}
+    page = server.get(channel + "?ts=1").json()
+    assert page == {"ok": True, "ts": 4, "updates": [{"n": 4}], "missed": 2} or time.monotonic() - began > 1
 
 
 def test_a_poll_waits_at_the_head_of_a_channel_whose_updates_are_gone(serve, provider):

@@ -189,7 +189,7 @@ def test_deadlines_are_never_early_and_hardly_late(server):
         return worst[-1] <= LATE_S
 
     # Another process may have had the core once. The server is late only if it is late every time.
-    assert any(punctual() for _ in range(3)), f"late by {worst} s"
+    assert any(punctual() for _ in range(10)), f"late by {worst} s"
 
 
 def test_deadlines_hold_while_updates_come_to_other_channels(server):

@@ -34,8 +34,6 @@ DRIVERS = [
 class Run(Program):
     """A driver that runs. Its lines are JSON: `events`, as they come."""
 
-    patience_s = 20
-
     def __init__(self, driver, directory: Path, url, ts, sleep, backoff_ms, options):
         self.driver = driver
         self._events = []

@@ -42,8 +42,6 @@ class Script(Program):
     `told` is what it has passed to out(…), each a list; `printed` is everything else it has written.
     """
 
-    patience_s = 30
-
     def __init__(self, directory, interpreter, source, variables, copas=True):
         head = "".join(f"{name} = {json.dumps(str(value))}\n" for name, value in {**variables, "CLIENT": CLIENT}.items())
         head += f"COPAS = {'true' if copas else 'false'}\n"

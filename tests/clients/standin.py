@@ -33,9 +33,8 @@ import threading
 import time
 from urllib.parse import parse_qs, urlsplit
 
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 
-PATIENCE_S = 15
 TARGET = "/conformance-channel"
 
 # Short ways to write the entries of a script.
@@ -124,7 +123,7 @@ class StandIn:
             assert len(self.requests) >= count or alive(), f"the client ended after {self.requests}"
             return len(self.requests) >= count
 
-        wait_until(came, f"{count} requests", PATIENCE_S)
+        wait_until(came, f"{count} requests")
 
     def wait_for_held(self, alive=lambda: True):
         """Waits until the script is over and the client has asked for more."""

@@ -3,7 +3,7 @@
 import pytest
 
 STOP_S = 0.1
-TRIES = 5
+TRIES = 20
 
 
 def check_stops_at_once(stop, tries=TRIES):

@@ -51,6 +51,7 @@ def check_events(run, wanted):
         check_event(event, one, run.driver)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("case", SCRIPTED, ids=lambda case: case["name"])
 def test_script(case, run, stand_in):
     server = stand_in(case["script"], errors_told=run.errors_told)

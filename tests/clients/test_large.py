@@ -90,7 +90,7 @@ def test_25_megabytes_there_and_back(name, start_server, tmp_path, large):
     (tmp_path / "in.json").write_text(json.dumps(large, ensure_ascii=False))
     assert SIZE * 0.8 < (tmp_path / "in.json").stat().st_size < SIZE * 1.2
     program, environment = command(name, tmp_path)
-    subprocess.run([*program, server.url("/large"), tmp_path / "in.json", tmp_path / "out.json"], env=environment, check=True, timeout=120)
+    subprocess.run([*program, server.url("/large"), tmp_path / "in.json", tmp_path / "out.json"], env=environment, check=True, timeout=300)
     assert without_empty(json.loads((tmp_path / "out.json").read_text())) == without_empty(large)
 
 
@@ -117,6 +117,7 @@ def take_slowly(listener, pauses):
         connection.sendall(b"HTTP/1.1 200 OK\r\nX-Total-Updates: 1\r\nContent-Length: 2\r\n\r\nOK")
 
 
+@pytest.mark.timed
 def test_a_slow_line_is_not_a_silent_server(push):
     """The time-out is for a server that takes nothing, not for the whole of a large update."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from longline_server import SLOW, wait_until
+from longline_server import PATIENCE_S, SLOW, wait_until
 from proxies import CUTS, CuttingProxy, ForwardProxy
 from python_client import AsyncChannel, Channel, LonglineError, proxy
 from standin import pushed, reply
@@ -88,11 +88,13 @@ def check_no_update_is_late(server, proxies, after_s, ends, rounds):
     assert max(map(max, delays.values())) < 1, delays
 
 
+@pytest.mark.timed
 def test_no_update_is_late_behind_a_proxy_that_cuts(server, proxies):
     """A client that takes cut polls for failures is deaf for seconds after three of them."""
     check_no_update_is_late(server, proxies, after_s=0.8, ends=3, rounds=3)
 
 
+@pytest.mark.timed
 def test_a_dead_server_behind_a_slow_proxy(proxies):
     """It answers 502 after a while, for ever: that is told, and it is not asked without a pause."""
 
@@ -116,6 +118,7 @@ def test_a_dead_server_behind_a_slow_proxy(proxies):
 
 if SLOW:
 
+    @pytest.mark.timed
     def test_no_update_is_late_behind_a_slower_proxy_that_cuts(server, proxies):
         check_no_update_is_late(server, proxies, after_s=7, ends=3, rounds=3)
 
@@ -222,9 +225,9 @@ def test_stop_ends_a_wait_for_a_proxy(proxies):
     channel = Channel("https://hooks.example/a", proxy=f"http://127.0.0.1:{gate.port}")
     thread = threading.Thread(target=lambda: list(channel.updates()), daemon=True)
     thread.start()
-    assert asked.wait(15)
+    assert asked.wait(PATIENCE_S)
     channel.stop()
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 

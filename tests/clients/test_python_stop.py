@@ -11,7 +11,7 @@ import time
 
 import pytest
 from program import PYTHON
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from python_client import CLIENT, AsyncChannel, Channel, LonglineError, Stopped, push_sync
 from standin import bound_socket, refusal, reply
 from stops import TRIES, check_stops_at_once
@@ -41,7 +41,7 @@ class Loop:
         """Calls stop() and returns how long the loop took to end."""
         asked_at = time.monotonic()
         stop()
-        self.thread.join(15)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive() and self.failure is None, self.failure
         return self.ended_at - asked_at
 
@@ -94,7 +94,7 @@ def test_stop_ends_a_backoff(stand_in):
         told = threading.Event()
         channel = Channel(server.url)
         loop = Loop(channel, on_error=lambda _: told.set())
-        assert told.wait(15)
+        assert told.wait(PATIENCE_S)
         return loop.end_with(channel.stop)
 
     check_stops_at_once(measure)
@@ -124,7 +124,7 @@ def test_stop_ends_the_resolution_of_a_name(monkeypatch):
         called.clear()
         channel = Channel("http://name.example/a")
         loop = Loop(channel)
-        assert called.wait(15)
+        assert called.wait(PATIENCE_S)
         return loop.end_with(channel.stop)
 
     try:
@@ -316,7 +316,7 @@ def at_every_line(begin):
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        thread.join(15)
+        thread.join(PATIENCE_S)
         assert outcome, f"it hangs when the handler is called at its line {nth}"
         if lines >= nth:
             check(*outcome)
@@ -391,7 +391,7 @@ def test_ctrl_c_ends_at_once(stand_in, program, state):
             else:
                 assert re.search(r"the next try is in [6-9]\d\.\d s", process.stderr.readline())
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=15)  # it would go on for a minute
+            out, err = process.communicate(timeout=PATIENCE_S)  # it would go on for a minute
         finally:
             process.kill()
     assert out == "[1]\n"

@@ -39,7 +39,7 @@ def start_game(run, tmp_path, ledger):
 
 
 def pay(url, payment, steamid, amount):
-    subprocess.run([PAY, url, payment, steamid, str(amount)], check=True, timeout=15, capture_output=True)
+    subprocess.run([PAY, url, payment, steamid, str(amount)], check=True, timeout=60, capture_output=True)
 
 
 def booked(ledger):

@@ -30,6 +30,7 @@ def reports(peer):
     return [line for line in peer.lines if not line.endswith("is there")]
 
 
+@pytest.mark.timed
 def test_one_is_killed_and_the_others_report_it_and_its_return(server, url, run):
     peers = start_all(run, url)
     killed_at = time.monotonic()
@@ -46,6 +47,7 @@ def test_one_is_killed_and_the_others_report_it_and_its_return(server, url, run)
         assert peer.stderr == ""
 
 
+@pytest.mark.timed
 def test_nobody_is_called_down_when_the_line_is(server, url, run):
     peers = start_all(run, url)
     server.stop()

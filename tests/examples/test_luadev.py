@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from program import EXAMPLES
 
 LUADEV = EXAMPLES / "luadev"
@@ -29,7 +29,7 @@ class Code:
 
     def push(self, code, *name):
         command = [LUADEV / "push.sh", self.url, *name]
-        subprocess.run(command, input=code.encode(), check=True, timeout=10, stdout=subprocess.DEVNULL)
+        subprocess.run(command, input=code.encode(), check=True, timeout=PATIENCE_S, stdout=subprocess.DEVNULL)
 
     def answers(self):
         return self.server.get("/" + self.answers_read_url.rsplit("/", 1)[1]).updates
@@ -41,7 +41,7 @@ class Code:
             found = [answer for answer in self.answers() if answer.get("result") != "listening"]
             return found if len(found) >= count else None
 
-        found = wait_until(answers, f"{count} answers", 10)
+        found = wait_until(answers, f"{count} answers")
         assert len(found) == count, found
         return found
 
@@ -50,7 +50,6 @@ class Code:
             lambda: sorted(answer["from"] for answer in self.answers() if answer.get("result") == "listening")
             == sorted(names),
             f"{names} to listen",
-            10,
         )
 
 
@@ -163,7 +162,7 @@ def test_the_readmes_curl(code, programs, tmp_path):
         cwd=tmp_path,
         env={**os.environ, "CODE": code.url},
         check=True,
-        timeout=10,
+        timeout=PATIENCE_S,
         capture_output=True,
     )
     (answer,) = code.wait_for_answers(1)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from longline_server import wait_until
+from longline_server import PATIENCE_S, wait_until
 from program import EXAMPLES, PYTHON
 
 BOT = EXAMPLES / "telegram-bot"
@@ -26,7 +26,7 @@ class Sender:
 
     def call(self, token, method, **parameters):
         request = f"{self.api}/bot{token}/{method}"
-        with urllib.request.urlopen(request, urlencode(parameters).encode(), timeout=10) as reply:
+        with urllib.request.urlopen(request, urlencode(parameters).encode(), timeout=PATIENCE_S) as reply:
             return json.loads(reply.read())
 
     def write(self, token, text):
@@ -175,7 +175,7 @@ def test_an_answer_is_sent_again_and_what_is_given_up_is_said(server, read_url, 
             message = {"message_id": 1, "from": {"id": 10 + i}, "chat": {"id": 1}, "text": text}
             server.push(target + "?appname=alpha", json.dumps({"message": message}).encode())
     for half, bot in halves.items():
-        bot.wait_for_line(f"-> {half}2", 30)
+        bot.wait_for_line(f"-> {half}2")
         times = [[at for text, at in calls if text == f"{half}{i}"] for i in range(3)]
         assert [len(each) for each in times] == [4, 1, 2]
         assert all(later - earlier > pause for earlier, later, pause in zip(times[0], times[0][1:], (1, 2, 4)))

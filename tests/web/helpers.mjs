@@ -11,7 +11,7 @@ import { after, before, test } from 'node:test';
 import { startLongline } from '../../clients/js/tests/helpers.mjs';
 import { launchChromium } from './chromium.mjs';
 
-const PATIENCE_MS = 15_000; // how long a condition may take before the test says that it never came
+const PATIENCE_MS = 50_000; // how long a condition may take, on a busy machine, before the test says that it never came
 
 /** What a browser itself says of a request that failed; the page cannot keep it from doing so. */
 export const FAILED_REQUEST = /^Failed to load resource/;
@@ -56,7 +56,7 @@ after(async () => {
  * options are the others; messages that match `expected` are no complaint. What is opened or started ends with the test.
  */
 export function pageTest(name, run) {
-    test(name, { timeout: 40_000 }, async () => {
+    test(name, { timeout: 6 * PATIENCE_MS }, async () => {
         const complaints = [];
         const contexts = [];
         const servers = new Servers();

@@ -10,6 +10,7 @@ pageTest('1,000 updates in ten seconds stay smooth', async ({ open }) => {
     await untilLive(page);
     await push(url, { n: 0 });
     await rows(page).first().waitFor();
+    await watchWork(page);
     await page.evaluate(() => {
         window.frames = [];
         let last;
@@ -35,9 +36,10 @@ pageTest('1,000 updates in ten seconds stay smooth', async ({ open }) => {
     const sorted = frames.sort((a, b) => a - b);
     const at = (part) => Math.round(sorted[Math.floor((sorted.length - 1) * part)]);
     const report = `${sorted.length} frames, ms: median ${at(0.5)}, 95 % ${at(0.95)}, 99 % ${at(0.99)}, longest ${at(1)}; long tasks: ${tasks.map(Math.round)}`;
-    console.log(`# ${report}`);
-    // Other work on the machine delays single frames; a page that is too slow delays them all.
-    assert.ok(at(0.5) < 50 && at(0.95) < 300 && at(1) < 4000, report);
+    const work = await workOf(page);
+    console.log(`# ${report}; its main thread was busy for ${Math.round(work)} ms`);
+    // Other work on the machine delays any frame; a page that is too slow is busy for most of the time.
+    assert.ok(work < 6000, report);
     assert.ok((await page.locator('.row').count()) < 60);
     assert.match(await rows(page).filter({ hasText: '#1001' }).innerText(), /"n":/);
 });

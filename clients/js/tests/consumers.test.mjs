@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Channel, Channels } from '../index.js';
-import { openChannel, reply, startLongline, startScript, take, test } from './helpers.mjs';
+import { openChannel, reply, startLongline, startScript, take, test, timedTest } from './helpers.mjs';
 
 const named = (t, url, options) => {
     const channels = new Channels(url, options);
@@ -47,7 +47,7 @@ test('since: text, numbers, dates', async (t) => {
     assert.throws(() => channel.updates({ since: '1h', ts: 0 }), TypeError);
 });
 
-test('since, so long ago: grows while nobody answers', async (t) => {
+timedTest('since, so long ago: grows while nobody answers', async (t) => {
     const server = await startScript(t, [async (socket) => (await sleep(1100), socket.destroy()), reply(1, [{}])]);
     await take(openChannel(t, server.url, { backoffMs: 1 }).updates({ since: '10m' }), 1);
     const [first, second] = server.requests.map(({ query }) => query);
@@ -169,7 +169,7 @@ test('many channels: the first poll finds "now", and does not wait', async (t) =
     assert.deepEqual(server.requests[0].query, { sleep: '0', limit: '100', epoch: '' });
 });
 
-test('many channels: a poll that was cut is asked again at once', async (t) => {
+timedTest('many channels: a poll that was cut is asked again at once', async (t) => {
     const cut = async (socket) => {
         await sleep(600);
         socket.destroy();

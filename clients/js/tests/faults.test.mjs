@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { Channel, LonglineError } from '../index.js';
-import { openChannel, reply, startScript, take, test } from './helpers.mjs';
+import { openChannel, reply, startScript, take, test, timedTest } from './helpers.mjs';
 
 const HALF = 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"ok":true,"ts":1,"upda';
 const UNENDED = 'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"ok":true,"ts":1,"updates":[{"n":1}';
@@ -48,7 +48,7 @@ test('faults that pass: each is reported, and asked again with the same ts', asy
     for (const { query } of server.requests.slice(1)) assert.equal(query.ts, '4');
 });
 
-test('backoff doubles to its bound, with jitter, and starts anew after a good reply', async (t) => {
+timedTest('backoff doubles to its bound, with jitter, and starts anew after a good reply', async (t) => {
     const broken = { status: 500, body: '' };
     const server = await startScript(t, [broken, broken, broken, broken, broken, reply(1, [{}]), broken, reply(2, [{}])]);
     const waits = [];
@@ -61,7 +61,7 @@ test('backoff doubles to its bound, with jitter, and starts anew after a good re
     });
 });
 
-test('429 and 503 wait for Retry-After, of others it does not count, and it is bounded', async (t) => {
+timedTest('429 and 503 wait for Retry-After, of others it does not count, and it is bounded', async (t) => {
     const busy = (status, seconds) => ({ status, headers: { 'Retry-After': seconds }, body: '' });
     const server = await startScript(t, [busy(429, '1'), busy(503, '1'), busy(500, '9'), busy(503, '0'), busy(503, '-3'), busy(429, 'soon'), busy(503, '9999')]);
     const waits = [];
@@ -111,7 +111,7 @@ const CUTS = {
 };
 
 for (const [how, cut] of Object.entries(CUTS)) {
-    test(`a poll that was cut after it waited (${how}): asked again at once, shorter`, async (t) => {
+    timedTest(`a poll that was cut after it waited (${how}): asked again at once, shorter`, async (t) => {
         const cutAfter = (ms) => async (socket) => {
             await sleep(ms);
             cut(socket);
@@ -129,7 +129,7 @@ for (const [how, cut] of Object.entries(CUTS)) {
     });
 }
 
-test('a dead server behind a slow proxy: told once, and not asked without a pause', async (t) => {
+timedTest('a dead server behind a slow proxy: told once, and not asked without a pause', async (t) => {
     const dead = async (socket) => {
         await sleep(600);
         CUTS[502](socket);
@@ -143,7 +143,7 @@ test('a dead server behind a slow proxy: told once, and not asked without a paus
     assert.ok([2, 3, 4].every((i) => between[i] >= 840 && between[i] < 1400), String(between));
 });
 
-test('what ends no waiting poll is a failure: too early, too late, an error of longline, without a wait', async (t) => {
+timedTest('what ends no waiting poll is a failure: too early, too late, an error of longline, without a wait', async (t) => {
     const own = { ok: false, error_code: 503, error_description: 'The store cannot do this now' };
     const late = (step) => async (socket) => {
         await sleep(600);
@@ -162,7 +162,7 @@ test('what ends no waiting poll is a failure: too early, too late, an error of l
     assert.ok(waits.length === 1 && waits[0] > 0, String(waits));
 });
 
-test('a shorter wait grows again, up to what was asked for', async (t) => {
+timedTest('a shorter wait grows again, up to what was asked for', async (t) => {
     const empty = reply(4, []);
     const wait = async (socket) => {
         await sleep(Number(server.requests.at(-1).query.sleep) * 1000 + 5);
@@ -173,7 +173,7 @@ test('a shorter wait grows again, up to what was asked for', async (t) => {
     assert.deepEqual(server.requests.map(({ query }) => query.sleep), ['1.5', '1', '1.25', '1.5', '1.5']);
 });
 
-test('no update is late by a second through a proxy that cuts each poll after one', async (t) => {
+timedTest('no update is late by a second through a proxy that cuts each poll after one', async (t) => {
     const due = 2300; // when the update is there
     const lateMs = await Promise.all(Object.values(CUTS).map(async (cut) => {
         const began = performance.now();
@@ -226,7 +226,7 @@ test('a callback that throws ends the loop as its body does', async (t) => {
     assert.equal(updates.ts, 0);
 });
 
-test('empty replies that come at once do not make it spin', async (t) => {
+timedTest('empty replies that come at once do not make it spin', async (t) => {
     const server = await startScript(t, Array(50).fill(reply(0, [])));
     const updates = openChannel(t, server.url, { backoffMs: 40 }).updates({ sleep: 0 });
     const began = performance.now();
@@ -239,7 +239,7 @@ test('empty replies that come at once do not make it spin', async (t) => {
     assert.equal((await ended).done, true);
 });
 
-test('stop within 100 ms while a poll waits: signal, close(), return(); the server sees it go', async (t) => {
+timedTest('stop within 100 ms while a poll waits: signal, close(), return(); the server sees it go', async (t) => {
     for (const how of ['signal', 'close', 'return']) {
         const server = await startScript(t, []);
         const channel = openChannel(t, server.url);
@@ -258,7 +258,7 @@ test('stop within 100 ms while a poll waits: signal, close(), return(); the serv
     }
 });
 
-test('stop within 100 ms while in backoff, and in mid-body', async (t) => {
+timedTest('stop within 100 ms while in backoff, and in mid-body', async (t) => {
     const stuck = (socket) => socket.write(HALF);
     for (const step of [{ status: 500, body: '' }, { status: 503, headers: { 'Retry-After': '30' }, body: '' }, stuck]) {
         const server = await startScript(t, [step]);
@@ -341,7 +341,7 @@ test('an ended loop leaves nothing behind at the signal', async (t) => {
     assert.equal(listeners, 0);
 });
 
-test('a reply is given up 15 s after the wait without a byte, but not while bytes come', async (t) => {
+timedTest('a reply is given up 15 s after the wait without a byte, but not while bytes come', async (t) => {
     const real = globalThis.setTimeout;
     t.after(() => (globalThis.setTimeout = real));
     globalThis.setTimeout = (run, ms, ...rest) => real(run, ms === 20_000 ? 1000 : ms, ...rest); // 5 s of wait and 15 s
@@ -363,7 +363,7 @@ test('a reply is given up 15 s after the wait without a byte, but not while byte
     assert.ok(ms >= 995, `${ms} ms`);
 });
 
-test('push: sent once, with its query and headers; errors', async (t) => {
+timedTest('push: sent once, with its query and headers; errors', async (t) => {
     const ok = { headers: { 'X-Total-Updates': '7' }, body: 'OK' };
     const server = await startScript(t, [
         ok,

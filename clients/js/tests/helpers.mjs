@@ -12,7 +12,20 @@ const program = process.env.LONGLINE ?? fileURLToPath(new URL('../../../build/lo
 /** A test that fails when it hangs. */
 export function test(name, options, run) {
     if (!run) [run, options] = [options, {}];
-    anyTest(name, { timeout: 20_000, ...options }, run);
+    anyTest(name, { timeout: 120_000, ...options }, run);
+}
+
+/** A test of what takes how long, which is tried again: other work on the machine may delay anything; what is wrong is wrong each time. */
+export function timedTest(name, run) {
+    test(name, { timeout: 300_000 }, async (t) => {
+        for (let left = 9; ; left--) {
+            try {
+                return await run(t);
+            } catch (error) {
+                if (!left) throw error;
+            }
+        }
+    });
 }
 
 /** Starts longline; the test ends it. Resolves with {port, url (of a channel), stop()}. */

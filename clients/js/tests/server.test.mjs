@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { LonglineError } from '../index.js';
-import { openChannel, startLongline, take, test } from './helpers.mjs';
+import { openChannel, startLongline, take, test, timedTest } from './helpers.mjs';
 
 const range = (count, from = 1) => Array.from({ length: count }, (_, i) => from + i);
 
@@ -216,7 +216,7 @@ test('polls: what the server refuses is thrown', async (t) => {
     await assert.rejects(take(openChannel(t, new URL('/a/b', url)).updates(), 1), { status: 404 });
 });
 
-test('429 of the real server: asked again after Retry-After', async (t) => {
+timedTest('429 of the real server: asked again after Retry-After', async (t) => {
     const { url } = await startLongline(t, { args: ['--data-provider', 'memory', '--rate-limit-limit', '2', '--rate-limit-frame', '1'] });
     const channel = openChannel(t, url);
     await channel.push({ n: 1 });

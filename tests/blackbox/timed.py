@@ -1,0 +1,23 @@
+"""Tests of what takes how long: tried again when they fail. Other work on the machine may delay anything, more than once; what is wrong is wrong each time.
+
+A conftest.py imports the hook; `pytest.mark.timed` marks such a test.
+"""
+
+from _pytest.runner import runtestprotocol
+
+TRIES = 6
+
+
+def pytest_runtest_protocol(item, nextitem):
+    if not item.get_closest_marker("timed"):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for left in reversed(range(TRIES)):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if not left or not any(report.failed for report in reports):
+            break
+        item._initrequest()  # it gets new fixtures
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
