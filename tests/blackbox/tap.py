@@ -198,5 +198,5 @@ class Tap:
         line = Line(proxy, socket.create_connection((HOST, self.upstream)))
         self.lines.append(line)
         for end in line.ends:
-            end.settimeout(5)
+            end.settimeout(50)
             self.selector.register(end, selectors.EVENT_READ, line)
