@@ -16,7 +16,7 @@ from program import Program
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(*arguments, stdin=b"", text=True, patience_s=PATIENCE_S, **environment):
+def run(*arguments, stdin=b"", text=True, patience_s=4 * PATIENCE_S, **environment):
     """Runs longline until it ends."""
     ended = subprocess.run(
         [BINARY, *map(str, arguments)],

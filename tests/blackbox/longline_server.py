@@ -16,8 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = REPOSITORY / os.environ.get("LONGLINE", "build-asan/longline")
 SLOW = os.environ.get("LONGLINE_SLOW", "0" if "LONGLINE" in os.environ else "1") == "1"
 
-# How long a test waits for a condition before it gives up. It is less than the minute after which a poll, a request and an idle
-# connection end by themselves.
+# How long a test waits for a condition before it gives up. It is less than the minute after which a poll and a request end by themselves.
 PATIENCE_S = 50
 
 # With core dumps off, only root may trace it and see its descriptors.
@@ -73,6 +72,7 @@ class Server:
             "LISTEN": "127.0.0.1:0",
             "DATA_PATH": self.data_path,
             "LOG_LEVEL": "debug",
+            "IDLE_TIMEOUT": 600,  # a test keeps connections that it uses again when a busy machine has done the rest
             **OF_ORDINARY_USERS,
             **settings,
         }

@@ -318,7 +318,7 @@ class SentinelSetup(RedisServers):
 
     name = "inbox"
 
-    def __init__(self, directory, down_after_ms=1000, sentinel_password=None, **settings):
+    def __init__(self, directory, down_after_ms=3000, sentinel_password=None, **settings):
         super().__init__(directory)
         self.sentinel_password = sentinel_password
         self.servers = [self.add(**settings)]
@@ -426,7 +426,7 @@ class ClusterNode(RedisServer):
 class Cluster(RedisServers):
     """Three masters and three replicas. A context manager: it starts and ends them all."""
 
-    def __init__(self, directory, node_timeout_ms=1000, **settings):
+    def __init__(self, directory, node_timeout_ms=3000, **settings):
         super().__init__(directory)
         self.nodes = [self.add(ClusterNode, node_timeout_ms=node_timeout_ms, **settings) for _ in range(6)]
 

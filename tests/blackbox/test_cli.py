@@ -34,7 +34,7 @@ def run(*arguments, **settings):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=4 * PATIENCE_S,
     )
 
 

@@ -291,7 +291,7 @@ def test_time_tells_nothing_of_a_channel(server):
 
 
 def test_a_missing_right_needs_no_store(start, redis):
-    server = start(**redis.settings(), REDIS_TIMEOUT=60000)
+    server = start(**redis.settings(REDIS_TIMEOUT=60000))
     keys = {key[0]: "/" + key for key in new_keys()}
     with redis.frozen():
         for method, target in wrong(keys):

@@ -405,7 +405,7 @@ def test_a_cluster_that_is_down_says_so(cluster, start):
             wait_until(lambda: refusal(server.post(channel)) == CLUSTER_DOWN, "the refusal that says so")
             began = time.monotonic()
             assert refusal(server.get(channel)) == CLUSTER_DOWN
-            assert time.monotonic() - began < 5, "a refusal is no sign that Redis serves others"
+            assert time.monotonic() - began < 30, "a refusal is no sign that Redis serves others"
         else:
             assert refusal(server.post(channel)) in (UNREACHABLE, CLUSTER_DOWN)
     for client in clients:

@@ -34,7 +34,7 @@ def test_the_error_of_one_channel_is_its_own(redis, start):
 
 def test_parked_through_an_outage(redis_servers, start):
     redis = redis_servers.start()
-    server = start(**redis.settings(REDIS_TIMEOUT=500))
+    server = start(**redis.settings())
     asked = [server.channel() for _ in range(10)]
     with server.client() as client:
         send(client, dict.fromkeys(asked, 0), "sleep=60")
@@ -47,9 +47,9 @@ def test_parked_through_an_outage(redis_servers, start):
 
 def test_all_channels_fail_when_redis_is_away(redis_servers, start):
     redis = redis_servers.start()
-    server = start(**redis.settings(REDIS_TIMEOUT=500))
+    server = start(**redis.settings(REDIS_TIMEOUT=2000))
     redis.kill9()
-    reply = server.post(f"{MANY}?sleep=30", body_of({server.channel(): 0 for _ in range(5)}))
+    reply = server.post(f"{MANY}?sleep=60", body_of({server.channel(): 0 for _ in range(5)}))
     assert reply.status == 503 and "Redis" in reply.json()["error_description"]
     redis.start()
 

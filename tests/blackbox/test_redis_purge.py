@@ -188,7 +188,7 @@ def test_how_to_rid_the_files_of_it(redis_servers, start):
 
 
 def test_a_purge_that_is_refused(redis_servers, redis, start):
-    server = start(**redis.settings(REDIS_TIMEOUT=1000))
+    server = start(**redis.settings(REDIS_TIMEOUT=3000))
     healthy(server)
     channel = server.channel()
     push_some(server, channel, 1, 2)
@@ -209,7 +209,7 @@ def test_a_purge_that_is_refused(redis_servers, redis, start):
 def test_a_purge_waits_for_replicas(redis_servers, redis, start):
     replica = redis_servers.start(replicaof=f"{HOST} {redis.port}")
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica's copy")
-    server = start(**redis.settings(REDIS_WAIT="1:1000"))
+    server = start(**redis.settings(REDIS_WAIT="1:3000"))
     healthy(server)
     channel = server.channel()
     server.push(channel, json.dumps(CANARY))

@@ -150,7 +150,7 @@ def test_a_failover_under_load_is_silent_about_nothing(sentinels, start, how):
 
 @pytest.mark.parametrize("timeout_ms", [900, 5000], ids=["given up", "waited for"])
 def test_an_old_master_that_thaws_before_the_sentinels_name_the_new_one(sentinels, start, timeout_ms):
-    """A second passes until they do. Whatever it still takes, none of that is acknowledged."""
+    """Seconds pass until they do. Whatever it still takes, none of that is acknowledged."""
     servers = [start(**KEEP_ALL, **sentinels.settings(REDIS_TIMEOUT=timeout_ms)) for _ in range(2)]
     for server in servers:
         healthy(server)
@@ -198,7 +198,7 @@ def test_parked_polls_live_through_a_failover(sentinels, start):
 
 def test_a_failover_loses_nothing_that_redis_wait_waited_for(sentinels, start):
     """Both replicas have all that was acknowledged, whichever becomes the master."""
-    servers = [start(**KEEP_ALL, **sentinels.settings(REDIS_WAIT="2:500")) for _ in range(2)]
+    servers = [start(**KEEP_ALL, **sentinels.settings(REDIS_WAIT="2:2000")) for _ in range(2)]
     for server in servers:
         healthy(server)
     old = sentinels.master
@@ -217,7 +217,7 @@ def test_a_failover_loses_nothing_that_redis_wait_waited_for(sentinels, start):
 @pytest.mark.torture
 def test_ten_failovers_in_a_row(tmp_path, start):
     # Under this load a master is late now and then: the Sentinels are not to take it for dead.
-    with SentinelSetup(tmp_path / "redis", down_after_ms=4000, **DURABLE) as sentinels:
+    with SentinelSetup(tmp_path / "redis", down_after_ms=6000, **DURABLE) as sentinels:
         servers = [start(**KEEP_ALL, **sentinels.settings()) for _ in range(3)]
         for server in servers:
             healthy(server)

@@ -275,7 +275,7 @@ def test_pushes_that_wait_for_redis_cost_nothing_while_they_wait(redis, start):
 
 def test_pushes_that_are_given_up_together_hold_nobody_up(redis, start):
     """While they get their 503, another client is served in between."""
-    server = start(REDIS_TIMEOUT=2000, LOG_LEVEL="info", **redis.settings())
+    server = start(LOG_LEVEL="info", **redis.settings(REDIS_TIMEOUT=2000))
     healthy(server)
     channel, replies = server.channel(), []
     with Swarm(server.address) as swarm, server.client() as other:
@@ -297,7 +297,7 @@ def test_pushes_that_are_given_up_together_hold_nobody_up(redis, start):
 
 def test_long_replies_are_asked_for_a_few_at_a_time(redis, start):
     """Neither Redis nor longline holds more than some of them, and a poll that has to wait its turn is not refused."""
-    server = start(BUFFER_SIZE=2048, REDIS_TIMEOUT=10_000, **redis.settings())  # how long they wait is not the question
+    server = start(BUFFER_SIZE=2048, **redis.settings(REDIS_TIMEOUT=10_000))  # how long they wait is not the question
     healthy(server)
     channel = server.channel()
     for i in range(4):

@@ -238,7 +238,7 @@ def test_the_rate_limit_leaves_a_trace_of_the_client_behind_a_proxy(serve):
 
 
 def test_what_the_store_refuses_leaves_a_trace(start, redis):
-    server = start(**redis.settings(), REDIS_TIMEOUT=3000)
+    server = start(**redis.settings(REDIS_TIMEOUT=3000))
     channel = server.channel()
     server.push(channel)
     redis.stop()
