@@ -239,7 +239,7 @@ def cpu_ns(server):
 
 
 def test_pushes_that_wait_for_redis_cost_nothing_while_they_wait(redis, start):
-    server = start(REDIS_TIMEOUT=60_000, LOG_LEVEL="info", **redis.settings())
+    server = start(LOG_LEVEL="info", **redis.settings(REDIS_TIMEOUT=60_000))
     healthy(server)
     channels = [server.channel() for _ in range(100)]
     replies = []
