@@ -215,8 +215,7 @@ static bool set_up(struct log_file *file, const struct store_options *options) {
            log_file_execute(file, "PRAGMA wal_autocheckpoint = 0") &&
            log_file_execute(file, "PRAGMA cache_size = -16384") &&
            log_file_execute(file, "PRAGMA temp_store = MEMORY") &&
-           log_file_execute(file, "PRAGMA secure_delete = FAST") &&
-           log_file_execute(file, "PRAGMA cell_size_check = ON") && seal_define_functions(file->db);
+           log_file_execute(file, "PRAGMA secure_delete = FAST") && seal_define_functions(file->db);
 }
 
 static bool create_tables(struct log_file *file) {

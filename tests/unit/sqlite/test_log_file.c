@@ -129,6 +129,46 @@ static void test_no_shared_memory(void **state) {
     assert_int_equal(push("a"), 3);
 }
 
+/* --- A page whose list of cells is damaged ---------------------------------------------------- */
+
+enum { PAGE_BYTES = 8192, LEAF_OF_TABLE = 0x0d, CELL_COUNT = 4, FIRST_CELL = 8 };
+
+/* Flips a bit of the first pointer of a page, if it is one with many rows. */
+static bool flip_pointer(long page) {
+    uint8_t head[FIRST_CELL + 1];
+    FILE *file = fopen(path, "r+b");
+    fseek(file, page * PAGE_BYTES, SEEK_SET);
+    bool is_one = fread(head, 1, sizeof head, file) == sizeof head && head[0] == LEAF_OF_TABLE &&
+                  head[CELL_COUNT] > 20;
+    if (is_one) {
+        fseek(file, page * PAGE_BYTES + FIRST_CELL, SEEK_SET);
+        fputc(head[FIRST_CELL] ^ 0x80, file);
+    }
+    fclose(file);
+    return is_one;
+}
+
+/* It stops neither the start, which looks at the oldest and the newest, nor pushes. */
+static void test_a_bit_of_a_list_of_cells(void **state) {
+    (void)state;
+    int flipped = 0;
+    open_log();
+    assert_true(push_many("a", 1, 400));
+    settle();
+    close_log();
+    open_log();
+    keep_backup();
+    for (long page = 1; page < 20; page++) {
+        close_log();
+        put_backup_back();
+        flipped += flip_pointer(page);
+        open_log();
+        assert_int_equal(push("a"), 401);
+        check_read("a", 300, 1000, 401, 301, 401);
+    }
+    assert_in_range(flipped, 3, 18);
+}
+
 /* --- In memory -------------------------------------------------------------------------------- */
 
 static int64_t count_pages(const struct log_file *file) {
@@ -167,6 +207,7 @@ int main(void) {
         LOG_TEST(test_foreign_files),
         cmocka_unit_test_setup_teardown(test_parts_that_may_only_be_read, set_up, refuse_nothing),
         cmocka_unit_test_setup_teardown(test_no_shared_memory, set_up, refuse_nothing),
+        LOG_TEST(test_a_bit_of_a_list_of_cells),
         cmocka_unit_test(test_a_log_in_memory_gives_back),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
