@@ -379,10 +379,10 @@ enum kind { READ, APPEND, CURSORS, PURGE };
 /* `count`: updates to append. */
 static void start(struct redis_store *store, struct store_op *caller, enum kind kind,
                   uint32_t count) {
-    turn_end(&store->flush);
     struct op *op = malloc(sizeof *op);
     if (!op) {
         list_append(&store->failed, &caller->link);
+        turn_end(&store->flush);
         return;
     }
     *op = (struct op){

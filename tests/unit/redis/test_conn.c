@@ -453,8 +453,13 @@ static void test_pauses(void **state) {
     for (uint64_t pause_ms = REDIS_BACKOFF_MIN_MS; pause_ms < 64 * REDIS_BACKOFF_MAX_MS;
          pause_ms *= 2) {
         uint64_t most_ms = pause_ms < REDIS_BACKOFF_MAX_MS ? pause_ms : REDIS_BACKOFF_MAX_MS;
+        unsigned tries = conn.tries;
         redis_conn_fail(&conn, "away");
         assert_in_range(conn.retry_ms - uv_now(&loop), most_ms / 2, most_ms + most_ms / 2);
+        redis_conn_tick(&conn, conn.retry_ms - 1);
+        assert_int_equal(conn.tries, tries);
+        redis_conn_tick(&conn, conn.retry_ms);
+        assert_int_equal(conn.tries, tries + 1);
     }
 }
 

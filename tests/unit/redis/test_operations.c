@@ -1,5 +1,6 @@
 /* What the replies to pushes mean: of a master that is no more, with REDIS_WAIT, and of nodes that
  * name one another. */
+#include "need.h"
 #include "played.h"
 
 #define APPEND REDIS_LANE_APPEND
@@ -11,6 +12,63 @@ static struct redis_node *node_of(const char *channel) {
 static void check_answer(int answers, enum store_error error) {
     assert_int_equal(played_answers, answers);
     assert_int_equal(played_error, error);
+}
+
+/* --- Replies ------------------------------------------------------------------------------- */
+
+static void test_what_is_no_reply_to_a_push(void **state) {
+    (void)state;
+    static const char *const replies[] = {"+OK\r\n", ":1\r\n", "*3\r\n:1\r\n$0\r\n\r\n$0\r\n\r\n",
+                                          "*4\r\n:-1\r\n$0\r\n\r\n$0\r\n\r\n:1\r\n",
+                                          "*4\r\n:1\r\n$0\r\n\r\n$0\r\n\r\n:0\r\n"};
+    play_start(0);
+    play_up("");
+    for (int i = 0; i < (int)(sizeof replies / sizeof *replies); i++) {
+        play_push("channel", 1, 1);
+        play_turn();
+        play_reply(played_node(1), APPEND, replies[i]);
+        check_answer(i + 1, STORE_FAILED);
+    }
+}
+
+static void on_read(struct store_op *op) {
+    played_answers++;
+    played_error = container_of(op, struct store_read, op)->error;
+}
+
+static void test_an_operation_without_memory(void **state) {
+    (void)state;
+    struct store_read read = {.op.done = on_read, .limit = 1};
+    play_start(0);
+    play_turn();
+    failing_allocation = 1;
+    is_counting = true;
+    store_read(&played->base, &read);
+    is_counting = false;
+    assert_int_equal(played_answers, 0);
+    assert_true(turn_is_due(&played->flush));
+    play_turn();
+    check_answer(1, STORE_FAILED);
+}
+
+/* A right on one channel's keys is missing: the other one need not suffer. */
+static void test_channels_that_were_refused_together(void **state) {
+    (void)state;
+    play_start(0);
+    play_up("");
+    struct redis_node *node = played_node(1);
+    play_push("one", 1, 1);
+    play_push("other", 1, 1);
+    play_turn();
+    assert_int_equal(played_calls(node, APPEND), 1);
+    play_reply(node, APPEND, "-NOPERM\r\n");
+    play_turn();
+    assert_int_equal(played_answers, 0);
+    assert_int_equal(played_calls(node, APPEND), 2);
+    play_reply(node, APPEND, "-NOPERM\r\n");
+    check_answer(1, STORE_REFUSED);
+    play_reply(node, APPEND, play_stored(1));
+    check_answer(2, STORE_OK);
 }
 
 /* --- REDIS_WAIT ------------------------------------------------------------------------------- */
@@ -140,6 +198,9 @@ static void test_nodes_that_name_one_another(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        OPERATIONS_TEST(test_what_is_no_reply_to_a_push),
+        OPERATIONS_TEST(test_an_operation_without_memory),
+        OPERATIONS_TEST(test_channels_that_were_refused_together),
         OPERATIONS_TEST(test_a_push_is_answered_by_its_wait),
         OPERATIONS_TEST(test_nothing_is_sent_behind_a_wait),
         OPERATIONS_TEST(test_a_line_that_breaks_before_a_wait_is_answered),

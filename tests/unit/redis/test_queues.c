@@ -56,6 +56,25 @@ static void test_a_redis_that_is_behind_gets_no_more(void **state) {
     assert_int_equal(played_calls(node, READ), 2);
 }
 
+/* How long the replies are is not known yet. */
+static void test_reads_under_way_are_bounded(void **state) {
+    (void)state;
+    start();
+    play_turn();
+    assert_false(turn_is_due(&played->flush));
+    for (int i = 0; i < 18; i++)
+        play_read("channel");
+    assert_true(turn_is_due(&played->flush));
+    play_turn();
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(played_calls(node, READ), 16);
+        play_reply(node, READ, "-ERR\r\n");
+        assert_int_equal(played_calls(node, READ), 15);
+        play_turn();
+    }
+    assert_int_equal(played_calls(node, READ), 16);
+}
+
 static void test_what_is_beyond_a_turn_is_for_the_next(void **state) {
     (void)state;
     start();
@@ -138,6 +157,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         QUEUES_TEST(test_pushes_of_a_turn_go_together),
         QUEUES_TEST(test_a_redis_that_is_behind_gets_no_more),
+        QUEUES_TEST(test_reads_under_way_are_bounded),
         QUEUES_TEST(test_what_is_beyond_a_turn_is_for_the_next),
         QUEUES_TEST(test_what_gets_no_reply_is_given_up),
         QUEUES_TEST(test_a_read_gets_more_time_but_not_for_ever),

@@ -56,6 +56,21 @@ static void test_what_was_asked_too_early_settles_no_doubt(void **state) {
     assert_int_not_equal(early, 0);
 }
 
+/* News, and what is said to pushes, must wait until it is known who speaks; a read is repeated. */
+static void test_what_comes_after_a_silence(void **state) {
+    (void)state;
+    for (int is_cluster = 0; is_cluster <= 1; is_cluster++) {
+        play_start(0);
+        play_up(is_cluster ? "12" : "");
+        for (int kind = 0; kind < REDIS_LANES; kind++) {
+            struct redis_conn *conn = &played_node(1)->lanes[kind].conn;
+            assert_int_equal(conn->events->silent(conn), is_cluster && kind != REDIS_LANE_READ);
+        }
+        if (!is_cluster)
+            play_end(NULL);
+    }
+}
+
 static void test_nodes_are_bounded(void **state) {
     (void)state;
     play_start(0);
@@ -80,6 +95,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TOPOLOGY_TEST(test_an_older_map_does_not_count),
         TOPOLOGY_TEST(test_what_was_asked_too_early_settles_no_doubt),
+        TOPOLOGY_TEST(test_what_comes_after_a_silence),
         TOPOLOGY_TEST(test_nodes_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

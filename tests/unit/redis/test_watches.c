@@ -55,6 +55,36 @@ static void test_a_watch_is_lost_with_its_line(void **state) {
     assert_int_equal(watched, 2);
 }
 
+static void test_a_subscription_that_is_refused(void **state) {
+    (void)state;
+    play_start(0);
+    play_up("");
+    struct redis_node *node = played_node(1);
+    const struct buf *sent = &node->lanes[REDIS_LANE_NEWS].conn.out;
+    start(node, SUBSCRIBED);
+    watch.state = WATCH_ASKED; /* as if it had not been heard */
+    play_message(node, "-NOPERM\r\n");
+    size_t before = sent->len;
+    play_pass(499);
+    watches_tick(played, played_now_ms());
+    assert_int_equal(sent->len, before);
+    play_pass(1);
+    watches_tick(played, played_now_ms());
+    assert_true(sent->len > before);
+    play_message(node, SUBSCRIBED);
+    assert_int_equal(watched, 2);
+}
+
+/* Whoever else publishes there, the lists say what is true. */
+static void test_news_that_are_none(void **state) {
+    (void)state;
+    play_start(0);
+    play_up("");
+    start(played_node(1), SUBSCRIBED);
+    play_message(played_node(1), "*3\r\n$7\r\nmessage\r\n$18\r\ntotal:news:channel\r\n$1\r\nx\r\n");
+    assert_int_equal(watched, 2);
+}
+
 static void test_news_of_a_name_that_is_none(void **state) {
     (void)state;
     play_start(0);
@@ -101,6 +131,8 @@ static void test_a_channel_whose_slot_is_on_its_way(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WATCHES_TEST(test_a_watch_is_lost_with_its_line),
+        WATCHES_TEST(test_a_subscription_that_is_refused),
+        WATCHES_TEST(test_news_that_are_none),
         WATCHES_TEST(test_news_of_a_name_that_is_none),
         WATCHES_TEST(test_a_channel_whose_slot_is_on_its_way),
     };
