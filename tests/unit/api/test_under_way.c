@@ -110,7 +110,13 @@ static void test_all_are_closed(void **state) {
         close(clients[i]);
 }
 
-static bool is_quiet(void);
+/* Whether there could be an upgrade now. */
+static bool is_quiet(void) {
+    conn_hold_all(&connections);
+    bool quiet = conn_all_quiet(&connections);
+    conn_release_all(&connections);
+    return quiet;
+}
 
 /* There is no upgrade before the store has done what nobody waits for. */
 static void test_an_upgrade_waits_for_the_store(void **state) {
@@ -221,14 +227,6 @@ static int begin_many(const char *query, const char *channels) {
     int client = begin(&visit);
     UNTIL(is_asked());
     return client;
-}
-
-/* Whether there could be an upgrade now. */
-static bool is_quiet(void) {
-    conn_hold_all(&connections);
-    bool quiet = conn_all_quiet(&connections);
-    conn_release_all(&connections);
-    return quiet;
 }
 
 static void test_many_of_which_one_is_late(void **state) {
