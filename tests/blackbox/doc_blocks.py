@@ -83,7 +83,7 @@ def run_script(server, script):
     """Runs one beside a server, with its program and its data file; returns what it prints."""
     environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}", "DATA_PATH": "longline.db"}
     command = ["bash", "-euc", script]
-    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=server.directory, env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
@@ -210,7 +210,7 @@ class Session:
             return mark in self.said[start:] and self.said[start:].split(mark)[1].endswith(b"\x1e")
 
         try:
-            wait_until(is_done, command, 2 * PATIENCE_S)
+            wait_until(is_done, command, 6 * PATIENCE_S)
         except AssertionError as error:
             raise AssertionError(f"{error}; it has said: {self.said[start:].decode()}") from None
         text, status = self.said[start:].split(mark)

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections import Counter
 
-from redis_server import HOST, SLOTS
+from redis_server import HOST, PATIENT, SLOTS
 
 
 class FakeRedis:
@@ -101,7 +101,7 @@ class FakeSentinel(FakeRedis):
 
     def settings(self, *others, **more):
         addresses = ",".join(f"{HOST}:{sentinel.port}" for sentinel in (self, *others))
-        return {"DATA_PROVIDER": "redis", "REDIS_SENTINEL": addresses, "REDIS_MASTER": "inbox", **more}
+        return {"DATA_PROVIDER": "redis", "REDIS_SENTINEL": addresses, "REDIS_MASTER": "inbox", **PATIENT, **more}
 
     def answer(self, name, words):
         port, epoch, flags = self.told
@@ -122,7 +122,7 @@ class FakeNode(FakeRedis):
         self.totals = Counter()
 
     def settings(self, **more):
-        return {"DATA_PROVIDER": "redis", "REDIS_HOST": HOST, "REDIS_PORT": self.port, **more}
+        return {"DATA_PROVIDER": "redis", "REDIS_HOST": HOST, "REDIS_PORT": self.port, **PATIENT, **more}
 
     @property
     def beats(self):

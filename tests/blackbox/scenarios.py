@@ -145,7 +145,7 @@ class WorkWithoutUring(Work):
 class Stop(Scenario):
     def act(self):
         self.server.send_signal()
-        self.server.process.wait(60)
+        self.server.process.wait(300)
 
 
 class Sweep(Scenario):

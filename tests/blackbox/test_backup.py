@@ -126,7 +126,7 @@ def test_what_cannot_be(start, folder):
         assert backup(server, file, **settings)[::2] == (code, reason)
     assert names(folder) == []
     for arguments in ([], ["--data-path", "x"]):
-        done = subprocess.run([BINARY, "backup", *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([BINARY, "backup", *arguments], capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stdout) == (USAGE, "") and "usage: longline backup FILE" in done.stderr
 
 
@@ -177,7 +177,7 @@ def test_a_server_that_starts_meanwhile(start, folder, does_stop):
             server.stop()
         termios.tcflow(theirs, termios.TCOON)
         os.close(theirs)
-        out = process.communicate(timeout=60)[0]
+        out = process.communicate(timeout=300)[0]
     said = all_that_was_shown(ours)
     assert (process.returncode, out, names(folder)) == (FAILED, "", []) and "a server was started meanwhile" in said
 
@@ -204,7 +204,7 @@ def test_one_that_is_stopped_leaves_nothing(start, folder, end):
         process = start_backup(server, folder / "copy.db")
         wait_until(lambda: names(folder), "the unfinished copy")
         process.send_signal(end)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         if process.returncode == DONE:
             (folder / "copy.db").unlink()
         else:

@@ -347,7 +347,7 @@ def test_a_batch_keeps_the_ids_of_others_apart(serve):
 
         for _ in range(12):
             send(swarm.open(answered))
-        swarm.run(lambda: not left and len({u["b"] for u in acknowledged.values()}) == 300, 60, "all batches")
+        swarm.run(lambda: not left and len({u["b"] for u in acknowledged.values()}) == 300, 120, "all batches")
     assert dict(server.read_all(channel)) == acknowledged
     assert sorted(acknowledged) == list(range(1, len(acknowledged) + 1))
 
@@ -463,7 +463,7 @@ class Senders:
                 self.open_wires += 1
                 self.send(swarm.open(self.answered, self.closed))
             swarm.after(after_s, end)
-            swarm.run(lambda: self.open_wires == 0, 60, "the end of all connections")
+            swarm.run(lambda: self.open_wires == 0, 120, "the end of all connections")
 
 
 def test_kill_dash_nine_leaves_all_of_a_batch_or_nothing(start):

@@ -95,7 +95,7 @@ _longline longline "${word##*=}"
 printf '%s\n' "${COMPREPLY[@]}"
 """
     environment = {**os.environ, "SCRIPT": script_of("bash"), "LINE": line}
-    ended = subprocess.run(["bash", "-c", ask], cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    ended = subprocess.run(["bash", "-c", ask], cwd=cwd, env=environment, capture_output=True, text=True, timeout=4 * PATIENCE_S)
     assert ended.stderr == ""
     return offers_of(ended.stdout.splitlines())
 
@@ -103,7 +103,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 def fish(line, cwd):
     ask = 'echo "$SCRIPT" | source; complete -C "$LINE"'
     environment = {**os.environ, "SCRIPT": script_of("fish"), "LINE": line, "HOME": str(cwd)}
-    ended = subprocess.run(["fish", "--no-config", "-c", ask], cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    ended = subprocess.run(["fish", "--no-config", "-c", ask], cwd=cwd, env=environment, capture_output=True, text=True, timeout=4 * PATIENCE_S)
     return offers_of(ended.stdout.splitlines())
 
 

@@ -106,7 +106,7 @@ def test_a_terminal_is_not_waited_for(server):
 
 
 def run_with(stdin, *arguments):
-    return subprocess.run([BINARY, *arguments], stdin=stdin, capture_output=True, text=True, timeout=PATIENCE_S)
+    return subprocess.run([BINARY, *arguments], stdin=stdin, capture_output=True, text=True, timeout=4 * PATIENCE_S)
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -158,7 +158,7 @@ def test_what_others_answer(answer, code):
 @pytest.mark.parametrize("words", [["-Hnocolon", "a=1"], ["-H: x", "a=1"], [b"a=\xff"], ["-d", "@"]])
 def test_what_could_not_be_sent_as_it_is(words):
     with Target() as target:
-        ended = subprocess.run([BINARY, "send", target.url + "/c", *words], capture_output=True, text=True, errors="replace", timeout=60)
+        ended = subprocess.run([BINARY, "send", target.url + "/c", *words], capture_output=True, text=True, errors="replace", timeout=300)
         assert "\n" not in is_refused(ended, USAGE).rstrip() and not target.received
 
 

@@ -238,7 +238,7 @@ def test_head_ends_it_quietly(server):
     channel = server.channel()
     push(server, channel, 1, 2)
     shell = f"set -o pipefail; '{BINARY}' tail '{server.url(channel)}' | head -1"
-    ended = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=PATIENCE_S)
+    ended = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=4 * PATIENCE_S)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, '{"n":1}\n', "")
 
 
@@ -254,7 +254,7 @@ def test_a_full_disk_is_told(server):
     channel = server.channel()
     push(server, channel, 1)
     with open("/dev/full", "wb") as full:
-        ended = subprocess.run([BINARY, "tail", server.url(channel)], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S)
+        ended = subprocess.run([BINARY, "tail", server.url(channel)], stdout=full, stderr=subprocess.PIPE, text=True, timeout=4 * PATIENCE_S)
     assert ended.returncode == 74 and ended.stderr.count("\n") == 1
 
 

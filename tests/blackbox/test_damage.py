@@ -146,7 +146,7 @@ def test_what_can_be_read_moves_to_a_new_file(closed):
 
 
 def check(path):
-    done = subprocess.run([BINARY, "check", path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([BINARY, "check", path], capture_output=True, text=True, timeout=300)
     assert done.stderr == "", done.stderr
     return done.returncode, done.stdout
 

@@ -126,7 +126,7 @@ def test_a_picture_has_words_and_two_themes(picture):
 
 def test_the_recording_is_what_a_server_answers(tmp_path):
     picture = tmp_path / "picture.svg"
-    subprocess.run([REPOSITORY / "script/recording", picture], check=True, timeout=PATIENCE_S)
+    subprocess.run([REPOSITORY / "script/recording", picture], check=True, timeout=6 * PATIENCE_S)
     assert picture.read_text("utf-8") == (REPOSITORY / "docs/pictures/push-and-poll.svg").read_text("utf-8")
 
 

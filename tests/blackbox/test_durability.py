@@ -48,7 +48,7 @@ class Writers:
                 swarm.after(upgrade_after_s, lambda: self.server.send_signal(signal.SIGUSR2))
             swarm.after(after_s, self.server.kill9)
             # Replies that left the server before it died are still in the sockets. They count.
-            swarm.run(lambda: self.open_wires == 0, 60, "the kill")
+            swarm.run(lambda: self.open_wires == 0, 120, "the kill")
 
     def start(self, swarm, writer):
         def answered(wire, reply):

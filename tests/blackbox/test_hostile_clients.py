@@ -204,6 +204,7 @@ def test_clients_that_never_read_are_bounded_and_dropped(serve):
     wait_until(lambda: server.metric("longline_buffer_bytes") < MIB, "the buffers to be given back")
 
 
+@pytest.mark.timed
 def test_a_slow_reader_that_reads_is_not_dropped(serve):
     """REQUEST_TIMEOUT limits how long there is no progress at all. A slow line is fine."""
     server = serve(REQUEST_TIMEOUT=1)

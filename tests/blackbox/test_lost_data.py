@@ -90,7 +90,7 @@ def test_starts_that_fail_change_nothing(start, count):
     listen = ",".join(["127.0.0.1:0", taken.addresses[0]][-count:])
     for _ in range(3):
         ended = subprocess.run(
-            [BINARY, "serve", "--listen", listen, "--data-path", server.data_path], capture_output=True, text=True, timeout=60
+            [BINARY, "serve", "--listen", listen, "--data-path", server.data_path], capture_output=True, text=True, timeout=300
         )
         assert ended.returncode == 1 and f"cannot listen on {taken.addresses[0]}" in ended.stderr, ended
         assert not SANITIZER_REPORT.search(ended.stderr), ended
@@ -213,7 +213,7 @@ def test_damage_of_what_consumers_are_known_by(start, table, what):
     with sqlite3.connect(server.data_path) as database:
         assert database.execute(f"UPDATE {table} SET {column} = {column} + 1").rowcount == 1
     database.close()
-    check = subprocess.run([BINARY, "check", server.data_path], capture_output=True, text=True, timeout=60)
+    check = subprocess.run([BINARY, "check", server.data_path], capture_output=True, text=True, timeout=300)
     assert check.returncode == 1 and what in check.stdout, check.stdout
     server.start()
     assert push(server, channel, 1) == 4

@@ -93,7 +93,7 @@ def test_panels_have_their_own_ids_and_places():
 @pytest.mark.parametrize("arguments", [("check", RULES), ("test", RULE_TESTS)], ids=lambda a: a[0])
 def test_promtool(arguments):
     command, file = arguments
-    done = subprocess.run(["promtool", command, "rules", file], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["promtool", command, "rules", file], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "SUCCESS" in done.stdout, done.stdout + done.stderr
 
 

@@ -21,7 +21,7 @@ has_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="sy
 
 
 def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY, **options)
     return done.returncode, done.stdout + done.stderr
 
 

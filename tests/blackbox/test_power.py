@@ -334,7 +334,7 @@ class Cut:
                 also(self.server)
             promise.check(self.server, may_lose)
             if is_thorough:
-                done = subprocess.run([BINARY, "check", self.folder / "longline.db"], capture_output=True, text=True, timeout=60)
+                done = subprocess.run([BINARY, "check", self.folder / "longline.db"], capture_output=True, text=True, timeout=300)
                 assert done.returncode == 0, done.stdout
             assert may_lose or not DAMAGE.search(self.server.log()), self.server.log_tail()
         finally:

@@ -293,7 +293,7 @@ def test_a_client_that_goes_away(server, channel):
 
 
 def check(server):
-    done = subprocess.run([BINARY, "check", server.directory / "longline.db"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([BINARY, "check", server.directory / "longline.db"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
 
 

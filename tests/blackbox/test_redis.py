@@ -521,7 +521,7 @@ def test_scripts_flushed_under_load_refuse_nothing(redis, start):
     with Swarm(server.address) as swarm:
         for _ in range(32):
             swarm.open(answered).send(request_bytes("POST", channel, b"{}"))
-        swarm.run(lambda: len(totals) >= count, 60, "the pushes")
+        swarm.run(lambda: len(totals) >= count, 120, "the pushes")
     assert flushes >= count // 100
     assert len(set(totals)) == len(totals), "an id was given twice"
 
@@ -623,7 +623,7 @@ def test_pushes_that_no_replica_confirms_do_not_pile_up(redis_servers, start):
     with Swarm(server.address) as swarm:
         for _ in range(32):
             swarm.open(answered).send(request_bytes("POST", channel, b"{}"))
-        swarm.run(lambda: sum(answers.values()) >= 320, 60, "the refusals")
+        swarm.run(lambda: sum(answers.values()) >= 320, 120, "the refusals")
     assert answers[NOT_REPLICATED] >= 32 and set(answers) <= {NOT_REPLICATED, UNREACHABLE}, answers
     stored = wait_until(lambda: (total := int(redis.command("GET", names(channel)[1]))) >= answers[NOT_REPLICATED] and total, "them")
     assert stored <= answers[NOT_REPLICATED] + 32, "those that the swarm left behind"
@@ -665,4 +665,4 @@ def test_each_push_under_load_is_on_the_replica_before_it_is_acknowledged(redis_
     with Swarm(server.address) as swarm:
         for _ in range(32):
             swarm.open(answered).send(request_bytes("POST", channel, b"{}"))
-        swarm.run(lambda: acknowledged >= 1500, 60, "the pushes")
+        swarm.run(lambda: acknowledged >= 1500, 120, "the pushes")

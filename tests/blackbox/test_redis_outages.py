@@ -336,7 +336,7 @@ def test_an_outage_costs_neither_cpu_nor_memory(redis, start):
             for _ in range(40):
                 swarm.open(answered).send(request_bytes("POST", channel, body))
             wanted = refused + count
-            swarm.run(lambda: refused >= wanted, 60, "the refusals")
+            swarm.run(lambda: refused >= wanted, 120, "the refusals")
 
     with redis.frozen():
         push_big_ones(200)

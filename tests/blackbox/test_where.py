@@ -177,6 +177,7 @@ def test_a_parked_poll_sleeps_through_what_it_does_not_want(server, channel):
         assert reply.json() == {"ok": True, "ts": 24, "skipped": 20, "updates": [{"n": "wanted"}]}
 
 
+@pytest.mark.timed
 def test_the_end_of_a_sleep_says_how_far_it_looked(server, channel):
     fill(server, channel, 3)
     with server.client() as client:

@@ -30,7 +30,7 @@ void connections_down(void);
 void until_idle(void);
 /* Turns it once, and waits at most a millisecond for anything to do. */
 void turn(void);
-#define PATIENCE_NS 20000000000
+#define PATIENCE_NS 120000000000
 /* Turns it until the condition is true. */
 #define UNTIL(condition)                                                                           \
     for (uint64_t end_ns = uv_hrtime() + PATIENCE_NS; !(condition); turn())                        \

@@ -204,7 +204,7 @@ static int client_new(const struct sockaddr_un *address) {
     return client;
 }
 
-#define PATIENCE_NS 20000000000
+#define PATIENCE_NS 120000000000
 #define UNTIL(condition)                                                                           \
     for (uint64_t end_ns = uv_hrtime() + PATIENCE_NS; !(condition); uv_run(&loop, UV_RUN_NOWAIT))  \
     assert_true(uv_hrtime() < end_ns)

@@ -54,7 +54,7 @@ static void exec_server(const struct server *server, bool is_cluster) {
 }
 
 static void connect_to(struct server *server) {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 10000; i++) {
         server->client = redisConnect("127.0.0.1", server->port);
         assert_non_null(server->client);
         if (!server->client->err && strcmp(ask_text(server, "PING"), "PONG") == 0)
@@ -163,7 +163,7 @@ static void open_loop(void) {
     store_options = (struct store_options){
         .channel_max_updates = 1000, .ttl_ms = (int64_t)7 * 86400 * 1000, .wall_ms = wall_clock};
     redis_options = (struct redis_options){
-        .address.host = "127.0.0.1", .prefix = "total:", .tls_ca = "", .timeout_ms = 2000};
+        .address.host = "127.0.0.1", .prefix = "total:", .tls_ca = "", .timeout_ms = 20000};
     open_store();
 }
 

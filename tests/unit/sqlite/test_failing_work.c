@@ -298,16 +298,22 @@ static bool file_has(const char *file, const char *text) {
     return memmem(bytes, len, text, strlen(text));
 }
 
+static bool is_wiped(void) {
+    char wal[sizeof path + 8];
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    return stats().updates == 22 + total_of("other") && !file_has(path, "secret") &&
+           !file_has(wal, "secret");
+}
+
+/* A turn has a bound in time: a slow machine does less in each. */
 static void check_wiped(bool ok) {
     assert_true(ok);
     check_read("a", 0, 100, 21, 20, 21);
     check_read("b", 0, 100, 20, 1, 20);
     finish_purges();
-    assert_int_equal(stats().updates, 22 + total_of("other"));
-    char wal[sizeof path + 8];
-    snprintf(wal, sizeof wal, "%s-wal", path);
-    assert_false(file_has(path, "secret"));
-    assert_false(file_has(wal, "secret"));
+    for (int i = 0; i < 100 && !is_wiped(); i++)
+        finish_purges();
+    assert_true(is_wiped());
 }
 
 /* Some of the rows that are to go lead nowhere. */

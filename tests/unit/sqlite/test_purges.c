@@ -484,7 +484,7 @@ static void test_a_search_behind_damage_has_a_bound(void **state) {
     write_at((long)(page - 1) * 8192, "damage", 6);
     assert_true(log_file_open(&file, &options, error, sizeof error));
     assert_true(rows_init(&rows, &file));
-    alarm(60);
+    alarm(600);
     assert_int_equal(rows_find_older(&rows, 1, INT64_MAX, 1, &row), ROW_MISSING);
     alarm(0);
     log_file_close(&file);

@@ -246,7 +246,7 @@ static int64_t wipe_with(sqlite3_int64 at, unsigned number) {
     sqlite3_file *data = file_of(file.db);
     assert_int_equal(data->pMethods->xWrite(data, bytes, 4, list_offset + at), SQLITE_OK);
     assert_true(log_file_execute(&file, "PRAGMA user_version = 2"));
-    alarm(60);
+    alarm(600);
     int64_t wait_ms = wipe_some(&wipe, 1, 0);
     alarm(0);
     return wait_ms;
