@@ -164,7 +164,7 @@ def test_the_unit_knows_longline():
 
 @has_modules
 def test_workflows_are_what_github_takes():
-    assert len(WORKFLOWS) == 2
+    assert len(WORKFLOWS) == 3
     assert run("node", "tests/blackbox/lint.mjs", "workflow", *WORKFLOWS) == (0, "")
 
 
@@ -182,6 +182,12 @@ def test_workflows_run_scripts_that_are_there():
         for listed in re.findall(r"script: \[(.*)\]", text):
             scripts |= set(listed.split(", "))
         assert scripts and all((REPOSITORY / "script" / name).is_file() for name in scripts), scripts
+
+
+def test_the_weekly_workflow_runs_all_of_torture():
+    in_script = re.search(r"^targets=\((.*)\)$", (REPOSITORY / "script/torture").read_text("utf-8"), re.M)[1]
+    in_workflow = re.search(r"target: \[(.*)\]", (REPOSITORY / ".github/workflows/torture.yml").read_text("utf-8"))[1]
+    assert in_script.split() == in_workflow.split(", ")
 
 
 def test_the_image_is_built_with_all_that_meson_asks_for():
