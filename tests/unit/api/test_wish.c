@@ -1,6 +1,6 @@
 /* The reply that an address asks for, and what of a query is longline's own. */
 #include "api/wish.h"
-#include "support.h"
+#include "need.h"
 
 static void check_at(const char *query, int status, const char *type, const char *text,
                      const char *lines, int line) {
@@ -94,6 +94,26 @@ static void test_stripping(void **state) {
     }
 }
 
+/* It is what was asked for, or it has failed. */
+static void test_without_memory(void **state) {
+    (void)state;
+    bool is_over = false;
+    for (failing_allocation = 1; !is_over; failing_allocation++) {
+        struct wanted wanted = {0};
+        allocations = 0;
+        assert_true(IN_NEED(wish_read(SLICE(".status=202&.reply=ok&.type=x"), &wanted)));
+        is_over = allocations < failing_allocation;
+        if (!wanted_failed(&wanted)) {
+            assert_int_equal(http_status_code(wanted.status), 202);
+            assert_text(((struct slice){wanted.text.data, wanted.text.len}), "ok");
+            assert_text(((struct slice){wanted.lines.data, wanted.lines.len}),
+                        "X-Ignored: .type\r\n" WANTED_SANDBOX);
+        }
+        wanted_deinit(&wanted);
+    }
+    assert_true(failing_allocation > 3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replies),
@@ -101,6 +121,7 @@ int main(void) {
         cmocka_unit_test(test_what_cannot_be_is_passed_over),
         cmocka_unit_test(test_no_wish),
         cmocka_unit_test(test_stripping),
+        cmocka_unit_test(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
