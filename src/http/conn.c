@@ -72,12 +72,18 @@ static void free_request(struct conn *conn) {
 
 /* --- The end ---------------------------------------------------------------------------------- */
 
-static void on_closed(uv_handle_t *handle) {
-    struct conn *conn = container_of(handle, struct conn, handle);
-    struct conn_shared *shared = handle->data;
+void conn_free(struct conn *conn) {
+    struct conn_shared *shared = shared_of(conn);
     free(conn);
     shared->open--;
     shared->on_closed(shared->on_closed_context);
+}
+
+static void on_closed(uv_handle_t *handle) {
+    struct conn *conn = container_of(handle, struct conn, handle);
+    conn->is_gone = true;
+    if (!conn->deferred)
+        conn_free(conn);
 }
 
 /* The exchange waits no longer: its time is over, or it is answered. */
@@ -442,6 +448,10 @@ static void on_due(struct wheel_node *node) {
     case CONN_SENDING: {
         if (conn->queued)
             break;
+        if (conn->deferred) {
+            conn_set_deadline(conn, shared_of(conn)->request_timeout_ms);
+            break;
+        }
         uint32_t unsent = socket_unsent_bytes(&conn->stream);
         bool is_moving = unsent < conn->unsent;
         conn->unsent = unsent;
@@ -553,6 +563,8 @@ bool conn_shared_init(struct conn_shared *shared, uv_loop_t *loop) {
     list_init(&shared->resuming);
     list_init(&shared->held);
     list_init(&shared->sendings);
+    list_init(&shared->deferred);
+    turn_task_init(&shared->send_deferred, conn_send_deferred);
     turn_task_init(&shared->release, on_release);
     turn_task_init(&shared->resume, on_resume);
     wheel_init(&shared->wheel, loop, on_due);
@@ -564,6 +576,7 @@ void conn_shared_deinit(struct conn_shared *shared) {
     wheel_deinit(&shared->wheel);
     turn_cancel(&shared->resume);
     turn_cancel(&shared->release);
+    turn_cancel(&shared->send_deferred);
     sender_free(shared->sender);
     free(shared->spare_request);
     free(shared->read_buffer);

@@ -3,14 +3,15 @@
  * goes to the handler, one reply comes back.
  *
  * States: reading (also idle: no byte of a request yet) → waiting (the handler has the request) →
- * sending (the socket did not take the whole reply) → reading again, or lingering (the reply said
+ * sending (the socket has not taken the whole reply) → reading again, or lingering (the reply said
  * close; what the client still sends is thrown away, so that it can read the reply) → closed. Bytes
  * of later, pipelined requests are kept up to CONN_AHEAD_MAX_BYTES; then reading stops. A reply in
  * parts is a stream: waiting → streaming → sending, until what is left of it is out.
  *
  * No client holds up the others. A turn of the loop reads once from a connection, and serves the
  * first request of what it read. It serves more, up to CONN_REQUESTS_IN_A_ROW, only while it has
- * time (base/turn.h); the rest waits in `resuming`, where connections take turns.
+ * time (base/turn.h); the rest waits in `resuming`, where connections take turns. So do large
+ * replies, in `deferred`: sockets take megabytes at once, and a push may wake thousands.
  *
  * A connection at rest is a small struct without a buffer. It ends in one way only: conn_close().
  */
@@ -107,8 +108,10 @@ struct conn_shared {
     struct list resuming;          /* connections with requests to be served, by turns */
     struct turn_task resume;       /* serves some of them */
     struct list sendings;          /* what libuv sends, oldest first; of all connections */
-    struct list held;              /* connections that were read in this turn, and have more */
-    struct turn_task release;      /* lets them read again */
+    struct list deferred;          /* what libuv is not given yet: a turn has no time for it */
+    struct turn_task send_deferred;
+    struct list held;         /* connections that were read in this turn, and have more */
+    struct turn_task release; /* lets them read again */
 };
 
 /* False when memory is out. The handler, the timeouts, body_max_bytes and uses_io_uring must be

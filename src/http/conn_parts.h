@@ -46,14 +46,16 @@ struct conn {
     bool is_paused : 1;  /* does not read */
     bool is_eof : 1;     /* the client sends nothing more */
     bool is_told : 1;    /* 100 Continue, for the request that has come in part */
+    bool is_gone : 1;    /* closed, and freed when nothing of it is deferred any more */
     uint8_t stalls;      /* of a stream: deadlines in a row at which nothing more was taken */
     struct peer peer;
+    uint16_t deferred; /* how many of its sendings are */
 };
 
-/* A write that the socket did not take at once. */
+/* A write that the socket did not take at once, or that waits for a turn that has time for it. */
 struct sending {
     uv_write_t write;
-    struct list link;     /* in shared->sendings */
+    struct list link;     /* in shared->sendings, or shared->deferred */
     struct sending *next; /* of its connection's, when they are saved */
     struct reply *reply;
     uint32_t rest_bytes; /* of the reply: its end */
@@ -64,6 +66,10 @@ static inline struct conn *conn_of(struct exchange *exchange) {
     return container_of(exchange, struct conn, exchange);
 }
 
+static inline struct conn *conn_of_sending(const struct sending *sending) {
+    return container_of(sending->write.handle, struct conn, stream);
+}
+
 static inline struct conn_shared *shared_of(const struct conn *conn) {
     return conn->handle.data;
 }
@@ -72,6 +78,8 @@ static inline struct conn_shared *shared_of(const struct conn *conn) {
 
 /* The only way to its end: cancels what is under way. Harmless when it is closed. */
 void conn_close(struct conn *conn);
+/* The end of one that is closed: nothing refers to it any more. */
+void conn_free(struct conn *conn);
 /* Says goodbye and throws away what still comes, until the client has read the reply and closes. */
 void conn_linger(struct conn *conn, uint64_t for_ms);
 void conn_set_deadline(struct conn *conn, uint64_t after_ms);
@@ -93,8 +101,10 @@ void conn_run(struct conn *conn);
 
 /* The reply is out. */
 void conn_reply_sent(struct conn *conn, bool close);
-/* Lets libuv send the reply from `sent` on. */
+/* Sends the reply from `sent` on, as the socket takes it. */
 void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent);
+/* turn_task: begins to send what was deferred: some of it, or all while connections are held. */
+void conn_send_deferred(struct turn_task *task);
 /* The rest of a reply must get on, or the connection closes. */
 void conn_watch_progress(struct conn *conn);
 /* sender_done */

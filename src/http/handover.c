@@ -78,6 +78,7 @@ void conn_hold_all(struct conn_shared *shared) {
     conn_restore_rest();
     shared->is_holding = true;
     sender_flush(shared->sender);
+    conn_send_deferred(&shared->send_deferred);
     uv_walk(shared->loop, hold, shared);
 }
 
@@ -262,7 +263,7 @@ static void save_patient(struct conn *conn, void *saving) {
 static void gather_sendings(struct conn_shared *shared) {
     for (struct list *link = shared->sendings.next; link != &shared->sendings; link = link->next) {
         struct sending *sending = container_of(link, struct sending, link);
-        struct conn *conn = container_of(sending->write.handle, struct conn, stream);
+        struct conn *conn = conn_of_sending(sending);
         if (conn->state == CONN_CLOSED)
             continue;
         struct sending *last = taken_of(conn)->sendings;

@@ -37,17 +37,21 @@ static void parts_sent(struct conn *conn) {
         shared_of(conn)->handler->sent(&conn->exchange);
 }
 
-static void on_written(uv_write_t *write, int status) {
-    struct sending *sending = container_of(write, struct sending, write);
-    struct conn *conn = container_of(write->handle, struct conn, stream);
+static void free_sending(struct sending *sending) {
     struct reply *reply = sending->reply;
-    bool close = reply->close;
-    uint32_t part_bytes = sending->part_bytes;
     size_t bytes = --reply->pending == 0 ? reply->len : 0;
     list_remove(&sending->link);
     reply_unref(reply);
     free(sending);
     budget_give(bytes + sizeof *sending);
+}
+
+static void on_written(uv_write_t *write, int status) {
+    struct sending *sending = container_of(write, struct sending, write);
+    struct conn *conn = conn_of_sending(sending);
+    bool close = sending->reply->close;
+    uint32_t part_bytes = sending->part_bytes;
+    free_sending(sending);
     conn->parts_unsent -= part_bytes;
     if (conn->state == CONN_CLOSED)
         return;
@@ -59,12 +63,74 @@ static void on_written(uv_write_t *write, int status) {
         conn_reply_sent(conn, close);
 }
 
+/* Gives it to libuv, which writes as much of it as the socket takes at once. */
+static void begin_sending(struct conn *conn, struct sending *sending) {
+    struct reply *reply = sending->reply;
+    uv_buf_t rest =
+        uv_buf_init(reply->data + reply->len - sending->rest_bytes, sending->rest_bytes);
+    if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) == 0) {
+        list_append(&shared_of(conn)->sendings, &sending->link);
+    } else {
+        free_sending(sending);
+        conn_close(conn);
+    }
+}
+
+/* --- Large replies take turns ----------------------------------------------------------------- */
+
+/* Whether so many bytes are to wait for a turn that has time to copy them: the sockets of all who
+ * are woken by a large update would take more than a turn may. They do not wait where half of the
+ * budget is used, as they take some of it. */
+static bool must_wait(const struct conn_shared *shared, size_t bytes) {
+    return bytes > SENDER_MAX_BYTES && !shared->is_holding && budget_left() > budget_used() &&
+           !turn_has_time();
+}
+
+static void defer(struct conn *conn, struct sending *sending) {
+    struct conn_shared *shared = shared_of(conn);
+    sending->write.handle = &conn->stream;
+    conn->deferred++;
+    list_append(&shared->deferred, &sending->link);
+    turn_next(&shared->send_deferred);
+}
+
+static void end_deferral(struct sending *sending) {
+    struct conn *conn = conn_of_sending(sending);
+    conn->deferred--;
+    if (conn->state == CONN_CLOSED) {
+        free_sending(sending);
+        if (conn->is_gone && !conn->deferred)
+            conn_free(conn);
+        return;
+    }
+    begin_sending(conn, sending);
+    if (conn->state == CONN_SENDING)
+        conn_watch_progress(conn);
+    else
+        conn->unsent = UNSENT_UNKNOWN;
+}
+
+void conn_send_deferred(struct turn_task *task) {
+    struct conn_shared *shared = container_of(task, struct conn_shared, send_deferred);
+    uint64_t began_ns = uv_hrtime(), slice_ns = (uint64_t)TURN_SLICE_US * 1000;
+    struct list *link;
+    while ((link = list_shift(&shared->deferred))) {
+        end_deferral(container_of(link, struct sending, link));
+        if (!shared->is_holding && uv_hrtime() - began_ns >= slice_ns)
+            break;
+    }
+    if (!list_empty(&shared->deferred))
+        turn_next(task);
+}
+
+/* --- What the socket does not take ------------------------------------------------------------ */
+
 void conn_cut(struct conn *conn) {
     counters.streams_cut++;
     conn_close(conn);
 }
 
-/* Lets libuv send what the socket did not take, and counts it. The client reads too slowly: where
+/* Sends what the socket did not take when it can, and counts it. The client reads too slowly: where
  * there is no room to keep the rest for it, it loses the connection. */
 void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent) {
     size_t bytes = sizeof(struct sending) + (reply->pending ? 0 : reply->len);
@@ -78,22 +144,17 @@ void conn_send_rest(struct conn *conn, struct reply *reply, size_t sent) {
             conn_close(conn);
         return;
     }
-    uv_buf_t rest = uv_buf_init(reply->data + sent, (unsigned)(reply->len - sent));
     sending->reply = reply;
-    sending->rest_bytes = (uint32_t)rest.len;
-    sending->part_bytes = reply->is_part ? (uint32_t)(rest.len + sizeof *sending) : 0;
+    sending->rest_bytes = (uint32_t)(reply->len - sent);
+    sending->part_bytes = reply->is_part ? sending->rest_bytes + (uint32_t)sizeof *sending : 0;
+    list_init(&sending->link);
+    conn->parts_unsent += sending->part_bytes;
     reply->pending++;
     budget_take(bytes);
-    if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) != 0) {
-        reply->pending--;
-        budget_give(bytes);
-        reply_unref(reply);
-        free(sending);
-        conn_close(conn);
-        return;
-    }
-    list_append(&shared_of(conn)->sendings, &sending->link);
-    conn->parts_unsent += sending->part_bytes;
+    if (conn->deferred || must_wait(shared_of(conn), sending->rest_bytes))
+        defer(conn, sending);
+    else
+        begin_sending(conn, sending);
 }
 
 void conn_watch_progress(struct conn *conn) {
@@ -157,6 +218,13 @@ static bool queue_reply(struct conn *conn, struct reply *reply) {
     return conn->queued;
 }
 
+/* Returns how many bytes the socket took, or libuv's error. */
+static int try_write(struct conn *conn, struct reply *reply) {
+    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
+    return must_wait(shared_of(conn), reply->len) ? UV_EAGAIN
+                                                  : uv_try_write(&conn->stream, &bytes, 1);
+}
+
 void exchange_reply(struct exchange *exchange, struct reply *reply) {
     struct conn *conn = conn_of(exchange);
     assert(conn->state == CONN_WAITING);
@@ -166,16 +234,14 @@ void exchange_reply(struct exchange *exchange, struct reply *reply) {
         conn->state = CONN_SENDING;
         return;
     }
-    uv_buf_t bytes = uv_buf_init(reply->data, (unsigned)reply->len);
-    reply_taken(conn, reply, uv_try_write(&conn->stream, &bytes, 1));
+    reply_taken(conn, reply, try_write(conn, reply));
 }
 
 /* --- Streams ---------------------------------------------------------------------------------- */
 
 /* Behind what is unsent already. */
 static void send_part(struct conn *conn, struct reply *part) {
-    uv_buf_t bytes = uv_buf_init(part->data, (unsigned)part->len);
-    part_taken(conn, part, conn->parts_unsent ? UV_EAGAIN : uv_try_write(&conn->stream, &bytes, 1));
+    part_taken(conn, part, conn->parts_unsent ? UV_EAGAIN : try_write(conn, part));
 }
 
 bool exchange_begin(struct exchange *exchange, struct reply *head) {

@@ -5,6 +5,7 @@
 #include "../api/fixture.h"
 
 #include "failing.h"
+#include "http/conn_parts.h"
 #include "http/handover.h"
 
 #include <sys/socket.h>
@@ -20,6 +21,36 @@ uint64_t __real_uv_hrtime(void);
 uint64_t __wrap_uv_hrtime(void);
 uint64_t __wrap_uv_hrtime(void) {
     return __real_uv_hrtime() + skipped_ns;
+}
+
+/* --- What is written, each time for longer than half of what a turn has time for ------------------ */
+
+static int writes, writes_in_turn, most_writes;
+static uint32_t write_turn;
+
+static void note_write(void) {
+    skipped_ns += (uint64_t)TURN_SLICE_US * 600;
+    writes_in_turn = write_turn == turn_number() ? writes_in_turn + 1 : 1;
+    write_turn = turn_number();
+    most_writes = writes_in_turn > most_writes ? writes_in_turn : most_writes;
+    writes++;
+}
+
+int __real_uv_try_write(uv_stream_t *stream, const uv_buf_t bufs[], unsigned count);
+int __wrap_uv_try_write(uv_stream_t *stream, const uv_buf_t bufs[], unsigned count);
+int __wrap_uv_try_write(uv_stream_t *stream, const uv_buf_t bufs[], unsigned count) {
+    note_write();
+    return __real_uv_try_write(stream, bufs, count);
+}
+
+int __real_uv_write(uv_write_t *write, uv_stream_t *stream, const uv_buf_t bufs[], unsigned count,
+                    uv_write_cb done);
+int __wrap_uv_write(uv_write_t *write, uv_stream_t *stream, const uv_buf_t bufs[], unsigned count,
+                    uv_write_cb done);
+int __wrap_uv_write(uv_write_t *write, uv_stream_t *stream, const uv_buf_t bufs[], unsigned count,
+                    uv_write_cb done) {
+    note_write();
+    return __real_uv_write(write, stream, bufs, count, done);
 }
 
 /* --- The handler ------------------------------------------------------------------------------ */
@@ -80,10 +111,15 @@ static bool can_save(const struct exchange *exchange) {
     return exchange->is_waiting;
 }
 
+static void on_sent(struct exchange *exchange) {
+    (void)exchange;
+}
+
 static const struct handler handler = {.request = on_request,
                                        .expire = on_expire,
                                        .cancel = on_cancel,
                                        .refused = on_refused,
+                                       .sent = on_sent,
                                        .is_quiet = is_quiet,
                                        .can_save = can_save};
 
@@ -99,7 +135,7 @@ static int set_up(void **state) {
     int status = server_up(state);
     connections.handler = &handler;
     connections.request_timeout_ms = connections.idle_timeout_ms = FOR_EVER_MS;
-    waiting_count = cancelled = costly = most_in_turn = 0;
+    waiting_count = cancelled = costly = most_in_turn = writes = most_writes = 0;
     skipped_ns = 0;
     return status;
 }
@@ -196,6 +232,110 @@ static void test_no_room_for_a_request_in_part(void **state) {
     close(client);
 }
 
+/* --- Large replies ---------------------------------------------------------------------------- */
+
+enum { READERS = 10, LARGE_BYTES = 100000 };
+
+static int readers[READERS];
+
+/* The first get the same large reply. */
+static void reply_to(int count) {
+    struct reply *large = reply_new(HTTP_OK, exchange_flags(waiting[0]), "text/plain", SLICE(""),
+                                    (struct slice){got_room, LARGE_BYTES});
+    for (int i = 0; i < count; i++)
+        exchange_reply(waiting[i], reply_ref(large));
+    reply_unref(large);
+}
+
+static int set_up_readers(void **state) {
+    int status = set_up(state);
+    memset(got_room, 'x', LARGE_BYTES);
+    for (int i = 0; i < READERS; i++)
+        readers[i] = client_that_waits(GET("/store"), "");
+    return status;
+}
+
+static int tear_down_readers(void **state) {
+    for (int i = 0; i < READERS; i++)
+        close(readers[i]);
+    return tear_down(state);
+}
+
+/* A turn copies no more than it has time for, and nobody's deadline passes meanwhile. */
+static void test_large_replies_take_turns(void **state) {
+    (void)state;
+    connections.request_timeout_ms = 1;
+    reply_to(READERS);
+    assert_in_range(writes, 1, 2);
+    connections.request_timeout_ms = FOR_EVER_MS;
+    uv_sleep(300);
+    for (int i = 0; i < READERS; i++) {
+        got.len = 0;
+        UNTIL((client_read(readers[i], &got), got.len > LARGE_BYTES));
+    }
+    assert_in_range(most_writes, 1, 2);
+    assert_int_equal(connections.open, READERS);
+}
+
+/* Where they would take too much of the budget, they do not wait. */
+static void test_large_replies_with_little_room(void **state) {
+    (void)state;
+    budget_take(taken = budget_left() / 2 + 1);
+    reply_to(READERS);
+    assert_in_range(writes, READERS, 2 * READERS);
+}
+
+static void test_closed_before_their_turn(void **state) {
+    (void)state;
+    reply_to(READERS);
+    conn_close(conn_of(waiting[READERS - 1]));
+    UNTIL(connections.open == READERS - 1);
+    conn_close_all(&connections);
+    UNTIL(!connections.open);
+}
+
+/* From when it begins, it must get on. */
+static void test_the_last_is_watched(void **state) {
+    (void)state;
+    static char much[16 << 20];
+    reply_to(READERS - 1);
+    const struct conn *last = conn_of(waiting[READERS - 1]);
+    reply(waiting[READERS - 1], (struct slice){much, sizeof much});
+    assert_true(last->deferred);
+    UNTIL(!last->deferred);
+    assert_true(last->unsent);
+}
+
+/* Another process cannot know of them. */
+static void test_large_replies_are_sent_before_a_handover(void **state) {
+    (void)state;
+    reply_to(READERS);
+    conn_hold_all(&connections);
+    assert_in_range(writes, READERS, READERS + 2);
+    conn_release_all(&connections);
+}
+
+/* What comes later stands behind it. */
+static void test_parts_keep_their_order(void **state) {
+    (void)state;
+    unsigned flags = exchange_flags(waiting[READERS - 1]);
+    for (int i = 0; i < READERS - 1; i++)
+        reply(waiting[i], (struct slice){got_room, LARGE_BYTES});
+    struct exchange *stream = waiting[READERS - 1];
+    assert_true(
+        exchange_begin(stream, reply_new_stream(flags, "text/plain", SLICE(""), SLICE("head "))));
+    struct slice large = {got_room, LARGE_BYTES};
+    assert_true(exchange_part(stream, reply_new_part(large, flags), true));
+    assert_true(exchange_part(stream, reply_new_part(SLICE(" tail"), flags), false));
+    exchange_end(stream);
+    assert_in_range(writes, 1, 4);
+    got.len = 0;
+    UNTIL((client_read(readers[READERS - 1], &got), has_text(&got, "tail")));
+    const char *at = strstr(strstr(got.data, "head"), "xxx");
+    assert_int_equal(strspn(at, "x"), LARGE_BYTES);
+    assert_non_null(strstr(at, "tail"));
+}
+
 /* --- Deadlines -------------------------------------------------------------------------------- */
 
 static void test_idle_behind_a_poll(void **state) {
@@ -282,6 +422,7 @@ static void test_quiet_when_all_can_be_saved(void **state) {
 }
 
 #define CONN_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define READERS_TEST(test) cmocka_unit_test_setup_teardown(test, set_up_readers, tear_down_readers)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -289,6 +430,12 @@ int main(void) {
         CONN_TEST(test_one_read_a_turn),
         CONN_TEST(test_what_is_read_ahead),
         CONN_TEST(test_no_room_for_a_request_in_part),
+        READERS_TEST(test_large_replies_take_turns),
+        READERS_TEST(test_large_replies_with_little_room),
+        READERS_TEST(test_closed_before_their_turn),
+        READERS_TEST(test_the_last_is_watched),
+        READERS_TEST(test_large_replies_are_sent_before_a_handover),
+        READERS_TEST(test_parts_keep_their_order),
         CONN_TEST(test_idle_behind_a_poll),
         CONN_TEST(test_a_reply_that_nobody_reads),
         CONN_TEST(test_a_drain_ends_idle_connections),
