@@ -452,11 +452,38 @@ static void start_tcp(struct redis_link *link) {
         redis_conn_fail(conn, uv_strerror(status));
 }
 
+#if HIREDIS_MAJOR >= 1
+typedef size_t array_length;
+#else
+typedef int array_length;
+#endif
+
+static redisReplyObjectFunctions functions; /* hiredis' own, but for createArray */
+static void *(*create_any_array)(const redisReadTask *task, array_length length);
+
+/* hiredis makes room for all that an array says it has, before any of that is there. */
+static void *create_array(const redisReadTask *task, array_length length) {
+    return length <= REDIS_ARRAY_MAX ? create_any_array(task, length) : NULL;
+}
+
+/* NULL when memory is out. */
+static redisReader *new_reader(void) {
+    redisReader *reader = redisReaderCreate();
+    if (reader && !create_any_array) {
+        functions = *reader->fn;
+        create_any_array = functions.createArray;
+        functions.createArray = create_array;
+    }
+    if (reader)
+        reader->fn = &functions;
+    return reader;
+}
+
 static void try_to_connect(struct redis_conn *conn) {
     conn->tries++;
     conn->tried_ms = uv_now(conn->loop);
     struct redis_link *link = calloc(1, sizeof *link);
-    redisReader *reader = redisReaderCreate();
+    redisReader *reader = new_reader();
     struct tls *tls = conn->tls ? tls_new(conn->tls, conn->address.host) : NULL;
     if (!link || !reader || (conn->tls && !tls) || !loop_memory_reserve_next(conn->loop)) {
         redisReaderFree(reader);

@@ -35,6 +35,7 @@ enum {
     REDIS_PING_MS = 500,
     REDIS_SILENCE_MS = 750, /* an idle Redis answers a ping well before that */
     REDIS_UNSENT_MAX_BYTES = 8 << 20,
+    REDIS_ARRAY_MAX = 1 << 20, /* elements of a reply: no command of ours has as many */
 };
 
 /* A command that waits for its reply; embedded in whatever asks, free again from `done` on. */

@@ -474,14 +474,20 @@ static void test_what_is_no_redis(void **state) {
     assert_int_equal(lost_replies, 1);
     hang_up();
     get_ready();
-    hang_up();
+    ask("HELLO");
+    say("*1048577\r\n:1\r\n");
     UNTIL(downs == 2);
+    assert_string_equal(reason, "what came is not the protocol of Redis");
+    hang_up();
+    get_ready();
+    hang_up();
+    UNTIL(downs == 3);
     assert_string_equal(reason, "closed by Redis");
     get_ready();
     setsockopt(line, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1},
                sizeof(struct linger)); /* a reset */
     hang_up();
-    UNTIL(downs == 3);
+    UNTIL(downs == 4);
     assert_string_equal(reason, "connection reset by peer");
     get_ready();
     conn.heard_ms = 0;
