@@ -500,10 +500,11 @@ function linkTo({ ts: id }) {
 
 let placeTimer;
 
-/** Who goes through the list by keys goes through the addresses as well: browsers let a page change its own only so often. */
+/** Who goes through the list by keys goes through the addresses as well: browsers let a page change its own only so often. One that was asked for meanwhile stays. */
 function putPlaceSoon() {
+    const before = location.hash;
     clearTimeout(placeTimer);
-    placeTimer = setTimeout(() => feed && putPlace({ replace: true }), PLACE_MS);
+    placeTimer = setTimeout(() => feed && location.hash === before && putPlace({ replace: true }), PLACE_MS);
 }
 
 /** Opens the update of this id; without one, none is open. missing() is called where it is not kept. */
