@@ -23,7 +23,7 @@ uint64_t __wrap_uv_hrtime(void) {
     return __real_uv_hrtime() + skipped_ns;
 }
 
-/* --- What is written, each time for longer than half of what a turn has time for ------------------ */
+/* --- What is written, each time for longer than half of what a turn has time for -------------- */
 
 static int writes, writes_in_turn, most_writes;
 static uint32_t write_turn;
