@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis
 from authority import Authority
 from longline_server import BINARY, Server
 from redis_server import RedisServers
-from timed import pytest_runtest_protocol  # a hook
+from timed import pytest_runtest_protocol, pytest_terminal_summary  # hooks
 
 # Every provider that keeps the protocol's promises. A test that needs more than the protocol uses
 # `start`, and a test that some providers cannot run names the others with

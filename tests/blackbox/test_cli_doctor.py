@@ -13,9 +13,6 @@ from longline_server import wait_until
 from redis_server import free_port
 from test_clock import clock
 
-# To the doctor an update that is a second late was held back, whatever did it.
-pytestmark = pytest.mark.timed
-
 WELL, BAD, USAGE, UNREACHABLE = 0, 1, 64, 69
 TOPICS = ["connection", "server", "round trip", "address", "clock", "body", "stream", "idle poll", "idle stream"]
 

@@ -17,8 +17,6 @@ from reverse_proxy import KINDS, Proxy
 from test_cli_doctor import BAD, TOPICS, UNREACHABLE, WELL, bad, doctor, seconds_in
 from test_clock import clock
 
-pytestmark = pytest.mark.timed
-
 POLLS_SEE_IT = "a poll sees it at once, and needs no change"
 CUT = r"cut after (\d+\.\d) s"
 

@@ -1,11 +1,12 @@
-"""Tests of what takes how long: tried again when they fail. Other work on the machine may delay anything, more than once; what is wrong is wrong each time.
+"""Tests of what takes how long: tried again when they fail, which is told. Other work on the machine may delay anything; what is wrong is wrong each time.
 
-A conftest.py imports the hook; `pytest.mark.timed` marks such a test.
+A conftest.py imports the hooks; `pytest.mark.timed` marks such a test.
 """
 
 from _pytest.runner import runtestprotocol
 
-TRIES = 6
+TRIES = 3
+again = []  # what was tried again, and why
 
 
 def pytest_runtest_protocol(item, nextitem):
@@ -16,8 +17,15 @@ def pytest_runtest_protocol(item, nextitem):
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
         if not left or not any(report.failed for report in reports):
             break
+        again.extend(f"{report.nodeid}\n{report.longreprtext}" for report in reports if report.failed)
         item._initrequest()  # it gets new fixtures
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def pytest_terminal_summary(terminalreporter):
+    for text in again:
+        terminalreporter.section("tried again")
+        terminalreporter.line(text)

@@ -27,7 +27,7 @@ from longline_server import BINARY, Server
 from lua_script import game, interpreter, lua, odd_updates, start_script  # fixtures
 from python_client import Channel, half, new_keys, push_async, push_sync  # half: a fixture
 from standin import StandIn, bound_socket, tls_context
-from timed import pytest_runtest_protocol  # a hook
+from timed import pytest_runtest_protocol, pytest_terminal_summary  # hooks
 
 
 def pytest_report_header():

@@ -15,6 +15,12 @@ static bool has_failed;
 static sqlite3 *failed_db; /* whose last error is ours */
 
 /* Asked once of each call. */
+/* Time stands still: what is bounded by it does all that there is to do, on any machine. */
+uint64_t __wrap_uv_hrtime(void);
+uint64_t __wrap_uv_hrtime(void) {
+    return 1;
+}
+
 static bool fails_now(enum failing_kind kind) {
     if (!left || failure.kind != kind)
         return false;
