@@ -96,7 +96,7 @@ bool wish_read(struct slice query, struct wanted *wanted) {
         is_any = true;
         buf_reset(&value, SIZE_MAX);
         text_decode_form(&value, pair.value);
-        wanted->lines.failed |= value.failed; /* as the text may be set again */
+        wanted->lines.failed |= value.failed; /* read_text() forgets it of the text */
         if (apply(wanted, parameter, (struct slice){value.data, value.len}) ||
             ignored & 1U << parameter)
             continue;

@@ -81,7 +81,7 @@ void conn_free(struct conn *conn) {
 
 static void on_closed(uv_handle_t *handle) {
     struct conn *conn = container_of(handle, struct conn, handle);
-    conn->is_gone = true;
+    conn->state = CONN_GONE;
     if (!conn->deferred)
         conn_free(conn);
 }

@@ -20,6 +20,7 @@ enum conn_state {
     CONN_LINGERING,
     CONN_SAVED, /* it is handed over */
     CONN_CLOSED,
+    CONN_GONE, /* closed, and libuv is done with it: it stays for what is deferred */
 };
 
 struct conn {
@@ -46,10 +47,9 @@ struct conn {
     bool is_paused : 1;  /* does not read */
     bool is_eof : 1;     /* the client sends nothing more */
     bool is_told : 1;    /* 100 Continue, for the request that has come in part */
-    bool is_gone : 1;    /* closed, and freed when nothing of it is deferred any more */
-    uint8_t stalls;      /* of a stream: deadlines in a row at which nothing more was taken */
+    uint8_t stalls : 3;  /* of a stream: deadlines in a row at which nothing more was taken */
+    uint32_t deferred;   /* bytes of its sendings that are in shared->deferred, with the sendings */
     struct peer peer;
-    uint16_t deferred; /* how many of its sendings are */
 };
 
 /* A write that the socket did not take at once, or that waits for a turn that has time for it. */

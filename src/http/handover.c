@@ -275,6 +275,7 @@ static void gather_sendings(struct conn_shared *shared) {
 }
 
 void conn_save_all(struct conn_shared *shared, struct pack *out) {
+    assert(list_empty(&shared->deferred));
     gather_sendings(shared);
     struct saving saving = {.out = out};
     walk(shared, save_hasty, &saving);
@@ -434,7 +435,7 @@ static void restore(struct restoring *restoring, int fd) {
     struct saved saved = {.state = unpack_up_to(in, CONN_LINGERING)};
     saved.flags = unpack_up_to(in, FLAG_ALL);
     saved.due_ms = unpack_number(in);
-    saved.stalls = unpack_up_to(in, UINT8_MAX);
+    saved.stalls = unpack_up_to(in, CONN_STALLS_MAX);
     saved.ip = unpack_raw(in, sizeof(struct peer));
     saved.in = read_place(restoring);
     saved.exchange = read_place(restoring);

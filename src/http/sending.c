@@ -46,16 +46,15 @@ static void free_sending(struct sending *sending) {
     budget_give(bytes + sizeof *sending);
 }
 
-static void on_written(uv_write_t *write, int status) {
-    struct sending *sending = container_of(write, struct sending, write);
-    struct conn *conn = conn_of_sending(sending);
+/* All of it is out, or cannot be sent. */
+static void sending_done(struct conn *conn, struct sending *sending, bool is_sent) {
     bool close = sending->reply->close;
     uint32_t part_bytes = sending->part_bytes;
     free_sending(sending);
     conn->parts_unsent -= part_bytes;
     if (conn->state == CONN_CLOSED)
         return;
-    if (status < 0)
+    if (!is_sent)
         conn_close(conn);
     else if (part_bytes)
         parts_sent(conn);
@@ -63,11 +62,19 @@ static void on_written(uv_write_t *write, int status) {
         conn_reply_sent(conn, close);
 }
 
+static void on_written(uv_write_t *write, int status) {
+    struct sending *sending = container_of(write, struct sending, write);
+    sending_done(conn_of_sending(sending), sending, status == 0);
+}
+
+static uv_buf_t rest_of(const struct sending *sending) {
+    struct reply *reply = sending->reply;
+    return uv_buf_init(reply->data + reply->len - sending->rest_bytes, sending->rest_bytes);
+}
+
 /* Gives it to libuv, which writes as much of it as the socket takes at once. */
 static void begin_sending(struct conn *conn, struct sending *sending) {
-    struct reply *reply = sending->reply;
-    uv_buf_t rest =
-        uv_buf_init(reply->data + reply->len - sending->rest_bytes, sending->rest_bytes);
+    uv_buf_t rest = rest_of(sending);
     if (uv_write(&sending->write, &conn->stream, &rest, 1, on_written) == 0) {
         list_append(&shared_of(conn)->sendings, &sending->link);
     } else {
@@ -86,28 +93,55 @@ static bool must_wait(const struct conn_shared *shared, size_t bytes) {
            !turn_has_time();
 }
 
+static uint32_t deferred_bytes(const struct sending *sending) {
+    return sending->rest_bytes + (uint32_t)sizeof *sending;
+}
+
 static void defer(struct conn *conn, struct sending *sending) {
     struct conn_shared *shared = shared_of(conn);
     sending->write.handle = &conn->stream;
-    conn->deferred++;
+    conn->deferred += deferred_bytes(sending);
     list_append(&shared->deferred, &sending->link);
     turn_next(&shared->send_deferred);
 }
 
+/* What the socket takes of it at once is not unsent any more. */
+static void send_at_once(struct conn *conn, struct sending *sending) {
+    uv_buf_t rest = rest_of(sending);
+    int sent = uv_try_write(&conn->stream, &rest, 1);
+    if (sent <= 0)
+        return;
+    sending->rest_bytes -= (uint32_t)sent;
+    if (sending->part_bytes) {
+        sending->part_bytes -= (uint32_t)sent;
+        conn->parts_unsent -= (uint32_t)sent;
+    }
+}
+
 static void end_deferral(struct sending *sending) {
     struct conn *conn = conn_of_sending(sending);
-    conn->deferred--;
-    if (conn->state == CONN_CLOSED) {
+    conn->deferred -= deferred_bytes(sending);
+    if (conn->state >= CONN_CLOSED) {
         free_sending(sending);
-        if (conn->is_gone && !conn->deferred)
+        if (conn->state == CONN_GONE && !conn->deferred)
             conn_free(conn);
         return;
     }
+    bool is_first = !uv_stream_get_write_queue_size(&conn->stream);
+    if (is_first)
+        send_at_once(conn, sending);
+    if (!sending->rest_bytes) {
+        sending_done(conn, sending, true);
+        return;
+    }
+    uint32_t rest_bytes = sending->rest_bytes;
     begin_sending(conn, sending);
     if (conn->state == CONN_SENDING)
         conn_watch_progress(conn);
-    else
+    else if (is_first || conn->unsent == UNSENT_UNKNOWN)
         conn->unsent = UNSENT_UNKNOWN;
+    else
+        conn->unsent += rest_bytes; /* what it adds must not look like a stall */
 }
 
 void conn_send_deferred(struct turn_task *task) {
@@ -192,6 +226,8 @@ static void part_taken(struct conn *conn, struct reply *part, int sent) {
         bool is_unknown = !conn->parts_unsent || conn->unsent == UNSENT_UNKNOWN;
         size_t rest = part->len - taken;
         conn_send_rest(conn, part, taken);
+        if (conn->deferred)
+            return;
         conn->unsent = is_unknown ? UNSENT_UNKNOWN : conn->unsent + (uint32_t)rest;
     }
 }
@@ -269,8 +305,9 @@ bool exchange_part(struct exchange *exchange, struct reply *part, bool at_once) 
     bool is_first = !conn->parts_unsent;
     if (is_first && !at_once && queue_reply(conn, part))
         return false;
-    size_t bytes = part->len + sizeof(struct sending);
-    if (is_first || conn->parts_unsent + bytes <= CONN_STREAM_MAX_BYTES) {
+    /* What is deferred is not the client's fault. */
+    size_t left = conn->parts_unsent - conn->deferred, bytes = part->len + sizeof(struct sending);
+    if (is_first || left + bytes <= CONN_STREAM_MAX_BYTES) {
         send_part(conn, part);
     } else {
         reply_unref(part);

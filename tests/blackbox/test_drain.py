@@ -99,6 +99,7 @@ def test_a_half_sent_request_does_not_keep_it(serve, part):
         assert b" 200 " not in client.read_to_end()
 
 
+@pytest.mark.timed
 def test_a_client_that_never_reads_does_not_put_off_its_deadline(serve):
     server = serve()
     channel = server.channel()

@@ -167,6 +167,7 @@ def test_a_frozen_redis_is_noticed_by_itself(redis, start):
     healthy(server)
 
 
+@pytest.mark.timed
 def test_redis_timeout_is_a_deadline(redis, start):
     server = start(**redis.settings(REDIS_TIMEOUT=900))
     healthy(server)

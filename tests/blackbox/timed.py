@@ -1,4 +1,4 @@
-"""Tests of what takes how long: tried again when they fail, which is told. Other work on the machine may delay anything; what is wrong is wrong each time.
+"""Tests of what takes how long: tried again when they fail, which is told. Other work on the machine may delay anything. Only tests of a bound in time are such: what is tried again could hide a race.
 
 A conftest.py imports the hooks; `pytest.mark.timed` marks such a test.
 """

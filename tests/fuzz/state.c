@@ -3,6 +3,7 @@
 #include "api/refusals.h"
 #include "base/counters.h"
 #include "http/handover.h"
+#include "http/limiter.h"
 #include "server.h"
 #include "upgrade.h"
 
@@ -39,6 +40,9 @@ static void write_state(void) {
     conn_save_sockets(&shared, &out);
     counters_save(&out);
     limiter_save(api.limiter, &out);
+    limiter_free(api.limiter); /* another process has one of its own */
+    api.limiter = limiter_new(300, 60 * 1000);
+    assert(api.limiter);
     refusals_save(&out);
     conn_save_all(&shared, &out);
     assert(pack_finish(&out));

@@ -15,7 +15,7 @@ export function test(name, options, run) {
     anyTest(name, { timeout: 120_000, ...options }, run);
 }
 
-/** A test of what takes how long, which is tried again, and says so: other work on the machine may delay anything; what is wrong is wrong each time. */
+/** A test of a bound in time, which is tried again, and says so: other work on the machine may delay anything. */
 export function timedTest(name, run) {
     test(name, { timeout: 300_000 }, async (t) => {
         for (let left = 2; ; left--) {

@@ -309,10 +309,52 @@ static void test_the_last_is_watched(void **state) {
 /* Another process cannot know of them. */
 static void test_large_replies_are_sent_before_a_handover(void **state) {
     (void)state;
-    reply_to(READERS);
+    reply_to(READERS - 1);
     conn_hold_all(&connections);
-    assert_in_range(writes, READERS, READERS + 2);
+    reply(waiting[READERS - 1], (struct slice){got_room, LARGE_BYTES});
+    for (int i = 0; i < READERS; i++)
+        assert_false(conn_of(waiting[i])->deferred);
+    assert_true(writes >= READERS);
     conn_release_all(&connections);
+}
+
+/* As it is not the client's fault that they wait. */
+static void test_deferred_parts_cut_nobody(void **state) {
+    (void)state;
+    struct exchange *stream = waiting[READERS - 1];
+    unsigned flags = exchange_flags(stream);
+    struct slice large = {got_room, LARGE_BYTES};
+    assert_true(
+        exchange_begin(stream, reply_new_stream(flags, "text/plain", SLICE(""), SLICE("head "))));
+    reply_to(READERS - 1);
+    for (int bytes = 0; bytes < 2 * CONN_STREAM_MAX_BYTES; bytes += LARGE_BYTES)
+        assert_true(exchange_part(stream, reply_new_part(large, flags), true));
+    exchange_end(stream);
+    size_t came = 0;
+    while (came < 2 * CONN_STREAM_MAX_BYTES) {
+        got.len = 0;
+        UNTIL((client_read(readers[READERS - 1], &got), got.len));
+        came += got.len;
+    }
+}
+
+/* The client that takes nothing is not thought to move because more is there for it. */
+static void test_deferred_parts_are_no_progress(void **state) {
+    (void)state;
+    static char much[16 << 20];
+    struct exchange *stream = waiting[READERS - 1];
+    const struct conn *conn = conn_of(stream);
+    unsigned flags = exchange_flags(stream);
+    assert_true(exchange_begin(stream, reply_new_stream(flags, "text/plain", SLICE(""),
+                                                        (struct slice){much, sizeof much})));
+    assert_true(conn_stream_moves(conn_of(stream)));
+    reply_to(READERS - 1);
+    conn_send_rest(conn_of(stream), reply_new_part((struct slice){got_room, LARGE_BYTES}, flags),
+                   0);
+    assert_true(conn->deferred);
+    UNTIL(!conn->deferred);
+    assert_true(conn->unsent != UNSENT_UNKNOWN);
+    conn_cut(conn_of(stream));
 }
 
 /* What comes later stands behind it. */
@@ -435,6 +477,8 @@ int main(void) {
         READERS_TEST(test_closed_before_their_turn),
         READERS_TEST(test_the_last_is_watched),
         READERS_TEST(test_large_replies_are_sent_before_a_handover),
+        READERS_TEST(test_deferred_parts_cut_nobody),
+        READERS_TEST(test_deferred_parts_are_no_progress),
         READERS_TEST(test_parts_keep_their_order),
         CONN_TEST(test_idle_behind_a_poll),
         CONN_TEST(test_a_reply_that_nobody_reads),
