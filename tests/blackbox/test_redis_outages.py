@@ -170,7 +170,6 @@ def test_a_frozen_redis_is_noticed_by_itself(redis, start):
 @pytest.mark.timed
 def test_redis_timeout_is_a_deadline(redis, start):
     server = start(**redis.settings(REDIS_TIMEOUT=900))
-    healthy(server)
     channel = server.channel()
     push_when_it_can(server, channel)
     with redis.frozen():
