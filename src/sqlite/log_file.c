@@ -18,10 +18,7 @@ enum {
     SPARE_PAGES = 512,           /* but for so many */
 };
 
-static const char schema[] =
-    "CREATE TABLE channel ("
-    "  id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, total INTEGER NOT NULL,"
-    "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_born INTEGER NOT NULL, seal INTEGER);"
+static const char schema[] = LOG_FILE_CHANNEL
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, seal INTEGER) WITHOUT "
     "ROWID;" LOG_FILE_UPDATE_LOG LAX_TABLE;
 

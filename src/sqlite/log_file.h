@@ -26,6 +26,11 @@ enum {
     LOG_SKIP = 128,      /* a row's `skip` leads to an update whose ts is a multiple of this */
 };
 
+#define LOG_FILE_CHANNEL                                                                           \
+    "CREATE TABLE channel ("                                                                       \
+    "  id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, total INTEGER NOT NULL,"                 \
+    "  head INTEGER NOT NULL, mark INTEGER NOT NULL, last_born INTEGER NOT NULL, seal INTEGER);"
+
 /* Numbers first: a reader follows links without loading bodies. */
 #define LOG_FILE_UPDATE_LOG                                                                        \
     "CREATE TABLE update_log ("                                                                    \

@@ -62,6 +62,17 @@ static bool look_at_index(struct log_file *file, struct findings *findings) {
     return status == SQLITE_DONE;
 }
 
+/* Whether all rows are what they should be, and stand where they are looked for; and whether the
+ * index can be read. False on failure. */
+static bool look(struct log_file *file, bool *is_whole, bool *can_read_index) {
+    struct findings table, index;
+    if (!look_at_table(file, &table))
+        return false;
+    *can_read_index = look_at_index(file, &index);
+    *is_whole = *can_read_index && table.is_whole && index.is_whole && table.sum == index.sum;
+    return *can_read_index || sqlite3_errcode(file->db) == SQLITE_CORRUPT;
+}
+
 /* --- Mending ---------------------------------------------------------------------------------- */
 
 #define WHOLE_ROWS "channel NOT INDEXED WHERE " SEAL_IS_WHOLE
@@ -125,18 +136,38 @@ static bool raise_to_floors(struct log_file *file) {
 }
 
 /* The index first: deleting a row needs it. */
-static bool put_lost(struct log_file *file) {
+static bool delete_damaged(struct log_file *file) {
     return log_file_execute(file, "REINDEX channel") &&
-           log_file_execute(file, "DELETE FROM channel WHERE NOT " SEAL_IS_WHOLE) &&
-           log_file_execute(file, "INSERT INTO channel (" SEAL_CHANNEL ", seal)"
+           log_file_execute(file, "DELETE FROM channel WHERE NOT " SEAL_IS_WHOLE);
+}
+
+/* Where the lists of rows are damaged, rows cannot be found, nor deleted. The table stays in the
+ * file under another name: to free its pages could free those of others. */
+static bool leave_damaged(struct log_file *file) {
+    char rename[96], copy[256];
+    int64_t number;
+    if (!log_file_query(file, "SELECT count(*) FROM sqlite_schema", 0, 0, &number))
+        return false;
+    snprintf(rename, sizeof rename, "ALTER TABLE channel RENAME TO damaged_channel_%lld",
+             (long long)number);
+    snprintf(copy, sizeof copy,
+             "INSERT OR IGNORE INTO channel (" SEAL_CHANNEL ", seal) SELECT " SEAL_CHANNEL
+             ", seal FROM damaged_channel_%lld NOT INDEXED WHERE " SEAL_IS_WHOLE,
+             (long long)number);
+    return log_file_execute(file, rename) && log_file_execute(file, LOG_FILE_CHANNEL) &&
+           log_file_execute(file, copy);
+}
+
+static bool put_lost(struct log_file *file) {
+    return log_file_execute(file, "INSERT INTO channel (" SEAL_CHANNEL ", seal)"
                                   " SELECT id, name, total, head, mark, born,"
                                   " make_channel_seal(id, name, total, head, mark, born)"
                                   " FROM lost");
 }
 
-/* Within a transaction. */
-static bool mend(struct log_file *file, bool can_read_index, const struct store_options *options,
-                 char *error, size_t error_size) {
+/* Within a transaction. `clear` lets go of what is damaged. */
+static bool mend(struct log_file *file, bool can_read_index, bool (*clear)(struct log_file *file),
+                 const struct store_options *options, char *error, size_t error_size) {
     int64_t lost = 0, unknown = 0, doubtful = 0;
     bool ok = find_lost(file, can_read_index) && look_up_lost(file) && raise_to_floors(file) &&
               count_doubtful_names(file, &doubtful) &&
@@ -149,7 +180,9 @@ static bool mend(struct log_file *file, bool can_read_index, const struct store_
                  log_file_path(options), (long long)unknown);
         return false;
     }
-    ok = ok && put_lost(file) && log_file_execute(file, "DROP TABLE lost");
+    bool is_whole = false;
+    ok = ok && clear(file) && put_lost(file) && log_file_execute(file, "DROP TABLE lost") &&
+         look(file, &is_whole, &can_read_index) && is_whole;
     if (ok)
         log_error("the data file was damaged", "table", "channel", "rows made again",
                   log_number((uint64_t)lost).text, "names in doubt",
@@ -157,21 +190,30 @@ static bool mend(struct log_file *file, bool can_read_index, const struct store_
     return ok;
 }
 
-bool recover_channels(struct log_file *file, const struct store_options *options, char *error,
-                      size_t error_size) {
-    struct findings table, index;
-    bool ok = look_at_table(file, &table);
-    bool can_read_index = ok && look_at_index(file, &index);
-    bool is_whole = can_read_index && table.is_whole && index.is_whole && table.sum == index.sum;
-    if (ok && !can_read_index)
-        ok = sqlite3_errcode(file->db) == SQLITE_CORRUPT;
-    if (ok && !is_whole)
-        ok = log_file_begin(file) && mend(file, can_read_index, options, error, error_size) &&
-             log_file_commit(file);
-    if (ok)
+static bool try_to_mend(struct log_file *file, bool can_read_index,
+                        bool (*clear)(struct log_file *file), const struct store_options *options,
+                        char *error, size_t error_size) {
+    if (log_file_begin(file) && mend(file, can_read_index, clear, options, error, error_size) &&
+        log_file_commit(file))
         return true;
     if (!*error)
         log_file_explain(file, options, "is damaged", error, error_size);
     log_file_roll_back(file);
     return false;
+}
+
+bool recover_channels(struct log_file *file, const struct store_options *options, char *error,
+                      size_t error_size) {
+    bool is_whole, can_read_index;
+    if (!look(file, &is_whole, &can_read_index)) {
+        log_file_explain(file, options, "is damaged", error, error_size);
+        return false;
+    }
+    if (is_whole || try_to_mend(file, can_read_index, delete_damaged, options, error, error_size))
+        return true;
+    char again[512] = "";
+    if (!try_to_mend(file, can_read_index, leave_damaged, options, again, sizeof again))
+        return false;
+    *error = '\0';
+    return true;
 }

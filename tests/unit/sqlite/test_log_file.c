@@ -169,6 +169,34 @@ static void test_a_bit_of_a_list_of_cells(void **state) {
     assert_in_range(flipped, 3, 18);
 }
 
+/* Nor does one of the list of channels: each goes on where it was. */
+static void test_a_bit_of_the_list_of_channels(void **state) {
+    (void)state;
+    static const char *const channels[] = {"a", "b", "c", "d", "e"};
+    enum { CHANNELS = sizeof channels / sizeof *channels };
+    open_log();
+    for (int i = 0; i < CHANNELS; i++)
+        assert_true(push_many(channels[i], 1, 3));
+    settle();
+    keep_backup();
+    for (long bit = 0; bit < 16L * CHANNELS; bit++) {
+        close_log();
+        put_backup_back();
+        FILE *file = fopen(path, "r+b");
+        long at = PAGE_BYTES + FIRST_CELL + bit / 8;
+        fseek(file, at, SEEK_SET);
+        int byte = fgetc(file);
+        fseek(file, at, SEEK_SET);
+        fputc(byte ^ 1 << bit % 8, file);
+        fclose(file);
+        open_log();
+        for (int i = 0; i < CHANNELS; i++) {
+            check_read(channels[i], 0, 10, 3, 1, 3);
+            assert_int_equal(push(channels[i]), 4);
+        }
+    }
+}
+
 /* --- In memory -------------------------------------------------------------------------------- */
 
 static int64_t count_pages(const struct log_file *file) {
@@ -208,6 +236,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_parts_that_may_only_be_read, set_up, refuse_nothing),
         cmocka_unit_test_setup_teardown(test_no_shared_memory, set_up, refuse_nothing),
         LOG_TEST(test_a_bit_of_a_list_of_cells),
+        LOG_TEST(test_a_bit_of_the_list_of_channels),
         cmocka_unit_test(test_a_log_in_memory_gives_back),
     };
     return cmocka_run_group_tests(tests, set_up_all, NULL);
