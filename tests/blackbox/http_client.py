@@ -11,7 +11,7 @@ import struct
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
-TIMEOUT_S = 120  # as much as the tests wait for anything
+TIMEOUT_S = 120  # longer than the tests wait for a condition
 
 
 class Closed(Exception):

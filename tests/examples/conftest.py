@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("longline_server", "http_client", "program")
 from keys import new_keys
 from longline_server import BINARY, Server
 from program import Program
-from timed import pytest_runtest_protocol  # a hook
+from timed import pytest_runtest_protocol, pytest_terminal_summary  # hooks
 
 
 def pytest_report_header():
