@@ -162,7 +162,7 @@ class Visit:
             assert reply.status == 503 or len(reply.updates[0]["x"]) == 200_000
 
     def poll_in_full(self):
-        self.talk(request_bytes("GET", self.target + "?view=full"))
+        self.talk(request_bytes("GET", f"{self.target}?view=full&ts={self.known - 1}"))
 
     def poll_as(self):
         """As a consumer, who is listed and forgotten."""
@@ -230,7 +230,7 @@ class Visit:
     def poll_many(self):
         """One channel is in memory, one is read from the store, and one must be written by the worker."""
         names = (self.target, self.server.long_target, self.server.large_target, self.server.empty_target)
-        body = json.dumps(dict.fromkeys(names, 0))
+        body = json.dumps({**dict.fromkeys(names, 0), self.target: self.known - 1})
         for query in ("view=full", "where=method:P*&epoch="):
             for reply in self.talk(request_bytes("POST", f"/-/poll?{query}", body)):
                 assert reply.status == 503 or reply.json()["channels"]
