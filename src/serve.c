@@ -366,10 +366,18 @@ static int serve(uv_loop_t *loop) {
     return EXIT_SUCCESS;
 }
 
+/* libuv had no memory while it started. */
+static void go_back_without_memory(void) {
+    if (app.state_fd >= 0)
+        successor_go_back(app.state_fd, OUT_OF_MEMORY);
+}
+
 static int start_and_serve(int argc, char **argv) {
     char error[512] = "";
-    if (!load_settings(argc, argv, error, sizeof error) || !find_sockets(error, sizeof error))
+    if (!load_settings(argc, argv, error, sizeof error))
         return complain(EXIT_USAGE, error);
+    if (!find_sockets(error, sizeof error))
+        return complain(app.state_fd >= 0 ? EXIT_CANNOT_START : EXIT_USAGE, error);
     umask(077); /* the data file holds secrets */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_DFL); /* ignored, as whoever starts us may, it tells no child's end */
@@ -380,7 +388,7 @@ static int start_and_serve(int argc, char **argv) {
         sandbox_forbid_core_dumps();
     if (app.config.sandbox)
         restrict_files(&app.config);
-    loop_memory_init();
+    loop_memory_init(go_back_without_memory);
     uv_loop_t *loop = uv_default_loop();
     if (!loop)
         return complain(EXIT_CANNOT_START, OUT_OF_MEMORY);

@@ -192,19 +192,29 @@ void upgrade_cancel(void) {
 
 /* --- Taking over ------------------------------------------------------------------------------ */
 
-static struct slice map(int fd) {
+/* False with errno. */
+static bool map(int fd, struct slice *file) {
     struct stat status;
-    if (fstat(fd, &status) != 0 || (size_t)status.st_size < sizeof(struct beginning))
-        return SLICE("");
+    if (fstat(fd, &status) != 0)
+        return false;
     size_t len = (size_t)status.st_size;
+    if (!len)
+        return true; /* and nothing to map */
     void *at = mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
-    return at == MAP_FAILED ? SLICE("") : (struct slice){at, len};
+    if (at != MAP_FAILED)
+        *file = (struct slice){at, len};
+    return at != MAP_FAILED;
 }
 
 bool upgrade_open(struct upgrade_state *state, int fd, char *error, size_t error_size) {
     struct beginning header;
-    *state = (struct upgrade_state){.file = map(fd)};
-    bool ok = state->file.len;
+    *state = (struct upgrade_state){.is_known = false};
+    if (!map(fd, &state->file)) {
+        snprintf(error, error_size, "what the old version handed over cannot be read: %s",
+                 strerror(errno));
+        return false;
+    }
+    bool ok = state->file.len >= sizeof header;
     if (ok)
         memcpy(&header, state->file.data, sizeof header);
     ok = ok && memcmp(header.magic, magic, sizeof magic) == 0 && header.index < state->file.len;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 static bool is_starting;
+static void (*at_start_end)(void);
 /* What the next realloc() takes when there is no other memory. */
 static void *spare;
 static size_t spare_bytes;
@@ -17,6 +18,8 @@ static void *checked(void *memory) {
     if (write(STDERR_FILENO, line, sizeof line - 1) < 0) {
         /* Nobody reads it: there is nowhere to say so. */
     }
+    if (at_start_end)
+        at_start_end();
     _exit(1);
 }
 
@@ -45,8 +48,9 @@ static void *loop_realloc(void *old, size_t size) {
     return checked(memory);
 }
 
-void loop_memory_init(void) {
+void loop_memory_init(void (*at_end)(void)) {
     is_starting = true;
+    at_start_end = at_end;
     uv_replace_allocator(loop_malloc, loop_realloc, loop_calloc, free);
 }
 

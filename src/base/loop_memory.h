@@ -2,7 +2,7 @@
  * Memory for libuv, which calls abort() where it cannot get what it needs for its array of
  * descriptors.
  *
- * During the start, libuv's being out of memory ends the process with one line. Afterwards, whoever
+ * During the start, libuv's being out of memory ends the process, with one line. Afterwards, whoever
  * has a new descriptor reserves its place before libuv watches it, and does without it when there
  * is no memory. Loop thread only.
  */
@@ -11,8 +11,9 @@
 #include <stdbool.h>
 #include <uv.h>
 
-/* Before any other call of libuv. */
-void loop_memory_init(void);
+/* Before any other call of libuv. `at_end` is called before a start ends the process, behind its
+ * line; NULL: nothing is. */
+void loop_memory_init(void (*at_end)(void));
 /* The start is over. */
 void loop_memory_started(void);
 

@@ -26,13 +26,18 @@ const char *log_file_path(const struct store_options *options) {
     return options->path ? options->path : ":memory:";
 }
 
+/* What failed. Where SQLite knows of no error, it was an allocation of ours. */
+static const char *reason_of(const struct log_file *file) {
+    int code = sqlite3_errcode(file->db);
+    bool is_sqlite = code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE;
+    return file->reason ? file->reason : is_sqlite ? sqlite3_errmsg(file->db) : "out of memory";
+}
+
 void log_file_explain(const struct log_file *file, const struct store_options *options,
                       const char *what, char *error, size_t error_size) {
     bool has_no_memory = sqlite3_system_errno(file->db) == ENOMEM; /* to SQLite an I/O error */
     snprintf(error, error_size, "%s %s: %s", log_file_path(options), what,
-             has_no_memory  ? "out of memory"
-             : file->reason ? file->reason
-                            : sqlite3_errmsg(file->db));
+             has_no_memory ? "out of memory" : reason_of(file));
 }
 
 bool log_file_is_damaged(const struct log_file *file) {
@@ -43,8 +48,7 @@ bool log_file_is_damaged(const struct log_file *file) {
 void log_file_note_error(struct log_file *file, const char *doing) {
     uint64_t now = uv_hrtime();
     if (!file->errors++ || now - file->error_logged_at > 1000000000) {
-        log_error("store failed", "doing", doing, "error",
-                  file->reason ? file->reason : sqlite3_errmsg(file->db), NULL);
+        log_error("store failed", "doing", doing, "error", reason_of(file), NULL);
         file->error_logged_at = now;
     }
     file->reason = NULL;

@@ -37,11 +37,8 @@ static bool refuse(struct replay *replay, int64_t seq, const char *why) {
 static struct entry *open_entry(struct replay *replay, int64_t id, struct slice name) {
     struct entry *entry;
     if (!entries_find(replay->entries, hash_of(name), name, true, &entry)) {
-        int code = sqlite3_errcode(replay->file->db);
-        bool is_sqlite = code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE;
-        snprintf(replay->error, replay->error_size, "%s cannot be read: %s",
-                 log_file_path(replay->options),
-                 is_sqlite ? sqlite3_errstr(code) : "out of memory");
+        log_file_explain(replay->file, replay->options, "cannot be read", replay->error,
+                         replay->error_size);
         return NULL;
     }
     if (entry->now.id && entry->now.id != id)

@@ -446,7 +446,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     signal(SIGPIPE, SIG_IGN);
     hash_init();
     log_init(LOG_LEVEL_ERROR + 1, false);
-    loop_memory_init();
+    loop_memory_init(NULL);
     loop = uv_default_loop();
     turn_init(loop);
     redis_layout_init();

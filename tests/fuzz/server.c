@@ -291,7 +291,7 @@ void server_set_up(void) {
     hash_init();
     log_init(LOG_LEVEL_ERROR + 1, false);
     report_init();
-    loop_memory_init();
+    loop_memory_init(NULL);
     loop = uv_default_loop();
     turn_init(loop);
     assert(worker_init(loop) == 0);

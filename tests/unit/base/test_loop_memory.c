@@ -14,8 +14,12 @@ MAY_FAIL(void *, realloc, (void *old, size_t size), (old, size), "memory", NULL)
 
 static uv_loop_t loop;
 
+static void begin_again(void) {
+    _exit(42);
+}
+
 /* The exit code of a start without memory; `said` gets what it writes to standard error. */
-static int start_without_memory(bool has_stderr, char said[128]) {
+static int start_without_memory(void (*at_end)(void), bool has_stderr, char said[128]) {
     int ends[2], status = 0;
     assert_int_equal(pipe(ends), 0);
     pid_t child = fork();
@@ -23,7 +27,7 @@ static int start_without_memory(bool has_stderr, char said[128]) {
         dup2(ends[1], STDERR_FILENO);
         if (!has_stderr)
             close(STDERR_FILENO);
-        loop_memory_init();
+        loop_memory_init(at_end);
         fail_call("memory", 0, ENOMEM);
         uv_loop_init(&loop);
         _exit(0);
@@ -40,10 +44,12 @@ static int start_without_memory(bool has_stderr, char said[128]) {
 static void test_at_the_start(void **state) {
     (void)state;
     char said[128];
-    assert_int_equal(start_without_memory(true, said), 1);
+    assert_int_equal(start_without_memory(NULL, true, said), 1);
     assert_string_equal(said, "longline: out of memory\n");
-    assert_int_equal(start_without_memory(false, said), 1);
+    assert_int_equal(start_without_memory(NULL, false, said), 1);
     assert_string_equal(said, "");
+    assert_int_equal(start_without_memory(begin_again, true, said), 42);
+    assert_string_equal(said, "longline: out of memory\n");
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
@@ -56,7 +62,7 @@ static void test_a_reserved_place(void **state) {
     (void)state;
     int ends[2], events = 0;
     uv_poll_t poll = {.data = &events};
-    loop_memory_init();
+    loop_memory_init(NULL);
     loop_memory_started();
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(pipe(ends), 0);

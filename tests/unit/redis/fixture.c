@@ -156,7 +156,7 @@ static void open_loop(void) {
     signal(SIGPIPE, SIG_IGN); /* as longline has it: tests cut connections */
     hash_init();
     log_init(LOG_LEVEL_ERROR + 1, false);
-    loop_memory_init();
+    loop_memory_init(NULL);
     assert_int_equal(uv_loop_init(&loop), 0);
     turn_init(&loop);
     loop_memory_started();
