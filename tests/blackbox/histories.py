@@ -55,7 +55,7 @@ class Read(Operation):
     epoch: str | None = None
     reset: bool = False
     is_foreign: bool = False  # its cursor was of data that are lost
-    may_be_stale: bool = False  # unless it says that nothing is new, its moment may lie before its beginning
+    may_be_stale: bool = False  # unless it says that nothing is new, or the store was away meanwhile, its moment may lie before its beginning
 
 
 @dataclass(eq=False)
@@ -101,7 +101,7 @@ class History:
             channels[operation.channel].append(operation)
         for operations in channels.values():
             log = Log(operations)
-            Order(log, self.is_shared).check()
+            Order(log, self.is_shared, self.outages).check()
             check_epochs(log.reads, self.crashes)
             check_consumers([o for o in operations if isinstance(o, Confirmation)], self.crashes + self.outages, self.is_shared)
         return len(self.operations)
@@ -194,8 +194,8 @@ class Log:
 class Order:
     """The graph of one channel. A node is a moment: of the clock, of an operation, of a change of the log or the floor."""
 
-    def __init__(self, log, is_shared):
-        self.log, self.is_shared = log, is_shared
+    def __init__(self, log, is_shared, outages):
+        self.log, self.is_shared, self.outages = log, is_shared, outages
         self.after = []  # of each node, the nodes that come later
         self.names = []
         self.moments = {}  # operation → (begin, end)
@@ -290,7 +290,8 @@ class Order:
 
     def add_read(self, read):
         node = floor_node = self.node(read)
-        is_stale = read.may_be_stale and (read.ts > read.after or read.wanted_last is not None)
+        is_in_outage = any(began < read.ended and read.began < ended for began, ended in self.outages)
+        is_stale = read.may_be_stale and (read.ts > read.after or read.wanted_last is not None or is_in_outage)
         self.within(read, node, is_stale)
         if self.is_shared:
             floor_node = self.node(f"what is purged is cut from {read}")

@@ -251,6 +251,22 @@ static void test_put_back_where_others_write(void **state) {
     check_answer(&waiters[0], 3, 3, 3, 0);
 }
 
+/* It does not learn that the store is away, and is told of no total below what it has seen. */
+static void test_put_back_while_the_store_is_away(void **state) {
+    (void)state;
+    struct poll_place place = {.channel_len = 1, .channel = "c", .is_known = true, .total = 2};
+    make_inbox();
+    fake_add("c", 3);
+    waiters[0] = (struct waiter){
+        .poll = {.ts = 2, .limit = 10, .may_wait = true}, .channel = "c", .is_polling = true};
+    assert_true(inbox_put_back(inbox, &waiters[0].poll, &place));
+    waiters[0].poll.was_parked = true;
+    fake_turn_on();
+    fake_serve_read(STORE_AWAY);
+    run_wakes();
+    check_answer(&waiters[0], 1, 0, 2, 0);
+}
+
 /* Nobody waits on it: what others say of it is nobody's. */
 static void test_a_channel_that_is_not_watched(void **state) {
     (void)state;
@@ -362,6 +378,7 @@ int main(void) {
         INBOX_TEST(test_put_back_beside_a_read),
         SHARED_TEST(test_taken_out_before_it_is_loaded),
         SHARED_TEST(test_put_back_where_others_write),
+        SHARED_TEST(test_put_back_while_the_store_is_away),
         SHARED_TEST(test_a_channel_that_is_not_watched),
         INBOX_TEST(test_many_wait_for_a_load),
         INBOX_TEST(test_lags_of_the_expired),
