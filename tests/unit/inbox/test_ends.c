@@ -257,8 +257,10 @@ static void test_put_back_while_the_store_is_away(void **state) {
     struct poll_place place = {.channel_len = 1, .channel = "c", .is_known = true, .total = 2};
     make_inbox();
     fake_add("c", 3);
-    waiters[0] = (struct waiter){
-        .poll = {.ts = 2, .limit = 10, .may_wait = true}, .channel = "c", .is_polling = true};
+    waiters[0] = (struct waiter){.poll = {.ts = 2, .limit = 10, .may_wait = true},
+                                 .channel = "c",
+                                 .from = 2,
+                                 .is_polling = true};
     assert_true(inbox_put_back(inbox, &waiters[0].poll, &place));
     waiters[0].poll.was_parked = true;
     fake_turn_on();
