@@ -300,7 +300,10 @@ for (const [what, typed] of [['a text', 'needle'], ['a condition', 'body.word:ne
         await page.fill('#filter', typed);
         await untilText(page, '#empty', 'Not all could be looked through: The server cannot be reached');
         assert.match(await page.locator('#kept').innerText(), /The server cannot be reached/);
+        const failed = page.waitForEvent('requestfailed', (request) => request.url().includes('sleep=0'));
         await page.getByRole('button', { name: 'Try again' }).click();
+        await failed;
+        await page.getByRole('button', { name: 'Try again' }).waitFor();
         await untilText(page, '#empty', 'Not all could be looked through');
         isAway = false;
         await page.getByRole('button', { name: 'Try again' }).click();
