@@ -115,6 +115,8 @@ static void tell(struct round *round, const struct outcome *outcome) {
         put_line(round, outcome);
         screen_write(round->courier->out, &round->line);
     }
+    if (round->line.failed) /* it is tried again all the same */
+        fputs("longline: out of memory\n", stderr);
 }
 
 /* --- Delivering ------------------------------------------------------------------------------- */

@@ -399,7 +399,10 @@ def test_no_memory_at_an_upgrade(serve, faults, forever):
 
 
 def run_without_memory(server, faults, nth, forever, arguments, seen):
-    """Runs a command until it ends, or until `seen(stdout)`: then it is stopped. What is to be said of its end."""
+    """Runs a command until it ends, or until `seen(stdout)`: then it is stopped. What is to be said of its end.
+
+    One that goes on trying without memory says so.
+    """
     faults["calls"] = faults["failed"] = 0
     faults["first"], faults["until"] = nth, 2**64 - 1 if forever else nth + 1
     out, errors = server.directory / "out", server.directory / "errors"
@@ -407,7 +410,10 @@ def run_without_memory(server, faults, nth, forever, arguments, seen):
     with open(out, "wb") as stdout, open(errors, "wb") as stderr:
         process = subprocess.Popen([BINARY, *map(str, arguments)], env=environment(settings), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
     try:
-        wait_until(lambda: process.poll() is not None or seen(out.read_bytes()), "its end", PATIENCE_S)
+        wait_until(
+            lambda: process.poll() is not None or seen(out.read_bytes()) or (forever and errors.read_bytes().count(b"out of memory") > 1),
+            f"the end of case {nth}",
+        )
         faults.stop()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

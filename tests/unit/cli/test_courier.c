@@ -3,6 +3,7 @@
 #include "cli/curl.h"
 #include "events.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -132,10 +133,11 @@ static void test_a_place_that_cannot_be_kept(void **state) {
 }
 
 /* An update is delivered, and its place is kept; or it is said that there is no memory. What could
- * not be told was delivered all the same. */
+ * not be told was delivered all the same, and that is said. */
 static void test_without_memory(void **state) {
     (void)state;
-    int code, refused = 0;
+    int code, refused = 0, said = memfd_create("said", 0), own = dup(STDERR_FILENO);
+    dup2(said, STDERR_FILENO);
     verdicts[0] = COURIER_CONFIRMED;
     failing_allocation = 0;
     do {
@@ -144,9 +146,14 @@ static void test_without_memory(void **state) {
         code = IN_NEED(run(true, NULL));
         assert_int_equal(code, attempts ? EX_OK : code == EX_CANTCREAT ? EX_CANTCREAT : EX_OSERR);
         assert_string_equal(kept(), attempts ? "7 e\n" : "");
+        assert_true(!attempts || says("confirmed") || lseek(said, 0, SEEK_CUR) > 0);
+        assert_int_equal(ftruncate(said, 0) | lseek(said, 0, SEEK_SET), 0);
         refused += !attempts;
         unlink(place);
     } while (allocations >= failing_allocation);
+    dup2(own, STDERR_FILENO);
+    close(own);
+    close(said);
     assert_true(refused > 3);
 }
 
