@@ -11,6 +11,7 @@ import pytest
 pytest.register_assert_rewrite("longline_server", "http_client", "swarm", "redis_server", "crowd", "storm", "load")
 
 from authority import Authority
+from clocks import Clocks
 from longline_server import BINARY, Server
 from redis_server import RedisServers
 from timed import pytest_runtest_protocol, pytest_terminal_summary  # hooks
@@ -83,6 +84,12 @@ def provider_settings(request, provider):
         return lambda: {"DATA_PROVIDER": provider}
     redis = request.getfixturevalue("shared_redis")
     return lambda: redis.settings(REDIS_PREFIX=f"{secrets.token_hex(4)}:", REDIS_TIMEOUT=5000)  # which a busy machine may need
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """The clocks of the programs that have its settings."""
+    return Clocks(tmp_path)
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
-"""A stream as its client sees it, and a monotonic clock that moves when the test says so."""
+"""A stream as its client sees it."""
 
 import json
-import subprocess
 import time
-from pathlib import Path
 
 from http_client import Client, Closed, Reply, request_bytes
 from longline_server import PATIENCE_S
 
-SHIM = Path(__file__).with_name("clock_shim.c")
 BEAT_S, END_S = 15, 900
 
 
@@ -121,31 +118,3 @@ class Stream:
 
     def close(self):
         self.client.close()
-
-
-def build_shim(directory):
-    library = directory / "clock_shim.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIM], check=True)
-    return library
-
-
-class MonotonicClock:
-    """Of the servers that have its settings."""
-
-    def __init__(self, directory, shim):
-        self.path = directory / "monotonic"
-        self.path.write_bytes(bytes(16))
-        self.settings = {"LD_PRELOAD": shim, "CLOCK_SHIM": self.path, "ASAN_OPTIONS": "verify_asan_link_order=0"}
-        self.ahead_s = 0
-
-    def set_forward(self, seconds, wall=False):
-        """Moves it, with `wall` the wall clock too: time passes."""
-        self.ahead_s += seconds
-        with open(self.path, "r+b") as file:
-            file.write((self.ahead_s if wall else 0).to_bytes(8, "little") + self.ahead_s.to_bytes(8, "little"))
-
-    def forward(self, server, seconds):
-        """Moves it; the server looks at it when something happens, such as a request."""
-        self.set_forward(seconds)
-        with server.client() as client:
-            assert client.get("/-/health").status == 200

@@ -11,7 +11,6 @@ from between import Between
 from commands import Command, Target, is_refused, run
 from longline_server import wait_until
 from redis_server import free_port
-from test_clock import clock
 
 WELL, BAD, USAGE, UNREACHABLE = 0, 1, 64, 69
 TOPICS = ["connection", "server", "round trip", "address", "clock", "body", "stream", "idle poll", "idle stream"]
@@ -152,13 +151,12 @@ def tls_context(authority):
 def test_certificates(server, tmp_path, clock):
     """One that ends soon, one that has ended, and one of an authority that is not known."""
     authority = Authority(tmp_path / "authority")
-    settings = {name: str(value) for name, value in clock.settings.items()}
     with Between(server, context=tls_context(authority)) as proxy:
         url = proxy.url.replace("http:", "https:") + "/x"
         code, findings = doctor(url, CURL_CA_BUNDLE=str(authority.certificate))
         assert (code, bad(findings)) == (BAD, ["certificate"]) and findings["certificate"]["text"] in ("1 days left", "2 days left")
         clock.set(30)
-        code, findings = doctor(url, CURL_CA_BUNDLE=str(authority.certificate), **settings)
+        code, findings = doctor(url, CURL_CA_BUNDLE=str(authority.certificate), **clock.settings)
         assert (code, list(findings)) == (UNREACHABLE, ["certificate"])
         assert "expired" in findings["certificate"]["text"] and "Renew" in findings["certificate"]["advice"]
         code, findings = doctor(url)
@@ -168,7 +166,7 @@ def test_certificates(server, tmp_path, clock):
 
 def test_clocks_that_differ(server, clock):
     clock.set(3)
-    code, findings = doctor(server.url(server.channel()), **{name: str(value) for name, value in clock.settings.items()})
+    code, findings = doctor(server.url(server.channel()), **clock.settings)
     assert (code, bad(findings)) == (BAD, ["clock"]) and "s behind" in findings["clock"]["text"]
 
 

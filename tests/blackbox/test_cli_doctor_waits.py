@@ -15,7 +15,6 @@ from longline_server import BINARY
 from redis_server import HOST, free_port
 from reverse_proxy import KINDS, Proxy
 from test_cli_doctor import BAD, TOPICS, UNREACHABLE, WELL, bad, doctor, seconds_in
-from test_clock import clock
 
 POLLS_SEE_IT = "a poll sees it at once, and needs no change"
 CUT = r"cut after (\d+\.\d) s"
@@ -214,12 +213,11 @@ def test_nginx_with_a_limit_of_1_mb(start, misconfigured):
 def test_nginx_with_a_certificate_that_has_expired(server, misconfigured, tmp_path, clock):
     authority = Authority(tmp_path / "authority")
     certificate, key = authority.issue(f"IP:{HOST}")
-    settings = {name: str(value) for name, value in clock.settings.items()}
     with misconfigured("nginx", server, tls=f"ssl; ssl_certificate {certificate}; ssl_certificate_key {key}") as proxy:
         code, findings = doctor(proxy.url + "/x", CURL_CA_BUNDLE=str(authority.certificate))
         assert (code, list(findings), bad(findings)) == (BAD, [TOPICS[0], "certificate", *TOPICS[1:]], ["certificate"])
         clock.set(30)
-        code, findings = doctor(proxy.url + "/x", CURL_CA_BUNDLE=str(authority.certificate), **settings)
+        code, findings = doctor(proxy.url + "/x", CURL_CA_BUNDLE=str(authority.certificate), **clock.settings)
     assert (code, list(findings)) == (UNREACHABLE, ["certificate"])
     assert "expired" in findings["certificate"]["text"] and "Renew" in findings["certificate"]["advice"]
 

@@ -18,8 +18,6 @@ from commands import Command, Target, is_refused, run
 from keys import new_keys
 from longline_server import BINARY, PATIENCE_S, wait_until
 from proxy import Proxy
-from test_clock import clock
-from streams import MonotonicClock, build_shim
 
 USAGE, NO_PERMISSION = 64, 77
 
@@ -158,15 +156,13 @@ def test_an_address_with_a_query_and_a_fragment(server, tail):
     wait_for_lines(tail(server.url(channel) + "?app=shop#x"), '{"n":1}')
 
 
-def test_a_sleep_of_the_machine_ends_a_pause(tail, tmp_path):
+def test_a_sleep_of_the_machine_ends_a_pause(tail, clock):
     """However long it was to be: what it waited for is long over."""
-    clock = MonotonicClock(tmp_path, build_shim(tmp_path))
     answer = (503, {"Retry-After": "60"}, b'{"ok":false,"error_code":503,"error_description":"busy"}')
     with Target(lambda *_: answer) as target:
-        command = tail(target.url + "/c", **{name: str(value) for name, value in clock.settings.items()})
+        command = tail(target.url + "/c", **clock.settings)
         command.wait_for_note("busy; again in")
-        with open(clock.path, "r+b") as file:
-            file.write((7200).to_bytes(8, "little"))
+        clock.set(1)
         wait_until(lambda: len(target.received) > 1, "the next poll")
 
 
@@ -310,7 +306,7 @@ def test_a_machine_that_slept(server, tail, clock):
     """Its line may be dead: it asks again at once, over another one."""
     channel = server.channel()
     with Proxy(("127.0.0.1", server.port)) as proxy:
-        command = tail(f"http://127.0.0.1:{proxy.port}{channel}", **{name: str(value) for name, value in clock.settings.items()})
+        command = tail(f"http://127.0.0.1:{proxy.port}{channel}", **clock.settings)
         server.wait_for_parked(1)
         (line,) = proxy.open_lines()
         line.flows.clear()
@@ -357,9 +353,8 @@ def test_an_endless_reply_ends(tail):
         assert command.terminate() == 0
 
 
-def test_a_reply_that_drips_is_given_up(tail, tmp_path):
+def test_a_reply_that_drips_is_given_up(tail, clock):
     """A byte a second is no progress: it asks again."""
-    clock = MonotonicClock(tmp_path, build_shim(tmp_path))
 
     def drip(connection):
         with contextlib.suppress(OSError):
@@ -369,6 +364,6 @@ def test_a_reply_that_drips_is_given_up(tail, tmp_path):
                 connection.sendall(b" ")
 
     with Target(lambda *_: drip) as target:
-        command = tail(target.url + "/secret", **{name: str(value) for name, value in clock.settings.items()})
+        command = tail(target.url + "/secret", **clock.settings)
         wait_until(lambda: len(target.received) >= 2, "another poll")
         assert "nothing comes" in command.stderr

@@ -1,9 +1,8 @@
 """A wall clock that jumps: nothing is deleted, no id is given twice, and `at` follows it.
 
-libfaketime moves it; the monotonic clock stays. JUMPS says how often it jumps at random. script/torture sets it to hundreds.
+The monotonic clock stays. JUMPS says how often it jumps at random. script/torture sets it to hundreds.
 """
 
-import glob
 import os
 import random
 import secrets
@@ -11,44 +10,9 @@ import time
 
 import pytest
 
+from clocks import DAY_S
 from longline_server import PATIENCE_S, SLOW, wait_until
 from streams import Stream
-
-DAY_S = 86400
-LIBRARIES = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
-
-
-class Clock:
-    """The wall clock of the servers that have its settings."""
-
-    def __init__(self, path):
-        self.path = path
-        self.settings = {
-            "LD_PRELOAD": LIBRARIES[0],
-            "FAKETIME_TIMESTAMP_FILE": path,
-            "FAKETIME_NO_CACHE": 1,
-            "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-            "ASAN_OPTIONS": "verify_asan_link_order=0",
-            "SANDBOX": "off",  # libfaketime opens the file again and again, from a folder that is none of the server's
-        }
-        self.set(0)
-
-    def set(self, days):
-        """It is so many days ahead from now on."""
-        new = self.path.with_suffix(".new")
-        new.write_text(f"{'+' if days >= 0 else '-'}{abs(days)}d\n")
-        new.rename(self.path)
-        self.days = days
-
-    def is_near(self, at_ms):
-        return abs(at_ms / 1000 - time.time() - self.days * DAY_S) < 3600
-
-
-@pytest.fixture
-def clock(tmp_path):
-    if not LIBRARIES:
-        pytest.skip("faketime is not installed")
-    return Clock(tmp_path / "clock")
 
 
 def push_some(server, channel, first, last):
@@ -262,7 +226,7 @@ class Everything:
 @pytest.mark.parametrize("days", FAR)
 def test_who_waits_does_not_notice(start, clock, days):
     """A jump there and back while it runs, and while it becomes another program."""
-    server = start(LOG_LEVEL="info", **clock.settings)
+    server = start(LOG_LEVEL="info", SANDBOX="off", **clock.settings)  # the next program opens the file of the clocks
     everything = Everything(server)
     for to in (days, 0):
         everything.wait()

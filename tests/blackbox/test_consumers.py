@@ -15,7 +15,6 @@ from faults import Faults
 from http_client import request_bytes
 from longline_server import SLOW, wait_until
 from redis_server import Cluster
-from test_clock import LIBRARIES, Clock
 
 ROUNDS = int(os.environ.get("ROUNDS", 60))
 CONSUMERS_MAX = 1000
@@ -315,10 +314,7 @@ def test_they_end_with_the_ttl(serve):
 
 
 @pytest.mark.providers("sqlite")
-def test_a_wall_clock_that_jumps_ends_nobody(start, tmp_path):
-    if not LIBRARIES:
-        pytest.skip("faketime is not installed")
-    clock = Clock(tmp_path / "clock")
+def test_a_wall_clock_that_jumps_ends_nobody(start, clock):
     server = start(**clock.settings)
     channel = server.channel()
     push_some(server, channel, 1, 3)

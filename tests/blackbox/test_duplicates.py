@@ -8,11 +8,10 @@ import pytest
 from http_client import request_bytes
 from longline_server import PATIENCE_S, wait_until
 from swarm import Swarm
-from test_clock import clock  # noqa: F401
 from test_redis import healthy
 from test_redis_access import documented_rights
 from test_redis_cluster import channels_by_node, cluster, lasting_cluster  # noqa: F401
-from test_redis_clock import redis as wrong_redis, shim  # noqa: F401
+from test_redis_clock import redis as wrong_redis  # noqa: F401
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GITHUB = "X-GitHub-Delivery"

@@ -15,7 +15,6 @@ import pytest
 from http_client import request_bytes
 from longline_server import PATIENCE_S, SLOW, wait_until
 from swarm import Swarm
-from test_streams import clock, shim  # noqa: F401
 
 MIB = 1 << 20
 IN_A_ROW = 32  # CONN_REQUESTS_IN_A_ROW

@@ -10,7 +10,6 @@ import pytest
 
 from http_client import TIMEOUT_S, Closed, connect, request_bytes, take_reply
 from longline_server import PATIENCE_S, SLOW, wait_until
-from test_streams import clock, shim  # noqa: F401
 
 MIB = 1 << 20
 

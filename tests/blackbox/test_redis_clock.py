@@ -1,44 +1,31 @@
 """The clock of Redis jumps, or goes wrong: docs/scaling.md says what becomes of the updates, and this is what does."""
 
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
+from clocks import DAY_S, Clocks
 from longline_server import wait_until
 from redis_server import RedisServer
 from test_redis import healthy
 
-SHIM = Path(__file__).with_name("clock_shim.c")
-DAY_S = 86400
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    library = tmp_path_factory.mktemp("shim") / "clock_shim.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIM], check=True)
-    return library
-
 
 class WrongClock(RedisServer):
-    """A Redis whose wall clock is ahead by as many seconds as the test says."""
+    """A Redis whose wall clock is ahead by as many days as the test says."""
 
-    def __init__(self, directory, shim, **settings):
+    def __init__(self, directory, **settings):
         super().__init__(directory, **settings)
-        self.ahead_path = directory / "ahead"
-        self.ahead_path.write_bytes(bytes(8))
-        self.environment = {"LD_PRELOAD": str(shim), "CLOCK_SHIM": str(self.ahead_path)}
+        self.clocks = Clocks(directory)
+        self.environment = self.clocks.settings
 
     def jump(self, days):
-        with open(self.ahead_path, "r+b") as file:
-            file.write((days * DAY_S).to_bytes(8, "little", signed=True))
+        self.clocks.set(days)
         assert abs(int(self.command("TIME")[0]) - time.time() - days * DAY_S) < 60
 
 
 @pytest.fixture
-def redis(redis_servers, shim):
-    return redis_servers.add(lambda directory: WrongClock(directory, shim)).start()
+def redis(redis_servers):
+    return redis_servers.add(WrongClock).start()
 
 
 def filled(server):

@@ -11,23 +11,13 @@ import pytest
 from http_client import Closed
 from keys import new_keys
 from longline_server import SLOW, wait_until
-from streams import BEAT_S, END_S, MonotonicClock, Stream, build_shim
+from streams import BEAT_S, END_S, Stream
 from test_drain import ask_as_it_stops
 
 FEEDS = pytest.mark.parametrize("feed", ["sse", "lines"])
 # To whoever talks to Redis, a clock that jumps is an outage.
 WITHOUT_REDIS = pytest.mark.providers("sqlite", "memory")
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    return build_shim(tmp_path_factory.mktemp("shim"))
-
-
-@pytest.fixture
-def clock(tmp_path, shim):
-    return MonotonicClock(tmp_path, shim)
 
 
 def push_numbers(server, channel, first, last):

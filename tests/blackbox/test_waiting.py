@@ -7,7 +7,7 @@ import pytest
 from http_client import TIMEOUT_S, request_bytes
 from longline_server import PATIENCE_S, SLOW, wait_until
 from swarm import Swarm
-from test_streams import WITHOUT_REDIS, clock, shim  # noqa: F401
+from test_streams import WITHOUT_REDIS
 
 LATE_S = 1.0 if SLOW else 0.1
 

@@ -1,6 +1,5 @@
-/* Preloaded, it puts the clocks of a program ahead by the seconds in the file CLOCK_SHIM, which may
- * change at any time: two 64-bit integers, for the wall clock and for the monotonic one. The file
- * may end behind the first; then the monotonic clock stays. */
+/* Preloaded, it puts the clocks of a program ahead by the seconds in the file CLOCK_FILE, which may
+ * change at any time: two 64-bit integers, for the wall clock and for the monotonic one. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +12,7 @@
 static const volatile int64_t *ahead_s;
 
 __attribute__((constructor)) static void begin(void) {
-    int fd = open(getenv("CLOCK_SHIM"), O_RDONLY);
+    int fd = open(getenv("CLOCK_FILE"), O_RDONLY);
     void *shared = mmap(NULL, 2 * sizeof *ahead_s, PROT_READ, MAP_SHARED, fd, 0);
     if (fd < 0 || shared == MAP_FAILED)
         abort();
