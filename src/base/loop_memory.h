@@ -2,7 +2,7 @@
  * Memory for libuv, which calls abort() where it cannot get what it needs for its array of
  * descriptors.
  *
- * During the start, libuv's being out of memory ends the process, with one line. Afterwards, whoever
+ * During the start, libuv's being out of memory ends the process with one line. Afterwards, whoever
  * has a new descriptor reserves its place before libuv watches it, and does without it when there
  * is no memory. Loop thread only.
  */
