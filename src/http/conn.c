@@ -469,7 +469,7 @@ static void on_due(struct wheel_node *node) {
 /* --- All connections -------------------------------------------------------------------------- */
 
 /* The rest of conn_open(), with the connection's memory, which it frees on failure. */
-static int open_socket(struct conn_shared *shared, struct conn *conn, int fd, bool is_unix) {
+static int open_socket(struct conn_shared *shared, struct conn *conn, int fd) {
     if (!loop_memory_reserve(shared->loop, fd)) {
         close(fd);
         free(conn);
@@ -480,21 +480,21 @@ static int open_socket(struct conn_shared *shared, struct conn *conn, int fd, bo
     list_init(&conn->resume_link);
     list_init(&conn->held_link);
     shared->open++;
-    int error = socket_open(shared->loop, &conn->handle, fd, is_unix);
+    int error = socket_open(shared->loop, &conn->tcp, fd);
     if (error)
         conn_close(conn);
     return error;
 }
 
-struct conn *conn_open(struct conn_shared *shared, int fd, bool is_unix, int *error) {
+struct conn *conn_open(struct conn_shared *shared, int fd, int *error) {
     struct conn *conn = calloc(1, sizeof *conn);
-    *error = conn ? open_socket(shared, conn, fd, is_unix) : UV_ENOMEM;
+    *error = conn ? open_socket(shared, conn, fd) : UV_ENOMEM;
     if (!conn)
         close(fd);
     return *error ? NULL : conn;
 }
 
-int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
+int conn_accept(struct conn_shared *shared, int listener) {
     struct conn *conn = calloc(1, sizeof *conn); /* first, so that without it nobody is lost */
     if (!conn)
         return UV_ENOMEM;
@@ -504,12 +504,12 @@ int conn_accept(struct conn_shared *shared, int listener, bool is_unix) {
         free(conn);
         return error;
     }
-    int error = open_socket(shared, conn, fd, is_unix);
+    int error = open_socket(shared, conn, fd);
     if (error)
         return error;
     counters.connections_accepted++;
-    socket_set_up(&conn->handle);
-    conn->peer = socket_peer(&conn->handle);
+    socket_set_up(&conn->tcp);
+    conn->peer = socket_peer(&conn->tcp);
     error = uv_read_start(&conn->stream, on_alloc, on_read);
     if (error) {
         conn_close(conn);

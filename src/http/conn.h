@@ -122,7 +122,7 @@ void conn_shared_deinit(struct conn_shared *shared);
 
 /* Accepts a connection from the listening socket `listener`. 0, UV_EAGAIN when none waits there, or
  * why it failed; it waits on if that is a lack of descriptors or of memory. */
-int conn_accept(struct conn_shared *shared, int listener, bool is_unix);
+int conn_accept(struct conn_shared *shared, int listener);
 
 /*
  * For all open ones: waiting ones expire, and each ends with the reply to the request that it has,

@@ -27,8 +27,7 @@ struct conn {
     union {
         uv_handle_t handle;
         uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
+        uv_tcp_t tcp; /* or a unix socket */
     };
     struct wheel_node deadline;
     struct exchange exchange;
@@ -91,7 +90,7 @@ void conn_resume_later(struct conn *conn);
 void conn_read(struct conn *conn);
 /* A connection whose socket is `fd`, which passes over to it: it does not read yet, and has no
  * deadline. NULL, and `*error` set, on failure. */
-struct conn *conn_open(struct conn_shared *shared, int fd, bool is_unix, int *error);
+struct conn *conn_open(struct conn_shared *shared, int fd, int *error);
 /* Reads again after a pause. */
 void conn_read_on(struct conn *conn);
 /* Goes on with what is kept in `in`. */

@@ -31,8 +31,7 @@ _Static_assert(sizeof(struct taken) <= EXCHANGE_STATE_BYTES, "it fits into the e
 
 /* What is true of a connection; the order is that of the file. */
 enum flag {
-    FLAG_UNIX = 1,
-    FLAG_HEAD = 2,
+    FLAG_HEAD = 2, /* 1 was a unix socket's */
     FLAG_1_1 = 4,
     FLAG_CLOSE = 8,
     FLAG_WAITING = 16,
@@ -223,10 +222,9 @@ static void save_unsent(struct saving *saving, struct conn *conn) {
 
 static unsigned flags_of(struct conn *conn) {
     const struct exchange *exchange = &conn->exchange;
-    return (conn->handle.type == UV_TCP ? 0 : FLAG_UNIX) | (exchange->is_head ? FLAG_HEAD : 0) |
-           (exchange->is_1_1 ? FLAG_1_1 : 0) | (exchange->close ? FLAG_CLOSE : 0) |
-           (exchange->is_waiting ? FLAG_WAITING : 0) | (conn->is_told ? FLAG_TOLD : 0) |
-           (taken_of(conn)->is_partial ? FLAG_PARTIAL : 0);
+    return (exchange->is_head ? FLAG_HEAD : 0) | (exchange->is_1_1 ? FLAG_1_1 : 0) |
+           (exchange->close ? FLAG_CLOSE : 0) | (exchange->is_waiting ? FLAG_WAITING : 0) |
+           (conn->is_told ? FLAG_TOLD : 0) | (taken_of(conn)->is_partial ? FLAG_PARTIAL : 0);
 }
 
 static void save_place(struct pack *out, struct place place) {
@@ -413,7 +411,7 @@ static void go_on(struct conn *conn, const struct saved *saved) {
 /* A connection as it was, but for what is unsent; NULL: it cannot be. */
 static struct conn *make_conn(struct restoring *restoring, int fd, const struct saved *saved) {
     int error;
-    struct conn *conn = conn_open(restoring->shared, fd, saved->flags & FLAG_UNIX, &error);
+    struct conn *conn = conn_open(restoring->shared, fd, &error);
     if (!conn)
         return NULL;
     memcpy(conn->peer.ip, saved->ip.data, saved->ip.len);

@@ -84,7 +84,7 @@ static void on_waiting(uv_poll_t *poll, int status, int events) {
             wait_for_room(listeners);
             return;
         }
-        error = conn_accept(listeners->connections, listener->fd, listener->unix_path != NULL);
+        error = conn_accept(listeners->connections, listener->fd);
         if (!error)
             listeners->pause_ms = 0;
     }

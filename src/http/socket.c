@@ -15,36 +15,28 @@ int socket_accept(int listener) {
     return fd;
 }
 
-int socket_open(uv_loop_t *loop, uv_handle_t *handle, int fd, bool is_unix) {
-    int error;
-    if (is_unix) {
-        uv_pipe_init(loop, (uv_pipe_t *)handle, 0);
-        error = uv_pipe_open((uv_pipe_t *)handle, fd);
-    } else {
-        uv_tcp_init(loop, (uv_tcp_t *)handle);
-        error = uv_tcp_open((uv_tcp_t *)handle, fd);
-    }
+int socket_open(uv_loop_t *loop, uv_tcp_t *handle, int fd) {
     uv_os_fd_t taken;
-    if (error && uv_fileno(handle, &taken) != 0)
+    uv_tcp_init(loop, handle);
+    int error = uv_tcp_open(handle, fd);
+    if (error && uv_fileno((uv_handle_t *)handle, &taken) != 0)
         close(fd);
     return error;
 }
 
-void socket_set_up(uv_handle_t *handle) {
-    if (handle->type == UV_TCP)
-        uv_tcp_nodelay((uv_tcp_t *)handle, 1);
+void socket_set_up(uv_tcp_t *handle) {
+    uv_tcp_nodelay(handle, 1); /* a unix socket has no such thing */
 }
 
-struct peer socket_peer(const uv_handle_t *handle) {
+struct peer socket_peer(const uv_tcp_t *handle) {
     struct peer peer = {{0}};
     struct sockaddr_storage address;
     int len = sizeof address;
-    if (handle->type != UV_TCP ||
-        uv_tcp_getpeername((const uv_tcp_t *)handle, (struct sockaddr *)&address, &len) != 0)
+    if (uv_tcp_getpeername(handle, (struct sockaddr *)&address, &len) != 0)
         return peer;
     if (address.ss_family == AF_INET6) {
         memcpy(peer.ip, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
-    } else {
+    } else if (address.ss_family == AF_INET) {
         memset(peer.ip + 10, 0xff, 2);
         memcpy(peer.ip + 12, &((struct sockaddr_in *)&address)->sin_addr, 4);
     }

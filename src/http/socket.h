@@ -3,7 +3,6 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -16,13 +15,14 @@ struct peer {
  * on failure, with errno. */
 int socket_accept(int listener);
 
-/* Makes `handle`, with room for a uv_tcp_t or a uv_pipe_t, the connection on `fd`, which passes
- * over to it. 0, or libuv's error; then `fd` is closed, or will be with the handle. */
-int socket_open(uv_loop_t *loop, uv_handle_t *handle, int fd, bool is_unix);
+/* Makes `handle` the connection on `fd`, which passes over to it. To libuv a connected unix socket
+ * is like one of TCP, and its uv_pipe_t is larger. 0, or libuv's error; then `fd` is closed, or will
+ * be with the handle. */
+int socket_open(uv_loop_t *loop, uv_tcp_t *handle, int fd);
 /* Sends small replies at once. For one that was accepted. */
-void socket_set_up(uv_handle_t *handle);
+void socket_set_up(uv_tcp_t *handle);
 
-struct peer socket_peer(const uv_handle_t *handle);
+struct peer socket_peer(const uv_tcp_t *handle);
 
 /* What the peer does not have yet: the kernel holds up to megabytes, and asks for more in large
  * steps. */

@@ -101,7 +101,7 @@ int client_pair(int index) {
 
 struct client *client_open(int index) {
     int error, fd = client_pair(index);
-    struct conn *conn = conn_open(&shared, fd, true, &error);
+    struct conn *conn = conn_open(&shared, fd, &error);
     assert(conn);
     if (index) { /* the first one comes by a unix socket, and is trusted */
         memset(conn->peer.ip + 10, 0xff, 2);

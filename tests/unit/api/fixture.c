@@ -120,7 +120,7 @@ int server_down(void **state) {
 /* --- Turns ------------------------------------------------------------------------------------ */
 
 void turn(void) {
-    while (conn_accept(&connections, listener, true) == 0)
+    while (conn_accept(&connections, listener) == 0)
         ;
     struct pollfd anything = {.fd = uv_backend_fd(&loop), .events = POLLIN};
     int wait_ms = uv_backend_timeout(&loop);

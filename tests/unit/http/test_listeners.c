@@ -24,8 +24,8 @@ MAY_FAIL(int, getsockname, (int fd, struct sockaddr *address, socklen_t *len), (
          "getsockname", -1)
 MAY_FAIL(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags),
          (fd, peer, len, flags), "accept", -1)
-MAY_FAIL(int, conn_accept, (struct conn_shared * shared, int listener, bool is_unix),
-         (shared, listener, is_unix), "many", failing.calls < 1000 ? 0 : UV_EAGAIN)
+MAY_FAIL(int, conn_accept, (struct conn_shared * shared, int listener), (shared, listener), "many",
+         failing.calls < 1000 ? 0 : UV_EAGAIN)
 MAY_FAIL(char *, strdup, (const char *text), (text), "strdup", NULL)
 MAY_FAIL(char *, strndup, (const char *text, size_t len), (text, len), "strndup", NULL)
 MAY_FAIL(int, uv_poll_init, (uv_loop_t * loop, uv_poll_t *poll, int fd), (loop, poll, fd),
