@@ -38,8 +38,8 @@ def doctors(urls, *options):
 def head_first(upstream):
     """The head at once, the rest when it has ended."""
     data = b""
-    while b"\r\n\r\n" not in data:
-        data += upstream.recv(65536)
+    while b"\r\n\r\n" not in data and (piece := upstream.recv(65536)):
+        data += piece
     yield data
     yield everything(upstream)
 

@@ -104,8 +104,8 @@ def take_slowly(listener, pauses):
     connection, _ = listener.accept()
     with connection:
         data = b""
-        while b"\r\n\r\n" not in data:
-            data += connection.recv(65536)
+        while b"\r\n\r\n" not in data and (piece := connection.recv(65536)):
+            data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         length = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")).split(b":")[1])
         count = len(body)

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 from lua_script import CLIENT
-from standin import pushed, tls_context
+from proxies import request_bytes
+from standin import pushed, read_request, tls_context
 
 # --- publish and get ---
 
@@ -260,15 +261,10 @@ def tls_port(authority, server):
             return
         upstream = socket.create_connection(server.address)
         # Two threads must not share a TLS socket, so read the complete request first.
-        request = b""
-        while b"\r\n\r\n" not in request:
-            request += client.recv(65536)
-        head, _, body = request.partition(b"\r\n\r\n")
-        length = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
-        while length and len(body) < length[0]:
-            body += client.recv(65536)
-        upstream.sendall(head + b"\r\n\r\n" + body)
-        pump(upstream, client)
+        request, _ = read_request(client, b"")
+        if request:
+            upstream.sendall(request_bytes(request, request.target))
+            pump(upstream, client)
         client.close()
         upstream.close()
 
