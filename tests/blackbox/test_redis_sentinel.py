@@ -7,7 +7,7 @@ import pytest
 from load import Load, refusal
 from longline_server import wait_until
 from redis_server import DURABLE, HOST, UNREACHABLE, SentinelSetup, free_port
-from test_redis import away, check_serves, healthy, log_reasons, names, push_when_it_can
+from test_redis import away, check_serves, healthy, names, push_when_it_can
 
 KEEP_ALL = {"CHANNEL_STORAGE_MAXSIZE": 1_000_000, "LOG_LEVEL": "info"}
 
