@@ -203,7 +203,7 @@ def test_polls_that_begin_together_do_not_end_together(serve, clock):
     server = serve(LOG_LEVEL="info", IDLE_TIMEOUT=600, **clock.settings)
     ended = {}
     with Swarm(server.address) as swarm:
-        wires, began = park(server, swarm, count, sleep_s, lambda wire, _: ended.update({wire: clock.ahead_s}))
+        wires, began = park(server, swarm, count, sleep_s, lambda wire, _: ended.update({wire: clock.monotonic_s}))
 
         def have_come():
             return len(ended) + server.metric("longline_polls_parked") == count
