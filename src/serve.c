@@ -366,7 +366,8 @@ static int serve(uv_loop_t *loop) {
     return EXIT_SUCCESS;
 }
 
-/* libuv had no memory while it started. */
+/* libuv had no memory while it started. The store is left as by a crash: at worst the program that
+ * was there before begins a new epoch. */
 static void go_back_without_memory(void) {
     if (app.state_fd >= 0)
         successor_go_back(app.state_fd, OUT_OF_MEMORY);

@@ -107,15 +107,16 @@ static void put_line(struct round *round, const struct outcome *outcome) {
 
 /* Nothing is lost when nobody can read it. */
 static void tell(struct round *round, const struct outcome *outcome) {
+    bool is_written;
     buf_reset(&round->line, SIZE_MAX);
     if (round->is_json) {
         put_json(round, outcome);
-        screen_write_json(round->courier->out, &round->line);
+        is_written = screen_write_json(round->courier->out, &round->line);
     } else {
         put_line(round, outcome);
-        screen_write(round->courier->out, &round->line);
+        is_written = screen_write(round->courier->out, &round->line);
     }
-    if (round->line.failed) /* it is tried again all the same */
+    if (!is_written && errno == ENOMEM)
         fputs("longline: out of memory\n", stderr);
 }
 

@@ -1,5 +1,6 @@
 #include "cli/state.h"
 #include "base/buf.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { LOCK_WAIT_MS = 2000, LOCK_PAUSE_MS = 20 };
 
 struct state {
     char path[PATH_MAX], new_path[PATH_MAX + 8], directory[PATH_MAX];
@@ -103,6 +106,18 @@ static bool set_path(struct state *state, const char *path, const char *command,
     return true;
 }
 
+/* Of a copy that was killed, a child that has not become its command yet may hold it for a moment.
+ * False with errno. */
+static bool take_lock(int fd) {
+    int64_t end_ms = clock_steady_ms() + LOCK_WAIT_MS;
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK || clock_steady_ms() >= end_ms)
+            return false;
+        usleep(LOCK_PAUSE_MS * 1000);
+    }
+    return true;
+}
+
 static enum state_opened lock(struct state *state, char *error, size_t error_size) {
     char path[PATH_MAX + 8];
     snprintf(path, sizeof path, "%s.lock", state->path);
@@ -112,7 +127,7 @@ static enum state_opened lock(struct state *state, char *error, size_t error_siz
         snprintf(error, error_size, "%s: %s", path, strerror(errno));
         return STATE_FAILED;
     }
-    if (flock(state->lock_fd, LOCK_EX | LOCK_NB) == 0)
+    if (take_lock(state->lock_fd))
         return STATE_OPEN;
     bool is_locked = errno == EWOULDBLOCK;
     if (is_locked)

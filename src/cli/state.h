@@ -14,7 +14,8 @@ enum state_opened { STATE_OPEN, STATE_LOCKED, STATE_FAILED };
 
 /*
  * Opens and locks the file at `path`; without a path one in XDG_STATE_HOME that is named after
- * `command` and a hash of `identity`: it tells no secret. On failure `error` says in one line why.
+ * `command` and a hash of `identity`: it tells no secret. On failure `error` says in one line why;
+ * STATE_LOCKED comes after two seconds.
  */
 enum state_opened state_open(struct state **state, const char *path, const char *command,
                              struct slice identity, char *error, size_t error_size);

@@ -111,7 +111,7 @@ static void end_one(struct inbox *inbox, struct poll *poll) {
     };
     answer.reset = poll->outcome == POLL_RESET;
     answer.error = answer.reset ? STORE_OK : poll->outcome;
-    if (answer.total < answer.ts) /* one that was handed over, and whose channel is not loaded */
+    if (answer.total < answer.ts) /* what it has seen was there, whatever is known here */
         answer.total = answer.ts;
     answer.skipped = answer.reset ? 0 : poll->skipped;
     poll_answer(inbox, channel, poll, &answer);

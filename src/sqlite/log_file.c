@@ -26,11 +26,16 @@ const char *log_file_path(const struct store_options *options) {
     return options->path ? options->path : ":memory:";
 }
 
-/* What failed. Where SQLite knows of no error, it was an allocation of ours. */
-static const char *reason_of(const struct log_file *file) {
+bool log_file_lacked_memory(const struct log_file *file) {
     int code = sqlite3_errcode(file->db);
-    bool is_sqlite = code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE;
-    return file->reason ? file->reason : is_sqlite ? sqlite3_errmsg(file->db) : "out of memory";
+    return !file->reason && (code == SQLITE_OK || code == SQLITE_ROW || code == SQLITE_DONE);
+}
+
+/* What failed. */
+static const char *reason_of(const struct log_file *file) {
+    return file->reason                   ? file->reason
+           : log_file_lacked_memory(file) ? "out of memory"
+                                          : sqlite3_errmsg(file->db);
 }
 
 void log_file_explain(const struct log_file *file, const struct store_options *options,
@@ -202,7 +207,8 @@ static bool set_journal_mode(struct log_file *file, const char *mode) {
     bool ok = sqlite3_prepare_v2(file->db, sql, -1, &statement, NULL) == SQLITE_OK &&
               sqlite3_step(statement) == SQLITE_ROW &&
               strcmp((const char *)sqlite3_column_text(statement, 0), mode) == 0;
-    sqlite3_finalize(statement);
+    if (sqlite3_finalize(statement) == SQLITE_OK && !ok)
+        file->reason = "SQLite has no write-ahead log there";
     return ok;
 }
 

@@ -114,6 +114,8 @@ bool log_file_give_back(struct log_file *file, int64_t now_ms);
  * lock. */
 bool log_file_is_damaged(const struct log_file *file);
 
+/* Whether what failed was an allocation of ours: SQLite knows of no error. */
+bool log_file_lacked_memory(const struct log_file *file);
 /* Counts a failure and logs it, at most once a second. `doing` says what failed. */
 void log_file_note_error(struct log_file *file, const char *doing);
 

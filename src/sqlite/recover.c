@@ -182,7 +182,10 @@ static bool mend(struct log_file *file, bool can_read_index, bool (*clear)(struc
     }
     bool is_whole = false;
     ok = ok && clear(file) && put_lost(file) && log_file_execute(file, "DROP TABLE lost") &&
-         look(file, &is_whole, &can_read_index) && is_whole;
+         look(file, &is_whole, &can_read_index);
+    if (ok && !is_whole)
+        file->reason = "the rows of its channels cannot be made again";
+    ok = ok && is_whole;
     if (ok)
         log_error("the data file was damaged", "table", "channel", "rows made again",
                   log_number((uint64_t)lost).text, "names in doubt",
@@ -198,6 +201,7 @@ static bool try_to_mend(struct log_file *file, bool can_read_index,
         return true;
     if (!*error)
         log_file_explain(file, options, "is damaged", error, error_size);
+    file->reason = NULL;
     log_file_roll_back(file);
     return false;
 }

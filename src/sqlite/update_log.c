@@ -50,11 +50,11 @@ bool log_commit(struct update_log *log, struct log_transaction *t) {
 }
 
 void log_roll_back(struct update_log *log, struct log_transaction *t, const char *doing) {
-    int code = sqlite3_errcode(log->file.db);
     if (!t->culprit)
-        log->file.trouble = log->file.reason    ? log->file.reason
-                            : code == SQLITE_OK ? "out of memory"
-                                                : sqlite3_errstr(code);
+        log->file.trouble = log->file.reason ? log->file.reason
+                            : log_file_lacked_memory(&log->file)
+                                ? "out of memory"
+                                : sqlite3_errstr(sqlite3_errcode(log->file.db));
     log_file_note_error(&log->file, doing);
     log_file_roll_back(&log->file);
     checkpoint_failed(&log->checkpoint, &t->written);

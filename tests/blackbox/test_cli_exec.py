@@ -245,7 +245,7 @@ def test_killed_at_random(server, execute, tmp_path):
     for _ in range(8):
         running = execute(server.url(channel), command)
         until = len(seen.read_text().split()) + choose.randrange(1, 10)
-        wait_until(lambda: len(seen.read_text().split()) >= until or "60" in seen.read_text().split(), "more")
+        running.wait_for(lambda _: len(seen.read_text().split()) >= until or "60" in seen.read_text().split(), "more")
         running.kill()
     execute(server.url(channel), command)
     wait_until(lambda: "60" in seen.read_text().split(), "the last one")

@@ -147,6 +147,14 @@ def test_what_is_purged_while_a_reply_is_on_its_way():
         history_of(*late, is_shared=True).check()
 
 
+def test_an_outage_ends_who_waits():
+    """A poll that waited may end as if there were nothing new, if the store was away meanwhile."""
+    empty = A, read(2, 3, 0, "", ts=0, total=0, may_be_stale=True)
+    history_of(*empty, is_shared=True, outages=[(2.5, 4)]).check()
+    with pytest.raises(Violation, match="no order"):
+        history_of(*empty, is_shared=True, outages=[(0, 1), (8, 9)]).check()
+
+
 def test_epochs_and_crashes():
     old, new = read(2, 3, 0, "a", epoch="e"), read(6, 7, 0, "a", epoch="f")
     history_of(A, old, new, crashes=[(4, 5)]).check()

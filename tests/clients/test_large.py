@@ -104,7 +104,9 @@ def take_slowly(listener, pauses):
     connection, _ = listener.accept()
     with connection:
         data = b""
-        while b"\r\n\r\n" not in data and (piece := connection.recv(65536)):
+        while b"\r\n\r\n" not in data:
+            if not (piece := connection.recv(65536)):
+                return
             data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         length = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")).split(b":")[1])
@@ -113,7 +115,9 @@ def take_slowly(listener, pauses):
             pauses.wait(0.1)
             step = count + 2_000_000
             while count < min(step, length):
-                count += len(connection.recv(65536))
+                if not (piece := connection.recv(65536)):
+                    return
+                count += len(piece)
         connection.sendall(b"HTTP/1.1 200 OK\r\nX-Total-Updates: 1\r\nContent-Length: 2\r\n\r\nOK")
 
 

@@ -19,7 +19,7 @@ MAY_FAIL(bool, budget_has_more_for_one, (size_t bytes, size_t own), (bytes, own)
 MAY_FAIL(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags),
          (fd, peer, len, flags), "interrupted", -1)
 MAY_FAIL(int, shutdown, (int fd, int how), (fd, how), "socket", -1)
-MAY_FAIL(int, uv_pipe_open, (uv_pipe_t * pipe, uv_file fd), (pipe, fd), "socket", UV_EINVAL)
+MAY_FAIL(int, uv_tcp_open, (uv_tcp_t * tcp, uv_os_sock_t fd), (tcp, fd), "socket", UV_EINVAL)
 MAY_FAIL(int, uv_fileno, (const uv_handle_t *handle, uv_os_fd_t *fd), (handle, fd), "socket",
          UV_EBADF)
 MAY_FAIL(int, uv_read_start, (uv_stream_t * stream, uv_alloc_cb alloc, uv_read_cb read),

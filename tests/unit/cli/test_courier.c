@@ -11,6 +11,7 @@
 static char dir[32], place[64];
 static enum courier_verdict verdicts[4]; /* of the next attempts */
 static int attempts;
+static int own_stderr = -1;
 static bool spoils_place; /* an attempt makes it one that cannot be written */
 
 void __wrap_stop_sleep(int64_t ms);
@@ -70,6 +71,8 @@ static const char *kept(void) {
 
 static int set_up(void **state) {
     (void)state;
+    if (own_stderr < 0)
+        own_stderr = dup(STDERR_FILENO);
     strcpy(dir, "/tmp/longline-test-XXXXXX");
     is_terminal = has_no_feed = spoils_place = false;
     write_error = 0;
@@ -81,6 +84,7 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     (void)state;
+    dup2(own_stderr, STDERR_FILENO);
     char command[64];
     snprintf(command, sizeof command, "rm -r %s", dir);
     return system(command);
@@ -135,7 +139,7 @@ static void test_a_place_that_cannot_be_kept(void **state) {
 /* An update is delivered, and its place is kept; or it is said that there is no memory. What could
  * not be told was delivered all the same, and that is said. */
 static void check_without_memory(bool is_json) {
-    int code, refused = 0, said = memfd_create("said", 0), own = dup(STDERR_FILENO);
+    int code, refused = 0, said = memfd_create("said", 0);
     dup2(said, STDERR_FILENO);
     verdicts[0] = COURIER_CONFIRMED;
     failing_allocation = 0;
@@ -150,8 +154,6 @@ static void check_without_memory(bool is_json) {
         refused += !attempts;
         unlink(place);
     } while (allocations >= failing_allocation);
-    dup2(own, STDERR_FILENO);
-    close(own);
     close(said);
     assert_true(refused > 3);
 }

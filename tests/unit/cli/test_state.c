@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char dir[32], path[64], error[256];
@@ -262,6 +263,20 @@ static void test_one_at_a_time(void **unused) {
                      STATE_LOCKED);
 }
 
+/* One that was killed is gone, and its child is for a moment what it was. */
+static void test_a_lock_that_outlives_its_owner(void **unused) {
+    (void)unused;
+    assert_int_equal(open_at("place"), STATE_OPEN);
+    pid_t child = fork();
+    if (child == 0) {
+        usleep(100000);
+        _exit(0);
+    }
+    state_close(state);
+    assert_int_equal(open_at("place"), STATE_OPEN);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
 static void test_what_is_no_place(void **unused) {
     (void)unused;
     static const char *const texts[] = {
@@ -300,6 +315,7 @@ int main(void) {
         STATE_TEST(test_private),
         STATE_TEST(test_no_link_is_followed),
         STATE_TEST(test_one_at_a_time),
+        STATE_TEST(test_a_lock_that_outlives_its_owner),
         STATE_TEST(test_what_is_no_place),
         STATE_TEST(test_folders_that_cannot_be_synced),
         STATE_TEST(test_a_file_that_cannot_be_read),
