@@ -16,8 +16,8 @@ struct peer {
 int socket_accept(int listener);
 
 /* Makes `handle` the connection on `fd`, which passes over to it. To libuv a connected unix socket
- * is like one of TCP, and its uv_pipe_t is larger. 0, or libuv's error; then `fd` is closed, or will
- * be with the handle. */
+ * is like one of TCP, and its uv_pipe_t is larger. 0, or libuv's error; then `fd` is closed, or
+ * will be with the handle. */
 int socket_open(uv_loop_t *loop, uv_tcp_t *handle, int fd);
 /* Sends small replies at once. For one that was accepted. */
 void socket_set_up(uv_tcp_t *handle);
