@@ -208,7 +208,7 @@ static bool set_journal_mode(struct log_file *file, const char *mode) {
               sqlite3_step(statement) == SQLITE_ROW &&
               strcmp((const char *)sqlite3_column_text(statement, 0), mode) == 0;
     if (sqlite3_finalize(statement) == SQLITE_OK && !ok)
-        file->reason = "SQLite has no write-ahead log there";
+        file->reason = "SQLite begins no write-ahead log: out of memory, or a file system without";
     return ok;
 }
 

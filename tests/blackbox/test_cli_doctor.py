@@ -130,8 +130,9 @@ def test_stopped_while_it_waits(server, tmp_path):
     server.wait_for_metric("longline_store_updates", 0)
 
 
+@pytest.mark.timed
 def test_stopped_while_it_sends(server, tmp_path):
-    """It leaves nothing behind either."""
+    """It leaves nothing behind either: a push that is under way has a second."""
     doctor = Command(tmp_path / "doctor", "doctor", server.url(server.channel()), "--json")
     try:
         wait_until(lambda: server.metric("longline_pushes_total") >= 8, "some pushes")

@@ -195,6 +195,7 @@ def test_others_are_served_while_polls_end_together(serve, clock):
         assert all(reply.status == 200 and reply.updates == [] for reply in ended)
 
 
+@pytest.mark.timed
 @pytest.mark.providers("sqlite")
 def test_polls_that_begin_together_do_not_end_together(serve, clock):
     """The first that would end in a moment do; the others end earlier, by up to an eighth."""

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { Channels } from '../index.js';
-import { openChannel, reply, startScript, take, test } from './helpers.mjs';
+import { openChannel, reply, startScript, take, test, timedTest } from './helpers.mjs';
 
 /** The texts that console.warn() gets in this test. */
 function warnings(t) {
@@ -10,7 +10,7 @@ function warnings(t) {
     return () => mock.calls.map(({ arguments: [text] }) => text);
 }
 
-test('what has no callback is a warning, with the host and without the path', async (t) => {
+timedTest('what has no callback is a warning, with the host and without the path', async (t) => {
     const warned = warnings(t);
     const server = await startScript(t, [(socket) => socket.destroy(), { status: 503, body: '' }, reply(3, [], { reset: true }), reply(9, [{ n: 9 }], { missed: 5 })]);
     const { host } = new URL(server.url);
