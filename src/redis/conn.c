@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_BYTES = 65536, OUT_KEEP_BYTES = 65536 };
+enum { READ_BYTES = 65536, READER_KEEPS_BYTES = 16384, OUT_KEEP_BYTES = 65536 };
 
 /* The socket of one try, freed by the loop when all of it is over; then `conn` may be long gone. */
 struct redis_link {
@@ -22,6 +22,7 @@ struct redis_link {
     uv_getaddrinfo_t resolve;
     uv_connect_t connect;
     redisReader *reader;
+    size_t most_bytes; /* that it held at once */
     struct tls *tls;
     bool is_resolving, is_closed;
 };
@@ -33,6 +34,7 @@ struct sending {
 };
 
 static void greet(struct redis_conn *conn);
+static redisReader *new_reader(void);
 
 /* --- The socket ------------------------------------------------------------------------------- */
 
@@ -116,20 +118,35 @@ static void got_reply(struct redis_conn *conn, redisReply *reply) {
     freeReplyObject(reply);
 }
 
+/* Lets go of a large buffer once it is empty. */
+static void shrink_reader(struct redis_link *link) {
+    redisReader *smaller =
+        link->reader->len || link->most_bytes <= READER_KEEPS_BYTES ? NULL : new_reader();
+    if (!smaller)
+        return;
+    redisReaderFree(link->reader);
+    link->reader = smaller;
+    link->most_bytes = 0;
+}
+
 /* Hands on every whole reply of the bytes; stops when a reply ends this link. */
 static void feed(struct redis_link *link, struct slice bytes) {
     if (redisReaderFeed(link->reader, bytes.data, bytes.len) != REDIS_OK) {
         redis_conn_fail(link->conn, "out of memory");
         return;
     }
+    if (link->most_bytes < link->reader->len)
+        link->most_bytes = link->reader->len;
     while (link->conn) {
         void *reply = NULL;
         if (redisReaderGetReply(link->reader, &reply) != REDIS_OK) {
             redis_conn_fail(link->conn, "what came is not the protocol of Redis");
             return;
         }
-        if (!reply)
+        if (!reply) {
+            shrink_reader(link);
             return;
+        }
         got_reply(link->conn, reply);
     }
 }
@@ -474,8 +491,10 @@ static redisReader *new_reader(void) {
         create_any_array = functions.createArray;
         functions.createArray = create_array;
     }
-    if (reader)
+    if (reader) {
         reader->fn = &functions;
+        reader->maxbuf = 0; /* else it shrinks its buffer itself, and aborts without memory */
+    }
     return reader;
 }
 

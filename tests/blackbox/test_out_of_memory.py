@@ -318,6 +318,23 @@ def test_no_memory_while_serving(serve, provider, faults, visit, forever):
     server.wait_for_metric("longline_buffer_bytes", 0)
 
 
+@pytest.mark.providers("redis")
+def test_no_memory_behind_a_large_reply_of_redis(serve, faults):
+    """What the next reply is read into is made anew then."""
+    server = serve(LOG_LEVEL="info", **faults.settings())
+    prepare(server)
+    target = server.channel()
+    known = look(server, target, 0)
+    for nth in 2 * list(range(1, 9)):
+        wait_until(lambda: server.get(server.large_target).status == 200, "the store")
+        guest = Visit(server, target, known, faults)
+        faults.fail_allocation(nth)
+        guest.poll()
+        faults.stop()
+        guest.close()
+        known = look(server, target, known)
+
+
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from_then_on"])
 def test_no_memory_at_the_stop(serve, faults, forever):
     server = serve(LOG_LEVEL="info", **faults.settings())
