@@ -118,10 +118,10 @@ static void got_reply(struct redis_conn *conn, redisReply *reply) {
     freeReplyObject(reply);
 }
 
-/* Lets go of a large buffer once it is empty. */
+/* Lets go of a large buffer once it is empty, between two replies. */
 static void shrink_reader(struct redis_link *link) {
-    redisReader *smaller =
-        link->reader->len || link->most_bytes <= READER_KEEPS_BYTES ? NULL : new_reader();
+    bool is_idle = !link->reader->len && link->reader->ridx < 0;
+    redisReader *smaller = is_idle && link->most_bytes > READER_KEEPS_BYTES ? new_reader() : NULL;
     if (!smaller)
         return;
     redisReaderFree(link->reader);
