@@ -46,6 +46,7 @@ pageTest('a target that allows it gets the request as it came, and its answer is
         assert.match(await dialog.innerText(), /POST, 10 bytes, with content-type, x-github-event; without .*user-agent/);
         await dialog.getByLabel('Address').fill(`${url}/hooks/?key=a#part`);
         await dialog.getByText('From a shell').click();
+        await dialog.locator('pre').first().filter({ hasText: 'curl' }).waitFor();
         assert.match(await dialog.locator('pre').first().textContent(), new RegExp(`curl -g .*--data-raw '{"n":1.10}' '${url}/hooks/orders/7\\?key=a`));
         await dialog.getByRole('button', { name: 'Send', exact: true }).click();
         await untilText(page, '#resend', 'The target answered 202 Accepted after');
