@@ -208,7 +208,7 @@ static bool map(int fd, struct slice *file) {
 
 bool upgrade_open(struct upgrade_state *state, int fd, char *error, size_t error_size) {
     struct beginning header;
-    *state = (struct upgrade_state){.is_known = false};
+    *state = (struct upgrade_state){.file = SLICE("")};
     if (!map(fd, &state->file)) {
         snprintf(error, error_size, "what the old version handed over cannot be read: %s",
                  strerror(errno));

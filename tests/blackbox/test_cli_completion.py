@@ -3,7 +3,6 @@
 import os
 import pty
 import re
-import re
 import select
 import shutil
 import subprocess

@@ -46,10 +46,17 @@ int __wrap_open64(const char *name, int flags, mode_t mode) {
 }
 
 int __real_flock(int fd, int operation);
+static int child_goes_on = -1; /* closed when the lock is found taken: who reads there ends */
 int __wrap_flock(int fd, int operation);
 int __wrap_flock(int fd, int operation) {
     errno = lock_error;
-    return lock_error ? -1 : __real_flock(fd, operation);
+    int status = lock_error ? -1 : __real_flock(fd, operation);
+    int error = errno;
+    if (status != 0 && child_goes_on >= 0)
+        close(child_goes_on);
+    child_goes_on = status != 0 ? -1 : child_goes_on;
+    errno = error;
+    return status;
 }
 
 static enum state_opened open_at(const char *name) {
@@ -267,14 +274,20 @@ static void test_one_at_a_time(void **unused) {
 static void test_a_lock_that_outlives_its_owner(void **unused) {
     (void)unused;
     assert_int_equal(open_at("place"), STATE_OPEN);
+    int ends[2];
+    char end;
+    assert_int_equal(pipe(ends), 0);
     pid_t child = fork();
     if (child == 0) {
-        usleep(100000);
-        _exit(0);
+        close(ends[1]);
+        _exit((int)read(ends[0], &end, 1));
     }
+    child_goes_on = ends[1];
     state_close(state);
     assert_int_equal(open_at("place"), STATE_OPEN);
+    assert_int_equal(child_goes_on, -1);
     assert_int_equal(waitpid(child, NULL, 0), child);
+    close(ends[0]);
 }
 
 static void test_what_is_no_place(void **unused) {

@@ -235,9 +235,8 @@ static void test_taken_out_before_it_is_loaded(void **state) {
     check_answer(waiter, 3, 3, 3, 0);
 }
 
-/* What it is at, when it was ours alone, does not count once others write as well. */
-static void test_put_back_where_others_write(void **state) {
-    (void)state;
+/* A poll that has seen two of three updates, of a channel that is not loaded here. */
+static void put_back_behind_two(void) {
     struct poll_place place = {.channel_len = 1, .channel = "c", .is_known = true, .total = 2};
     make_inbox();
     fake_add("c", 3);
@@ -246,6 +245,12 @@ static void test_put_back_where_others_write(void **state) {
                                  .from = 2,
                                  .is_polling = true};
     assert_true(inbox_put_back(inbox, &waiters[0].poll, &place));
+}
+
+/* What it is at, when it was ours alone, does not count once others write as well. */
+static void test_put_back_where_others_write(void **state) {
+    (void)state;
+    put_back_behind_two();
     assert_int_equal(waiters[0].poll.state, POLL_LOADING);
     settle();
     check_answer(&waiters[0], 3, 3, 3, 0);
@@ -254,14 +259,7 @@ static void test_put_back_where_others_write(void **state) {
 /* It does not learn that the store is away, and is told of no total below what it has seen. */
 static void test_put_back_while_the_store_is_away(void **state) {
     (void)state;
-    struct poll_place place = {.channel_len = 1, .channel = "c", .is_known = true, .total = 2};
-    make_inbox();
-    fake_add("c", 3);
-    waiters[0] = (struct waiter){.poll = {.ts = 2, .limit = 10, .may_wait = true},
-                                 .channel = "c",
-                                 .from = 2,
-                                 .is_polling = true};
-    assert_true(inbox_put_back(inbox, &waiters[0].poll, &place));
+    put_back_behind_two();
     waiters[0].poll.was_parked = true;
     fake_turn_on();
     fake_serve_read(STORE_AWAY);
