@@ -20,38 +20,42 @@
  * the user may not. A channel without a list gets one for that moment.
  *
  * What costs Redis time is the number of scripts and commands, and what they add to its append-only
- * file. So a script takes what several pushes bring; lists are trimmed when they are a sixteenth
- * over the bound; what is too old is deleted with every eighth push, up to 16; and the TTL is set
- * to a hundredth more than is asked for, and again when that hundredth has passed. Reads apply the
- * bounds exactly. An update of upstream's, which has no record, goes by count.
+ * file. So a script takes what several pushes bring; lists are trimmed when they are a sixteenth,
+ * and at least 8, over a bound of 16 or more; what is too old is deleted with every eighth push, up
+ * to 16; and the TTL is set to a hundredth more than is asked for, and again when that hundredth
+ * has passed. Reads apply the bounds exactly. An update of upstream's, which has no record, goes by
+ * count.
  *
  * The epoch is made with the counter, and its TTL is renewed with the counter's. What goes wrong
  * with it is no reason to refuse a push, nor to complain with each: rights.h tells of it.
  */
 #define PUSH                                                                                       \
+    "local call, safe_call = redis.call, redis.pcall\n"                                            \
+    "local match, format, floor = string.match, string.format, math.floor\n"                       \
     "local max, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])\n"                                      \
-    "local time = redis.call('TIME')\n"                                                            \
-    "local at = time[1] * 1000 + math.floor(time[2] / 1000)\n"                                     \
+    "local time = call('TIME')\n"                                                                  \
+    "local at = time[1] * 1000 + floor(time[2] / 1000)\n"                                          \
+    "local at_text = format(' %.0f ', at)\n"                                                       \
     "local may = redis.acl_check_cmd\n"                                                            \
+    "local most = max < 16 and max or max + math.max(8, floor(max / 16))\n"                        \
     "local told, trouble = '', ''\n"                                                               \
     "local function try(...)\n"                                                                    \
-    "  local got = redis.pcall(...)\n"                                                             \
+    "  local got = safe_call(...)\n"                                                               \
     "  if type(got) == 'table' and got.err then trouble, got = got.err, nil end\n"                 \
     "  return got\n"                                                                               \
     "end\n"                                                                                        \
     "local function refused_incr(list)\n"                                                          \
-    "  local got = redis.pcall('INCR', list)\n"                                                    \
+    "  local got = safe_call('INCR', list)\n"                                                      \
     "  if not string.find(got.err, 'WRONGTYPE') then return got end\n"                             \
     "end\n"                                                                                        \
     "local function refused(counter, updates, meta, len)\n"                                        \
     "  if may then\n"                                                                              \
     "    if may('RPUSH', updates, '') and may('INCR', counter) then return end\n"                  \
-    "    return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a "          \
-    "push')\n"                                                                                     \
+    "    return redis.error_reply('NOPERM the user may not RPUSH and INCR the keys of a push')\n"  \
     "  end\n"                                                                                      \
     "  if len > 0 then return refused_incr(updates) end\n"                                         \
-    "  if redis.call('LLEN', meta) > 0 then return refused_incr(meta) end\n"                       \
-    "  redis.call('RPUSH', meta, '')\n"                                                            \
+    "  if call('LLEN', meta) > 0 then return refused_incr(meta) end\n"                             \
+    "  call('RPUSH', meta, '')\n"                                                                  \
     "  local got = refused_incr(meta)\n"                                                           \
     "  if not try('LPOP', meta) then try('LTRIM', meta, '1', '0') end\n"                           \
     "  return got\n"                                                                               \
@@ -59,24 +63,23 @@
     "local function append(list, values, first, last)\n"                                           \
     "  local len\n"                                                                                \
     "  for from = first, last, 1000 do\n"                                                          \
-    "    len = redis.call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"      \
+    "    len = call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"            \
     "  end\n"                                                                                      \
     "  return len\n"                                                                               \
     "end\n"                                                                                        \
     "local function add(counter, count)\n"                                                         \
     "  local got = count > 1 and (not may or may('INCRBY', counter, count)) and\n"                 \
-    "    redis.pcall('INCRBY', counter, count)\n"                                                  \
+    "    safe_call('INCRBY', counter, count)\n"                                                    \
     "  if type(got) == 'number' then return end\n"                                                 \
-    "  for i = 1, count do redis.call('INCR', counter) end\n"                                      \
+    "  for i = 1, count do call('INCR', counter) end\n"                                            \
     "end\n"                                                                                        \
     "local function tidy(updates, meta, total, times)\n"                                           \
     "  for i = 1, times do\n"                                                                      \
     "    local first = try('LINDEX', meta, '0') or ''\n"                                           \
-    "    local old, old_at = string.match(first, '^(%d+) (%d+)')\n"                                \
+    "    local old, old_at = match(first, '^(%d+) (%d+)')\n"                                       \
     "    if not old or tonumber(old_at) >= at - ttl then break end\n"                              \
     "    if not try('LPOP', meta) then break end\n"                                                \
-    "    if total - redis.call('LLEN', updates) + 1 == tonumber(old) then try('LPOP', updates) "   \
-    "end\n"                                                                                        \
+    "    if total - call('LLEN', updates) + 1 == tonumber(old) then try('LPOP', updates) end\n"    \
     "  end\n"                                                                                      \
     "end\n"                                                                                        \
     "local function beside(counter, updates, kind)\n"                                              \
@@ -86,29 +89,29 @@
     "end\n"                                                                                        \
     "local function begin(counter, updates)\n"                                                     \
     "  local hash = redis.sha1hex(counter .. ' ' .. time[1] .. ' ' .. time[2])\n"                  \
-    "  redis.pcall('SET', beside(counter, updates, 'epoch:'), string.sub(hash, 1, 16), 'PX', "     \
+    "  safe_call('SET', beside(counter, updates, 'epoch:'), string.sub(hash, 1, 16), 'PX', "       \
     "ARGV[4])\n"                                                                                   \
-    "  redis.pcall('PEXPIRE', beside(counter, updates, 'consumers:'), '0')\n"                      \
+    "  safe_call('PEXPIRE', beside(counter, updates, 'consumers:'), '0')\n"                        \
     "end\n"                                                                                        \
     "local function push(counter, updates, meta, news, values, arg, count)\n"                      \
-    "  local text = redis.call('GET', counter) or '0'\n"                                           \
-    "  local total = string.match(text, '^%d+$') and tonumber(text)\n"                             \
-    "  if not total or total + count > 9007199254740991 or string.match(text, '^0.') then\n"       \
+    "  local text = call('GET', counter) or '0'\n"                                                 \
+    "  local total = tonumber(match(text, '^[1-9]%d*$') or text == '0' and 0)\n"                   \
+    "  if not total or total + count > 9007199254740991 then\n"                                    \
     "    return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"       \
     "  end\n"                                                                                      \
-    "  local len = redis.call('LLEN', updates)\n"                                                  \
-    "  local left = redis.call('PTTL', updates)\n"                                                 \
+    "  local len = call('LLEN', updates)\n"                                                        \
+    "  local left = call('PTTL', updates)\n"                                                       \
     "  local no = refused(counter, updates, meta, len)\n"                                          \
     "  if no then return no end\n"                                                                 \
     "  local list = {}\n"                                                                          \
     "  for i = 1, count do\n"                                                                      \
-    "    list[i] = string.format('%.0f %.0f ', total + i, at) .. values[arg + count + i]\n"        \
+    "    list[i] = format('%.0f', total + i) .. at_text .. values[arg + count + i]\n"              \
     "  end\n"                                                                                      \
     "  local records = append(meta, list, 1, count)\n"                                             \
     "  len = append(updates, values, arg + 1, arg + count)\n"                                      \
     "  add(counter, count)\n"                                                                      \
-    "  local eighths = math.floor((total + count) / 8) - math.floor(total / 8)\n"                  \
-    "  if math.max(len, records) > max + math.floor(max / 16) then\n"                              \
+    "  local eighths = floor((total + count) / 8) - floor(total / 8)\n"                            \
+    "  if math.max(len, records) > most then\n"                                                    \
     "    try('LTRIM', updates, '-' .. ARGV[1], '-1')\n"                                            \
     "    try('LTRIM', meta, '-' .. ARGV[1], '-1')\n"                                               \
     "  end\n"                                                                                      \
@@ -117,12 +120,12 @@
     "    try('PEXPIRE', updates, ARGV[3])\n"                                                       \
     "    try('PEXPIRE', meta, ARGV[3])\n"                                                          \
     "    try('PEXPIRE', counter, ARGV[4])\n"                                                       \
-    "    if total > 0 then redis.pcall('PEXPIRE', beside(counter, updates, 'epoch:'), ARGV[4]) "   \
+    "    if total > 0 then safe_call('PEXPIRE', beside(counter, updates, 'epoch:'), ARGV[4]) "     \
     "end\n"                                                                                        \
     "  end\n"                                                                                      \
     "  if total == 0 then begin(counter, updates) end\n"                                           \
     "  for i = 1, count do\n"                                                                      \
-    "    local got = redis.pcall(ARGV[5], news, list[i] .. values[arg + i])\n"                     \
+    "    local got = safe_call(ARGV[5], news, list[i] .. values[arg + i])\n"                       \
     "    if type(got) == 'table' then\n"                                                           \
     "      told = got.err\n"                                                                       \
     "      break\n"                                                                                \
