@@ -26,6 +26,9 @@ MAY_FAIL(ssize_t, write, (int fd, const void *bytes, size_t len), (fd, bytes, le
 MAY_FAIL(pid_t, waitpid, (pid_t pid, int *status, int flags), (pid, status, flags), "waitpid", -1)
 MAY_FAIL(DIR *, opendir, (const char *path), (path), "opendir", NULL)
 MAY_FAIL(int, poll, (struct pollfd * fds, nfds_t count, int ms), (fds, count, ms), "poll", -1)
+/* What poll() is with _FORTIFY_SOURCE. */
+MAY_FAIL(int, __poll_chk, (struct pollfd * fds, nfds_t count, int ms, size_t size),
+         (fds, count, ms, size), "poll", -1)
 
 /* Only pidfd_open() is called so. */
 long __wrap_syscall(long number, long pid, long flags);
