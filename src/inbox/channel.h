@@ -34,6 +34,7 @@ struct channel {
     uint32_t used_ms; /* when it was last used */
     uint32_t pins;    /* what is under way for it: it stays in memory meanwhile */
     bool is_loaded;   /* total is known */
+    bool is_read;     /* somebody has polled it: its updates stay in memory */
     bool is_loading;  /* it is being read for the first time */
     bool has_parked;  /* polls, in its views */
     bool wants_epoch; /* somebody does, */

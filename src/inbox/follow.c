@@ -412,6 +412,7 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
     struct channel *channel = cache_get(inbox, hash, name);
     if (!channel)
         return false;
+    channel->is_read = true;
     bool ok = poll->may_wait ? channel->watched || watch(follow, channel)
                              : read_for_poll(inbox, channel, poll);
     if (!ok && !channel->watched && !channel->pins)

@@ -60,6 +60,7 @@ static void fail_polls(struct inbox *inbox, struct channel *channel,
     while (!channel->is_loaded && !list_empty(&channel->loading))
         poll_end(inbox, channel, container_of(list_shift(&channel->loading), struct poll, link),
                  read->error);
+    polls_decide_ready(inbox, channel);
 }
 
 /* A read's total is the channel's: nobody else writes. */
@@ -87,8 +88,10 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
     struct channel *channel = cache_get(inbox, hash, name);
     if (!channel)
         return false;
-    if (channel->is_loaded) {
-        cache_touch(inbox, channel);
+    bool needs_load = poll_needs_load(inbox, channel, poll);
+    channel->is_read = true;
+    cache_touch(inbox, channel);
+    if (!needs_load) {
         poll_decide(inbox, channel, poll);
         return true;
     }
@@ -99,7 +102,7 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
     channel->is_loading = read_for_poll(inbox, channel, poll);
     if (channel->is_loading)
         return true;
-    if (!channel->pins)
+    if (!channel->is_loaded && !channel->pins)
         cache_forget(inbox, channel);
     return false;
 }

@@ -134,6 +134,11 @@ uint32_t poll_page_limit(const struct poll *poll);
  * end. */
 uint64_t poll_cursor(int64_t position, uint64_t total);
 
+/* Whether the channel must be read before anything can be decided: it is not loaded, or it was only
+ * pushed to so far and the poll wants some of that. Those who come together share the read. */
+bool poll_needs_load(const struct inbox *inbox, const struct channel *channel,
+                     const struct poll *poll);
+
 /* Answers the poll from memory, parks it, or reads for it. The channel must be loaded. */
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll);
 /* The same for those in channel->loading that are ready, a slice a turn. */

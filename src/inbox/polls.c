@@ -28,7 +28,8 @@ static void remember(struct inbox *inbox, struct channel *channel, struct update
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update) {
     channel->total = update->ts;
     views_note_news(channel);
-    remember(inbox, channel, update);
+    if (channel->is_read)
+        remember(inbox, channel, update);
 }
 
 void channel_take_read(struct inbox *inbox, struct channel *channel,
@@ -317,6 +318,16 @@ static bool must_be_judged(const struct channel *channel, const struct poll *pol
         return false;
     return (!channel->epoch && !poll->is_judged && !channel->lacks_epoch) ||
            (poll->epoch && poll->epoch != channel->epoch && poll->ts > 0);
+}
+
+bool poll_needs_load(const struct inbox *inbox, const struct channel *channel,
+                     const struct poll *poll) {
+    uint64_t cursor;
+    if (!channel->is_loaded)
+        return true;
+    bool is_first = !channel->is_read || channel->is_loading;
+    return is_first && !channel->recent_count && !must_be_judged(channel, poll) &&
+           find_cursor(inbox, channel, poll, &cursor) && cursor < channel->total;
 }
 
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll) {

@@ -7,11 +7,12 @@ static void test_cache_is_trimmed(void **state) {
     make_inbox();
     char body[1000], name[16];
     memset(body, ' ', sizeof body);
-    wait_for(0, "waiting", 0);
+    wait_for(2, "waiting", 0);
     fake_serve_read(STORE_OK);
     for (int round = 0; round < 3; round++)
         for (int i = 0; i < 500; i++) {
             snprintf(name, sizeof name, "c%d", i);
+            poll_once(name);
             push_body(name, (struct slice){body, sizeof body});
             fake_answer_append(STORE_OK);
             assert_true(counters.cache_bytes <= options.cache_max_bytes);
@@ -25,10 +26,10 @@ static void test_cache_is_trimmed(void **state) {
     fake_serve_read(STORE_OK);
     check_answer(waiter, 1, 3, 3, 0);
     /* A channel with a poll stays. */
-    assert_int_equal(waiters[0].poll.state, POLL_PARKED);
+    assert_int_equal(waiters[2].poll.state, POLL_PARKED);
     push_durable("waiting", 1);
     run_wakes();
-    check_answer(&waiters[0], 1, 1, 1, 0);
+    check_answer(&waiters[2], 1, 1, 1, 0);
 }
 
 /* A burst reaches all polls that wait, even when the cache is too small for it. */
@@ -60,9 +61,12 @@ static void test_least_recently_used_goes(void **state) {
     make_inbox();
     char body[1000], name[16];
     memset(body, ' ', sizeof body);
+    poll_once("polled");
     push_durable("polled", 1);
+    poll_once("pushed");
     for (int i = 0; i < 200; i++) {
         snprintf(name, sizeof name, "c%d", i);
+        poll_once(name);
         push_body(name, (struct slice){body, sizeof body});
         fake_answer_append(STORE_OK);
         push_durable("pushed", 1);
@@ -74,11 +78,50 @@ static void test_least_recently_used_goes(void **state) {
     assert_int_equal(fake.reads_made, 1);
 }
 
+/* What nobody reads costs no memory. Those who come for it together share one read, and from then
+ * on it stays in memory. */
+static void test_what_nobody_reads(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 1);
+    uint64_t bytes = counters.cache_bytes;
+    push_durable("a", 9);
+    assert_int_equal(counters.cache_bytes, bytes);
+    struct waiter *waiting = wait_for(0, "a", 10);
+    assert_int_equal(waiting->poll.state, POLL_PARKED); /* it wants none of them */
+    assert_int_equal(fake.reads_made, 0);
+    push_durable("b", 10);
+    for (int i = 1; i < 100; i++)
+        ask(i, "b", 5);
+    fake_serve_reads();
+    for (int i = 1; i < 100; i++)
+        check_answer(&waiters[i], 6, 10, 10, 0);
+    assert_int_equal(fake.reads_made, 1);
+    push_durable("b", 1);
+    check_answer(ask(1, "b", 5), 6, 11, 11, 0);
+    assert_int_equal(fake.reads_made, 1);
+    push_durable("a", 1);
+    run_wakes();
+    check_answer(waiting, 11, 11, 11, 0);
+}
+
+/* Where that read fails, only its poll learns of it. */
+static void test_the_read_for_many_fails(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 3);
+    struct waiter *first = ask(0, "a", 0), *second = ask(1, "a", 1);
+    fake_serve_read(STORE_FAILED);
+    check_error(first, STORE_FAILED);
+    fake_serve_reads();
+    check_answer(second, 2, 3, 3, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        INBOX_TEST(test_cache_is_trimmed),
-        INBOX_TEST(test_cache_too_small),
-        INBOX_TEST(test_least_recently_used_goes),
+        INBOX_TEST(test_cache_is_trimmed),         INBOX_TEST(test_cache_too_small),
+        INBOX_TEST(test_least_recently_used_goes), INBOX_TEST(test_what_nobody_reads),
+        INBOX_TEST(test_the_read_for_many_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,6 +148,7 @@ static void test_a_stream_goes_on(void **state) {
     (void)state;
     struct poll poll;
     make_inbox();
+    poll_once("c");
     push_durable("c", 3);
     stream(&poll, 1);
     assert_int_equal(answered, 1);
@@ -285,6 +286,7 @@ static void test_many_wait_for_a_load(void **state) {
     (void)state;
     enum { MANY = 600 };
     make_inbox();
+    poll_once("c");
     push_durable("c", 3);
     for (int i = 0; i < MANY; i++)
         start_as(i, "c", "bot", FROM_CONFIRMED, false, false);
@@ -302,6 +304,7 @@ static void test_lags_of_the_expired(void **state) {
     (void)state;
     struct inbox_lags lags;
     make_inbox();
+    poll_once("c");
     push_durable("c", 3);
     start_as(0, "c", "bot", 1, false, false);
     fake_serve_cursors(STORE_OK);

@@ -24,6 +24,7 @@ static void test_a_load_that_fails(void **state) {
 static void test_a_load_for_many(void **state) {
     (void)state;
     make_inbox();
+    poll_once("c");
     push_durable("c", 1);
     for (int i = 0; i < 2000; i++)
         start_as(i, "c", "bot", FROM_CONFIRMED, !WAITS, !CONFIRMS_NOW);

@@ -170,6 +170,7 @@ static void test_expired_in_memory(void **state) {
     (void)state;
     options.ttl_ms = 1000;
     make_inbox();
+    poll_once("a");
     for (int i = 0; i < 10; i++, fake.now_ms += 100)
         push_durable("a", 1);
     /* Stored at 0, 100, … 900; it is 1,000. */
@@ -224,6 +225,9 @@ static void test_restart_seen_by_a_read(void **state) {
 static void test_limit_and_bytes_in_memory(void **state) {
     (void)state;
     make_inbox();
+    poll_once("a");
+    poll_once("b");
+    poll_once("c");
     push_durable("a", 100);
     check_answer(start(0, "a", 10, 1, true), 11, 11, 100, 0);
     check_answer(start(0, "a", 10, 7, true), 11, 17, 100, 0);

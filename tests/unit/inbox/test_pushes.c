@@ -123,6 +123,7 @@ static void test_restart_seen_by_a_push(void **state) {
 static void test_batch(void **state) {
     (void)state;
     make_inbox();
+    poll_once("a");
     assert_non_null(push_batch("a", 600));
     assert_int_equal(counters.pushes, 0);
     fake_answer_append(STORE_OK);

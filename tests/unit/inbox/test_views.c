@@ -89,6 +89,7 @@ static void test_what_is_not_wanted_wakes_nobody(void **state) {
 static void test_a_filter_and_a_limit(void **state) {
     (void)state;
     make_inbox();
+    poll_once("a");
     push_numbers("a", 1, 1);
     struct waiter *waiter = start_where(0, "a", "body.n:*5|*7", 0, 1, true);
     push_numbers("a", 2, 20);
@@ -142,6 +143,7 @@ static void test_one_look_an_update_and_view(void **state) {
 static void test_what_is_known_needs_no_worker(void **state) {
     (void)state;
     make_inbox();
+    poll_once("a");
     push_numbers("a", 1, 8);
     push_number("a", 9, 30000);
     fake_answer_append(STORE_OK);
@@ -162,6 +164,7 @@ static void test_what_is_known_needs_no_worker(void **state) {
 static void test_what_the_worker_finds_wakes(void **state) {
     (void)state;
     make_inbox();
+    poll_once("a");
     push_numbers("a", 1, 1);
     struct waiter *waiter = want(0, "body.n:3", 1), *other = want(1, "body.n:4", 1);
     push_number("a", 2, 100000);

@@ -305,6 +305,12 @@ struct waiter *ask(int i, const char *channel, int64_t ts) {
     return start(i, channel, ts, READ_MAX_UPDATES, false);
 }
 
+void poll_once(const char *channel) {
+    ask(0, channel, 0);
+    fake_serve_reads();
+    polls_done = fake.reads_made = 0;
+}
+
 void cancel(int i) {
     inbox_cancel(inbox, &waiters[i].poll);
     assert_int_equal(waiters[i].poll.state, POLL_IDLE);
