@@ -2,7 +2,8 @@
  * A channel in memory: its newest updates, and who waits for the next.
  *
  * The inbox's own (parts.h), which decides what is done with it. `recent` is a ring of the newest
- * updates, without a gap up to `total`. The memory of all channels is counted in
+ * updates, without a gap up to `total`; a channel that nobody polls has none. The memory of all
+ * channels is counted in
  * counters.cache_bytes.
  */
 #pragma once
@@ -19,7 +20,7 @@ struct watched;
 struct channel {
     struct table_node node; /* in inbox->channels */
     struct list polls;      /* parked, in the order of their cursors */
-    struct list loading;    /* polls that wait until the channel is loaded */
+    struct list loading;    /* polls that wait for its first read */
     struct list use_link;   /* in inbox->by_use */
     struct list wake_link;  /* in inbox->waking */
     uint64_t total;         /* its newest ts */
@@ -34,8 +35,9 @@ struct channel {
     uint32_t used_ms; /* when it was last used */
     uint32_t pins;    /* what is under way for it: it stays in memory meanwhile */
     bool is_loaded;   /* total is known */
-    bool is_read;     /* somebody has polled it: its updates stay in memory */
-    bool is_loading;  /* it is being read for the first time */
+    bool is_loading;  /* it is being read for the first time, for all who poll it meanwhile */
+    bool is_fetched;  /* that read has begun, so far */
+    bool is_polled;   /* it was, since it is in memory: its updates stay there */
     bool has_parked;  /* polls, in its views */
     bool wants_epoch; /* somebody does, */
     bool lacks_epoch; /* and the store has none */

@@ -299,6 +299,7 @@ static bool watch(struct follow *follow, struct channel *channel) {
     list_init(&watched->check_link);
     counters.cache_bytes += sizeof *watched;
     channel->watched = watched;
+    channel->is_polled = true;
     store_watch(follow->inbox->store, &watched->watch);
     return true;
 }
@@ -412,7 +413,6 @@ static bool poll_shared(struct inbox *inbox, uint64_t hash, struct slice name, s
     struct channel *channel = cache_get(inbox, hash, name);
     if (!channel)
         return false;
-    channel->is_read = true;
     bool ok = poll->may_wait ? channel->watched || watch(follow, channel)
                              : read_for_poll(inbox, channel, poll);
     if (!ok && !channel->watched && !channel->pins)

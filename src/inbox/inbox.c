@@ -88,10 +88,9 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
     struct channel *channel = cache_get(inbox, hash, name);
     if (!channel)
         return false;
-    bool needs_load = poll_needs_load(inbox, channel, poll);
-    channel->is_read = true;
+    channel->is_polled = true;
     cache_touch(inbox, channel);
-    if (!needs_load) {
+    if (!poll_needs_load(channel, poll)) {
         poll_decide(inbox, channel, poll);
         return true;
     }
@@ -99,12 +98,16 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
         poll_wait_for_load(channel, poll);
         return true;
     }
-    channel->is_loading = read_for_poll(inbox, channel, poll);
+    channel->is_loading = channel->is_fetched = read_for_poll(inbox, channel, poll);
     if (channel->is_loading)
         return true;
     if (!channel->is_loaded && !channel->pins)
         cache_forget(inbox, channel);
     return false;
+}
+
+static bool is_ready(const struct channel *channel, const struct poll *poll) {
+    return !poll_needs_load(channel, poll);
 }
 
 static void reset_poll(struct inbox *inbox, struct channel *channel, struct poll *poll) {
@@ -122,6 +125,7 @@ static const struct inbox_mode own_mode = {
     .read_done = read_done,
     .poll_ahead = reset_poll,
     .poll_unread = fail_unread,
+    .is_ready = is_ready,
     .go_on = poll_decide,
     .stored = deliver,
 };

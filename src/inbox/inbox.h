@@ -13,8 +13,9 @@
  * Where many polls are to be answered at once, some are answered in this turn of the loop and the
  * others in the next ones: loading, parked or ending until then.
  *
- * Life of a channel: the first poll or push that names it makes it. It stays in memory while polls
- * wait on it. Otherwise the least recently used channels go when the cache (CACHE_SIZE) is full.
+ * Life of a channel: the first poll or push that names it makes it; its newest updates are kept in
+ * memory from its first poll on. It stays while polls wait on it. Otherwise the least recently used
+ * channels go when the cache (CACHE_SIZE) is full.
  * Its polls stand in the order of their cursors: a push wakes them from the front, in slices, until
  * the one at the front has seen everything. A poll that parks meanwhile stands behind.
  */

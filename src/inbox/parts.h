@@ -29,7 +29,7 @@ struct inbox_mode {
     /* inbox_poll() */
     bool (*poll)(struct inbox *inbox, uint64_t hash, struct slice name, struct poll *poll);
     void (*read_done)(struct inbox *inbox, struct channel *channel, struct store_read *read);
-    /* Whether a poll in channel->loading can be decided, now that the channel is loaded; those
+    /* Whether a poll in channel->loading can be decided, where the channel is loaded; those
      * behind one that cannot, cannot. NULL: it can. */
     bool (*is_ready)(const struct channel *channel, const struct poll *poll);
     /* A poll's cursor is ahead of the channel in memory. */
@@ -134,10 +134,9 @@ uint32_t poll_page_limit(const struct poll *poll);
  * end. */
 uint64_t poll_cursor(int64_t position, uint64_t total);
 
-/* Whether the channel must be read before anything can be decided: it is not loaded, or it was only
- * pushed to so far and the poll wants some of that. Those who come together share the read. */
-bool poll_needs_load(const struct inbox *inbox, const struct channel *channel,
-                     const struct poll *poll);
+/* Whether the poll must wait for the channel's first read: it is not loaded, or it was only pushed to
+ * so far, and the poll wants what is not in memory. Those who come together share that read. */
+bool poll_needs_load(const struct channel *channel, const struct poll *poll);
 
 /* Answers the poll from memory, parks it, or reads for it. The channel must be loaded. */
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll);
@@ -180,12 +179,12 @@ void poll_reset(struct inbox *inbox, struct channel *channel, struct poll *poll,
 /* A held poll goes on no more. */
 void poll_let_go(struct inbox *inbox, struct poll *poll);
 
-/* Lets the poll wait until its channel is loaded. */
+/* Lets the poll wait for its channel's first read. */
 void poll_wait_for_load(struct channel *channel, struct poll *poll);
 
 /* Takes over the channel's newest update, whose ts is the next. */
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update);
-/* Keeps what was read, if it is the newest of the channel and nothing is in memory yet. */
+/* Keeps what was read, if it is the newest of the channel, and more than is in memory. */
 void channel_take_read(struct inbox *inbox, struct channel *channel, const struct store_read *read);
 /* The channel's updates up to `gone` are purged: nobody gets them from memory any more. Also for a
  * channel on which another process did it. */

@@ -28,7 +28,7 @@ static void remember(struct inbox *inbox, struct channel *channel, struct update
 void channel_take(struct inbox *inbox, struct channel *channel, struct update *update) {
     channel->total = update->ts;
     views_note_news(channel);
-    if (channel->is_read)
+    if (channel->is_polled)
         remember(inbox, channel, update);
 }
 
@@ -36,10 +36,10 @@ void channel_take_read(struct inbox *inbox, struct channel *channel,
                        const struct store_read *read) {
     if (channel->gone < read->gone)
         channel->gone = read->gone;
-    if (channel->recent_count || !read->count ||
-        read->updates[read->count - 1]->ts != channel->total)
-        return;
     uint32_t count = read->count < RECENT_MAX ? read->count : RECENT_MAX;
+    if (count <= channel->recent_count || read->updates[read->count - 1]->ts != channel->total)
+        return;
+    channel_drop_recents(channel); /* they are in the page, too */
     for (uint32_t i = read->count - count; i < read->count; i++)
         remember(inbox, channel, read->updates[i]);
 }
@@ -320,14 +320,14 @@ static bool must_be_judged(const struct channel *channel, const struct poll *pol
            (poll->epoch && poll->epoch != channel->epoch && poll->ts > 0);
 }
 
-bool poll_needs_load(const struct inbox *inbox, const struct channel *channel,
-                     const struct poll *poll) {
-    uint64_t cursor;
+bool poll_needs_load(const struct channel *channel, const struct poll *poll) {
     if (!channel->is_loaded)
         return true;
-    bool is_first = !channel->is_read || channel->is_loading;
-    return is_first && !channel->recent_count && !must_be_judged(channel, poll) &&
-           find_cursor(inbox, channel, poll, &cursor) && cursor < channel->total;
+    if (channel->is_fetched && !channel->is_loading)
+        return false;
+    uint64_t in_memory = channel->total - channel->recent_count; /* what is behind this ts */
+    return !position_is_since(poll->ts) && !must_be_judged(channel, poll) &&
+           poll_cursor(poll->ts, channel->total) < in_memory;
 }
 
 void poll_decide(struct inbox *inbox, struct channel *channel, struct poll *poll) {

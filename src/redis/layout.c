@@ -37,7 +37,7 @@
     "local at = time[1] * 1000 + floor(time[2] / 1000)\n"                                          \
     "local at_text = format(' %.0f ', at)\n"                                                       \
     "local may = redis.acl_check_cmd\n"                                                            \
-    "local most = max < 16 and max or max + math.max(8, floor(max / 16))\n"                        \
+    "local trim_above = max < 16 and max or max + math.max(8, floor(max / 16))\n"                  \
     "local told, trouble = '', ''\n"                                                               \
     "local function try(...)\n"                                                                    \
     "  local got = safe_call(...)\n"                                                               \
@@ -111,7 +111,7 @@
     "  len = append(updates, values, arg + 1, arg + count)\n"                                      \
     "  add(counter, count)\n"                                                                      \
     "  local eighths = floor((total + count) / 8) - floor(total / 8)\n"                            \
-    "  if math.max(len, records) > most then\n"                                                    \
+    "  if math.max(len, records) > trim_above then\n"                                              \
     "    try('LTRIM', updates, '-' .. ARGV[1], '-1')\n"                                            \
     "    try('LTRIM', meta, '-' .. ARGV[1], '-1')\n"                                               \
     "  end\n"                                                                                      \

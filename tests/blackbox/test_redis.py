@@ -314,6 +314,19 @@ def test_at_most_channel_storage_maxsize_are_kept(redis, start):
     assert [(item["ts"], item["headers"]["x-i"]) for item in page["updates"]] == [(i, str(i)) for i in range(26, 36)]
 
 
+@pytest.mark.parametrize("kept,over", [(1, 0), (15, 0), (16, 8), (30, 8), (160, 10)])
+def test_lists_are_trimmed_in_lots(redis, start, kept, over):
+    """docs/redis.md: a small count is kept exactly, a larger one is exceeded by some."""
+    server = start(CHANNEL_STORAGE_MAXSIZE=kept, **redis.settings())
+    channel = server.channel()
+    meta, _, updates = names(channel)
+    for pushed in range(1, kept + over + 2):
+        server.push(channel)
+        length = pushed if pushed <= kept + over else kept
+        assert (redis.command("LLEN", updates), redis.command("LLEN", meta)) == (length, length)
+    assert len(server.get(channel).updates) == min(kept, 100)
+
+
 def test_a_smaller_count_counts_from_the_next_push(redis, start):
     server = start(**redis.settings())
     channel = server.channel()

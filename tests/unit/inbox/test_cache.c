@@ -78,8 +78,8 @@ static void test_least_recently_used_goes(void **state) {
     assert_int_equal(fake.reads_made, 1);
 }
 
-/* What nobody reads costs no memory. Those who come for it together share one read, and from then
- * on it stays in memory. */
+/* What nobody reads takes no memory for its updates. Those who come for it together share one read,
+ * also where others were there before, and from then on it stays in memory. */
 static void test_what_nobody_reads(void **state) {
     (void)state;
     make_inbox();
@@ -90,19 +90,38 @@ static void test_what_nobody_reads(void **state) {
     struct waiter *waiting = wait_for(0, "a", 10);
     assert_int_equal(waiting->poll.state, POLL_PARKED); /* it wants none of them */
     assert_int_equal(fake.reads_made, 0);
-    push_durable("b", 10);
     for (int i = 1; i < 100; i++)
-        ask(i, "b", 5);
+        ask(i, "a", 5);
     fake_serve_reads();
     for (int i = 1; i < 100; i++)
         check_answer(&waiters[i], 6, 10, 10, 0);
-    assert_int_equal(fake.reads_made, 1);
-    push_durable("b", 1);
-    check_answer(ask(1, "b", 5), 6, 11, 11, 0);
-    assert_int_equal(fake.reads_made, 1);
     push_durable("a", 1);
     run_wakes();
     check_answer(waiting, 11, 11, 11, 0);
+    check_answer(ask(1, "a", 5), 6, 11, 11, 0);
+    assert_int_equal(fake.reads_made, 1);
+}
+
+/* Pushes that are told of before the read is done send nobody to the store. */
+static void test_pushes_beside_the_read_for_many(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("a", 10);
+    wait_for(0, "a", 10);
+    push_durable("a", 1); /* that one is in memory */
+    run_wakes();
+    check_answer(&waiters[0], 11, 11, 11, 0);
+    for (int i = 1; i < 100; i++)
+        ask(i, "a", 5);
+    push_durable("a", 2);
+    run_wakes();
+    cancel(1); /* whose read it is */
+    fake_serve_reads();
+    run_wakes();
+    for (int i = 2; i < 100; i++)
+        check_answer(&waiters[i], 6, 13, 13, 0);
+    check_answer(ask(1, "a", 5), 6, 13, 13, 0);
+    assert_int_equal(fake.reads_made, 1);
 }
 
 /* Where that read fails, only its poll learns of it. */
@@ -119,8 +138,11 @@ static void test_the_read_for_many_fails(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        INBOX_TEST(test_cache_is_trimmed),         INBOX_TEST(test_cache_too_small),
-        INBOX_TEST(test_least_recently_used_goes), INBOX_TEST(test_what_nobody_reads),
+        INBOX_TEST(test_cache_is_trimmed),
+        INBOX_TEST(test_cache_too_small),
+        INBOX_TEST(test_least_recently_used_goes),
+        INBOX_TEST(test_what_nobody_reads),
+        INBOX_TEST(test_pushes_beside_the_read_for_many),
         INBOX_TEST(test_the_read_for_many_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

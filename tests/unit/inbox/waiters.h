@@ -62,7 +62,7 @@ struct waiter *start(int i, const char *channel, int64_t ts, uint32_t limit, boo
 /* The same without a limit: it waits, or does not. */
 struct waiter *wait_for(int i, const char *channel, int64_t ts);
 struct waiter *ask(int i, const char *channel, int64_t ts);
-/* Somebody polls the channel, so its updates stay in memory from now on. Then counts begin at 0. */
+/* Waiter 0 polls the channel, so its updates stay in memory from now on. Then counts begin at 0. */
 void poll_once(const char *channel);
 /* Polls with a filter. */
 struct waiter *start_where(int i, const char *channel, const char *where, int64_t ts,
