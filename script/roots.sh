@@ -81,8 +81,9 @@ in_box() {
     box_work=$(mktemp -d) box_pid=
     trap '[ -z "$box_pid" ] || kill -KILL "$box_pid" 2>/dev/null || true; wait; rm -rf --one-file-system "$box_work"' EXIT
     trap 'exit 130' INT TERM HUP
+    # bash as process 1, for it reaps orphans; timeout does not.
     unshare --mount --pid --mount-proc --fork --kill-child \
-        timeout --signal=KILL "$1" "$2" --in-box "$box_work" "${@:3}" &
+        bash -c 'timeout --signal=KILL "$@" & wait $!' box "$1" "$2" --in-box "$box_work" "${@:3}" &
     box_pid=$!
     wait "$box_pid" || status=$?
     box_pid=

@@ -15,6 +15,7 @@ Comments directly above a block say what a reader does not see:
 A line with only an ellipsis stands for any lines, and one within a line for any text.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -250,13 +251,17 @@ class Running:
         self.pid, self.said = pid, said
 
     def is_alive(self):
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        """Whether one of its processes runs. Orphans that have ended are still there where process 1 does not ask for them."""
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(group) == self.pid and state not in "ZX":
+                return True
+        return False
 
     def stop(self):
-        if self.is_alive():
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
         wait_until(lambda: not self.is_alive(), "its end")
