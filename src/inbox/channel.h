@@ -2,9 +2,8 @@
  * A channel in memory: its newest updates, and who waits for the next.
  *
  * The inbox's own (parts.h), which decides what is done with it. `recent` is a ring of the newest
- * updates, without a gap up to `total`; a channel that nobody polls has none. The memory of all
- * channels is counted in
- * counters.cache_bytes.
+ * updates, without a gap up to `total`; before the first poll there are none. The memory of all
+ * channels is counted in counters.cache_bytes.
  */
 #pragma once
 
@@ -36,8 +35,8 @@ struct channel {
     uint32_t pins;    /* what is under way for it: it stays in memory meanwhile */
     bool is_loaded;   /* total is known */
     bool is_loading;  /* it is being read for the first time, for all who poll it meanwhile */
-    bool is_fetched;  /* that read has begun, so far */
-    bool is_polled;   /* it was, since it is in memory: its updates stay there */
+    bool is_fetched;  /* that read was begun */
+    bool is_polled;   /* since it is in memory: from then on its updates stay there */
     bool has_parked;  /* polls, in its views */
     bool wants_epoch; /* somebody does, */
     bool lacks_epoch; /* and the store has none */

@@ -134,8 +134,8 @@ uint32_t poll_page_limit(const struct poll *poll);
  * end. */
 uint64_t poll_cursor(int64_t position, uint64_t total);
 
-/* Whether the poll must wait for the channel's first read: it is not loaded, or it was only pushed to
- * so far, and the poll wants what is not in memory. Those who come together share that read. */
+/* Whether the poll must wait for the channel's first read: the channel is not loaded, or was only
+ * pushed to so far, and the poll wants what is not in memory. Those who come together share it. */
 bool poll_needs_load(const struct channel *channel, const struct poll *poll);
 
 /* Answers the poll from memory, parks it, or reads for it. The channel must be loaded. */
