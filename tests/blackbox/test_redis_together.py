@@ -161,8 +161,7 @@ def script(redis, server):
     with redis.connect() as monitor:
         monitor.command("MONITOR")
         server.push(server.channel())
-        while not (found := re.search(r'"EVAL" "(local (?:[^"\\]|\\.)*)"', monitor.read())):
-            pass
+        found = wait_until(lambda: re.search(r'"EVAL" "(local (?:[^"\\]|\\.)*)"', monitor.read()), "the script of a push")
     text = found[1].encode().decode("unicode_escape")
     assert "redis.acl_check_cmd" in text
 
