@@ -262,11 +262,9 @@ static void test_many_reads(void **state) {
         check_answer(&waiters[i], 11, 11, 900, 0);
 }
 
-/* Whoever polls and hangs up, again and again, does not fill the memory with reads. */
-static void test_abandoned_reads(void **state) {
-    (void)state;
+/* From then on no read is begun. */
+static void abandon_reads_of_a(void) {
     enum { ABANDONED_MAX = 4096 };
-    make_inbox();
     fake_add("a", 900);
     ask(0, "a", 900);
     fake_serve_read(STORE_OK);
@@ -274,6 +272,13 @@ static void test_abandoned_reads(void **state) {
         start(0, "a", 10, 1, false);
         cancel(0);
     }
+}
+
+/* Whoever polls and hangs up, again and again, does not fill the memory with reads. */
+static void test_abandoned_reads(void **state) {
+    (void)state;
+    make_inbox();
+    abandon_reads_of_a();
     check_error(ask(1, "a", 10), STORE_FAILED);
     struct poll poll = {.ts = 0, .limit = 1};
     assert_false(inbox_poll(inbox, SLICE("b"), &poll));
@@ -282,6 +287,20 @@ static void test_abandoned_reads(void **state) {
     struct waiter *waiter = start(2, "a", 10, 1, false);
     fake_serve_reads();
     check_answer(waiter, 11, 11, 900, 0);
+}
+
+/* A channel whose first read is not begun stays, with those who wait there. */
+static void test_no_first_read(void **state) {
+    (void)state;
+    make_inbox();
+    abandon_reads_of_a();
+    push_durable("b", 1);
+    struct waiter *waiter = wait_for(1, "b", 1);
+    struct poll poll = {.ts = 0, .limit = 1};
+    assert_false(inbox_poll(inbox, SLICE("b"), &poll));
+    push_durable("b", 1);
+    run_wakes();
+    check_answer(waiter, 2, 2, 2, 0);
 }
 
 static void test_cancel_in_each_state(void **state) {
@@ -336,6 +355,7 @@ int main(void) {
         INBOX_TEST(test_limit_and_bytes_in_memory),
         INBOX_TEST(test_many_reads),
         INBOX_TEST(test_abandoned_reads),
+        INBOX_TEST(test_no_first_read),
         INBOX_TEST(test_cancel_in_each_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
