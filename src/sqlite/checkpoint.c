@@ -1,4 +1,5 @@
 #include "sqlite/checkpoint.h"
+#include "base/log.h"
 #include "sqlite/meta.h"
 
 #include <endian.h>
@@ -74,8 +75,8 @@ void checkpoint_open(struct checkpoint *checkpoint) {
     log_excess_checkpoint_opened(&checkpoint->state->excess);
 }
 
-bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
-                      struct checkpoint_slice *slice) {
+static bool write_rows(struct checkpoint *checkpoint, size_t max_rows,
+                       struct checkpoint_slice *slice) {
     for (struct list *link; max_rows && (link = list_shift(&checkpoint->writing)); max_rows--) {
         struct entry *entry = entry_at(link);
         list_append(&slice->entries, link);
@@ -85,6 +86,18 @@ bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
     slice->is_last = list_empty(&checkpoint->writing);
     return !slice->is_last ||
            meta_put_checkpoint(checkpoint->file, checkpoint->state, checkpoint->seq);
+}
+
+bool checkpoint_write(struct checkpoint *checkpoint, size_t max_rows,
+                      struct checkpoint_slice *slice) {
+    if (write_rows(checkpoint, max_rows, slice))
+        return true;
+    if ((sqlite3_errcode(checkpoint->file->db) & 0xff) == SQLITE_CORRUPT) {
+        checkpoint->is_stuck = true;
+        log_error("channels cannot be saved", "meaning",
+                  "the data file is damaged; a restart mends it, or says what is lost", NULL);
+    }
+    return false;
 }
 
 void checkpoint_committed(struct checkpoint *checkpoint, struct checkpoint_slice *slice) {

@@ -6,6 +6,9 @@
  * seq of the time of opening: the rows of `channel` include the log up to there. An entry that
  * changes before its row is written is written as it is then; one that changes later waits for the
  * next checkpoint.
+ *
+ * Where damage is in the way of a row, no checkpoint is written any more until the next start,
+ * which mends it: pushes go on, and what has changed stays in memory and in the log.
  */
 #pragma once
 
@@ -17,6 +20,7 @@ struct checkpoint {
     struct entries *entries;
     struct log_state *state;
     bool is_open;
+    bool is_stuck;       /* damage is in the way: nothing is written any more */
     struct list writing; /* entries whose rows are still to be written */
     int64_t seq;         /* of the open one */
     int64_t appends;     /* since the last one was opened */
@@ -34,6 +38,11 @@ void checkpoint_init(struct checkpoint *checkpoint, struct log_file *file, struc
 
 /* Whether the next one should begin, for what has changed since the last. */
 bool checkpoint_is_due(const struct checkpoint *checkpoint, int64_t now_ms);
+
+/* Whether there is something to write. */
+static inline bool checkpoint_is_under_way(const struct checkpoint *checkpoint) {
+    return checkpoint->is_open && !checkpoint->is_stuck;
+}
 
 /* None may be open. */
 void checkpoint_open(struct checkpoint *checkpoint);

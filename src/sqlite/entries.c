@@ -20,6 +20,7 @@ void entries_deinit(struct entries *entries) {
     for (struct table_node *node; (node = table_pop(&entries->table));)
         free(container_of(node, struct entry, node));
     table_deinit(&entries->table);
+    known_names_deinit(&entries->names);
 }
 
 /* --- Finding ---------------------------------------------------------------------------------- */
@@ -56,7 +57,9 @@ bool entries_find(struct entries *entries, uint64_t hash, struct slice name, boo
     if (*entry)
         return true;
     struct channel_row row = {0};
-    enum row_status status = rows_find_channel(entries->rows, name, &row);
+    enum row_status status = known_names_may_have(&entries->names, hash)
+                                 ? rows_find_channel(entries->rows, name, &row)
+                                 : ROW_MISSING;
     if (status == ROW_FAILED || status == ROW_DAMAGED)
         return false;
     if (status == ROW_MISSING && !create)
@@ -64,6 +67,8 @@ bool entries_find(struct entries *entries, uint64_t hash, struct slice name, boo
     uint64_t floor = 0;
     if (row.id && !rows_find_floor(entries->rows, row.id, &floor))
         return false;
+    if (status == ROW_MISSING)
+        known_names_add(&entries->names, hash);
     *entry = entry_new(entries, hash, name);
     if (*entry) {
         (*entry)->now = row;

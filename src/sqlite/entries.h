@@ -9,6 +9,7 @@
 
 #include "base/list.h"
 #include "base/table.h"
+#include "sqlite/known_names.h"
 #include "sqlite/rows.h"
 
 struct entry {
@@ -26,6 +27,7 @@ struct entry {
 
 struct entries {
     struct rows *rows;
+    struct known_names names; /* of all rows of `channel`, and more */
     struct table table;
     struct list clean; /* used last at the end */
     struct list dirty;

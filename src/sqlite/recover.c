@@ -1,4 +1,5 @@
 #include "sqlite/recover.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "sqlite/seal.h"
 #include "sqlite/sql.h"
@@ -15,12 +16,20 @@ struct findings {
     bool is_whole;
 };
 
+/* What a look at both has seen. */
+struct look {
+    struct known_names *names; /* hears of every name */
+    bool is_whole;             /* all rows are what they should be, and where they are looked for */
+    bool can_read_index;
+};
+
 static void add(struct findings *findings, struct slice name, int64_t id) {
     findings->sum += (uint64_t)seal_meta(name, id);
     findings->rows++;
 }
 
-static bool look_at_table(struct log_file *file, struct findings *findings) {
+static bool look_at_table(struct log_file *file, struct known_names *names,
+                          struct findings *findings) {
     sqlite3_stmt *statement = NULL;
     if (!log_file_prepare(file, &statement,
                           "SELECT name, id, is_whole(" SEAL_CHANNEL ", seal) FROM channel NOT"
@@ -32,7 +41,9 @@ static bool look_at_table(struct log_file *file, struct findings *findings) {
     while ((status = sqlite3_step(statement)) == SQLITE_ROW) {
         int64_t id = sqlite3_column_int64(statement, 1);
         findings->is_whole &= sqlite3_column_int(statement, 2) && id > last_id;
-        add(findings, sql_column(statement, 0), id);
+        struct slice name = sql_column(statement, 0);
+        add(findings, name, id);
+        known_names_add(names, hash_of(name));
         last_id = id;
     }
     sqlite3_finalize(statement);
@@ -62,15 +73,15 @@ static bool look_at_index(struct log_file *file, struct findings *findings) {
     return status == SQLITE_DONE;
 }
 
-/* Whether all rows are what they should be, and stand where they are looked for; and whether the
- * index can be read. False on failure. */
-static bool look(struct log_file *file, bool *is_whole, bool *can_read_index) {
+/* False on failure. */
+static bool look_at_both(struct log_file *file, struct look *look) {
     struct findings table, index;
-    if (!look_at_table(file, &table))
+    if (!look_at_table(file, look->names, &table))
         return false;
-    *can_read_index = look_at_index(file, &index);
-    *is_whole = *can_read_index && table.is_whole && index.is_whole && table.sum == index.sum;
-    return *can_read_index || sqlite3_errcode(file->db) == SQLITE_CORRUPT;
+    look->can_read_index = look_at_index(file, &index);
+    look->is_whole =
+        look->can_read_index && table.is_whole && index.is_whole && table.sum == index.sum;
+    return look->can_read_index || sqlite3_errcode(file->db) == SQLITE_CORRUPT;
 }
 
 /* --- Mending ---------------------------------------------------------------------------------- */
@@ -166,11 +177,12 @@ static bool put_lost(struct log_file *file) {
 }
 
 /* Within a transaction. `clear` lets go of what is damaged. */
-static bool mend(struct log_file *file, bool can_read_index, bool (*clear)(struct log_file *file),
-                 const struct store_options *options, char *error, size_t error_size) {
+static bool mend(struct log_file *file, const struct look *look,
+                 bool (*clear)(struct log_file *file), const struct store_options *options,
+                 char *error, size_t error_size) {
     int64_t lost = 0, unknown = 0, doubtful = 0;
-    bool ok = find_lost(file, can_read_index) && look_up_lost(file) && raise_to_floors(file) &&
-              count_doubtful_names(file, &doubtful) &&
+    bool ok = find_lost(file, look->can_read_index) && look_up_lost(file) &&
+              raise_to_floors(file) && count_doubtful_names(file, &doubtful) &&
               log_file_query(file, "SELECT count(*) FROM lost", 0, 0, &lost) &&
               log_file_query(file, "SELECT count(*) FROM lost WHERE head IS NULL", 0, 0, &unknown);
     if (ok && unknown) {
@@ -180,12 +192,12 @@ static bool mend(struct log_file *file, bool can_read_index, bool (*clear)(struc
                  log_file_path(options), (long long)unknown);
         return false;
     }
-    bool is_whole = false;
+    struct look again = {.names = look->names};
     ok = ok && clear(file) && put_lost(file) && log_file_execute(file, "DROP TABLE lost") &&
-         look(file, &is_whole, &can_read_index);
-    if (ok && !is_whole)
+         look_at_both(file, &again);
+    if (ok && !again.is_whole)
         file->reason = "the rows of its channels cannot be made again";
-    ok = ok && is_whole;
+    ok = ok && again.is_whole;
     if (ok)
         log_error("the data file was damaged", "table", "channel", "rows made again",
                   log_number((uint64_t)lost).text, "names in doubt",
@@ -193,10 +205,10 @@ static bool mend(struct log_file *file, bool can_read_index, bool (*clear)(struc
     return ok;
 }
 
-static bool try_to_mend(struct log_file *file, bool can_read_index,
+static bool try_to_mend(struct log_file *file, const struct look *look,
                         bool (*clear)(struct log_file *file), const struct store_options *options,
                         char *error, size_t error_size) {
-    if (log_file_begin(file) && mend(file, can_read_index, clear, options, error, error_size) &&
+    if (log_file_begin(file) && mend(file, look, clear, options, error, error_size) &&
         log_file_commit(file))
         return true;
     if (!*error)
@@ -206,18 +218,19 @@ static bool try_to_mend(struct log_file *file, bool can_read_index,
     return false;
 }
 
-bool recover_channels(struct log_file *file, const struct store_options *options, char *error,
-                      size_t error_size) {
-    bool is_whole, can_read_index;
-    if (!look(file, &is_whole, &can_read_index)) {
+bool recover_channels(struct log_file *file, struct known_names *names,
+                      const struct store_options *options, char *error, size_t error_size) {
+    struct look look = {.names = names};
+    if (!look_at_both(file, &look)) {
         log_file_explain(file, options, "is damaged", error, error_size);
         return false;
     }
-    if (is_whole || try_to_mend(file, can_read_index, delete_damaged, options, error, error_size))
-        return true;
-    char again[512] = "";
-    if (!try_to_mend(file, can_read_index, leave_damaged, options, again, sizeof again))
-        return false;
-    *error = '\0';
+    if (!look.is_whole && !try_to_mend(file, &look, delete_damaged, options, error, error_size)) {
+        char again[512] = "";
+        if (!try_to_mend(file, &look, leave_damaged, options, again, sizeof again))
+            return false;
+        *error = '\0';
+    }
+    known_names_complete(names);
     return true;
 }

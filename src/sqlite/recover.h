@@ -12,9 +12,10 @@
  */
 #pragma once
 
+#include "sqlite/known_names.h"
 #include "sqlite/log_file.h"
 
-/* False with one line in `error` when the rows are not what they should be, and cannot be mended;
- * and on failure. */
-bool recover_channels(struct log_file *file, const struct store_options *options, char *error,
-                      size_t error_size);
+/* Tells `names` every name. False with one line in `error` when the rows are not what they should
+ * be, and cannot be mended; and on failure. */
+bool recover_channels(struct log_file *file, struct known_names *names,
+                      const struct store_options *options, char *error, size_t error_size);

@@ -106,15 +106,16 @@ bool log_put_time(struct update_log *log, struct log_moment moment) {
 
 /* Whether there is anything to do within a transaction. */
 static bool is_maintenance_due(struct update_log *log, struct log_moment moment, bool is_idle) {
-    return log->checkpoint.is_open || is_time_due(log, moment) ||
-           sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle) != SWEEP_NOTHING;
+    return checkpoint_is_under_way(&log->checkpoint) || is_time_due(log, moment) ||
+           (!log->checkpoint.is_stuck && /* else what is behind it is never deleted */
+            sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle) != SWEEP_NOTHING);
 }
 
 /* Does a slice of checkpoint and sweeping within the open transaction. */
 static bool maintain_within(struct update_log *log, struct log_transaction *t,
                             struct log_moment moment, struct slice_bound bound, bool is_idle) {
     size_t rows = 0;
-    while (log->checkpoint.is_open && !t->written.is_last &&
+    while (checkpoint_is_under_way(&log->checkpoint) && !t->written.is_last &&
            (!rows || slice_may_go_on(&bound, rows))) {
         if (!checkpoint_write(&log->checkpoint, STEP_ROWS, &t->written))
             return false;
@@ -344,11 +345,11 @@ static void undo_appends(struct update_log *log, struct list *batch) {
 /* How much of what appends take along has failed and is left out. */
 static int count_left_out(const struct update_log *log) {
     return log->sweeper.is_end_stuck + log->sweeper.is_pass_stuck + log->cursors.is_held +
-           log->cursors.is_damaged + log->deliveries.is_stuck;
+           log->cursors.is_damaged + log->deliveries.is_stuck + log->checkpoint.is_stuck;
 }
 
 /* Whether a batch that failed can be stored without what was in its way: an append whose channel is
- * damaged, the sweeper, cursors of consumers, or ids of deliveries. */
+ * damaged, the checkpoint, the sweeper, cursors of consumers, or ids of deliveries. */
 static bool can_try_again(struct update_log *log, const struct log_transaction *t, int left_out) {
     if (t->culprit)
         t->culprit->error = STORE_FAILED;

@@ -15,7 +15,7 @@ enum {
 
 /* As far as there is room on the disk: opening replays what could not be written. */
 static void write_checkpoint(struct update_log *log) {
-    while (log->checkpoint.is_open || log->entries.dirty_count) {
+    while (!log->checkpoint.is_stuck && (log->checkpoint.is_open || log->entries.dirty_count)) {
         if (!log->checkpoint.is_open)
             checkpoint_open(&log->checkpoint);
         uint64_t errors = log->file.errors;
@@ -42,7 +42,7 @@ static bool init_parts(struct update_log *log, bool goes_on, char *error, size_t
     const struct store_options *options = &log->options;
     int64_t channel_max = (int64_t)options->channel_max_updates;
     struct log_time time;
-    if (!recover_channels(&log->file, options, error, error_size))
+    if (!recover_channels(&log->file, &log->entries.names, options, error, error_size))
         return false;
     checkpoint_init(&log->checkpoint, &log->file, &log->entries, &log->state);
     if (!rows_init(&log->rows, &log->file) ||

@@ -152,6 +152,20 @@ static void test_trim(void **state) {
     assert_non_null(find("dirty", false));
 }
 
+/* A channel whose entry has gone is found by its row. One without a row is not looked for. */
+static void test_names_are_known(void **state) {
+    (void)state;
+    known_names_complete(&entries.names);
+    entries_begin(&entries);
+    uint64_t id = (uint64_t)change("a", 5, 1)->now.id;
+    checkpoint_open(&checkpoint);
+    assert_true(write_checkpoint(10, true));
+    assert_true(forget("a"));
+    assert_int_equal(find("a", true)->now.id, id);
+    assert_true(log_file_execute(&file, "DROP TABLE channel"));
+    assert_null(find("b", false));
+}
+
 /* --- The checkpoint --------------------------------------------------------------------------- */
 
 /* It writes rows in slices. One that fails is written again; what changes meanwhile is not lost. */
@@ -230,6 +244,7 @@ int main(void) {
         ENTRIES_TEST(test_undo_makes_clean_again),
         ENTRIES_TEST(test_undo_leaves_others),
         ENTRIES_TEST(test_trim),
+        ENTRIES_TEST(test_names_are_known),
         ENTRIES_TEST(test_slices),
         ENTRIES_TEST(test_due_by_age),
         ENTRIES_TEST(test_due_by_number),

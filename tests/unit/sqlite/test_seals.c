@@ -140,6 +140,45 @@ static void test_channel(void **state) {
     assert_int_equal(push("a"), 6);
 }
 
+static int64_t root_of(const char *name) {
+    char sql[128];
+    int64_t page = 0;
+    snprintf(sql, sizeof sql, "SELECT rootpage FROM sqlite_schema WHERE name = '%s'", name);
+    assert_true(log_file_query(&the_log->file, sql, 0, 0, &page) && page);
+    return page;
+}
+
+static void move_index(int64_t root) {
+    char sql[256];
+    snprintf(sql, sizeof sql,
+             "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = %lld"
+             " WHERE name = 'sqlite_autoindex_channel_1'; PRAGMA writable_schema = RESET",
+             (long long)root);
+    execute(sql);
+}
+
+/* Damage in the way of a checkpoint is noticed by pushes that have nothing to do with it: they go
+ * on, and nothing is lost. */
+static void test_index_at_run_time(void **state) {
+    (void)state;
+    int64_t root = root_of("sqlite_autoindex_channel_1");
+    move_index(root_of("update_log"));
+    assert_int_equal(push("new"), 1);
+    now_ms += HOUR_MS; /* a checkpoint is due */
+    assert_int_equal(push("a"), 6);
+    assert_true(the_log->checkpoint.is_stuck);
+    assert_int_equal(push("b"), 6);
+    now_ms += options.ttl_ms + DAY_MS; /* all is too old, also what cannot be deleted yet */
+    assert_int_equal(push("b"), 7);
+    for (int slices = 0; update_log_maintain(the_log, true); slices++)
+        assert_true(slices < 100);
+    move_index(root);
+    reopen();
+    assert_int_equal(total_of("new"), 1);
+    assert_int_equal(total_of("a"), 6);
+    assert_int_equal(push("b"), 8);
+}
+
 /* Nothing is left of it: its counter would begin at 1 again. */
 static void test_lost_channel(void **state) {
     (void)state;
@@ -284,6 +323,7 @@ int main(void) {
         SEAL_TEST(test_numbers),
         SEAL_TEST(test_links),
         SEAL_TEST(test_channel),
+        SEAL_TEST(test_index_at_run_time),
         SEAL_TEST(test_lost_channel),
         SEAL_TEST(test_a_name_in_the_index),
         SEAL_TEST(test_meta),
