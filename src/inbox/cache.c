@@ -1,7 +1,10 @@
 #include "base/counters.h"
 #include "inbox/parts.h"
 
-enum { TRIM_TRIES = 64 }; /* channels looked at in one go */
+enum {
+    TRIM_TRIES = 64, /* channels looked at in one go */
+    ONLY_PUSHED_MAX = 4096,
+};
 
 struct channel *cache_find(struct inbox *inbox, uint64_t hash, struct slice name) {
     struct table_node *node =
@@ -22,10 +25,25 @@ struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name)
     return channel;
 }
 
-void cache_touch(struct inbox *inbox, struct channel *channel) {
+static void use(struct inbox *inbox, struct channel *channel, bool is_only_pushed) {
     channel->used_ms = (uint32_t)uv_now(inbox->loop);
+    inbox->only_pushed_count += (size_t)is_only_pushed - (size_t)channel->is_only_pushed;
+    channel->is_only_pushed = is_only_pushed;
     list_remove(&channel->use_link);
-    list_append(&inbox->by_use, &channel->use_link);
+    list_append(is_only_pushed ? &inbox->only_pushed : &inbox->by_use, &channel->use_link);
+}
+
+void cache_touch(struct inbox *inbox, struct channel *channel) {
+    use(inbox, channel, false);
+}
+
+void cache_polled(struct inbox *inbox, struct channel *channel) {
+    channel->is_polled = true;
+    cache_touch(inbox, channel);
+}
+
+void cache_pushed(struct inbox *inbox, struct channel *channel) {
+    use(inbox, channel, !channel->is_polled);
 }
 
 void cache_forget(struct inbox *inbox, struct channel *channel) {
@@ -34,6 +52,7 @@ void cache_forget(struct inbox *inbox, struct channel *channel) {
     inbox->has_forgotten |= channel->is_loaded;
     views_free(inbox, channel);
     consumers_free(inbox, channel);
+    inbox->only_pushed_count -= channel->is_only_pushed;
     table_remove(&inbox->channels, &channel->node);
     channel_free(channel);
     counters.channels_resident = inbox->channels.count;
@@ -45,11 +64,17 @@ void cache_unpin(struct inbox *inbox, struct channel *channel) {
         cache_forget(inbox, channel);
 }
 
+struct channel *cache_oldest(struct inbox *inbox) {
+    struct list *list = inbox->only_pushed_count ? &inbox->only_pushed : &inbox->by_use;
+    return list_empty(list) ? NULL : container_of(list->next, struct channel, use_link);
+}
+
 void cache_trim(struct inbox *inbox) {
     for (int tries = 0; tries < TRIM_TRIES; tries++) {
-        if (counters.cache_bytes <= inbox->options.cache_max_bytes || list_empty(&inbox->by_use))
+        struct channel *channel = cache_oldest(inbox);
+        if (!channel || (counters.cache_bytes <= inbox->options.cache_max_bytes &&
+                         inbox->only_pushed_count <= ONLY_PUSHED_MAX))
             return;
-        struct channel *channel = container_of(inbox->by_use.next, struct channel, use_link);
         if (!channel_is_in_use(channel)) {
             cache_forget(inbox, channel);
             continue;

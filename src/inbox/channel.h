@@ -20,7 +20,7 @@ struct channel {
     struct table_node node; /* in inbox->channels */
     struct list polls;      /* parked, in the order of their cursors */
     struct list loading;    /* polls that wait for its first read */
-    struct list use_link;   /* in inbox->by_use */
+    struct list use_link;   /* in inbox->by_use, or inbox->only_pushed */
     struct list wake_link;  /* in inbox->waking */
     uint64_t total;         /* its newest ts */
     uint64_t gone;          /* updates up to this ts are certainly not kept any more */
@@ -31,15 +31,16 @@ struct channel {
     struct consumers *consumers; /* consumers.c's; NULL where nobody has a name */
     struct views *views;         /* views.c's; NULL where nobody has a filter */
     uint32_t recent_first, recent_count, recent_cap;
-    uint32_t used_ms; /* when it was last used */
-    uint32_t pins;    /* what is under way for it: it stays in memory meanwhile */
-    bool is_loaded;   /* total is known */
-    bool is_loading;  /* it is being read for the first time, for all who poll it meanwhile */
-    bool is_fetched;  /* that read was begun */
-    bool is_polled;   /* since it is in memory: from then on its updates stay there */
-    bool has_parked;  /* polls, in its views */
-    bool wants_epoch; /* somebody does, */
-    bool lacks_epoch; /* and the store has none */
+    uint32_t used_ms;    /* when it was last used */
+    uint32_t pins;       /* what is under way for it: it stays in memory meanwhile */
+    bool is_loaded;      /* total is known */
+    bool is_loading;     /* it is being read for the first time, for all who poll it meanwhile */
+    bool is_fetched;     /* that read was begun */
+    bool is_polled;      /* since it is in memory: from then on its updates stay there */
+    bool is_only_pushed; /* it is in inbox->only_pushed */
+    bool has_parked;     /* polls, in its views */
+    bool wants_epoch;    /* somebody does, */
+    bool lacks_epoch;    /* and the store has none */
     uint16_t name_len;
     char name[];
 };

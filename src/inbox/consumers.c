@@ -82,7 +82,7 @@ bool consumer_is_free(const struct consumer *consumer) {
 
 /* --- The consumers of a channel --------------------------------------------------------------- */
 
-static struct consumers *get(struct channel *channel) {
+static struct consumers *get(struct inbox *inbox, struct channel *channel) {
     struct consumers *consumers = channel->consumers;
     if (consumers)
         return consumers;
@@ -94,6 +94,7 @@ static struct consumers *get(struct channel *channel) {
     list_init(&consumers->waiting);
     list_init(&consumers->unsaved_link);
     counters.cache_bytes += sizeof *consumers;
+    cache_polled(inbox, channel);
     return channel->consumers = consumers;
 }
 
@@ -293,7 +294,7 @@ static bool go_on_when_loaded(struct inbox *inbox, struct consumers *consumers, 
 bool poll_as(struct inbox *inbox, struct slice name, struct poll *poll,
              struct slice consumer_name) {
     struct channel *channel = cache_get(inbox, hash_of(name), name);
-    struct consumers *consumers = channel ? get(channel) : NULL;
+    struct consumers *consumers = channel ? get(inbox, channel) : NULL;
     if (!consumers)
         return false;
     enum store_error error;
@@ -343,7 +344,7 @@ void consumers_release(struct inbox *inbox, struct consumers *consumers) {
 bool inbox_poll_consumers(struct inbox *inbox, struct slice name, struct poll *poll) {
     poll_begin(poll);
     struct channel *channel = cache_get(inbox, hash_of(name), name);
-    struct consumers *consumers = channel ? get(channel) : NULL;
+    struct consumers *consumers = channel ? get(inbox, channel) : NULL;
     if (!consumers)
         return false;
     poll->roster = consumers;

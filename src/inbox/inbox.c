@@ -29,7 +29,7 @@ static void deliver(struct inbox *inbox, struct store_append *append) {
         inbox->has_forgotten = true;
         return;
     }
-    cache_touch(inbox, channel);
+    cache_pushed(inbox, channel);
     uint64_t before = append->updates[first]->ts - 1;
     if (channel->is_loaded && before != channel->total)
         channel_restart(inbox, channel, (struct restart){.total = before, .epoch = append->epoch});
@@ -88,8 +88,7 @@ static bool poll_own(struct inbox *inbox, uint64_t hash, struct slice name, stru
     struct channel *channel = cache_get(inbox, hash, name);
     if (!channel)
         return false;
-    channel->is_polled = true;
-    cache_touch(inbox, channel);
+    cache_polled(inbox, channel);
     if (!poll_needs_load(channel, poll)) {
         poll_decide(inbox, channel, poll);
         return true;
@@ -417,6 +416,7 @@ struct inbox *inbox_new(uv_loop_t *loop, struct store *store, const struct inbox
     inbox->options = *options;
     inbox->events = *events;
     list_init(&inbox->by_use);
+    list_init(&inbox->only_pushed);
     list_init(&inbox->waking);
     list_init(&inbox->ending);
     list_init(&inbox->again);
@@ -448,8 +448,8 @@ void inbox_stop(struct inbox *inbox, void (*stopped)(void)) {
 }
 
 void inbox_free(struct inbox *inbox) {
-    while (!list_empty(&inbox->by_use))
-        cache_forget(inbox, container_of(inbox->by_use.next, struct channel, use_link));
+    for (struct channel *channel; (channel = cache_oldest(inbox));)
+        cache_forget(inbox, channel);
     turn_cancel(&inbox->wake);
     if (inbox->follow)
         follow_free(inbox->follow);

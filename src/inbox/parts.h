@@ -57,9 +57,11 @@ struct inbox {
     struct inbox_options options;
     struct inbox_events events;
     const struct inbox_mode *mode;
-    struct follow *follow; /* of a shared store; else NULL */
-    struct table channels; /* all in memory, by name */
-    struct list by_use;    /* the same, least recently used first */
+    struct follow *follow;   /* of a shared store; else NULL */
+    struct table channels;   /* all in memory, by name */
+    struct list by_use;      /* the same, least recently used first, */
+    struct list only_pushed; /* but for those that nobody polls: they are here, likewise */
+    size_t only_pushed_count;
     struct list waking;    /* those whose polls at the front are to be decided, or woken */
     struct list ending;    /* polls whose outcome is known: poll_end() */
     struct list again;     /* held polls that are to go on */
@@ -99,12 +101,19 @@ struct channel *cache_find(struct inbox *inbox, uint64_t hash, struct slice name
 struct channel *cache_get(struct inbox *inbox, uint64_t hash, struct slice name);
 /* Makes the channel the most recently used. */
 void cache_touch(struct inbox *inbox, struct channel *channel);
+/* The same by a poll: from now on its updates stay in memory. */
+void cache_polled(struct inbox *inbox, struct channel *channel);
+/* The same by a push. */
+void cache_pushed(struct inbox *inbox, struct channel *channel);
+/* The one that goes next; NULL when there is none. */
+struct channel *cache_oldest(struct inbox *inbox);
 /* Frees the channel; nobody may be using it. */
 void cache_forget(struct inbox *inbox, struct channel *channel);
 /* One reason less to keep the channel in memory. Without any it goes, unless it is loaded. */
 void cache_unpin(struct inbox *inbox, struct channel *channel);
-/* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded
- * time. */
+/* Frees what was not used for longest until the cache fits into CACHE_SIZE, or for a bounded time.
+ * Channels that nobody has polled go first, and all but the newest 4,096 of them at once: one more
+ * read for a poll that wants none of what is there. */
 void cache_trim(struct inbox *inbox);
 
 /* --- reads.c ---------------------------------------------------------------------------------- */

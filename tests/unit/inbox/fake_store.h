@@ -22,7 +22,7 @@ struct fake_channel {
     uint32_t cursor_count;
 };
 
-enum { FAKE_CHANNELS_MAX = 600 };
+enum { FAKE_CHANNELS_MAX = 5000 };
 
 struct fake_store {
     struct store store;

@@ -136,6 +136,31 @@ static void test_the_read_for_many_fails(void **state) {
     check_answer(second, 2, 3, 3, 0);
 }
 
+/* Channels that nobody polls take little memory, however many there are: the newest stay, and what
+ * one of them was at, so that a poll may wait without a read. One that was polled stays
+ * beside them. */
+static void test_channels_that_nobody_polls(void **state) {
+    (void)state;
+    enum { CHANNELS = 4500, STAY = 4096 };
+    make_inbox();
+    poll_once("polled");
+    push_durable("polled", 1);
+    for (int i = 0; i < CHANNELS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "c%d", i);
+        push_durable(name, 1);
+    }
+    assert_int_equal(counters.channels_resident, STAY + 1);
+    fake.reads_made = 0;
+    check_answer(ask(1, "polled", 0), 1, 1, 1, 0);
+    assert_int_equal(wait_for(2, "c4499", 1)->poll.state, POLL_PARKED);
+    assert_int_equal(fake.reads_made, 0);
+    struct waiter *waiter = ask(3, "c0", 0);
+    assert_int_equal(fake.reads_made, 1);
+    fake_serve_reads();
+    check_answer(waiter, 1, 1, 1, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_cache_is_trimmed),
@@ -144,6 +169,7 @@ int main(void) {
         INBOX_TEST(test_what_nobody_reads),
         INBOX_TEST(test_pushes_beside_the_read_for_many),
         INBOX_TEST(test_the_read_for_many_fails),
+        INBOX_TEST(test_channels_that_nobody_polls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
