@@ -10,14 +10,17 @@
 /*
  * A push is stored whole or not at all, and Redis does not roll a script back. So for each channel,
  * all that could refuse it comes first: the reads, which the types of the keys or the user's rights
- * could refuse; the counter's text, which ends at 2^53, from where on Lua's numbers skip some; and
- * the rights for the last two writes. Whatever else refuses writes (memory, a replica, the disk)
- * refuses the first one. What follows the writes must not fail any more: it is tried, and the reply
- * says what it came to. A channel that is refused leaves the others alone.
+ * could refuse; the rights for the counter and the updates; and the counter, which ends at 2^53,
+ * from where on Lua's numbers skip some. INCRBY refuses what is no whole number, so it is the first
+ * write; it is undone where the counter is at its end, or the records refuse to be written. What
+ * else refuses writes (memory, a replica, the disk) refuses the first one. What follows must not
+ * fail any more: it is tried, and the reply says what it came to. A channel that is refused leaves
+ * the others alone.
  *
- * Redis before 7 does not say what a user may do, but its rights for a command are the same for all
- * keys of the script. So an INCR of a list shows them: it is refused as the wrong type, or because
- * the user may not. A channel without a list gets one for that moment.
+ * Where the right to INCRBY is missing, or cannot be seen, the counter is read instead, and counted
+ * up last. Redis before 7 does not say what a user may do, but its rights for a command are the
+ * same for all keys of the script. So an INCR of a list shows them: it is refused as the wrong
+ * type, or because the user may not. A channel without a list gets one for that moment.
  *
  * What costs Redis time is the number of scripts and commands, and what they add to its append-only
  * file. So a script takes what several pushes bring; lists are trimmed when they are a sixteenth,
@@ -31,12 +34,14 @@
  */
 #define PUSH                                                                                       \
     "local call, safe_call = redis.call, redis.pcall\n"                                            \
-    "local match, format, floor = string.match, string.format, math.floor\n"                       \
+    "local match, find, format, floor = string.match, string.find, string.format, math.floor\n"    \
     "local max, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])\n"                                      \
     "local time = call('TIME')\n"                                                                  \
     "local at = time[1] * 1000 + floor(time[2] / 1000)\n"                                          \
     "local at_text = format(' %.0f ', at)\n"                                                       \
     "local may = redis.acl_check_cmd\n"                                                            \
+    "local counts = may and pcall(may, 'INCRBY', KEYS[1], '1')\n"                                  \
+    "local damaged = redis.error_reply('DAMAGED the counter is no whole number below 2^53')\n"     \
     "local trim_above = max < 16 and max or max + math.max(8, floor(max / 16))\n"                  \
     "local told, trouble = '', ''\n"                                                               \
     "local function try(...)\n"                                                                    \
@@ -46,7 +51,7 @@
     "end\n"                                                                                        \
     "local function refused_incr(list)\n"                                                          \
     "  local got = safe_call('INCR', list)\n"                                                      \
-    "  if not string.find(got.err, 'WRONGTYPE') then return got end\n"                             \
+    "  if not find(got.err, 'WRONGTYPE') then return got end\n"                                    \
     "end\n"                                                                                        \
     "local function refused(counter, updates, meta, len)\n"                                        \
     "  if may then\n"                                                                              \
@@ -61,14 +66,33 @@
     "  return got\n"                                                                               \
     "end\n"                                                                                        \
     "local function append(list, values, first, last)\n"                                           \
+    "  if first == last then return safe_call('RPUSH', list, values[first]) end\n"                 \
     "  local len\n"                                                                                \
     "  for from = first, last, 1000 do\n"                                                          \
-    "    len = call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"            \
+    "    len = safe_call('RPUSH', list, unpack(values, from, math.min(from + 999, last)))\n"       \
+    "    if type(len) ~= 'number' then break end\n"                                                \
     "  end\n"                                                                                      \
     "  return len\n"                                                                               \
     "end\n"                                                                                        \
+    "local function count_up(counter, updates, by, count)\n"                                       \
+    "  if not counts or not may('INCRBY', counter, by) or not may('RPUSH', updates, '') then "     \
+    "return end\n"                                                                                 \
+    "  local total = safe_call('INCRBY', counter, by)\n"                                           \
+    "  if type(total) == 'number' then\n"                                                          \
+    "    if total >= count and total <= 9007199254740991 then return total - count end\n"          \
+    "    call('INCRBY', counter, '-' .. by)\n"                                                     \
+    "  elseif not find(total.err, 'not an integer') and not find(total.err, 'overflow') then\n"    \
+    "    return nil, total\n"                                                                      \
+    "  end\n"                                                                                      \
+    "  return nil, damaged\n"                                                                      \
+    "end\n"                                                                                        \
+    "local function count_down(counter, by, total)\n"                                              \
+    "  call('INCRBY', counter, '-' .. by)\n"                                                       \
+    "  if total == 0 and safe_call('PEXPIRE', counter, '0') ~= 1 then safe_call('DEL', counter) "  \
+    "end\n"                                                                                        \
+    "end\n"                                                                                        \
     "local function add(counter, count)\n"                                                         \
-    "  local got = count > 1 and (not may or may('INCRBY', counter, count)) and\n"                 \
+    "  local got = count > 1 and (not may or counts and may('INCRBY', counter, count)) and\n"      \
     "    safe_call('INCRBY', counter, count)\n"                                                    \
     "  if type(got) == 'number' then return end\n"                                                 \
     "  for i = 1, count do call('INCR', counter) end\n"                                            \
@@ -93,25 +117,38 @@
     "ARGV[4])\n"                                                                                   \
     "  safe_call('PEXPIRE', beside(counter, updates, 'consumers:'), '0')\n"                        \
     "end\n"                                                                                        \
-    "local function push(counter, updates, meta, news, values, arg, count)\n"                      \
+    "local function read_total(counter, count)\n"                                                  \
     "  local text = call('GET', counter) or '0'\n"                                                 \
     "  local total = tonumber(match(text, '^[1-9]%d*$') or text == '0' and 0)\n"                   \
-    "  if not total or total + count > 9007199254740991 then\n"                                    \
-    "    return redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"       \
-    "  end\n"                                                                                      \
+    "  if not total or total + count > 9007199254740991 then return nil, damaged end\n"            \
+    "  return total\n"                                                                             \
+    "end\n"                                                                                        \
+    "local function push(counter, updates, meta, news, values, arg, count)\n"                      \
     "  local len = call('LLEN', updates)\n"                                                        \
     "  local left = call('PTTL', updates)\n"                                                       \
-    "  local no = refused(counter, updates, meta, len)\n"                                          \
+    "  local by = count == 1 and '1' or format('%d', count)\n"                                     \
+    "  local counted, no = count_up(counter, updates, by, count)\n"                                \
+    "  local total = counted\n"                                                                    \
+    "  if not counted and not no then\n"                                                           \
+    "    total, no = read_total(counter, count)\n"                                                 \
+    "    no = no or refused(counter, updates, meta, len)\n"                                        \
+    "  end\n"                                                                                      \
     "  if no then return no end\n"                                                                 \
+    "  local digits = total + count < 2147483648 and '%d' or '%.0f'\n"                             \
     "  local list = {}\n"                                                                          \
     "  for i = 1, count do\n"                                                                      \
-    "    list[i] = format('%.0f', total + i) .. at_text .. values[arg + count + i]\n"              \
+    "    list[i] = format(digits, total + i) .. at_text .. values[arg + count + i]\n"              \
     "  end\n"                                                                                      \
     "  local records = append(meta, list, 1, count)\n"                                             \
+    "  if type(records) ~= 'number' then\n"                                                        \
+    "    if counted then count_down(counter, by, total) end\n"                                     \
+    "    return records\n"                                                                         \
+    "  end\n"                                                                                      \
     "  len = append(updates, values, arg + 1, arg + count)\n"                                      \
-    "  add(counter, count)\n"                                                                      \
+    "  if type(len) ~= 'number' then return len end\n"                                             \
+    "  if not counted then add(counter, count) end\n"                                              \
     "  local eighths = floor((total + count) / 8) - floor(total / 8)\n"                            \
-    "  if math.max(len, records) > trim_above then\n"                                              \
+    "  if len > trim_above or records > trim_above then\n"                                         \
     "    try('LTRIM', updates, '-' .. ARGV[1], '-1')\n"                                            \
     "    try('LTRIM', meta, '-' .. ARGV[1], '-1')\n"                                               \
     "  end\n"                                                                                      \
@@ -136,10 +173,10 @@
 
 struct redis_script redis_script_append = {
     .text = PUSH
-    "local results, arg = {at, '', ''}, 6\n"
-    "for key = 1, #KEYS, 3 do\n"
-    "  local count = tonumber(ARGV[arg + 1])\n"
-    "  local ok, got = pcall(push, KEYS[key], KEYS[key + 1], KEYS[key + 2], ARGV[arg], ARGV, "
+    "local keys, argv, results, arg = KEYS, ARGV, {at, '', ''}, 6\n"
+    "for key = 1, #keys, 3 do\n"
+    "  local count = argv[arg + 1] == '1' and 1 or tonumber(argv[arg + 1])\n"
+    "  local ok, got = pcall(push, keys[key], keys[key + 1], keys[key + 2], argv[arg], argv, "
     "arg + 1, count)\n"
     "  if not ok and type(got) ~= 'table' then got = {err = tostring(got)} end\n"
     "  results[#results + 1] = got\n"

@@ -129,7 +129,9 @@ def test_a_channel_that_the_user_may_not_write_fails_alone(redis, server):
     assert [lengths(redis, channel) for channel in channels] == [(1, 1, 1)] * 5 + [(0, 0, 0)] + [(1, 1, 1)] * 6
 
 
-def test_what_redis_refuses_it_refuses_of_all(redis, server):
+@pytest.mark.parametrize("lacks", ["", "-get -incr"], ids=["all rights", "without rights that it can do without"])
+def test_what_redis_refuses_it_refuses_of_all(redis, server, lacks):
+    redis.command("ACL", "SETUSER", USER, *lacks.split())
     channels = [server.channel() for _ in range(12)]
     before = contents(redis)
     redis.config("maxmemory", 1)
@@ -203,13 +205,14 @@ def test_a_batch_that_is_more_than_is_kept(redis, server, script):
     assert lengths(redis, channel) == (1000, 2580, 1000)
 
 
-def test_a_batch_that_passes_the_last_counter_is_refused_whole(redis, server, script):
+@pytest.mark.parametrize("old", [False, True], ids=["Redis 7", "before"])
+def test_a_batch_that_passes_the_last_counter_is_refused_whole(redis, server, script, old):
     channel = server.channel()
     redis.command("SET", names(channel)[1], 2**53 - 3)
     with pytest.raises(RedisError, match="DAMAGED"):
-        script({channel: 3})
+        script({channel: 3}, old)
     assert redis.keys(f"*{channel[1:]}") == [names(channel)[1]]
-    assert script({channel: 2})[3] == 2**53 - 1
+    assert script({channel: 2}, old)[3] == 2**53 - 1
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["Redis 7", "before"])

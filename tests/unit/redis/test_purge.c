@@ -60,6 +60,7 @@ static void test_a_part_and_the_whole(void **state) {
     const char *channel = "part";
     push_some(channel, 300);
     long long left = number("PTTL", "updates", channel);
+    long long left_of_meta = number("PTTL", "meta", channel); /* a moment later, for Redis 7.0 */
     const char *epoch = strdup(ask_text(redis, "GET " KEY "epoch:%s", channel));
     check_gone(channel, 0, 0);
     check_lengths(channel, 300, 300);
@@ -67,7 +68,7 @@ static void test_a_part_and_the_whole(void **state) {
     check_lengths(channel, 150, 150);
     assert_int_equal(redis_record_ts(slice_of(ask_text(redis, "LINDEX " KEY "meta:part 0"))), 151);
     assert_in_range(number("PTTL", "updates", channel), left - 60000, left);
-    assert_in_range(number("PTTL", "meta", channel), left - 60000, left);
+    assert_in_range(number("PTTL", "meta", channel), left_of_meta - 60000, left_of_meta);
     const struct store_read *read = read_from(channel, 0, 0, false);
     assert_int_equal(read->gone, 150);
     assert_int_equal(read->count, 150);
