@@ -35,10 +35,11 @@ static void break_ring(struct sender *sender, int error) {
     sender->is_broken = true;
 }
 
-/* Puts the sends into the ring, each with its number from 1 for a result; returns how many. */
+/* Puts the sends into the ring, each with its number from 1 for a result; returns how many. Those
+ * queued last go first: they are the polls that a turn's pushes wake. */
 static unsigned prepare(struct sender *sender) {
     unsigned prepared = 0;
-    for (unsigned i = 0; i < sender->count; i++) {
+    for (unsigned i = sender->count; i-- > 0;) {
         struct send *send = &sender->sends[i];
         if (!send->reply)
             continue;
