@@ -107,7 +107,7 @@ bool log_put_time(struct update_log *log, struct log_moment moment) {
 /* Whether there is anything to do within a transaction. */
 static bool is_maintenance_due(struct update_log *log, struct log_moment moment, bool is_idle) {
     return checkpoint_is_under_way(&log->checkpoint) || is_time_due(log, moment) ||
-           (!log->checkpoint.is_stuck && /* else what is behind it is never deleted */
+           (!log->checkpoint.is_stuck && /* else a sweep of what it lacks is due for ever */
             sweeper_due(&log->sweeper, moment.cutoff_ms, is_idle) != SWEEP_NOTHING);
 }
 
