@@ -460,6 +460,10 @@ def test_parked_polls_of_a_slot_that_moved_are_woken_by_the_next_push(cluster, s
             client.close()
 
 
+# When a push's time is over, one of its attempts may be under way.
+REFUSED_MEANWHILE = (CLUSTER_DOWN, NO_ANSWER)
+
+
 def test_a_push_while_its_keys_are_on_their_way_is_served_or_refused_in_time(cluster, start):
     """TRYAGAIN: some of the channel's keys have moved, some have not."""
     server = start(**cluster.settings())
@@ -469,17 +473,18 @@ def test_a_push_while_its_keys_are_on_their_way_is_served_or_refused_in_time(clu
     slot = slot_of(cluster, channel)
     target = next(node for node in cluster.masters if node is not cluster.master_of(slot))
     (client,) = park(server, [channel + "?ts=1&sleep=60"])
-    halfway, taken = False, 1
+    halfway, taken, unsure = False, 1, 0
     for step in cluster.moving(slot, target):
         reply = server.post(channel, '{"n":2}')
         if reply.status == 503:
-            assert step == "a key moved" and refusal(reply) == CLUSTER_DOWN
+            assert step == "a key moved" and refusal(reply) in REFUSED_MEANWHILE
             halfway = True
+            unsure += refusal(reply) == NO_ANSWER
         else:
-            taken += 1
-            assert (reply.status, reply.total) == (200, taken)
+            assert reply.status == 200 and taken < reply.total <= taken + 1 + unsure
+            taken, unsure = reply.total, 0
     assert halfway, "the keys were together all the time"
-    assert server.push(channel) == taken + 1
+    assert taken < server.push(channel) <= taken + 1 + unsure
     assert client.read_reply().ts >= 2
     client.close()
 
@@ -493,7 +498,7 @@ def test_a_new_channel_in_a_slot_that_is_on_its_way(cluster, start):
     for _step in cluster.moving(slot, target):
         assert server.get(channel + "?sleep=0.01").status in (200, 503)
         reply = server.post(channel)
-        assert reply.status == 200 or refusal(reply) == CLUSTER_DOWN
+        assert reply.status == 200 or refusal(reply) in REFUSED_MEANWHILE
     assert push_when_it_can(server, channel) >= 1
 
 
