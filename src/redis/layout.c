@@ -41,7 +41,7 @@
     "local at_text = format(' %.0f ', at)\n"                                                       \
     "local may = redis.acl_check_cmd\n"                                                            \
     "local counts = may and pcall(may, 'INCRBY', KEYS[1], '1')\n"                                  \
-    "local damaged = redis.error_reply('DAMAGED the counter is no whole number below 2^53')\n"     \
+    "local damaged = redis.error_reply('DAMAGED the counter is not a whole number below 2^53')\n"  \
     "local trim_above = max < 16 and max or max + math.max(8, floor(max / 16))\n"                  \
     "local told, trouble = '', ''\n"                                                               \
     "local function try(...)\n"                                                                    \
