@@ -161,6 +161,24 @@ static void test_channels_that_nobody_polls(void **state) {
     check_answer(waiter, 1, 1, 1, 0);
 }
 
+/* One of them that is in use does not keep the others in memory. */
+static void test_one_in_use_that_nobody_polls(void **state) {
+    (void)state;
+    options.cache_max_bytes = 20000;
+    make_inbox();
+    char body[1000], name[16];
+    memset(body, ' ', sizeof body);
+    push_durable("used", 1);
+    forget(1, "used", "consumer"); /* which is under way */
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "c%d", i);
+        poll_once(name);
+        push_body(name, (struct slice){body, sizeof body});
+        fake_answer_append(STORE_OK);
+        assert_true(counters.cache_bytes <= options.cache_max_bytes);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_cache_is_trimmed),
@@ -170,6 +188,7 @@ int main(void) {
         INBOX_TEST(test_pushes_beside_the_read_for_many),
         INBOX_TEST(test_the_read_for_many_fails),
         INBOX_TEST(test_channels_that_nobody_polls),
+        INBOX_TEST(test_one_in_use_that_nobody_polls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
