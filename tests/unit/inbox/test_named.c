@@ -547,6 +547,26 @@ static void test_storm_with_failures(void **state) {
     run_storm(2, true);
 }
 
+/* A channel whose consumers were asked for, and that only pushes use since, is still counted. */
+static void test_lags_of_a_channel_that_is_pushed_to(void **state) {
+    (void)state;
+    make_inbox();
+    push_durable("c", 2);
+    get(0, "a", 0);
+    get(0, "a", 1);
+    save();
+    serve();
+    restart();
+    push_durable("c", 1);
+    start_as(1, "c", "a", FROM_CONFIRMED, WAITS, CONFIRMS_NOW);
+    cancel(1);
+    serve();
+    push_durable("c", 1);
+    struct inbox_lags lags;
+    inbox_lags(inbox, &lags);
+    assert_int_equal(lags.consumers, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         INBOX_TEST(test_goes_on_behind_what_is_confirmed),
@@ -573,6 +593,7 @@ int main(void) {
         SHARED_TEST(test_storm),
         INBOX_TEST(test_storm_with_failures),
         SHARED_TEST(test_storm_with_failures),
+        INBOX_TEST(test_lags_of_a_channel_that_is_pushed_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
