@@ -3,11 +3,11 @@
 #include <string.h>
 
 static void on_timer(uv_timer_t *timer);
-static void on_rest(struct turn_task *task);
+static void on_turn(struct turn_task *task);
 
 void wheel_init(struct wheel *wheel, uv_loop_t *loop, wheel_due *on_due) {
     uv_timer_init(loop, &wheel->timer);
-    turn_task_init(&wheel->rest, on_rest);
+    turn_task_init(&wheel->turn, on_turn);
     wheel->epoch_ms = uv_hrtime() / 1000000;
     wheel->tick = 0;
     wheel->armed = false;
@@ -19,7 +19,7 @@ void wheel_init(struct wheel *wheel, uv_loop_t *loop, wheel_due *on_due) {
 }
 
 void wheel_deinit(struct wheel *wheel) {
-    turn_cancel(&wheel->rest);
+    turn_cancel(&wheel->turn);
     uv_close((uv_handle_t *)&wheel->timer, NULL);
 }
 
@@ -89,7 +89,7 @@ static void run_slice(struct wheel *wheel) {
         struct list *slot = &wheel->slots[tick % WHEEL_SLOTS];
         left -= run_slot(wheel, slot, now, left);
         if (!list_empty(slot)) {
-            turn_next(&wheel->rest);
+            turn_next(&wheel->turn);
             return;
         }
         if (is_before(wheel->tick, tick)) /* else it ran empty meanwhile, and caught up */
@@ -99,15 +99,14 @@ static void run_slice(struct wheel *wheel) {
         arm(wheel, next_tick(wheel));
 }
 
-static void on_rest(struct turn_task *task) {
-    run_slice(container_of(task, struct wheel, rest));
+static void on_turn(struct turn_task *task) {
+    run_slice(container_of(task, struct wheel, turn));
 }
 
 static void on_timer(uv_timer_t *timer) {
     struct wheel *wheel = container_of(timer, struct wheel, timer);
     wheel->armed = false;
-    if (!turn_is_due(&wheel->rest))
-        run_slice(wheel);
+    turn_next(&wheel->turn); /* the sockets first */
 }
 
 static void set_tick(struct wheel *wheel, struct wheel_node *node, uint32_t tick) {

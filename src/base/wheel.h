@@ -6,6 +6,10 @@
  * deadline further away only notes it: the node moves when its old slot comes by, so a connection
  * that is busy never touches the lists. One uv_timer sleeps until the next slot that is not empty.
  *
+ * What came in time is read in time, also where the process was held up: a deadline is reported
+ * when the sockets have been looked at once more, and whoever moves or clears it then is early
+ * enough.
+ *
  * Of many deadlines that pass together, WHEEL_SLICE are reported in one turn of the loop
  * (base/turn.h) and the others in the next ones. Until then each can be moved or cleared.
  *
@@ -31,7 +35,7 @@ typedef void wheel_due(struct wheel_node *node);
 
 struct wheel {
     uv_timer_t timer;
-    struct turn_task rest; /* goes on with those that are due */
+    struct turn_task turn; /* reports what is due */
     uint64_t epoch_ms;
     uint32_t tick;       /* all slots up to this one are empty */
     uint32_t armed_tick; /* what the timer waits for */

@@ -34,6 +34,7 @@ struct redis_store {
     struct redis_topology topology;
     uv_timer_t tick;
     struct turn_task flush;     /* what this turn asked for goes out */
+    struct turn_task ticked;    /* the tick, when the replies that have come are read */
     struct turn_task giving_up; /* there are more to be given up than a turn may take */
     struct list appends, reads; /* all struct op that have not been answered, by due_ms; cursors are
                                    among the reads */

@@ -73,8 +73,8 @@ static void place_those_of_before(struct redis_store *store) {
     uint64_t now_ms = uv_now(store->topology.loop);
     for (int i = 0; i < PLACES && !list_empty(&store->later); i++) {
         struct op *op = op_at(store->later.next);
-        if (op->retry_ms > now_ms)
-            return;
+        if (op->retry_ms > now_ms || op->due_ms <= now_ms)
+            return; /* too late: sent now, its fate would not be known */
         list_remove(&op->queue_link);
         list_append(&store->pending, &op->queue_link);
     }

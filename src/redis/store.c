@@ -100,9 +100,9 @@ static int64_t now_ms(const struct store *base) {
                                  : store->options.wall_ms();
 }
 
-static void on_tick(uv_timer_t *timer) {
-    struct redis_store *store = container_of(timer, struct redis_store, tick);
-    uint64_t now_ms = uv_now(timer->loop);
+static void on_ticked(struct turn_task *task) {
+    struct redis_store *store = container_of(task, struct redis_store, ticked);
+    uint64_t now_ms = uv_now(store->topology.loop);
     redis_topology_tick(&store->topology, now_ms);
     look_at_clocks(store);
     if (redis_topology_is_up(&store->topology))
@@ -110,6 +110,11 @@ static void on_tick(uv_timer_t *timer) {
     queues_tick(store);
     watches_tick(store, now_ms);
     turn_end(&store->flush);
+}
+
+/* Replies that have come are read first: where this process was held up, nobody else was late. */
+static void on_tick(uv_timer_t *timer) {
+    turn_next(&container_of(timer, struct redis_store, tick)->ticked);
 }
 
 /* Before the loop waits for its sockets: what this turn asked for goes out. */
@@ -150,6 +155,7 @@ static void close_store(struct store *base, void (*closed)(void *), void *contex
     redis_topology_deinit(&store->topology);
     turn_cancel(&store->flush);
     turn_cancel(&store->giving_up);
+    turn_cancel(&store->ticked);
     uv_close((uv_handle_t *)&store->tick, on_handle_closed);
 }
 
@@ -194,6 +200,7 @@ struct store *store_redis_open(uv_loop_t *loop, const struct store_options *opti
     uv_timer_init(loop, &store->tick);
     turn_task_init(&store->flush, on_flush);
     turn_task_init(&store->giving_up, queues_on_giving_up);
+    turn_task_init(&store->ticked, on_ticked);
     uv_timer_start(&store->tick, on_tick, TICK_MS, TICK_MS);
     redis_topology_start(&store->topology);
     if (store->topology.sentinels || store->topology.home)

@@ -26,6 +26,19 @@ def pytest_report_header():
     return f"longline: {BINARY}"
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """A test that fails shows what its servers said."""
+    report = (yield).get_result()
+    servers = []
+    for value in getattr(item, "funcargs", {}).values() if report.failed else ():
+        owner = getattr(value, "__self__", None)
+        servers += [value] if isinstance(value, Server) else owner.running if isinstance(owner, Servers) else []
+    for server in servers:
+        if server.log_path.exists():
+            report.sections.append((f"log of {server.log_path}", server.log_tail()))
+
+
 class Servers:
     """Starts servers and finishes them all, each in its own directory."""
 

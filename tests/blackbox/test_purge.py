@@ -17,6 +17,7 @@ from longline_server import BINARY, wait_until
 ALL = (None, "?upto=9223372036854775807")
 JSON = {"Content-Type": "application/json"}
 GONE_WITHIN_S = 10
+LOOKS = "longline_filter_looks_total"
 
 
 def push_some(server, channel, first, last):
@@ -201,10 +202,12 @@ def test_polls_that_wait_go_on_waiting(server, channel, query):
 
 def test_a_filter_that_has_looked_through_what_is_purged(server, channel):
     """Its poll has seen those updates, though it was not woken by them."""
+    before = server.metric(LOOKS)
     with server.client() as client:
         client.send_request("GET", f"{channel}?ts=0&sleep=60&where=body.n:9")
         server.wait_for_parked(1)
         push_some(server, channel, 1, 5)
+        wait_until(lambda: server.metric(LOOKS) == before + 5, "the filter to see them")
         purge(server, channel)
         push_some(server, channel, 6, 9)
         assert client.read_reply().json() == {"ok": True, "ts": 9, "skipped": 8, "updates": [{"n": 9}]}

@@ -275,6 +275,26 @@ static void test_far_deadlines(void **state) {
     assert_int_equal(fired, 1);
 }
 
+static void on_bytes(uv_async_t *async) {
+    wheel_clear(&wheel, &items[0].node);
+    uv_close((uv_handle_t *)async, NULL);
+}
+
+/* The loop was held up, and both are there: what came, and the deadline. */
+static void test_what_came_goes_first(void **state) {
+    (void)state;
+    uv_async_t bytes;
+    uv_async_init(&loop, &bytes, on_bytes);
+    set(&items[0], wheel_now_ms() + 2000);
+    set(&items[1], wheel_now_ms() + 2000);
+    uv_async_send(&bytes);
+    wheel.epoch_ms -= 3000;
+    uv_timer_start(&wheel.timer, wheel.timer.timer_cb, 0, 0);
+    run_until_fired(1);
+    assert_int_equal(items[0].fired, 0);
+    assert_int_equal(items[1].fired, 1);
+}
+
 /*
  * Far deadlines are waited for by turning the wheel's own clock: with the epoch moved back by `ms`,
  * the loop finds that so much time has passed.
@@ -285,7 +305,7 @@ static void pass_time(uint64_t ms) {
     uv_run(&loop, UV_RUN_NOWAIT);
     do
         uv_run(&loop, UV_RUN_NOWAIT);
-    while (turn_is_due(&wheel.rest));
+    while (turn_is_due(&wheel.turn));
 }
 
 static void test_beyond_the_horizon(void **state) {
@@ -389,6 +409,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_move, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_moved_again_and_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_slices, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_came_goes_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shared_ticks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_far_deadlines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_beyond_the_horizon, set_up, tear_down),

@@ -105,6 +105,36 @@ static void test_what_gets_no_reply_is_given_up(void **state) {
     assert_int_equal(played_error, STORE_UNSURE);
 }
 
+/* The loop was held up, and both are there: the reply, and the time that is over. */
+static void test_a_reply_that_has_come_goes_before_the_tick(void **state) {
+    (void)state;
+    start();
+    play_push("channel", 1, 1);
+    play_turn();
+    play_pass(PLAYED_TIMEOUT_MS);
+    played->tick.timer_cb(&played->tick);
+    assert_int_equal(played_answers, 0);
+    play_reply(node, APPEND, play_stored(1));
+    assert_int_equal(played_answers, 1);
+    assert_int_equal(played_error, STORE_OK);
+    turn_cancel(&played->ticked);
+}
+
+/* What a node could not do yet is not asked again when its time is over: what becomes of it then
+ * would not be known. */
+static void test_nothing_is_tried_when_its_time_is_over(void **state) {
+    (void)state;
+    start();
+    play_push("channel", 1, 1);
+    play_turn();
+    play_reply(node, APPEND, "-TRYAGAIN\r\n");
+    play_pass(PLAYED_TIMEOUT_MS);
+    play_turn();
+    queues_tick(played);
+    assert_int_equal(played_answers, 1);
+    assert_int_equal(played_error, STORE_CLUSTER_DOWN);
+}
+
 /* A Redis that answers others will come to it. */
 static void test_a_read_gets_more_time_but_not_for_ever(void **state) {
     (void)state;
@@ -160,6 +190,8 @@ int main(void) {
         QUEUES_TEST(test_reads_under_way_are_bounded),
         QUEUES_TEST(test_what_is_beyond_a_turn_is_for_the_next),
         QUEUES_TEST(test_what_gets_no_reply_is_given_up),
+        QUEUES_TEST(test_a_reply_that_has_come_goes_before_the_tick),
+        QUEUES_TEST(test_nothing_is_tried_when_its_time_is_over),
         QUEUES_TEST(test_a_read_gets_more_time_but_not_for_ever),
         QUEUES_TEST(test_nobody_waits_for_a_redis_that_has_long_been_away),
         QUEUES_TEST(test_many_are_given_up_in_several_turns),
