@@ -22,12 +22,14 @@ def test_the_error_of_one_channel_is_its_own(redis, start):
     error = server.get(bad).json()
     assert error.pop("ok") is False and error["error_code"] == 503
     assert ask(server, {bad: 0, good: 0, new: 0}) == {bad: error, good: {"ts": 1, "updates": [{"n": 1}]}}
-    assert ask(server, {bad: 0, good: 1}, "sleep=0.3") == {bad: error}
+    wait_until(lambda: ask(server, {bad: 0, good: 1}, "sleep=0.3") == {bad: error}, "the error")
     with server.client() as client:
         send(client, {bad: 0, good: 1, new: 0}, "sleep=60")
         server.wait_for_parked(2)  # it ends no wait
         numbers(server, new, 2)
-        assert told(client.read_reply()) == {bad: error, new: {"ts": 1, "updates": [{"n": 2}]}}
+        reply = told(client.read_reply())
+    assert reply.pop(new) == {"ts": 1, "updates": [{"n": 2}]}
+    assert reply in ({bad: error}, {})  # it is read after a pause, since it failed before: perhaps too late for this reply
     reply = server.post(f"{MANY}?sleep=60", body_of({bad: 0}))
     assert reply.status == 503 and reply.json() == {"ok": False, **error} and reply.headers["retry-after"] == "1"
 
