@@ -54,11 +54,13 @@ static struct op *gather(struct redis_lane *lane) {
     if (!first->is_append || first->ask_node || first->goes_alone)
         return first;
     size_t bytes = store_append_size(append_of(first)), updates = first->count;
+    uint64_t now_ms = uv_now(first->store->topology.loop);
     struct list *next = lane->queue.next;
     for (int looked = 1; looked < PUSHES_MAX && next != &lane->queue; looked++) {
         struct op *op = op_at(next);
         next = next->next;
-        if (op->is_purge || op->ask_node || op->goes_alone || queues_node_of(op) != lane->node)
+        if (op->is_purge || op->ask_node || op->goes_alone || queues_is_late(op, now_ms) ||
+            queues_node_of(op) != lane->node)
             break;
         struct op *last = last_of_channel(first, op);
         if (!last && first->store->topology.slots)

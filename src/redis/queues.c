@@ -73,8 +73,8 @@ static void place_those_of_before(struct redis_store *store) {
     uint64_t now_ms = uv_now(store->topology.loop);
     for (int i = 0; i < PLACES && !list_empty(&store->later); i++) {
         struct op *op = op_at(store->later.next);
-        if (op->retry_ms > now_ms || op->due_ms <= now_ms)
-            return; /* too late: sent now, its fate would not be known */
+        if (op->retry_ms > now_ms)
+            return;
         list_remove(&op->queue_link);
         list_append(&store->pending, &op->queue_link);
     }
@@ -120,10 +120,16 @@ static bool has_room(const struct redis_lane *lane, uint64_t now_ms) {
            !redis_conn_is_behind(&lane->conn, now_ms);
 }
 
+bool queues_is_late(const struct op *op, uint64_t now_ms) {
+    return op->due_ms <= now_ms;
+}
+
 static void send_lane(struct redis_store *store, struct redis_lane *lane) {
     uint64_t now_ms = uv_now(store->topology.loop);
     for (int i = 0; i < PLACES && !list_empty(&lane->queue) && has_room(lane, now_ms); i++) {
         struct op *op = op_at(lane->queue.next);
+        if (queues_is_late(op, now_ms))
+            break;
         if (queues_node_of(op) == lane->node) {
             commands_send(lane);
         } else { /* another node serves it by now */

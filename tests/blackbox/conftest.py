@@ -30,11 +30,14 @@ def pytest_report_header():
 def pytest_runtest_makereport(item):
     """A test that fails shows what its servers said."""
     report = (yield).get_result()
-    servers = []
+    servers = {}  # by the log: several fixtures may be the same server
     for value in getattr(item, "funcargs", {}).values() if report.failed else ():
         owner = getattr(value, "__self__", None)
-        servers += [value] if isinstance(value, Server) else owner.running if isinstance(owner, Servers) else []
-    for server in servers:
+        if isinstance(value, Server):
+            servers[value.log_path] = value
+        elif isinstance(owner, Servers):
+            servers.update((server.log_path, server) for server in owner.running)
+    for server in servers.values():
         if server.log_path.exists():
             report.sections.append((f"log of {server.log_path}", server.log_tail()))
 

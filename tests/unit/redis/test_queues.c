@@ -117,7 +117,6 @@ static void test_a_reply_that_has_come_goes_before_the_tick(void **state) {
     play_reply(node, APPEND, play_stored(1));
     assert_int_equal(played_answers, 1);
     assert_int_equal(played_error, STORE_OK);
-    turn_cancel(&played->ticked);
 }
 
 /* What a node could not do yet is not asked again when its time is over: what becomes of it then
@@ -133,6 +132,38 @@ static void test_nothing_is_tried_when_its_time_is_over(void **state) {
     queues_tick(played);
     assert_int_equal(played_answers, 1);
     assert_int_equal(played_error, STORE_CLUSTER_DOWN);
+}
+
+/* ... also not along with another, or when its node has room at last. */
+static void test_nothing_late_goes_along(void **state) {
+    (void)state;
+    start();
+    play_push("channel", 1, 1);
+    play_turn();
+    play_pass(PLAYED_TIMEOUT_MS - 60);
+    play_reply(node, APPEND, "-TRYAGAIN\r\n");
+    node->is_waiting = true;
+    play_push("channel", 1, 1);
+    play_turn();
+    play_pass(60);
+    play_turn(); /* the first stands behind the second now */
+    node->is_waiting = false;
+    play_turn();
+    queues_tick(played);
+    assert_int_equal(played_answers, 1);
+    assert_int_equal(played_error, STORE_CLUSTER_DOWN);
+    play_reply(node, APPEND, play_stored(1));
+    assert_int_equal(played_answers, 2);
+    assert_int_equal(played_error, STORE_OK);
+    node->is_waiting = true;
+    play_push("channel", 1, 1);
+    play_turn();
+    play_pass(PLAYED_TIMEOUT_MS);
+    node->is_waiting = false;
+    play_turn();
+    queues_tick(played);
+    assert_int_equal(played_answers, 3);
+    assert_int_not_equal(played_error, STORE_UNSURE);
 }
 
 /* A Redis that answers others will come to it. */
@@ -192,6 +223,7 @@ int main(void) {
         QUEUES_TEST(test_what_gets_no_reply_is_given_up),
         QUEUES_TEST(test_a_reply_that_has_come_goes_before_the_tick),
         QUEUES_TEST(test_nothing_is_tried_when_its_time_is_over),
+        QUEUES_TEST(test_nothing_late_goes_along),
         QUEUES_TEST(test_a_read_gets_more_time_but_not_for_ever),
         QUEUES_TEST(test_nobody_waits_for_a_redis_that_has_long_been_away),
         QUEUES_TEST(test_many_are_given_up_in_several_turns),
