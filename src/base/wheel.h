@@ -6,9 +6,8 @@
  * deadline further away only notes it: the node moves when its old slot comes by, so a connection
  * that is busy never touches the lists. One uv_timer sleeps until the next slot that is not empty.
  *
- * What came in time is read in time, also where the process was held up: a deadline is reported
- * when the sockets have been looked at once more, and whoever moves or clears it then is early
- * enough.
+ * A deadline is reported when the sockets have been looked at once more: where the process was held
+ * up, whoever moves or clears it for what has come is early enough.
  *
  * Of many deadlines that pass together, WHEEL_SLICE are reported in one turn of the loop
  * (base/turn.h) and the others in the next ones. Until then each can be moved or cleared.

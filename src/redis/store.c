@@ -112,7 +112,7 @@ static void on_ticked(struct turn_task *task) {
     turn_end(&store->flush);
 }
 
-/* Replies that have come are read first: where this process was held up, nobody else was late. */
+/* Replies that have come are read first: where this process was held up, they were not late. */
 static void on_tick(uv_timer_t *timer) {
     turn_next(&container_of(timer, struct redis_store, tick)->ticked);
 }

@@ -1,16 +1,33 @@
 /* Over a shared store, as time passes: retries, checks, late loads, idle channels. */
 #include "waiters.h"
 
-static void on_handle(uv_handle_t *handle, void *context) {
-    (void)context;
-    if (handle->type == UV_TIMER && uv_is_active(handle))
+static void on_handle(uv_handle_t *handle, void *type) {
+    if (handle->type != *(uv_handle_type *)type || !uv_is_active(handle))
+        return;
+    if (handle->type == UV_TIMER)
         ((uv_timer_t *)handle)->timer_cb((uv_timer_t *)handle);
+    else if (handle->type == UV_IDLE)
+        ((uv_idle_t *)handle)->idle_cb((uv_idle_t *)handle);
+    else
+        ((uv_check_t *)handle)->check_cb((uv_check_t *)handle);
 }
 
-/* The inbox's tick, `ms` later. The loop has its own clock again as soon as it runs. */
+/* What the loop does before it looks at its sockets, and after. It has its own clock again as soon
+ * as it runs. */
+static void run_handles(uv_handle_type type) {
+    uv_walk(&loop, on_handle, &type);
+}
+
+static void before_sockets(void) {
+    run_handles(UV_TIMER);
+    run_handles(UV_IDLE);
+}
+
+/* The inbox's tick, `ms` later. */
 static void tick_after(uint64_t ms) {
     loop.time += ms;
-    uv_walk(&loop, on_handle, NULL);
+    before_sockets();
+    run_handles(UV_CHECK);
 }
 
 static void test_failed_reads_are_tried_again(void **state) {
@@ -90,6 +107,20 @@ static void test_late_loads_fail(void **state) {
     assert_int_equal(waiters[0].answers, 0);
     tick_after(1);
     check_error(&waiters[0], STORE_AWAY);
+}
+
+/* The loop was held up, and both are there: what the store says, and the time that is over. */
+static void test_what_the_store_says_goes_before_the_tick(void **state) {
+    (void)state;
+    options.load_max_ms = 3000;
+    make_inbox();
+    wait_for(0, "c", 0);
+    fake_turn_on();
+    loop.time += 3000;
+    before_sockets();
+    fake_serve_read(STORE_OK);
+    run_handles(UV_CHECK);
+    assert_int_equal(waiters[0].answers, 0); /* it is parked */
 }
 
 /* The store serves one channel after the other: whoever waits for its turn is not late, within
@@ -196,6 +227,7 @@ int main(void) {
         SHARED_TEST(test_silence_is_checked),
         SHARED_TEST(test_what_was_heard_is_not_checked),
         SHARED_TEST(test_late_loads_fail),
+        SHARED_TEST(test_what_the_store_says_goes_before_the_tick),
         SHARED_TEST(test_a_busy_store_gets_more_time),
         SHARED_TEST(test_a_load_begins_with_its_poll),
         SHARED_TEST(test_many_looks_are_not_late),
