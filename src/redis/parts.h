@@ -197,7 +197,7 @@ void queues_settle(struct redis_store *store);
 void queues_tick(struct redis_store *store);
 /* turn_task: goes on with that. */
 void queues_on_giving_up(struct turn_task *task);
-/* Whether its time is over. A push is given up soon: if it were sent, its fate would not be known. */
+/* Whether its time is over. A push is given up then: sent so late, its fate would not be known. */
 bool queues_is_late(const struct op *op, uint64_t now_ms);
 
 /* --- commands.c ------------------------------------------------------------------------------- */
