@@ -140,6 +140,7 @@ function showQuiet() {
 /** What the feed has to say of itself: messages are missing, or the channel began anew. */
 function notice(text) {
     $('messages').append(element('p', { className: 'notice' }, text));
+    if (isAtEnd) goToEnd();
 }
 
 /** What an update says, when it is a message. */
@@ -160,14 +161,19 @@ function drawMessage({ at, name, text, length }) {
 }
 
 let isAtEnd = true; // whether the reader sees the newest message
+let top = 0; // where the reader was last
 
 function goToEnd() {
+    const box = $('messages');
     isAtEnd = true;
-    $('messages').scrollTop = $('messages').scrollHeight;
+    box.scrollTop = box.scrollHeight;
+    top = box.scrollTop;
 }
 
+// Only who goes up leaves the end: the room may have become less since the event's cause.
 $('messages').addEventListener('scroll', ({ currentTarget: box }) => {
-    isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+    isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40 || (isAtEnd && box.scrollTop >= top);
+    top = box.scrollTop;
     if (isAtEnd) $('to-end').hidden = true;
 });
 $('to-end').addEventListener('click', goToEnd);

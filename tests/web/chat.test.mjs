@@ -220,3 +220,24 @@ pageTest('an error leaves the newest message in view, is said plainly, and goes 
     assert.equal(await page.inputValue('#text'), 'into the void');
     await page.waitForFunction(isInView);
 });
+
+pageTest('what takes room in the frame after a scroll leaves the newest message in view', async ({ open }) => {
+    const name = freshName();
+    await pushMany(`${origin}/${name}`, 60, (n) => JSON.stringify({ name: 'Bob', text: `message ${n}` }));
+    const page = await open(`${origin}/-/chat#${name}`, { viewport: { width: 390, height: 600 } });
+    await page.locator('.message', { hasText: 'message 59' }).waitFor();
+    const distance = (more) =>
+        page.evaluate(async (text) => {
+            const box = document.getElementById('messages');
+            const frames = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(resolve))));
+            box.scrollTop -= 20;
+            await frames();
+            box.scrollTop = box.scrollHeight; // its event comes with the next frame, which has the error, too
+            document.getElementById('error').textContent = text;
+            await frames();
+            await frames();
+            return box.scrollHeight - box.scrollTop - box.clientHeight;
+        }, more);
+    assert.ok((await distance('It is long. '.repeat(40))) < 2);
+    assert.ok((await distance('')) < 2);
+});
