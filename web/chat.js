@@ -161,19 +161,19 @@ function drawMessage({ at, name, text, length }) {
 }
 
 let isAtEnd = true; // whether the reader sees the newest message
-let top = 0; // where the reader was last
+let lastTop = 0; // where the reader was last
 
 function goToEnd() {
     const box = $('messages');
     isAtEnd = true;
     box.scrollTop = box.scrollHeight;
-    top = box.scrollTop;
+    lastTop = box.scrollTop;
 }
 
 // Only who goes up leaves the end: the room may have become less since the event's cause.
 $('messages').addEventListener('scroll', ({ currentTarget: box }) => {
-    isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40 || (isAtEnd && box.scrollTop >= top);
-    top = box.scrollTop;
+    isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40 || (isAtEnd && box.scrollTop >= lastTop);
+    lastTop = box.scrollTop;
     if (isAtEnd) $('to-end').hidden = true;
 });
 $('to-end').addEventListener('click', goToEnd);
