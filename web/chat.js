@@ -120,6 +120,7 @@ function change() {
         while (box.childElementCount > MESSAGES_MAX) box.firstElementChild.remove();
         if (isAtEnd || isMine || isHistory) goToEnd();
         else $('to-end').hidden = false;
+        lastEnd = endOf(box);
     }
     showQuiet();
     showRooms();
@@ -139,8 +140,10 @@ function showQuiet() {
 
 /** What the feed has to say of itself: messages are missing, or the channel began anew. */
 function notice(text) {
-    $('messages').append(element('p', { className: 'notice' }, text));
+    const box = $('messages');
+    box.append(element('p', { className: 'notice' }, text));
     if (isAtEnd) goToEnd();
+    lastEnd = endOf(box);
 }
 
 /** What an update says, when it is a message. */
@@ -160,25 +163,33 @@ function drawMessage({ at, name, text, length }) {
     return element('div', { className: isMine ? 'message mine' : 'message' }, element('b', {}, name), element('time', {}, timeText(at)), element('p', {}, ...linked(cut)));
 }
 
-let isAtEnd = true; // whether the reader sees the newest message
-let lastTop = 0; // where the reader was last
+let isAtEnd = true; // whether the reader sees the newest message, or did until something took room
+let lastEnd = 0; // where the end was when that was known
+
+const endOf = (box) => box.scrollHeight - box.clientHeight;
 
 function goToEnd() {
     const box = $('messages');
     isAtEnd = true;
-    box.scrollTop = box.scrollHeight;
-    lastTop = box.scrollTop;
+    box.scrollTop = lastEnd = endOf(box);
+    $('to-end').hidden = true;
 }
 
-// Only who goes up leaves the end: the room may have become less since the event's cause.
-$('messages').addEventListener('scroll', ({ currentTarget: box }) => {
-    isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40 || (isAtEnd && box.scrollTop >= lastTop);
-    lastTop = box.scrollTop;
+/** What the reader scrolled in may have less room by now: where the end was counts as well. */
+function lookWhere() {
+    const box = $('messages');
+    isAtEnd = box.scrollTop > Math.min(lastEnd, endOf(box)) - 40;
     if (isAtEnd) $('to-end').hidden = true;
-});
+}
+
+$('messages').addEventListener('scroll', lookWhere);
 $('to-end').addEventListener('click', goToEnd);
 // An error, or a keyboard that comes up, takes room: the newest message stays in view.
-new ResizeObserver(() => isAtEnd && goToEnd()).observe($('messages'));
+new ResizeObserver(([{ target }]) => {
+    if (!isAtEnd) lookWhere();
+    if (isAtEnd) goToEnd();
+    lastEnd = endOf(target);
+}).observe($('messages'));
 
 // ---------------------------------------------------------------------------------------------- rooms
 
@@ -186,7 +197,6 @@ function showRoom() {
     const room = roomOf(here);
     room.unread = 0;
     $('room-title').textContent = here;
-    $('to-end').hidden = true;
     const box = $('messages');
     box.ariaLive = 'off';
     box.replaceChildren(...room.messages.map(drawMessage));
@@ -236,11 +246,12 @@ $('composer').addEventListener('submit', async (event) => {
     if (!message.name || !message.text) return;
     memory.set('name', message.name);
     const said = $('text').value;
+    const place = location.hash;
     $('text').value = $('error').textContent = '';
     try {
         await channel.push(message, { signal: AbortSignal.timeout(PUSH_MS) });
     } catch (error) {
-        const isFree = !$('text').value;
+        const isFree = !$('text').value && location.hash === place; // what is typed in another room would be said there
         $('error').textContent = `Not sent${isFree ? '' : ` (“${said}”)`}: ${failureText(error)}`;
         isUnsent = isFree && isUnreached(error);
         if (isFree) $('text').value = said;

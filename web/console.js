@@ -50,6 +50,8 @@ let isOpened = false; // whether what was there has been shown
 let olderError; // what went wrong with bringing older ones; undefined: nothing
 let idBefore; // what was open by its address, before another filter
 let isSettled = true; // whether what is open is one of what is shown, as far as that is needed
+let isAsking = false; // the server, about other conditions: what is shown is not what is meant
+let opening; // the id that is asked for, to be opened
 let unsaid = 0; // updates that no spoken line has told
 let saidAt = -SAY_MS;
 
@@ -89,7 +91,7 @@ function begin() {
         name = ownName();
         putInFragment(name, { replace: true });
     }
-    if (feed && place.name === name && $('filter').value.trim() === typed) {
+    if (feed && place.name === name && place.filter === typed) {
         place.room = room;
         return goTo(id);
     }
@@ -169,8 +171,9 @@ function forget() {
     search = olderError = undefined;
     shown = [];
     seen = 0;
-    isOpened = false;
+    isOpened = isAsking = false;
     isSettled = true;
+    unsaid = 0;
     $('kept').textContent = '';
     $('delete-all').hidden = $('download-all').hidden = true;
     list.selected = undefined;
@@ -289,7 +292,7 @@ function showFirst() {
 
 /** After another filter, what is open is one of what it lets through. */
 function settle() {
-    if (isSettled || !isOpened) return;
+    if (isSettled || !isOpened || isAsking) return;
     if (list.selected && list.has(list.selected.number)) {
         isSettled = true;
         if (idBefore === list.selected.ts) putPlace({ replace: true, id: idBefore });
@@ -330,7 +333,7 @@ function announce(entries) {
 }
 
 function say() {
-    if (seen) $('said').textContent = `${plural(unsaid, 'update')} came`;
+    if (unsaid) $('said').textContent = `${plural(unsaid, 'update')} came`;
     saidAt = performance.now();
     unsaid = 0;
 }
@@ -409,8 +412,10 @@ const isFollowed = ({ where, since }) => JSON.stringify([where, since]) === JSON
 /** Lets the server check other conditions; those that it does not take change nothing. */
 async function askFor(conditions) {
     const turn = ++feedTurn;
+    isAsking = true;
     const complaint = conditions.whereText && (await complaintOf(access.address, conditions));
     if (turn !== feedTurn) return;
+    isAsking = false;
     $('filter-error').textContent = complaint ?? '';
     if (complaint) return;
     follow(conditions);
@@ -432,6 +437,7 @@ function filter() {
     putPlace({ replace: true });
     if (!isFollowed(conditions)) return askFor(conditions);
     feedTurn++; // what the server is asked about was not meant
+    isAsking = false;
     $('filter-error').textContent = '';
     search?.close();
     const mine = new Search(feed, conditions.text, () => mine === search && refresh());
@@ -471,10 +477,11 @@ function open(entry, how) {
     }
 }
 
-/** Opens the newest, where there is room for it beside the list; false: the reader is busy with what is open. */
+/** Opens the newest, where there is room for it beside the list and nothing is about to be opened; false: the reader is busy with what is open. */
 function showNewest(isAsked) {
     const newest = shown.at(-1);
     if (!newest || !isOpened || !isWide() || list.selected?.number === newest.number) return true;
+    if (!isAsked && opening && opening === place.id) return true;
     const selection = getSelection();
     if (!isAsked && (document.querySelector('dialog[open]') || $('list').scrollTop > 0 || $('detail').contains(document.activeElement) || (!selection.isCollapsed && $('detail').contains(selection.anchorNode)))) return false;
     place.id = undefined;
@@ -520,6 +527,7 @@ async function goTo(id, missing = stayAtTheList) {
     }
     if (held) return list.goTo(held);
     const turn = feedTurn;
+    opening = id;
     try {
         const entry = await feed.one(id);
         if (turn !== feedTurn || place.id !== id) return;
@@ -528,6 +536,8 @@ async function goTo(id, missing = stayAtTheList) {
         missing();
     } catch (error) {
         if (turn === feedTurn) notice(`#${id} cannot be shown: ${failureText(error)}.`);
+    } finally {
+        if (opening === id) opening = undefined;
     }
 }
 

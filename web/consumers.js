@@ -18,6 +18,8 @@ export class Consumers {
     #channel;
     #mayForget;
     #askedAt = -ASK_MS;
+    #turn = 0; // of the newest question
+    #shownTurn = 0; // of that whose answer is shown
 
     /** Fills a <details>, hidden while there is nobody. say(text) tells who does not see it. */
     constructor(box, say) {
@@ -52,9 +54,12 @@ export class Consumers {
         const channel = this.#channel;
         if (!channel) return;
         this.#askedAt = performance.now();
+        const turn = ++this.#turn;
         try {
             const consumers = await channel.consumers();
-            if (channel === this.#channel) this.#show(consumers);
+            if (channel !== this.#channel || turn < this.#shownTurn) return; // a later one was answered first
+            this.#shownTurn = turn;
+            this.#show(consumers);
         } catch {}
     }
 
@@ -110,12 +115,15 @@ export class Consumers {
 
     async #forget(name, close) {
         this.#error.textContent = '';
+        const channel = this.#channel;
         try {
-            await this.#channel.forgetConsumer(name);
+            await channel.forgetConsumer(name);
+            if (channel !== this.#channel) return;
             this.#say(`${visible(name)} is forgotten`);
             this.#box.querySelector('summary').focus();
             await this.ask();
         } catch (error) {
+            if (channel !== this.#channel) return;
             this.#error.textContent = `${visible(name)} was not forgotten: ${failureText(error)}`;
             close();
         }

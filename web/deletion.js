@@ -15,6 +15,7 @@ export class Deletion {
     #done;
     #address;
     #upto;
+    #turn = 0;
 
     /** Fills a <dialog>. done(address, gone) is called once they are deleted: all up to this id. */
     constructor(dialog, done) {
@@ -34,6 +35,8 @@ export class Deletion {
         const alone = upto > 1 ? ' One update alone cannot be deleted.' : '';
         this.#text.textContent = `${which} will be gone from the server for good, for everybody. This cannot be undone, and programs that are behind will miss them.${alone}`;
         this.#error.textContent = '';
+        this.#sure.disabled = false;
+        this.#turn++;
         this.#dialog.showModal();
         this.#keep.focus();
     }
@@ -44,17 +47,17 @@ export class Deletion {
     }
 
     async #delete() {
-        const [address, upto] = [this.#address, this.#upto];
+        const [address, upto, turn] = [this.#address, this.#upto, this.#turn];
         this.#error.textContent = '';
         this.#sure.disabled = true;
         try {
             const { gone } = await new Channel(address).purge({ ...(upto !== undefined && { upto }), signal: AbortSignal.timeout(DELETE_MS) });
-            this.close();
+            if (turn === this.#turn) this.close(); // else another question is asked by now
             this.#done(address, gone);
         } catch (error) {
-            this.#error.textContent = `Not deleted: ${failureText(error)}`;
+            if (turn === this.#turn) this.#error.textContent = `Not deleted: ${failureText(error)}`;
         } finally {
-            this.#sure.disabled = false;
+            if (turn === this.#turn) this.#sure.disabled = false;
         }
     }
 }

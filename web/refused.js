@@ -33,6 +33,8 @@ export class Refused {
     #say;
     #address;
     #askedAt = -ASK_MS;
+    #turn = 0; // of the newest question
+    #shownTurn = 0; // of that whose answer is shown
     #told = '[]';
     #newest = 0;
     #isLeftAlone = true; // by the reader
@@ -66,10 +68,13 @@ export class Refused {
         const address = this.#address;
         if (!address) return;
         this.#askedAt = performance.now();
+        const turn = ++this.#turn;
         try {
             const response = await fetch(`${address}/refused`);
             const { refused } = await response.json();
-            if (address === this.#address && Array.isArray(refused)) this.#show(refused);
+            if (address !== this.#address || turn < this.#shownTurn || !Array.isArray(refused)) return; // a later one was answered first
+            this.#shownTurn = turn;
+            this.#show(refused);
         } catch {}
     }
 

@@ -250,6 +250,7 @@ pageTest('keyboard only: from the first look to an update that is read, filtered
     for (const n of [1, 2, 3]) {
         await page.keyboard.press('Control+A');
         await page.keyboard.type(`{"n":${n}}`);
+        await page.locator('#send-form button:not([aria-busy])').waitFor();
         await page.keyboard.press('Control+Enter');
         await page.locator('.row', { hasText: `{"n":${n}}` }).waitFor();
     }

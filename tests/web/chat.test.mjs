@@ -1,7 +1,7 @@
 // The chat, with two people in two browsers.
 
 import assert from 'node:assert/strict';
-import { freshName, origin, pageTest, push, pushMany, readAll, untilLive, untilText } from './helpers.mjs';
+import { FAILED_REQUEST, freshName, origin, pageTest, push, pushMany, readAll, untilLive, untilText } from './helpers.mjs';
 
 const messages = (page) => page.locator('.message p');
 
@@ -20,7 +20,7 @@ pageTest('two browsers chat: old and new messages, names, one\'s own on the othe
     await say(ann, 'hello <b>Bob</b> 🍋', 'Ann');
     await messages(bob).filter({ hasText: 'hello <b>Bob</b> 🍋' }).waitFor();
     await say(bob, 'hello Ann', 'Bob');
-    await messages(ann).filter({ hasText: 'hello Ann' }).waitFor();
+    for (const page of [ann, bob]) await messages(page).filter({ hasText: 'hello Ann' }).waitFor();
     for (const [page, mine] of [[ann, 'Ann'], [bob, 'Bob']]) {
         assert.deepEqual(await page.locator('.message b').allInnerTexts(), ['Zoe', 'Ann', 'Bob']);
         assert.deepEqual(await messages(page).allInnerTexts(), ['from before', 'hello <b>Bob</b> 🍋', 'hello Ann']);
@@ -221,23 +221,65 @@ pageTest('an error leaves the newest message in view, is said plainly, and goes 
     await page.waitForFunction(isInView);
 });
 
-pageTest('what takes room in the frame after a scroll leaves the newest message in view', async ({ open }) => {
+pageTest('what takes or gives room in the frame after a scroll: who is at the end stays there, who leaves it is left alone', async ({ open }) => {
     const name = freshName();
-    await pushMany(`${origin}/${name}`, 60, (n) => JSON.stringify({ name: 'Bob', text: `message ${n}` }));
+    const url = `${origin}/${name}`;
+    await pushMany(url, 60, (n) => JSON.stringify({ name: 'Bob', text: `message ${n}` }));
     const page = await open(`${origin}/-/chat#${name}`, { viewport: { width: 390, height: 600 } });
     await page.locator('.message', { hasText: 'message 59' }).waitFor();
-    const distance = (more) =>
-        page.evaluate(async (text) => {
-            const box = document.getElementById('messages');
-            const frames = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(resolve))));
-            box.scrollTop -= 20;
-            await frames();
-            box.scrollTop = box.scrollHeight; // its event comes with the next frame, which has the error, too
-            document.getElementById('error').textContent = text;
-            await frames();
-            await frames();
-            return box.scrollHeight - box.scrollTop - box.clientHeight;
-        }, more);
-    assert.ok((await distance('It is long. '.repeat(40))) < 2);
-    assert.ok((await distance('')) < 2);
+    // Scrolls to so far from the end, then to another place, whose event comes with the frame that has the error; returns how far it is then.
+    const distance = (from, to, error) =>
+        page.evaluate(
+            async ([from, to, error]) => {
+                const box = document.getElementById('messages');
+                const frames = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(resolve))));
+                const end = () => box.scrollHeight - box.clientHeight;
+                box.scrollTop = end() - from;
+                await frames();
+                box.scrollTop = end() - to;
+                document.getElementById('error').textContent = error;
+                await frames();
+                await frames();
+                return end() - box.scrollTop;
+            },
+            [from, to, error],
+        );
+    const error = 'It is long. '.repeat(40);
+    for (const from of [20, 300]) {
+        assert.ok((await distance(from, 0, error)) < 2, `from ${from}`);
+        await distance(0, 0, '');
+    }
+    assert.ok((await distance(0, 300, error)) > 300);
+    // Room that is given back may bring the end into view, without a scroll.
+    const height = () => page.locator('#messages').evaluate((box) => box.clientHeight);
+    const less = await height();
+    await distance(0, 0, '');
+    const room = (await height()) - less;
+    await distance(0, 0, error);
+    assert.ok((await distance(room + 20, room + 20, '')) < 2);
+    await push(url, { name: 'Bob', text: 'the next' });
+    await page.locator('.message', { hasText: 'the next' }).waitFor();
+    assert.ok((await page.locator('#messages').evaluate((box) => box.scrollHeight - box.scrollTop - box.clientHeight)) < 2);
+    assert.ok(await page.locator('#to-end').isHidden());
+});
+
+pageTest('what was not sent in one room is not put into another', async ({ open }) => {
+    const name = freshName();
+    const page = await open(`${origin}/-/chat#${name}`, { expected: FAILED_REQUEST });
+    await untilLive(page);
+    let fail;
+    await page.route(`**/${name}`, async (route) => {
+        if (route.request().method() !== 'POST') return route.continue();
+        await new Promise((resolve) => (fail = resolve));
+        return route.abort();
+    });
+    const asked = page.waitForRequest((request) => request.method() === 'POST');
+    await say(page, 'for main only', 'Ann');
+    await asked;
+    await page.fill('#room-name', 'other');
+    await page.press('#room-name', 'Enter');
+    await untilText(page, '#room-title', 'other');
+    fail();
+    assert.match(await untilText(page, '#error', 'Not sent'), /“for main only”/);
+    assert.equal(await page.inputValue('#text'), '');
 });

@@ -169,7 +169,7 @@ pageTest('what is older than the page is there when it opens, newest first and o
     const name = freshName();
     for (let n = 1; n <= 30; n++) await push(`${origin}/${name}`, { n });
     const page = await open(`${origin}/#${name}`);
-    assert.match(await untilText(page, '#kept', 'so far'), /^30 updates so far;/);
+    await untilText(page, '#kept', /^30 updates so far;/);
     assert.match(await rows(page).first().innerText(), /#30/);
     await untilText(page, '#detail-title', '#30');
 });
@@ -335,7 +335,7 @@ pageTest('the send box sends JSON, a form or text, with a query, and says what i
         await page.selectOption('#send-type', type);
         await page.fill('#send-body', body);
         await page.fill('#send-query', query);
-        await page.locator('#send-form').getByRole('button').click();
+        await page.locator('#send-form button:not([aria-busy])').click();
     };
     await send('application/json', '{"id":12345678901234567890}', '?appname=a');
     await untilText(page, '#send-form button', 'Sent as #1');
@@ -405,8 +405,7 @@ pageTest('a gap is said, and a channel that began anew', async ({ open, servers 
     const page = await open(`${server.origin}/#${name}`, { expected: /^Failed to load resource/ });
     await untilLive(page);
     for (let n = 1; n <= 3; n++) await push(url, { n });
-    await untilText(page, '#kept', '3 updates so far');
-    assert.match(await page.locator('#kept').innerText(), /keeps the last 10 of/);
+    await untilText(page, '#kept', /^3 updates so far.* keeps the last 10 of/);
     await page.click('#pause');
     for (let n = 4; n <= 20; n++) await push(url, { n });
     await page.click('#pause');

@@ -68,6 +68,8 @@ export function pageTest(name, run) {
             page.on('console', (message) => message.type() === 'error' && complain(message.text()));
             page.on('pageerror', (error) => complain(error.stack));
             await page.addInitScript(() => {
+                const { setTimeout } = window; // "Copied" is not gone before a busy machine looks
+                window.setTimeout = (task, ms, ...more) => setTimeout(task, ms === 1500 ? 15_000 : ms, ...more);
                 document.addEventListener('securitypolicyviolation', (event) => console.error(`violates ${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
             });
             if (url) await page.goto(url);
@@ -150,12 +152,19 @@ export async function untilIds(page, ids) {
     });
 }
 
-/** The text of an element, once it holds that; what it says a moment later is not looked at. */
+/** The text of the first such element that is to be seen, once it holds that; what it says a moment later is not looked at. */
 export async function untilText(page, selector, text) {
-    const element = page.locator(selector).filter({ hasText: text });
-    await element.waitFor();
-    return element.innerText();
+    const look = ([selector, source, flags]) => {
+        const isMeant = (text) => (flags === undefined ? text.toLowerCase().includes(source.toLowerCase()) : new RegExp(source, flags).test(text));
+        const found = [...document.querySelectorAll(selector)].find((each) => each.checkVisibility() && isMeant(each.textContent.replace(/\s+/g, ' ').trim()));
+        return found && { text: found.innerText };
+    };
+    const found = await page.waitForFunction(look, [selector, text.source ?? text, text.flags], { polling: 20 });
+    return (await found.jsonValue()).text;
 }
+
+/** What the page's address says behind the #, with it, by now: page.url() is told later. */
+export const hashOf = (page) => page.evaluate(() => location.hash);
 
 const mainThreads = new WeakMap();
 

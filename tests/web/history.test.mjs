@@ -1,7 +1,7 @@
 // What is older than the page: it opens on the newest, and everything that is kept can be found and has an address.
 
 import assert from 'node:assert/strict';
-import { FAILED_REQUEST, freshName, keysOf, origin, pageTest, push, pushMany, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
+import { FAILED_REQUEST, freshName, hashOf, keysOf, origin, pageTest, push, pushMany, readAll, rows, untilIds, untilLive, untilText } from './helpers.mjs';
 
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 const large = (n, word = '') => JSON.stringify({ n, word, fill: 'x'.repeat(4000) });
@@ -60,9 +60,14 @@ pageTest('the filter looks through everything that is kept, and says so', async 
     await page.fill('#filter', 'needle');
     await untilIds(page, ['#2990', '#1500', '#7']);
     await untilText(page, '#kept', '3 shown; all that is kept has been looked through');
+    await page.evaluate(() => {
+        const title = document.getElementById('empty-title');
+        window.said = [];
+        new MutationObserver(() => window.said.push(title.textContent)).observe(title, { childList: true });
+    });
     await page.fill('#filter', 'nobody wrote this');
-    await untilText(page, '#empty', 'Looking…');
     await untilText(page, '#empty', 'No update holds that');
+    assert.ok(await page.evaluate(() => window.said.includes('Looking…')));
     await page.fill('#filter', 'body.word:needle');
     await untilIds(page, ['#2990', '#1500', '#7']);
     await page.fill('#filter', 'body.n:2*');
@@ -97,9 +102,9 @@ pageTest('every update has an address, and leads to it also when it is old', asy
     const { name, page: url, origin } = await channelOf(servers, 3000, (n) => `{"n":${n + 1}}`);
     const page = await open(url);
     await untilText(page, '#detail-title', '#3000');
-    assert.equal(new URL(page.url()).hash, `#${name}`, 'what the page opens by itself is not in the address');
+    assert.equal(await hashOf(page), `#${name}`, 'what the page opens by itself is not in the address');
     await rows(page).filter({ hasText: '#2998' }).click();
-    assert.equal(new URL(page.url()).hash, `#${name}///2998`);
+    assert.equal(await hashOf(page), `#${name}///2998`);
     await page.keyboard.press('ArrowDown');
     await untilText(page, '#detail-title', '#2997');
     await page.waitForFunction((hash) => location.hash === hash, `#${name}///2997`);
@@ -125,10 +130,10 @@ pageTest('on a phone, the way back from an open update is the list', async ({ op
     const untilClosed = () => page.waitForFunction(() => !document.body.classList.contains('reading'));
     await rows(page).filter({ hasText: '#3' }).click();
     await untilText(page, '#detail-title', '#3');
-    assert.equal(new URL(page.url()).hash, `#${name}///3`);
+    assert.equal(await hashOf(page), `#${name}///3`);
     await page.goBack();
     await untilClosed();
-    assert.equal(new URL(page.url()).hash, `#${name}`);
+    assert.equal(await hashOf(page), `#${name}`);
     await page.goForward();
     await untilText(page, '#detail-title', '#3');
     assert.ok(await isOpen());
@@ -147,7 +152,7 @@ pageTest('on a phone, the way back from an open update is the list', async ({ op
     await untilText(page, '#detail-title', '#2');
     await page.getByRole('button', { name: '← All updates' }).click();
     await untilClosed();
-    assert.equal(new URL(page.url()).hash, `#${name}`);
+    assert.equal(await hashOf(page), `#${name}`);
 });
 
 pageTest('a link to an update only reads, and opens it', async ({ open }) => {
@@ -252,6 +257,8 @@ pageTest("since:TIME is what came from then on, in the reader's time zone, and w
     await page.fill('#filter', 'since:2099-01-01');
     await untilText(page, '#empty', 'No update meets that');
     for (const [typed, complaint] of [['since:', 'needs a time'], ['since:yesterday', 'since is how long ago'], ['since:10m !since:1h', /\S/]]) {
+        await page.fill('#filter', '');
+        await page.waitForFunction(() => !document.getElementById('filter-error').textContent);
         await page.fill('#filter', typed);
         await untilText(page, '#filter-error', complaint);
     }

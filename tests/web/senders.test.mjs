@@ -246,7 +246,7 @@ pageTest('why a webhook does not arrive: what was refused, why, and what to do, 
     const url = `${server.origin}/${name}`;
     await refuse(`${url}/v1`, { body: 'x'.repeat(5000) });
     const page = await open(`${server.origin}/#${name}`);
-    const text = await untilText(page, '#refused', 'Raise MAX_BODY');
+    const text = await untilText(page, '#refused[open]', 'Raise MAX_BODY');
     assert.match(text, /^1 push was refused in the last hour: The body is larger than MAX_BODY \(413\)/);
     assert.match(text, /M: POST \/v1 from 127\.0\.0\.1, 5\.00 kB/);
     assert.ok(await page.locator('#refused li').isVisible(), 'it is open');
@@ -293,11 +293,12 @@ pageTest('what is refused is asked for now and then while the page is seen, and 
     await page.evaluate(() => Object.defineProperty(document, 'hidden', { value: true, configurable: true }));
     const before = asked;
     await page.clock.fastForward(95_000);
+    const told = page.waitForResponse((response) => response.url().endsWith('/refused'));
     await page.evaluate(() => {
         delete document.hidden;
         document.dispatchEvent(new Event('visibilitychange'));
     });
-    await page.waitForResponse((response) => response.url().endsWith('/refused'));
+    await told;
     assert.equal(asked, before + 1);
     // Another address has none.
     await page.click('#fresh');
@@ -345,7 +346,7 @@ pageTest('each reason has words of its own, and those of strangers are text', as
         return route.fulfill({ json: { ok: true, refused } });
     });
     await page.goto(`${server.origin}/#${name}`);
-    const text = await untilText(page, '#refused', '4 pushes were refused');
+    const text = await untilText(page, '#refused[open]', '4 pushes were refused');
     assert.ok(text.includes('<img src=x onerror=window.hacked=1>\\u202e'));
     for (const part of ['raise BUFFER_SIZE', '/-/health', 'not sound HTTP']) assert.ok(text.includes(part), part);
     assert.equal(await page.locator('#refused img').count(), 0);

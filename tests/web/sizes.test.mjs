@@ -88,6 +88,7 @@ pageTest('while one filters, the detail is of an update that is shown, and nothi
     await untilText(page, '#detail-title', '#29');
     await rows(page).filter({ hasText: '#25' }).click();
     await page.fill('#filter', '"odd"'); // it still matches, and stays
+    await page.waitForFunction(() => location.hash.includes('//%22odd%22'));
     await untilText(page, '#kept', '15 shown');
     assert.match(await page.locator('#detail-title').innerText(), /#25/);
     await page.fill('#filter', 'nobody wrote this');

@@ -11,7 +11,7 @@ const named = (t, url, options) => {
     return channels;
 };
 
-test('now: only what comes, also while the first poll fails', async (t) => {
+timedTest('now: only what comes, also while the first poll fails', async (t) => {
     const { url } = await startLongline(t);
     const channel = openChannel(t, url);
     await channel.pushBatch([{ n: 1 }, { n: 2 }]);

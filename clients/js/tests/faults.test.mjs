@@ -18,7 +18,7 @@ const within100ms = async (promise, began = performance.now()) => {
     return result;
 };
 
-test('faults that pass: each is reported, and asked again with the same ts', async (t) => {
+timedTest('faults that pass: each is reported, and asked again with the same ts', async (t) => {
     const faults = [
         (socket) => socket.end(HALF), // cut in mid-body
         (socket) => socket.end(UNENDED), // cut, without a length that would tell

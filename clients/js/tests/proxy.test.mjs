@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Channel, Channels, LonglineError } from '../node.js';
-import { reply, startScript, take, test } from './helpers.mjs';
+import { reply, startScript, take, test, timedTest } from './helpers.mjs';
 
 const NAMES = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY', 'REQUEST_METHOD'].flatMap((name) => [name, name.toLowerCase()]);
 
@@ -108,7 +108,8 @@ test('redirects are followed as without a proxy', async (t) => {
     assert.deepEqual(requests.map(({ headers }) => Boolean(headers.authorization)), [true, true, false, true, true, true, true]);
 });
 
-test('https: a tunnel, kept open; the certificate counts', async (t) => {
+timedTest('https: a tunnel, kept open; the certificate counts', async (t) => {
+    delete process.env.NODE_TLS_REJECT_UNAUTHORIZED; // of a try before
     const directory = await mkdtemp(join(tmpdir(), 'longline-js-'));
     t.after(() => rm(directory, { recursive: true }));
     const [key, cert] = ['key', 'cert'].map((name) => join(directory, name));
