@@ -275,3 +275,50 @@ pageTest('an answer to a deletion leaves alone the question that is asked by the
     await untilIds(page, ['#5', '#4', '#3']);
     assert.ok(await page.locator('#deletion').evaluate((dialog) => dialog.open));
 });
+
+pageTest('answers that overtake each other: of what is asked again, the later question counts', async ({ open }) => {
+    const page = await open();
+    await page.clock.install();
+    const name = freshName();
+    const old = { refused: [{ at: Date.now(), status: 413, reason: 'too_large', error: 'old', method: 'POST', path: '/', from: '::1' }], consumers: [{ name: 'old', ts: 0, lag: 0, at: Date.now() }] };
+    for (const what of ['refused', 'consumers']) {
+        const url = `**/${name}/${what}`;
+        let release;
+        const released = new Promise((resolve) => (release = resolve));
+        let asked = 0;
+        await page.route(url, async (route) => {
+            const isFirst = !asked++;
+            if (isFirst) await released;
+            await route.fulfill({ json: { ok: true, [what]: isFirst ? old[what] : [] } });
+        });
+        const first = page.waitForRequest(url);
+        await page.goto(`${origin}/#${name}`);
+        await first;
+        const later = page.waitForResponse(url);
+        await page.clock.runFor(60_000);
+        await (await later).finished();
+        await page.clock.runFor(1000);
+        const overtaken = page.waitForResponse(url);
+        release();
+        await (await overtaken).finished();
+        await page.evaluate(() => new Promise(requestAnimationFrame));
+        assert.ok(await page.locator(`#${what}`).isHidden(), what);
+        await page.goto('about:blank');
+    }
+});
+
+pageTest('a link that is followed while one types leaves what is typed', async ({ open }) => {
+    const name = freshName();
+    for (let n = 1; n <= 3; n++) await push(`${origin}/${name}`, { n });
+    const page = await open(`${origin}/#${name}`);
+    await untilText(page, '#detail-title', '#3');
+    await page.evaluate((hash) => {
+        const filter = document.getElementById('filter');
+        filter.value = '"n"';
+        filter.dispatchEvent(new Event('input'));
+        location.hash = hash;
+    }, `${name}///2`);
+    await untilText(page, '#detail-title', '#2');
+    await page.waitForFunction(() => location.hash.includes('//%22n%22'));
+    assert.equal(await page.inputValue('#filter'), '"n"');
+});
